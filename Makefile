@@ -107,7 +107,7 @@ up:  ## Start picowatch in Docker, on the GPU if there is one. Run it again afte
 down:  ## Stop it.
 	@contrib/docker.sh down
 
-image-check: $(READY)  ## Build the Docker image and try it, by Docker or buildah (as root, some minutes).
+image-check: $(READY)  ## Build the Docker image and try it, by a Docker engine (as root, some minutes).
 	$(BIN)/python -m tests.docker.image_check
 
 clean:  ## Remove the environment and all caches; inbox, outbox and models stay.

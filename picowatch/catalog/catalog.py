@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from picowatch.catalog.encoders import families_of
@@ -74,7 +75,7 @@ class Catalog:
         self._models = models
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._has_ended = has_ended
-        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model | Refused]] = {}
+        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model]] = {}
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -89,11 +90,6 @@ class Catalog:
     def keep_hashes(self) -> None:
         """Write what is known of files now, if this process may."""
         self._hashes.write()
-
-    def has_models(self) -> bool:
-        """Whether any can be used. It looks no further than to the first one."""
-        found = (one for kind in FOLDERS for one in self._candidates(kind))
-        return any(isinstance(self._entry(candidate), Model) for candidate in found)
 
     def inventory(
         self, default_checkpoint: str | None = None, *, must_exist: bool = False
@@ -110,10 +106,16 @@ class Catalog:
         return Inventory(
             demo=replace(_checkpoint(self.demo), rules=DEMO_RULES, known_words=words),
             checkpoints=tuple(
-                replace(_checkpoint(one), hash=self._known_hash(one))
-                for one in found.of_kind("checkpoint")
-                if not one.missing
+                self._checkpoint(one) for one in found.of_kind("checkpoint") if not one.missing
             ),
+            variants={
+                one.name: {
+                    _called(each): each.missing or self._checkpoint(each)
+                    for each in (one, *one.others)
+                }
+                for one in found.of_kind("checkpoint")
+                if one.others
+            },
             vaes=_names(vaes),
             loras=_names(loras),
             embeddings=_names(embeddings),
@@ -156,7 +158,7 @@ class Catalog:
             return embedded(kind)
         # Checkpoints complete each other, and are few: all are looked at.
         found = FoundModels.of(self._scan_kind(kind, "" if kind == "checkpoint" else name))
-        for model in found.models:
+        for model in chain(found.models, *(one.others for one in found.models)):
             if name in (model.name, f"{model.name}.safetensors"):
                 if model.missing:
                     raise ModelRefused(model.missing)
@@ -175,6 +177,9 @@ class Catalog:
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
         return all(map(self._hashes.known, _files(model).values()))
+
+    def _checkpoint(self, model: Model) -> Checkpoint:
+        return replace(_checkpoint(model), hash=self._known_hash(model))
 
     def _known_hash(self, model: Model) -> str:
         """Return its hash, "" if files would have to be read for it."""
@@ -256,34 +261,37 @@ class Catalog:
         ]
 
     def _misplaced(self) -> list[Refused]:
-        """Models in models/ itself, which is no kind's folder."""
+        """What looks like a model in models/ itself, which is no kind's folder.
+
+        Its header is not read: a checkpoint stands for all kinds.
+        """
         refused = []
+        right = folders_of(self._models, "checkpoint")[0].name
         with suppress(OSError):
             for path in sorted(self._models.iterdir()):
-                if kind := self._kind_of(path):
-                    name, right = printable(path.name), folders_of(self._models, kind)[0].name
-                    reason = f"{name} is in models/ itself: move it to models/{right}/."
-                    refused.append(Refused(name=name, kind=kind, path=path, reason=reason))
+                is_model = path.suffix.lower() in (*SAFETENSORS, GGUF) and is_file(path)
+                if is_model or is_file(path / INDEX):
+                    name = printable(path.name)
+                    where = f"models/{right}/, or to the folder of its kind"
+                    reason = f"{name} is in models/ itself: move it to {where}."
+                    one = Refused(name=name, kind="checkpoint", path=path, reason=reason)
+                    refused.append(one)
         return refused
 
-    def _kind_of(self, path: Path) -> Kind | None:
-        """The kind of a file or a diffusers folder; None for all others."""
-        if is_file(path / INDEX):
-            return "checkpoint"
-        if path.suffix.lower() in (*SAFETENSORS, GGUF) and is_file(path):
-            with suppress(ModelRefused, OSError):
-                return self._recognised(path).kind
-        return None
-
     def _entry(self, candidate: Candidate) -> Model | Refused:
-        """The candidate as a model or a refusal; known ones that did not change are kept."""
+        """The candidate as a model or a refusal; a model that did not change is kept.
+
+        What is refused is looked at each time: a permission, or a disk that is back, changes no
+        signature.
+        """
         key = (candidate.kind, candidate.path)
-        signature, entry = self._seen.get(key, (None, None))
-        if entry is None or signature != candidate.signature:
-            self._end_if_asked()
-            entry, lasts = entry_of(candidate, self._recognised)
-            if lasts:
-                self._seen[key] = (candidate.signature, entry)
+        signature, known = self._seen.get(key, (None, None))
+        if known is not None and signature == candidate.signature:
+            return known
+        self._end_if_asked()
+        entry = entry_of(candidate, self._recognised)
+        if isinstance(entry, Model):
+            self._seen[key] = (candidate.signature, entry)
         return entry
 
     def _recognised(self, path: Path) -> Recognised:
@@ -347,6 +355,10 @@ def _checkpoint(model: Model) -> Checkpoint:
         bool(model.prediction) or model.family not in _SILENT,
         model.text_width,
     )
+
+
+def _called(model: Model) -> str:
+    return f"{FAMILIES[model.family].name} {model.variant}".strip()
 
 
 @cache

@@ -82,7 +82,7 @@ def layers_of(stage: str, widths: Widths) -> Iterator[tuple[str, int, int, int]]
 
 
 def _stages(shapes: Shapes, takes: int) -> Iterator[tuple[str, Widths]]:
-    """What the stages' first layers say; that they fit each other is checked with all the rest."""
+    """The widths by the stages' first layers; `layout_of` checks that they fit each other."""
     gives: dict[str, int] = {}
     for stage in DEPTHS:
         if stage.endswith("d"):

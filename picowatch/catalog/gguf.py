@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from picowatch.catalog.headers import Header, check_size, read_header, small_json
+from picowatch.catalog.headers import Header, check_size, read_header
 from picowatch.errors import ModelRefused
 from picowatch.files.inside import open_regular
 from picowatch.recipe.messages.problems import shown
@@ -179,7 +179,6 @@ class _Reader:
 
 _WORDS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 FP8 = ("F8_E4M3", "F8_E5M2")
-_FP8_FORMATS = {"float8_e4m3fn", "float8_e5m2"}  # as files describe themselves
 # After a layer's name: what its fp8 weights are multiplied by.
 SCALES = (".scale_weight", ".weight_scale")
 # What else a layer of fp8 weights may have.
@@ -194,8 +193,6 @@ def stored(header: Header) -> str:
         sizes[kind] += prod(header.shapes[name])
         if len(header.shapes[name]) > 1 and name.endswith("weight") and kind not in _MATRICES:
             raise _refusal(f"{name} has the type {kind}")
-    if others := _declared(header) - _FP8_FORMATS:
-        raise _refusal(f"it names {min(others)}")
     scales = [name for name in header.shapes if name.endswith(SCALES)]
     _check_scales(header, scales)
     most = sizes.most_common(1)[0][0] if sizes else ""
@@ -217,15 +214,6 @@ def _check_scales(header: Header, scales: list[str]) -> None:
         layer, _, ending = name.rpartition(".")
         if layer in layers and f".{ending}" not in _BESIDE_FP8:
             raise _refusal(f"it has {name}")
-
-
-def _declared(header: Header) -> set[str]:
-    """The formats that the file's own description of its layers names."""
-    try:
-        layers = small_json(header.metadata.get("_quantization_metadata", "{}"))["layers"]
-        return {str(layer["format"]) for layer in layers.values()}
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return set()
 
 
 def _refusal(what: str) -> ModelRefused:

@@ -110,7 +110,8 @@ class Model(Recognised):
     `bytes` counts its own files. A transformer in a file of its own is not a checkpoint without
     other files: `parts` says where each part of the pipeline is, or `missing`, in one sentence,
     what is not installed. `by_name` is true if only its name says its variant, `velocity_beside` if
-    its file does not say what it predicts, but the config beside it says velocity.
+    its file does not say what it predicts, but the config beside it says velocity. `others` are
+    the same file as the other variants that it may be: recipes name them "my-merge as Kontext".
     """
 
     name: str
@@ -121,6 +122,7 @@ class Model(Recognised):
     velocity_beside: bool = False
     parts: tuple[Part, ...] = ()
     missing: str = ""
+    others: tuple["Model", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,11 @@ def prefix_in(file: Path, *starts: str) -> str:
 
 
 def completed(model: Model, installed: FoundModels) -> Model:
-    """The model with all parts of its pipeline, from what is `installed`, or what is missing."""
+    """The model with all parts of its pipeline, from what is `installed`, or what is missing.
+
+    And the same as other variants, which may be completed by other folders.
+    """
+    model = replace(model, others=tuple(completed(one, installed) for one in model.others))
     inside = _sources(model, FoundModels())
     lender = _lender(model, installed.of_kind("checkpoint"))
     if lender and not _suffice(model, inside):
@@ -92,7 +96,11 @@ def completed(model: Model, installed: FoundModels) -> Model:
     sources = _sources(model, installed)
     if _suffice(model, sources):
         return replace(model, parts=_of_the_package(model, sources))
-    return replace(model, missing=_missing(model, sources))
+    missing = _missing(model, sources)
+    able = (one.name for one in model.others if not one.missing)
+    if other := next(able, ""):
+        missing += f" Or, if it is another variant, write 'checkpoint: {other}'."
+    return replace(model, missing=missing)
 
 
 def _sources(model: Model, installed: FoundModels) -> _Sources:

@@ -1,10 +1,10 @@
-"""What in models/ may be a model, by names, sizes and times; each is a model, or refused."""
+"""Finds what may be a model in models/, by names, sizes and times, and recognises or refuses it."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +16,7 @@ from picowatch.catalog.folder_files import (
     folder_files,
     is_file,
     is_folder,
-    other_weights,
     says_velocity,
-    weight_files,
 )
 from picowatch.catalog.folders import (
     PART_FOLDERS,
@@ -32,7 +30,7 @@ from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, R
 from picowatch.catalog.parts import ASSETS
 from picowatch.catalog.recognise import alike, expect_usable, named, recognise
 from picowatch.errors import ModelRefused
-from picowatch.families import DEMO, FLOWS, UNETS
+from picowatch.families import DEMO, FAMILIES, FLOWS, UNETS
 from picowatch.files.names import SKIPPED_FOLDERS
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
@@ -93,9 +91,9 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
     """Everything below a kind's folder that is or pretends to be a model; with a `name` that one.
 
     Links are followed, since users link the model stores of other programs; a folder is entered
-    once, by a link only after all others, so links in circles end and names stay the same. Names
-    that begin with ".", foreign endings and what is in a bin are no models. Of other files nothing
-    is asked: each question takes a millisecond on a share.
+    once, by a link only after all others, so circles of links end and names stay the same. Names
+    that begin with ".", foreign endings and what is in a bin are no models. Other files are not
+    examined: on a share, each call takes a millisecond.
     """
     entered: set[str] = set()
     endings = _ENDINGS_OF.get(kind, _ENDINGS)
@@ -130,8 +128,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
             if inner and not (is_file(path / INDEX) or _is_part(path, kind)):
                 (links if linked else folders).append(path)
             elif inner:
-                for one in _models_in(path, kind):
-                    yield _candidate(root, kind, one, "folder" if one == path else "file")
+                yield _candidate(root, kind, path, "folder")
             elif path.suffix.lower() in endings or (linked and not os.path.exists(path)):  # noqa: PTH110  (never raises)
                 yield _candidate(root, kind, path, "file")
 
@@ -154,15 +151,6 @@ def _below(root: Path, path: Path) -> str:
 def _may_be(path: str, name: str) -> bool:
     """Whether a file or folder may have this name, or lead to what has it."""
     return path == name or path.startswith(f"{name}.") or name.startswith(f"{path}/")
-
-
-def _models_in(path: Path, kind: Kind) -> list[Path]:
-    """The file or folder itself; of a folder that has weights of other names, these too."""
-    try:
-        others = other_weights(path) if _is_part(path, kind) else []
-        return [path, *others] if not others or weight_files(path) else others
-    except OSError:  # it says why when it is looked at
-        return [path]
 
 
 def _is_part(path: Path, kind: Kind) -> bool:
@@ -194,27 +182,16 @@ def without_ending(name: str) -> str:
     return path.as_posix()
 
 
-def entry_of(
-    candidate: Candidate, recognised: Callable[[Path], Recognised]
-) -> tuple[Model | Refused, bool]:
-    """The candidate as a model of the kind that its folder is for, or why it is none.
-
-    And whether this lasts until its signature changes: a permission or a disk that is back changes
-    none.
-    """
-    why: BaseException | None
+def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model | Refused:
+    """The candidate as a model of the kind that its folder is for, or why it is none."""
     try:
         _check_name(candidate)
-        return _model_of(candidate, recognised), True
+        return _model_of(candidate, recognised)
     except ModelRefused as error:
         reason = error.message
-        why = error
     except OSError as error:  # whatever was there a moment ago
         reason = f"cannot be read: {error.strerror or error}."
-        why = error
-    while why is not None and not isinstance(why, OSError):
-        why = why.__cause__
-    return candidate.refused(f"{candidate.place} {reason}"), why is None
+    return candidate.refused(f"{candidate.place} {reason}")
 
 
 def _check_name(candidate: Candidate) -> None:
@@ -278,7 +255,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
             f"{path.name}/ has no weights in transformer/: it only completes transformer files. To "
             "render with it, copy the whole folder."
         )
-    return Model(
+    model = Model(
         name=name,
         layout=layout,
         path=path,
@@ -288,3 +265,12 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         missing=missing,
         **asdict(told),
     )
+    if not is_checkpoint:
+        return model
+    variants = dict.fromkeys([found.variant, *alike(found, layout)])
+    return replace(model, others=tuple(_as(model, one) for one in variants if one != told.variant))
+
+
+def _as(model: Model, variant: str) -> Model:
+    name = f"{model.name} as {variant or FAMILIES[model.family].name}"
+    return replace(model, name=name, variant=variant)

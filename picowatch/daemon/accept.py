@@ -175,8 +175,9 @@ class Accepting:
             waits_for = f"{PICTURES}{pictures.refused}" if pictures.refused else None
             return self._refuse(seen, error, waits_for=waits_for)
         warnings = _warnings_of(recipes)
-        self.outbox.problems.remove_error(seen.path)
-        self.outbox.problems.write_warnings(seen.path, warnings)
+        if warnings or not seen.is_new:
+            self.outbox.problems.remove_error(seen.path)
+            self.outbox.problems.write_warnings(seen.path, warnings)
         words = accepted(result, self._show_newest(result))
         if not recipes:
             words += ", it says nothing to render"
@@ -250,7 +251,8 @@ class Accepting:
             return self._refuse(seen, f"This picture cannot be used: {error}")
         except ModelRefused as error:
             return self._refuse_template(dropped, error)
-        self.outbox.problems.remove_error(seen.path)
+        if not seen.is_new:
+            self.outbox.problems.remove_error(seen.path)
         words = accepted(result, self._show_newest(result))
         warned = self._warn_once(dropped.template.name, _warnings_of(recipes))
         return [*warned, said(seen.path, words)]
@@ -346,9 +348,7 @@ class Accepting:
         self._gone.append(old)
         words = f"{old}: renamed to {new}, its queue is kept"
         renamed = Event(logging.INFO, new, words)
-        is_kept = (
-            before and before.outcome == "accepted" and not before.size_and_time.is_to_be_read_again
-        )
+        is_kept = before and before.outcome == "accepted" and not before.again
         if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
             self._apply_new_folder(seen, inventory)
             return [renamed]

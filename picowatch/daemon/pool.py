@@ -96,18 +96,17 @@ class WorkerPool:
             self.result.cannot_go_on(self.workers[0].trouble)
         if self.workers or not queued or self.run.retry.keeps_trying:
             self._no_engine_since = None
-        elif self.executor.is_final():
-            self.result.cannot_go_on(self.executor.trouble())
+        elif self.executor.is_final:
+            self.result.cannot_go_on(self.executor.trouble)
         elif self._no_engine_since is None:
             self._no_engine_since = now
         elif now - self._no_engine_since > self.settings.stall_seconds:
-            self.result.cannot_go_on(self.executor.trouble() or "No engine became available.")
+            self.result.cannot_go_on(self.executor.trouble or "No engine became available.")
 
     def _request_engines(self, queued: int) -> None:
         """One for each batch, if batches are as large as those in progress."""
         working = [len(one.batch) for worker in self.workers if (one := worker.rendering)]
-        wanted = len(working) + ceil(queued / max(working, default=1))
-        self.executor.want(wanted)
+        self.executor.wanted = len(working) + ceil(queued / max(working, default=1))
 
     def _join(self, engine: Engine) -> None:
         worker = Worker(
@@ -196,7 +195,7 @@ class WorkerPool:
     def trouble(self) -> str:
         """Why nothing is rendered; "" while one engine can work."""
         if not self.workers:
-            return self.executor.trouble()
+            return self.executor.trouble
         if any(worker.gave_up or not worker.trouble for worker in self.workers):
             return ""
         return self.workers[0].trouble

@@ -3,9 +3,10 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
@@ -15,7 +16,7 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.files.names import is_picture_name
 from picowatch.files.retry import PASSING
 from picowatch.inbox.inbox import Inbox
-from picowatch.ledger.rows import Counts, QueuedRecipes
+from picowatch.ledger.rows import Counts
 from picowatch.observers.console import Console
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait
 from picowatch.recipe.request import ImageRequest
@@ -50,7 +51,8 @@ class Reporting:
         now = time.time()
         self._known = Status(updated=now, started=now, images=asdict(Counts()))  # by the ledger
         self._asked: tuple[int, str] | None = None  # the state of the ledger that is known
-        self._queued_recipes: QueuedRecipes = ()
+        self._waiting: tuple[tuple[str, int], ...] = ()  # the first recipes with queued images
+        self._waiting_recipes = 0  # how many there are
         self._queued_kinds: Sequence[tuple[ImageRequest, int]] = ()
         self._folders: dict[str, _Folder] = {}  # of templates, with images to render
         self._queued = 0  # images, when they were looked up
@@ -130,8 +132,8 @@ class Reporting:
             started=self._known.started,
             images=asdict(counts),
             paused=self.ledger.is_paused(),
-            waiting=self._queued_recipes[:NAMED],
-            waiting_recipes=len(self._queued_recipes),
+            waiting=self._waiting,
+            waiting_recipes=self._waiting_recipes,
             errors=tuple(errors),
             error_count=error_count,
             refused=refused,
@@ -150,9 +152,12 @@ class Reporting:
             waiting: Counter[str] = Counter()
             for recipe, count in self.ledger.queued_recipes():
                 waiting[self._name_of(recipe)] += count
-            self._queued_recipes, self._queued = tuple(waiting.items()), queued
-            self._queued_kinds = self.ledger.queued_kinds()
-            self._folders = self._look_up_folders()
+            self._waiting, self._waiting_recipes = (
+                tuple(islice(waiting.items(), NAMED)),
+                len(waiting),
+            )
+            self._queued, self._queued_kinds = queued, self.ledger.queued_kinds()
+            self._folders = self._look_up_folders(waiting)
             self._looked_at = time.monotonic()
             self._look_took = self._looked_at - began
 
@@ -160,7 +165,7 @@ class Reporting:
         """The recipe; of a dropped picture, the folder of its template."""
         return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
 
-    def _look_up_folders(self) -> "dict[str, _Folder]":
+    def _look_up_folders(self, queued: Iterable[str]) -> "dict[str, _Folder]":
         """The folders with images to render, in the order in which they come."""
         found: dict[str, _Folder] = {}
         for folder, state, count, request in self.ledger.dropped_images():
@@ -168,7 +173,7 @@ class Reporting:
             one.images[state] += count
             if request is not None:
                 one.queued.append((request, count))
-        waiting = [name for name, _ in self._queued_recipes if name in found]
+        waiting = [name for name in queued if name in found]
         running = [name for name, one in found.items() if one.images["running"]]
         return {name: found[name] for name in (*running, *waiting)}
 

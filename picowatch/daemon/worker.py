@@ -314,7 +314,7 @@ class Worker:
         """Whether nothing is left of the models folder, as where a share is not mounted."""
         if all(image.request.checkpoint == DEMO for image in batch):
             return False
-        return not Catalog(self.settings.models).has_models()
+        return not Catalog(self.settings.models).scan().models
 
     def _note_engine_death(self) -> None:
         self.run.result.count_engine_restart()

@@ -23,13 +23,16 @@ from picowatch.recipe.request import ControlUse, ImageRequest
 
 
 class Checkpoints:
-    """The checkpoints in memory by their hashes: the last one, more while they fit."""
+    """The checkpoints in memory by names and hashes: the last one, more while they fit.
+
+    One file may be two checkpoints: its name can say which variant of its family it is.
+    """
 
     def __init__(self, catalog: Catalog, target: Target) -> None:
         self._find = partial(find_model, catalog)
         self._verified = partial(unchanged, self._find)
         self._target = target
-        self._kept: OrderedDict[str, Loaded] = OrderedDict()  # the last used last
+        self._kept: OrderedDict[tuple[str, str], Loaded] = OrderedDict()  # the last used last
         self._weights = cache(self._weights_of)
         self._controlnet_bytes = cache(self._bytes_of_controlnet)
 
@@ -52,12 +55,12 @@ class Checkpoints:
 
     def held(self, request: ImageRequest, place: Place) -> Loaded | None:
         """What this image needs, if all of it is in memory, and where the place says."""
-        loaded = self._kept.get(request.checkpoint_hash)
+        loaded = self._kept.get(_key(request))
         if loaded is None or (loaded.place, loaded.vae_file) != (place, _vae(request)):
             return None
         if _controlnets(request).keys() - loaded.controlnets.keys():
             return None
-        self._kept.move_to_end(request.checkpoint_hash)
+        self._kept.move_to_end(_key(request))
         return loaded
 
     def load(self, request: ImageRequest, place: Place) -> Loaded:
@@ -65,7 +68,7 @@ class Checkpoints:
 
         If weights are not all on the device, memory is short, and nothing else is kept.
         """
-        loaded, needed = self._kept.pop(request.checkpoint_hash, None), {"vae"}
+        loaded, needed = self._kept.pop(_key(request), None), {"vae"}
         if place != "device":
             self._kept.clear()
         if loaded is None or loaded.place != place:
@@ -82,7 +85,7 @@ class Checkpoints:
         loaded.restore(needed)
         self._read_controlnets(request, loaded)
         loaded.place_weights()
-        self._kept[request.checkpoint_hash] = loaded
+        self._kept[_key(request)] = loaded
         return loaded
 
     def file(self, kind: Kind, name: str, expected_hash: str) -> Path:
@@ -91,10 +94,10 @@ class Checkpoints:
 
     def forget_others(self, request: ImageRequest) -> bool:
         """Hold this image's checkpoint and ControlNets alone; False if nothing else was there."""
-        others = [name for name in self._kept if name != request.checkpoint_hash]
-        for name in others:
-            del self._kept[name]
-        kept = self._kept.get(request.checkpoint_hash)
+        others = [one for one in self._kept if one != _key(request)]
+        for one in others:
+            del self._kept[one]
+        kept = self._kept.get(_key(request))
         held = kept.controlnets if kept else {}
         unused = held.keys() - _controlnets(request).keys()
         for name in unused:
@@ -147,6 +150,10 @@ class Checkpoints:
         for name in missing:
             with self._verified("controlnet", wanted[name].model, name) as model:
                 held[name] = load_controlnet(model, loaded.denoiser, target, self._target.device)
+
+
+def _key(request: ImageRequest) -> tuple[str, str]:
+    return request.checkpoint, request.checkpoint_hash
 
 
 def _vae(request: ImageRequest) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from picowatch.engine.protocol import (
     Engine,
     EngineCannotStart,
     EngineOptions,
+    Executor,
     FromEngine,
     MakeRenderer,
     MemoryUse,
@@ -303,7 +304,7 @@ class _Process:
         return kind(*explain_exit(self.exit_code(), said))
 
 
-class LocalEngines:
+class LocalEngines(Executor):
     """The Executor of this machine: a fixed number of engines that never leave."""
 
     def __init__(
@@ -320,17 +321,6 @@ class LocalEngines:
     def engines(self) -> Sequence[Engine]:
         """Implement `Executor.engines`."""
         return self._engines
-
-    def want(self, engines: int) -> None:
-        """Ignore the hint: engines start with their first batch."""
-
-    def trouble(self) -> str:
-        """Return "": the batches of an engine that cannot start fail."""
-        return ""
-
-    def is_final(self) -> bool:
-        """Return False."""
-        return False
 
     def close(self) -> None:
         """Close all at once, for each may take a second to end."""

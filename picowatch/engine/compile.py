@@ -3,7 +3,7 @@
 On a card diffusers compiles the blocks that a denoiser repeats, at their first use. On a CPU
 OpenVINO computes the whole denoiser: it is converted once for each shape that it is called with,
 and kept on the disk. The modules keep their own layers, so each of them can be run as it is at any
-time: on a CPU by calling it, on a card inside `CompiledDenoisers.eager`.
+time: on a CPU by calling it, on a card inside `Compiled.eager`.
 """
 
 import copy
@@ -20,7 +20,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import diffusers
 import torch
@@ -42,68 +41,47 @@ _BYTES_TO_OPEN = 6
 _CACHE_BYTES = 30 * 10**9
 
 
-class CompiledDenoisers:
-    """Denoisers compiled for the shapes that they are called with.
+class Compiled:
+    """A denoiser compiled for the shapes that it is called with; what fails it computes itself.
 
-    `cache` is the folder for what OpenVINO has converted; with None it is converted at each start.
+    It is called as the module is, with `return_dict=False`. `key` is the checkpoint's hash, `cache`
+    the folder for what OpenVINO has converted; with None it is converted at each start. `failure`
+    says in a sentence why the module computes uncompiled, "" if nothing went wrong.
     """
 
-    def __init__(self, device: torch.device, cache: Path | None) -> None:
+    def __init__(
+        self, denoiser: Any, key: str, device: torch.device, cache: Path | None = None
+    ) -> None:
+        self._denoiser = denoiser
+        self._key = key
         self._device = device
         self._cache = cache
-        # OpenVINO's models by shape, the last used last; or why there are none.
-        self._models: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
-        self._failed: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-
-    def of(self, denoiser: Any, key: str) -> Callable[..., Any] | None:
-        """Return what computes as the module does, or None where nothing can be compiled.
-
-        It is called as the module is, with `return_dict=False`. `key` is the checkpoint's hash.
-        What it cannot compile it leaves to the module.
-        """
-        if denoiser not in self._models:
-            self._models[denoiser] = {}
-            self._prepare(denoiser)
-        return None if denoiser in self._failed else partial(self._compute, denoiser, key)
-
-    def failure(self, denoiser: Any) -> tuple[str, ...]:
-        """Say in a sentence why a module computes uncompiled; () if nothing went wrong."""
-        return (self._failed[denoiser],) if denoiser in self._failed else ()
-
-    def eager(self) -> Any:
-        """Return a context in which modules compute with their own layers, whatever is compiled.
-
-        On a CPU they do so anyway, and where nothing is compiled there is nothing to do.
-        """
-        if self._device.type == "cpu" or not self._models:
-            return nullcontext()
-        return torch.compiler.set_stance("force_eager")
-
-    def _prepare(self, denoiser: Any) -> None:
-        name = type(denoiser).__name__
-        if self._device.type == "cpu":
+        self._models: dict[str, Any] = {}  # OpenVINO's by shape, the last used last
+        self.failure = ""
+        if device.type == "cpu":
             if find_spec("openvino") is None:
-                install = install_command("openvino")
-                self._fail(denoiser, f"needs OpenVINO, which is not installed: {install}")
+                self._fail(f"needs OpenVINO, which is not installed: {install_command('openvino')}")
             return
         torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
         try:
             denoiser.compile_repeated_blocks(fullgraph=True)
         except (ValueError, AttributeError):  # a class that names no blocks; no model of diffusers'
-            self._fail(denoiser, f"does nothing for {name}: it has no repeated blocks.")
+            self._fail(f"does nothing for {type(denoiser).__name__}: it has no repeated blocks.")
 
-    def _fail(self, denoiser: Any, words: str) -> None:
-        self._failed[denoiser] = f"compile: true {words}"
-        self._models[denoiser].clear()
+    def eager(self) -> Any:
+        """Return a context in which the module computes with its own layers, as on a CPU anyway."""
+        if self._device.type == "cpu":
+            return nullcontext()
+        return torch.compiler.set_stance("force_eager")
 
-    def _compute(self, denoiser: Any, key: str, *given: Any, **named: Any) -> Any:
+    def __call__(self, *given: Any, **named: Any) -> Any:
         """Return the output; the module's own, from the first failure on."""
         reason: Exception | None = None
-        if denoiser not in self._failed:
+        if not self.failure:
             try:
                 if self._device.type == "cpu":
-                    return self._by_openvino(denoiser, key, given, named)
-                return denoiser(*given, **named)
+                    return self._by_openvino(given, named)
+                return self._denoiser(*given, **named)
             except torch.OutOfMemoryError:
                 raise
             # What compilers raise is of no common class. What is not theirs is raised again below,
@@ -111,40 +89,39 @@ class CompiledDenoisers:
             except Exception as error:
                 reason = error
         with self.eager():
-            output = denoiser(*given, **named)
+            output = self._denoiser(*given, **named)
         if reason:
             said = one_line(f"{type(reason).__name__}: {reason}")
-            self._fail(
-                denoiser, f"failed for {type(denoiser).__name__}, which computes without: {said}"
-            )
+            name = type(self._denoiser).__name__
+            self._fail(f"failed for {name}, which computes without: {said}")
         return output
 
-    def _by_openvino(
-        self, denoiser: Any, key: str, given: tuple[Any, ...], named: dict[str, Any]
-    ) -> tuple[torch.Tensor]:
+    def _fail(self, words: str) -> None:
+        self.failure = f"compile: true {words}"
+        self._models.clear()
+
+    def _by_openvino(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.Tensor]:
         leaves, tree = tree_flatten((given, named))
         # A number may differ from step to step.
         leaves = [torch.tensor(one) if isinstance(one, float) else one for one in leaves]
         tensors = [one for one in leaves if isinstance(one, torch.Tensor)]
         shapes = [(one.shape, one.dtype) if torch.is_tensor(one) else one for one in leaves]
         call = repr((tree, shapes))
-        models = self._models[denoiser]
-        models[call] = model = models.pop(call, None) or self._model(
-            denoiser, key, call, partial(_convert, denoiser, leaves, tree, tensors)
-        )
+        convert = partial(_convert, self._denoiser, leaves, tree, tensors)
+        self._models[call] = model = self._models.pop(call, None) or self._model(call, convert)
         results = model([_in_numpys_types(tensor).contiguous().numpy() for tensor in tensors])
-        return (torch.from_numpy(results[0]).to(denoiser.dtype),)
+        return (torch.from_numpy(results[0]).to(self._denoiser.dtype),)
 
-    def _model(self, denoiser: Any, key: str, call: str, convert: Callable[[], Any]) -> Any:
+    def _model(self, call: str, convert: Callable[[], Any]) -> Any:
         """Return the model for a shape, compiled: from the cache, or converted now."""
-        openvino = _import_openvino()
+        openvino, dtype = _import_openvino(), self._denoiser.dtype
         versions = openvino.__version__, torch.__version__, diffusers.__version__
-        described = repr((versions, type(denoiser).__name__, denoiser.dtype, key, call))
+        described = repr((versions, type(self._denoiser).__name__, dtype, self._key, call))
         name = hashlib.sha256(described.encode()).hexdigest()[:32]
         folder = self._cache / name if self._cache else None
         cached = folder is not None and folder.is_dir()
-        self._make_room(denoiser, _BYTES_TO_OPEN if cached else _BYTES_TO_CONVERT)
-        narrow = denoiser.dtype != torch.float32
+        self._make_room(_BYTES_TO_OPEN if cached else _BYTES_TO_CONVERT)
+        narrow = dtype != torch.float32
         graph = None if cached else convert()
         if folder:
             if not cached:
@@ -162,14 +139,13 @@ class CompiledDenoisers:
         }
         return core.compile_model(graph, "CPU", properties)
 
-    def _make_room(self, denoiser: Any, bytes_each: int) -> None:
+    def _make_room(self, bytes_each: int) -> None:
         """Forget models until there is room for one more, the one not used for longest first."""
-        models = self._models[denoiser]
-        needed = bytes_each * sum(weight.numel() for weight in denoiser.parameters())
+        needed = bytes_each * sum(weight.numel() for weight in self._denoiser.parameters())
         while free_bytes(self._device) < needed:
-            if not models:
+            if not self._models:
                 raise MemoryError(f"{needed / 1e9:.1f} GB of memory have to be free")
-            del models[next(iter(models))]
+            del self._models[next(iter(self._models))]
 
 
 def _in_numpys_types(tensor: torch.Tensor) -> torch.Tensor:

@@ -32,8 +32,7 @@ _WITHIN = (
     "string_to_param",
 )
 _MOST_WITHIN = 4
-# Before every name where a model was trained on several GPUs, or as a part of a pair.
-_PREFIXES = ("module.", "netG.")
+_PARALLEL = "module."  # before every name where a model was trained on several GPUs
 # Views of one memory become copies: some weights have two names, but not many.
 _MOST_COPIES = 4
 _NAMED = re.compile(r"GLOBAL (\S+) was not an allowed global")
@@ -146,8 +145,6 @@ def _weights_in(content: Any) -> Tensors:
     """The named tensors of a file's content; ModelRefused if it has none."""
     for _ in range(_MOST_WITHIN):
         content = _within(content)
-    if isinstance(content, list | tuple):
-        raise ModelRefused("is a list of tensors without names, which cannot be converted.")
     named = content.items() if isinstance(content, dict) else ()
     tensors = {
         name: value.detach()
@@ -160,9 +157,8 @@ def _weights_in(content: Any) -> Tensors:
         raise ModelRefused("has tensors that are not plain numbers (sparse or quantised).")
     if len(tensors) == 1:  # an embedding, whatever it was called
         return {"emb_params": tensors.popitem()[1]}
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    if all(name.startswith(_PARALLEL) for name in tensors):
+        return {name.removeprefix(_PARALLEL): value for name, value in tensors.items()}
     return tensors
 
 

@@ -28,6 +28,7 @@ from picowatch.families import FAMILIES
 from picowatch.recipe.request import LoraUse
 
 if TYPE_CHECKING:
+    from picowatch.engine.compile import Compiled
     from picowatch.engine.loras import Loras
 
 _KEPT_PROMPTS = 64
@@ -57,6 +58,7 @@ class Loaded:
         self._device = device
         self._base: Any = None  # the pipeline that moves weights
         self._moved: WeakSet[torch.nn.Module] = WeakSet()  # whose layers come one after the other
+        self.compiled: Compiled | None = None  # the denoiser
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()
         self.encoded = lru_cache(_KEPT_PROMPTS)(self._encoded)  # of a flow family

@@ -6,6 +6,7 @@ its first step, on the next rung. So a picture says exactly how it was rendered,
 its seed is the same on every rung.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -193,7 +194,6 @@ def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str
     )
 
 
-_STATUS = "/proc/{process}/status"
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -229,14 +229,13 @@ def broken_gpu() -> str:
 def process_memory(process: int) -> MemoryUse | None:
     """What a process holds of the computer's memory, where the system reports it (Linux)."""
     try:
-        lines = Path(_STATUS.format(process=process)).read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text()
     except OSError:
         return None
-    fields = dict(line.split(":", 1) for line in lines)
-    kilobytes = {name: fields[name].split()[0] for name in ("VmRSS", "VmHWM") if name in fields}
-    if len(kilobytes) < 2:  # a process that is ending
+    kilobytes = re.findall(r"^Vm(?:RSS|HWM):\s*(\d+) kB$", lines, re.MULTILINE)
+    if not kilobytes:  # a process that is ending
         return None
-    now, peak = (int(kilobytes[name]) * 1024 for name in ("VmRSS", "VmHWM"))
+    peak, now = (int(number) * 1024 for number in kilobytes)
     return MemoryUse(now, max(now, peak))  # the kernel updates the peak a little later
 
 

@@ -5,7 +5,6 @@ in its shape.
 """
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,6 +56,7 @@ def diffusers_model(
     with init_empty_weights(include_buffers=False):
         model = kind.from_config(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    model._fix_state_dict_keys_on_load(tensors)  # the VAE's attention before diffusers 0.15
     tensors = _in_diffusers_names(class_name, tensors, shapes, config, what)
     _check(what, missing=shapes.keys() - tensors.keys())
     tensors = {name: _as_long(tensors[name], shape) for name, shape in shapes.items()}
@@ -185,7 +185,6 @@ def _in_diffusers_names(
     config: Config,
     what: str,
 ) -> Tensors:
-    tensors = {_modern(name): tensor for name, tensor in tensors.items()}
     if len(shapes.keys() & tensors.keys()) >= _NEARLY_ALL * len(shapes):
         return tensors
     loadable: Any = SINGLE_FILE_LOADABLE_CLASSES
@@ -197,15 +196,6 @@ def _in_diffusers_names(
             f"The {what} is incomplete: some of its weights are missing.", _GET_ANOTHER
         ) from error
     return {name: tensor for name, tensor in found.items() if tensor is not None}
-
-
-# diffusers renamed the VAE's attention in 0.15; files from before have the old names.
-_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_OLD_NAME = re.compile(rf"(attentions\.\d+)\.({'|'.join(_OLD_ATTENTION)})\.")
-
-
-def _modern(name: str) -> str:
-    return _OLD_NAME.sub(lambda found: f"{found[1]}.{_OLD_ATTENTION[found[2]]}.", name)
 
 
 _GUIDANCE = "time_embed.cond_proj.weight"  # of distilled checkpoints (LCM)

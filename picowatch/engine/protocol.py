@@ -1,6 +1,7 @@
 """What the daemon knows of an engine: options, pictures, messages, seams. Imports no torch."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -234,35 +235,30 @@ class Engine(Protocol):
         ...
 
 
-class Executor(Protocol):
-    """Gives the worker pool its engines. Every call returns at once."""
+class Executor(ABC):
+    """Gives the worker pool its engines. Every call returns at once.
 
+    `wanted` is to be set to the number of engines that would have work now, those that are working
+    included: a cluster may grow for it, and release idle engines. `trouble` says why there are no
+    engines, or too few, and "" if there are enough; `is_final`: none will join until somebody
+    fixes it.
+    """
+
+    wanted = 0
+    trouble = ""
+    is_final = False
+
+    @abstractmethod
     def engines(self) -> Sequence[Engine]:
         """Return the engines that take batches now; the same objects for as long as they exist.
 
         New ones may join and lost ones leave. One that leaves with a batch in progress ends it
         with EngineLost.
         """
-        ...
 
-    def want(self, engines: int) -> None:
-        """Take the number of engines that would have work now, those that are working included.
-
-        A hint: a cluster may grow for it, and release idle engines.
-        """
-        ...
-
-    def trouble(self) -> str:
-        """Say why there are no engines, or too few; "" if there are enough."""
-        ...
-
-    def is_final(self) -> bool:
-        """Whether no engine will join until somebody fixes `trouble`."""
-        ...
-
+    @abstractmethod
     def close(self) -> None:
         """End all engines and free what they hold, within 2 seconds."""
-        ...
 
 
 def resolve(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from picowatch.engine.child_main import new_renderer
 from picowatch.engine.failures import one_line
-from picowatch.engine.protocol import Engine, EngineLost, EngineOptions, MakeRenderer
+from picowatch.engine.protocol import Engine, EngineLost, EngineOptions, Executor, MakeRenderer
 from picowatch.errors import EngineStopped, PicowatchError
 from picowatch.settings import RaySettings
 
@@ -56,7 +56,7 @@ _START = (
 Place = tuple[str, int]  # a host and its port
 
 
-class RayEngines:
+class RayEngines(Executor):
     """Engines of a cluster, which is connected to again when it was lost."""
 
     def __init__(
@@ -73,9 +73,7 @@ class RayEngines:
         self._engines: tuple[RayEngine, ...] = ()
         self._lost = ""  # why the last engine was
         self._not_before = 0.0  # the next engine is requested
-        self._wanted = 0
-        self._trouble = "picowatch is connecting to the Ray cluster."
-        self._final = False
+        self.trouble = "picowatch is connecting to the Ray cluster."
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
         self._thread.start()
@@ -84,24 +82,17 @@ class RayEngines:
         """Implement `Executor.engines`."""
         return tuple(one for one in self._engines if one.is_placed and one.gone is None)
 
-    def want(self, engines: int) -> None:
-        """Implement `Executor.want`."""
-        most = self._settings.engines
-        self._wanted = engines if most == "auto" else min(engines, most)
-
-    def trouble(self) -> str:
-        """Implement `Executor.trouble`."""
-        return self._trouble
-
-    def is_final(self) -> bool:
-        """Implement `Executor.is_final`."""
-        return self._final
-
     def close(self) -> None:
         """Implement `Executor.close`."""
         self._closing.set()
         self._end_engines(EngineStopped("The engine was closed."))
         self._thread.join(_CLOSE_SECONDS)
+
+    @property
+    def _most(self) -> int:
+        """How many engines there should be now."""
+        most = self._settings.engines
+        return self.wanted if most == "auto" else min(self.wanted, most)
 
     # -- the thread
 
@@ -151,7 +142,7 @@ class RayEngines:
         """Request engines that are lacking, and no more of those that are not wanted."""
         pending = [engine for engine in self._engines if not engine.is_placed]
         placed = len(self._engines) - len(pending)
-        lacking = min(max(0, self._wanted - placed), _MOST_PENDING)
+        lacking = min(max(0, self._most - placed), _MOST_PENDING)
         for engine in pending[lacking:]:
             engine.close()
         if time.monotonic() >= self._not_before and not self._closing.is_set():
@@ -160,7 +151,7 @@ class RayEngines:
     def _too_few(self, size: str) -> str:
         """Say why there are fewer engines than there should be; "" if all is well."""
         placed, now = self.engines(), time.monotonic()
-        if len(placed) >= self._wanted:
+        if len(placed) >= self._most:
             self._lost = ""
         first = min((engine.requested_at for engine in self._engines), default=now)
         if not placed and now - first > _ROOM_SECONDS:
@@ -180,9 +171,9 @@ class RayEngines:
             engine.join(max(0.0, deadline - time.monotonic()))
 
     def _report(self, text: str, *, final: bool = False) -> None:
-        if text and text != self._trouble and not self._closing.is_set():
+        if text and text != self.trouble and not self._closing.is_set():
             log.warning("%s", text)
-        self._trouble, self._final = text, final
+        self.trouble, self.is_final = text, final
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """Renders pictures in this process: the story of a batch, from requests to pixels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -11,7 +10,7 @@ from picowatch.catalog import Catalog
 from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
-from picowatch.engine.compile import CompiledDenoisers
+from picowatch.engine.compile import Compiled
 from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
 from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.edit import EditPasses
@@ -56,7 +55,7 @@ class Renderer:
         self._networks = Networks(catalog, self._target.device)
         self._previewer = Previewer(on_preview)
         device = self._target.device
-        self._compiled = CompiledDenoisers(device, options.cache) if options.compile else None
+        self._compile, self._cache = options.compile, options.cache
         on_card = device.type == "cuda"
         card_bytes = torch.cuda.get_device_properties(device).total_memory if on_card else None
         self._ladder = MemoryLadder(options.memory, card_bytes)
@@ -133,11 +132,11 @@ class Renderer:
                 self._depth_models.guess,
                 finishing.for_hires,
                 alone=rung.tiled or first.exact,
-                compiled=self._compiled_for(loaded, first, rung),
+                compiled=self._compiled(loaded, first, rung),
             )
             drawn = self._drawn(loaded, batch, job)
-            unable = self._compiled.failure(loaded.denoiser) if self._compiled else ()
-            warnings = (*loaded.lora_warnings, *unable)
+            unable = loaded.compiled.failure if loaded.compiled else ""
+            warnings = (*loaded.lora_warnings, *([unable] if unable else []))
             dtype, compiled = loaded.denoiser.dtype, job.compiled is not None and not unable
         else:
             drawn = [given_picture(request, self._start_images) for request in batch]
@@ -183,21 +182,22 @@ class Renderer:
         self._previewer.follow(loaded.row, loaded.denoiser)
         return loaded
 
-    def _compiled_for(
-        self, loaded: Loaded, request: ImageRequest, rung: Rung
-    ) -> Callable[..., Any] | None:
+    def _compiled(self, loaded: Loaded, request: ImageRequest, rung: Rung) -> Compiled | None:
         """What computes in place of the denoiser; None where something changes its graph."""
         eager = rung != FULL or request.exact or request.tiling or request.loras or request.control
-        if self._compiled is None or eager:
+        if not self._compile or eager:
             return None
-        return self._compiled.of(loaded.denoiser, request.checkpoint_hash)
+        if loaded.compiled is None:
+            key, device = request.checkpoint_hash, self._target.device
+            loaded.compiled = Compiled(loaded.denoiser, key, device, self._cache)
+        return None if loaded.compiled.failure else loaded.compiled
 
     def _drawn(self, loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
         """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
         if batch[0].references:
             kind = EditPasses
-        eager = self._compiled.eager() if self._compiled and not job.compiled else nullcontext()
+        eager = loaded.compiled.eager() if loaded.compiled and not job.compiled else nullcontext()
         look = partial(raise_if, job.interrupted)
         # What is compiled has no places to look from.
         watched = nullcontext() if job.compiled else loaded.watched(look)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from picowatch.files.inside import is_held_open
@@ -186,7 +187,7 @@ class Inbox:
         here = [path for path in found if path in known and known[path].folder != self.folder]
         if here:
             self._ledger.seen_in(self.folder, here)
-        new: list[tuple[str, SizeAndTime, str | None]] = []
+        new: list[_Differing] = []
         for path, size_and_time in found.items():
             differs, waits_for = self._differs(path, size_and_time, known.get(path), templates)
             if differs:
@@ -194,10 +195,10 @@ class Inbox:
             else:
                 self._settling.drop(path)
         # In the order of their times: those that were there before the first scan, too.
-        for path, size_and_time, waits_for in sorted(
-            new, key=lambda one: (one[1].mtime_ns, natural_key(one[0]))
-        ):
-            self._settling.note(path, size_and_time, now, waits_for, is_new=path not in known)
+        new.sort(key=_time)
+        for _, same in groupby(new, _time):
+            for path, size_and_time, waits_for in sorted(same, key=lambda one: natural_key(one[0])):
+                self._settling.note(path, size_and_time, now, waits_for, is_new=path not in known)
         for path, one in known.items():
             if (
                 path not in found
@@ -339,7 +340,9 @@ class Inbox:
         assert one.size_and_time is not None
         known = None if one.is_new else self._ledger.known_recipe(one.path)
         try:
-            saved = read(self._root, self.folder, one.path, one.size_and_time, known)
+            saved = read(
+                self._root, self.folder, one.path, one.size_and_time, known, is_new=one.is_new
+            )
         except (FileChanged, FileNotFoundError):
             self._settling.postpone(one, now)
             return None
@@ -391,6 +394,13 @@ class Inbox:
             self._settling.postpone(one, now)
             return None
         return Deleted(one.path)
+
+
+_Differing = tuple[str, SizeAndTime, str | None]  # with what it waits for
+
+
+def _time(one: _Differing) -> int:
+    return one[1].mtime_ns
 
 
 def _usable_templates(

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -19,7 +19,6 @@ from picowatch.inbox.files import (
     defaults_for,
     read_file,
     size_and_time_of,
-    size_and_time_of_child,
 )
 from picowatch.inbox.names import (
     PICTURES_NAME,
@@ -96,13 +95,13 @@ def with_sidecars(
 
 
 def dropped_in(
-    root: Path, folder: str, entries: Mapping[str, os.DirEntry[str]]
+    root: Path, folder: str, names: Collection[str]
 ) -> Iterator[tuple[str, SizeAndTime]]:
-    """The dropped pictures of a folder under a template."""
-    for name, entry in entries.items():
+    """The dropped pictures of a folder under a template, which has files with these names."""
+    for name in names:
         path = f"{folder}/{name}"
-        if may_be_dropped(name) and (size_and_time := size_and_time_of_child(entry, root, path)):
-            yield path, with_sidecars(size_and_time, root, path, entries.keys())
+        if may_be_dropped(name) and (size_and_time := size_and_time_of(root, path)):
+            yield path, with_sidecars(size_and_time, root, path, names)
 
 
 def read_dropped(root: Path, path: str) -> Dropped | None:
@@ -131,7 +130,8 @@ class Saved(Save):
     `defaults` are the `_defaults.yaml` that hold for it. `unreadable` says why it, or one of these,
     cannot be read. `old` is the path of a recipe that was renamed. For a `dropped` picture
     `content` is empty; `damage` says why it is no picture. `is_again`: picture and the files beside
-    it are those of the save before.
+    it are those of the save before. `is_new`: the ledger knows no earlier version, so there is
+    neither an error file nor a warning file.
     """
 
     content: bytes = b""
@@ -141,6 +141,7 @@ class Saved(Save):
     dropped: Dropped | None = None
     damage: str = ""
     is_again: bool = False
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +155,19 @@ Change = Saved | Deleted
 
 
 def read(
-    root: Path, folder: str, path: str, noted: SizeAndTime, known: KnownRecipe | None
+    root: Path,
+    folder: str,
+    path: str,
+    noted: SizeAndTime,
+    known: KnownRecipe | None,
+    *,
+    is_new: bool,
 ) -> Saved | None:
     """The save that a file is; None if it is empty. `folder` identifies the inbox.
 
-    `noted` is the version that was quiet, `known` the one that the ledger has. Raises FileChanged
-    if it, or one of the files read with it, is being written, or FileNotFoundError.
+    `noted` is the version that was quiet, `known` the one that the ledger has; `is_new`: as in
+    Saved. Raises FileChanged if it, or one of the files read with it, is being written, or
+    FileNotFoundError.
     """
     if not noted.size:
         return None
@@ -176,7 +184,7 @@ def read(
         return Saved(path, "", noted, folder, unreadable=str(error))
     _check_quiet(noted, saved.size_and_time)
     try:
-        return replace(saved, defaults=defaults_for(root, path))
+        return replace(saved, defaults=defaults_for(root, path), is_new=is_new)
     except FileUnreadable as error:
         return replace(saved, unreadable=str(error))
 

@@ -1,11 +1,11 @@
 """All recipes and dropped pictures of the inbox, with size and time of each."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from picowatch.inbox.files import MISSING, size_and_time_of, size_and_time_of_child
+from picowatch.inbox.files import MISSING, size_and_time_of
 from picowatch.inbox.names import (
     MAX_DEPTH,
     PICTURES_NAME,
@@ -49,15 +49,21 @@ class Scan:
 
     def look_into(self, below: str, is_under_template: bool) -> None:
         """Add what is in a folder, and in the folders in it."""
+        names: dict[str, None] = {}  # but for the entries, which take four times the memory
+        folders, links = set(), set()
         try:
             with os.scandir(f"{self.root}/{below}") as entries:
-                children = list(filter(_has_kind, entries))
+                for entry in entries:
+                    names[entry.name] = None
+                    if entry.is_symlink():
+                        links.add(entry.name)
+                    elif entry.is_dir():
+                        folders.add(entry.name)
         except OSError as error:
             if below and error.errno not in MISSING:
                 reason = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
                 self.skipped[below] = reason
             return
-        names = {child.name: child for child in children}
         template = f"{below}/{PICTURES_NAME}".lstrip("/")
         if PICTURES_NAME in names and (size_and_time := size_and_time_of(self.root, template)):
             self.found[template] = size_and_time
@@ -67,12 +73,14 @@ class Scan:
             self.found.update(dropped_in(self.root, below, names))
         elif below:
             _warn_of_pictures(below, names, self.skipped)
-        for child in children:
-            path = f"{below}/{child.name}" if below else child.name
-            if child.is_dir(follow_symlinks=False):
-                self._add_folder(child.name, path, is_under_template)
+        for name in names:
+            path = f"{below}/{name}" if below else name
+            if name in folders:
+                self._add_folder(name, path, is_under_template)
+            elif name in links and os.path.isdir(f"{self.root}/{path}"):  # noqa: PTH112 (never raises)
+                self.skipped[path] = "it is a link to a folder; linked folders are not searched"
             else:
-                self._add_file(child, path, is_under_template)
+                self._add_file(name, path, is_under_template)
         if not (below or self.found or self.known):  # else they may be recipes' start images
             _warn_of_pictures("the inbox", names, self.skipped)
 
@@ -86,39 +94,23 @@ class Scan:
         else:
             self.look_into(path, is_under_template)
 
-    def _add_file(self, child: os.DirEntry[str], path: str, is_under_template: bool) -> None:
-        if child.is_symlink() and os.path.isdir(f"{self.root}/{path}"):  # noqa: PTH112 (never raises)
-            self.skipped[path] = "it is a link to a folder; linked folders are not searched"
-        elif is_under_template:
-            if reason := why_not_dropped(child.name):
+    def _add_file(self, name: str, path: str, is_under_template: bool) -> None:
+        if is_under_template:
+            if reason := why_not_dropped(name):
                 self.skipped[path] = reason
-            elif ending := ignored_ending(child.name):
+            elif ending := ignored_ending(name):
                 self.ignored.add((path.rpartition("/")[0], ending))
-        elif path in self.known or is_recipe_name(child.name):
-            if size_and_time := size_and_time_of_child(child, self.root, path):
+        elif path in self.known or is_recipe_name(name):
+            if size_and_time := size_and_time_of(self.root, path):
                 self.found[path] = size_and_time
-        elif reason := why_skipped(child.name):
+        elif reason := why_skipped(name):
             self.skipped[path] = reason
 
 
-def _warn_of_pictures(
-    folder: str, names: Mapping[str, os.DirEntry[str]], skipped: dict[str, str]
-) -> None:
+def _warn_of_pictures(folder: str, names: Collection[str], skipped: dict[str, str]) -> None:
     """Say once of a folder that has nothing but pictures what would make them requests."""
     if not any(map(is_recipe_name, names)) and any(map(is_dropped, names)):
         skipped[folder] = (
             f"it has pictures, but no {PICTURES_NAME} that says what to do with them, and no "
             "recipe. `picowatch init --with photos` makes folders that have one"
         )
-
-
-def _has_kind(child: os.DirEntry[str]) -> bool:
-    """Whether the system says what it is: a share that goes away may not.
-
-    Some file systems are asked for that only here; afterwards it is known.
-    """
-    try:
-        child.is_dir(follow_symlinks=False)
-    except OSError:
-        return False
-    return True

@@ -122,8 +122,9 @@ class SaveWriter:
     ) -> bool:
         """Keep an image of before; returns whether it is queued again.
 
-        It is if it failed, was cancelled, or its picture is gone. Otherwise a queued one keeps its
-        place; the others are named in the order of the recipe.
+        It is if it failed, was cancelled, or its picture is gone. Otherwise one that is still to be
+        rendered keeps its place in the queue, to which it may be put back; pictures are named in
+        the order of the recipe.
         """
         state = image["state"]
         is_gone = state == "done" and not even_if_deleted and not self.picture_exists(image["file"])
@@ -141,7 +142,7 @@ class SaveWriter:
         self.result.kept += 1
         if state == "done":
             self.result.existing += (image["file"],)
-        if state != "queued" and (image["entry_index"], image["image_index"]) != place:
+        if state == "done" and (image["entry_index"], image["image_index"]) != place:
             self.sql.execute(
                 "UPDATE images SET entry_index = ?, image_index = ? WHERE id = ?",
                 (*place, image["id"]),

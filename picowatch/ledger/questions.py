@@ -15,7 +15,6 @@ from picowatch.ledger.rows import (
     KnownRecipe,
     Outcome,
     QueuedImage,
-    QueuedRecipes,
     SizeAndTime,
     request_of,
 )
@@ -209,23 +208,24 @@ class Questions(Database):
 
     # -- states
 
-    def queued_recipes(self) -> QueuedRecipes:
+    def queued_recipes(self) -> list[tuple[str, int]]:
         """The recipes with queued images in the order of their first ones, and how many.
 
         Priorities and saves decide that order, not the order within a file. The index
         of the queue holds all but the recipe, which is read from one image a save: images done
         long ago are not read.
         """
-        rows = self.select(
-            """WITH queued AS (
+        with self.reading() as sql:
+            rows = sql.execute(
+                """WITH queued AS (
                    SELECT save, count(*) AS images, max(priority) AS highest, min(id) AS first
                    FROM images INDEXED BY images_queue WHERE state = 'queued' GROUP BY save
                )
                SELECT recipe, sum(queued.images) AS images
                FROM queued JOIN images ON images.id = first
                GROUP BY recipe ORDER BY max(highest) DESC, min(queued.save)"""
-        )
-        return tuple((row["recipe"], row["images"]) for row in rows)
+            )
+            return [(row["recipe"], row["images"]) for row in rows]
 
     def outcome(self, recipe: str, digest: str) -> Outcome | None:
         """The outcome of the newest save with these bytes; None if there was no such save."""

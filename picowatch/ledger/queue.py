@@ -12,7 +12,6 @@ from picowatch.ledger.database import LOCK_SECONDS, Database
 from picowatch.ledger.rows import (
     PutBack,
     QueuedImage,
-    SizeAndTime,
     failure_line,
     folded,
     request_of,
@@ -119,17 +118,11 @@ class Queue(Database):
     def picture_missing(self, image: QueuedImage) -> None:
         """The dropped picture that it starts from is not there as requested: read it again."""
         with self.transaction() as sql:
-            if not _change(sql, image.id, "state = 'cancelled', file = NULL"):
-                return
-            for row in sql.execute(
-                """SELECT path, size_and_time FROM recipes
-                   WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
-                (image.id,),
-            ).fetchall():
-                again = SizeAndTime.from_text(row["size_and_time"]).to_be_read_again()
+            if _change(sql, image.id, "state = 'cancelled', file = NULL"):
                 sql.execute(
-                    "UPDATE recipes SET size_and_time = ? WHERE path = ?",
-                    (again.as_text(), row["path"]),
+                    """UPDATE recipes SET again = max(again, 'read')
+                       WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
+                    (image.id,),
                 )
 
     def are_running(self, images: Sequence[QueuedImage]) -> bool:

@@ -35,14 +35,6 @@ class SizeAndTime(NamedTuple):
         found = self.size, self.mtime_ns, sidecars
         return found != (other.size, other.mtime_ns, other.sidecars)
 
-    def to_be_read_again(self) -> "SizeAndTime":
-        """Differs from the file, whatever it is; its size may still tell that it was renamed."""
-        return SizeAndTime(self.size, 0, 0, self.sidecars)
-
-    @property
-    def is_to_be_read_again(self) -> bool:
-        return not (self.mtime_ns or self.inode)
-
     def as_text(self) -> str:
         """Return the text for the ledger: times and inodes may be larger than SQLite's integers."""
         sidecars = f" {self.sidecars}" if self.sidecars else ""
@@ -215,9 +207,6 @@ class Counts:
     @property
     def are_all_done(self) -> bool:
         return self.done > 0 and not (self.queued + self.running + self.failed + self.cancelled)
-
-
-QueuedRecipes = tuple[tuple[str, int], ...]  # with their numbers of queued images
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,11 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """What a picture's chunk says.
+    """The contents of a picture's chunk.
 
     `entry_index` is the entry's in its file and `image_index` the image's in its entry, both from
     0. `rendered` says how: device, precision, batch size, compile state, rung of the memory ladder,
-    timings, versions. `unexpanded_prompt` is the prompt before wildcards.
-    `hashes` are those of everything that went in beside checkpoint and VAE, which the request
-    holds: of LoRAs and embeddings by name, and of start images.
+    timings, versions.
     """
 
     request: ImageRequest
@@ -30,8 +28,6 @@ class Chunk:
     save_digest: str
     entry_index: int
     image_index: int
-    unexpanded_prompt: str
-    hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     rendered: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,18 +53,14 @@ def picowatch_json(
         "entry_index": entry_index,
         "image_index": image_index,
         "unexpanded_prompt": request.unexpanded_prompt or request.prompt,
-        "hashes": _hashes(request),
+        "hashes": {
+            "loras": {use.name: use.hash for use in request.loras},
+            "embeddings": {use.name: use.hash for use in request.embeddings},
+            "start_images": request.pictures,
+        },
         "rendered": dict(rendered),
     }
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
-
-
-def _hashes(request: ImageRequest) -> dict[str, dict[str, str]]:
-    return {
-        "loras": {use.name: use.hash for use in request.loras},
-        "embeddings": {use.name: use.hash for use in request.embeddings},
-        "start_images": request.pictures,
-    }
 
 
 def read_chunk(text: str) -> Chunk:
@@ -86,16 +78,7 @@ def read_chunk(text: str) -> Chunk:
             f"this version reads format {FORMAT}.",
             "A newer picowatch can read it.",
         )
-    return _checked(values)
-
-
-def escaped_json(text: str) -> str:
-    """The same JSON, with escapes for what steers a terminal: a stranger may have written it."""
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-
-
-def _checked(values: dict[str, Any]) -> Chunk:
-    known = {name: value for name, value in values.items() if name in _NAMES}
+    known = {name: value for name, value in values.items() if name in Chunk.__dataclass_fields__}
     try:
         return _CHUNK.validate_python(known)
     except ValidationError as error:
@@ -108,4 +91,6 @@ def _checked(values: dict[str, Any]) -> Chunk:
         ) from None
 
 
-_NAMES = set(Chunk.__dataclass_fields__)
+def escaped_json(text: str) -> str:
+    """The same JSON, with escapes for what steers a terminal: a stranger may have written it."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

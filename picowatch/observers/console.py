@@ -26,12 +26,10 @@ DUMB = {"", "dumb", "unknown"}  # terminals that cannot move the cursor
 # are greys, "bright black" is the background; hardly anybody can read yellow on white.
 STYLES = {"": "", "good": "green", "bad": "red", "quiet": "dim"}
 LEVEL_STYLES = {logging.WARNING: "magenta", logging.ERROR: "red"}
-USUAL = 80  # columns of a terminal
 BAR = 20
 LABEL = 8  # columns
 MOST = 3  # pictures, errors and recipes that are named
 ENGINES = 8
-LONGEST_NAME = 22  # of a recipe beside its progress
 PROGRESS_SECONDS = 10.0  # between lines of progress without a view
 
 
@@ -133,10 +131,8 @@ class LiveView:
 
     def print_above(self, text: str, style: str) -> None:
         """Print a line that stays."""
-        # On a narrow terminal the date takes a fifth of a line; the log file has it.
-        shown = text if self._console.width >= USUAL else text.partition(" ")[2]
         with self._drawing():
-            self._console.print(shown, style=style, markup=False)
+            self._console.print(text, style=style, markup=False)
 
     def close(self) -> None:
         """Remove the rows."""
@@ -157,7 +153,7 @@ class LiveView:
         from rich.text import Text
 
         line = Text(no_wrap=True, overflow="ellipsis")
-        if progress is None or self._console.width < USUAL:  # the time left matters more
+        if progress is None:
             return line.append(f"{row.label:{LABEL}}" if row.label else "", "bold").append(
                 row.text, STYLES[row.style]
             )
@@ -244,7 +240,7 @@ def _now(status: Status) -> Row:
         return Row("now", f"waiting: {status.trouble}", "bad")
     if status.recipe:
         last = "; then paused" if status.paused else ""
-        return Row("now", _work(status, _short(status.name)) + last, "good")
+        return Row("now", _work(status, status.name) + last, "good")
     if status.paused:
         return Row("now", "paused until `picowatch resume`", "bad")
     return Row("now", "nothing is running", "quiet")
@@ -259,11 +255,6 @@ def _work(status: Status, recipe: str) -> str:
     if status.steps_per_second:
         parts.append(f"{status.steps_per_second:.1f} it/s")
     return ", ".join(parts)
-
-
-def _short(recipe: str) -> str:
-    """The recipe's path, or its end: what follows must fit beside it."""
-    return recipe if len(recipe) <= LONGEST_NAME else "…" + recipe[-LONGEST_NAME + 1 :]
 
 
 def _queued(status: Status) -> str:

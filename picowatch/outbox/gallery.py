@@ -16,8 +16,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
@@ -71,22 +71,18 @@ class Gallery:
 
     def add(self, line: dict[str, Any]) -> None:
         """Show a listed picture; nothing happens if it is shown already."""
-        with self._lock:
-            self._rebuild_if_gone()
-            if line["file"] not in self._pages:
-                self._pages.append(picture_entry(self._root, line))
+        with self._whole_pages() as pages:
+            if line["file"] not in pages:
+                pages.append(picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
         """Show a contact sheet, which may have been drawn again; `text` is its description."""
         entry = sheet_entry(self._root, file, page.size, text)
         self.add_thumbnail(file, page)
-        if entry is None:
-            return
-        with self._lock:
-            self._rebuild_if_gone()
-            if file in self._pages:
-                self._pages.remove({file})
-            self._pages.append(entry)
+        if entry is not None:
+            with self._whole_pages() as pages:
+                pages.remove({file})
+                pages.append(entry)
 
     def add_thumbnail(self, file: str, picture: Image.Image) -> None:
         """Write a picture's thumbnail from its pixels, which are changed by it.
@@ -109,9 +105,8 @@ class Gallery:
         """Remove pictures that were deleted, and their thumbnails."""
         for file in files:
             self._thumbnail(file).unlink(missing_ok=True)
-        with self._lock:
-            if not self._rebuild_if_gone():
-                self._pages.remove(files)
+        with self._whole_pages() as pages:
+            pages.remove(files)
 
     def check(self, ends: Callable[[], bool] = lambda: False) -> None:
         """Show what is there, and nothing else, unless picowatch `ends` meanwhile.
@@ -123,20 +118,18 @@ class Gallery:
         if not self._folder.is_dir():
             return
         self._write_page(missing_only=True)
-        with self._lock:
-            self._rebuild_if_gone()
-            shown = dict.fromkeys(self._pages.files())
+        with self._whole_pages() as pages:
+            shown = dict.fromkeys(pages.files())
         there = set(picture_files(self._root, ends))
         if missing := there.difference(shown, self._others):
             entries = self._entries_of(missing)
             self._others |= missing.difference(entry["file"] for entry in entries)
             for entry in entries:
-                with self._lock:
-                    if entry["file"] not in self._pages:
-                        self._pages.append(entry)
-        absent = [] if ends() else [file for file in shown if file not in there]
-        gone = [file for file in absent if _is_gone(self._root / file)]
-        if gone and self._folder.is_dir():
+                with self._whole_pages() as pages:
+                    if entry["file"] not in pages:
+                        pages.append(entry)
+        gone = [file for file in shown if file not in there and _is_gone(self._root / file)]
+        if gone and self._folder.is_dir() and not ends():
             self.remove(gone)
 
     def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
@@ -169,13 +162,14 @@ class Gallery:
     def _thumbnail(self, file: str) -> Path:
         return self._folder / "thumbs" / thumbnail_of(file)
 
-    def _rebuild_if_gone(self) -> bool:
-        """Make the pages again if any of them was deleted; returns whether that was so."""
-        if self._pages.are_there():
-            return False
-        self._write_page()
-        self._rebuild()
-        return True
+    @contextmanager
+    def _whole_pages(self) -> Iterator[Pages]:
+        """The pages, for one thread at a time, and made again if any of them was deleted."""
+        with self._lock:
+            if not self._pages.are_there():
+                self._write_page()
+                self._rebuild()
+            yield self._pages
 
     def _rebuild(self) -> None:
         """Make all pages from the list and the pictures."""
@@ -185,17 +179,17 @@ class Gallery:
         """The entries of existing pictures, oldest first: listed ones by their lines."""
         wanted = dict.fromkeys(files)  # of a long list, only these lines are kept
         lines = {line["file"]: line for line in self._listing.all() if line["file"] in wanted}
-        entries = []
-        for file in wanted:
-            line = lines.get(file)
-            entry = (
-                picture_entry(self._root, line) if line else entry_from_picture(self._root, file)
-            )
-            if entry is not None:
-                entries.append(entry)
+        found = (
+            picture_entry(self._root, lines[file])
+            if file in lines
+            else entry_from_picture(self._root, file)
+            for file in wanted
+        )
         order = {file: index for index, file in enumerate(lines)}
-        entries.sort(key=lambda entry: (entry["made_at"], order.get(entry["file"], len(order))))
-        return entries
+        return sorted(
+            filter(None, found),
+            key=lambda entry: (entry["made_at"], order.get(entry["file"], len(order))),
+        )
 
     def _write_page(self, *, missing_only: bool = False) -> None:
         """Write index.html and, beside the data, what it loads, as this version has them.
@@ -267,5 +261,6 @@ class GalleryMaintenance:
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except OSError as error:  # those who must write wait for a full disk
+        # Those who must write wait for a full disk; a damaged page is made anew at the next start.
+        except (OSError, ValueError, LookupError, TypeError) as error:
             log.debug("the gallery will be updated later: %s", error)

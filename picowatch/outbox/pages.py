@@ -1,11 +1,10 @@
-"""What the gallery shows of each picture, and the scripts that hold it: one call a line.
+"""The gallery's entries, one for each picture, and the scripts that hold them: one call a line.
 
 Adding a picture costs the same however many there are: a line at the end of the newest page.
 All of it is a cache of images.jsonl and the pictures, so nothing waits for the disk.
 """
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -25,11 +24,10 @@ from picowatch.outbox.names import PILLOW_NAMES
 
 PICTURES_PER_PAGE = 250
 FORMAT = 4  # of the entries and the index; pages in another format are written anew
-_CALL = re.compile(rb'picture\(\{"file": ("(?:[^"\\]|\\.)*")(?:, .*)?\}\);')
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a listed picture; `yaml` is its recipe, without what is at its default."""
+    """The entry of a listed picture; `yaml` is its recipe, without fields at their defaults."""
     entry = _entry(root, line["file"]) | line
     # `made_at` says it, also of pictures that are not listed; a copy may have a later time.
     with suppress(KeyError, TypeError, ValueError, OverflowError):
@@ -45,8 +43,7 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
 def sheet_entry(root: Path, file: str, size: tuple[int, int], text: str) -> dict[str, Any] | None:
     """The entry of a contact sheet; `text` is its description. None if it is not one of ours.
 
-    `cells` are the files of its pictures, None for each that was not rendered; `boxes` are where
-    on the sheet they are, so that the page can show the paper dark and the pictures as they are.
+    `cells` are the files of its pictures, None for each that was not rendered.
     """
     try:
         shown = json.loads(text)
@@ -58,7 +55,6 @@ def sheet_entry(root: Path, file: str, size: tuple[int, int], text: str) -> dict
             "height": size[1],
             "sheet": axes,
             "cells": [str(cell) if cell else None for cell in shown["files"]],
-            "boxes": [[int(edge) for edge in box] for box in shown["boxes"]],
         }
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
@@ -91,7 +87,7 @@ def entry_from_picture(root: Path, file: str) -> dict[str, Any] | None:
 
 
 def _entry(root: Path, file: str) -> dict[str, Any]:
-    """What every entry begins with; `file` comes first, so that it is found without parsing."""
+    """The values that every entry has."""
     made_at = 0
     with suppress(OSError):
         made_at = int((root / file).stat().st_mtime)
@@ -123,12 +119,11 @@ class Pages:
         """Take up the pages of an earlier run; False if any is missing or damaged."""
         paths = sorted(self._folder.glob("page-*.js"))
         try:
-            if f'"format": {FORMAT},' not in self._index.read_text("ascii", "replace"):
-                return False
+            is_current = f'"format": {FORMAT},' in self._index.read_text("ascii", "replace")
             pages = [_files_of(path.read_bytes()) for path in paths]
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
             return False
-        if paths != [self._path(page) for page in range(len(paths))]:
+        if not is_current or paths != [self._path(page) for page in range(len(paths))]:
             return False
         self._pages = pages
         self._announce()
@@ -166,7 +161,7 @@ class Pages:
         self._announce()
 
     def remove(self, gone: Collection[str]) -> None:
-        """Show these files no more."""
+        """Remove the entries of these files."""
         for page, files in enumerate(self._pages):
             if files.keys().isdisjoint(gone):
                 continue
@@ -201,17 +196,13 @@ def _call(entry: Mapping[str, Any]) -> bytes:
 
 
 def _files_of(content: bytes) -> dict[str, None]:
-    """The files that a page shows; raises ValueError if a line is damaged."""
-    files = dict.fromkeys(map(_file, content.splitlines()))
-    if None in files or (content and not content.endswith(b"\n")):
-        raise ValueError("a page of the gallery is damaged")
-    return {file: None for file in files if file is not None}
+    """The files that a page shows; ValueError, LookupError or TypeError if a line is damaged."""
+    *calls, rest = content.split(b"\n")
+    if rest:
+        raise ValueError("the last line is cut off")
+    return dict.fromkeys(map(_file, calls))
 
 
-def _file(line: bytes) -> str | None:
-    """The file that a line shows, None if the line is damaged."""
-    found = _CALL.fullmatch(line)
-    if found is None or b"\0" in line:
-        return None
-    file: str = json.loads(found[1])
+def _file(call: bytes) -> str:
+    file: str = json.loads(call[len("picture(") : -len(");")])["file"]
     return file

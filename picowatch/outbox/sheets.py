@@ -44,23 +44,14 @@ class Cell:
     label: str = ""
 
 
-Box = tuple[int, int, int, int]  # left, top, width and height, in pixels
 _Line = tuple[tuple[str, str], ...]  # what a row or a column shows: axes, each with its value
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A drawn sheet, and where on it pictures are: the rest is paper and ink."""
-
-    page: Image.Image
-    boxes: tuple[Box, ...]
 
 
 class SheetTooLarge(ControlFlow):
     """More pictures than fit on a sheet at a size at which anything can be seen."""
 
 
-def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Sheet:
+def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Image.Image:
     """A sheet of `cells` in the order of the axes, the last one fastest.
 
     The last axis gives the columns, the combinations of the others the rows. Without axes the
@@ -132,7 +123,7 @@ class _Drawing:
         self.width = self._left + len(columns) * (side + GAP) + GAP
         self.height = self._top + len(rows) * self._step + GAP
 
-    def draw(self) -> Sheet:
+    def draw(self) -> Image.Image:
         page = Image.new("RGB", (self.width, self.height), PAPER)
         draw = ImageDraw.Draw(page)
         lefts = [self._left + at * (self._side + GAP) for at in range(len(self._columns))]
@@ -141,7 +132,6 @@ class _Drawing:
             self._text(draw, left, GAP, self._named(line))
         for top, line in zip(tops, self._rows, strict=True):
             self._text(draw, GAP, top, self._named(line))
-        boxes = []
         for cell, (top, left) in zip(self._cells, product(tops, lefts), strict=False):
             shown: Image.Image | str = "not rendered"
             if cell.picture is not None and cell.picture.exists():
@@ -153,9 +143,8 @@ class _Drawing:
                 if shown.mode == "RGBA":
                     page.paste(chequered(shown.size), (left, top))
                 page.paste(shown, (left, top), shown if shown.mode == "RGBA" else None)
-                boxes.append((left, top, *shown.size))
             self._text(draw, left, top + self._side + 2, cell.label)
-        return Sheet(page, tuple(boxes))
+        return page
 
     def _named(self, line: _Line) -> str:
         """Values with their axes; where both are too long, the axis is what is shortened."""

@@ -40,10 +40,10 @@ _TEMPLATE = (
 
 
 class NamedPictures(Pictures):
-    """The pictures that one recipe names, while it is answered.
+    """The pictures that one recipe names, while it is read.
 
-    What reads them raises PictureUnreadable if a picture is not there, lies elsewhere, or cannot
-    be used.
+    Methods that read one raise PictureUnreadable if it is not there, lies elsewhere, or cannot be
+    used.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class NamedPictures(Pictures):
         return self._kept[path]
 
     def hashes(self, own: Mapping[str, str]) -> Callable[[str], str]:
-        """Gives the sha256 of pictures: those in `own` are not copied, but looked for again."""
+        """Return a function for the sha256 of pictures; those in `own` are known and not copied."""
         return lambda path: own.get(path) or self.keep(path)
 
     def digest(self, path: str) -> str:
@@ -108,7 +108,7 @@ class NamedPictures(Pictures):
         return self._sizes[path]
 
     def called_here(self, path: str, digest: str, folder: str) -> str:
-        """What the recipe calls the picture that one in another folder calls by this path."""
+        """The path by which this recipe names a picture that another folder's recipe names so."""
         beside = [f"inbox/{folder}/{path}"] if folder else []
         for name in (path, *beside, f"inbox/{path}", f"outbox/{path}"):
             with suppress(PictureUnreadable, OSError):
@@ -132,7 +132,7 @@ class NamedPictures(Pictures):
         return json.dumps(self._refused) if self._refused else ""
 
     def look_again(self, refused: str) -> str:
-        """What is there now, in the same form."""
+        """The same of the files that are at these paths now."""
         return json.dumps({path: self._stamps(path) for path in json.loads(refused)})
 
     @contextmanager
@@ -158,7 +158,7 @@ class NamedPictures(Pictures):
             raise
 
     def _stamps(self, path: str) -> list[list[int] | None]:
-        """What is at each path of the picture: size and time distinguish its versions."""
+        """The size and time of the file at each of the picture's paths, None without one."""
         return [_stamp(root / place) for root, place in self._places(path)]
 
     def _places(self, path: str) -> list[tuple[Path, str]]:

@@ -96,10 +96,11 @@ class ImageFields:
             a1111="Model",
             default_text="the setting checkpoint; else the only one installed; else, with none "
             "installed, demo",
+            wanted="a name, or one like my-merge as Kontext",
         ),
     ] = ""
     """A name in models/checkpoints (ending optional, a unique beginning is enough); demo is the
-    embedded one."""
+    embedded one. What a file leaves open stands behind it: my-merge as Kontext."""
 
     vae: Annotated[str, Row(a1111="VAE")] = BAKED
     """A name in models/vae, or baked: the checkpoint's own."""
@@ -348,6 +349,7 @@ class RecipeFields(BaseModel, ImageFields):
 
     control: Annotated[
         tuple[Control, ...],
+        Field(max_length=10),
         Row(
             aliases=("controlnet",),
             wanted="a mapping like {image: pose.png, model: control_v11p_sd15_openpose}, or a list "
@@ -446,14 +448,16 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _of_type(*types: str) -> frozenset[str]:
-    """The fields of these types, and perhaps null."""
+    """The fields of these types, and perhaps null; words to choose from have the type "enum"."""
     found = ((name, schema.get("anyOf", [schema])) for name, schema in json_schemas().items())
     return frozenset(
         name
         for name, options in found
-        if {str(option.get("type")) for option in options} - {"null"} <= {*types}
+        if {"enum" if "enum" in one else str(one.get("type")) for one in options} - {"null"}
+        <= {*types}
     )
 
 
 NUMBERS = _of_type("integer", "number")
 SWITCHES = _of_type("boolean")
+CHOICES = _of_type("enum")

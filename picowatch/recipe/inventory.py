@@ -1,5 +1,6 @@
 """The installed models, as plain values: recipes never look into models/ themselves."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -7,6 +8,7 @@ from typing import Any
 
 from picowatch.families import DEMO, FAMILIES, References
 from picowatch.recipe.fields import DEFAULTS
+from picowatch.recipe.messages.suggestions import squeezed
 from picowatch.recipe.prompts.known_words import KnownWords
 
 MAX_SIDE = 4096  # pixels, after hires
@@ -60,17 +62,21 @@ def rules_of(family: str, variant: str = "") -> Rules:
     )
 
 
+def is_called(variant: str, text: str) -> bool:
+    """Whether "Qwen-Image Edit 2511" is meant: by all of its words, or the last: "edit-2511"."""
+    words = [squeezed(word) for word in re.split(r"[\W_]+", variant)]
+    return squeezed(text) in {"".join(words[first:]) for first in range(len(words))}
+
+
 def family_called(text: str) -> str:
     """Return the family that takes LoRAs and has this key or name; "" if none has.
 
     Case, spaces and marks make no difference.
     """
     takers = [row for row in FAMILIES.values() if row.loras]
-    return next((row.key for row in takers if _bare(text) in map(_bare, (row.key, row.name))), "")
-
-
-def _bare(text: str) -> str:
-    return "".join(letter for letter in text.casefold() if letter.isalnum())
+    return next(
+        (row.key for row in takers if squeezed(text) in map(squeezed, (row.key, row.name))), ""
+    )
 
 
 UNET = rules_of("sd1")
@@ -155,11 +161,14 @@ class Inventory:
     `refused_embeddings` has those among them whose names are looked for in prompts.
     `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines;
     `wildcard_packs` has the file of those that stand in a YAML file with others.
+    `variants` has the checkpoints whose files leave open which variant of their family they are, as
+    each of them, or why they cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
     `unusable_checkpoint` says of one of the installed checkpoints that cannot be used why not.
     """
 
     demo: Checkpoint
     checkpoints: tuple[Checkpoint, ...] = ()
+    variants: Mapping[str, Mapping[str, Checkpoint | str]] = field(default_factory=dict)
     vaes: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
@@ -177,6 +186,17 @@ class Inventory:
     refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None
     unusable_checkpoint: str = ""
+
+    def embedded(self, kind: str) -> Any:
+        """The model of a kind that is always there; None for kinds without one."""
+        if kind == "checkpoint":
+            return self.demo
+        return {"upscaler": DEMO_UPSCALER, "cutout": DEMO_CUTOUT}.get(kind)
+
+    def named(self, kind: str) -> dict[str, Any]:
+        """The models of a kind by their names, the embedded one last."""
+        models = [*getattr(self, f"{kind}s"), *filter(None, [self.embedded(kind)])]
+        return {getattr(one, "name", one): one for one in models}
 
     def refused_as(self, kind: str) -> Mapping[str, str]:
         """The refused files in the folders of a kind."""

@@ -19,11 +19,8 @@ from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.entries import EntryResolver, too_many
 from picowatch.recipe.resolve.layers import CONTROL, typed
-from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_signs
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
-# What all images of a save ask for together: each image's prompt is hashed and kept.
-MAX_CHARACTERS = 20_000_000
 # The beginning of a YAML recipe that could be A1111's text, too, if it has capitals.
 _PROMPT = re.compile(r"\s*(?:- +)?prompt\s*:", re.IGNORECASE)
 
@@ -60,7 +57,6 @@ def read_recipes(
     resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
-    _refuse_too_long(recipes, entries, problems)
     return recipes
 
 
@@ -86,48 +82,26 @@ def _read_defaults(file: DefaultsFile) -> tuple[Layer, Sequence[Problem]]:
     """Read a `_defaults.yaml`, once for all the recipes of a folder."""
     problems = Problems()
     layer: Layer = {}
-    try:
+    with problems.gathered(goes_on=True):
         layer = yaml_layer(decode(file.name, file.content), problems)
-    except RecipeInvalid as invalid:
-        problems.take(invalid.problems)
     return layer, problems.found
 
 
 def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry], Layer]:
     """The file's entries as written, and the settings above them in a TXT."""
-    try:
-        source = decode(name, content)
-        if name.lower().endswith(".txt"):
+    with problems.gathered():
+        source, ending = decode(name, content), name.lower()
+        if ending.endswith(".txt"):
             return txt_entries(source, problems)
-        if name.lower().endswith(".csv"):
+        if ending.endswith(".csv"):
             return csv_entries(source, problems), {}
-        if name.lower().endswith(".json"):
+        if ending.endswith(".json"):
             return json_entries(source, problems), {}
-        if begins_parameters(source.text) and not _PROMPT.match(source.text):
-            what = rename_to(source, "txt", "A1111's generation parameters")
-            problems.add(source.whole_line(1), what)
-            return [], {}
-        return yaml_entries(source, problems), {}
-    except RecipeInvalid as invalid:
-        problems.take(invalid.problems)
-        raise RecipeInvalid(problems.found) from None
-
-
-def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Problems) -> None:
-    """Long prompts and many wildcards are fine for few images, short ones for many."""
-    for what, most, measure in (
-        ("characters of prompts", MAX_CHARACTERS, len),
-        ("characters of wildcards and brackets", MAX_SIGNS_OF_ALL, count_signs),
-    ):
-        sums = [recipe.summed(measure) for recipe in recipes]
-        if sum(sums) > most:
-            longest = recipes[sums.index(max(sums))]
-            problems.add(
-                entries[longest.entry_index].position,
-                f"all images of this file together have {sum(sums):,} {what}; the limit is "
-                f"{most:,}. Request fewer images, or shorten the prompt.",
-            )
-            problems.raise_if_any()
+        if not begins_parameters(source.text) or _PROMPT.match(source.text):
+            return yaml_entries(source, problems), {}
+        what = rename_to(source, "txt", "A1111's generation parameters")
+        problems.add(source.whole_line(1), what)
+    return [], {}
 
 
 # One of these says what to do with a picture; `upscale` and `cutout` need no prompt.
@@ -158,7 +132,7 @@ class NothingSaid(PictureUnreadable):
 
 
 class DependsOnPicture(ControlFlow):
-    """What a template requests depends on the settings of a picture that is not there yet."""
+    """A template takes its settings from pictures that are not there yet."""
 
 
 class _AnyPicture(Pictures):
@@ -221,13 +195,10 @@ def check_template(
 def _dropped_entries(
     dropped: Dropped, defaults: Sequence[Layer], problems: Problems
 ) -> list[Entry]:
-    try:
+    with problems.gathered():
         source = decode(dropped.template.name, dropped.template.content)
         entries = yaml_entries(source, problems) or [Entry({}, source.whole_line(1))]
         sidecars = [_sidecar(file, problems) for file in reversed(dropped.sidecars)]
-    except RecipeInvalid as invalid:
-        problems.take(invalid.problems)
-        raise RecipeInvalid(problems.found) from None
     problems.raise_if_any()
     found = []
     for entry in entries:
@@ -247,7 +218,7 @@ def _dropped_entries(
 
 
 def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
-    """A prompt as it stands, or fields; nothing of an empty file."""
+    """The prompt in a .txt, or the fields in a .yaml; nothing for an empty file."""
     if is_empty(file.content):
         return {}
     source = decode(file.name, file.content)
@@ -270,7 +241,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
         control = _with_picture(own[CONTROL], picture)
         layer = {CONTROL: control} if control != own[CONTROL] else {}
     if "references" in own:
-        layer["references"] = _with_reference(own["references"], picture)
+        layer["references"] = _with_picture(own["references"], picture)
     if "image" in own or not layer:
         layer["image"] = picture
         if "image" not in own:
@@ -282,24 +253,18 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     return layer
 
 
-def _with_reference(references: Written, picture: Written) -> Written:
-    """The field `references` as written, with the picture's path where it says `picture`."""
-    if not isinstance(references.value, tuple):
-        return picture if _is_picture(references) else references
-    parts = tuple(picture if _is_picture(part) else part for part in references.parts)
-    return replace(references, value=tuple(part.value for part in parts), parts=parts)
-
-
-def _with_picture(control: Written, picture: Written) -> Written:
-    """The field `control` as written, with the picture in place of the word."""
-    if isinstance(control.value, tuple):
-        parts = tuple(_with_picture(part, picture) for part in control.parts)
-        return replace(control, value=tuple(part.value for part in parts), parts=parts)
-    pairs = [
-        (name, picture if name == "image" and _is_picture(part) else part)
-        for name, part in control.pairs
-    ]
-    return control.with_pairs(tuple(pairs)) if pairs else control
+def _with_picture(written: Written, picture: Written) -> Written:
+    """Replace the word `picture` in a value, its elements, or their `image`."""
+    if written.pairs:
+        pairs = [
+            (name, _with_picture(part, picture) if name == "image" else part)
+            for name, part in written.pairs
+        ]
+        return written.with_pairs(tuple(pairs))
+    if isinstance(written.value, tuple):
+        parts = tuple(_with_picture(part, picture) for part in written.parts)
+        return replace(written, value=tuple(part.value for part in parts), parts=parts)
+    return picture if _is_picture(written) else written
 
 
 def _is_picture(written: Written) -> bool:

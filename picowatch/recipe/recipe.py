@@ -161,12 +161,6 @@ class Recipe(RecipeFields):
         each = len(self.seed) if isinstance(self.seed, tuple) else self.count
         return each * len(self.variants)
 
-    def summed(self, measure: Callable[[str], int]) -> int:
-        """The measure of the prompts, as written, of all its images together."""
-        variants = self.variants
-        each = sum(measure(one.prompt) + measure(one.negative_prompt) for one in variants)
-        return each * self.image_count // len(variants)
-
     @property
     def variants(self) -> tuple[Self, ...]:
         """The combinations of a sweep, the last axis fastest; without one the recipe itself."""

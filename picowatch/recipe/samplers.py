@@ -5,6 +5,7 @@ To add a sampler, add its row to `SAMPLERS`.
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,6 +189,15 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
 def find_schedule_type(written: str) -> str:
     """Return the schedule type that a name means, or "automatic". Raises ValueInvalid."""
     return _find("schedule type", written, _BY_SCHEDULE_TYPE, SCHEDULE_TYPES)
+
+
+def meaning_of_scheduler(written: str) -> str:
+    """Return the field meant: a scheduler of ComfyUI's is a schedule type, diffusers' a sampler."""
+    for name, find in (("schedule_type", find_schedule_type), ("sampler", find_sampler)):
+        with suppress(ValueInvalid):
+            find(written)
+            return name
+    return "scheduler"
 
 
 def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:

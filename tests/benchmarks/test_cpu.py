@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.cpu import Extent, mean_difference
-from benchmarks.measuring import compared, number, wait_until
+from benchmarks.cpu import mean_difference
+from benchmarks.measuring import compared
 from tests.benchmarks.scripts import SECONDS, benchmark
 
 
@@ -30,38 +30,11 @@ def test_the_table_is_measured() -> None:
     assert apart and float(apart[1]) < 1
 
 
-def test_a_row_that_is_none_is_refused() -> None:
-    """With those that there are."""
-    result = benchmark("cpu", "--rows", "first,last")
-    assert result.returncode == 2
-    assert "no rows last; there are folder, full, first" in result.stderr
-
-
 def test_a_row_has_the_ratio_of_each_round() -> None:
     """Not of the medians: what slowed both in a round says nothing."""
     row = compared("a", [1.0, 10.0, 2.0], [2.0, 40.0, 3.0])
     assert row == "| a | 2 s | 3 s | 2 (1.5 to 4) |"
     assert compared("a", [1000.0], [1500.0], unit="MiB") == "| a | 1,000 MiB | 1,500 MiB | 1.5 |"
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"), [(1234.5, "1,234"), (12.345, "12.3"), (0.01234, "0.0123"), (99.96, "100")]
-)
-def test_numbers_have_three_digits_that_count(value: float, shown: str) -> None:
-    """Large ones all before the point."""
-    assert number(value) == shown
-
-
-def test_each_round_begins_with_another_one(tmp_path: Path) -> None:
-    """So that no one has the warm machine always."""
-    taken: list[str] = []
-
-    def take(name: str) -> float:
-        taken.append(name)
-        return len(taken)
-
-    found = Extent(tmp_path, rounds=2).by_turns(a=lambda: take("a"), b=lambda: take("b"))
-    assert (taken, found) == (["a", "b", "b", "a"], [[1, 4], [2, 3]])
 
 
 def test_other_pictures_are_told_apart(tmp_path: Path) -> None:
@@ -71,10 +44,3 @@ def test_other_pictures_are_told_apart(tmp_path: Path) -> None:
     one = tmp_path / "one.png"
     assert mean_difference(one, tmp_path / "same.png") == 0
     assert mean_difference(one, tmp_path / "other.png") == 4
-
-
-def test_waiting_ends() -> None:
-    """With what was waited for."""
-    wait_until(lambda: True, "nothing", 1, 0.01)
-    with pytest.raises(TimeoutError, match="the moon"):
-        wait_until(lambda: False, "the moon", 0, 0.01)

@@ -43,13 +43,6 @@ def test_all_parts_work_without_a_card(tmp_path: Path) -> None:
     assert found_in(tmp_path, "sdxl")["batch 1"]["of 255 apart, in the mean"] == 0
 
 
-def test_parts_without_time_are_cut_off(tmp_path: Path) -> None:
-    """The exit status says so, and each file."""
-    out = tmp_path / "new"
-    assert gpu.main(["--minutes", "0", "--out", str(out), "--parts", "demo", "rungs"]) == 1
-    assert found_in(out, "demo") == found_in(out, "rungs") == {"ended": "killed after 0 s"}
-
-
 def test_what_was_found_is_kept_when_the_next_one_fails(tmp_path: Path) -> None:
     """With the error and its place; what comes after it is found, too."""
     findings = Findings(tmp_path / "part.json", 60)
@@ -63,11 +56,3 @@ def test_what_was_found_is_kept_when_the_next_one_fails(tmp_path: Path) -> None:
     assert found["two"]["error"] == "ValueError('no such card')"
     assert "in fail" in str(found["two"]["from"])
     assert findings.failed
-
-
-def test_nothing_is_begun_after_its_time(tmp_path: Path) -> None:
-    """It is named instead."""
-    findings = Findings(tmp_path / "part.json", 0)
-    findings.measure({"one": lambda: pytest.fail("begun")})
-    assert found_in(tmp_path, "part")["skipped"] == {"one": "no time left"}
-    assert not findings.failed

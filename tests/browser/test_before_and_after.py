@@ -54,6 +54,12 @@ def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
     page.leave_large()
     page.tile("photos/a b/ü.png").click()
     wait_for(lambda: before(page))
+    tops = "return ['left', 'stage'].map(id => document.getElementById(id).offsetTop)"
+    for width, height, is_stacked in ((390, 844, True), (844, 390, False), (1280, 800, False)):
+        page.resize(width, height, touch=width < 1000)
+        one, other = page.js(tops)
+        assert (one < other) is is_stacked
+        assert page.js("return document.scrollingElement.scrollWidth") <= width
     page.press("1", "+", *"+" * 20)
     sizes = "return ['before', 'frame'].map(id => document.getElementById(id).offsetWidth)"
     one, other = page.js(sizes)
@@ -66,6 +72,7 @@ def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
     page.press(Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
     wait_for(lambda: is_offered(page))
     assert not before(page), "the choice stays"
+    page.leave_large()
 
 
 @pytest.mark.parametrize("change", ["deleted", "replaced"])

@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,14 @@ def only(prefix: str, page: Page) -> str:
 
 
 def test_every_picture_is_shown_newest_first(gallery: Page, outbox: Path) -> None:
-    """With its thumbnail, in rows that fill the width without cutting anything off."""
+    """With its thumbnail, in rows that fill the width without cutting anything off.
+
+    On a dark ground where the system's colours are dark.
+    """
+    ground = "return Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"
+    assert gallery.js(ground) > 200
+    gallery.colours("dark")
+    assert gallery.js(ground) < 50
     listed = re.findall(r'"file": "([^"]+)"', (outbox / "images.jsonl").read_text())
     assert [file for file in gallery.shown() if "sheet" not in file] == listed[::-1]
     assert gallery.text("#count") == "7 pictures"
@@ -53,18 +59,14 @@ def test_every_picture_is_shown_newest_first(gallery: Page, outbox: Path) -> Non
 
 
 def test_pictures_of_every_format_are_shown(house: House, page: Page) -> None:
-    """In the grid and in the large view; without thumbnails the pictures themselves."""
+    """Also without thumbnails: the pictures themselves."""
     for seed, name in enumerate(FORMATS):
         house.save(f"{name}.txt", f"a corgi --seed {seed} --size 128x64\n")
         house.once(format=name)
     shutil.rmtree(house.outbox / ".picowatch/gallery/thumbs")
     page.open(house.outbox / INDEX)
-    wait_for(lambda: len(page.all(".tile.loaded")) == len(FORMATS), "the pictures")
-    drawn = "i => i.src.endsWith(arguments[0]) && i.naturalWidth === 128"
-    for file in page.shown():
-        page.tile(file).click()
-        wait_for(partial(page.js, f"return [...document.images].some({drawn})", file), file)
-        page.leave_large()
+    drawn = "return [...document.querySelectorAll('.loaded img')].map(i => i.naturalWidth)"
+    wait_for(lambda: page.js(drawn) == [128] * len(FORMATS), "the pictures")
 
 
 def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
@@ -111,7 +113,7 @@ def test_recipes_paths_and_commands_are_copied(gallery: Page, outbox: Path, clip
 
 
 def test_a_sweep_is_shown_by_its_contact_sheet(gallery: Page) -> None:
-    """With what it varies; its pictures are one click away; sheets have a filter."""
+    """Its pictures are one click away; sheets have a filter."""
     gallery.all("#views button")[1].click()
     (sheet,) = gallery.shown()
     gallery.tile(sheet).click()
@@ -125,50 +127,32 @@ def test_a_sweep_is_shown_by_its_contact_sheet(gallery: Page) -> None:
     assert gallery.large() == sheet
 
 
-def test_contact_sheets_are_dark_in_dark_colours(page: Page, outbox: Path) -> None:
-    """Their paper, over which their pictures are drawn as they are."""
-    for scheme, seen in (("light", "none"), ("dark", "block")):
-        page.colours(scheme)
-        page.open(outbox / INDEX)
-        wait_for(lambda: page.all(".tile .paper"), "the sheet")
-        page.tile(only("study/0003", page)).click()
-        shown = (
-            "return [...document.querySelectorAll('.paper')].map(p => getComputedStyle(p).display)"
-        )
-        assert page.js(shown) == [seen] * 2
-        assert len(page.all("#frame .paper rect")) == 2
-        page.leave_large()
-
-
 # -- finding
 
 
-@pytest.mark.parametrize(
-    ("query", "found"),
-    [
-        ("corgi", 2), ("RED", 5), ("red hat", 2), ('"a red"', 5), ('"red a"', 0), ("red -hat", 3),
-        ("seed:7", 1), ("seed:77", 1), ("steps:30", 1), ("sampler:euler", 1), ("size:256x512", 1),
-        ("negative:blurry", 1), ("-negative:blurry corgi", 2), ("pets/", 2), ("recipe:study", 3),
-        ("cfg:8", 2), ("steps:<25", 5), ("steps:>=30", 1), ("cfg:4..7.5", 5), ("width:256", 1),
-        ("seed:<7", 4), ("steps: <25", 5), ("steps: >= 30 -hat", 1), ("steps: 30", 1),
-        ("steps:", 7), ("steps:<", 7), ("nothing is like this", 0), ("", 7), ('"', 7), ("-", 7),
-    ],
-)  # fmt: skip
-def test_a_search_finds(gallery: Page, query: str, found: int) -> None:
-    """Each word in the prompts, the settings or the path, while it is typed."""
-    gallery.search(query)
-    assert len(gallery.shown()) == len(gallery.all(".tile")) == found
-    assert gallery.text("#count") == ("7 pictures" if found == 7 else f"{found} of 7 pictures")
-    assert gallery.find("#none").is_displayed() == (found == 0)
+QUERIES = {
+    "corgi": 2, "RED": 5, '"a red"': 5, '"red a"': 0, "red -hat": 3, "seed:7": 1, "seed:77": 1,
+    "sampler:euler": 1, "size:256x512": 1, "negative:blurry": 1, "-negative:blurry corgi": 2,
+    "pets/": 2, "recipe:study": 3, "cfg:8": 2, "steps:<25": 5, "steps: >= 30 -hat": 1,
+    "cfg:4..7.5": 5, "width:256": 1, "steps: 30": 1, "steps:": 7, "steps:<": 7, "no such": 0,
+    '"': 7, "-": 7, "": 7,
+}  # fmt: skip
 
 
-def test_a_search_for_no_setting_says_so(gallery: Page) -> None:
-    """A mistyped name is told from a value that no picture has, and from a hash."""
+def test_a_search_finds(gallery: Page) -> None:
+    """Each word in the prompts, the settings or the path, while it is typed.
+
+    A mistyped name is told from a value that no picture has, and from a hash.
+    """
+    for query, found in QUERIES.items():
+        gallery.search(query)
+        assert len(gallery.shown()) == len(gallery.all(".tile")) == found, query
+        assert gallery.text("#count") == ("7 pictures" if found == 7 else f"{found} of 7 pictures")
+        assert gallery.find("#none").is_displayed() == (found == 0)
     digest = gallery.js("return shownList.at(-1).digest")
     for query, said in (
         ("corgi stesp:8", "No picture has a setting called “stesp”."),
         ("steps:149", "No picture matches."),
-        ("stesp:8 steps:149", "No picture has a setting called “stesp”."),
         (digest[:9], "No picture matches."),
     ):
         gallery.search(query)
@@ -208,31 +192,24 @@ def test_folders_are_filters(gallery: Page) -> None:
     assert len(gallery.all('nav [aria-current="true"]')) == 1
 
 
-def test_a_picture_in_the_outbox_itself_has_no_folder(house: House, opened: Opened) -> None:
-    """Nobody but a script lists one; the list of folders has no end to go through then."""
-    opened(a="prompt: a cat\nseed: 1\n")
-    shutil.copy(house.outbox / "a/0001-1.png", house.outbox / "own.png")
-    listing = house.outbox / "images.jsonl"
-    listing.write_text(listing.read_text() + listing.read_text().replace("a/0001-1", "own"))
-    page = opened()
-    assert set(page.shown()) == {"own.png", "a/0001-1.png"}
-    assert [row.text.split()[0] for row in page.all("#folders li")] == ["a"]
-    page.choose("#sort", "By name")
-    assert page.headings() == ["/", "a"]
-
-
 # -- order and days
 
 
 def test_pictures_are_sorted_and_days_are_a_jump_away(house: House, opened: Opened) -> None:
     """By name, folders are the headings; `day 1` and `day 01` are one number, and stay apart.
 
-    Two engines at work may list pictures out of order. The order is kept for the next visit.
+    Two engines at work may list pictures out of order, a script one in the outbox itself. The
+    order is kept for the next visit.
     """
-    four = "prompt: a cat\nseed: [1, 2, 3, 4]\n"
-    page = opened(**{"day 1": four, "day 01": four, "day 2": four})
+    three = "prompt: a cat\nseed: [1, 2, 3]\n"
+    opened(**{"day 1": three, "day 01": three, "day 2": three})
+    shutil.copy(house.outbox / "day 1/0001-1.png", house.outbox / "own.png")
+    listing = house.outbox / "images.jsonl"
+    line = next(one for one in listing.read_text().splitlines() if "day 1/0001-1" in one)
+    listing.write_text(f"{listing.read_text()}{line.replace('day 1/0001-1', 'own')}\n")
+    page = opened()
     data = house.outbox / ".picowatch/gallery/page-00001.js"
-    times = iter([1_800_000_000, 1_700_000_000] * 6)
+    times = iter([1_800_000_000, 1_700_000_000] * 5)
     data.write_text(
         re.sub(r'("made_at": )\d+', lambda found: f"{found[1]}{next(times)}", data.read_text())
     )
@@ -245,10 +222,10 @@ def test_pictures_are_sorted_and_days_are_a_jump_away(house: House, opened: Open
     page.choose("#sort", "Oldest first")
     assert page.shown() == newest[::-1]
     page.choose("#sort", "By name")
-    assert page.headings() == ["day 01", "day 1", "day 2"]
-    assert page.shown() == sorted(newest)
+    assert page.headings() == ["/", "day 01", "day 1", "day 2"]
+    assert page.shown() == ["own.png", *sorted(set(newest) - {"own.png"})]
     page.open(house.outbox / INDEX)
-    assert page.shown() == sorted(newest), "the order is kept"
+    assert page.headings()[0] == "/", "the order is kept"
 
 
 # -- keys, zoom and history
@@ -276,39 +253,21 @@ def test_the_grid_is_walked_with_the_arrow_keys(gallery: Page) -> None:
     assert gallery.large() == shown[1]
     gallery.press(Keys.ESCAPE)
     wait_for(lambda: gallery.large() is None and gallery.focused() == shown[1], "it is back")
-
-
-def test_keys_for_searching_and_for_help(gallery: Page) -> None:
-    """`/` and `?`; in the search box they are letters."""
-    gallery.press("/")
-    gallery.press("?", "c")
-    assert gallery.js("return search.value") == "?c"
+    gallery.press("/", "?", "c")
+    assert gallery.js("return search.value") == "?c", "in the search box keys are letters"
     assert not gallery.find("#keys").is_displayed()
-    gallery.press(Keys.ESCAPE)
+    gallery.press(Keys.ESCAPE, Keys.ARROW_DOWN, "?")
     assert gallery.js("return search.value") == ""
-    gallery.press(Keys.ARROW_DOWN, "?")
     assert gallery.find("#keys").is_displayed()
     gallery.find("#keys [data-do=close]").click()
     assert not gallery.find("#keys").is_displayed()
 
 
-def test_the_large_view_goes_on_with_the_arrow_keys(gallery: Page) -> None:
-    """Within what is shown; at its ends the buttons are off; the focus comes back to the last."""
-    gallery.search("red")
-    shown = gallery.shown()
-    gallery.tile(shown[0]).click()
-    assert not gallery.find("#large [data-do=previous]").is_enabled()
-    gallery.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    assert (gallery.large(), gallery.text("#place")) == (shown[2], "3 of 5")
-    gallery.press(*[Keys.ARROW_RIGHT] * 9)
-    assert gallery.large() == shown[-1]
-    assert not gallery.find("#large [data-do=next]").is_enabled()
-    gallery.press(Keys.ESCAPE)
-    wait_for(lambda: gallery.focused() == shown[-1], "the focus")
+def test_the_large_view_zooms_and_goes_on(gallery: Page) -> None:
+    """1:1 is a pixel for each; what the wheel points at stays; the next picture fits again.
 
-
-def test_the_large_view_zooms(gallery: Page) -> None:
-    """1:1 is a pixel for each; what the wheel points at stays; the next picture fits again."""
+    The arrow keys go through what is shown; the focus comes back to the last.
+    """
     gallery.tile(only("pets/cat", gallery)).click()
     wait_for(lambda: gallery.js("return document.getElementById('full').naturalWidth") == 128)
     gallery.find("#large [data-do=one]").click()
@@ -324,10 +283,25 @@ def test_the_large_view_zooms(gallery: Page) -> None:
     assert gallery.js(share) == pytest.approx(before, abs=0.01)
     gallery.press(Keys.ARROW_RIGHT)
     assert gallery.find("#large [data-do=fit]").get_attribute("aria-pressed") == "true"
+    gallery.leave_large()
+    gallery.search("red")
+    shown = gallery.shown()
+    gallery.tile(shown[0]).click()
+    assert not gallery.find("#large [data-do=previous]").is_enabled()
+    gallery.press(*[Keys.ARROW_RIGHT] * 2)
+    assert (gallery.large(), gallery.text("#place")) == (shown[2], "3 of 5")
+    gallery.press(*[Keys.ARROW_RIGHT] * 5)
+    assert gallery.large() == shown[-1]
+    assert not gallery.find("#large [data-do=next]").is_enabled()
+    gallery.press(Keys.ESCAPE)
+    wait_for(lambda: gallery.focused() == shown[-1], "the focus")
 
 
-def test_going_back_closes_what_fills_the_window(gallery: Page) -> None:
-    """As people do on a phone; the address is that of the picture, and going forward opens it."""
+def test_going_back_closes_what_fills_the_window(gallery: Page, outbox: Path) -> None:
+    """As people do on a phone; the address is that of the picture, and going forward opens it.
+
+    So does a bookmark, also where the gallery is open and nothing is loaded again.
+    """
     shown = gallery.shown()
     gallery.tile(shown[0]).click()
     assert gallery.js("return linkedFile()") == shown[0]
@@ -341,19 +315,14 @@ def test_going_back_closes_what_fills_the_window(gallery: Page) -> None:
     wait_for(lambda: gallery.large() == shown[1], "it is open again")
     gallery.leave_large()
     entries = gallery.js("return history.length")
-    for file in shown:
+    for file in shown[:3]:
         gallery.tile(file).click()
         gallery.leave_large()
     assert gallery.js("return history.length") == entries, "one entry for all of them"
-
-
-def test_a_picture_s_address_opens_it(gallery: Page, outbox: Path) -> None:
-    """As a bookmark does, also where the gallery is open and nothing is loaded again."""
-    one, other = gallery.shown()[:2]
-    gallery.open(outbox / INDEX, f"#{one}")
-    wait_for(lambda: gallery.large() == one, "the picture")
-    gallery.js("location.hash = arguments[0]", other)
-    wait_for(lambda: gallery.large() == other, "the other one")
+    gallery.open(outbox / INDEX, f"#{shown[0]}")
+    wait_for(lambda: gallery.large() == shown[0], "the picture")
+    gallery.js("location.hash = arguments[0]", shown[1])
+    wait_for(lambda: gallery.large() == shown[1], "the other one")
     gallery.leave_large()
 
 
@@ -433,52 +402,6 @@ def test_nothing_is_cut_off_in_a_narrow_window(page: Page, outbox: Path, width: 
     check("#both", "#table table", "#pair [data-do=close]")
 
 
-CONTRASTS = """
-const bright = ([r, g, b]) => [r, g, b].map(v => v / 255)
-  .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, v, place) => sum + v * [0.2126, 0.7152, 0.0722][place], 0);
-const channels = colour => colour.match(/[\\d.]+/g).map(Number);
-const behind = element => {
-  for (let at = element; at; at = at.parentElement) {
-    const found = channels(getComputedStyle(at).backgroundColor);
-    if (found.length === 3 || found[3] > 0.5) return found;
-  }
-};
-const weak = [];
-const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-while (walker.nextNode()) {
-  const element = walker.currentNode.parentElement;
-  if (!walker.currentNode.data.trim()) continue;
-  if (!element.checkVisibility({ opacityProperty: true })) continue;
-  if (element.closest("noscript, .unseen, button:disabled, header")) continue;
-  const style = getComputedStyle(element);
-  const [a, b] = [bright(channels(style.color)), bright(behind(element))];
-  const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  if (contrast < 4.5) weak.push([walker.currentNode.data.slice(0, 30), contrast]);
-}
-return weak;
-"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_can_be_read_in_both_colours(page: Page, outbox: Path, scheme: str) -> None:
-    """WCAG 2.2 AA: a contrast of 4.5 for everything that is written."""
-    page.colours(scheme)
-    page.open(outbox / INDEX)
-    wait_for(lambda: page.all("#problems .error"), "the error")
-    page.find("#problems summary").click()
-    assert page.js(CONTRASTS) == []
-    dark = page.js("return getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) == (scheme == "dark")
-    page.tile(page.shown()[0]).click()
-    assert page.js(CONTRASTS) == []
-    page.leave_large()
-    for file in page.shown()[:2]:
-        page.tile(file, ".pick").click()
-    page.find("#compare").click()
-    assert page.js(CONTRASTS) == []
-
-
 def test_a_screen_reader_gets_names_for_all_there_is(gallery: Page) -> None:
     """Every button, link, field and picture; a dialog holds the focus, and gives it back."""
 
@@ -489,8 +412,6 @@ def test_a_screen_reader_gets_names_for_all_there_is(gallery: Page) -> None:
     for role in ("button", "searchbox", "slider", "navigation", "list", "region"):
         assert named(role) and all(named(role)), role
     assert "a cat, pets/cat.yaml, seed 77" in named("button")
-    ids = gallery.js("return [...document.querySelectorAll('[id]')].map(e => e.id)")
-    assert len(ids) == len(set(ids))
     gallery.tile(only("pets/cat", gallery)).click()
     assert named("dialog") == ["a cat"]
     assert all(named("button") + named("link") + named("image"))

@@ -2,11 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tests.browser.conftest import Page
+from tests.browser.conftest import INDEX, Page
 from tests.house import House, wait_for
 
 MARK = "document.documentElement.setAttribute('data-pwned', 1)"
@@ -46,7 +47,7 @@ def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, pag
         house.save(f"{name}.{number}.yaml", f"prompt: {json.dumps(hostile)}\nseed: 1\n")
         house.save(f"{name}.{number}.bad.yaml", f"{json.dumps(hostile)}: 1\n")
     house.once()
-    page.open(house.outbox / "index.html")
+    page.open(house.outbox / INDEX)
     assert len(page.shown()) == len(HOSTILE)
     page.find("#fold").click()
     refused = [one for one in page.all("#problems summary strong") if "Error" in one.text]
@@ -65,19 +66,16 @@ def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, pag
         page.search(hostile)
     assert not is_hit(page)
     tags = page.js("return [...new Set([...document.querySelectorAll('*')].map(e => e.localName))]")
-    assert not {"iframe", "b"} & set(tags)
-    assert not page.all("svg:not(#svg, .paper)"), "the page's own are for contact sheets"
+    assert not {"iframe", "b", "svg"} & set(tags)
     names = "return [...document.querySelectorAll('*')].flatMap(e => e.getAttributeNames())"
     assert not [name for name in page.js(names) if name.startswith("on")]
 
 
-def test_a_script_that_got_into_the_page_would_be_forbidden(house: House, page: Page) -> None:
+def test_a_script_that_got_into_the_page_would_be_forbidden(page: Page, outbox: Path) -> None:
     """The second wall: by the page's own policy no inline script and no handler runs."""
-    house.save("a.txt", "a corgi\n")
-    house.once()
-    index = house.outbox / "index.html"
+    index = outbox / "hit.html"
     markup = f'<script>{MARK}</script><img src="x:" onerror="{MARK}">'
-    index.write_text(index.read_text().replace("<main>", f"<main>{markup}"))
+    index.write_text((outbox / INDEX).read_text().replace("<main>", f"<main>{markup}"))
     page.open(index)
     assert not is_hit(page)
     assert any("Content Security Policy" in text for text in page.errors())
@@ -88,7 +86,7 @@ def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None
     for name in NAMES:
         house.save(name, "prompt: a corgi\nseed: 1\n")
     house.once()
-    page.open(house.outbox / "index.html")
+    page.open(house.outbox / INDEX)
     loaded = (
         "const image = document.getElementById('full'); return image.complete && image.naturalWidth"
     )
@@ -99,23 +97,19 @@ def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None
         page.leave_large(by="#large [data-do=close]")
     folders = {button.get_attribute("data-folder") for button in page.all("#folders button")}
     assert {"a#b-c=1&d", "100% of %41", "space here", "it's", "constructor"} <= folders
-    page.open(house.outbox / "index.html", "#100%25%20of%20%2541%2F0001-1.png")
+    page.open(house.outbox / INDEX, "#100%25%20of%20%2541%2F0001-1.png")
     wait_for(lambda: page.large() == "100% of %41/0001-1.png", "the linked picture")
     assert page.errors() == []
 
 
-def test_the_gallery_names_no_other_machine(house: House, page: Page) -> None:
+def test_the_gallery_names_no_other_machine(gallery: Page, outbox: Path) -> None:
     """No script, style, font or picture from anywhere else, and nothing is asked for there."""
-    house.save("a.txt", "a corgi\n")
-    house.once()
-    own = [house.outbox / "index.html", *(house.outbox / ".picowatch/gallery").glob("*.[jc]s*")]
+    own = [outbox / INDEX, *(outbox / ".picowatch/gallery").glob("*.[jc]s*")]
     assert len(own) > 8
     for file in own:
         assert not re.search(r"https?:|[\"'(]//\w|@import|url\((?!#)", file.read_text()), file
-    page.open(house.outbox / "index.html")
-    page.tile(page.shown()[0]).click()
-    asked = page.js(
-        "return [...document.querySelectorAll('[src], [href]')].map(e => e.src || e.href)"
-    )
+    gallery.tile(gallery.shown()[0]).click()
+    loaded = "return [...document.querySelectorAll('img, script, link, a')]"
+    asked = gallery.js(f"{loaded}.map(one => one.src || one.href).filter(Boolean)")
     assert len(asked) > 8
     assert all(address.startswith("file:///") for address in asked)

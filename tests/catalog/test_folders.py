@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,7 +131,6 @@ FLOWS: list[tuple[str, Index, dict[str, Any], tuple[str, str, int]]] = [
     ("flux", FILL, {}, ("flux", "Fill", 1024)),
     ("klein", KLEIN | DISTILLED, {WIDE: 7680}, ("flux2", "klein 4B", 1024)),
     ("klein", KLEIN, {WIDE: 12288}, ("flux2", "klein base 9B", 1024)),
-    ("klein", KLEIN | DISTILLED, {WIDE: [7680]}, ("flux2", "klein", 1024)),
     ("qwen", QWEN, {}, ("qwen_image", "", 1328)),
     ("krea", KREA2 | DISTILLED, {}, ("krea2", "Turbo", 1024)),
     ("krea", KREA2, {}, ("krea2", "Raw", 1024)),
@@ -142,7 +140,6 @@ FLOWS: list[tuple[str, Index, dict[str, Any], tuple[str, str, int]]] = [
     ("Turbo", SD3, LARGE, ("sd3", "3.5 Large Turbo", 1024)),
     ("sd3", WITHOUT_T5, {}, ("sd3", "3 Medium", 1024)),
     ("sana", SANA, {"sample_size": 16}, ("sana", "", 512)),
-    ("sana", SANA, {"sample_size": 128}, ("sana", "", 2048)),  # the largest in a recipe
     ("sana", SANA, {"sample_size": "many"}, ("sana", "", 1024)),
 ]
 
@@ -164,7 +161,6 @@ def test_a_folder_with_a_transformer_is_recognised(
 
 LCM = SD1 | {"_class_name": "LatentConsistencyModelPipeline"}
 INPAINT = SD1 | {"_class_name": "StableDiffusionInpaintPipeline"}
-XL_FOR_IMAGES = SDXL | {"_class_name": "StableDiffusionXLImg2ImgPipeline"}
 SD2_UNET = SD1_UNET | {"sample_size": 96, "cross_attention_dim": 1024}
 EPSILON = {"prediction_type": "epsilon"}
 V_PREDICTION = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
@@ -175,7 +171,6 @@ UNETS: list[tuple[Index, dict[str, Any], dict[str, Any], tuple[Any, ...]]] = [
     (INPAINT, SD1_UNET | {"in_channels": 9}, {}, ("sd1", 512, 9, "", False)),
     (SDXL, SDXL_UNET, EPSILON, ("sdxl", 1024, 4, "epsilon", False)),
     (SDXL, SDXL_UNET, V_PREDICTION, ("sdxl", 1024, 4, "v_prediction", True)),
-    (XL_FOR_IMAGES, SDXL_UNET, {}, ("sdxl", 1024, 4, "", False)),
 ]
 
 
@@ -197,10 +192,8 @@ def test_a_folder_with_a_unet_is_recognised(
 
 UNKNOWN_UNETS: list[tuple[Index, str, Any]] = [
     (SDXL, "transformer_layers_per_block", [1, 2, 4]),  # SSD-1B
-    (SDXL, "transformer_layers_per_block", 3),
     (SDXL, "projection_class_embeddings_input_dim", 2560),  # the refiner
     (SD1, "in_channels", 8),  # InstructPix2Pix
-    (SD1, "in_channels", [4]),
     (SD1, "sample_size", None),
 ]
 
@@ -239,12 +232,10 @@ def _renamed(part: str, name: str) -> Callable[[Path], object]:
 
 ENCODER, SCHEDULE = "text_encoder_2/config.json", "scheduler/scheduler_config.json"
 ONE_OF_TWO = "model-00001-of-00002.safetensors"
-OTHER_LAYERS = KREA2 | {"text_encoder_select_layers": [1, 2]}
 INFINITE = {"lambda_min_clipped": float("-inf")}  # diffusers writes it for its DPM++ schedulers
 REFUSED: list[tuple[Callable[[Path], object], str]] = [
     (_config(SCHEDULE, **INFINITE), ""),
     (_without("vae"), "without vae/: copy the whole folder."),
-    (_without("vae/model.safetensors"), "without weights in vae/."),
     (_without("transformer/config.json"), "is incomplete: transformer/config.json is missing."),
     (_without("tokenizer_2/tokenizer.json"), "without a vocabulary in tokenizer_2/ (tokenizer."),
     (_index(_class_name="WanPipeline"), f"is a diffusers folder of a WanPipeline: {ONLY}"),
@@ -273,29 +264,17 @@ def test_what_is_missing_or_not_allowed_is_said(
         assert found_in(tmp_path).name == "it"
 
 
-@pytest.mark.parametrize(
-    ("index", "removed", "words"),
-    [
-        # Krea 2 reads twelve layers of its text encoder.
-        (OTHER_LAYERS, "", "model_index.json says text_encoder_select_layers: [1, 2]; only [2, 5,"),
-        # A text encoder that is only missing could be a broken download.
-        (SD3, "text_encoder_3", "or write [null, null] for it in model_index.json."),
-    ],
-)
-def test_a_pipeline_with_other_parts_is_refused(
-    tmp_path: Path, index: Index, removed: str, words: str
-) -> None:
-    """Or with settings that the engine does not pass on."""
-    folder = write_folder(tmp_path, "it", index)
-    if removed:
-        shutil.rmtree(folder / removed)
-    assert words in refused_in(tmp_path)
+def test_settings_that_the_engine_does_not_pass_on_are_refused(tmp_path: Path) -> None:
+    """Krea 2 reads twelve layers of its text encoder."""
+    write_folder(tmp_path, "it", KREA2 | {"text_encoder_select_layers": [1, 2]})
+    assert "model_index.json says text_encoder_select_layers: [1, 2]; only [2," in refused_in(
+        tmp_path
+    )
 
 
-@pytest.mark.parametrize("index", [FLUX, SDXL])
-def test_the_hash_covers_everything_that_is_read(tmp_path: Path, index: Index) -> None:
+def test_the_hash_covers_everything_that_is_read(tmp_path: Path) -> None:
     """Vocabularies and templates without .json, too."""
-    folder = write_folder(tmp_path, "it", index, unet=SDXL_UNET)
+    folder = write_folder(tmp_path, "it", FLUX)
     catalog = Catalog(tmp_path)
     hashes = {catalog.sha256(catalog.find("checkpoint", "it"))}
     for name in (
@@ -340,19 +319,13 @@ def test_a_folder_of_a_vae_is_known_by_its_config(tmp_path: Path, variant: str) 
 
 
 def test_a_diffusers_folder_is_a_controlnet_with_its_config(tmp_path: Path) -> None:
-    """Named as the folder; weights of another name in it are one of their own."""
+    """Named as the folder; weights for training do not count."""
     folder = tmp_path / "controlnet/xinsir"
     union = diffusers_controlnet(2048, deepest=10, sdxl=True, kinds=6)
-    whole = write_part(folder, {"_class_name": "ControlNetUnionModel"}, union)
-    pro = folder / "diffusion_pytorch_model_promax.safetensors"
-    write_model(pro, union | {"task_embedding": (8, 320)})
+    write_part(folder, {"_class_name": "ControlNetUnionModel"}, union)
     write_model(folder / "diffusion_pytorch_model.non_ema.safetensors", union)
-    promax = {"xinsir/diffusion_pytorch_model_promax": "union ProMax"}
-    for expected in ({"xinsir": "union"} | promax, promax):
-        found = Catalog(tmp_path).scan()
-        assert {model.name: model.variant for model in found.models} == expected
-        assert not found.refused
-        whole.unlink(missing_ok=True)
+    found = found_in(tmp_path)
+    assert (found.name, found.variant) == ("xinsir", "union")
 
 
 CONTROLNET = {"_class_name": "ControlNetModel"}
@@ -362,14 +335,12 @@ KL_VAE, QWEN_VAE, WAN = VAES["FLUX.1"], VAES["Qwen-Image"], {"_class_name": "Aut
 PARTS: list[tuple[str, dict[str, Any], Shapes, str]] = [
     ("vae", WAN, tiny_vae(4), "is not the folder of a VAE that picowatch knows (_class_name: Aut"),
     ("vae", KL_VAE | {"scaling_factor": 7}, tiny_vae(4), "scaling_factor: 7)"),
-    ("vae", KL_VAE | {"scaling_factor": [1]}, tiny_vae(4), "scaling_factor: [1])"),
     ("vae", VAES["tiny"] | {"latent_channels": 32}, tiny_vae(32), "latent_channels: 32, "),
     ("vae", QWEN_VAE | {"base_dim": 10**9}, tiny_vae(4), "config.json says base_dim: 1000000000"),
     ("controlnet", {"_class_name": "Flux"}, diffusers_controlnet(768), "but not of a ControlNet"),
     ("controlnet", CONTROLNET, controlnet(4096), "is no ControlNet that picowatch knows: its ten"),
     ("depth", DEPTH, {"x": (8,)}, ""),
     ("depth", {"model_type": "dpt"}, {"x": (8,)}, "is not a folder of Depth Anything"),
-    ("depth", DEPTH | {"backbone_config": 1}, {"x": (8,)}, "is not a folder of Depth Anything"),
     ("depth", DEPTH | {"backbone_config": BACKBONE}, {"x": (8,)}, "says num_hidden_layers: 1000"),
 ]
 
@@ -405,18 +376,10 @@ def _device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-def _in_time(action: Callable[[], Any]) -> Any:
-    """What the action gives; fails the test where it hangs."""
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(action()), daemon=True)
-    thread.start()
-    thread.join(30)
-    assert results, "it hangs"
-    return results[0]
-
-
-@pytest.mark.parametrize("make", [_fifo, _device])
-@pytest.mark.parametrize("name", ["unet/more.json", "tokenizer/vocab.json", "vae/config.json"])
+@pytest.mark.timeout(60)  # else it hangs
+@pytest.mark.parametrize(
+    ("name", "make"), [("tokenizer/vocab.json", _fifo), ("vae/config.json", _device)]
+)
 def test_what_has_no_end_is_refused_unread(
     demo: Path, name: str, make: Callable[[Path], None]
 ) -> None:
@@ -424,15 +387,9 @@ def test_what_has_no_end_is_refused_unread(
     catalog = Catalog(demo.parents[1])
     (model,) = catalog.scan().models
     make(demo / name)
-
-    def hashed() -> str:
-        with pytest.raises(ModelRefused, match="not a regular file"):
-            catalog.sha256(model)
-        return "refused"
-
-    assert _in_time(hashed) == "refused"
-    (refused,) = _in_time(catalog.scan).refused
-    assert f"{name} is not a regular file" in refused.reason
+    with pytest.raises(ModelRefused, match="not a regular file"):
+        catalog.sha256(model)
+    assert f"{name} is not a regular file" in refused_in(demo.parents[1])
 
 
 def test_weights_that_aria2_is_still_downloading_are_not_there(demo: Path) -> None:
@@ -458,11 +415,9 @@ def test_links_that_cannot_be_followed_refuse_themselves_alone(demo: Path) -> No
 
 BEYOND_MEASURE: list[tuple[str, str, Any]] = [
     ("scheduler/scheduler_config.json", "trained_betas", [0.1] * 20_000),
-    ("scheduler/scheduler_config.json", "num_train_timesteps", 10**8),
     ("text_encoder/config.json", "vocab_size", 10**9),
     ("text_encoder/config.json", "num_hidden_layers", 1_000_000),
     ("unet/config.json", "layers_per_block", [1, 1, 10**6]),
-    ("vae/config.json", "norm_eps", float("1e400")),
 ]
 
 

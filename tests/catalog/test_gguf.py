@@ -63,19 +63,11 @@ def add(models: Path, content: tuple[bytes, int], name: str = "it.gguf") -> Mode
     return everything[0]
 
 
-def test_a_transformer_is_recognised_with_its_quantisation(tmp_path: Path) -> None:
-    """Its name keeps the ending: a safetensors file of the same name may be beside it."""
-    found = add(tmp_path, gguf(flux()), "flux1-dev-Q4_K_S.gguf")
-    assert isinstance(found, Model)
-    assert (found.name, found.family, found.variant) == ("flux1-dev-Q4_K_S.gguf", "flux", "dev")
-    assert found.stored == "Q4_K_S"
-    assert found.missing.startswith("flux1-dev-Q4_K_S.gguf has only the transformer of FLUX.1")
-
-
 @pytest.mark.parametrize(
     ("kind", "metadata", "stored"),
     [
         ("Q8_0", (ARCHITECTURE, Q4_K_S), "Q8_0"),
+        ("Q4_K", (ARCHITECTURE, Q4_K_S), "Q4_K_S"),
         ("Q4_K", (ARCHITECTURE,), "Q4_K"),
         ("BF16", (), "bfloat16"),
         ("Q5_K", (entry("general.file_type", TEXT, text("17")),), "Q5_K_M"),
@@ -84,10 +76,14 @@ def test_a_transformer_is_recognised_with_its_quantisation(tmp_path: Path) -> No
 def test_the_type_of_most_weights_is_told(
     tmp_path: Path, kind: str, metadata: tuple[bytes, ...], stored: str
 ) -> None:
-    """The mixture that the file declares, if it is one of that type."""
+    """The mixture that the file declares, if it is one of that type.
+
+    Its name keeps the ending: a safetensors file of the same name may be beside it.
+    """
     found = add(tmp_path, gguf(Z_IMAGE, kind, metadata), "z_turbo.gguf")
     assert isinstance(found, Model)
-    assert (found.family, found.stored) == ("z_image", stored)
+    assert (found.name, found.family, found.stored) == ("z_turbo.gguf", "z_image", stored)
+    assert found.missing.startswith("z_turbo.gguf has only the transformer of Z-Image")
 
 
 def test_metadata_of_every_type_are_read(tmp_path: Path) -> None:
@@ -124,11 +120,9 @@ DAMAGED: list[tuple[tuple[bytes, int], str]] = [
     ((b"", 0), "is empty"),
     ((b"GGML" + HEAD[4:], SIZE), "is not a GGUF file"),
     (gguf(flux(), version=1), "is a GGUF file of version 1"),
-    ((b"GGUF" + struct.pack(">I", 3) + HEAD[8:], SIZE), "is a GGUF file of version 5"),
     ((HEAD[:100], 100), "is cut off inside its header"),
     ((HEAD, SIZE - 40), "is cut off: "),
     (_claiming(8, 2**62), "is damaged: it claims 4,611,686,018,427,387,904 tensors"),
-    (_claiming(16, 2**62), "is damaged: it claims 4,611,686,018,427,387,904 entries"),
     (_claiming(24, 2**40), "is damaged: it claims 1,099,511,627,776 bytes of text"),
     (_with(LIST, struct.pack("<IQ", TEXT, 2**33)), "is damaged: it claims 8,589,934,592 values"),
     (_with(LIST, struct.pack("<IQ", LIST, 1)), "is damaged: its metadata has a list of an unknown"),
@@ -136,8 +130,6 @@ DAMAGED: list[tuple[tuple[bytes, int], str]] = [
     (_with(U32, struct.pack("<I", 0), "general.alignment"), "is damaged: its alignment"),
     (gguf(flux(), number=99), "is quantised as type 99, which picowatch does not know"),
     (HALF, "is damaged: its tensor 'double_blocks.0.img_attn.qkv.weight' has no valid shape"),
-    (gguf({"t_block.1.weight": (8, 256)}), "is a checkpoint of PixArt"),
-    (gguf({"token_embd.weight": (8, 256)}), "is no model that picowatch knows: its tensors begin"),
 ]
 
 
@@ -151,21 +143,16 @@ def test_what_cannot_be_used_is_refused_in_words(
     assert found.reason.startswith(f"it.gguf {words}")
 
 
-def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
-    """One would hide the other."""
+def test_what_is_not_a_transformers_file_is_refused(tmp_path: Path) -> None:
+    """Of two tensors with one name one would hide the other; diffusers reads transformers only."""
     head, size = gguf({"img_in.weight": (8, 256), "img_up.weight": (8, 256)})
     found = add(tmp_path, (head.replace(b"img_up", b"img_in"), size))
     assert isinstance(found, Refused)
     assert "two tensors 'img_in.weight'" in found.reason
-
-
-@pytest.mark.parametrize("kind", ["vae", "loras", "embeddings"])
-def test_gguf_files_of_other_kinds_are_refused(tmp_path: Path, kind: str) -> None:
-    """diffusers reads transformers only."""
-    path = tmp_path / kind / "it.gguf"
-    path.parent.mkdir()
+    path = tmp_path / "other/vae/it.gguf"
+    path.parent.mkdir(parents=True)
     path.write_bytes(gguf(flux())[0])
-    (found,) = Catalog(tmp_path).scan().refused
+    (found,) = Catalog(tmp_path / "other").scan().refused
     assert found.reason == (
         "it.gguf is a GGUF file: picowatch reads only transformers from such files."
     )

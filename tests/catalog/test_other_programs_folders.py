@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, FoundModels
+from picowatch.catalog import Catalog
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_lora
 from tests.catalog.files import (
@@ -47,11 +47,11 @@ SHAPES: dict[str, Shapes] = {
 def test_a_models_folder_of_another_program_works_as_it_is(
     tmp_path: Path, file: str, folder: str
 ) -> None:
-    """As `models` itself, or as a link to it; whatever else is in there."""
+    """As `models` itself, or as a link to it; whatever else is in there, deleted files too."""
     theirs = tmp_path / "theirs"
     write_model(theirs / folder / file, SHAPES[Path(file).stem])
-    for other in ("BLIP", "clip_vision", "Codeformer", "ipadapter"):
-        write_model(theirs / other / "x.safetensors", {"x": (1,)})
+    for other in ("BLIP", "clip_vision", f"{folder}/#recycle", f"{folder}/sub/@eaDir"):
+        write_model(theirs / other / "x.safetensors", SHAPES["pixel"])
     (tmp_path / "models").symlink_to(theirs)
     for models in (theirs, tmp_path / "models"):
         found = Catalog(models).scan()
@@ -74,22 +74,14 @@ def test_of_two_files_with_one_name_the_one_in_our_folder_counts(tmp_path: Path)
     assert find_lora("pixel.safetensors", inventory) == find_lora("Pixel", inventory) == "pixel"
 
 
-def test_a_folder_under_two_names_counts_once(tmp_path: Path) -> None:
-    """A link, or on a Mac a name in another case."""
-    write_model(tmp_path / "VAE/mse.safetensors", vae_shapes())
-    (tmp_path / "vae").symlink_to("VAE")
-    found = Catalog(tmp_path).scan()
-    assert len(found.models) == 1
-    assert not found.refused
-
-
 def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
     """Where the file lies, and where it belongs."""
     write_model(tmp_path / "VAE/mse.safetensors", vae_shapes())
+    (tmp_path / "vae").symlink_to("VAE")  # or on a Mac, its name in another case: it counts once
     write_model(tmp_path / "Stable-diffusion/sub/wrong.safetensors", vae_shapes())
     (refused,) = Catalog(tmp_path).scan().refused
     assert refused.reason == (
-        "Stable-diffusion/sub/wrong.safetensors is a VAE, not a checkpoint: move it to models/VAE/."
+        "Stable-diffusion/sub/wrong.safetensors is a VAE, not a checkpoint: move it to models/vae/."
     )
     with pytest.raises(ModelRefused, match=r"in models/Stable-diffusion/\.$"):
         Catalog(tmp_path).find("checkpoint", "gone")
@@ -100,29 +92,21 @@ def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
         Catalog(tmp_path).find("checkpoint", "gone")
 
 
-@pytest.mark.parametrize("folder", ["#recycle", "$RECYCLE.BIN", "@eaDir", "sub/lost+found"])
-def test_what_was_deleted_on_a_share_is_not_installed(tmp_path: Path, folder: str) -> None:
-    """It lies in a bin; or a system put it there."""
-    write_model(tmp_path / "loras" / folder / "old.safetensors", kohya_lora_shapes())
-    assert Catalog(tmp_path).scan() == FoundModels()
-
-
 def test_what_lies_in_models_itself_is_told_where_it_belongs(tmp_path: Path) -> None:
     """Nothing would say why it is not found, and the demo model would render instead."""
     write_model(tmp_path / "pixel.safetensors", kohya_lora_shapes())
     write_model(tmp_path / "v1-5.safetensors", checkpoint_shapes())
-    write_model(tmp_path / "odd.safetensors", {"x": (1,)})
-    (tmp_path / "Lora").mkdir()
     (tmp_path / "turbo").mkdir()
     (tmp_path / "turbo/model_index.json").write_text("{}")
     for other in ("config.json", "gone.safetensors.part", "link.safetensors"):
         (tmp_path / other).symlink_to("nowhere")
     catalog = Catalog(tmp_path)
-    assert {(one.kind, one.reason) for one in catalog.scan().refused} == {
-        ("lora", "pixel.safetensors is in models/ itself: move it to models/Lora/."),
-        ("checkpoint", "turbo is in models/ itself: move it to models/checkpoints/."),
-        ("checkpoint", "v1-5.safetensors is in models/ itself: move it to models/checkpoints/."),
-    }
+    end = "is in models/ itself: move it to models/checkpoints/, or to the folder of its kind."
+    assert [one.reason for one in catalog.scan().refused] == [
+        f"{name} {end}" for name in ("pixel.safetensors", "turbo", "v1-5.safetensors")
+    ]
     for name in (None, "v1-5"):
         with pytest.raises(NotInstalled, match=r"in models/ itself: move it to models/"):
             find_checkpoint(name, catalog.inventory())
+    with pytest.raises(NotInstalled, match=r"in models/ itself: move it to models/"):
+        find_lora("pixel", catalog.inventory())

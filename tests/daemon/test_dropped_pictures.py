@@ -311,9 +311,9 @@ def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.Monkey
     reads: list[str] = []
     read = reading.read
 
-    def counted(root: Path, folder: str, path: str, *rest: Any) -> Any:
+    def counted(root: Path, folder: str, path: str, *rest: Any, **named: Any) -> Any:
         reads.append(path)
-        return read(root, folder, path, *rest)
+        return read(root, folder, path, *rest, **named)
 
     monkeypatch.setattr(inbox_module, "read", counted)
     bad = {"frames/bad.png": "no picture", "frames/gone.jpg": "no picture", "frames/empty.png": ""}

@@ -19,14 +19,6 @@ FAKE_DOCKER += 'echo "$* TORCH=${TORCH-} PUID=${PUID-} PGID=${PGID-}" >> {log}\n
 FAKE_DOCKER += 'echo "$VERSION $DOCKER_BUILDKIT" > {log}.build\n'
 
 
-def test_there_is_a_service_for_each_profile() -> None:
-    """One at a time works with an outbox."""
-    assert {name: service["profiles"] for name, service in services().items()} == {
-        "cpu": ["cpu"],
-        "gpu": ["gpu"],
-    }
-
-
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_has_the_folders_of_the_image(name: str) -> None:
     """The outbox and the cache can be written; of the settings' folder only their file is seen."""
@@ -45,43 +37,30 @@ def test_a_service_has_the_folders_of_the_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_compiled_models_can_be_run(name: str) -> None:
-    """Docker forbids it in a tmpfs unless told; torch unpacks their code in /tmp."""
-    assert services()[name]["tmpfs"] == ["/tmp:exec"]
-
-
-@pytest.mark.parametrize("name", SERVICES)
 def test_a_service_is_confined(name: str) -> None:
-    """No network, no privileges, and the image's user where nobody says another."""
+    """No network, no privileges, the image's user, and a log that has an end."""
     service = services()[name]
-    assert service["user"] == the("USER").text
-    assert service["network_mode"] == "none"
-    assert service["cap_drop"] == ["ALL"]
-    assert service["read_only"] is True
-    assert service["security_opt"] == ["no-new-privileges:true"]
-
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_the_log_of_a_service_has_an_end(name: str) -> None:
-    """As docs/administration.md and docs/docker.md say it."""
-    options = services()[name]["logging"]["options"]
-    assert options == {"max-size": "10m", "max-file": "3"}
+    expected = {
+        "user": the("USER").text,
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        "read_only": True,
+        "security_opt": ["no-new-privileges:true"],
+        "tmpfs": ["/tmp:exec"],  # where torch unpacks compiled models; Docker's own is noexec
+    }
+    assert {key: service[key] for key in expected} == expected
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
     for page in ("docs/administration.md", "docs/docker.md"):
         assert "10 MB, three files" in (PROJECT / page).read_text()
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_services_arguments_are_the_dockerfiles(name: str) -> None:
-    """And its build of torch is one that the Dockerfile explains."""
+def test_what_a_service_sets_is_known(name: str) -> None:
+    """Arguments are the Dockerfile's; every PICOWATCH_… is a setting with an allowed value."""
     given = services()[name]["build"]["args"]
     assert set(given) <= set(pairs("ARG"))
-    assert f"{given['TORCH']}" in ("cpu", "cuda")
+    assert given["TORCH"] in ("cpu", "cuda")
     assert f"# {pairs('ARG')['TORCH']}; cuda: " in DOCKERFILE.read_text()
-
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_services_environment_is_one_that_picowatch_takes(name: str) -> None:
-    """Every PICOWATCH_… is a setting with a value that is allowed."""
     environment = services()[name]["environment"]
     settings = load_settings({}, environment)
     for variable, value in environment.items():
@@ -90,25 +69,22 @@ def test_a_services_environment_is_one_that_picowatch_takes(name: str) -> None:
 
 
 def test_compose_accepts_the_file() -> None:
-    """With either profile."""
-    program = compose_program()
-    if program is None:
-        pytest.skip("docker-compose is not installed")
+    """With either profile, by Docker's plugin or Debian's package."""
+    programs = (["docker", "compose"], ["docker-compose"])
+    works = [
+        program
+        for program in programs
+        if shutil.which(program[0])
+        and subprocess.run([*program, "version"], capture_output=True).returncode == 0
+    ]
+    if not works:
+        pytest.skip("docker compose is not installed")
     for profile in SERVICES:
         told = subprocess.run(
-            [*program, "--profile", profile, "config"], capture_output=True, text=True, cwd=PROJECT
+            [*works[0], "--profile", profile, "config"], capture_output=True, text=True, cwd=PROJECT
         )
         assert told.returncode == 0, told.stderr
         assert yaml.safe_load(told.stdout)["services"][profile]["network_mode"] == "none"
-
-
-def compose_program() -> list[str] | None:
-    """docker's own one, or Debian's package."""
-    if shutil.which("docker"):
-        known = subprocess.run(["docker", "compose", "version"], capture_output=True)
-        if known.returncode == 0:
-            return ["docker", "compose"]
-    return ["docker-compose"] if shutil.which("docker-compose") else None
 
 
 def test_shellcheck_says_nothing() -> None:
@@ -182,26 +158,17 @@ def test_up_with_a_card_is_by_a_torch_that_knows_it(
     assert f"--profile gpu up --build --detach TORCH={torch} " in started
 
 
-def test_up_says_how_to_follow_the_log_whatever_the_container_is_called(machine: Machine) -> None:
-    """Its name may be in .env, which only compose reads."""
+def test_up_says_how_to_follow_the_log_of_the_version_that_it_built(machine: Machine) -> None:
+    """Whatever .env calls the container; by BuildKit, which Docker 20 does not use by itself."""
     (machine.folder / ".env").write_text("CONTAINER=second\n")
     machine.make("up")
     assert machine.said.endswith("its log: docker compose --profile cpu logs --follow\n")
-
-
-def test_the_image_is_labelled_with_the_version_and_built_by_buildkit(machine: Machine) -> None:
-    """By the one place where it is written; Docker 20 has another builder, too."""
-    machine.make("up")
     assert machine.log.with_name("docker.log.build").read_text() == f"{__version__} 1\n"
 
 
-def test_up_with_sudo_is_as_who_typed_it(machine: Machine) -> None:
-    """Else the pictures would be root's."""
-    assert machine.make("up", SUDO_UID="1001", SUDO_GID="1002")[-1].endswith("PUID=1001 PGID=1002")
-
-
 def test_what_the_environment_or_env_file_says_goes_first(machine: Machine) -> None:
-    """compose reads .env itself, but prefers its environment."""
+    """compose prefers its environment to .env. With sudo, the user who typed it counts."""
+    assert machine.make("up", SUDO_UID="1001", SUDO_GID="1002")[-1].endswith("PUID=1001 PGID=1002")
     machine.cards("6.1")
     (machine.folder / ".env").write_text("PUID=1234\nTORCH=cpu\n")
     assert machine.make("up", PGID="99")[-1].endswith("TORCH= PUID= PGID=99")
@@ -215,11 +182,7 @@ def test_up_creates_settings_that_change_nothing(machine: Machine) -> None:
     settings.write_text("quality: 80\n")
     machine.make("up")
     assert settings.read_text() == "quality: 80\n"
-
-
-def test_down_ends_either_service(machine: Machine) -> None:
-    """Without asking which one runs."""
-    assert machine.make("down")[0].startswith("compose --profile cpu --profile gpu down ")
+    assert machine.make("down")[-1].startswith("compose --profile cpu --profile gpu down ")
 
 
 @pytest.mark.parametrize("target", ["up", "down"])

@@ -57,15 +57,11 @@ def test_an_older_python_is_not_chosen() -> None:
 
 
 def test_all_that_is_copied_exists_and_nothing_else_is_sent() -> None:
-    """`.dockerignore` lets through what COPY names."""
+    """`.dockerignore` lets through what COPY names: all that hatchling puts into the package."""
     lines = (PROJECT / ".dockerignore").read_text().splitlines()
     assert all((PROJECT / name).exists() for name in copied())
     assert "*" in lines
     assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied()
-
-
-def test_what_hatchling_puts_into_the_package_is_copied() -> None:
-    """The licences and the page of the package, too."""
     wanted = {"pyproject.toml", PYPROJECT["readme"], *PYPROJECT["license-files"]}
     assert {name.split("/")[0] for name in wanted} <= copied()
 
@@ -77,26 +73,21 @@ def test_the_commands_exist() -> None:
         assert program in PYPROJECT["scripts"]
         parsers()[1][command].parse_args(flags)
     assert the("ENTRYPOINT").command == ["picowatch"]
-
-
-def test_no_compiler_is_installed_unless_wanted() -> None:
-    """It would be the larger part of the image without torch."""
-    assert pairs("ARG")["COMPILER"] == ""
+    assert the("STOPSIGNAL").text == "SIGTERM"
+    timeout = re.search(r"--timeout=(\d+)s", the("HEALTHCHECK").text)
+    assert timeout and int(timeout[1]) > CHECK_SECONDS, "it must have time to say what is wrong"
 
 
 def test_the_labels_say_what_it_is() -> None:
     """By the names of the Open Container Initiative."""
     label = the("LABEL").text
-    for name in ("title", "description", "licenses", "version"):
-        assert f"org.opencontainers.image.{name}=" in label
-    assert f'description="{PYPROJECT["description"]}"' in label
-    assert f'licenses="{PYPROJECT["license"]}"' in label
-
-
-def test_a_health_check_is_given_the_time_that_it_takes() -> None:
-    """Docker must not end it before it says what is wrong."""
-    timeout = re.search(r"--timeout=(\d+)s", the("HEALTHCHECK").text)
-    assert timeout and int(timeout[1]) > CHECK_SECONDS
+    for name, words in (
+        ("title", ""),
+        ("version", ""),
+        ("description", PYPROJECT["description"]),
+        ("licenses", PYPROJECT["license"]),
+    ):
+        assert f'org.opencontainers.image.{name}="{words}' in label
 
 
 def test_it_runs_as_a_user_who_is_not_root() -> None:
@@ -115,16 +106,6 @@ def test_its_folders_are_those_of_the_settings() -> None:
     assert f"--home-dir {root} {made[1]}" in RUNS
 
 
-def test_compiled_models_have_a_folder_that_any_user_may_write() -> None:
-    """Below it picowatch makes its own, for itself alone."""
-    assert f"mkdir --mode 1777 {pairs('ENV')['XDG_CACHE_HOME']}" in RUNS
-
-
-def test_it_is_ended_by_the_signal_that_picowatch_knows() -> None:
-    """tests/daemon/ holds what it does."""
-    assert the("STOPSIGNAL").text == "SIGTERM"
-
-
 @pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, SCRIPT, PAGE], ids=lambda file: file.name)
 def test_every_variable_of_picowatch_is_a_setting(file: Path) -> None:
     """Elsewhere a misspelt one would be ignored without a word."""
@@ -132,14 +113,13 @@ def test_every_variable_of_picowatch_is_a_setting(file: Path) -> None:
     assert set(re.findall(rf"{PREFIX}\w+", file.read_text())) <= known
 
 
-def test_what_is_compiled_goes_into_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the one variable that picowatch reads for it; whatever else is kept, goes home."""
+def test_what_is_compiled_goes_into_a_cache_that_any_user_may_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Below it picowatch makes its own folder, for itself alone. Nothing uses the network."""
     given = pairs("ENV")
+    assert f"mkdir --mode 1777 {given['XDG_CACHE_HOME']}" in RUNS
     monkeypatch.setenv("XDG_CACHE_HOME", given["XDG_CACHE_HOME"])
     folder = cache_folder()
     assert folder is not None and folder.is_relative_to(given["HOME"])
-
-
-def test_nothing_is_looked_for_in_the_network() -> None:
-    """The engine's process says so, too, for those who run picowatch elsewhere."""
-    assert pairs("ENV")["HF_HUB_OFFLINE"] == "1"
+    assert given["HF_HUB_OFFLINE"] == "1"

@@ -3,8 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests.commands.picowatch import picowatch
 from tests.house import House
 from tests.test_docs import PROJECT
@@ -22,17 +20,6 @@ def test_there_are_thirteen_and_each_says_what_it_shows() -> None:
     for recipe in RECIPES:
         first = recipe.read_text().splitlines()[0]
         assert first.startswith("# ") and first.endswith("."), recipe.name
-
-
-def test_those_that_init_writes_say_what_they_show_in_plain_words(tmp_path: Path) -> None:
-    """ "Behind" is a place, and pictures are rendered, not made."""
-    assert picowatch(tmp_path, "init").returncode == 0
-    written = sorted(path for path in (tmp_path / "inbox").iterdir() if path.is_file())
-    assert [path.name for path in written] == ["corgi.yaml", "party.yaml", "scenes.txt"]
-    for path in written:
-        comments = " ".join(line for line in path.read_text().splitlines() if line[0] == "#")
-        assert comments, path.name
-        assert not {"behind", "made", "divided"} & {*comments.replace(",", " ").split()}, path.name
 
 
 def test_check_finds_nothing_wrong_with_them(tmp_path: Path) -> None:
@@ -56,39 +43,14 @@ def test_all_of_them_make_their_pictures(house: House) -> None:
     assert [name[:2] for name in sheets] == ["02", "03", "04", "05", "08", "13"]
 
 
-def test_pictures_may_be_copied_after_the_recipes_that_name_them(house: House) -> None:
-    """They are refused first, and made when the pictures are there."""
-    names = [recipe.name for recipe in RECIPES if "image: " in recipe.read_text()]
-    assert [name[:2] for name in names] == ["08", "09"]
-    for name in names:
-        shutil.copy(EXAMPLES / name, house.inbox)
-    assert not house.once()
-    for picture in EXAMPLES.glob("*.png"):
-        shutil.copy(picture, house.inbox)
-    assert house.once()
-    assert not list(house.outbox.rglob("*.error.txt"))
-    assert len(house.pictures()) == 7
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of somebody who copied them, and made them by one command."""
-    folder = tmp_path_factory.mktemp("drawn")
-    shutil.copytree(EXAMPLES, folder / "inbox", ignore=shutil.ignore_patterns("*.yaml", "*.txt"))
+def test_the_demo_model_draws_them(tmp_path: Path) -> None:
+    """By one command that prints each picture's path."""
+    ignored = shutil.ignore_patterns("*.yaml", "*.txt")
+    shutil.copytree(EXAMPLES, tmp_path / "inbox", ignore=ignored)
     for name in DRAWN:
-        shutil.copy(EXAMPLES / name, folder / "inbox")
-    made = picowatch(folder, "make", *(f"inbox/{name}" for name in DRAWN))
+        shutil.copy(EXAMPLES / name, tmp_path / "inbox")
+    made = picowatch(tmp_path, "make", *(f"inbox/{name}" for name in DRAWN))
     assert (made.returncode, made.stderr) == (0, "")
-    (folder / "made.txt").write_text(made.stdout)
-    return folder
-
-
-@pytest.mark.parametrize("name", DRAWN)
-def test_the_demo_model_draws_them(drawn: Path, name: str) -> None:
-    """Each prints its pictures' paths."""
-    recipe = name.partition(".")[0]
-    paths = (drawn / "made.txt").read_text().splitlines()
-    own = [path for path in paths if path.startswith(f"outbox/{recipe}/")]
-    assert own
-    for path in own:
-        assert (drawn / path).exists()
+    paths = made.stdout.splitlines()
+    assert {path.split("/")[1] for path in paths} == {name.partition(".")[0] for name in DRAWN}
+    assert all((tmp_path / path).exists() for path in paths)

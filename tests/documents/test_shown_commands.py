@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from picowatch.metadata import PICOWATCH, read_texts
-from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, read_recipes
 from tests.commands.picowatch import DIGESTS, clean_environment
 from tests.house import House, wait_for
-from tests.test_docs import PROJECT, README, blocks
+from tests.test_docs import PROJECT, blocks
 
 CRON = PROJECT / "docs/cron.md"
 LINE = re.compile(r"(?:[\d*/,-]+ ){4}[\d*/,-]+ +(?P<command>\S.*)")
@@ -122,19 +121,6 @@ def test_a_pictures_recipe_is_found_again_and_taken_out(house: House) -> None:
     assert house.seeds("again") == [7]
 
 
-def test_the_readme_shows_a_download_like_the_one_that_the_error_names() -> None:
-    """Its flag is one of `hf`'s."""
-    (shown,) = (text for text in blocks(PROJECT / "README.md", "sh") if "hf download" in text)
-    known = Inventory(demo=Checkpoint("demo", 128))
-    with pytest.raises(RecipeInvalid) as refused:
-        read_recipes("a.yaml", b"prompt: a\ncheckpoint: runwayml/stable-diffusion-v1-5", known)
-    named = "hf download runwayml/stable-diffusion-v1-5 --local-dir models/checkpoints/"
-    assert named in refused.value.problems[0].message
-    assert shown.startswith("hf download ") and " --local-dir models/checkpoints" in shown
-    helped = shell(f"{Path(sys.executable).with_name('hf')} download --help", PROJECT)
-    assert "--local-dir" in helped.stdout
-
-
 @pytest.mark.parametrize("program", [DIGESTS, pytest.param("picowatch", marks=pytest.mark.heavy)])
 def test_make_demo_ends_with_where_everything_is(tmp_path: Path, program: str) -> None:
     """And a second time makes nothing twice."""
@@ -177,10 +163,3 @@ def test_a_python_that_will_not_do_is_told_before_anything_is_made(
     assert told.returncode != 0
     assert words in told.stdout
     assert not (tmp_path / ".venv").exists()
-
-
-def test_the_readmes_first_words_are_on_one_screen() -> None:
-    """What it is and both pictures, before the first command."""
-    before = README.split("## Install")[0]
-    assert len(before.splitlines()) < 40
-    assert before.count("![") == 2

@@ -1,12 +1,10 @@
 """The strips of docs/images/ are there, current, small and shown."""
 
 import re
-from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from docs.strips import IMAGES, STRIPS, Strip, pasted, strips
+from docs.strips import IMAGES, STRIPS, Strip, strips
 from docs.tables import pages
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
@@ -45,23 +43,3 @@ def test_every_picture_of_the_docs_is_shown() -> None:
     text = "".join(page.read_text() for page in [PROJECT / "README.md", *pages()])
     shown = set(re.findall(r"images/([\w.-]+)\)", text))
     assert {path.name for path in IMAGES.iterdir()} - shown == set()
-
-
-def test_a_strip_has_its_pictures_in_rows_above_their_labels() -> None:
-    """Three pictures in rows of two; the labels' places are not empty."""
-    strip = Strip(Path("x.yaml"), ("a", "b", "c"), (), 2, False)
-    red, green, blue = (Image.new("RGB", (40, 40), name) for name in ("red", "lime", "blue"))
-    whole = pasted(strip, [red, green, blue])
-    row = whole.height // 2 + 4
-    assert whole.getpixel((20, 20)) == (255, 0, 0)
-    assert whole.getpixel((whole.width - 20, 20)) == (0, 255, 0)
-    assert whole.getpixel((20, row + 20)) == (0, 0, 255)
-    beneath = whole.crop((0, 40, whole.width, row)).getcolors()
-    assert beneath is not None and len(beneath) > 1
-
-
-def test_too_few_labels_are_refused() -> None:
-    """Rather than shifted."""
-    strip = Strip(Path("x.yaml"), ("a",), (), 2, False)
-    with pytest.raises(SystemExit, match="1 labels for 2 pictures"):
-        pasted(strip, [Image.new("RGB", (8, 8))] * 2)

@@ -72,46 +72,6 @@ def sd3_names(state: Tensors) -> Tensors:
     return renamed(swapped, _SD3)
 
 
-_NORMED = {"q": "query", "k": "key"}
-_FLUX2: Rules = (
-    (r"^single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj", r"single_blocks.\1.linear1"),
-    (r"^single_transformer_blocks\.(\d+)\.attn\.to_out", r"single_blocks.\1.linear2"),
-    (
-        r"^single_transformer_blocks\.(\d+)\.attn\.norm_([qk])\.weight",
-        lambda found: f"single_blocks.{found[1]}.norm.{_NORMED[found[2]]}_norm.scale",
-    ),
-    (r"^transformer_blocks", "double_blocks"),
-    (r"\.attn\.to_([qkv])", lambda found: f".img_attn.{_qkv(found)}"),
-    (r"\.attn\.add_([qkv])_proj", lambda found: f".txt_attn.{_qkv(found)}"),
-    (r"\.attn\.to_out\.0", ".img_attn.proj"),
-    (r"\.attn\.to_add_out", ".txt_attn.proj"),
-    (
-        r"\.attn\.norm_added_([qk])\.weight",
-        lambda found: f".txt_attn.norm.{_NORMED[found[1]]}_norm.scale",
-    ),
-    (
-        r"\.attn\.norm_([qk])\.weight",
-        lambda found: f".img_attn.norm.{_NORMED[found[1]]}_norm.scale",
-    ),
-    (r"\.ff\.linear_in", ".img_mlp.0"),
-    (r"\.ff\.linear_out", ".img_mlp.2"),
-    (r"\.ff_context\.linear_in", ".txt_mlp.0"),
-    (r"\.ff_context\.linear_out", ".txt_mlp.2"),
-    (r"^x_embedder", "img_in"),
-    (r"^context_embedder", "txt_in"),
-    (r"^proj_out", "final_layer.linear"),
-    (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
-    (r"^time_guidance_embed\.timestep_embedder\.linear_1", "time_in.in_layer"),
-    (r"^time_guidance_embed\.timestep_embedder\.linear_2", "time_in.out_layer"),
-    (r"_stream_modulation(_img|_txt|)\.linear", r"_stream_modulation\1.lin"),
-)
-
-
-def flux2_names(state: Tensors) -> Tensors:
-    """Black Forest Labs' of FLUX.2."""
-    return renamed(_swapped(state, "norm_out.linear"), _FLUX2)
-
-
 _WAN: Rules = (
     (r"mid_block\.resnets\.0\.", "middle.0."),
     (r"mid_block\.attentions\.0\.", "middle.1."),

@@ -14,7 +14,7 @@ import transformers
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.families import FAMILIES, Sign
 from tests.engine.ldm import ldm_vae, weights
-from tests.engine.original_names import flux2_names, sd3_names, wan_names
+from tests.engine.original_names import sd3_names, wan_names
 from tests.engine.tiny_flows import tiny_flow
 from tests.engine.transformer_files import PREFIX, Tensors, weights_of
 
@@ -71,11 +71,7 @@ ENCODERS_OF = {
     QWEN: {"text_encoder": "Qwen2.5-VL 7B"},
 }
 ALONE = (FLUX, Z_IMAGE, SD35, SD3, KLEIN)
-NAMES: dict[str, Callable[[Tensors], Tensors]] = {
-    SD35: sd3_names,
-    SD3: sd3_names,
-    KLEIN: flux2_names,
-}
+NAMES: dict[str, Callable[[Tensors], Tensors]] = {SD35: sd3_names, SD3: sd3_names}
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:

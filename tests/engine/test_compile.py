@@ -1,7 +1,5 @@
 """Compiled denoisers compute as the modules do; whatever fails, the modules compute."""
 
-import copy
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +11,7 @@ import pytest
 import torch
 
 from picowatch.engine import compile as compiling
-from picowatch.engine.compile import CompiledDenoisers
+from picowatch.engine.compile import Compiled
 from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from tests.engine.requests import difference, draw, request
@@ -59,12 +57,6 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
-def fast_of(compiled: CompiledDenoisers, unet: Any, name: str = "tiny") -> Callable[..., Any]:
-    found = compiled.of(unet, name)
-    assert found is not None
-    return found
-
-
 @torch.inference_mode()
 def predicted(unet: Callable[..., Any], rows: int = 2, size: int = 8, **given: Any) -> torch.Tensor:
     """The first output, called as diffusers' pipelines do."""
@@ -98,37 +90,27 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(cache: Path) -
 
 
 def test_it_computes_what_the_module_does(unet: Any, conversions: list[int]) -> None:
-    """Shape for shape, and the module stays as it was. With it goes the memory of its models."""
-    compiled = CompiledDenoisers(CPU, None)
+    """Shape for shape, and the module stays as it was."""
+    compiled = Compiled(unet, "tiny", CPU)
     for rows, size in ((2, 8), (1, 8), (2, 8)):
-        plain, fast = predicted(unet, rows, size), fast_of(compiled, unet)
-        torch.testing.assert_close(predicted(fast, rows, size), plain, atol=1e-4, rtol=0)
+        plain = predicted(unet, rows, size)
+        torch.testing.assert_close(predicted(compiled, rows, size), plain, atol=1e-4, rtol=0)
         assert torch.equal(predicted(unet, rows, size), plain)
-    assert (conversions, compiled.failure(unet)) == ([2, 1], ())
-    twin = copy.deepcopy(unet)
-    predicted(fast_of(compiled, twin))
-    assert len(compiled._models) == 2
-    del twin
-    gc.collect()
-    assert len(compiled._models) == 1
+    assert (conversions, compiled.failure) == ([2, 1], "")
 
 
 def test_bfloat16_stays_within_its_rounding(unet: Any, cache: Path) -> None:
     """Converted as it is, OpenVINO would compute NaN."""
-    whole, compiled = predicted(unet), CompiledDenoisers(CPU, cache)
-    fast = fast_of(compiled, unet.to(torch.bfloat16))
-    found = predicted(fast, dtype=torch.bfloat16)
+    whole, compiled = predicted(unet), Compiled(unet.to(torch.bfloat16), "tiny", CPU, cache)
+    found = predicted(compiled, dtype=torch.bfloat16)
     assert found.dtype == torch.bfloat16
     assert (found.float() - whole).abs().max() < 0.1
-    assert compiled.failure(unet) == ()
+    assert not compiled.failure
 
 
 def test_a_second_engine_converts_nothing(unet: Any, cache: Path, conversions: list[int]) -> None:
     """To the bit, it computes what the first one did."""
-    pictures = []
-    for _ in range(2):
-        fast = fast_of(CompiledDenoisers(CPU, cache), unet, "another")
-        pictures.append(predicted(fast))
+    pictures = [predicted(Compiled(unet, "another", CPU, cache)) for _ in range(2)]
     assert conversions == [2]
     assert torch.equal(*pictures)
     # OpenVINO's telemetry would send an event as soon as OpenVINO is imported.
@@ -151,23 +133,19 @@ def test_what_cannot_be_converted_the_module_computes(
 ) -> None:
     """With one warning, and without another try."""
     monkeypatch.setattr(compiling, at, value)
-    compiled = CompiledDenoisers(CPU, tmp_path)
-    fast = fast_of(compiled, unet)
+    compiled = Compiled(unet, "tiny", CPU, tmp_path)
     for _ in range(2):
-        assert torch.equal(predicted(fast), predicted(unet))
+        assert torch.equal(predicted(compiled), predicted(unet))
         monkeypatch.undo()
-    [warning] = compiled.failure(unet)
-    assert warning.startswith("compile: true failed for UNet2DConditionModel") and said in warning
-    assert compiled.of(unet, "tiny") is None
+    assert compiled.failure.startswith("compile: true failed for UNet2DConditionModel")
+    assert said in compiled.failure
 
 
 def test_a_machine_without_openvino_is_told_how_to_install_it(
     unet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "find_spec", lambda name: None)
-    compiled = CompiledDenoisers(CPU, None)
-    assert compiled.of(unet, "tiny") is None
-    assert "[openvino]" in compiled.failure(unet)[0]
+    assert "[openvino]" in Compiled(unet, "tiny", CPU).failure
 
 
 def test_the_cache_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,25 +181,22 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 def test_a_cards_blocks_are_compiled_and_can_be_left(unet: Any, backend: list[int]) -> None:
     """At more sizes than torch's own limit allows."""
-    compiled = CompiledDenoisers(CARD, None)
-    assert type(compiled.eager()).__name__ == "nullcontext"
     plain = predicted(unet)
-    fast = fast_of(compiled, unet)
-    torch.testing.assert_close(predicted(fast), plain, atol=1e-4, rtol=0)
+    compiled = Compiled(unet, "tiny", CARD)
+    torch.testing.assert_close(predicted(compiled), plain, atol=1e-4, rtol=0)
     assert (graphs := len(backend))
     with compiled.eager():
         predicted(unet, 3, 16)
     assert len(backend) == graphs
     for rows, size in ((4, 8), (2, 16), (1, 8), (1, 16)):
-        predicted(fast, rows, size)
+        predicted(compiled, rows, size)
     assert len(backend) > 4
-    assert compiled.failure(unet) == ()
+    assert not compiled.failure
 
 
 def test_a_compiler_that_fails_is_left(unet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one warning; what the module itself raises is raised."""
     plain = predicted(unet)
-    compiled = CompiledDenoisers(CARD, None)
     compile_module = torch.nn.Module.compile
 
     def fail(graph: Any, inputs: Any) -> Any:
@@ -230,12 +205,12 @@ def test_a_compiler_that_fails_is_left(unet: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self, **named: compile_module(self, backend=fail)
     )
-    fast = fast_of(compiled, unet)
+    compiled = Compiled(unet, "tiny", CARD)
     with pytest.raises(RuntimeError):
-        fast(torch.zeros(1, 3, 8, 8), 500, torch.zeros(1, 77, 96), return_dict=False)
-    assert not compiled.failure(unet)
+        compiled(torch.zeros(1, 3, 8, 8), 500, torch.zeros(1, 77, 96), return_dict=False)
+    assert not compiled.failure
     for _ in range(2):
-        assert torch.equal(predicted(fast), plain)
-    [warning] = compiled.failure(unet)
-    assert warning.startswith("compile: true failed for UNet2DConditionModel") and "nvcc" in warning
+        assert torch.equal(predicted(compiled), plain)
+    assert compiled.failure.startswith("compile: true failed for UNet2DConditionModel")
+    assert "nvcc" in compiled.failure
     torch.compiler.reset()

@@ -91,7 +91,6 @@ def test_each_engine_addresses_its_own_card_everywhere(cards: Any, tmp_path: Pat
 
 def test_what_torch_calls_exact_is_exact(tmp_path: Path) -> None:
     """Not TF32's ten bits in convolutions."""
-
     engine = Renderer(EngineOptions(models=tmp_path, device="cpu"))
     for exact in (False, True):
         with engine._algorithms(exact=exact):

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -26,7 +27,7 @@ from picowatch.engine.processors import number_pictures
 from picowatch.engine.references import read_references
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
-from picowatch.families import FAMILIES, References
+from picowatch.families import FAMILIES, References, Sign
 from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.engine.flow_requests import (
     FLOW_WARNINGS,
@@ -35,7 +36,7 @@ from tests.engine.flow_requests import (
     requests_of,
     scripted,
 )
-from tests.engine.part_files import FLUX, pretend, tensors_of
+from tests.engine.part_files import FLUX, flux2_vae, pretend, tensors_of
 from tests.engine.requests import ignore_steps
 from tests.engine.rungs import lora_of, on_rung, reads
 from tests.engine.tiny_flows import FOLDERS, tiny_flow
@@ -357,38 +358,76 @@ def edited_by(models: Path, checkpoint: str) -> Image.Image:
     return drawn(models, [request], flow_renderer(models))[0]
 
 
+# What names of files begin with, and the text encoders' files, where no folder is needed.
+FILES = {
+    KONTEXT: "flux1-dev-kontext",
+    KLEIN: "flux-2-klein-4b",
+    DEV: "flux2_dev",
+    PLUS: "qwen_image_edit_2509",
+    QWEN21: "qwen_image_2.1",
+    OMNI: "z_image_omni",
+}
+ENCODER_FILES = {
+    KONTEXT: {"text_encoder": "clip_l", "text_encoder_2": "t5xxl_fp16"},
+    KLEIN: {"text_encoder": "qwen_3_4b"},
+}
+
+
+def complete(models: Path, name: str) -> None:
+    """What a transformer's file needs beside it: files, or a folder without a transformer."""
+    if name in ENCODER_FILES:
+        for part, file in ENCODER_FILES[name].items():
+            write(models / f"text_encoders/{file}.safetensors", tensors_of(name, part))
+        vae = flux2_vae(tiny_flow(name) / "vae") if name == KLEIN else tensors_of(name, "vae")
+        write(models / "vae/vae.safetensors", vae)
+    else:
+        folder = models / "checkpoints" / name
+        shutil.copytree(tiny_flow(name), folder)
+        (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
+
+
 @pytest.mark.parametrize("ending", KINDS)
-def test_a_kontext_file_needs_the_files_of_flux_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+@pytest.mark.parametrize("name", one_of_each_kind(FILES, (KONTEXT, QWEN21)))
+def test_a_transformers_file_edits_as_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ending: str
 ) -> None:
-    """CLIP L, T5 and ae; its name alone says that it is one, and it draws as the folder."""
-    pretend(monkeypatch, tmp_path / "assets", FLUX)
+    """Kontext's and klein's with the files that their relatives need, others with their folder."""
+    pretend(monkeypatch, tmp_path / "assets", KLEIN if name == KLEIN else FLUX)
+    tiny = Sign(has=("time_guidance_embed.guidance_embedder.",))
+    dev: Any = FAMILIES["flux2_dev"].variants
+    monkeypatch.setitem(dev, "", replace(dev[""], sign=tiny))
     write_file, far = KINDS[ending]
-    models = tmp_path / "models"
-    checkpoint = f"flux1-dev-kontext_{ending}"
-    write_file(models / "checkpoints" / checkpoint, weights_of(KONTEXT))
-    for part, name in {"text_encoder": "clip_l", "text_encoder_2": "t5xxl_fp16"}.items():
-        write(models / f"text_encoders/{name}.safetensors", tensors_of(KONTEXT, part))
-    write(models / "vae/ae.safetensors", tensors_of(KONTEXT, "vae"))
+    models, checkpoint = tmp_path / "models", f"{FILES[name]}_{ending}"
+    write_file(models / "checkpoints" / checkpoint, weights_of(name))
+    complete(models, name)
     found = edited_by(models, checkpoint)
-    (models / "checkpoints/folder").symlink_to(tiny_flow(KONTEXT))
-    assert difference(found, edited_by(models, "folder")) <= far
+    assert difference(found, edited_by(flow_models(name), name)) <= far
 
 
-@pytest.mark.parametrize("ending", KINDS)
-def test_a_file_of_qwen_image_edit_needs_a_folder_of_its_variant(
-    tmp_path: Path, ending: str
-) -> None:
+def test_a_file_of_qwen_image_edit_needs_a_folder_of_its_variant(tmp_path: Path) -> None:
     """No other one: 2511 has another setting, and the first another pipeline."""
-    write_file, far = KINDS[ending]
-    checkpoint = f"qwen_image_edit_2509_{ending}"
-    write_file(tmp_path / "checkpoints" / checkpoint, weights_of(PLUS))
+    write(tmp_path / "checkpoints/qwen_image_edit_2509.safetensors", weights_of(PLUS))
     for other in (EDIT, PLUS_2511, "Qwen-Image"):
         (tmp_path / "checkpoints" / other).symlink_to(tiny_flow(other))
     (refused,) = [one for one in Catalog(tmp_path).scan().models if one.missing]
     assert "(Edit 2509) (such as Qwen/Qwen-Image-Edit-2509)" in refused.missing
-    (tmp_path / "checkpoints" / PLUS).symlink_to(tiny_flow(PLUS))
-    assert difference(edited_by(tmp_path, checkpoint), edited_by(tmp_path, PLUS)) <= far
+
+
+def test_one_file_is_what_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn after it as what its name says, and with the same hash; nothing of it is left."""
+    pretend(monkeypatch, tmp_path / "assets", FLUX)
+    models = tmp_path / "models"
+    write(models / "checkpoints/my-merge.safetensors", weights_of(KONTEXT))
+    complete(models, KONTEXT)
+    drawing = request_of(models, "my-merge", PROMPT, "size: 96x64")
+    photo(0, (96, 64)).save(models / "photo-0.png")
+    text = f"{PROMPT}\nreferences: photo-0.png"
+    edit = request_of(models, "my-merge as kontext", text, "size: 96x64")
+    assert edit.checkpoint_hash == drawing.checkpoint_hash
+    ours = flow_renderer(models)
+    _, edited, again = (drawn(models, [one], ours)[0] for one in (drawing, edit, drawing))
+    usual = edited_by(flow_models(KONTEXT), KONTEXT)
+    assert (difference(edited, usual), difference(again, drawn(models, [drawing])[0])) == (0, 0)
 
 
 @pytest.fixture

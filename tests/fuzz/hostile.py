@@ -45,75 +45,50 @@ def laughs(levels: int, width: int = 9) -> str:
     return "\n".join(lines)
 
 
-def merges(levels: int) -> str:
-    """The same with merge keys."""
-    lines = ["- &m0 {prompt: a}"]
-    lines += [f"- &m{n} {{<<: [*m{n - 1}, *m{n - 1}, *m{n - 1}]}}" for n in range(1, levels)]
-    return "\n".join(lines)
-
-
 TEXTS = {
     "brackets": "prompt: '" + "(" * MEGABYTE + "'",
-    "pairs of brackets": "prompt: '" + "(" * 500_000 + ")" * 500_000 + "'",
     "square brackets": "prompt: '" + "[" * MEGABYTE + "'",
     "weights": "prompt: '" + "(a:1.2)" * 140_000 + "'",
     "bars": "prompt: '{" + "|" * MEGABYTE + "'",
     "wildcards": "prompt: '" + "{a|b}" * 200_000 + "'",
     "underscores": "prompt: '" + "/__" * 300_000 + "'",
     "wildcards without end": "prompt: '" + "__a b " * 160_000,
-    "a wildcard without end": "prompt: '__" + "a b " * 240_000,
     "open braces": "prompt: '" + "{" * MEGABYTE + "'",
     "wildcards within braces": "prompt: '" + "{" * 99 + "{a|b}" * 200_000 + "}" * 99 + "'",
     "lora tags": "prompt: '" + "<lora:y:1>" * 100_000 + "'",
     "embeddings": "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000",
     "loras": "prompt: a\nloras: '" + "y," * 400_000 + "'",
-    "pairs": "prompt: a\nloras: {" + "y: 1, " * 20_000 + "}",
     "sweeps": "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n" * 18_000,
     "sweep of a long prompt": "prompt: '" + "a " * 500_000 + "'\nsweep: {cfg_scale: 1..10 step "
     "0.01, 'prompt: a': [b]}",
-    "axes": "prompt: a\nsweep: {" + "'prompt: a': [x, y], " * 40_000 + "}",
     "long range": "prompt: a\nsweep: {steps: 1.." + "9" * MEGABYTE + "}",
     "white space": "prompt: 'a" + " " * MEGABYTE + "BREA'",
-    "spaces in a key": "a" + " " * MEGABYTE + "b: c: d",
     "blank lines": "steps: 3\n" + "\n" * MEGABYTE,
-    "flags": "a" + " --steps 3" * 90_000,
     "a quarter of a million flags": "a" + " --a" * 250_000,
-    "continued flags": "a" + " \\\n --seed 3" * 80_000,
     "open quotes": "a" + ' --seed "' * 100_000,
     "long dashes": "a" + " \u2014steps" * 100_000,
-    "flags without a space": "a" + ",--steps 3" * 100_000,
-    "flags in flags": "a" + "--a" * 300_000,
-    "single hyphens": "a" + " -steps 3" * 100_000,
     "prompts": "a\n" * 500_000,
     "unknown fields": "".join(f"{number:05}tps: 1\n" for number in range(24_000)),
     "wrong values": "[" + "{prompt: a, steps: 0, seed: x}, " * 6_000 + "]",
     "parameters": "Steps: 1, Sampler: Euler, a" + " " * MEGABYTE,
     "parameters without end": "Steps: 1, Sampler: Euler, " + "a: b, " * 160_000,
     "whole blocks": "a.Negative prompt: b.Steps: 1, Seed: 1\n" * 25_000,
-    "lines below values": "a\nSteps: 1, Seed: 1\nTemplate: b\n" + "\n" * 999_000,
     "blocks": "a\nNegative prompt: b\n\n" * 45_000 + "Steps: 1, Sampler: Euler",
     "json": "Steps: 1, Sampler: Euler, a: " + "[" * MEGABYTE,
-    "jsons": "Steps: 1, Sampler: Euler, " + 'a: "b", ' * 120_000,
     "base 60": "steps: 1" + ":1" * 500_000,
     "control characters": "\x01\n" * 500_000,
-    "marks from right to left": "prompt: '" + "\u202e" * 300_000,
     "laughs": laughs(400),
-    "merges": merges(200),
     "aliases": "a: &a [x]\nb: [" + "*a, " * 200_000 + "]",
-    "anchors": "".join(f"- &a{n} x\n" for n in range(80_000)),
     "tags": "- !!int x\n" * 100_000,
     "documents": "--- a\n" * 150_000,
     "nested lists": "[" * 100_000,
-    "nested mappings": "{a: " * 100_000,
     "nested dashes": "- " * 100_000 + "a",
     "nested keys": "? " * 100_000,
-    "closed nested lists": "prompt: " + "[" * 100_000 + "]" * 100_000,
     "long key": "a" * MEGABYTE + ": 1",
     "long plain scalar": "prompt: " + "a b: " * 200_000,
     "long unclosed quote": 'prompt: "' + "a\n" * 500_000,
     "escapes": 'prompt: "' + "\\ud800" * 150_000 + '"',
     "comments": "prompt: a" + " # b" * 250_000,
-    "commented lines": "prompt: a\n" + "# b\n" * 250_000,
     "zeros": "\0" * MEGABYTE,
 }
 
@@ -208,11 +183,6 @@ def _webp_of(side: int) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(vp8x) + len(vp8l)) + b"WEBP" + vp8x + vp8l
 
 
-def _bmp_of(side: int) -> bytes:
-    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
-    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + head
-
-
 _HUGE = "more than"
 START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "PNG of 10,000 million pixels": (lambda: png(width=100_000, height=100_000), _HUGE),
@@ -220,10 +190,7 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
         lambda: png(chunk(b"IDAT", deflated(400 * MEGABYTE)), width=20_000, height=20_000),
         _HUGE,
     ),
-    "PNG of 20 million pixels": (lambda: flat_png(PHOTO_SIDE, 8, 2, 3), None),
     "PNG photo of 20 million pixels": (lambda: photo(PHOTO_SIDE, "PNG", compress_level=1), None),
-    "PNG with alpha of 20 million pixels": (lambda: flat_png(PHOTO_SIDE, 8, 6, 4), None),
-    "PNG of 16 bits and 10 million pixels": (lambda: flat_png(3_160, 16, 6, 8), None),
     "PNG of 16 bits and 20 million pixels": (lambda: flat_png(PHOTO_SIDE, 16, 6, 8), _HUGE),
     "PNG whose pixels never end": (
         lambda: png(chunk(b"IDAT", deflated(500 * MEGABYTE)), width=8, height=8),
@@ -234,26 +201,17 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
         lambda: png(chunk(b"iCCP", b"a\0\0" + deflated(500 * MEGABYTE))),
         "not a picture",
     ),
-    "PNG with packed texts": (
-        lambda: png(chunk(b"zTXt", b"a\0\0" + deflated(500 * MEGABYTE))),
-        "not a picture",
-    ),
     "PNG with a lying length": (
         lambda: png()[:33] + b"\x7f\xff\xff\xffIDAT" + bytes(99),
         "damaged",
     ),
     "JPEG of 64 million pixels": (lambda: photo(7_996, "JPEG"), None),
     "JPEG of 65 million pixels": (lambda: photo(8_064, "JPEG"), _HUGE),
-    "progressive JPEG of 20 million pixels": (
-        lambda: photo(4_472, "JPEG", "CMYK", progressive=True, subsampling=0),
-        None,
-    ),
     "progressive JPEG of 20.07 million pixels": (
         lambda: photo(4_480, "JPEG", progressive=True),
         _HUGE,
     ),
     "WebP of 268 million pixels": (lambda: _webp_of(16_383), "pixels"),
-    "WebP of 8 million pixels": (lambda: photo(2_824, "WEBP", method=0), None),
     "lossless WebP of 8 million pixels": (
         lambda: photo(2_824, "WEBP", lossless=True, quality=0, method=0),
         None,
@@ -262,17 +220,13 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
         lambda: photo(2_824, "AVIF", "RGBA", speed=10, subsampling="4:4:4"),
         None,
     ),
-    "GIF of 4,000 million pixels": (lambda: _gif_of(65_535), "pixels"),
-    "GIF of 20 million pixels": (lambda: photo(PHOTO_SIDE, "GIF", "L"), None),
     "GIF of three million frames": (_gif_frames, "animated"),
-    "BMP of 10,000 million pixels": (lambda: _bmp_of(100_000), "pixels"),
     "TIFF of 4,000,000 million pixels": (
         lambda: tiff(
             (256, 4, 1, 2_000_000), (257, 4, 1, 2_000_000), (258, 3, 1, 8), (262, 3, 1, 1)
         ),
         "picture",
     ),
-    "TIFF of 8 million pixels": (lambda: photo(2_824, "TIFF", compression="tiff_lzw"), None),
     "TIFF in one strip": (
         lambda: photo(2_824, "TIFF", "CMYK", compression="tiff_lzw", strip_size=1 << 30),
         None,
@@ -331,16 +285,7 @@ SETTINGS_OF_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _texts(100, ("🐶" + "a" * 999_000).encode()),
         "not a picture",
     ),
-    "a million texts": (lambda: _texts(MEGABYTE, b"a"), "not a picture"),
     "a million chunks": (lambda: png(chunk(b"IDAT", b"") * MEGABYTE), "contains no settings"),
-    "a chunk of 2 GB": (
-        lambda: png()[:33] + b"\x7f\xff\xff\xfftEXtparameters\0" + bytes(99),
-        "not a picture",
-    ),
-    "400 million pixels": (
-        lambda: png(chunk(b"IDAT", deflated(400 * MEGABYTE)), width=20_000, height=20_000),
-        "pixels",
-    ),
     "EXIF of 60 MB": (
         lambda: png(chunk(b"eXIf", _exif(b"UNICODE\0" + "🐶a".encode("utf-16-le") * 10**7))),
         "",
@@ -348,10 +293,6 @@ SETTINGS_OF_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "deep JSON": (
         lambda: png(chunk(b"tEXt", b"picowatch\0" + b"[" * 1_000_000)),
         "damaged",
-    ),
-    "many values in JSON": (
-        lambda: png(chunk(b"tEXt", b'picowatch\0{"request":[' + b"{}," * 349_000 + b"1]}")),
-        "",
     ),
     "parameters of a megabyte": (
         lambda: png(
@@ -363,12 +304,10 @@ SETTINGS_OF_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: b"\xff\xd8" + b"\xff\xe5\0\2" * 15 * MEGABYTE,
         "not a picture",
     ),
-    "WebP of 268 million pixels": (lambda: _webp_of(16_383), ""),
     "JPEG of a thousand segments of EXIF": (
         lambda: _jpeg_of(jpeg_segment(0xE1, b"Exif\0\0" + bytes(65_000)) * 1_000),
         "in too many pieces",
     ),
-    "GIF": (lambda: _gif_of(8), ""),
     "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "not a picture"),
 }
 
@@ -403,65 +342,26 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
         "does not begin with a header",
     ),
     "deep header": (lambda: safetensors(b'{"a":' + b"[" * 15_000_000), "its header cannot be read"),
-    "lists in a header": (
-        lambda: safetensors(b'{"a":[' + b"[]," * 5_000_000 + b"1]}"),
-        "its header cannot be read",
-    ),
-    "a long number": (
-        lambda: safetensors(b'{"a":' + b"9" * 15_000_000 + b"}"),
-        "its header cannot be read",
-    ),
-    "a number of 4,000 digits": (
-        lambda: safetensors(
-            b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,' + b"9" * 4000 + b"]}}"
-        ),
-        "its header cannot be read",
-    ),
     "a long name": (
         lambda: safetensors(b'{"' + b"a" * 15_000_000 + b'":{}}'),
         "its header cannot be read",
     ),
-    "wide letters": (lambda: safetensors(b'{"' + "🐶".encode() + b"a" * 15_000_000 + b'":1}'), ""),
     "many tensors": (
         lambda: safetensors(
             tensors(**{f"a{n}": _tensor([], [0, 0], "F7") for n in range(100_000)})
         ),
         "tensors",
     ),
-    "the same tensor twice": (
-        lambda: safetensors(
-            b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},'
-            b'"a":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}',
-            weights=4,
-        ),
-        "its tensors begin with",
-    ),
-    "tensors over each other": (
-        lambda: safetensors(tensors(a=_tensor([2], [0, 4]), b=_tensor([2], [2, 6])), weights=6),
-        "its tensors begin with",
-    ),
     "negative shape": (
         lambda: safetensors(tensors(emb_params=_tensor([-1, -768], [0, 1536])), weights=1536),
-        "its header cannot be read",
-    ),
-    "shape that is not a number": (
-        lambda: safetensors(tensors(a=_tensor([float("nan")], [0, 2])), weights=2),
         "its header cannot be read",
     ),
     "endless offsets": (
         lambda: safetensors(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,1e999]}}'),
         "its header cannot be read",
     ),
-    "shape that is not its bytes": (
-        lambda: safetensors(tensors(a=_tensor([3], [0, 2])), weights=2),
-        "its tensors begin with",
-    ),
     "numbers as metadata": (
         lambda: _lora(__metadata__={"ss_base_model_version": 5}),
-        "its tensors begin with",
-    ),
-    "tags without end": (
-        lambda: _lora(__metadata__={"ss_tag_frequency": '{"a": {"b": 1e999}}'}),
         "its tensors begin with",
     ),
     "tags of megabytes": (
@@ -512,15 +412,10 @@ HOSTILE: dict[str, Hostile] = {
     **{f"model: {name}": _model(*made) for name, made in MODELS.items()},
     "wildcards: short lines": _wildcards(lambda: b"ab\n" * 1_600_000),
     "wildcards: drawn a thousand times": _wildcards(lambda: b"abcd\n" * 290_000, count=1000),
-    "wildcards: two of many": _wildcards(lambda: b"abcd\n" * 290_000, "{2$$__x__}", 1000),
     "wildcards: a long line": _wildcards(lambda: b"a" * 4_900_000),
     "wildcards: of themselves": _wildcards(lambda: b"{a|__x__}\n" * 20_000),
-    "wildcards: tags": _wildcards(lambda: b"<lora:y:1>\n" * 20_000),
     "a thousand wildcards in a thousand images": _recipe(
-        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", "characters of wildcards"
-    ),
-    "a few wildcards in a thousand long prompts": _recipe(
-        "prompt: '" + "(a:1.2)" * 2700 + "{a|b}'\nseed: 1\ncount: 1000", "characters of wildcards"
+        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", "characters of prompts"
     ),
     "a thousand pieces of a long prompt": _recipe(
         "prompt: '"
@@ -530,27 +425,8 @@ HOSTILE: dict[str, Hostile] = {
         + "]}",
         "wildcards and brackets",
     ),
-    "a thousand pieces of a prompt of brackets": _recipe(
-        "prompt: '"
-        + "(a:1.2)" * 200
-        + "x'\nsweep: {'prompt: x': ["
-        + ", ".join(f"y{n}" for n in range(1000))
-        + "]}",
-        "wildcards and brackets",
-    ),
-    "a thousand pieces of a prompt of words": _recipe(
-        "prompt: '"
-        + "a " * 990
-        + "x'\nsweep: {'prompt: x': ["
-        + ", ".join(f"y{n}" for n in range(1000))
-        + "]}",
-        None,
-    ),
     "as many signs as may be": _recipe(
         "prompt: '" + "{a|b}" * 80 + "'\nseed: 1\ncount: 1000", None
-    ),
-    "as many letters as may be": _recipe(
-        "prompt: '" + "a " * 9_999 + "'\nseed: 1\ncount: 1000", None
     ),
     "a long prompt in a thousand images": _recipe(
         "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000", "the limit is 20,000"

@@ -200,11 +200,8 @@ def _pickles() -> Iterator[bytes]:
         x=pickled.tensor(), y=pickled.tensor(offset=3, shape=(3,), strides=(1,))
     )
     within = b"\x80\x02}" + pickled.text("params_ema") + content[2:-1] + b"s."
-    for form in (pickled.zipped, pickled.rowed):
-        yield from (form(one, {"0": pickled.SIX}) for one in (content, within))
-        yield from (
-            form(pickled.weights(x=evil), {"0": pickled.SIX}) for evil in pickled.EVIL.values()
-        )
+    evil = (pickled.weights(x=one) for one in pickled.EVIL.values())
+    yield from (pickled.zipped(one, {"0": pickled.SIX}) for one in (content, within, *evil))
 
 
 def _gguf_files() -> Iterator[bytes]:

@@ -135,6 +135,16 @@ def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
     assert not (tmp_path / "none.sqlite").exists()
 
 
+def test_an_image_that_is_put_back_keeps_its_place(desk: Desk) -> None:
+    """Also if an equal entry was saved below it, or its own stands elsewhere in the file now."""
+    one, two = entry("one", 1), entry("two", 2)
+    desk.save("a.txt", one, two)
+    (running,) = desk.claim(1)
+    desk.save("a.txt", one, two, one)
+    desk.ledger.put_back(running.id)
+    assert [desk.make_one() for _ in range(2)] == ["one", "two"]
+
+
 def test_what_is_still_to_be_done_is_a_column(desk: Desk) -> None:
     """Each change of a recipe or of its images counts; one that comes meanwhile is not lost."""
     desk.save("a.txt", entry("one", 1))

@@ -43,7 +43,7 @@ PROMPTS = (
     st.lists(st.sampled_from(HOSTILE) | ANY_TEXT, max_size=8)
     .map("".join)
     .filter(lambda text: not FORBIDDEN.search(text.replace("\n", "").replace("\t", "")))
-    .filter(lambda text: not unsupported(text))
+    .filter(lambda text: not any(unsupported(text)))
     .filter(lambda text: not Template(text, {}).is_drawn)
 )
 PATHS = (

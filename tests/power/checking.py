@@ -1,7 +1,6 @@
 """Starts picowatch on what a power cut left, and says what is wrong with what comes of it."""
 
 import hashlib
-import json
 import re
 import shutil
 import sqlite3
@@ -22,17 +21,13 @@ from tests.house import House
 from tests.outcome import error_files, faults, is_sheet, is_whole
 from tests.power.disk import LOG, Disk
 from tests.power.operations import Arrived, Recording, Write
-from tests.power.scenario import ASKED, BATCH_SIZE, INVALID, PICTURES_PER_PAGE, SAVES, write_save
+from tests.power.scenario import ASKED, BATCH_SIZE, INVALID, SAVES, write_save
 
 ACCEPTED = re.compile(r"^[\d-]+ [\d:]+ (\S+): saved, ")
 REJECTED = re.compile(r"^[\d-]+ [\d:]+ error inbox/(\S+), line")
 EXPECTED = re.compile(REJECTED.pattern + r"|killed or stopped in the middle of something")
 PUBLISHED = re.compile(r"^[\d-]+ [\d:]+ \S+: (?:contact sheet )?(\S+\.png)")
 ARCHIVE = "archive"  # of the setting `when_done`
-OWN_STATE = {
-    "commands", "gallery", "hashes.sqlite", "hashes.sqlite-journal", "ledger.sqlite",
-    "ledger.sqlite-journal", "lock", "start-images", "status.json",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +187,7 @@ class _Outcome:
             yield from self._of_pictures(sql)
             yield from self._of_sheets(sql)
         yield from faults(self.house.outbox)
-        yield from self._of_pages()
         yield from self._of_error_files()
-        yield from self._of_state()
         yield from self._of_log()
 
     def _of_ledger(self, sql: sqlite3.Connection) -> Iterator[str]:
@@ -269,25 +262,10 @@ class _Outcome:
         if sorted(wanted) != there:
             yield f"there are the contact sheets {there} and not {wanted}"
 
-    def _of_pages(self) -> Iterator[str]:
-        folder = self.house.outbox / ".picowatch/gallery"
-        pages = [page.read_text() for page in folder.glob("page-*.js")]
-        told = (folder / "pages.js").read_text().strip()
-        changes = json.loads(told.removeprefix("pages(").removesuffix(");"))["pages"]
-        if len(changes) != len(pages):
-            yield f"the gallery tells of {told} and has {len(pages)}"
-        if any(page.count("\n") > PICTURES_PER_PAGE for page in pages):
-            yield "a page of the gallery is too long"
-
     def _of_error_files(self) -> Iterator[str]:
         there = error_files(self.house.outbox)
         for recipe in there ^ {version[0] for version in self.promises.inbox if version in INVALID}:
             yield f"{recipe}'s error file is {'there' if recipe in there else 'missing'}"
-
-    def _of_state(self) -> Iterator[str]:
-        for path in (self.house.outbox / ".picowatch").iterdir():
-            if path.name not in OWN_STATE:
-                yield f".picowatch holds {path.name}"
 
     def _of_log(self) -> Iterator[str]:
         told = (self.house.outbox / LOG).read_bytes()[self.log_before :].decode(errors="replace")

@@ -61,12 +61,10 @@ def folded(path: str) -> str:
     ],
 )
 def test_a_folder_has_a_name_that_every_system_can_open(
-    house: House, recipe: str, folder: str
+    tmp_path: Path, recipe: str, folder: str
 ) -> None:
     """Windows' devices, dots and spaces at the end get `_`, what steers a terminal becomes `-`."""
-    house.save(recipe, "a corgi --seed 5\n" if recipe.endswith("txt") else "prompt: x\nseed: 5\n")
-    assert house.once()
-    assert house.pictures() == [f"{folder}/0001-5.png"]
+    assert OutboxNames(Settings(outbox=tmp_path)).folder(recipe) == folder
 
 
 @pytest.mark.parametrize(
@@ -195,20 +193,6 @@ def test_a_recipe_called_as_a_picture_to_be_stops_neither(house: House) -> None:
     assert house.prompts() == ["one", "two", "three"]
     assert (house.outbox / "a/a.yaml").is_file()
     assert "; waiting" not in house.log()
-
-
-def test_pictures_and_errors_of_odd_names_fit_any_file_system(house: House) -> None:
-    """Also what an outbox on exFAT or NTFS would refuse; the recipe is named as it is."""
-    for name in ("what is this?.txt", "a:b.txt", "one|two*<3>.txt", 'a "b".txt'):
-        house.save(name, "a corgi\n")
-        house.save(f"bad {name}", "--stesp 3\n")
-    house.once(when_done="archive")
-    made = [path.relative_to(house.outbox) for path in house.outbox.rglob("*")]
-    assert all(is_portable(part) for path in made for part in path.parts)
-    assert len(house.pictures()) == 4
-    assert "inbox/bad a:b.txt" in "".join(
-        path.read_text() for path in house.outbox.glob("*.error.txt")
-    )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])

@@ -270,26 +270,6 @@ def test_a_fifo_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
-def test_a_recipe_behind_a_link_out_is_neither_moved_nor_deleted(
-    house: House, monkeypatch: pytest.MonkeyPatch, when_done: str
-) -> None:
-    """The link lies there already when the recipe is done; its folder was real when it was read."""
-    house.save("pets/a.txt", "a corgi\n")
-    secret = secret_recipe(house.folder / "out/a.txt")
-
-    def swap_once(done: int) -> None:
-        if not (house.inbox / "pets").is_symlink():
-            swap(house.inbox / "pets", house.folder / "out")
-
-    house.engine.after_step = swap_once
-    house.once(when_done=when_done, settle_seconds=1.0)  # the swap is noticed later
-    assert (house.inbox / "pets").is_symlink()
-    assert house.prompts() == ["a corgi"]
-    assert secret.exists()
-    assert leaked(house, secret) == []
-
-
-@pytest.mark.parametrize("when_done", ["archive", "delete"])
 @pytest.mark.parametrize("moment", ["before the look", "between look and act"])
 def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
     house: House, monkeypatch: pytest.MonkeyPatch, when_done: str, moment: str

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
-import pty
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,8 @@ from sd_parsers import ParserManager
 from picowatch.metadata import read_texts
 from picowatch.observers.console import LiveConsole, progress_text
 from picowatch.outbox.status import Status
-from tests.catalog.files import header, kohya_lora_shapes, write_model
-from tests.commands.picowatch import clean_environment, command, picowatch
+from tests.catalog.files import header, kohya_lora_shapes
+from tests.commands.picowatch import picowatch
 from tests.house import House
 from tests.security.attacks import STEERING, steers
 
@@ -188,28 +185,6 @@ def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> 
         assert request.items() <= json.loads(line)["request"].items()
 
 
-HOSTILE = "".join(STEERING.values())
-DAMAGED: list[dict[str, Any]] = [
-    {"hashes": {HOSTILE: {HOSTILE: 1}}},
-    {"format": HOSTILE},
-    {"request": {HOSTILE: HOSTILE}},
-    {"request": {"schedule_type": HOSTILE}},
-    {"request": {"image": "a.png", "resize": HOSTILE}},
-]
-
-
-@pytest.mark.parametrize("changes", DAMAGED)
-def test_a_damaged_picture_of_a_stranger_is_said_without_being_steered(
-    house: House, changes: dict[str, Any]
-) -> None:
-    """The message names what is wrong, and that is the stranger's text."""
-    shown = picowatch(house.folder, "show", forged(house, "theirs", **changes))
-    assert shown.returncode == 1
-    assert not steers(shown.stdout + shown.stderr)
-    assert "picowatch' text " in shown.stderr
-    assert "Traceback" not in shown.stderr
-
-
 @pytest.mark.parametrize("what", STEERING)
 def test_the_live_line_on_a_terminal_is_not_steered(
     what: str, capsys: pytest.CaptureFixture[str]
@@ -228,38 +203,6 @@ def test_the_live_line_on_a_terminal_is_not_steered(
     console.show(status)
     console.close()
     assert STEERING[what].strip("\n") not in capsys.readouterr().out or what == "line break"
-
-
-def test_a_whole_run_on_a_terminal_sends_only_rich_s_own_sequences(tmp_path: Path) -> None:
-    """Colours and cursor moves of the live line; no title, clipboard, link or bell."""
-    (tmp_path / "inbox").mkdir()
-    for number, hostile in enumerate(STEERING.values()):
-        (tmp_path / f"inbox/{number}{hostile}{MARKUP.replace('/', '-')}.yaml").write_text("x: 1\n")
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        command("run", "--once"),
-        cwd=tmp_path,
-        env=clean_environment(TERM="xterm", COLUMNS="120", LINES="40"),
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = bytearray()
-    while True:
-        try:
-            block = os.read(ours, 4096)
-        except OSError:  # Linux's way to say that the other side is closed
-            break
-        if not block:
-            break
-        shown += block
-    os.close(ours)
-    assert process.wait(timeout=60) == 1
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert "unknown field 'x'" in text
-    assert not steers(text.replace("\r", ""))
-    assert "\x1b]" not in shown.decode()
 
 
 # As A1111 reads its own text (modules/infotext_utils.py, parse_generation_parameters).
@@ -301,14 +244,3 @@ def test_a_forged_parameters_line_in_a_prompt_changes_no_value(house: House) -> 
     assert house.prompts("b") == [FORGED]
     again = house.chunk(house.pictures("b")[0]).request
     assert (again.steps, again.negative_prompt) == (20, "")
-
-
-def test_the_values_of_a_picture_cannot_be_forged_by_a_models_name(house: House) -> None:
-    """Names with commas and colons are quoted, as A1111 does."""
-    name = "x, Steps: 1, Seed: 99"
-    write_model(house.models / f"loras/{name}.safetensors", kohya_lora_shapes())
-    house.save("a.yaml", f"prompt: a corgi\nseed: 7\nsteps: 20\nloras: {{'{name}': 1}}\n")
-    assert house.once()
-    read = a1111_reads(read_texts(house.outbox / house.pictures("a")[0])["parameters"])
-    assert (read["Steps"], read["Seed"]) == ("20", "7")
-    assert name in read["Lora hashes"]

@@ -83,25 +83,19 @@ def ended(opened: Iterable[Bracket]) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """Something wrong in a prompt: its offset and length there, and what to do."""
+    """What is wrong in a prompt, and what to do; without the LoRA tag `tag` it would be right."""
 
-    offset: int
-    length: int
     message: str
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraTag:
-    """`<lora:name:0.8>`: the name and weight it holds, and where it stands."""
+    """`<lora:name:0.8>`: the name and weight it holds, and how it is written."""
 
     name: str
     weight: float
-    offset: int
     written: str
-
-    def mistake(self, message: str) -> Mistake:
-        """Something wrong with this tag."""
-        return Mistake(self.offset, len(self.written), message)
 
 
 def parse_attention(text: str) -> list[tuple[str, float]]:
@@ -182,16 +176,16 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
 
 
 def _lora(tag: re.Match[str]) -> LoraTag | None:
-    """The tag, if it has a name, and a weight or none."""
+    """The tag, if its name and weight are valid."""
     name, weight = tag["name"].strip(), (tag["weight"] or "").strip()
     number = 1.0 if tag["weight"] is None else _number(weight)
     if not name or number is None:
         return None
-    return LoraTag(name, number + 0.0, tag.start(), tag[0])
+    return LoraTag(name, number + 0.0, tag[0])
 
 
 def plain_prompt(text: str) -> str:
-    """What the text encoder is given: no LoRA tags, and what only wildcards escape unescaped."""
+    """The prompt for the text encoder: without LoRA tags and the backslashes of wildcards."""
     without, _ = split_loras(text)
     return re.sub(r"\\([{}|<_])|\\.", lambda found: found[1] or found[0], without, flags=re.DOTALL)
 
@@ -241,7 +235,7 @@ def _names_in_prompts(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str
 
 
 def _any_of(texts: Iterable[str]) -> str:
-    """A pattern for any of them, the longest first."""
+    """A pattern for any of these texts, the longest first."""
     longest_first = sorted(set(texts), key=lambda text: (-len(text), text))
     return "|".join(map(re.escape, longest_first))
 
@@ -263,46 +257,41 @@ _UNSUPPORTED = {
 }
 
 
-def unsupported(text: str) -> list[Mistake]:
-    """What in a prompt picowatch cannot do yet, in the order of the text: the first 20.
+def unsupported(text: str) -> Iterator[Mistake]:
+    """Find what picowatch cannot do yet.
 
     A backslash before a bracket or brace makes it plain text, which is never refused.
     """
     # Each escaped character is replaced by a letter, so that offsets stay.
     plain = re.sub(r"\\.", "\\\\x", text, flags=re.DOTALL)
-    found = [
-        Mistake(one.start(), len(one[0]), message.format(shown(one[0], 40)))
-        for pattern, message in _UNSUPPORTED.items()
-        for one in pattern.finditer(plain)
-    ]
+    for pattern, message in _UNSUPPORTED.items():
+        for one in pattern.finditer(plain):
+            yield Mistake(message.format(shown(one[0], 40)))
     for tag in _LORA_TAG.finditer(plain):
         lora = _lora(tag)
         if lora is None or not abs(lora.weight) <= MAX_LORA_WEIGHT:
-            message = (
+            yield Mistake(
                 f"{shown(tag[0], 40)} is not a LoRA with one weight from -{MAX_LORA_WEIGHT:.0f} to "
-                f"{MAX_LORA_WEIGHT:.0f}. Write one like <lora:name:0.8>."
+                f"{MAX_LORA_WEIGHT:.0f}. Write one like <lora:name:0.8>.",
+                text[slice(*tag.span())] if lora else "",
             )
-            found.append(Mistake(tag.start(), len(tag[0]), message))
     for one in _WEIGHT.finditer(plain):
         number = _number(one[1])
         if number is None or abs(number) > MAX_WEIGHT:
-            message = (
+            yield Mistake(
                 f"the weight '{shown(one[1], 40)}' is not a number from -{MAX_WEIGHT:.0f} to "
                 f"{MAX_WEIGHT:.0f}. Write one like (word:1.2)."
             )
-            found.append(Mistake(one.start(1), len(one[1]), message))
     depth = 0
     for one in _BRACKET.finditer(plain):
         depth = depth + 1 if one[0] in "([{" else max(0, depth - 1)
         if depth > MAX_NESTING:  # it would take the text encoder forever
-            message = f"more than {MAX_NESTING} brackets are open here."
-            found.append(Mistake(one.start(), 1, message))
-            break
-    return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
+            yield Mistake(f"more than {MAX_NESTING} brackets are open here.")
+            return
 
 
 def probable_mistakes(text: str) -> Iterator[str]:
-    """Warnings about a prompt as written: what is drawn, but was hardly meant to be."""
+    """Warnings about parts of a prompt that are drawn, but were hardly meant so."""
     for found in _COMMA_WEIGHT.finditer(text):
         instead = f"{found['before']}.{found['after']}"
         yield (

@@ -49,10 +49,9 @@ class ExpansionFailed(ValueInvalid):
 
 @dataclass(frozen=True, slots=True)
 class FromFile:
-    """`__name__`: a line of the files that are meant, and where it stands."""
+    """`__name__`: a line of the files that are meant."""
 
     written: str
-    offset: int
 
     @property
     def name(self) -> str:
@@ -66,14 +65,12 @@ def _name_in(written: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`{a|b}`: `low` to `high` of the options, joined; where it stands and how long it is."""
+    """`{a|b}`: `low` to `high` of the options, joined."""
 
     options: tuple["Nodes", ...]
     low: int
     high: int
     join: str
-    offset: int
-    length: int
 
 
 Nodes = tuple[str | FromFile | Choice, ...]
@@ -86,14 +83,14 @@ def parse(text: str, wildcards: Wildcards) -> Nodes:
     opened = [Bracket()]
     for token in _TOKEN.finditer(text):
         if token[0].startswith("__") and _is_reference(token, wildcards):
-            opened[-1].add(FromFile(token[0], token.start()))
+            opened[-1].add(FromFile(token[0]))
         else:
-            _take(token[0], token.start(), opened)
+            _take(token[0], opened)
     return ended(opened)
 
 
 def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
-    """Within a word only if there is such a file: long__snake__case is a word."""
+    """Whether `__name__` is a wildcard; within a word only if there is such a file."""
     if not any(character.isalnum() for character in token[0]):
         return False
     around = token.string[: token.start()][-1:], token.string[token.end() :][:1]
@@ -103,23 +100,23 @@ def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
     )
 
 
-def _take(sign: str, offset: int, opened: list[Bracket]) -> None:
-    """More than MAX_DEPTH open brackets are text."""
+def _take(sign: str, opened: list[Bracket]) -> None:
+    """Add a sign; brackets deeper than MAX_DEPTH are text."""
     top = opened[-1]
     if sign in ("{", "[") and len(opened) <= MAX_DEPTH:
-        opened.append(Bracket(sign, offset))
+        opened.append(Bracket(sign))
     elif sign == "]" and top.sign == "[":
         opened.pop()
         opened[-1].add(*top.as_text("]"))
     elif sign == "}" and any(bracket.sign == "{" for bracket in opened):
-        _close(opened, offset + 1)
+        _close(opened)
     elif sign == "|" and top.sign:
         top.separate("|")
     else:
         top.add(sign)
 
 
-def _close(opened: list[Bracket], end: int) -> None:
+def _close(opened: list[Bracket]) -> None:
     while opened[-1].sign == "[":  # never closed within its option: its bars are the brace's
         inner = opened.pop()
         opened[-1].add("[", *inner.parts[0])
@@ -127,12 +124,12 @@ def _close(opened: list[Bracket], end: int) -> None:
             opened[-1].separate("|")
             opened[-1].add(*part)
     brace = opened.pop()
-    choice = _choice(brace, end)
+    choice = _choice(brace)
     opened[-1].add(*([choice] if choice else brace.as_text("}")))
 
 
-def _choice(brace: Bracket, end: int) -> Choice | None:
-    """What the braces choose from; None if they are text."""
+def _choice(brace: Bracket) -> Choice | None:
+    """The choice between the braces; None if they are text."""
     first, *others = map(joined, brace.parts)
     start = first[0] if first and isinstance(first[0], str) else ""
     rest = start.removeprefix("~") if others else start
@@ -147,7 +144,7 @@ def _choice(brace: Bracket, end: int) -> Choice | None:
         return None
     if start:
         first = (rest, *first[1:])
-    return Choice((first, *others), low, high, join, brace.offset, end - brace.offset)
+    return Choice((first, *others), low, high, join)
 
 
 def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
@@ -198,14 +195,14 @@ def _with_whole_names(line: str, folder: str, known: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """What is chosen from: texts or nodes, their weights, and the running sums of these."""
+    """The texts or nodes of a choice, their weights, and the running sums of these."""
 
     nodes: tuple[Nodes, ...]
     weights: Sequence[float]
     sums: Sequence[float]
 
     def index(self, fraction: float, taken: Sequence[int]) -> int:
-        """Which one a fraction from 0 to 1 means when those at the indexes `taken` are gone."""
+        """The index that a fraction from 0 to 1 selects among those not `taken`."""
         left = self.sums[-1] - sum(self.weights[gone] for gone in taken)
         if left <= 0:
             return next(i for i in range(len(self.nodes)) if i not in taken)

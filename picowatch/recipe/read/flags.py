@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from picowatch.recipe.fields import CUTOUT, FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
-from picowatch.recipe.messages.other_programs import is_switched_off, words_for
+from picowatch.recipe.messages.other_programs import OFF, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
 from picowatch.recipe.read.names import excuse_prompt, field_named, put
@@ -36,10 +36,9 @@ ALIASES = {
 }
 # A1111's "Prompts from file": their product is the count.
 _FACTORS = ("batch_size", "n_iter", "n_samples")
-# Their other flags: what a recipe cannot say is left out with a warning, unless it is switched
-# off; where they put and show their files means nothing here.
-_THEIRS_ALONE = ("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces", "eta")
-_THEIR_FILES = (
+# Their other flags, which are left out with a warning, unless they are switched off.
+_THEIRS_ALONE = (
+    *("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces", "eta"),
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("do_not_save_samples", "do_not_save_grid"),
 )
@@ -62,8 +61,13 @@ class PromptLine:
         line = self.number + self.text.count("\n", 0, start)
         column = start - self.text.rfind("\n", 0, start)
         position = Position(self.source, line, column, max(1, len(raw.partition("\n")[0].rstrip())))
-        raw = " ".join(piece.strip() for piece in raw.split("\n")) if "\n" in raw else raw
+        raw = _in_one_line(raw)
         return Written(raw, position, raw, key)
+
+
+def _in_one_line(text: str) -> str:
+    """Text of several lines with a space between them."""
+    return " ".join(filter(None, map(str.strip, text.split("\n")))) if "\n" in text else text
 
 
 def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) -> Layer:
@@ -110,7 +114,7 @@ def _flags(
                 )
             is_double = quoted[0].startswith('"')
             text = re.sub(r'\\(["\\])', r"\1", quoted[1]) if is_double else quoted[1]
-            written = written.with_value(text)
+            written = written.with_value(_in_one_line(text))
         elif written.text.startswith('"'):
             message = 'the quote " that opens here is never closed.'
             problems.add(replace(written.position, width=1), message)
@@ -133,29 +137,20 @@ def _put_flag(
     if name in _FACTORS:
         factors.append(written)
     elif field is None and name in _THEIRS_ALONE:
-        if not is_switched_off(name, written.text) and len(warnings) < MAX_WARNINGS:
+        if written.text.casefold() not in OFF and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
-    elif field is None and name not in _THEIR_FILES:
+    elif field is None:
         words = words_for(flag, FIRST_NAME_OF, "--")
         if flag == "ar":
             words = f"It is Midjourney's flag; write --size {sizes_of_ratio(written.text)}."
         problems.add(key, f"unknown flag '--{shown(flag)}'. {words}".rstrip())
         excuse_prompt(layer, name, written)
     elif field and written.raw:
-        put(layer, field, seed_list(written) if field == "seed" else written, problems)
+        put(layer, field, written, problems)
     elif field in (*SWITCHES, *MAPPINGS, CUTOUT):
         put(layer, field, Written("true", key, "", key), problems)
     elif field:
         problems.add(key, f"--{flag} has no value: write --{flag} and what it takes.")
-
-
-def seed_list(written: Written) -> Written:
-    """`1, 2, 3` is a list, with or without its brackets."""
-    if "," not in written.text:
-        return written
-    texts = [text.strip() for text in written.text.strip("[] ").split(",")]
-    parts = tuple(Written(text, written.position, text) for text in texts)
-    return replace(written, value=tuple(texts), parts=parts)
 
 
 def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None:

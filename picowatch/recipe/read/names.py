@@ -1,15 +1,13 @@
 """Names that files give fields, and the layers that hold their values."""
 
-from contextlib import suppress
 from functools import lru_cache
 
-from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice
-from picowatch.recipe.samplers import find_sampler, find_schedule_type
+from picowatch.recipe.samplers import meaning_of_scheduler
 from picowatch.recipe.written import Layer, Written, plain_name
 
 
@@ -25,7 +23,7 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
     """
     if problems.is_full:
         return True
-    field = field_named(meaning_of_scheduler(written) if name == "scheduler" else name)
+    field = field_named(meaning_of_scheduler(written.text) if name == "scheduler" else name)
     if field is None and is_switched_off(name, written.value):
         return True
     if field is None:
@@ -49,13 +47,3 @@ def excuse_prompt(layer: Layer, name: str, unknown: Written) -> None:
 @lru_cache(maxsize=256)  # a table has its columns in each row
 def _is_like_prompt(name: str) -> bool:
     return closest(name, FIRST_NAME_OF) == "prompt"
-
-
-def meaning_of_scheduler(written: Written) -> str:
-    """ComfyUI's and Fooocus' scheduler is a schedule type, diffusers' is a sampler."""
-    meanings = {"schedule_type": find_schedule_type, "sampler": find_sampler}
-    for field, find in meanings.items():
-        with suppress(ValueInvalid):
-            find(written.text)
-            return field
-    return "scheduler"

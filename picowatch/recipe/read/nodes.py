@@ -38,8 +38,6 @@ _NEARLY_FIELD = re.compile(
     r"(?P<value>[^/\s].*)"
 )
 _FIELD = re.compile(r"\s*(?:- +)*(?P<name>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*):[ \t]+(?P<value>.*)")
-# A sweep over a piece of something, without the quotes around its name.
-_PIECE = re.compile(r"\s*(?P<name>\w+: +(?! )[^:\[{]+)(?P<values>: +(?:\[.*|[\d.]+\.\..*))")
 # What has a meaning of its own in a text without quotes, at its beginning or within.
 _SPECIAL = re.compile(r"[\[{*&!%@`|>,?\]}\"']|- |.*(?::(?:\s|$)|\s#)")
 
@@ -209,15 +207,14 @@ def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:
 
 def _quotes(line: str) -> str:
     """The hint to put a value in quotes; "" where that would not help."""
-    if piece := _PIECE.fullmatch(line):
-        name = quoted(piece["name"]) if '"' in line else f'"{piece["name"]}"'
-        return f"For a sweep, put the name in quotes: {shown(name + piece['values'], 200)}"
     field = _FIELD.fullmatch(line)
     value = field["value"].rstrip() if field else ""
     if not field or not _SPECIAL.match(value) or re.fullmatch(r"([\"']).*\1,", value):
         return ""
     if value[0] in "[{" and field_named(field["name"]) not in PROMPTS:
         return ""
+    if re.search(r": +(?:\[|[\d.]+\.\.)", value):
+        return "In a sweep, quote a name with a colon, as in 'prompt: red': [green, blue]."
     inner = re.fullmatch(r"([\"'])(.*)\1", value)
     text = inner[2].replace('\\"', '"') if inner else value
     return f"For text, put it in quotes: {field['name'].rstrip()}: {shown(quoted(text), 200)}"

@@ -3,7 +3,6 @@
 import re
 
 from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read import a1111
@@ -21,26 +20,9 @@ _SETTING = re.compile(
     r"\S*\.(?:png|jpe?g|webp|avif))"
 )
 _NEGATIVE = re.compile(r"(?i)(?P<name>\bnegative[ _]prompt|^negative): *(?P<text>.*)")
-_COMMAND = re.compile(
-    r"\$ "
-    r"|(?:[^\s\"]*[/\\])?(?:python[\d.]*|sd(?:-cli)?)(?:\.exe)? +(?:-|\S+\.py\b)"
-    r"|(?:\([^)]*\) *)?(?:invoke|dream)>"
-    r"|-[a-zA-Z] "
-)
-# How texts begin that are no prompts: each of their lines would be drawn.
-_NO_PAGES = {
-    re.compile(r"\{\\rtf\d"): "this is RTF, not plain text. Save it as plain text (TextEdit: "
-    "Format, Make Plain Text).",
-    re.compile(r"<(?:!doctype |html\b|\?xml )", re.IGNORECASE): "this is a web page, not a recipe. "
-    "Save only its text.",
-    re.compile(r'(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:'): "this looks like JSON; rename it to "
-    "{name}.json",
-    re.compile(
-        r"(?:#!.*\bpython.*|from [\w.]+ import .+|import [\w.]+(?: as \w+)?|def \w+\(.*)\s*\n"
-    ): "this is a Python script, not prompts. Each line of a .txt is a prompt.",
-}
-# The columns of A1111's styles.csv.
-_STYLES = ["name", "prompt", "negative_prompt"]
+_JSON = re.compile(r'(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:')
+# RTF, a web page, a script.
+_NO_TEXT = re.compile(r"\{\\rtf\d|<(?:!doctype|html|\?xml)\b|#!", re.IGNORECASE)
 MAX_PROMPTS = 10_000
 
 
@@ -48,7 +30,7 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
     """The entries, and the settings above them that all of them start from.
 
     1. A first line like `prompt: …` is YAML under a wrong name.
-    2. Pages, scripts and tables are no prompts; the error says what to do.
+    2. JSON and tables are no prompts; the error says what to do.
     3. Text with A1111's generation parameters is recipes with those settings.
     4. Otherwise each line is a prompt, with comments, settings and flags.
     """
@@ -84,30 +66,25 @@ def _looks_like_yaml(source: Source, first: int, problems: Problems) -> bool:
 
 
 def rename_to(source: Source, ending: str, what: str) -> str:
-    """What to do about a file with the wrong ending."""
-    return f"this looks like {what}; rename it to {_stem(source)}.{ending}"
-
-
-def _stem(source: Source) -> str:
+    """The message about a file with the wrong ending."""
     stem = source.name.rpartition("/")[2].rpartition(".")[0]
     # Windows hides the ending that its editor adds to corgi.yaml.
-    return re.sub(r"(?i)(?<=.)\.(ya?ml|json|csv|txt)$", "", stem)
+    stem = re.sub(r"(?i)(?<=.)\.(ya?ml|json|csv|txt)$", "", stem)
+    return f"this looks like {what}; rename it to {stem}.{ending}"
 
 
 def _why_no_page(source: Source, first: str) -> str:
-    """What to say of a TXT that is no page of prompts at all; "" for one that is."""
+    """Return the message about a TXT that holds no prompts at all; "" if it may."""
     names = [name.strip('" ') for name in re.split("[,;\t]", first)]
-    known = names[:3] == _STYLES or all(name in FIRST_NAME_OF for name in names)
-    if len(names) > 1 and "prompt" in names and known:
+    # A1111's styles.csv has a name for each style.
+    if len(names) > 1 and "prompt" in names and {*names} <= {"name", *FIRST_NAME_OF}:
         return (
             "this is a table, not prompts. Save it with the ending .csv: its first line names "
             "fields, and each further line is a recipe."
         )
-    texts = source.text.strip(), source.text[source.text.index(first) :].strip()
-    for beginning, message in _NO_PAGES.items():
-        if any(map(beginning.match, texts)):
-            return message.format(name=_stem(source))
-    return ""
+    if _NO_TEXT.match(source.text.strip()):
+        return "this is not plain text with a prompt in each line. Save the prompts alone."
+    return rename_to(source, "json", "JSON") if _JSON.match(source.text.strip()) else ""
 
 
 def _settings(source: Source, top: int, problems: Problems) -> tuple[int, Layer]:
@@ -157,7 +134,7 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
 
 
 def _whole_line(source: Source, number: int, problems: Problems) -> tuple[PromptLine, int]:
-    """A line with all that backslashes at its end go on with, and the index after it."""
+    """A line joined with those that a backslash at its end continues, and the next index."""
     pieces: list[str] = []
     for index in range(number, len(source.lines)):
         line = source.lines[index].rstrip()
@@ -174,14 +151,9 @@ def _whole_line(source: Source, number: int, problems: Problems) -> tuple[Prompt
 
 
 def _why_no_prompt(line: str) -> str | None:
-    """What to say of a line that is a command, marks a text, or is a setting; None for a prompt."""
+    """Return the message about a line that is no prompt; None for a prompt."""
     if line.startswith("```"):
         return "``` is how chats and web pages mark a text. Delete the lines that have it."
-    if _COMMAND.match(line):
-        return (
-            "this is a command line of another program, not a prompt. Write the prompt, then "
-            "flags: a corgi --steps 20 --cfg_scale 7 --seed 1 --size 512x768"
-        )
     if negative := _NEGATIVE.search(line):
         return (
             f"'{negative['name']}:' within a prompt would be part of its text. Write "
@@ -196,8 +168,6 @@ def _why_setting(line: str) -> str | None:
         return None
     name, value = setting["name"], setting["value"]
     reads = "each line of a .txt is a prompt, and this one reads like a setting."
-    if theirs := words_of_others(name):
-        return f"{reads} Recipes have no '{name}'. {theirs}"
     meant = name if field_named(name) else closest(name, FIRST_NAME_OF)
     question = "" if meant == name else f"Did you mean '{meant}'? "
     return meant and (

@@ -1,7 +1,7 @@
 """A recipe from one layer of written values: everything looked up and decided."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeVar
@@ -17,7 +17,6 @@ from picowatch.recipe.fields import (
     DROPPED,
     FINISHING,
     MAX_SIDE,
-    MIN_SIDE,
     PICTURE,
     PICTURE_FIELDS,
     RANDOM,
@@ -31,20 +30,11 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
-from picowatch.recipe.resolve.installed import (
-    find_checkpoint,
-    find_controlnet,
-    find_cutout,
-    find_depth,
-    find_hires_upscaler,
-    find_upscaler,
-    find_vae,
-    is_whole_name,
-)
-from picowatch.recipe.resolve.layers import CONTROL, NumberRange, names_none, text_of, with_part
+from picowatch.recipe.resolve.installed import find, find_checkpoint, is_whole_name
+from picowatch.recipe.resolve.layers import CONTROL, names_none, text_of, with_part
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
 from picowatch.recipe.resolve.rules import Rules, upscaled_size
-from picowatch.recipe.resolve.severity import NOTHING, Judge
+from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -58,7 +48,6 @@ from picowatch.recipe.samplers import (
 from picowatch.recipe.written import Layer, Origin, Position, Written, find_in
 
 _HASH_DIGITS = 10
-_MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
 _Found = TypeVar("_Found")
 
 
@@ -90,8 +79,8 @@ class RecipeBuilder:
     def _drawn(self) -> Recipe | None:
         """The recipe, with everything that its checkpoint and its folder's files decide."""
         if "prompt" not in self.layer:
-            self.judge.wrong("prompt", _no_prompt(self.judge.position))
-        checkpoint = self._find("checkpoint", find_checkpoint) or NO_CHECKPOINT
+            self.judge.wrong("prompt", "a prompt is missing. Write 'prompt: …'.")
+        checkpoint = self._checkpoint()
         self._place_dropped(checkpoint)
         self._check_hash(checkpoint)
         self.judge.warnings += missing_embeddings(self.layer, checkpoint, self.inventory)
@@ -111,7 +100,7 @@ class RecipeBuilder:
         }
         values |= {"loras": loras, "checkpoint": checkpoint.name}
         values["prediction"] = values.get("prediction") or checkpoint.prediction
-        vae = self._find("vae", find_vae, BAKED) if "vae" in self.layer else None
+        vae = self._find("vae", "vae", BAKED) if "vae" in self.layer else ""
         values["vae"] = vae or BAKED
         values["schedule_type"] = self._schedule_type(str(values["sampler"]), checkpoint)
         values |= {name: self._path(name) for name in PICTURE_FIELDS}
@@ -190,21 +179,28 @@ class RecipeBuilder:
             del inner[last]
         return True
 
-    def _find(
-        self, name: str, find: Callable[[Any, Inventory], _Found], instead: Any = NOTHING
-    ) -> _Found | Any:
-        """Look up what a field names, or return what stands in for it; None for an error."""
-        written = find_in(self.layer, name)
+    def _checkpoint(self) -> Checkpoint:
+        written = self.layer.get("checkpoint")
         try:
-            return find(None if written is None else text_of(name, written), self.inventory)
+            name = text_of("checkpoint", written) if written else None
+            return find_checkpoint(name, self.inventory)
         except ValueInvalid as error:
-            return instead if self.judge.wrong(name, str(error), instead) else None
+            self.judge.wrong("checkpoint", str(error))
+            return NO_CHECKPOINT
+
+    def _find(self, field: str, kind: str, instead: Any = "") -> str | None:
+        """The installed model that a field names, or what is used instead; None for an error."""
+        written = find_in(self.layer, field)
+        try:
+            return find(kind, text_of(field, written) if written else None, self.inventory)
+        except ValueInvalid as error:
+            return instead if self.judge.wrong(field, str(error), instead) else None
 
     def _path(self, name: str) -> str:
         """The path of a picture that a field names; "" for none, and for one that is wrong."""
         written = find_in(self.layer, name)
         try:
-            path = read_path(re.sub(r"\.\d+\.", " ", name), written, self.pictures)
+            path = read_path(re.sub(r"\.\d+\.", ".", name), written, self.pictures)
         except ValueInvalid as error:
             self.judge.wrong(name, str(error))
             return ""
@@ -227,30 +223,18 @@ class RecipeBuilder:
     def _references(self) -> tuple[str, ...]:
         written = self.layer.get("references")
         parts = range(len(written.parts)) if written else ()
-        paths = [self._path(f"references.{index}") for index in parts]
-        for index, path in enumerate(paths):
-            try:
-                size = self.pictures.size(path) if path else (1, 1)
-            except PictureUnreadable:
-                continue  # found again where pictures are kept
-            if path and (min(size) < MIN_SIDE or max(size) > _MOST_NARROW * min(size)):
-                what = (
-                    f"'{shown(path)}' has {size[0]}x{size[1]} pixels; sides of references have "
-                    f"{MIN_SIDE} at least, and {_MOST_NARROW} times those of the other at most."
-                )
-                self.judge.wrong(f"references.{index}", what)
-        return tuple(filter(None, paths))
+        return tuple(filter(None, [self._path(f"references.{index}") for index in parts]))
 
     def _seed(self, seed: object) -> object:
         """One seed, or several, which take the place of `count`."""
         kind = "list" if isinstance(seed, tuple) else "range"
-        if isinstance(seed, tuple | NumberRange) and "count" in self.layer:
+        if isinstance(seed, tuple | range) and "count" in self.layer:
             what = (
                 f"count and a {kind} of seeds together: the {kind} makes one image for each seed."
             )
             at = self.layer["count"].name_position
             self.judge.wrong("count", f"{what} Remove count.", position=at)
-        return tuple(seed) if isinstance(seed, NumberRange) else seed
+        return tuple(seed) if isinstance(seed, range) else seed
 
     def _check_hash(self, checkpoint: Checkpoint) -> None:
         """Warn if a picture's checkpoint may be another one than that of this name here."""
@@ -291,7 +275,7 @@ class RecipeBuilder:
         parts = _values_of(self.layer["hires"])
         pixels = PIXEL_UPSCALERS[0]
         if "upscaler" in parts:
-            parts["upscaler"] = self._find("hires.upscaler", find_hires_upscaler, pixels) or pixels
+            parts["upscaler"] = self._find("hires.upscaler", "hires upscaler", pixels) or pixels
         elif checkpoint.rules.flow:  # latents of a flow do not stand enlarging
             parts["upscaler"] = pixels
         return parts
@@ -299,36 +283,39 @@ class RecipeBuilder:
     def _upscale(self) -> dict[str, Any] | None:
         """The upscaler that is meant, with its scale where none is given."""
         written = self.layer.get("upscale")
-        if not written or written.value is False:
+        model = (
+            self._find("upscale.model", "upscaler")
+            if written and written.value is not False
+            else ""
+        )
+        if not written or not model:
             return None
-        model = self._find("upscale.model", find_upscaler, "")
-        scale = _values_of(written).get("scale")
-        return {"model": model.name, "scale": scale or float(model.scale)} if model else None
+        usual = float(self.inventory.named("upscaler")[model].scale)
+        return {"model": model, "scale": _values_of(written).get("scale") or usual}
 
     def _cutout(self) -> str:
         """The model that cuts out; "" for none."""
         written = self.layer.get(CUTOUT)
-        return (self._find(CUTOUT, find_cutout, "") or "") if written and written.value else ""
+        return (self._find(CUTOUT, "cutout") or "") if written and written.value else ""
 
     def _controls(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-        """The ControlNets; what is not installed for them is not here either."""
+        """The ControlNets; those whose model or picture is missing are left out."""
         written = self.layer.get(CONTROL)
         found = []
         for index, entry in enumerate(written.parts if written else ()):
-            parts = _values_of(entry)
-            name = f"{CONTROL}.{index}"
-            model = self._find(f"{name}.model", find_controlnet, "") if "model" in parts else None
+            parts, name = _values_of(entry), f"{CONTROL}.{index}"
+            model = self._find(f"{name}.model", "controlnet") if "model" in parts else None
             if model == "":
                 continue
-            parts["model"] = model.name if model else ""
+            parts["model"] = model or ""
             image = find_in(self.layer, f"{name}.image")
             is_own = image is not None and not names_none(image)
             parts["image"] = self._path(f"{name}.image") if is_own else values["image"]
             if is_own and not parts["image"]:
                 continue
             if parts.get("preprocess") == "depth":
-                parts["depth"] = self._find(f"{name}.depth", find_depth, "") or ""
-            if model and model.kinds:
+                parts["depth"] = self._find(f"{name}.depth", "depth") or ""
+            if model and self.inventory.named("controlnet")[model].kinds:
                 parts.setdefault("kind", KIND_OF.get(parts.get("preprocess", ""), ""))
             found.append(parts)
         return tuple(found)
@@ -389,14 +376,6 @@ def _off(values: Mapping[str, object]) -> dict[str, object]:
         for name, row in ROWS.items()
         if row.needs and not any(map(values.get, row.needs))
     }
-
-
-def _no_prompt(position: Position) -> str:
-    if position.source.is_txt:
-        return "a prompt is missing. Write it before the flags."
-    if position.source.is_json:
-        return 'a prompt is missing. Write "prompt": "…".'
-    return "a prompt is missing. Write 'prompt: …'."
 
 
 def only_finishes(layer: Layer) -> bool:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from math import prod
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import FROM
+from picowatch.recipe.fields import FROM, PROMPTS, Axis
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.advice import (
@@ -17,15 +17,16 @@ from picowatch.recipe.resolve.advice import (
     with_unknown_words,
 )
 from picowatch.recipe.resolve.building import RecipeBuilder, only_finishes
-from picowatch.recipe.resolve.layers import NumberRange, merged, names_none, normalised
+from picowatch.recipe.resolve.layers import merged, names_none, normalised
+from picowatch.recipe.resolve.prompts import MAX_COST, cost_of
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, read_path
 from picowatch.recipe.resolve.sweep import (
-    WrittenAxis,
+    Axes,
     combinations,
+    first_values,
     read_axes,
-    refuse_long_sweep,
     refuse_same_images,
 )
 from picowatch.recipe.written import Entry, Layer, Origin, Position, Written
@@ -70,6 +71,7 @@ class EntryResolver:
         self._named: dict[str, Position] = {}  # the pictures of all entries
         self._images = 0
         self._beyond: Position | None = None  # of what requests the first image too many
+        self._cost = 0  # of the prompts of all images
 
     def recipes(self, entries: Sequence[Entry]) -> list[Recipe]:
         """The entries' recipes, in order."""
@@ -112,11 +114,13 @@ class EntryResolver:
         if only_finishes(own) and not theirs and not says_drawing(own):
             layer.pop("prompt", None)  # the folder's is for recipes that draw
         sweep = layer.pop("sweep", None)
-        axes = read_axes(sweep, layer, given, self._max_images, self._problems) if sweep else []
-        if self._requests_too_much(entry, layer, axes, sweep):
-            return None
+        axes = read_axes(sweep, layer, given, self._max_images, self._problems) if sweep else {}
+        count = self._count(entry, layer, axes, sweep)
         images = []
-        for combination in combinations(axes, layer):
+        for combination in combinations(axes, layer) if count else ():
+            self._cost += count * _cost(combination, axes)
+            if self._cost > MAX_COST:
+                refuse(entry.position, _TOO_LONG)
             judge = Judge(combination, self._problems, entry.position)
             builder = RecipeBuilder(self._inventory, self._pictures, self._rules, judge, index)
             recipe = builder.recipe()
@@ -124,8 +128,7 @@ class EntryResolver:
             self._named |= builder.named
         if not images:
             return None
-        swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
-        judge = Judge(layer | swept, self._problems, entry.position, warnings)
+        judge = Judge(layer | first_values(axes), self._problems, entry.position, warnings)
         for finding in idle_fields(judge.layer, images):
             # A template's fields are for whichever pictures need them.
             if not entry.nearer or judge.origin_of(finding.field) is Origin.OTHERS:
@@ -135,7 +138,7 @@ class EntryResolver:
         warnings += advice(images, given)
         recipe = images[0]
         if axes:
-            shown = tuple(axis.axis for axis in axes)
+            shown = tuple(Axis(name, tuple(v.text for v in axes[name])) for name in axes)
             recipe = recipe.model_copy(update={"sweep": shown}).known(variants=tuple(images))
         return recipe.warned(warnings)
 
@@ -148,18 +151,28 @@ class EntryResolver:
             return self._read_from(written.with_value(path), self._pictures, given, self._problems)
         return None
 
-    def _requests_too_much(
-        self, entry: Entry, layer: Layer, axes: Sequence[WrittenAxis], sweep: Written | None
-    ) -> bool:
-        """Count the entry's images; sweeps and ranges of seeds are short to write."""
-        images, position = prod(len(axis.values) for axis in axes), entry.position
+    def _count(self, entry: Entry, layer: Layer, axes: Axes, sweep: Written | None) -> int:
+        """The images of each combination; 0 if there are too many: ranges are short to write."""
+        each, position = 1, entry.position
         count, seeds = layer.get("count"), layer.get("seed")
-        if seeds and isinstance(seeds.value, NumberRange | tuple):
-            images, position = images * len(seeds.value), seeds.position
+        if seeds and isinstance(seeds.value, range | tuple):
+            each, position = len(seeds.value), seeds.position
         elif count and isinstance(count.value, int):
-            images, position = images * max(1, count.value), count.position
-        self._images += images
-        if self._images > self._max_images:
-            self._beyond = self._beyond or (sweep.name_position if axes and sweep else position)
-            return True
-        return sweep is not None and refuse_long_sweep(axes, layer, sweep, self._problems)
+            each, position = max(1, count.value), count.position
+        self._images += each * prod(map(len, axes.values()))
+        if self._images <= self._max_images:
+            return each
+        self._beyond = self._beyond or (sweep.name_position if axes and sweep else position)
+        return 0
+
+
+_TOO_LONG = (
+    f"all images of this file together have more than {MAX_COST:,} characters of prompts, of which "
+    "those of wildcards and brackets count 80 times, and those of a sweep 10 times. Request fewer "
+    "images, or shorten the prompt."
+)
+
+
+def _cost(layer: Layer, axes: Axes) -> int:
+    is_swept = any(value.replaces for values in axes.values() for value in values)
+    return sum(cost_of(layer[field].text, is_swept) for field in PROMPTS if field in layer)

@@ -5,51 +5,64 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import TypeVar
+from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.inventory import (
-    DEMO_CUTOUT,
-    DEMO_UPSCALER,
-    Checkpoint,
-    ControlNet,
-    Inventory,
-    Upscaler,
-)
+from picowatch.recipe.inventory import Checkpoint, Inventory, is_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.parts import UPSCALERS, usual_upscaler
 from picowatch.recipe.written import switch
 
+# The smallest model of its makers, under the Apache licence; the larger ones are not for business.
+DEPTH = "Depth-Anything-V2-Small-hf"
+_NO_DEPTH = (
+    "'preprocess: depth' needs a model that guesses depth, and none is installed. Fetch one once: "
+    f"hf download depth-anything/{DEPTH} --local-dir models/depth/{DEPTH} (99 MB). Or use a "
+    "finished depth map, with 'preprocess: none'."
+)
+
+
+class _Kind(NamedTuple):
+    """A kind of models: what messages call it, its folder, and what names one in a recipe.
+
+    `none` says what to do where a recipe needs one and none is installed; `also` are other values.
+    """
+
+    called: str
+    folder: str
+    field: str = ""
+    none: str = ""
+    also: tuple[str, ...] = ()
+
+
+_KINDS = {
+    "checkpoint": _Kind("checkpoint", "checkpoints", "'checkpoint: {}'"),
+    "vae": _Kind("VAE", "vae", also=(BAKED,)),
+    "lora": _Kind("LoRA", "loras"),
+    "controlnet": _Kind("ControlNet", "controlnet"),
+    "depth": _Kind("depth model", "depth", "'depth: {}'", _NO_DEPTH),
+    "upscaler": _Kind("upscaler", "upscalers", "'upscale: {{model: {}}}'"),
+    "hires upscaler": _Kind("upscaler", "upscalers", also=UPSCALERS),
+    "cutout": _Kind("cutout model", "cutout", "'cutout: {}'"),
+}
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
-# The smallest model of its makers, under the Apache licence; the larger ones are not for business.
-DEPTH = "Depth-Anything-V2-Small-hf"
-
 # The folders of models that a name may begin with: ours, and those of other programs.
-FOLDERS = (
+_FOLDERS = (
     *("checkpoints", "Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
     *("diffusion_models", "DiffusionModels", "unet", "vae", "VAE", "loras", "Lora", "LyCORIS"),
     *("upscalers", "ESRGAN", "RealESRGAN", "upscale_models", "controlnet", "ControlNet", "depth"),
     *("cutout", "background_removal", "rembg", "u2net", "RMBG"),
 )
-_FOLDERS = rf"^(?:\./)?(?:models/)?(?:{'|'.join(FOLDERS)})/"
-_FOLDER_OF = {
-    "checkpoint": "checkpoints",
-    "VAE": "vae",
-    "LoRA": "loras",
-    "ControlNet": "controlnet",
-    "depth model": "depth",
-    "upscaler": "upscalers",
-    "cutout model": "cutout",
-}
+# What goes before a name, and what A1111 writes after it: the beginning of its hash.
+_AROUND = re.compile(rf"^(?:\./)?(?:models/)?(?:{'|'.join(_FOLDERS)})/|\s*\[[0-9a-fA-F]{{8,64}}\]$")
 # A web address, or a repository of Hugging Face.
 _REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?")
-T = TypeVar("T", Checkpoint, Upscaler, str)
-# What A1111 writes after a model's name: the beginning of its hash.
-HASH = r"\s*\[[0-9a-fA-F]{8,64}\]"
+# A checkpoint, and what its file does not say: "my-merge as Kontext".
+_VARIANT = re.compile(r"(.+)\s+as\s+(.+)", re.IGNORECASE)
 # What A1111 calls the files of Real-ESRGAN (modules/realesrgan_model.py).
 _A1111_UPSCALERS = {
     "R-ESRGAN 4x+": "RealESRGAN_x4plus",
@@ -70,35 +83,38 @@ class NoneOfThisName(NotInstalled):
 
 
 def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
-    """The checkpoint a recipe means. Raises NotInstalled.
+    """The checkpoint a recipe means, or else the setting `checkpoint`. Raises NotInstalled.
 
-    Written: the name with or without ending, in any case if that is unambiguous, or a unique
-    beginning of it. Not written: the setting `checkpoint`; else the only one that can be used;
-    else, with none installed, demo.
+    Where its file leaves open which variant it is, a name may say it: "my-merge as Kontext".
     """
-    setting = inventory.default_checkpoint
-    if written is None and setting is None:
-        unusable, demo = inventory.unusable_checkpoint, inventory.demo
-        more = " here, or name one in the settings (picowatch.yaml)"
-        words = "'checkpoint: {}'"
-        return _only("checkpoint", inventory.checkpoints, unusable, demo, words, more)
-    checkpoints = {one.name: one for one in (*inventory.checkpoints, inventory.demo)}
-    name = setting if written is None else written
-    try:
-        return checkpoints[_find("checkpoint", str(name), list(checkpoints), inventory)]
-    except NotInstalled as error:
-        if written is not None:
-            raise
+    if written is None and inventory.default_checkpoint is not None:
+        try:
+            return find_checkpoint(inventory.default_checkpoint, inventory)
+        except NotInstalled as error:
+            what = f"the setting checkpoint (picowatch.yaml): {error} Correct the setting first."
+            raise NotInstalled(what) from None
+    installed: dict[str, Checkpoint] = inventory.named("checkpoint")
+    said = _VARIANT.fullmatch(written or "")
+    if not said or matching(said[0], [*installed]):
+        return installed[find("checkpoint", written, inventory)]
+    names = matching(said[1], [*{**installed, **inventory.variants}])
+    name = names[0] if len(names) == 1 else find("checkpoint", said[1], inventory)
+    variants = inventory.variants.get(name)
+    if not variants:
         raise NotInstalled(
-            f"the setting checkpoint (picowatch.yaml): {error} Correct the setting first."
-        ) from None
-
-
-def find_vae(written: str, inventory: Inventory) -> str:
-    """The VAE a recipe means, or "baked". Raises NotInstalled."""
-    if written.strip().casefold() in _BAKED_WORDS:
-        return BAKED
-    return _find("VAE", written, inventory.vaes, inventory, BAKED)
+            f"the checkpoint '{name}' says itself what it is ({installed[name].family}). Write "
+            f"'checkpoint: {name}'."
+        )
+    found = [one for called, one in variants.items() if is_called(called, said[2])]
+    if len(found) != 1:
+        raise NotInstalled(
+            f"the checkpoint '{name}' cannot be used as '{shown(said[2])}'. Write one of these "
+            f"behind 'as': {listed([*variants], 'or')}."
+        )
+    if isinstance(found[0], str):
+        what = f"the checkpoint '{name}' cannot be used as {shown(said[2])}: {found[0]}"
+        raise NotInstalled(what)
+    return found[0]
 
 
 def find_lora(written: str, inventory: Inventory) -> str:
@@ -112,50 +128,78 @@ def find_lora(written: str, inventory: Inventory) -> str:
     files = (*inventory.loras, *inventory.refused_as("lora"))
     if len(trained) == 1 and not any(folded in _by(of, files) for of in (_folded, _last)):
         return trained[0]
-    return _find("LoRA", written, inventory.loras, inventory)
+    return find("lora", written, inventory)
 
 
-def find_controlnet(written: str, inventory: Inventory) -> ControlNet:
-    """The ControlNet a recipe means. Raises NotInstalled."""
-    controlnets = {one.name: one for one in inventory.controlnets}
-    return controlnets[_find("ControlNet", written, list(controlnets), inventory)]
+def find(kind: str, written: str | None, inventory: Inventory) -> str:
+    """The name of the model of a kind that a recipe means. Raises NotInstalled.
 
-
-def find_depth(written: str | None, inventory: Inventory) -> str:
-    """The model that guesses depth: the one that is named, or the only one. Raises NotInstalled."""
-    if written:
-        return _find("depth model", written, inventory.depths, inventory)
-    if not inventory.depths:
-        raise NotInstalled(
-            "'preprocess: depth' needs a model that guesses depth, and none is installed. Fetch "
-            f"one once: hf download depth-anything/{DEPTH} --local-dir models/depth/{DEPTH} "
-            "(99 MB). Or use a finished depth map, with 'preprocess: none'."
+    Written: the name with or without ending, in any case if that is unambiguous, or a unique
+    beginning of it. Not written: the only one that can be used; else, with none installed, the
+    embedded one. The error says why a file is refused; one in another
+    kind's folder may have been misplaced. Beside a usable file, a refused one may have the same
+    name with another ending.
+    """
+    if written is None or (kind == "cutout" and switch(written)):
+        return _only(kind, inventory)
+    if kind == "vae" and written.strip().casefold() in _BAKED_WORDS:
+        return BAKED
+    if kind == "hires upscaler" and (usual := usual_upscaler(written)):
+        return usual
+    row, models = _KINDS[kind], kind.removeprefix("hires ")
+    names = inventory.named(models)
+    own, anywhere = inventory.refused_as(models), inventory.refused_anywhere()
+    theirs = _A1111_UPSCALERS.get(written.strip(), "") if models == "upscaler" else ""
+    meant = theirs or written
+    found = matching(meant, [*dict.fromkeys([*names, *own])]) or matching(meant, [*anywhere])
+    usable = [name for name in found if name in names]
+    if len(usable) > 1:
+        what = f"the {row.called} '{shown(written)}' could be {listed(usable, 'or')}."
+        raise NotInstalled(f"{what} Write more of the name.")
+    if usable:
+        return usable[0]
+    if found:
+        reason = own.get(found[0]) or anywhere[found[0]]
+        raise NotInstalled(f"the {row.called} '{found[0]}' cannot be used: {reason}")
+    missing = f"no {row.called} '{shown(written)}' in models/{row.folder}."
+    if theirs:
+        missing += (
+            f" Put {theirs}.safetensors there; 'picowatch convert' makes it from a .pth file."
         )
-    return _only("depth model", inventory.depths, "", "", "'depth: {}'")
+    elif kind == "checkpoint" and (repository := _REPOSITORY.fullmatch(written)):
+        whole, name = map(shown, repository.groups())
+        missing += (
+            " picowatch never downloads. If it is a repository, fetch it once: hf download "
+            f"{whole} --local-dir models/checkpoints/{name}, and write 'checkpoint: {name}'."
+        )
+    elif kind == "checkpoint" and re.match("(?i)https?://", written):
+        missing += " picowatch never downloads: fetch its .safetensors file into that folder."
+    every = [*names, *row.also]
+    there = f"Available: {listed(every)}." if every else "None is installed."
+    if len(every) == 1:
+        there = f"Only {every[0]} is available."
+    raise NoneOfThisName(f"{missing} {did_you_mean(_stem(written), every)}{there}")
 
 
-def find_upscaler(written: str | None, inventory: Inventory) -> Upscaler:
-    """The upscaler a recipe means; without a name as with checkpoints. Raises NotInstalled."""
-    if written is None:
-        why = next(iter(inventory.refused_as("upscaler").values()), "")
-        words = "'upscale: {{model: {}}}'"
-        return _only("upscaler", inventory.upscalers, why, DEMO_UPSCALER, words)
-    upscalers = {one.name: one for one in (*inventory.upscalers, DEMO_UPSCALER)}
-    return upscalers[_find("upscaler", written, list(upscalers), inventory)]
-
-
-def find_cutout(written: str, inventory: Inventory) -> str:
-    """The cutout model a recipe means; "true" is any, as with upscalers. Raises NotInstalled."""
-    if switch(written):
-        why = next(iter(inventory.refused_as("cutout").values()), "")
-        return _only("cutout model", inventory.cutouts, why, DEMO_CUTOUT, "'cutout: {}'")
-    return _find("cutout model", written, [*inventory.cutouts, DEMO_CUTOUT], inventory)
-
-
-def find_hires_upscaler(written: str, inventory: Inventory) -> str:
-    """The way to enlarge for hires: as usual, or by a model. Raises NotInstalled."""
-    names = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
-    return usual_upscaler(written) or _find("upscaler", written, names, inventory, *UPSCALERS)
+def _only(kind: str, inventory: Inventory) -> str:
+    """The model that is meant without a name."""
+    row, names = _KINDS[kind], list(inventory.named(kind))
+    embedded = names.pop() if inventory.embedded(kind) else ""
+    why = next(iter(inventory.refused_as(kind).values()), "")
+    if kind == "checkpoint":
+        why = inventory.unusable_checkpoint
+    if len(names) > 1:
+        more = " here, or name one in the settings (picowatch.yaml)" if kind == "checkpoint" else ""
+        what = f"no {row.called} is named, and several are installed: {listed(names)}."
+        raise NotInstalled(f"{what} Write {row.field.format('…')}{more}.")
+    if names:
+        return names[0]
+    if row.none:
+        raise NotInstalled(row.none)
+    if why:
+        what = f"no {row.called} is named, and none that is installed can be used: {why}"
+        raise NotInstalled(f"{what} For the embedded one, write {row.field.format(embedded)}.")
+    return embedded
 
 
 def matching(written: str, names: Sequence[str]) -> list[str]:
@@ -194,78 +238,13 @@ def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list
     return found
 
 
-def _only(
-    kind: str, installed: Sequence[T], refused: str, embedded: T, words: str, more: str = ""
-) -> T:
-    """The model that is meant without a name; `refused` says why an installed one cannot be.
-
-    `words` are what names one.
-    """
-    if len(installed) > 1:
-        what = f"no {kind} is named, and several are installed: {listed(_names(installed))}."
-        raise NotInstalled(f"{what} Write {words.format('…')}{more}.")
-    if refused and not installed:
-        what = f"no {kind} is named, and none that is installed can be used: {refused}"
-        words = words.format(*_names([embedded]))
-        raise NotInstalled(f"{what} For the embedded one, write {words}.")
-    return installed[0] if installed else embedded
-
-
-def _names(models: Sequence[T]) -> list[str]:
-    return [one if isinstance(one, str) else one.name for one in models]
-
-
-def _find(kind: str, written: str, names: Sequence[str], inventory: Inventory, *also: str) -> str:
-    """The one name that is meant; NotInstalled says what would do, or why a file is refused.
-
-    What is refused in another kind's folder may only have been misplaced. A refused file beside a
-    usable one may have the same name without its ending.
-    """
-    own = inventory.refused_as(kind.casefold().partition(" ")[0])
-    anywhere = inventory.refused_anywhere()
-    theirs = _A1111_UPSCALERS.get(written.strip(), "") if kind == "upscaler" else ""
-    meant = theirs or written
-    found = matching(meant, [*dict.fromkeys([*names, *own])]) or matching(meant, [*anywhere])
-    usable = [name for name in found if name in names]
-    if len(usable) > 1:
-        raise NotInstalled(
-            f"the {kind} '{shown(written)}' could be {listed(usable, 'or')}. Write more of the "
-            "name."
-        )
-    if usable:
-        return usable[0]
-    if found:
-        reason = own.get(found[0]) or anywhere[found[0]]
-        raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {reason}")
-    missing = f"no {kind} '{shown(written)}' in models/{_FOLDER_OF[kind]}."
-    if theirs:
-        missing += (
-            f" Put {theirs}.safetensors there; 'picowatch convert' makes it from a .pth file."
-        )
-    elif kind == "checkpoint" and (repository := _REPOSITORY.fullmatch(written)):
-        whole, name = repository.groups()
-        missing += (
-            " picowatch never downloads. If it is a repository, fetch it once: hf download "
-            f"{shown(whole)} --local-dir models/checkpoints/{shown(name)}, and write "
-            f"'checkpoint: {shown(name)}'."
-        )
-    elif kind == "checkpoint" and re.match("(?i)https?://", written):
-        missing += " picowatch never downloads: fetch its .safetensors file into that folder."
-    every = [*names, *also]
-    there = f"Available: {listed(every)}." if every else "None is installed."
-    if len(every) == 1:
-        there = f"Only {every[0]} is available."
-    raise NoneOfThisName(f"{missing} {did_you_mean(_stem(written), every)}{there}")
-
-
 def _stem(name: str) -> str:
     """The name without white space around it, the models' folder before it, ending and hash.
 
     Composed, because macOS keeps the accents of file names apart from their letters. Windows
     separates folders by backslashes.
     """
-    name = unicodedata.normalize("NFC", name.strip()).replace("\\", "/")
-    name = re.sub(_FOLDERS, "", re.sub(f"{HASH}$", "", name))
+    name = _AROUND.sub("", unicodedata.normalize("NFC", name.strip()).replace("\\", "/"))
     ending = next((e for e in ENDINGS if name.casefold().endswith(e)), "")
     return name[: len(name) - len(ending)]
 

@@ -5,19 +5,22 @@ TXT's settings, and the entry itself.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import Literal
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import (
+    CHOICES,
     CUTOUT,
     MAX_SEED,
+    MOST_IMAGES,
     NOISE_NAMES,
     NUMBERS,
     PART_ALIASES,
+    PART_FIELDS,
     PARTS,
     PICTURE,
     RANDOM,
@@ -35,12 +38,12 @@ from picowatch.recipe.samplers import (
     find_prediction,
     find_sampler,
     find_schedule_type,
+    meaning_of_scheduler,
 )
 from picowatch.recipe.written import Layer, Origin, Written, number, plain_name, switch
 
 SIZE_AND_SIDE = "size together with width or height: keep one of them."
 CONTROL = "control"
-MAX_CONTROLS = 10
 _ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 _NUMBER = r"([-+]?(?:\d{1,10}(?:\.\d{0,9})?|\.\d{1,9}))"
@@ -58,7 +61,13 @@ def normalised(layer: Layer, judge: Judge) -> Layer:
     """
     result = dict(layer)
     _split_size(result, judge)
-    _move_sampler(result)
+    scheduler = result.get("schedule_type")
+    if (
+        scheduler
+        and scheduler.origin is Origin.OTHERS
+        and meaning_of_scheduler(scheduler.text) == "sampler"
+    ):
+        result.setdefault("sampler", result.pop("schedule_type"))
     for field, meaning in _MEANINGS.items():
         if field in result:
             try:
@@ -73,13 +82,16 @@ def normalised(layer: Layer, judge: Judge) -> Layer:
 def merged(layers: Iterable[Layer]) -> Layer:
     """The fields of all layers, farthest first: the nearest layer wins, field by field.
 
-    Seeds bring their own count.
+    Seeds bring their own count. A sweep's layers have parts of fields, too, as `hires.scale`.
     """
     result: Layer = {}
     for layer in layers:
-        if isinstance(layer["seed"].value if "seed" in layer else None, tuple | NumberRange):
+        if isinstance(layer["seed"].value if "seed" in layer else None, tuple | range):
             result.pop("count", None)
-        result.update(layer)
+        for field, written in layer.items():
+            result |= (
+                with_part(result, field, written) if field in PART_FIELDS else {field: written}
+            )
     return result
 
 
@@ -95,13 +107,15 @@ def with_part(layer: Layer, field: str, part: Written) -> Layer:
 
 
 def typed(field: str, written: Written) -> Written:
-    """A number or a switch that was written as text, as what it is."""
+    """Text as its field has it: a number, a switch, or one of several words."""
     value: object = None
     if isinstance(written.value, str):
         if field in NUMBERS:
             value = number(written.value)
         elif field in SWITCHES:
             value = switch(written.value)
+        elif field in CHOICES:
+            value = written.value.strip().casefold()
     return written if value is None else written.with_value(value)
 
 
@@ -118,43 +132,26 @@ def names_none(written: Written) -> bool:
     return isinstance(value, str) and value.strip().casefold() in ("", "none")
 
 
-@dataclass(frozen=True, slots=True)
-class NumberRange:
-    """The numbers from `first` to `last`, both included, downwards too, in exact decimals."""
+def range_in(value: object) -> Sequence[int | float] | None:
+    """The numbers that text like `4..10 step 2` means, both ends included, downwards too.
 
-    first: Decimal
-    last: Decimal
-    step: Decimal  # above 0
-
-    @property
-    def ends(self) -> tuple[Decimal, Decimal]:
-        """The first and the last number."""
-        return self.first, self.last
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of its numbers are whole ones."""
-        return self.first == int(self.first) and self.step == int(self.step)
-
-    def __len__(self) -> int:
-        return int(abs(self.last - self.first) / self.step) + 1
-
-    def __iter__(self) -> Iterator[int | float]:
-        signed = self.step if self.last >= self.first else -self.step
-        for index in range(len(self)):
-            found = self.first + index * signed
-            yield int(found) if found == int(found) else float(found)
-
-
-def range_in(value: object) -> NumberRange | None:
-    """The range that a text is; None if it is not one. Raises ValueInvalid if its step is 0."""
+    None for other values. Raises ValueInvalid for a step of 0, and for too many fractions.
+    """
     found = _RANGE.fullmatch(value) if isinstance(value, str) else None
     if not found:
         return None
-    step = abs(Decimal(found[3] or 1))
+    texts = [text or "1" for text in found.groups()]
+    scale = 10 ** max(len(text.partition(".")[2]) for text in texts)
+    first, last, step = (int(Decimal(text) * scale) for text in texts)
     if not step:
         raise ValueInvalid("a range's step must not be 0.")
-    return NumberRange(Decimal(found[1]), Decimal(found[2]), step)
+    sign = 1 if last >= first else -1
+    numbers = range(first, last + sign, sign * abs(step))
+    if not first % scale and not step % scale:  # whole ones, and perhaps billions
+        return range(first // scale, numbers[-1] // scale + sign, numbers.step // scale)
+    if len(numbers) > MOST_IMAGES:
+        raise ValueInvalid(f"a range has {len(numbers):,} numbers; the limit is {MOST_IMAGES:,}.")
+    return [one / scale if one % scale else one // scale for one in numbers]
 
 
 def _split_size(layer: Layer, judge: Judge) -> None:
@@ -181,23 +178,6 @@ def _split_size(layer: Layer, judge: Judge) -> None:
         judge.wrong(SIZE, wrong_value(SIZE, written), None)
 
 
-def _move_sampler(layer: Layer) -> None:
-    """SD.Next's "Scheduler" is the class of its sampler, and not a schedule type."""
-    written = layer.get("schedule_type")
-    if not written or written.origin is not Origin.OTHERS:
-        return
-    if _means(find_sampler, written.text) and not _means(find_schedule_type, written.text):
-        layer.setdefault("sampler", layer.pop("schedule_type"))
-
-
-def _means(find: Callable[[str], object], text: str) -> bool:
-    try:
-        find(text)
-    except ValueInvalid:
-        return False
-    return True
-
-
 def _read_sampler(layer: Layer, judge: Judge) -> None:
     written, schedule_type = layer.pop("sampler", None), layer.get("schedule_type")
     if written is None:
@@ -221,22 +201,23 @@ def _read_sampler(layer: Layer, judge: Judge) -> None:
 
 
 def _seeds(written: Written, judge: Judge) -> Written:
-    """One seed, random, a range, or a list of seeds."""
+    """One seed, random, a range, or a list of seeds, with or without its brackets."""
+    if "," in written.text:
+        texts = written.text.strip("[] ").split(",")
+        parts = tuple(map(written.with_value, texts))
+        written = replace(written, value=tuple(texts), parts=parts)
     seeds = range_in(written.value)
-    if seeds and seeds.is_whole and 0 <= min(seeds.ends) <= max(seeds.ends) <= MAX_SEED:
+    if isinstance(seeds, range) and all(0 <= end <= MAX_SEED for end in (seeds[0], seeds[-1])):
         return written.with_value(seeds)
     if not isinstance(written.value, tuple) or not written.parts:
         return _seed("seed", written)
     found: dict[int, None] = {}
     for part in written.parts:
         seed = seed_in(part)
-        if not isinstance(seed, int):
-            judge.wrong("seed", wrong_value("seed", part, _ONE_SEED), position=part.position)
-        elif seed in found:
-            what = f"the seed {seed} is listed twice: both images would be the same. Keep one."
-            judge.wrong("seed", what, position=part.position)
+        if isinstance(seed, int):
+            found[seed] = None  # once: both images would be the same
         else:
-            found[seed] = None
+            judge.wrong("seed", wrong_value("seed", part, _ONE_SEED), position=part.position)
     return written.with_value(tuple(found))
 
 
@@ -306,8 +287,6 @@ def _controls(written: Written, judge: Judge) -> Written:
     if is_off(written):
         return written.with_value(False)
     entries = written.parts if isinstance(written.value, tuple) else (written,)
-    if len(entries) > MAX_CONTROLS:
-        raise ValueInvalid(f"more than {MAX_CONTROLS} ControlNets here.")
     for entry in entries:
         if not isinstance(entry.value, dict):
             raise ValueInvalid(wrong_value(CONTROL, entry))
@@ -342,22 +321,10 @@ def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
         elif first in parts:
             judge.wrong(field, given_twice(name, parts[first]), position=position)
         else:
-            parts[first] = typed_part(f"{field}.{first}", part)
+            parts[first] = typed(f"{field}.{first}", part)
     return mapping.with_pairs(tuple(parts.items()))
 
 
-def typed_part(field: str, part: Written) -> Written:
-    """A part's value as its type has it, under our name of what has others, too."""
-    if field in _NAMES and isinstance(part.value, str | int):
-        return part.with_value(_NAMES[field](str(part.value).strip()))
-    return typed(field, part)
-
-
-_NAMES: dict[str, Callable[[str], str]] = {
-    "control.mode": str.casefold,
-    "control.kind": str.casefold,
-    "control.preprocess": str.casefold,
-}
 # What fields mean that can be written in several ways. Each raises ValueInvalid.
 _MEANINGS: dict[str, Callable[[Written, Judge], Written]] = {
     "schedule_type": lambda w, _: w.with_value(find_schedule_type(text_of("schedule_type", w))),

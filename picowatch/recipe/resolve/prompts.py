@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import PROMPTS, Loras
@@ -34,11 +36,11 @@ from picowatch.recipe.prompts.wildcards import (
     parse,
 )
 from picowatch.recipe.resolve.installed import NoneOfThisName, NotInstalled, find_lora
-from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice, without_tags
+from picowatch.recipe.resolve.loras import MAX_LORAS, installed_tags, named_twice, without_tags
 from picowatch.recipe.resolve.severity import NOTHING, Finding
 
-# Of all images that wildcards are drawn for, or whose prompt is swept.
-MAX_SIGNS_OF_ALL = 250_000
+# What the prompts of all images of a save may cost together: each one is looked through.
+MAX_COST = 20_000_000
 PROMPT, NEGATIVE = PROMPTS
 _SIGNS = ("{", "|", "}", "__", *"()[]:<")
 # What names an embedding, unless a wildcard does.
@@ -53,14 +55,16 @@ class PromptFailed(ValueInvalid):
         super().__init__(message)
 
 
-def count_signs(text: str) -> int:
-    """How many signs a prompt with wildcards has that each draw looks at; without any, none."""
-    return count_all_signs(text) if "{" in text or "__" in text else 0
+def cost_of(text: str, is_swept: bool) -> int:
+    """The characters of a prompt, each for ten if a sweep changes it.
 
-
-def count_all_signs(text: str) -> int:
-    """The same of any prompt."""
-    return sum(map(text.count, _SIGNS))
+    Where wildcards are drawn, or a sweep changes it, those of wildcards and brackets count for 80.
+    One that is too long by itself is another mistake.
+    """
+    if len(text) > MAX_LENGTH:
+        return 0
+    is_drawn = is_swept or "{" in text or "__" in text
+    return len(text) * (10 if is_swept else 1) + 80 * is_drawn * sum(map(text.count, _SIGNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,36 +77,30 @@ class DrawnPrompts:
     embeddings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
 class Prompts:
     """The prompts of an entry and its field `loras`, ready to be drawn for every seed.
 
     The tags of `swept` LoRAs are taken out, also those that wildcards draw: a sweep weighs them.
     """
 
-    def __init__(
-        self,
-        prompt: str,
-        negative_prompt: str,
-        loras: Loras,
-        inventory: Inventory,
-        swept: Set[str] = frozenset(),
-    ) -> None:
-        self._templates = {
-            PROMPT: Template(prompt, inventory.wildcards),
-            NEGATIVE: Template(negative_prompt, inventory.wildcards),
-        }
-        self._loras = loras
-        self._inventory = inventory
-        self._swept = swept
+    prompt: str
+    negative_prompt: str
+    loras: Loras
+    inventory: Inventory
+    swept: Set[str] = frozenset()
+
+    @cached_property
+    def _templates(self) -> dict[str, Template]:
+        wildcards = self.inventory.wildcards
+        return {field: Template(getattr(self, field), wildcards) for field in PROMPTS}
 
     def named(self) -> list[tuple[str, str]]:
         """Kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
-        installed = self._inventory.embeddings
-        found = {("lora", name) for name, _ in self._loras}
-        for name, _ in split_loras(self._templates[PROMPT].text)[1]:
-            found.add(("lora", find_lora(name, self._inventory)))
-        for template in self._templates.values():
-            words = embedding_words(split_loras(template.text)[0], installed)
+        found = {("lora", name) for name, _ in self.loras}
+        found |= {("lora", name) for _, name in installed_tags(self.prompt, self.inventory)}
+        for text in (self.prompt, self.negative_prompt):
+            words = embedding_words(split_loras(text)[0], self.inventory.embeddings)
             found |= {("embedding", name) for *_, name in words}
         return sorted(found)
 
@@ -111,16 +109,14 @@ class Prompts:
 
         ComfyUI's `embedding:` says that one is named.
         """
-        refused = self._inventory.refused_embeddings
-        every = tuple(dict.fromkeys((*self._inventory.embeddings, *refused)))
+        refused = self.inventory.refused_embeddings
+        every = tuple(dict.fromkeys((*self.inventory.embeddings, *refused)))
         found, missing = set[str](), set[str]()
-        for template in self._templates.values():
-            words = embedding_words(template.text, every)
-            found |= {name for *_, name in words if name not in self._inventory.embeddings}
+        for text in (self.prompt, self.negative_prompt):
+            words = embedding_words(text, every)
+            found |= {name for *_, name in words if name not in self.inventory.embeddings}
             starts = {start for start, *_ in words}
-            missing |= {
-                one[0] for one in _OF_COMFYUI.finditer(template.text) if one.start() not in starts
-            }
+            missing |= {one[0] for one in _OF_COMFYUI.finditer(text) if one.start() not in starts}
         cannot = [
             f"The prompt's '{name}' is used as plain words, because the embedding of that name "
             f"cannot be used. {refused[name]}"
@@ -131,10 +127,10 @@ class Prompts:
     def drawn(self, seed: int) -> DrawnPrompts:
         """What the image with this seed is rendered from. Raises PromptFailed."""
         prompt, negative = (self._text(field, seed) for field in PROMPTS)
-        installed = self._inventory.embeddings
+        installed = self.inventory.embeddings
         embeddings = embeddings_in(prompt, installed) | embeddings_in(negative, installed)
-        tags = split_loras(prompt)[1]
-        loras = dict(self._loras) | {find_lora(name, self._inventory): at for name, at in tags}
+        tags = installed_tags(prompt, self.inventory)
+        loras = dict(self.loras) | {name: tag.weight for tag, name in tags}
         return DrawnPrompts(prompt, negative, tuple(loras.items()), tuple(sorted(embeddings)))
 
     def _text(self, field: str, seed: int) -> str:
@@ -144,9 +140,9 @@ class Prompts:
         except ExpansionFailed as error:
             raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
         if field == PROMPT:
-            text = without_tags(text, self._swept, self._inventory)
+            text = without_tags(text, self.swept, self.inventory)
         if template.is_drawn:  # else it was looked at as it is written
-            lora_mistakes = _lora_mistakes(field, text, self._loras, self._inventory)
+            lora_mistakes = _lora_mistakes(field, text, self.loras, self.inventory)
             for mistake in (*unsupported(text), *lora_mistakes):
                 what = f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"
                 raise PromptFailed(field, what)
@@ -154,21 +150,21 @@ class Prompts:
 
 
 def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Mistake]:
-    """What is wrong with a prompt as written, whatever is drawn: the first few, in order.
+    """What is wrong with a prompt as written, whatever is drawn: the first few.
 
     The text itself with all its alternatives, the wildcard files that it names, and LoRAs.
     """
     if len(text) > MAX_LENGTH:
         message = f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}."
-        return [Mistake(0, 1, message)]
+        return [Mistake(message)]
     nodes = parse(text, inventory.wildcards)
-    found = [*unsupported(text), *_wildcard_mistakes(nodes, inventory)]
+    found = [*islice(unsupported(text), MAX_FOUND), *_wildcard_mistakes(nodes, inventory)]
     tags = lora_tags(text)
     if len(tags) > MAX_LORAS:
-        found.append(tags[MAX_LORAS].mistake(f"more than {MAX_LORAS} LoRAs here."))
+        found.append(Mistake(f"more than {MAX_LORAS} LoRAs here.", tags[MAX_LORAS].written))
     else:
         found += _lora_mistakes(field, text, loras, inventory, nodes != (text,))
-    return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
+    return found[:MAX_FOUND]
 
 
 def _lora_mistakes(
@@ -182,17 +178,18 @@ def _lora_mistakes(
                 "a LoRA acts on the whole picture and cannot be used in negative_prompt. Put it "
                 "into prompt, with a negative weight if it should have the opposite effect."
             )
-            yield tag.mistake(message)
+            yield Mistake(message, tag.written)
             continue
         try:
             name = find_lora(tag.name, inventory)
         except NoneOfThisName as error:
-            yield tag.mistake(f"{error} Put its file there, or write the prompt without the tag.")
+            remedy = "Put its file there, or write the prompt without the tag."
+            yield Mistake(f"{error} {remedy}", tag.written)
         except NotInstalled as error:
-            yield tag.mistake(str(error))
+            yield Mistake(str(error), tag.written)
         else:
             if name in seen and not is_drawn:
-                yield tag.mistake(named_twice(name))
+                yield Mistake(named_twice(name), tag.written)
             seen.add(name)
 
 
@@ -209,13 +206,13 @@ def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
                     f"{{{node.low}-{node.high}$$…}} cannot be drawn: the first number must not be "
                     f"above the second, and the limit is {MAX_CHOSEN}."
                 )
-                yield Mistake(node.offset, node.length, message)
+                yield Mistake(message)
         elif node.name not in seen:
             seen.add(node.name)
             files = matching_files(node.name, inventory.wildcards)
             if not any(inventory.wildcards[file] for file in files):
                 message = _no_wildcard(files[0] if files else node.name, inventory)
-                yield Mistake(node.offset, len(node.written), message)
+                yield Mistake(message)
 
 
 def _no_wildcard(name: str, inventory: Inventory) -> str:

@@ -4,7 +4,6 @@ A rule takes a resolved recipe and gives findings; what they mean is decided in 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -22,11 +21,11 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
 from picowatch.recipe.parts import KINDS, OPTIONS, PIXEL_UPSCALERS, UPSCALERS
-from picowatch.recipe.prompts.grammar import embedding_words, lora_tags, split_loras
+from picowatch.recipe.prompts.grammar import embedding_words, split_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from picowatch.recipe.resolve.layers import CONTROL
+from picowatch.recipe.resolve.loras import installed_tags
 from picowatch.recipe.resolve.prompts import edit_findings, mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
 from picowatch.recipe.samplers import (
@@ -71,11 +70,8 @@ class Rules:
             what = f"{field} contains {invisible(sign[0])}."
             clean = text.replace(sign[0], "")
             found.append(Finding(field, what, "Remove it.", clean, of_checkpoint=False))
-        mistakes = mistakes_in(field, text, loras, self._inventory)
-        tags = {tag.written for tag in lora_tags(text)} if mistakes else set()
-        for mistake in mistakes:
-            wrong = text[mistake.offset :][: mistake.length]
-            without = text.replace(wrong, "", 1).strip() if wrong in tags else NOTHING
+        for mistake in mistakes_in(field, text, loras, self._inventory):
+            without = text.replace(mistake.tag, "", 1).strip() if mistake.tag else NOTHING
             found.append(Finding(field, mistake.message, "", without, of_checkpoint=False))
         return found
 
@@ -119,10 +115,10 @@ def _named_files(recipe: Recipe) -> Iterator[tuple[str, str, str, Sequence[str],
         ("loras", name, tuple(pair for pair in recipe.loras if pair[0] != name))
         for name, _ in recipe.loras
     ]
-    for tag in lora_tags(recipe.prompt):
-        with suppress(NotInstalled):  # a mistake of the prompt
-            without = recipe.prompt.replace(tag.written, "", 1).strip()
-            loras.append(("prompt", find_lora(tag.name, inventory), without))
+    loras += [
+        ("prompt", name, recipe.prompt.replace(tag.written, "", 1).strip())
+        for tag, name in installed_tags(recipe.prompt, inventory)
+    ]
     said = {name: FAMILIES[key].name for name, key in recipe.lora_families.items()}
     key = family_called(checkpoint.family)
     for field, name, without in loras:
@@ -248,6 +244,11 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
             "Write image for a picture to start from, or use a checkpoint that edits pictures, as "
             "FLUX.2, Qwen-Image-Edit or 2.1, or FLUX.1 Kontext (docs/models.md)."
         )
+        variants = recipe.inventory.variants.get(checkpoint.name, {}).values()
+        able = [one.name for one in variants if not isinstance(one, str) and one.rules.references]
+        if able:  # its file does not say what it is
+            words = listed([f"'checkpoint: {name}'" for name in able], "or")
+            remedy = f"If it edits pictures, write {words}. Otherwise w{remedy[1:]}"
         yield Finding("references", what, remedy, ())
     elif takes and len(found) > takes.most:
         at_most = "one reference" if takes.most == 1 else f"{takes.most} references"

@@ -7,12 +7,13 @@ part of a mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import reduce
 from itertools import product
-from math import prod
+from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.fields import FIRST_NAME_OF, NO_SWEEP, PART_FIELDS, PROMPTS, SIZE, Axis
+from picowatch.recipe.fields import FIRST_NAME_OF, NO_SWEEP, PART_FIELDS, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
@@ -25,21 +26,15 @@ from picowatch.recipe.resolve.layers import (
     normalised,
     range_in,
     text_of,
-    typed_part,
-    with_part,
+    typed,
 )
 from picowatch.recipe.resolve.loras import ONE_LORA
-from picowatch.recipe.resolve.prompts import count_all_signs
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.samplers import AUTOMATIC
-from picowatch.recipe.written import Layer, Written
-
-MAX_SWEPT_CHARACTERS = 2_000_000
-_SIGN = 8  # so many characters take as long as one of a wildcard or a bracket
+from picowatch.recipe.written import Layer, Written, plain_name
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """One value of an axis: as it is written, and what it lays over the entry.
 
     With `replaces`, the overlay holds a prompt's name and what comes instead of that piece.
@@ -57,163 +52,121 @@ class Value:
 
     def over(self, layer: Layer) -> Layer:
         """The layer with this value."""
-        if self.replaces:
-            ((field, new),) = self.overlay.items()
-            text = layer[field].text.replace(self.replaces, new.text)
-            return {**layer, field: new.with_value(text)}
-        for field, written in self.overlay.items():
-            if field in PART_FIELDS:
-                return with_part(layer, field, written)
-        return merged([layer, self.overlay])
+        if not self.replaces:
+            return merged([layer, self.overlay])
+        ((field, new),) = self.overlay.items()
+        return {**layer, field: new.with_value(layer[field].text.replace(self.replaces, new.text))}
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenAxis:
-    """An axis with what each of its values means."""
-
-    label: str
-    values: tuple[Value, ...]
-
-    @property
-    def axis(self) -> Axis:
-        """The axis as the contact sheet shows it."""
-        return Axis(self.label, tuple(value.text for value in self.values))
+Axes = dict[str, list[Value]]  # by the labels that the contact sheet shows
 
 
-def read_axes(
-    written: Written, layer: Layer, own: Layer, most: int, problems: Problems
-) -> list[WrittenAxis]:
+def read_axes(written: Written, layer: Layer, own: Layer, most: int, problems: Problems) -> Axes:
     """The axes of a sweep over the entry `layer`, each with at most `most` values.
 
-    What is wrong goes to `problems`.
-    `own` is what the entry itself says: its schedule type goes with every sampler.
+    What is wrong goes to `problems`. A schedule type that is swept, too, or that the entry itself
+    says in `own` and not by its sampler's name, goes with every sampler.
     """
+    axes: Axes = {}
     if written.value is False:
-        return []
+        return axes
     if not isinstance(written.value, dict):
         problems.add(written.error_position, wrong_value("sweep", written))
-        return []
-    axes: dict[str, WrittenAxis] = {}
+        return axes
+    sampler, said = own.get("sampler"), own.get("schedule_type")
+    keeps = said is not None and (sampler is None or sampler.position != said.position)
+    keeps = keeps or any(_field(key) == "schedule_type" for key, _ in written.pairs)
     for key, values in written.pairs:
+        mappings = layer | first_values(axes)
         try:
-            axis = _axis(key, values, layer, _swept(axes), most, problems)
+            label, found = _axis(key, values, layer, mappings, most, keeps, problems)
         except ValueInvalid as error:
             problems.add(values.name_position, str(error))
             continue
-        if axis.label in axes:
+        if label in axes:
             problems.add(values.name_position, f"'{shown(key)}' is swept twice. Keep one.")
-        elif axis.values:
-            axes[axis.label] = axis
+        elif found:
+            axes[label] = found
     if SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
         problems.add(written.name_position, SIZE_AND_SIDE)
-        return []
-    if "sampler" in axes and ("schedule_type" in axes or _says_schedule_type(own)):
-        axes["sampler"] = _without_automatic(axes["sampler"])
-    return list(axes.values())
+    return axes
 
 
-def _swept(axes: dict[str, WrittenAxis]) -> Layer:
+def first_values(axes: Axes) -> Layer:
     """What the first values of axes lay over an entry."""
-    return {name: one for axis in axes.values() for name, one in axis.values[0].overlay.items()}
+    return {name: one for values in axes.values() for name, one in values[0].overlay.items()}
 
 
-def combinations(axes: Sequence[WrittenAxis], layer: Layer) -> Iterator[Layer]:
+def combinations(axes: Axes, layer: Layer) -> Iterator[Layer]:
     """The entry's layer with every combination of values, the last axis fastest."""
-    if not axes:
-        yield dict(layer)
-        return
-    for value in axes[0].values:
-        yield from combinations(axes[1:], value.over(layer))
+    for values in product(*axes.values()):
+        yield reduce(lambda under, value: value.over(under), values, dict(layer))
 
 
-def refuse_long_sweep(
-    axes: Sequence[WrittenAxis], layer: Layer, sweep: Written, problems: Problems
-) -> bool:
-    """Return whether sweeping a piece of a prompt makes more text than can be looked through."""
-    if not any(value.replaces for axis in axes for value in axis.values):
-        return False
-    texts = [layer[field].text for field in PROMPTS if field in layer]
-    each = sum(len(text) + (_SIGN - 1) * count_all_signs(text) for text in texts)
-    found = prod(len(axis.values) for axis in axes) * each
-    if found > MAX_SWEPT_CHARACTERS:
-        problems.add(
-            sweep.name_position,
-            f"this sweep of a prompt has {found:,} characters, of which those of wildcards and "
-            f"brackets count as {_SIGN}; the limit is {MAX_SWEPT_CHARACTERS:,}. Shorten the "
-            "prompt, or sweep fewer values.",
-        )
-    return found > MAX_SWEPT_CHARACTERS
-
-
-def refuse_same_images(
-    axes: Sequence[WrittenAxis], images: Sequence[Recipe], problems: Problems
-) -> None:
+def refuse_same_images(axes: Axes, images: Sequence[Recipe], problems: Problems) -> None:
     """Refuse a value that makes the same images as another one of its axis, like 7 and 7.0."""
-    combined = list(product(*(range(len(axis.values)) for axis in axes)))
+    combined = list(product(*(range(len(values)) for values in axes.values())))
     made = [tuple(dict(image).values()) for image in images]
-    for place, axis in enumerate(axes):
-        images_of: list[list[object]] = [[] for _ in axis.values]
+    for place, (label, values) in enumerate(axes.items()):
+        images_of: list[list[object]] = [[] for _ in values]
         for indexes, image in zip(combined, made, strict=True):
             images_of[indexes[place]].append(image)
-        for index, value in enumerate(axis.values):
-            first = axis.values[images_of.index(images_of[index])]
+        for index, value in enumerate(values):
+            first = values[images_of.index(images_of[index])]
             if first is not value:
                 what = (
                     f"'{shown(value.text)}' means the same as '{shown(first.text)}' in the "
-                    f"'{shown(axis.label)}' sweep. Keep one."
+                    f"'{shown(label)}' sweep. Keep one."
                 )
                 problems.add(value.written.position, what)
 
 
-def _says_schedule_type(own: Layer) -> bool:
-    """Return whether the entry gives a schedule type itself, not only in its sampler's name."""
-    sampler, said = own.get("sampler"), own.get("schedule_type")
-    return said is not None and (sampler is None or sampler.position != said.position)
-
-
-def _without_automatic(axis: WrittenAxis) -> WrittenAxis:
-    """Samplers that leave the schedule type as it is, unless their names say one."""
-    values = []
-    for value in axis.values:
-        said = value.overlay.get("schedule_type")
-        if said and said.value == AUTOMATIC:
-            value = replace(value, overlay={"sampler": value.overlay["sampler"]})
-        values.append(value)
-    return replace(axis, values=tuple(values))
+def _field(key: str) -> str | None:
+    return FIRST_NAME_OF.get(plain_name(key.partition(":")[0]))
 
 
 def _axis(
-    key: str, written: Written, layer: Layer, swept: Layer, most: int, problems: Problems
-) -> WrittenAxis:
-    """One axis; its wrong values go to `problems`. Raises ValueInvalid for a wrong name."""
-    name, _, detail = (part.strip() for part in key.partition(":"))
-    field = FIRST_NAME_OF.get(name.casefold().replace(" ", "_"))
-    label = part = f"{field}.{detail}" if detail else f"{field}"
+    key: str,
+    written: Written,
+    layer: Layer,
+    mappings: Layer,
+    most: int,
+    keeps_type: bool,
+    problems: Problems,
+) -> tuple[str, list[Value]]:
+    """Label and values of one axis; wrong values go to `problems`.
+
+    Raises ValueInvalid for a wrong name.
+    """
+    field, detail = _field(key), key.partition(":")[2].strip()
     if field is None:
         raise ValueInvalid(f"sweep cannot vary '{shown(key)}': {_meant(key, written, layer)}")
     if field in NO_SWEEP:
         raise ValueInvalid(f"sweep cannot vary {field}. {NO_SWEEP[field]}")
-    if detail and field in PROMPTS:
-        _check_piece(field, detail, layer)
-        label = f"{field}: {detail}"
-    elif detail and field == "loras":
+    part = f"{field}.{detail}" if detail else field
+    label = f"{field}: {detail}" if detail else field
+    if detail and field == "loras":
         label = part = f"{ONE_LORA}{detail}"
+    elif detail and field in PROMPTS:
+        _check_piece(field, detail, layer)
     elif detail and part in PART_FIELDS:
-        _check_mapping(field, detail, layer | swept)
-        label = f"{field}: {detail}"
+        _check_mapping(field, detail, mappings)
     elif detail:
         raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
-    values = []
+    found = []
     for value in _values(key, written, most, problems):
         if detail and field in PROMPTS:
             text_of(field, value)
-            values.append(Value(value, {field: value}, detail))
+            found.append(Value(value, {field: value}, detail))
         elif part in PART_FIELDS:
-            values.append(Value(value, {part: typed_part(part, value)}))
+            found.append(Value(value, {part: typed(part, value)}))
         else:
-            one = {part: value}
-            values.append(Value(value, normalised(one, Judge(one, problems))))
-    return WrittenAxis(label, tuple(values))
+            overlay = normalised({part: value}, Judge({part: value}, problems))
+            kind = overlay.get("schedule_type")
+            if field == "sampler" and kind and kind.value == AUTOMATIC and keeps_type:
+                del overlay["schedule_type"]
+            found.append(Value(value, overlay))
+    return label, found
 
 
 def _check_piece(field: str, piece: str, layer: Layer) -> None:

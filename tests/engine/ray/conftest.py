@@ -127,7 +127,7 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
         found = [engine.describe()["node"] for engine in executor.engines()]
         return len(found) == engines and (nodes is None or set(found) == nodes)
 
-    executor.want(engines)
+    executor.wanted = engines
     wait_for(there, f"{engines} engines")
     return list(executor.engines())
 

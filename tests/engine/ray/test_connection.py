@@ -31,12 +31,12 @@ from tests.engine.requests import ignore_steps, request
 folder = Path(sys.argv[1])
 settings = RaySettings(address=sys.argv[2], gpus_per_engine=0)
 executor = RayEngines(EngineOptions(models=folder), settings, DigestRenderer)
-executor.want(1)
+executor.wanted = 1
 number = 0
 (folder / "daemon").write_text(str(os.getpid()))
 while True:
     threading.Event().wait(0.05)
-    (folder / "trouble").write_text(executor.trouble())
+    (folder / "trouble").write_text(executor.trouble)
     for engine in executor.engines():
         future = engine.render([request()], ignore_steps)
         if future.exception() is None:
@@ -106,9 +106,9 @@ def test_a_head_that_is_not_there_is_reported_at_once(make_executor: MakeExecuto
     """A single run ends then."""
     address = "127.0.0.1:1"
     executor = make_executor(address=address)
-    wait_for(executor.is_final, "it is reported")
-    assert executor.trouble().startswith(f"Cannot connect to the Ray cluster ({address}): ")
-    assert "`ray start --head` starts" in executor.trouble()
+    wait_for(lambda: executor.is_final, "it is reported")
+    assert executor.trouble.startswith(f"Cannot connect to the Ray cluster ({address}): ")
+    assert "`ray start --head` starts" in executor.trouble
     executor.close()
     with pytest.raises(EngineLost, match="Cannot connect"):
         cluster_parts(RaySettings(address=address))

@@ -59,7 +59,7 @@ def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_p
         assert previews == [Preview(8, 8, bytes(192))]
         assert picture.warnings == (digest,)
         assert make(on(engines, node), request())[0].warnings == ()
-    assert not engines.trouble()
+    assert not engines.trouble
     engines.close()
     join_threads()
     found = cluster_parts(RaySettings(address=nodes.address))
@@ -109,14 +109,14 @@ def test_an_engine_or_node_that_is_lost_is_replaced(
 def test_a_closed_engine_gives_its_place_back(executor: MakeExecutor) -> None:
     """And there is a new one when one is wanted; never more than the settings allow."""
     engines = executor(engines=1)
-    engines.want(2)
+    engines.wanted = 2
     wait_for(engines.engines, "the first one")
     [first] = engines.engines()
-    engines.want(0)
+    engines.wanted = 0
     first.close()
     assert not engines.engines()
     assert isinstance(first.render([request()], print).exception(PATIENCE), EngineLost)
-    engines.want(2)
+    engines.wanted = 2
     wait_for(engines.engines, "the next one")
     assert len(engines.engines()) == 1
 
@@ -146,8 +146,8 @@ def test_a_node_without_picowatch_is_not_used(
     joined(engines, 2, {HEAD, SECOND})
     nodes.add("third", PYTHONPATH=f"{tmp_path}:{ROOT}")
     try:
-        engines.want(3)
-        wait_for(lambda: said in engines.trouble(), said)
+        engines.wanted = 3
+        wait_for(lambda: said in engines.trouble, said)
         assert len(engines.engines()) == 2
     finally:
         nodes.kill("third")
@@ -167,5 +167,5 @@ def test_a_node_where_no_engine_can_start_is_not_used(
 def test_a_cluster_without_room_says_so(executor: MakeExecutor) -> None:
     """Nothing is refused: others may end, or nodes come."""
     engines = executor(gpus_per_engine=1)
-    engines.want(1)
-    wait_for(lambda: "gpus_per_engine: 0" in engines.trouble(), "it is reported")
+    engines.wanted = 1
+    wait_for(lambda: "gpus_per_engine: 0" in engines.trouble, "it is reported")

@@ -9,7 +9,6 @@ from picowatch.recipe.prompts.grammar import (
     parse_attention,
     plain_prompt,
     split_loras,
-    unsupported,
 )
 from tests.recipe.reading import messages, read_one, refused
 
@@ -132,7 +131,6 @@ def test_prompts_out_of_all_reason_are_refused() -> None:
         assert messages(start + "a" * 20_001) == [
             "a prompt of 20,001 characters; the limit is 20,000."
         ]
-    assert len(unsupported("<lora::1>" * 50)) == 20
 
 
 def test_lora_tags_are_taken_out_of_what_is_encoded() -> None:

@@ -1,26 +1,10 @@
-"""Command lines, JSON, scripts and tables in a TXT: answered with what to write, never drawn."""
+"""JSON, scripts and tables in a TXT: answered with what to do, never drawn."""
 
 import pytest
 
-from tests.recipe.reading import messages, read, read_one, refused
+from tests.recipe.reading import messages, read_one, refused
 
 TXT = "corgi.txt"
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        '$ ./bin/sd -m ../models/sd-v1-4.ckpt -p "a lovely cat" -n "dim" --cfg-scale 3',
-        "sd.exe -p 'a cat' --sampling-method euler_a",
-        '-m sd.gguf -p "a cat"',
-        'python3 scripts/txt2img.py --prompt "a cat" --plms --n_samples 2',
-        "(stable-diffusion-1.5) invoke> a cat -A ddim",
-    ],
-)
-def test_a_command_line_is_answered_with_what_to_write(line: str) -> None:
-    """In one error."""
-    (message,) = messages(line, TXT)
-    assert message.startswith("this is a command line of another program, not a prompt. Write the")
 
 
 @pytest.mark.parametrize(
@@ -57,11 +41,12 @@ def test_the_marks_around_a_chat_s_answer_are_no_prompts() -> None:
     [
         ('{\n "prompt": "a cat"}', "this looks like JSON; rename it to corgi.json"),
         ('[{"prompt": "a"}, {"prompt": "b"},]', "this looks like JSON; rename it to corgi.json"),
-        ("{\\rtf1\\ansi\n\\f0 a corgi}", "this is RTF, not plain text. Save it as plain text"),
-        ("<!DOCTYPE html>\n<body>404</body>", "this is a web page, not a recipe. Save only its"),
-        ("#!/usr/bin/env python3\nprint('a')", "this is a Python script, not prompts."),
-        ("# coding\nimport torch\n\npipe = Pipe()", "this is a Python script, not prompts."),
-        ("from diffusers import Flux\na", "this is a Python script, not prompts."),
+        ("{\\rtf1\\ansi\n\\f0 a corgi}", "this is not plain text"),
+        ("<!DOCTYPE html>\n<body>404</body>", "this is not plain text"),
+        (
+            "#!/usr/bin/env python3\nprint('a')",
+            "this is not plain text with a prompt in each line.",
+        ),
         ("name,prompt,negative_prompt\nA,cinematic {prompt},dim", "this is a table, not prompts."),
         ('"prompt";"steps"\na cat;10', "this is a table, not prompts. Save it with the ending"),
     ],
@@ -70,8 +55,3 @@ def test_a_file_that_is_no_page_of_prompts_is_one_error(text: str, message: str)
     """Not a picture of each of its lines."""
     (found,) = messages(text, TXT)
     assert found.startswith(message)
-
-
-def test_a_comment_may_speak_of_code() -> None:
-    """Only what is not skipped is looked at."""
-    assert [one.prompt for one in read("# import torch\na cat\n\nb", TXT)] == ["a cat", "b"]

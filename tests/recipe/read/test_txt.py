@@ -28,6 +28,14 @@ def test_a_backslash_goes_on_in_the_next_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("quote", ["", '"', "'"])
+def test_lines_that_go_on_are_joined_by_one_space(quote: str) -> None:
+    """Also over a line that is empty but for its backslash, and within quotes."""
+    goes_on = " \\\n  \\\n  "
+    recipe = read_one(f"a{goes_on}corgi --negative {quote}dim,{goes_on}dark{quote}", TXT)
+    assert (recipe.prompt, recipe.negative_prompt) == ("a corgi", "dim, dark")
+
+
 def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
     """As YAML between two lines of three hyphens; a prompt's own flags are nearer."""
     recipes = read("# c\n---\nsteps: 3 # few\nCFG: 5\n---\na corgi\na cat --steps 4\n", TXT)
@@ -85,15 +93,14 @@ def test_flags_stand_after_the_prompt(line: str, values: dict[str, object]) -> N
 
 
 def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
-    """Unless it is switched off, or is about A1111's own files."""
+    """Unless it is switched off."""
     recipe = read_one(
-        '--prompt "a corgi" --steps 20 --restore_faces true --seed_resize_from_w 512 '
-        '--seed_resize_from_h 0 --styles "ink" --outpath_samples out --do_not_save_grid true '
-        "--prompt_for_display x --ddim_eta 0.5",
+        '--prompt "a corgi" --steps 20 --restore_faces true --seed_resize_from_h 0 --styles "ink" '
+        "--outpath_samples out --do_not_save_grid false --ddim_eta 0.5",
         TXT,
     )
     assert (recipe.prompt, recipe.steps) == ("a corgi", 20)
-    left_out = ("restore_faces true", "seed_resize_from_w 512", "styles ink", "ddim_eta 0.5")
+    left_out = ("restore_faces true", "styles ink", "outpath_samples out", "ddim_eta 0.5")
     assert recipe.warnings == tuple(
         f"Recipes have no '--{flag}' setting; it was ignored." for flag in left_out
     )
@@ -147,7 +154,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
             "'negative:' within a prompt would be part of its text. Write --negative_prompt blurry "
             "after the prompt.",
         ),
-        ("--steps 3", 1, 1, "a prompt is missing. Write it before the flags."),
+        ("--steps 3", 1, 1, "a prompt is missing. Write 'prompt: …'."),
         (
             "a corgi \\",
             1,
