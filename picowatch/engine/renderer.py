@@ -183,7 +183,7 @@ class Renderer:
         return loaded
 
     def _compiled(self, loaded: Loaded, request: ImageRequest, rung: Rung) -> Compiled | None:
-        """What computes in place of the denoiser; None where something changes its graph."""
+        """Return the compiled denoiser, None where something changes its graph."""
         eager = rung != FULL or request.exact or request.tiling or request.loras or request.control
         if not self._compile or eager:
             return None
