@@ -199,7 +199,7 @@ class RecipeBuilder:
         """The path of a picture that a field names; "" for none, and for one that is wrong."""
         written = find_in(self.layer, name)
         try:
-            path = read_path(re.sub(r"\.\d+\.", " ", name), written, self.pictures)
+            path = read_path(re.sub(r"\.\d+\.", ".", name), written, self.pictures)
         except ValueInvalid as error:
             self.judge.wrong(name, str(error))
             return ""

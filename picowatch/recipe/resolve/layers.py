@@ -201,7 +201,11 @@ def _read_sampler(layer: Layer, judge: Judge) -> None:
 
 
 def _seeds(written: Written, judge: Judge) -> Written:
-    """One seed, random, a range, or a list of seeds."""
+    """One seed, random, a range, or a list of seeds, with or without its brackets."""
+    if "," in written.text:
+        texts = written.text.strip("[] ").split(",")
+        parts = tuple(map(written.with_value, texts))
+        written = replace(written, value=tuple(texts), parts=parts)
     seeds = range_in(written.value)
     if isinstance(seeds, range) and all(0 <= end <= MAX_SEED for end in (seeds[0], seeds[-1])):
         return written.with_value(seeds)

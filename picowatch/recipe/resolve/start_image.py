@@ -39,7 +39,7 @@ def read_path(field: str, written: Written | None, pictures: Pictures) -> str:
     if path.startswith("/") and ".." not in path.split("/"):
         path = pictures.inside(path) or path
     if why := why_no_path(path):
-        raise ValueInvalid(f"{field} {why}")
+        raise ValueInvalid(f"{field.replace('.', ' ')} {why}")
     return path
 
 
