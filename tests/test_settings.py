@@ -211,8 +211,8 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         f"F, line 2, column 1: unknown setting 'steps'. {IN_RECIPES}",
         "F, line 3, column 1: unknown setting 'fromat'. Did you mean 'format'?",
         "F, line 4, column 13: log_format 'yaml': Input should be 'text' or 'json'.",
-        "environment variable PICOWATCH_QUALITY: quality 'x': it must be auto, a whole number from "
-        "1 to 100, or lossless.",
+        "environment variable PICOWATCH_QUALITY: quality 'x': Input should be 'auto' or "
+        "'lossless', or Input should be a valid integer, unable to parse string as an integer.",
     ]
 
 

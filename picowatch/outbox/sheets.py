@@ -26,6 +26,7 @@ MAX_SIDE = 8192  # pixels of a sheet; pictures shrink until they fit
 SMALLEST_PICTURE = 48
 GAP = 8
 LINES = 3  # of a label
+LARGEST_FONT = 28  # pixels
 SHORTEST_LABEL = 8  # characters of an axis beside a long value
 # Of Linux and macOS, for letters that Pillow's own lacks: it has English ones only.
 FONTS = (
@@ -69,13 +70,14 @@ def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Ima
     letters = set(filter(str.isprintable, text))
     font = _font_with(letters)
     letter_width = 1.0 if any(east_asian_width(one) in "WF" for one in letters) else 0.55
-    while True:
-        drawing = _Drawing(rows, columns, cells, side, font, letter_width)
-        if max(drawing.width, drawing.height) <= MAX_SIDE:
-            return drawing.draw()
-        if side <= SMALLEST_PICTURE:
-            raise SheetTooLarge(f"{len(cells)} pictures")
-        side = max(SMALLEST_PICTURE, side * 4 // 5)
+    label = LINES * (LARGEST_FONT + 4)
+    height = MAX_SIDE - 2 * GAP - (label if any(columns) else 0)
+    most_wide = (MAX_SIDE - 2 * GAP) // (len(columns) + any(rows)) - GAP
+    most_high = height // max(1, len(rows)) - GAP - (label if any(c.label for c in cells) else 0)
+    side = min(side, most_wide, most_high)
+    if side < SMALLEST_PICTURE:
+        raise SheetTooLarge(f"{len(cells)} pictures")
+    return _Drawing(rows, columns, cells, side, font, letter_width).draw()
 
 
 def _font_with(letters: set[str]) -> str:
@@ -113,7 +115,7 @@ class _Drawing:
         letter_width: float,
     ) -> None:
         self._rows, self._columns, self._cells, self._side = rows, columns, cells, side
-        size = max(11, min(28, side // 12))
+        size = max(11, min(LARGEST_FONT, side // 12))
         self._font = ImageFont.truetype(font, size) if font else ImageFont.load_default(size)
         self._characters = max(6, int(side / (size * letter_width)))
         label = LINES * (size + 4)

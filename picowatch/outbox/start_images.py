@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
@@ -32,7 +32,7 @@ NOT_THERE = {
 # Errors that say nothing of the picture: it is opened again when this process or system has room.
 OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
-
+T = TypeVar("T")
 _TEMPLATE = (
     "One path names one picture. For all pictures of a folder, save these fields there as "
     "_pictures.yaml: each picture is a request then."
@@ -60,8 +60,7 @@ class NamedPictures(Pictures):
         self.most_pixels = most_pixels
         stem = stem_of(recipe)
         self._own_stems = (stem, stem + MASK_MARK)  # of a dropped picture and its mask
-        self._sizes: dict[str, tuple[int, int]] = {}
-        self._texts: dict[str, dict[str, str]] = {}
+        self._read: dict[tuple[object, str], Any] = {}
         self._refused: dict[str, list[list[int] | None]] = {}
         self._kept: dict[str, str] = {}
 
@@ -95,17 +94,18 @@ class NamedPictures(Pictures):
 
     def texts(self, path: str) -> dict[str, str]:
         """The texts in the picture's metadata. Each is read once."""
-        if path not in self._texts:
-            with self._opened(path) as file:
-                self._texts[path] = texts_in(file)
-        return self._texts[path]
+        return self._once(texts_in, path)
 
     def size(self, path: str) -> tuple[int, int]:
         """Width and height of the picture, upright. Each is read once."""
-        if path not in self._sizes:
+        return self._once(picture_size, path)
+
+    def _once(self, read: Callable[[IO[bytes]], T], path: str) -> T:
+        if (read, path) not in self._read:
             with self._opened(path) as file:
-                self._sizes[path] = picture_size(file)
-        return self._sizes[path]
+                self._read[read, path] = read(file)
+        found: T = self._read[read, path]
+        return found
 
     def called_here(self, path: str, digest: str, folder: str) -> str:
         """The path by which this recipe names a picture that another folder's recipe names so."""

@@ -35,6 +35,9 @@ def not_boolean(value: Any) -> Any:
     return value
 
 
+Number = BeforeValidator(not_boolean)
+
+
 def folder_value(folder: Path) -> Path:
     """Expand `~`; refuse what no file system takes, or what leaves no room for pictures."""
     try:
@@ -56,18 +59,6 @@ def device_value(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise ValueError("it must be auto, cuda, cuda:N (the N-th card), mps or cpu")
     return value
-
-
-def batch_size_value(value: Any) -> Any:
-    if value == "auto" or re.fullmatch(r"[1-9]\d?|1\d\d|2[0-4]\d|25[0-6]", str(value)):
-        return value
-    raise ValueError("it must be auto, or a whole number from 1 to 256")
-
-
-def quality_value(value: Any) -> Any:
-    if value in ("auto", LOSSLESS) or re.fullmatch(r"[1-9]\d?|100", str(value)):
-        return value
-    raise ValueError("it must be auto, a whole number from 1 to 100, or lossless")
 
 
 def metrics_address_value(value: Any) -> str:
@@ -164,7 +155,6 @@ def _sample_name(template: str, number: int) -> str:
 
 
 MOST_ENGINES = 1024
-_Number = BeforeValidator(not_boolean)
 
 
 class LocalSettings(BaseModel):
@@ -184,11 +174,11 @@ class RaySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     address: str = Field("auto", description="auto, or the head's HOST:6379.")
-    gpus_per_engine: Annotated[float, _Number] = Field(
+    gpus_per_engine: Annotated[float, Number] = Field(
         1, ge=0, le=64, description="0: engines that use the CPU."
     )
-    cpus_per_engine: Annotated[float, _Number] = Field(1, gt=0, le=1024)
-    engines: Literal["auto"] | Annotated[int, _Number, Field(ge=1, le=MOST_ENGINES)] = "auto"
+    cpus_per_engine: Annotated[float, Number] = Field(1, gt=0, le=1024)
+    engines: Literal["auto"] | Annotated[int, Number, Field(ge=1, le=MOST_ENGINES)] = "auto"
 
     @field_validator("address")
     @classmethod

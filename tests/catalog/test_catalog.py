@@ -141,6 +141,11 @@ def test_a_restart_reads_only_headers_that_changed(
     write_model(models / "loras/style.safetensors", kohya_lora_shapes())
     write_model(models / "loras/wrong.safetensors", vae_shapes())
     assert scanned() == {"4x", "a", "flow", "half", "style", "wrong"}
+    catalog_of_one_process = Catalog(models)
+    for expected in (6, 0):
+        read.clear()
+        catalog_of_one_process.scan()
+        assert len(read) == expected, "each header once, of what is refused, too"
     assert scanned() <= {"half", "wrong"}
     write_model(models / "loras/style.safetensors", vae_shapes())
     assert scanned() <= {"half", "wrong", "style"}
