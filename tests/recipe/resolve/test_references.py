@@ -121,10 +121,12 @@ def test_an_editing_checkpoint_edits_what_is_dropped(
 
 def test_a_variant_comes_back_from_metadata() -> None:
     """It is a part of the checkpoint's name, in what `show` prints, too."""
-    text = "prompt: red\ncheckpoint: MY-merge as flux.1-kontext\nreferences: a.png\nseed: 1"
+    said = "prompt: <image1> in red\nreferences: a.png\nseed: 1"
+    text = f"{said}\ncheckpoint: MY-merge as flux.1-kontext"
     (request,) = edited(text).image_requests(hash_of)
     (again,) = edited(recipe_yaml(request)).image_requests(hash_of)
     assert (again.checkpoint, again.digest) == ("my-merge as Kontext", request.digest)
+    assert again.prompt == "<image1> in red"
 
 
 def test_a_mask_beside_a_dropped_picture_is_the_references() -> None:
