@@ -82,11 +82,6 @@ def main() -> None:
                 page.tile(file, ".pick").click()
             page.find("#compare").click()
             take(page, "gallery-compare")
-            page.press(Keys.ESCAPE)
-            page.colours("dark")
-            page.find("#unpick").click()
-            page.search("recipe:studies")
-            take(page, "gallery-dark")
         finally:
             driver.quit()
             daemon.send_signal(signal.SIGTERM)

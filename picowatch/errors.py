@@ -41,7 +41,6 @@ ControlFlow
 """
 
 import sys
-from pathlib import Path
 from shlex import quote
 
 SUCCEEDED, FAILED, INVALID, IN_USE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -156,13 +155,8 @@ DISTRIBUTION = "picowatch-diffusion"  # `picowatch` in the package index is anot
 
 
 def install_command(extra: str) -> str:
-    """Adds an extra of pyproject.toml, from the checkout if it is one that runs.
+    """Adds an extra of pyproject.toml to the package that is installed, a checkout's included.
 
-    Elsewhere the name is enough, although no index may have it: pip finds what is installed, and
-    only fetches what the extra adds. In a checkout, `-e` keeps its code the one that runs.
+    Although no index may have it: pip finds it installed, and fetches only what the extra adds.
     """
-    pip = f"{quote(sys.executable)} -m pip install"
-    checkout = Path(__file__).parents[1]
-    if (checkout / "pyproject.toml").exists():
-        return f"cd {quote(str(checkout))} && {pip} -e '.[{extra}]'"
-    return f"{pip} '{DISTRIBUTION}[{extra}]'"
+    return f"{quote(sys.executable)} -m pip install '{DISTRIBUTION}[{extra}]'"

@@ -103,12 +103,6 @@ TEXTS = [
 ]
 
 
-def test_no_text_holds_the_marks_of_a_merge_conflict() -> None:
-    """They are printed as they stand."""
-    marks = re.compile(r"^(<{7}|>{7})( |$)|^={7}$", re.MULTILINE)
-    assert [path for path in TEXTS if marks.search(path.read_text())] == []
-
-
 PIP_LINES = {
     (path, line)
     for path in TEXTS
@@ -149,21 +143,11 @@ def _is_installable(word: str, page: Path) -> bool:
     return re.search(rf"^{target}=={version or ''}", CONSTRAINTS, re.MULTILINE) is not None
 
 
-@pytest.mark.parametrize("extra", ["metrics", "ray"])
-@pytest.mark.parametrize(
-    ("module", "ending"),
-    [
-        (PROJECT / "picowatch/errors.py", "-m pip install -e '.[{}]'"),
-        (Path("/opt/x/site-packages/picowatch/errors.py"), f"-m pip install '{NAME}[{{}}]'"),
-    ],
-)
-def test_a_remedy_installs_an_extra_where_picowatch_runs(
-    module: Path, ending: str, extra: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a checkout its own, elsewhere by the name of what is installed."""
-    monkeypatch.setattr(errors, "__file__", str(module))
-    assert extra in EXTRAS
-    assert errors.install_command(extra).endswith(f"{sys.executable} {ending.format(extra)}")
+def test_a_remedy_installs_an_extra_where_picowatch_runs() -> None:
+    """By the name of what is installed."""
+    command = errors.install_command("metrics")
+    assert "metrics" in EXTRAS
+    assert command == f"{sys.executable} -m pip install '{NAME}[metrics]'"
 
 
 def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
@@ -208,18 +192,11 @@ class AnyPictures(Pictures):
 
 def test_the_shown_prompt_lines_are_valid() -> None:
     """The pages of prompts in docs/txt.md, and the pasted parameters."""
-    ours, a1111s, pasted = blocks(PROJECT / "docs/txt.md", "")
-    recipes = read_recipes("a.txt", ours.encode(), INVENTORY)
-    assert [recipe.prompt for recipe in recipes] == [
-        "a corgi at the beach",
-        "a star on a white background",
+    counts = [
+        [recipe.count for recipe in read_recipes("a.txt", text.encode(), INVENTORY)]
+        for text in blocks(PROJECT / "docs/txt.md", "")
     ]
-    assert recipes[0].negative_prompt == "blurry, dim"
-    assert recipes[1].steps == 30
-    counts = [recipe.count for recipe in read_recipes("a.txt", a1111s.encode(), INVENTORY)]
-    assert counts == [1, 4, 1]
-    recipes = read_recipes("a.txt", pasted.encode(), INVENTORY)
-    assert [recipe.cfg_scale for recipe in recipes] == [7, 6]
+    assert counts == [[1, 1], [1, 4, 1], [1, 1]]
 
 
 def test_the_shown_error_is_what_a_user_gets() -> None:
@@ -291,14 +268,6 @@ def test_pages_name_only_what_exists(page: Path) -> None:
         assert {word for word in words if word.startswith("--")} <= flags, code
 
 
-def test_long_pages_begin_with_their_contents() -> None:
-    """All of docs/recipes.md, in order."""
-    page = (DOCS / "recipes.md").read_text()
-    assert re.findall(r"^- \[(.+)\]\(#", page.partition("\n## ")[0], re.MULTILINE) == re.findall(
-        r"^## (.+)$", page, re.MULTILINE
-    )
-
-
 def test_every_page_is_found_from_the_readme() -> None:
     """In one step."""
     assert {page.name for page in pages()} <= set(re.findall(r"\(docs/([\w-]+\.md)", README))
@@ -306,10 +275,9 @@ def test_every_page_is_found_from_the_readme() -> None:
 
 def test_make_alone_lists_the_targets() -> None:
     """With one line each."""
-    listed = subprocess.run(
-        ["make", "-s"], cwd=PROJECT, capture_output=True, text=True, check=True
-    ).stdout
-    for target in (
+    make = ["make", "-s"]
+    listed = subprocess.run(make, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    for target in [
         "demo",
         "run",
         "test",
@@ -320,5 +288,5 @@ def test_make_alone_lists_the_targets() -> None:
         "strips",
         "train",
         "clean",
-    ):
+    ]:
         assert re.search(rf"^  make {target} +\w", listed, re.MULTILINE), target

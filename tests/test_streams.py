@@ -59,12 +59,10 @@ def is_rendered(folder: Path, name: str) -> bool:
         ("$P make - <&-", 1, "picowatch: Standard input is empty. Write at least a prompt.\n"),
         # A reader that has seen enough is no error.
         ("$P models | true", 0, ""),
-        ("$P schema | true", 0, ""),
         ("$P status | true", 1, ""),
         ("$P run --once | true", 0, ""),
         # Whoever sends it to a file must know that the file is not whole; a log is elsewhere, too.
         ("$P models --json >/dev/full", 1, FULL),
-        ("$P schema >/dev/full", 1, FULL),
         ("PYTHONUNBUFFERED=1 $P status --json >/dev/full", 1, FULL),
         ("$P run --once >/dev/full", 0, ""),
     ],

@@ -75,7 +75,7 @@ class Catalog:
         self._models = models
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._has_ended = has_ended
-        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model]] = {}
+        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model | Refused]] = {}
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -261,30 +261,27 @@ class Catalog:
         ]
 
     def _misplaced(self) -> list[Refused]:
-        """Models in models/ itself, which is no kind's folder."""
+        """What looks like a model in models/ itself, which is no kind's folder.
+
+        Its header is not read: a checkpoint stands for all kinds.
+        """
         refused = []
+        right = folders_of(self._models, "checkpoint")[0].name
         with suppress(OSError):
             for path in sorted(self._models.iterdir()):
-                if kind := self._kind_of(path):
-                    name, right = printable(path.name), folders_of(self._models, kind)[0].name
-                    reason = f"{name} is in models/ itself: move it to models/{right}/."
-                    refused.append(Refused(name=name, kind=kind, path=path, reason=reason))
+                is_model = path.suffix.lower() in (*SAFETENSORS, GGUF) and is_file(path)
+                if is_model or is_file(path / INDEX):
+                    name = printable(path.name)
+                    where = f"models/{right}/, or to the folder of its kind"
+                    reason = f"{name} is in models/ itself: move it to {where}."
+                    one = Refused(name=name, kind="checkpoint", path=path, reason=reason)
+                    refused.append(one)
         return refused
 
-    def _kind_of(self, path: Path) -> Kind | None:
-        """The kind of a file or a diffusers folder; None for all others."""
-        if is_file(path / INDEX):
-            return "checkpoint"
-        if path.suffix.lower() in (*SAFETENSORS, GGUF) and is_file(path):
-            with suppress(ModelRefused, OSError):
-                return self._recognised(path).kind
-        return None
-
     def _entry(self, candidate: Candidate) -> Model | Refused:
-        """The candidate as a model or a refusal; a model that did not change is kept.
+        """The candidate as a model or a refusal, which is kept until it changes.
 
-        What is refused is looked at each time: a permission, or a disk that is back, changes no
-        signature.
+        A folder may hold hundreds of LoRAs for other programs, each refused by its header.
         """
         key = (candidate.kind, candidate.path)
         signature, known = self._seen.get(key, (None, None))
@@ -292,7 +289,7 @@ class Catalog:
             return known
         self._end_if_asked()
         entry = entry_of(candidate, self._recognised)
-        if isinstance(entry, Model):
+        if isinstance(entry, Model) or not entry.may_pass:
             self._seen[key] = (candidate.signature, entry)
         return entry
 

@@ -1,7 +1,7 @@
 """The files of diffusers folders: which count, whether all are there, and what configs say.
 
-What libraries would make of any other key of a config is theirs to say, so schedulers and depth
-models get the known ones alone.
+Schedulers and depth models get the known keys of their configs alone: nobody has checked what the
+libraries do with any others.
 """
 
 import os
@@ -32,7 +32,6 @@ _WEIGHT_NAMES = tuple(
     for variant in ("", r"\.fp16", r"\.bf16")
     for middle in (variant, rf"({variant}-\d{{5}}-of-\d{{5}}|-\d{{5}}-of-\d{{5}}{variant})")
 )
-_OF_THE_FOLDER = re.compile(r"(diffusion_pytorch_)?model[.-]")
 _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
 _OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
@@ -95,11 +94,6 @@ def weight_files(part: Path) -> list[Path]:
     return []
 
 
-def other_weights(part: Path) -> list[Path]:
-    """Files that are models of their own, as xinsir's ProMax beside the union."""
-    return [path for path in _safetensors(part) if not _OF_THE_FOLDER.match(path.name)]
-
-
 def _safetensors(part: Path) -> list[Path]:
     """The safetensors files, sorted, without those that aria2 is still downloading."""
     paths = {path.name: path for path in part.iterdir()}
@@ -131,7 +125,7 @@ def _is_text(path: Path) -> bool:
 
 
 def check_files(folder: Path) -> None:
-    """Whatever takes part in its hash, or is read with its tokenizer, can be read to its end."""
+    """Raise ModelRefused unless all files that are hashed or read are regular, and texts small."""
     for relative, path in folder_files(folder).items():
         if not is_file(path):  # a FIFO or a link to a device, which have no end
             raise ModelRefused(f"cannot be used: {relative} is not a regular file. Remove it.")
@@ -142,7 +136,7 @@ def check_files(folder: Path) -> None:
 
 
 def check_weights(part: Path) -> None:
-    """A part has whole safetensors weights."""
+    """Raise ModelRefused unless the part has whole safetensors weights."""
     weights = weight_files(part)
     for path in weights:
         try:

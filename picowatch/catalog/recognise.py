@@ -30,7 +30,7 @@ from picowatch.families import (
     hub_folder,
 )
 
-# The end of every sentence that refuses another family.
+# How a sentence ends that refuses another family.
 ONLY = "picowatch does not support it; docs/models.md lists what it does."
 ARTICLES: dict[Kind, str] = {
     "checkpoint": "a checkpoint",
@@ -94,9 +94,9 @@ def recognise(header: Header) -> Recognised:
 
 
 def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right: str = "") -> None:
-    """A file belongs in the folder of its kind, and to a family and variant that can be rendered.
+    """Raise ModelRefused unless it is of this kind, and of a family that picowatch renders.
 
-    `right` is what that folder is called here, if not as usual.
+    `right` is the name that the folder of its own kind has here, if it is not the usual one.
     """
     row = FAMILIES.get(found.family)
     why = ""

@@ -1,4 +1,4 @@
-"""What in models/ may be a model, by names, sizes and times; each is a model, or refused."""
+"""Finds what may be a model in models/, by names, sizes and times, and recognises or refuses it."""
 
 import os
 from collections import deque
@@ -16,9 +16,7 @@ from picowatch.catalog.folder_files import (
     folder_files,
     is_file,
     is_folder,
-    other_weights,
     says_velocity,
-    weight_files,
 )
 from picowatch.catalog.folders import (
     PART_FOLDERS,
@@ -81,21 +79,27 @@ class Candidate:
             return printable(self.path.name)
         return printable(self.path.relative_to(self.root.parent).as_posix())
 
-    def refused(self, reason: str) -> Refused:
+    def refused(self, reason: str, *, may_pass: bool = False) -> Refused:
         """A refused file keeps its ending: "old.ckpt" may be beside a usable "old.safetensors"."""
         name = self.name
         if self.layout == "file" and not name.endswith(self.path.suffix):
             name += self.path.suffix
-        return Refused(name=printable(name), kind=self.kind, path=self.path, reason=reason)
+        return Refused(
+            name=printable(name),
+            kind=self.kind,
+            path=self.path,
+            reason=reason,
+            may_pass=may_pass,
+        )
 
 
 def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
     """Everything below a kind's folder that is or pretends to be a model; with a `name` that one.
 
     Links are followed, since users link the model stores of other programs; a folder is entered
-    once, by a link only after all others, so links in circles end and names stay the same. Names
-    that begin with ".", foreign endings and what is in a bin are no models. Of other files nothing
-    is asked: each question takes a millisecond on a share.
+    once, by a link only after all others, so circles of links end and names stay the same. Names
+    that begin with ".", foreign endings and what is in a bin are no models. Other files are not
+    examined: on a share, each call takes a millisecond.
     """
     entered: set[str] = set()
     endings = _ENDINGS_OF.get(kind, _ENDINGS)
@@ -130,8 +134,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
             if inner and not (is_file(path / INDEX) or _is_part(path, kind)):
                 (links if linked else folders).append(path)
             elif inner:
-                for one in _models_in(path, kind):
-                    yield _candidate(root, kind, one, "folder" if one == path else "file")
+                yield _candidate(root, kind, path, "folder")
             elif path.suffix.lower() in endings or (linked and not os.path.exists(path)):  # noqa: PTH110  (never raises)
                 yield _candidate(root, kind, path, "file")
 
@@ -154,15 +157,6 @@ def _below(root: Path, path: Path) -> str:
 def _may_be(path: str, name: str) -> bool:
     """Whether a file or folder may have this name, or lead to what has it."""
     return path == name or path.startswith(f"{name}.") or name.startswith(f"{path}/")
-
-
-def _models_in(path: Path, kind: Kind) -> list[Path]:
-    """The file or folder itself; of a folder that has weights of other names, these too."""
-    try:
-        others = other_weights(path) if _is_part(path, kind) else []
-        return [path, *others] if not others or weight_files(path) else others
-    except OSError:  # it says why when it is looked at
-        return [path]
 
 
 def _is_part(path: Path, kind: Kind) -> bool:
@@ -200,10 +194,15 @@ def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> 
         _check_name(candidate)
         return _model_of(candidate, recognised)
     except ModelRefused as error:
-        reason = error.message
+        return candidate.refused(f"{candidate.place} {error.message}", may_pass=_is_of_disk(error))
     except OSError as error:  # whatever was there a moment ago
-        reason = f"cannot be read: {error.strerror or error}."
-    return candidate.refused(f"{candidate.place} {reason}")
+        reason = f"{candidate.place} cannot be read: {error.strerror or error}."
+        return candidate.refused(reason, may_pass=True)
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+    """Whether it was caused by a permission or a disk."""
+    return error is not None and (isinstance(error, OSError) or _is_of_disk(error.__cause__))
 
 
 def _check_name(candidate: Candidate) -> None:

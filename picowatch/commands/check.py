@@ -203,6 +203,7 @@ def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:
         image |= {"seed": RANDOM, **written}
     if variant.variation_strength and variant.variation_seed is None:
         image["variation_seed"] = RANDOM
+    image["references"] = [use["image"] for use in image["references"]]
     return {name: value for name, value in image.items() if not name.endswith("_hash")}
 
 

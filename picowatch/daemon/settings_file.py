@@ -72,7 +72,7 @@ class SettingsWatch:
             except SettingsInvalid as error:
                 self.problem = " ".join(error.with_remedy.split())
                 text = f"{error.with_remedy}\n\n{CLOSING}\n"
-                self.problems.write_settings_error(harmless_lines(text))
+                self.problems.show_settings_error(harmless_lines(text))
                 log.error("%s The settings stay as they were.", self.problem)
                 return
             self._is_new = new != self.settings
@@ -80,7 +80,7 @@ class SettingsWatch:
                 log.info("%s: saved, in force after the batch in progress", name)
             elif self._read is not None:
                 log.info("%s: saved, nothing changed", name)
-        self.problems.remove_settings_error()
+        self.problems.show_settings_error("")
         self.problem = ""
 
 

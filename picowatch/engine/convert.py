@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -67,18 +67,10 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
-class Converted(NamedTuple):
-    """The new file, how many tensors it has, and its bytes."""
+def convert(old: Path, *, force: bool = False) -> Path:
+    """Write `old` beside it as safetensors and return the new file.
 
-    path: Path
-    tensors: int
-    size: int
-
-
-def convert(old: Path, *, force: bool = False) -> Converted:
-    """Write `old` beside it as safetensors; ModelRefused or CommandFailed says why it cannot be.
-
-    Nothing is overwritten without `force`.
+    Nothing is overwritten without `force`. ModelRefused or CommandFailed says why it cannot be.
     """
     # transformers' name for pickles is another one than for safetensors.
     new = old.with_name(re.sub("^pytorch_model", "model", old.name)).with_suffix(ENDING)
@@ -94,7 +86,7 @@ def convert(old: Path, *, force: bool = False) -> Converted:
         _write(new, tensors)
     except OSError as error:
         raise CommandFailed(f"{new} cannot be written: {error.strerror}.") from error
-    return Converted(new, len(tensors), new.stat().st_size)
+    return new
 
 
 def _loaded(path: Path) -> Any:

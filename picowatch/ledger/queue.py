@@ -171,14 +171,15 @@ class Queue(Database):
         self.change("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
     def start_images_needed(self) -> set[str]:
-        """The hashes of start images and masks that queued images need, and failed ones at a retry.
+        """The hashes of the pictures that queued images need, and failed ones at a retry.
 
         A save that tries these again copies the pictures again; `picowatch retry` does not.
         """
         needed = set()
         with self.transaction() as sql:
             rows = sql.execute(
-                f"""SELECT request FROM {_TO_RENDER} WHERE request LIKE '%"image_hash": "%'"""
+                f"""SELECT request FROM {_TO_RENDER} WHERE request LIKE '%"image_hash": "%'
+                    OR request LIKE '%"references": [%'"""
             )
             for row in rows:
                 needed |= set(request_of(row).pictures.values())

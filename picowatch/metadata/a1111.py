@@ -44,7 +44,7 @@ def parameters_text(
 
 
 def postprocessing_text(request: ImageRequest) -> str:
-    """What A1111 writes of a picture that was only finished, in the tab "Extras"."""
+    """The text of A1111's tab "Extras", for a picture that was only finished."""
     upscaled = _parts(PARTS["upscale"], request.upscale) if request.upscale else {}
     return _line(upscaled | {ROWS[CUTOUT].a1111: request.cutout}, FINISHED)
 

@@ -16,7 +16,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """What a picture's chunk says.
+    """The contents of a picture's chunk.
 
     `entry_index` is the entry's in its file and `image_index` the image's in its entry, both from
     0. `rendered` says how: device, precision, batch size, compile state, rung of the memory ladder,

@@ -62,7 +62,7 @@ def differing_fields(request: ImageRequest) -> list[str]:
 
 
 def _usual(request: ImageRequest) -> ImageRequest:
-    """What the same request would be if its recipe said nothing but what is always named."""
+    """The same request of a recipe that says only the fields that are always named."""
     return ImageRequest(
         prompt=request.prompt,
         checkpoint=request.checkpoint,

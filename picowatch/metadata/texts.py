@@ -107,7 +107,7 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
 
 
 def as_utf8(text: str) -> str:
-    """Read as UTF-8 what is it, although tEXt is Latin-1: Stability Matrix writes it so."""
+    """Decode UTF-8 in a tEXt chunk, which Stability Matrix writes; others are Latin-1."""
     if text.isascii():
         return text
     try:

@@ -62,14 +62,14 @@ class OutboxLock:
             raise
 
     def is_in_place(self) -> bool:
-        """Whether what is written to the outbox reaches the one that is held."""
+        """Whether the folder at the outbox's path is the one that is locked."""
         return self.whereabouts() is Whereabouts.IN_PLACE
 
     def whereabouts(self) -> Whereabouts:
-        """Check: no event reports an outbox that was moved, unmounted or deleted.
+        """Look where the locked outbox is: no event reports that it was moved or unmounted.
 
-        In the same folder a lock that is gone can be taken again; elsewhere nobody knows whose
-        folder it is.
+        In the same folder, a lock file that is gone can be made again; another folder may be
+        anybody's.
         """
         try:
             found = _id(_path(self._outbox).stat())

@@ -44,7 +44,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _traceback(record: logging.LogRecord) -> str:
-    """What --debug shows besides; that of an engine's process is in `extra`. Others have none."""
+    """The traceback that --debug shows; that of an engine's process is in `extra`."""
     text = getattr(record, "traceback", "")
     if record.exc_info:
         text = "".join(format_exception(*record.exc_info))
@@ -92,7 +92,7 @@ class _LogFile(_TolerantHandler, RotatingFileHandler):
 
 
 class PlainHandler(_TolerantHandler, logging.StreamHandler[TextIO]):
-    """Log lines on standard output, or another stream."""
+    """A handler for lines on standard output, or another stream."""
 
 
 def open_log(path: Path, log_format: str, console: logging.Handler | None) -> None:

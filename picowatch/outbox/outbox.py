@@ -87,10 +87,10 @@ class Outbox:
         Raises SheetTooLarge.
         """
         sheet = contact_sheet(cells, axes, side)
-        text = json.dumps({**about, "boxes": sheet.boxes}, ensure_ascii=False)
-        content = encoded(file, sheet.page, {SHEET_KEYWORD: text}, self._settings)
+        text = json.dumps(about, ensure_ascii=False)
+        content = encoded(file, sheet, {SHEET_KEYWORD: text}, self._settings)
         write_atomically(self.root / file, content)
-        self.gallery.add_sheet(file, sheet.page, text)
+        self.gallery.add_sheet(file, sheet, text)
 
     def complete(self, file: str) -> None:
         """Write the sidecar of a published picture, if it is wanted and not there."""

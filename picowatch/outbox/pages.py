@@ -1,4 +1,4 @@
-"""What the gallery shows of each picture, and the scripts that hold it: one call a line.
+"""The gallery's entries, one for each picture, and the scripts that hold them: one call a line.
 
 Adding a picture costs the same however many there are: a line at the end of the newest page.
 All of it is a cache of images.jsonl and the pictures, so nothing waits for the disk.
@@ -27,7 +27,7 @@ FORMAT = 4  # of the entries and the index; pages in another format are written 
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a listed picture; `yaml` is its recipe, without what is at its default."""
+    """The entry of a listed picture; `yaml` is its recipe, without fields at their defaults."""
     entry = _entry(root, line["file"]) | line
     # `made_at` says it, also of pictures that are not listed; a copy may have a later time.
     with suppress(KeyError, TypeError, ValueError, OverflowError):
@@ -43,8 +43,7 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
 def sheet_entry(root: Path, file: str, size: tuple[int, int], text: str) -> dict[str, Any] | None:
     """The entry of a contact sheet; `text` is its description. None if it is not one of ours.
 
-    `cells` are the files of its pictures, None for each that was not rendered; `boxes` are where
-    on the sheet they are, so that the page can show the paper dark and the pictures as they are.
+    `cells` are the files of its pictures, None for each that was not rendered.
     """
     try:
         shown = json.loads(text)
@@ -56,7 +55,6 @@ def sheet_entry(root: Path, file: str, size: tuple[int, int], text: str) -> dict
             "height": size[1],
             "sheet": axes,
             "cells": [str(cell) if cell else None for cell in shown["files"]],
-            "boxes": [[int(edge) for edge in box] for box in shown["boxes"]],
         }
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
@@ -89,7 +87,7 @@ def entry_from_picture(root: Path, file: str) -> dict[str, Any] | None:
 
 
 def _entry(root: Path, file: str) -> dict[str, Any]:
-    """What every entry has."""
+    """The values that every entry has."""
     made_at = 0
     with suppress(OSError):
         made_at = int((root / file).stat().st_mtime)
@@ -163,7 +161,7 @@ class Pages:
         self._announce()
 
     def remove(self, gone: Collection[str]) -> None:
-        """Show these files no more."""
+        """Remove the entries of these files."""
         for page, files in enumerate(self._pages):
             if files.keys().isdisjoint(gone):
                 continue

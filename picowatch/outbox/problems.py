@@ -57,21 +57,20 @@ class ProblemFiles:
         return self._text(self._names.warning_file(recipe), -1) or ""
 
     def remove_error(self, recipe: str) -> None:
-        """The recipe is valid now, or gone."""
+        """Delete the error file: the recipe is valid now, or gone."""
         self._remove(self._names.error_file(recipe))
 
     def clear(self, recipe: str) -> None:
-        """The recipe is gone, or nothing is to be said of it: it has neither file."""
+        """Delete both files of a recipe that is gone, or has no problem."""
         self.remove_error(recipe)
         self.write_warnings(recipe, ())
 
-    def write_settings_error(self, text: str) -> None:
-        """Say what is wrong with the settings file."""
-        self._write(SETTINGS_ERROR, text)
-
-    def remove_settings_error(self) -> None:
-        """The settings file is valid."""
-        self._remove(SETTINGS_ERROR)
+    def show_settings_error(self, text: str) -> None:
+        """Write the error file of the settings, or delete it if `text` is empty."""
+        if text:
+            self._write(SETTINGS_ERROR, text)
+        else:
+            self._remove(SETTINGS_ERROR)
 
     def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
         """Write a warning file with what in a recipe was ignored, or delete it if nothing was."""
@@ -83,9 +82,9 @@ class ProblemFiles:
             self._remove(file)
 
     def add_warning(self, recipe: str, warning: str) -> bool:
-        """Add, once, to the warning file what went wrong after the save was answered.
+        """Add a warning after the save was accepted, unless it is there already.
 
-        Returns whether it was not there. Of very many, the log alone says the rest.
+        Returns whether it is new. Of very many, only the log has the rest.
         """
         file = self._names.warning_file(recipe)
         with self._lock:
@@ -111,8 +110,7 @@ class ProblemFiles:
     def remove_all_but(self, recipes: Collection[str], wrong: Collection[str]) -> None:
         """Delete the files of all other recipes, and the error files of all that are not `wrong`.
 
-        A crash undid their answers, a power cut their deletion. A recipe that was archived may have
-        such a name, too: it stays.
+        A crash or a power cut has left them. An archived recipe may have such a name: it stays.
         """
         kept = {*map(self._names.warning_file, recipes), *map(self._names.error_file, wrong)}
         for file in self._existing():
@@ -144,7 +142,7 @@ class ProblemFiles:
         return problems, 0
 
     def _write(self, file: str, text: str) -> bool:
-        """Return whether it was written: somebody may have put something else in its place."""
+        """Return whether it was written: something else may be in its place."""
         try:
             write_atomically(self._root / file, text.encode("utf-8", "backslashreplace"))
         except OSError as error:

@@ -26,6 +26,7 @@ MAX_SIDE = 8192  # pixels of a sheet; pictures shrink until they fit
 SMALLEST_PICTURE = 48
 GAP = 8
 LINES = 3  # of a label
+LARGEST_FONT = 28  # pixels
 SHORTEST_LABEL = 8  # characters of an axis beside a long value
 # Of Linux and macOS, for letters that Pillow's own lacks: it has English ones only.
 FONTS = (
@@ -44,23 +45,14 @@ class Cell:
     label: str = ""
 
 
-Box = tuple[int, int, int, int]  # left, top, width and height, in pixels
 _Line = tuple[tuple[str, str], ...]  # what a row or a column shows: axes, each with its value
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A drawn sheet, and where on it pictures are: the rest is paper and ink."""
-
-    page: Image.Image
-    boxes: tuple[Box, ...]
 
 
 class SheetTooLarge(ControlFlow):
     """More pictures than fit on a sheet at a size at which anything can be seen."""
 
 
-def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Sheet:
+def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Image.Image:
     """A sheet of `cells` in the order of the axes, the last one fastest.
 
     The last axis gives the columns, the combinations of the others the rows. Without axes the
@@ -78,13 +70,14 @@ def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> She
     letters = set(filter(str.isprintable, text))
     font = _font_with(letters)
     letter_width = 1.0 if any(east_asian_width(one) in "WF" for one in letters) else 0.55
-    while True:
-        drawing = _Drawing(rows, columns, cells, side, font, letter_width)
-        if max(drawing.width, drawing.height) <= MAX_SIDE:
-            return drawing.draw()
-        if side <= SMALLEST_PICTURE:
-            raise SheetTooLarge(f"{len(cells)} pictures")
-        side = max(SMALLEST_PICTURE, side * 4 // 5)
+    label = LINES * (LARGEST_FONT + 4)
+    height = MAX_SIDE - 2 * GAP - (label if any(columns) else 0)
+    most_wide = (MAX_SIDE - 2 * GAP) // (len(columns) + any(rows)) - GAP
+    most_high = height // max(1, len(rows)) - GAP - (label if any(c.label for c in cells) else 0)
+    side = min(side, most_wide, most_high)
+    if side < SMALLEST_PICTURE:
+        raise SheetTooLarge(f"{len(cells)} pictures")
+    return _Drawing(rows, columns, cells, side, font, letter_width).draw()
 
 
 def _font_with(letters: set[str]) -> str:
@@ -122,7 +115,7 @@ class _Drawing:
         letter_width: float,
     ) -> None:
         self._rows, self._columns, self._cells, self._side = rows, columns, cells, side
-        size = max(11, min(28, side // 12))
+        size = max(11, min(LARGEST_FONT, side // 12))
         self._font = ImageFont.truetype(font, size) if font else ImageFont.load_default(size)
         self._characters = max(6, int(side / (size * letter_width)))
         label = LINES * (size + 4)
@@ -132,7 +125,7 @@ class _Drawing:
         self.width = self._left + len(columns) * (side + GAP) + GAP
         self.height = self._top + len(rows) * self._step + GAP
 
-    def draw(self) -> Sheet:
+    def draw(self) -> Image.Image:
         page = Image.new("RGB", (self.width, self.height), PAPER)
         draw = ImageDraw.Draw(page)
         lefts = [self._left + at * (self._side + GAP) for at in range(len(self._columns))]
@@ -141,7 +134,6 @@ class _Drawing:
             self._text(draw, left, GAP, self._named(line))
         for top, line in zip(tops, self._rows, strict=True):
             self._text(draw, GAP, top, self._named(line))
-        boxes = []
         for cell, (top, left) in zip(self._cells, product(tops, lefts), strict=False):
             shown: Image.Image | str = "not rendered"
             if cell.picture is not None and cell.picture.exists():
@@ -153,9 +145,8 @@ class _Drawing:
                 if shown.mode == "RGBA":
                     page.paste(chequered(shown.size), (left, top))
                 page.paste(shown, (left, top), shown if shown.mode == "RGBA" else None)
-                boxes.append((left, top, *shown.size))
             self._text(draw, left, top + self._side + 2, cell.label)
-        return Sheet(page, tuple(boxes))
+        return page
 
     def _named(self, line: _Line) -> str:
         """Values with their axes; where both are too long, the axis is what is shortened."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
@@ -32,7 +32,7 @@ NOT_THERE = {
 # Errors that say nothing of the picture: it is opened again when this process or system has room.
 OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
-
+T = TypeVar("T")
 _TEMPLATE = (
     "One path names one picture. For all pictures of a folder, save these fields there as "
     "_pictures.yaml: each picture is a request then."
@@ -40,10 +40,10 @@ _TEMPLATE = (
 
 
 class NamedPictures(Pictures):
-    """The pictures that one recipe names, while it is answered.
+    """The pictures that one recipe names, while it is read.
 
-    What reads them raises PictureUnreadable if a picture is not there, lies elsewhere, or cannot
-    be used.
+    Methods that read one raise PictureUnreadable if it is not there, lies elsewhere, or cannot be
+    used.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class NamedPictures(Pictures):
         self.most_pixels = most_pixels
         stem = stem_of(recipe)
         self._own_stems = (stem, stem + MASK_MARK)  # of a dropped picture and its mask
-        self._sizes: dict[str, tuple[int, int]] = {}
-        self._texts: dict[str, dict[str, str]] = {}
+        self._read: dict[tuple[object, str], Any] = {}
         self._refused: dict[str, list[list[int] | None]] = {}
         self._kept: dict[str, str] = {}
 
@@ -80,7 +79,7 @@ class NamedPictures(Pictures):
         return self._kept[path]
 
     def hashes(self, own: Mapping[str, str]) -> Callable[[str], str]:
-        """Gives the sha256 of pictures: those in `own` are not copied, but looked for again."""
+        """Return a function for the sha256 of pictures; those in `own` are known and not copied."""
         return lambda path: own.get(path) or self.keep(path)
 
     def digest(self, path: str) -> str:
@@ -95,20 +94,21 @@ class NamedPictures(Pictures):
 
     def texts(self, path: str) -> dict[str, str]:
         """The texts in the picture's metadata. Each is read once."""
-        if path not in self._texts:
-            with self._opened(path) as file:
-                self._texts[path] = texts_in(file)
-        return self._texts[path]
+        return self._once(texts_in, path)
 
     def size(self, path: str) -> tuple[int, int]:
         """Width and height of the picture, upright. Each is read once."""
-        if path not in self._sizes:
+        return self._once(picture_size, path)
+
+    def _once(self, read: Callable[[IO[bytes]], T], path: str) -> T:
+        if (read, path) not in self._read:
             with self._opened(path) as file:
-                self._sizes[path] = picture_size(file)
-        return self._sizes[path]
+                self._read[read, path] = read(file)
+        found: T = self._read[read, path]
+        return found
 
     def called_here(self, path: str, digest: str, folder: str) -> str:
-        """What the recipe calls the picture that one in another folder calls by this path."""
+        """The path by which this recipe names a picture that another folder's recipe names so."""
         beside = [f"inbox/{folder}/{path}"] if folder else []
         for name in (path, *beside, f"inbox/{path}", f"outbox/{path}"):
             with suppress(PictureUnreadable, OSError):
@@ -132,7 +132,7 @@ class NamedPictures(Pictures):
         return json.dumps(self._refused) if self._refused else ""
 
     def look_again(self, refused: str) -> str:
-        """What is there now, in the same form."""
+        """The same of the files that are at these paths now."""
         return json.dumps({path: self._stamps(path) for path in json.loads(refused)})
 
     @contextmanager
@@ -158,7 +158,7 @@ class NamedPictures(Pictures):
             raise
 
     def _stamps(self, path: str) -> list[list[int] | None]:
-        """What is at each path of the picture: size and time distinguish its versions."""
+        """The size and time of the file at each of the picture's paths, None without one."""
         return [_stamp(root / place) for root, place in self._places(path)]
 
     def _places(self, path: str) -> list[tuple[Path, str]]:

@@ -1,5 +1,4 @@
-"""What is running and what is queued: status.json for programs, now.txt for people, now.js for
-the gallery."""
+"""The status: status.json for programs, now.txt for people, now.js for the gallery."""
 
 import json
 import os
@@ -134,7 +133,7 @@ class Status:
 
     @property
     def name(self) -> str:
-        """What is being rendered, for people."""
+        """The name of the recipe or folder that is being rendered."""
         return self.folder or self.recipe
 
     @property
@@ -193,7 +192,7 @@ class StatusFiles:
 def write_news(
     outbox: Path, status: Status, problems: Sequence["Problem"] = (), more_problems: int = 0
 ) -> None:
-    """Write what the gallery shows on top."""
+    """Write the news that the gallery shows on top."""
     values = {name: getattr(status, name) for name in IN_GALLERY} | {
         "runs": not status.ended,
         "line": status.line(),
@@ -215,7 +214,7 @@ def read_status(outbox: Path) -> Status | None:
 
 
 def check_readable(outbox: Path) -> None:
-    """Raise CommandFailed where nobody can see whether a picowatch runs, and what it does."""
+    """Raise CommandFailed if the status exists and cannot be read."""
     try:
         _path(outbox).open("rb").close()
     except FileNotFoundError:

@@ -349,6 +349,7 @@ class RecipeFields(BaseModel, ImageFields):
 
     control: Annotated[
         tuple[Control, ...],
+        Field(max_length=10),
         Row(
             aliases=("controlnet",),
             wanted="a mapping like {image: pose.png, model: control_v11p_sd15_openpose}, or a list "

@@ -82,31 +82,26 @@ def _read_defaults(file: DefaultsFile) -> tuple[Layer, Sequence[Problem]]:
     """Read a `_defaults.yaml`, once for all the recipes of a folder."""
     problems = Problems()
     layer: Layer = {}
-    try:
+    with problems.gathered(goes_on=True):
         layer = yaml_layer(decode(file.name, file.content), problems)
-    except RecipeInvalid as invalid:
-        problems.take(invalid.problems)
     return layer, problems.found
 
 
 def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry], Layer]:
     """The file's entries as written, and the settings above them in a TXT."""
-    try:
-        source = decode(name, content)
-        if name.lower().endswith(".txt"):
+    with problems.gathered():
+        source, ending = decode(name, content), name.lower()
+        if ending.endswith(".txt"):
             return txt_entries(source, problems)
-        if name.lower().endswith(".csv"):
+        if ending.endswith(".csv"):
             return csv_entries(source, problems), {}
-        if name.lower().endswith(".json"):
+        if ending.endswith(".json"):
             return json_entries(source, problems), {}
-        if begins_parameters(source.text) and not _PROMPT.match(source.text):
-            what = rename_to(source, "txt", "A1111's generation parameters")
-            problems.add(source.whole_line(1), what)
-            return [], {}
-        return yaml_entries(source, problems), {}
-    except RecipeInvalid as invalid:
-        problems.take(invalid.problems)
-        raise RecipeInvalid(problems.found) from None
+        if not begins_parameters(source.text) or _PROMPT.match(source.text):
+            return yaml_entries(source, problems), {}
+        what = rename_to(source, "txt", "A1111's generation parameters")
+        problems.add(source.whole_line(1), what)
+    return [], {}
 
 
 # One of these says what to do with a picture; `upscale` and `cutout` need no prompt.
@@ -137,7 +132,7 @@ class NothingSaid(PictureUnreadable):
 
 
 class DependsOnPicture(ControlFlow):
-    """What a template requests depends on the settings of a picture that is not there yet."""
+    """A template takes its settings from pictures that are not there yet."""
 
 
 class _AnyPicture(Pictures):
@@ -200,13 +195,10 @@ def check_template(
 def _dropped_entries(
     dropped: Dropped, defaults: Sequence[Layer], problems: Problems
 ) -> list[Entry]:
-    try:
+    with problems.gathered():
         source = decode(dropped.template.name, dropped.template.content)
         entries = yaml_entries(source, problems) or [Entry({}, source.whole_line(1))]
         sidecars = [_sidecar(file, problems) for file in reversed(dropped.sidecars)]
-    except RecipeInvalid as invalid:
-        problems.take(invalid.problems)
-        raise RecipeInvalid(problems.found) from None
     problems.raise_if_any()
     found = []
     for entry in entries:
@@ -226,7 +218,7 @@ def _dropped_entries(
 
 
 def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
-    """A prompt as it stands, or fields; nothing of an empty file."""
+    """The prompt in a .txt, or the fields in a .yaml; nothing for an empty file."""
     if is_empty(file.content):
         return {}
     source = decode(file.name, file.content)
@@ -262,7 +254,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
 
 
 def _with_picture(written: Written, picture: Written) -> Written:
-    """A value, its elements, or their `image`: with the picture in place of the word."""
+    """Replace the word `picture` in a value, its elements, or their `image`."""
     if written.pairs:
         pairs = [
             (name, _with_picture(part, picture) if name == "image" else part)

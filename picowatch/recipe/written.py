@@ -55,7 +55,7 @@ class Position:
 
     @property
     def text(self) -> str:
-        """What stands there."""
+        """The text at this position."""
         return self.source.line(self.line)[self.column - 1 :][: self.width]
 
 

@@ -142,10 +142,12 @@ def _validated(given: _Given, problems: list[str]) -> Settings:
     try:
         settings = Settings.model_validate({name: value for name, (value, _) in given.items()})
     except ValidationError as error:
+        wrong: dict[str, list[str]] = {}
         for problem in error.errors():
-            name = str(problem["loc"][0])
+            wrong.setdefault(str(problem["loc"][0]), []).append(words_of(problem["msg"]))
+        for name, words in wrong.items():
             value, where = given[name]
-            problems.append(f"{where}: {name} {_shown(value)}: {words_of(problem['msg'])}.")
+            problems.append(f"{where}: {name} {_shown(value)}: {', or '.join(words)}.")
     if problems or settings is None:
         raise SettingsInvalid("\n".join(sorted(dict.fromkeys(problems), key=_line)))
     return settings

@@ -21,7 +21,7 @@ from picowatch.settings.values import (
     LOSSLESS,
     Executor,
     LocalSettings,
-    batch_size_value,
+    Number,
     device_value,
     executor_value,
     file_name_value,
@@ -29,7 +29,6 @@ from picowatch.settings.values import (
     hooks_value,
     metrics_address_value,
     not_boolean,
-    quality_value,
 )
 
 FILE_NAME = "picowatch.yaml"
@@ -46,7 +45,6 @@ DAILY = (
 )  # fmt: skip
 
 Folder = Annotated[Path, AfterValidator(folder_value)]
-Quality = Annotated[Literal["auto", "lossless"] | int, BeforeValidator(quality_value)]
 
 
 class Settings(BaseModel):
@@ -97,7 +95,7 @@ class Settings(BaseModel):
         "png",
         description="Format of pictures and contact sheets. Each has the settings inside.",
     )
-    quality: Quality = Field(
+    quality: Literal["auto", "lossless"] | Annotated[int, Number, Field(ge=1, le=100)] = Field(
         "auto",
         description="1 to 100 for jpeg, webp and avif; lossless for webp. auto: 92 for jpeg, 90 "
         "for webp, 80 for avif. png is always lossless.",
@@ -129,7 +127,7 @@ class Settings(BaseModel):
         "first that may be enough; full: none, everything is on the device; low: weights are kept "
         "in main memory until they are needed.",
     )
-    batch_size: Annotated[Literal["auto"] | int, BeforeValidator(batch_size_value)] = Field(
+    batch_size: Literal["auto"] | Annotated[int, Number, Field(ge=1, le=256)] = Field(
         "auto",
         description="Images rendered together. auto: measured for each checkpoint and size.",
     )

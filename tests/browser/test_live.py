@@ -156,25 +156,6 @@ def test_deleted_pictures_vanish(live: House, page: Page) -> None:
     assert page.find("#empty").is_displayed()
 
 
-def test_pictures_come_back_with_an_outbox_that_was_away(house: House, page: Page) -> None:
-    """As a share is while the network is down."""
-    house.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
-    house.once()
-    page.is_live = True
-    page.open(house.outbox / INDEX)
-    wait_for(lambda: len(page.all(".tile.loaded")) == 2, "the thumbnails")
-    away = house.outbox.rename(house.folder / "away")
-    page.tile("two/0001-1.png").click()
-    wait_for(lambda: page.find("#deleted").is_displayed(), "it cannot be loaded")
-    page.js("for (const image of document.querySelectorAll('.tile img')) image.src += '?again'")
-    wait_for(lambda: len(page.all(".tile.missing")) == 2, "nor can the thumbnails")
-    wait_for(lambda: page.js("return isAway"), "the page knows")
-    away.rename(house.outbox)
-    wait_for(lambda: not page.find("#deleted").is_displayed(), "it is shown again")
-    wait_for(lambda: not page.all(".tile.missing"), "so are the thumbnails")
-    page.leave_large()
-
-
 # -- what runs
 
 
@@ -220,8 +201,8 @@ def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page
     """
 
     def recipes() -> list[str]:
-        found = [row.text.split() for row in page.all("#problems summary")]
-        return sorted(words[1] for words in found if words[0] == "Error")
+        rows = "return [...document.querySelectorAll('#problems .error summary')]"
+        return sorted(page.js(f"{rows}.map(row => row.textContent.split(' ')[1])"))
 
     live.save("wrong.yaml", WRONG)
     wait_for(recipes, "the error")

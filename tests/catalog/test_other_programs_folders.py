@@ -96,18 +96,17 @@ def test_what_lies_in_models_itself_is_told_where_it_belongs(tmp_path: Path) -> 
     """Nothing would say why it is not found, and the demo model would render instead."""
     write_model(tmp_path / "pixel.safetensors", kohya_lora_shapes())
     write_model(tmp_path / "v1-5.safetensors", checkpoint_shapes())
-    write_model(tmp_path / "odd.safetensors", {"x": (1,)})
-    (tmp_path / "Lora").mkdir()
     (tmp_path / "turbo").mkdir()
     (tmp_path / "turbo/model_index.json").write_text("{}")
     for other in ("config.json", "gone.safetensors.part", "link.safetensors"):
         (tmp_path / other).symlink_to("nowhere")
     catalog = Catalog(tmp_path)
-    assert {(one.kind, one.reason) for one in catalog.scan().refused} == {
-        ("lora", "pixel.safetensors is in models/ itself: move it to models/Lora/."),
-        ("checkpoint", "turbo is in models/ itself: move it to models/checkpoints/."),
-        ("checkpoint", "v1-5.safetensors is in models/ itself: move it to models/checkpoints/."),
-    }
+    end = "is in models/ itself: move it to models/checkpoints/, or to the folder of its kind."
+    assert [one.reason for one in catalog.scan().refused] == [
+        f"{name} {end}" for name in ("pixel.safetensors", "turbo", "v1-5.safetensors")
+    ]
     for name in (None, "v1-5"):
         with pytest.raises(NotInstalled, match=r"in models/ itself: move it to models/"):
             find_checkpoint(name, catalog.inventory())
+    with pytest.raises(NotInstalled, match=r"in models/ itself: move it to models/"):
+        find_lora("pixel", catalog.inventory())

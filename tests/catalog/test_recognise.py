@@ -254,7 +254,6 @@ def test_a_part_or_an_addition_is_recognised(
 UPSCALERS: dict[str, tuple[Shapes, str, int]] = {
     "4x-UltraSharp": (esrgan_shapes("old"), "ESRGAN", 4),
     "BSRGANx2": (esrgan_shapes("trunk", doublings=1), "ESRGAN", 2),
-    "RealESRGAN_x4plus_anime_6B": (esrgan_shapes("new", blocks=6), "ESRGAN", 4),
     "RealESRGAN_x2plus": (esrgan_shapes("new", takes=12), "ESRGAN", 2),
     "1x-DeJPG": (esrgan_shapes("old", doublings=0), "ESRGAN", 1),
     "realesr-general-x4v3": (compact_shapes(4, blocks=32), "Compact", 4),

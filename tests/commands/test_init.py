@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft7Validator
+from PIL import Image
 
 from picowatch.commands.init import init
 from picowatch.errors import CommandFailed
@@ -16,6 +17,7 @@ from picowatch.inbox.names import is_recipe_path
 from picowatch.settings import DAILY, Settings
 from tests.catalog.files import checkpoint_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
+from tests.engine.tiny_flows import tiny_flow
 
 
 def test_init_makes_folders_settings_and_examples_that_are_valid(tmp_path: Path) -> None:
@@ -165,7 +167,6 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
         ("hooks: {done: x}\n", "unknown hook 'done'; the hooks are picture, failed, idle"),
         ("hooks: {idle: []}\n", "idle must be a program, as text or as a list of arguments"),
         ("metrics_address: localhost\n", "it must be like 127.0.0.1:9464"),
-        ("file_name: '{seed}{number}'\n", "gives two pictures the same name"),
         ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
         ("- a\n", "must contain `name: value` lines"),
         ("a: [\n", "line 2, column 1: not valid YAML"),
@@ -199,6 +200,14 @@ def test_folders_for_photos_work_as_they_are(tmp_path: Path) -> None:
         schema = json.loads((template.parent / named[1]).read_text())
         for document in yaml.safe_load_all(text):
             assert list(Draft7Validator(schema).iter_errors(document)) == []
+    (tmp_path / "models/checkpoints/FLUX.2-klein-4B").symlink_to(tiny_flow("FLUX.2-klein"))
+    edit = tmp_path / "inbox/edit/_pictures.yaml"
+    Image.new("RGB", (96, 64)).save(edit.with_name("anna.png"))
+    lines = edit.read_text().split("\n\n")[0].splitlines()[-2:]
+    edit.write_text("\n".join(line.removeprefix("# ") for line in lines))
+    (image,) = json.loads(picowatch(tmp_path, "check", "--json", edit).stdout)
+    found = [image[name] for name in ("checkpoint", "references", "width", "height")]
+    assert found == ["FLUX.2-klein-4B", ["edit/anna.png"], 96, 64], "as its comment says"
     template.write_text("prompt: mine\n")
     assert (
         f"kept {template.relative_to(tmp_path)}"

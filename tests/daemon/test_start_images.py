@@ -11,6 +11,7 @@ from picowatch.commands.check import check
 from picowatch.errors import RenderFailed
 from picowatch.outbox.commands import Command, send
 from tests.digest_engine import Batch
+from tests.engine.tiny_flows import tiny_flow
 from tests.house import HeldEngine, House, wait_for
 
 RECIPE = "prompt: a corgi\nseed: 1\nimage: start.png\n"
@@ -168,19 +169,23 @@ def names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
 
-def test_a_retry_after_a_restart_finds_the_start_image(house: House) -> None:
+@pytest.mark.parametrize("use", ["image: start.png", "checkpoint: klein\nreferences: start.png"])
+def test_a_retry_after_a_restart_finds_the_picture(house: House, use: str) -> None:
     """Though the recipe's own picture is another one by now, which its next save would use."""
     copies: list[bool] = []
 
     def look(batch: Batch) -> None:
         folder = house.outbox / ".picowatch/start-images"
-        copies.extend((folder / one.image_hash).is_file() for one in batch)
+        copies.extend((folder / one).is_file() for one in batch[0].pictures.values())
         if len(copies) == 1:
             raise RenderFailed("The first time it fails.")
 
     house.engine.before_batch = look
+    if "klein" in use:
+        (house.models / "checkpoints").mkdir()
+        (house.models / "checkpoints/klein").symlink_to(tiny_flow("FLUX.2-klein"))
     draw(house.inbox / "start.png", "red")
-    house.save("a.yaml", RECIPE)
+    house.save("a.yaml", f"prompt: a corgi\nseed: 1\n{use}\n")
     assert not house.once()
     draw(house.inbox / "start.png", "blue")
     with house.running():

@@ -111,10 +111,12 @@ def test_an_image_is_finished_once(desk: Desk) -> None:
 
 
 def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk, tmp_path: Path) -> None:
-    """From `hand_over` on neither a command, a deletion nor the end takes it back."""
+    """From `hand_over` on no engine, command, deletion or end takes it back."""
     desk.save("a.txt", entry("one", 1), entry("two", 2))
     written, other = desk.claim()
     assert desk.ledger.hand_over([written]) == {written.id}
+    assert not desk.ledger.put_back(written.id)
+    assert not desk.ledger.fail(written.id, "The engine died.")
     assert desk.ledger.cancel(["a.txt"]) == (1, 1)
     assert desk.ledger.forget("a.txt") == 0
     put_all_back(tmp_path / "ledger.sqlite")

@@ -1,14 +1,13 @@
 """What has to hold, whatever met whatever: each finding is a line."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.meetings.machine import REASONS
-from tests.outcome import error_files, faults, is_sheet, listed, rendered
+from tests.outcome import error_files, faults, is_sheet, rendered
 
 if TYPE_CHECKING:
     from tests.meetings.world import World
@@ -20,15 +19,13 @@ def of_the_work(world: "World") -> Iterator[str]:
     """What nobody requests any more is not finished, unless it is being written."""
     model = world.model
     running = [one for one in model.images if one.state == "running" and not one.is_drawn]
-    if running and model.in_order and not model.is_lost and not model.wanted() & {*running}:
+    if running and model.in_order and not model.wanted() & {*running}:
         yield f"{running[0]}: goes on although nothing asks for it"
 
 
 def while_it_runs(world: "World") -> Iterator[str]:
     """Nothing is left to do."""
     yield from world.not_handled()
-    if world.model.is_lost:
-        return
     for path, recipe in world.model.recipes.items():  # what one lacked may have come since
         version = world.handled.get(path)
         is_now = version and world.files.get(path) is version
@@ -46,9 +43,8 @@ def at_the_end(world: "World") -> Iterator[str]:
     yield from world.model.findings
     yield from world.sim.escaped
     yield from _of_pictures(world)
-    if not world.model.is_lost:
-        yield from _of_sheets(world)
-        yield from _of_errors(world)
+    yield from _of_sheets(world)
+    yield from _of_errors(world)
     for line in (world.outbox / "picowatch.log").read_text().splitlines():
         if any(words in line for words in NEVER_LOGGED):
             yield f"in the log: {line}"
@@ -67,9 +63,6 @@ def _of_pictures(world: "World") -> Iterator[str]:
             yield f"{file} holds {told.prompt!r}, seed {told.seed}, not {image}"
     # A dropped picture's result that was deleted and made anew is listed again.
     again = set(world.model.made_anew)
-    if world.model.is_lost:
-        files = Counter(line["file"] for line in listed(world.outbox))
-        again |= {file for file, times in files.items() if times > 1}
     for fault in faults(world.outbox, world.spoilt | world.model.deleted | again):
         # What was being written when the outbox went stays until a start after a crash.
         if not (fault.startswith("left over") and world.counts["outbox"]):

@@ -350,14 +350,3 @@ class Machine:
             )
             with suppress(sqlite3.Error):
                 self.locker.execute("BEGIN EXCLUSIVE")
-
-    def do_ledger(self, how: str) -> None:
-        """It is lost, also in progress, or damaged, while nothing runs."""
-        path = self.outbox / ".picowatch/ledger.sqlite"
-        if not path.exists() or self.locker is not None or (self.process and how != "lost"):
-            return
-        if how == "lost":
-            path.unlink()
-        else:
-            size = path.stat().st_size
-            path.write_bytes(b"" if how == "emptied" else b"x" * size)

@@ -6,7 +6,7 @@ has to be in the queue, made, failed or cancelled. What it hears that cannot be,
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from picowatch.files.names import is_picture_name
@@ -85,8 +85,6 @@ class Model:
     def __init__(self, in_order: bool = True) -> None:
         """`in_order`: images start in the order of the queue, because there is one engine."""
         self.in_order = in_order
-        # From a lost ledger on, nobody knows what is requested: any picture may be made.
-        self.is_lost = False
         self.recipes: dict[str, Recipe] = {}
         self.images: list[Image] = []
         self.by_id: dict[int, Image] = {}
@@ -126,16 +124,6 @@ class Model:
             if key not in kept or redraws(one):
                 self._ask(path, entry, order)
         self._cancel_unrequested(path)
-
-    def ledger_lost(self, listed: Container[str]) -> None:
-        """Only pictures are left that are listed."""
-        self.is_lost = True
-        done = [image for image in self.images if image.state in ("done", "running")]
-        self.images = [image for image in done if image.file in listed]
-        for image in self.images:
-            image.state = "done"
-        self.by_id.clear()
-        self.numbers.clear()  # those of pictures that are there still count: nothing is overwritten
 
     def _keep(
         self, entry: Entry, order: tuple[int, int, int], *, anew: bool, keeps_deleted: bool
@@ -194,7 +182,7 @@ class Model:
             self.recipes[new] = self.recipes.pop(old)
         there = {one.request: one for one in self.images if one.recipe == new}
         for mine in [image for image in self.images if image.recipe == old]:
-            other = there.pop(mine.request, None)  # an old list may tell one picture twice
+            other = there.get(mine.request)
             mine.recipe = new
             if other is not None:
                 self._merge(mine, other)
@@ -220,8 +208,6 @@ class Model:
                     image.order = (-priority, *image.order[1:])
 
     def _cancel_unrequested(self, path: str) -> None:
-        if self.is_lost:  # which of its images are made for which entry is not known any more
-            return
         wanted = self.wanted()
         for image in self.images:
             if image.recipe == path and image.may_be_cancelled and image not in wanted:
@@ -260,12 +246,12 @@ class Model:
         """These came out of the queue, in this order."""
         first = min((one.order for one in self.images if one.state == "queued"), default=None)
         for place, one in enumerate(batch):
-            image = self._made_after_a_loss(one) if self.is_lost else self._queued(one)
+            image = self._queued(one)
             if image is None:
                 words = f"{one.recipe}: {one.request.prompt!r}, seed {one.request.seed}"
                 self.findings.append(f"{words} was made although nothing asks for it")
                 continue
-            if self.in_order and not self.is_lost and place == 0 and image.order != first:
+            if self.in_order and place == 0 and image.order != first:
                 self.findings.append(f"{image} was made before what should come first")
             if image.draw.seed is None:
                 image.draw.seed = (one.request.seed - image.plus) % SEEDS
@@ -286,14 +272,6 @@ class Model:
         ]
         return min(found, key=lambda image: (image.seed is None, image.order), default=None)
 
-    def _made_after_a_loss(self, one: QueuedImage) -> Image:
-        request, draw = one.request, Draw(one.request.seed, False)
-        image = Image(
-            one.recipe, request.prompt, request.steps, request.image_hash, draw, 0, one.image_index
-        )
-        self.images.append(image)
-        return image
-
     def _number(self, file: str) -> None:
         folder, _, name = file.rpartition("/")
         number = int(name.partition("-")[0])
@@ -312,7 +290,7 @@ class Model:
         if state == "done" and image.file in self.deleted:
             self.deleted.discard(image.file)
             self.made_anew[image.file] += 1
-        if state == "queued" and not self.is_lost and image not in self.wanted():
+        if state == "queued" and image not in self.wanted():
             image.state = "cancelled"
 
     def drawn(self, image_ids: Iterable[int]) -> None:

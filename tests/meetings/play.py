@@ -121,7 +121,6 @@ class Writer:
             (1, ("lose_events",)),
             (1, ("lock_ledger", True)),
             (3, ("lock_ledger", False)),
-            (0.6, ("ledger", pick(("lost", "damaged", "emptied")))),
             (0.3, ("wait", 700.0)),
         ]
         ((_, kind),) = dice.choices(kinds, [weight for weight, _ in kinds])

@@ -59,9 +59,6 @@ RECIPES: dict[str, tuple[Action, ...]] = {
     "outbox away x save: it does not keep the daemon busy": (
         ("wait", 6.0), ("save", "a.yaml", TWO), ("wait", 1.2), ("outbox", False, False), A_WHILE,
     ),
-    "outbox away x lost ledger: nothing is left where the outbox was": (
-        ("wait", 9.5), ("ledger", "lost"), ("wait", 0.8), ("outbox", False, False), ("wait", 3.0),
-    ),
     "rename of a refused recipe x crash x rename back: it has its error file": (
         ("save", "b.yaml", BROKEN), ("wait", 3.0), ("die", COMMIT, 1), ("move", "b.yaml", "a.yaml"),
         A_WHILE, ("move", "a.yaml", "b.yaml"),
@@ -124,10 +121,10 @@ DROPPED: dict[str, tuple[Action, ...]] = {
         ("command", "retry", FRAMES[0]), A_WHILE, ("bad", (), False),
         ("again", FRAMES[1], "touch"), ("command", "retry", None), A_WHILE,
     ),
-    "lost ledger x rendered, waiting, renamed and deleted ones": (
-        *frames(), *RENDERED, ("move", FRAMES[0], "frames/b/0.png"), ("hold", True),
-        drop("frames/late.png", 20), A_WHILE, ("kill",), ("delete", FRAMES[1]), ("ledger", "lost"),
-        ("hold", False), ("start",), A_WHILE, ("again", FRAMES[2], "touch"), A_WHILE,
+    "another template x rendered again by a command x rename x crash: each as it is now": (
+        *frames(), *RENDERED, ("save", TEMPLATE, SWEEP), A_WHILE, ("die", COMMIT, 3),
+        ("command", "retry all", "frames"), ("move", FRAMES[0], "frames/b/0.png"), A_WHILE,
+        ("start",), ("command", "make folder", "frames"), ("delete", FRAMES[1]), A_WHILE,
     ),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from picowatch.ledger.ledger import Ledger
 HEARD = (
     "accept", "refuse", "forget", "archive", "rename", "claim", "hand_over", "finish", "fail",
     "put_back",
-    "nothing_is_written", "picture_missing", "retry", "cancel", "rebuild", "prioritise",
+    "nothing_is_written", "picture_missing", "retry", "cancel", "prioritise",
     "pause", "resume", "want_again",
 )  # fmt: skip
 

@@ -13,12 +13,11 @@ from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits
 from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
 from tests.meetings.user import User, Version
-from tests.outcome import listed
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 HUNG_SECONDS = 600.0  # an engine without a sign of life is ended after that
 DEATHS = 4  # of the daemon with an image in progress, after which the next one sets it aside
-IN_THE_OUTBOX = {"command", "lose_picture", "damage", "foreign", "ledger", "lock_ledger"}
+IN_THE_OUTBOX = {"command", "lose_picture", "damage", "foreign", "lock_ledger"}
 PROBE = "probe.yaml"
 
 Action = tuple[Any, ...]
@@ -43,8 +42,8 @@ class World(User):
         getattr(self, f"do_{name}")(*given)
 
     def expect(self, holds: object, words: str) -> None:
-        """Note a finding unless it holds; a lost ledger makes recipes new and renames unknown."""
-        if not holds and not self.model.is_lost:
+        """Note a finding unless it holds."""
+        if not holds:
             self.findings.append(words)
 
     def _wrap_picowatch(self, patch: pytest.MonkeyPatch) -> None:
@@ -175,21 +174,6 @@ class World(User):
         """A recipe was moved to where other defaults hold."""
         self.model.prioritised(path, priorities)
 
-    def _heard_rebuild(self, *_: object, result: int) -> None:
-        """A new ledger: the list of pictures alone tells what was."""
-        if self.counts["daemons"] == 1 and not self.model.images and not self.handled:
-            return  # the first one
-        files = {line["file"] for line in listed(self.outbox)}
-        # Written and not listed: it is made again, and nobody knows this one.
-        running = [image.file for image in self.model.images if image.state == "running"]
-        self.spoilt |= set(running) - files
-        self.model.ledger_lost(files)
-        self.handled.clear()
-        self.left.clear()
-        self.ghosts.clear()
-        self.again.clear()
-        self.paused = False
-
     # -- images
 
     def _heard_claim(self, *_: object, result: Any) -> None:
@@ -278,9 +262,6 @@ class World(User):
 
     def _is_done(self) -> bool:
         counts = self.model.counts()
-        if self.model.is_lost:
-            counts = self.status()
-            counts["queued"] += PROBE not in {image.recipe for image in self.model.images}
         is_quiet = not any(path.exists() for path in self.commands)
         return is_quiet and not counts["queued"] + counts["running"] and not [*self.not_handled()]
 

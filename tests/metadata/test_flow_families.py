@@ -1,14 +1,8 @@
 """Pictures of flow families say what made them, and every reader gets it back."""
 
-from io import BytesIO
-from typing import Any
-
 import pytest
-from PIL import Image
-from sd_parsers import ParserManager
 
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, picowatch_json, recipe_yaml
-from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory, read_recipes
 from picowatch.recipe.inventory import rules_of
 from tests.recipe.flow_rules import FLOW_RULES
@@ -84,22 +78,6 @@ def test_nothing_of_a_usual_picture_is_ignored(family: str, variant: str, name: 
     text = f"from: a.png\n{start}".encode()
     (again,) = read_recipes("b.yaml", text, inventory, pictures=pictures)
     assert (again.image_requests(hash_of), again.warnings) == ([request], ())
-
-
-@pytest.mark.parametrize("family", RECIPES)
-def test_sd_parsers_reads_it(family: str) -> None:
-    """Prompt, sampler, schedule, and Forge's own keys."""
-    request = request_of(RECIPES[family])
-    parsers: Any = ParserManager()
-    found = parsers.parse(BytesIO(encode_png(Image.new("RGB", (8, 8)), texts_of(request))))
-    assert [text.value for text in found.prompts] == [request.prompt]
-    (sampler,) = found.samplers
-    assert (sampler.name, sampler.model.name) == (request.sampler, request.checkpoint)
-    values = {**sampler.parameters, **found.metadata}
-    assert (values["scheduler"], values["cfg_scale"]) == ("Simple", "1")
-    guidance = {"FLUX.1": "2.5"}.get(family)
-    assert values.get("Distilled CFG Scale") == guidance
-    assert values.get("Module 1") == ("ae-fixed" if family == "FLUX.1" else None)
 
 
 @pytest.mark.parametrize("name", [PICOWATCH, PARAMETERS])

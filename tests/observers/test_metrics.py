@@ -110,5 +110,5 @@ def test_without_prometheus_client_the_error_names_the_command_to_install_it(
     assert picowatch(tmp_path, "run", "--once", program=DIGESTS, PYTHONPATH=path).returncode == 0
     refused = picowatch(tmp_path, "run", PYTHONPATH=path, PICOWATCH_METRICS_ADDRESS="127.0.0.1:0")
     assert refused.returncode == 2
-    assert "pip install -e '.[metrics]'" in refused.stderr
+    assert "pip install 'picowatch-diffusion[metrics]'" in refused.stderr
     assert "Traceback" not in refused.stderr

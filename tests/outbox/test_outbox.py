@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import OutboxInUse
-from picowatch.files.atomic import write_atomically
+from picowatch.files.atomic import append, write_atomically
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import LOG_FILES, close_log, open_log
+from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import duration
 from picowatch.streams import harmless
 from tests.house import PATIENCE, House, wait_for
@@ -30,10 +31,21 @@ def test_a_file_is_replaced_whole_or_not_at_all(
         raise OSError("no space")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(target, b"new")
-    assert target.read_bytes() == b"old"
+    for write in (write_atomically, append):
+        with pytest.raises(OSError, match="no space"):
+            write(target, b"new")
+        assert target.read_bytes() == b"old"
     assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
+
+
+def test_only_its_own_picture_proves_that_a_request_was_rendered(house: House) -> None:
+    """A start after a crash asks: something else may be at the reserved path."""
+    house.save("a.yaml", "prompt: a\nseed: 1\n")
+    assert house.once()
+    outbox, (line,) = Outbox(house.settings()), house.listed()
+    assert outbox.holds(line["file"], line["digest"])
+    assert not outbox.holds(line["file"], "0" * 64)
+    assert not outbox.holds("a/0002-1.png", line["digest"])
 
 
 def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:

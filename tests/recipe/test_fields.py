@@ -48,7 +48,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         ("seed: −1", "seed", "random"),
         ("seed: Random", "seed", "random"),
         ("seed: 4294967295", "seed", 4294967295),
-        ("seed: [3, 1, 2]", "seed", (3, 1, 2)),
+        ("seed: [3, 1, 2, '1']", "seed", (3, 1, 2)),
         ("seed: 5..8", "seed", (5, 6, 7, 8)),
         ("seed: 8 .. 2 step 3", "seed", (8, 5, 2)),
         ("seed: '4294967294..4294967295'", "seed", (4294967294, 4294967295)),

@@ -128,7 +128,6 @@ Pictures.onchange = () => {
   openLinked();
   if (Pictures.loaded) readAhead();
 };
-Pictures.onreturn = () => { Grid.tryAgain(); Large.tryAgain(); };
 
 // Only those on top are told where they are.
 function tellFresh(before) {

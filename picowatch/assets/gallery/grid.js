@@ -170,10 +170,9 @@ const Grid = (() => {
   }
 
   function showLoaded({ target }) {
-    const tile = target.closest(".tile"), { entry } = tile;
+    const tile = target.closest(".tile");
     tile.classList.add("loaded");
     tile.classList.remove("missing");
-    if (entry.boxes && !target.nextSibling) target.after(paper(entry, target.src));
   }
 
   // Without a thumbnail the picture is shown. Where that is gone, too, picowatch tells of it soon.
@@ -181,9 +180,6 @@ const Grid = (() => {
     const tile = target.closest(".tile"), file = address(tile.entry.file);
     if (target.getAttribute("src") === file) tile.classList.add("missing"); else target.src = file;
   }
-  self.tryAgain = () => {
-    for (const image of grid.querySelectorAll(".missing img")) image.src = thumbnail(image.closest(".tile").entry);
-  };
 
   self.markPicked = () => { for (const tile of tiles.values()) mark(tile); };
   function mark(tile) {

@@ -44,7 +44,6 @@ const Large = (() => {
     const { entry } = self, file = address(entry.file);
     frame.hidden = false;
     part("deleted").hidden = true;
-    frame.querySelector("svg")?.remove();
     for (const [image, source] of [[small, thumbnail(entry)], [full, file]]) {
       image.hidden = false;
       image.removeAttribute("src");
@@ -52,7 +51,6 @@ const Large = (() => {
     }
     full.alt = titleOf(entry);
     part("file").href = file;
-    if (entry.boxes) frame.append(paper(entry, file));
     zoomTo(null);
   }
 
@@ -76,9 +74,6 @@ const Large = (() => {
       if (other) new Image().src = address(other.file); // so that it is there when it is asked for
     }
   };
-
-  // An outbox that was away can be read again.
-  self.tryAgain = () => { if (dialog.open && frame.hidden) showFile(); };
 
   // The next picture, or the one before. Where this one has left the list, the next one is in its place.
   function near(by) {

@@ -54,7 +54,7 @@ const News = (() => {
     part("waiting").querySelector("ol").replaceChildren(...rows);
   }
 
-  const ask = () => { lookAtPages(); load("now.js"); showNewDay(); };
+  const ask = () => { load("pages.js"); load("now.js"); showNewDay(); };
   setInterval(() => { if (!document.hidden) ask(); }, POLL);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
   self.ask = ask;

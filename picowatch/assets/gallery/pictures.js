@@ -10,7 +10,6 @@ const Pictures = {
   byFile: new Map(),
   loaded: false, // all pages, once
   onchange: () => {},
-  onreturn: () => {}, // of an outbox that could not be read
 };
 
 // -- loading
@@ -19,7 +18,6 @@ let told = []; // the version of each page, the oldest first
 const versions = []; // of each page, that was loaded
 const entriesOf = []; // by page
 let arriving = null; // pictures of the page that is being loaded
-let isAway = false; // the outbox, as a share is at times
 
 // Calls `done` with whether the script ran: one that was read in the middle of a write does not.
 // The browser tells of its error right before it says that the script is loaded. It also tells of
@@ -39,8 +37,6 @@ function load(name, done) {
   document.head.append(script);
 }
 
-const lookAtPages = () => load("pages.js", isWhole => { if (!isWhole) isAway = true; });
-
 // Called by pages.js.
 function pages(next) {
   if (next.format !== FORMAT) {
@@ -49,8 +45,6 @@ function pages(next) {
     return;
   }
   told = next.pages;
-  if (isAway) Pictures.onreturn();
-  isAway = false;
   if (!arriving) loadNext();
 }
 
@@ -124,7 +118,7 @@ const isHash = name => /^(.+_)?hash$/.test(name);
 const LOCATIONS = ["digest", "save_digest", "entry_index", "image_index"];
 const ELSEWHERE = new Set([
   "prompt", "negative_prompt", "file", "recipe", "thumb", "yaml", "made_at", "seconds", "device", "size", "sheet", "cells",
-  "boxes", "width", "height", ...LOCATIONS,
+  "width", "height", ...LOCATIONS,
 ]);
 
 // Every setting as [name, text], in the order in which recipes are written.
@@ -154,23 +148,4 @@ function inWords(value) {
 
 function listSettings(list, settings) {
   list.replaceChildren(...settings.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
-}
-
-// -- the paper of contact sheets
-
-// In dark colours: the sheet with its paper turned dark, and over it, as they are, its pictures.
-function paper(entry, source) {
-  const svg = vector("svg", { class: "paper", viewBox: `0 0 ${entry.width} ${entry.height}`, "aria-hidden": "true" });
-  const clip = vector("clipPath", { id: `boxes-${++paper.count}` });
-  for (const [x, y, width, height] of entry.boxes ?? []) clip.append(vector("rect", { x, y, width, height }));
-  const all = { href: source, width: entry.width, height: entry.height, preserveAspectRatio: "none" };
-  svg.append(clip, vector("image", { ...all, class: "dark" }), vector("image", { ...all, "clip-path": `url(#${clip.id})` }));
-  return svg;
-}
-paper.count = 0;
-
-function vector(tag, attributes) {
-  const made = document.createElementNS(document.getElementById("svg").namespaceURI, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
 }

@@ -67,12 +67,12 @@ _WORDS = {
     "--stylize --chaos": _MIDJOURNEY.format("leave it out"),
 }
 _HINTS = {word: hint for words, hint in _WORDS.items() for word in words.split()}
-# What says of a setting that it is off, also in JSON.
+# What says of a setting that it is off, also as JSON or Python writes it.
 OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
 
 
 def words_for(name: str, fields: Iterable[str], before: str = "") -> str:
-    """What to write instead of an unknown name, or which of the fields may have been meant.
+    """The remedy for an unknown name, or the fields that may have been meant.
 
     `before` are a flag's hyphens.
     """
@@ -81,12 +81,12 @@ def words_for(name: str, fields: Iterable[str], before: str = "") -> str:
 
 
 def words_of_others(name: str) -> str:
-    """What to write instead of another program's name; nothing for all others."""
+    """The remedy for another program's name; "" for any other."""
     return _HINTS.get(_plain(name), "")
 
 
 def is_switched_off(name: str, value: object) -> bool:
-    """Whether it is another program's setting, and off: clients of APIs send all they have."""
+    """Whether a setting of another program is off: API clients send all their settings."""
     return bool(words_of_others(name)) and str(value).strip().casefold() in OFF
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a save, at which positions, and how users read of it."""
+"""Mistakes in a save, their positions, and the text of its error file."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,11 +71,24 @@ class Problems:
 
     @contextmanager
     def caught(self, position: Position) -> Iterator[None]:
-        """What a look-up raises about a value becomes a mistake at its position."""
+        """Note a ValueInvalid as a mistake at this position."""
         try:
             yield
         except ValueInvalid as error:
             self.add(position, str(error))
+
+    @contextmanager
+    def gathered(self, goes_on: bool = False) -> Iterator[None]:
+        """Let what a file is refused for be the last of all its mistakes.
+
+        With `goes_on`, the file is one that others depend on, whose mistakes are noted, too.
+        """
+        try:
+            yield
+        except RecipeInvalid as invalid:
+            self.take(invalid.problems)
+            if not goes_on:
+                raise RecipeInvalid(self.found) from None
 
     def take(self, found: Iterable[Problem]) -> None:
         """Note what is wrong with another file that this one depends on."""
@@ -100,7 +113,7 @@ def refuse(position: Position, message: str) -> NoReturn:
 
 
 def closing_of(invalid: RecipeInvalid, recipe: str) -> str:
-    """What to do in the end. A mistake may be in another file, such as a `_defaults.yaml`."""
+    """The last line of an error file; mistakes may be in another file, like `_defaults.yaml`."""
     others = sorted({problem.file for problem in invalid.problems} - {recipe})
     if not others:
         return CLOSING

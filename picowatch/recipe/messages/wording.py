@@ -59,8 +59,6 @@ def _remedy(field: str, written: Written) -> str:
     text = str(written.value).strip()
     if field == "seed" and (ends := re.fullmatch(r"(\d+) *(?:[-–]|to) *(\d+)", text)):
         return f"Write {ends[1]}..{ends[2]} for a range."
-    if field == "seed" and re.fullmatch(r"\d+( *, *\d+)+", text) and len(text) <= 100:
-        return f"Write [{', '.join(re.findall('[0-9]+', text))}] for a list."
     if _RANGE.fullmatch(text) and field in ROWS and field not in NO_SWEEP:
         return _as_sweep(field, written)
     if text.casefold() == "none":
@@ -146,7 +144,7 @@ def embedding_missing(name: str) -> str:
 
 
 def wanted_for(field: str) -> str:
-    """What a field takes, in words, from its row or its limits."""
+    """The values of a field in words, from its row or its limits."""
     row = (ROWS | SHORTHANDS | PART_FIELDS).get(field)
     if row and row.wanted:
         return row.wanted

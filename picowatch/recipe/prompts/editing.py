@@ -65,7 +65,7 @@ class _Open(Bracket):
     whole = True
 
     def closed(self, end: int) -> Edit | None:
-        """The edit that it is, now that it is closed."""
+        """Return the edit that ends here; None for brackets that are text."""
         if self.sign != "[" or not self.whole:
             return None
         parts = list(map(joined, self.parts))
@@ -79,7 +79,7 @@ class _Open(Bracket):
 
     @property
     def is_emphasis(self) -> bool:
-        """Whether it only weighs its words, so that it may stand in an edit."""
+        """Whether it only weighs words, which is allowed within an edit."""
         return self.whole and self.separators in ([], [":"] if self.sign == "(" else [])
 
 
@@ -107,7 +107,7 @@ def parse_edits(prompt: str) -> Nodes:
 
 
 def text_at(nodes: Nodes, evaluation: int, one: Pass) -> str:
-    """What the prompt says at an evaluation of a pass."""
+    """The prompt's text at an evaluation of a pass."""
     return "".join(
         node
         if isinstance(node, str)

@@ -176,7 +176,7 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
 
 
 def _lora(tag: re.Match[str]) -> LoraTag | None:
-    """The tag, if it has a name, and a weight or none."""
+    """The tag, if its name and weight are valid."""
     name, weight = tag["name"].strip(), (tag["weight"] or "").strip()
     number = 1.0 if tag["weight"] is None else _number(weight)
     if not name or number is None:
@@ -185,7 +185,7 @@ def _lora(tag: re.Match[str]) -> LoraTag | None:
 
 
 def plain_prompt(text: str) -> str:
-    """What the text encoder is given: no LoRA tags, and what only wildcards escape unescaped."""
+    """The prompt for the text encoder: without LoRA tags and the backslashes of wildcards."""
     without, _ = split_loras(text)
     return re.sub(r"\\([{}|<_])|\\.", lambda found: found[1] or found[0], without, flags=re.DOTALL)
 
@@ -235,7 +235,7 @@ def _names_in_prompts(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str
 
 
 def _any_of(texts: Iterable[str]) -> str:
-    """A pattern for any of them, the longest first."""
+    """A pattern for any of these texts, the longest first."""
     longest_first = sorted(set(texts), key=lambda text: (-len(text), text))
     return "|".join(map(re.escape, longest_first))
 
@@ -258,7 +258,7 @@ _UNSUPPORTED = {
 
 
 def unsupported(text: str) -> Iterator[Mistake]:
-    """What in a prompt picowatch cannot do yet.
+    """Find what picowatch cannot do yet.
 
     A backslash before a bracket or brace makes it plain text, which is never refused.
     """
@@ -291,7 +291,7 @@ def unsupported(text: str) -> Iterator[Mistake]:
 
 
 def probable_mistakes(text: str) -> Iterator[str]:
-    """Warnings about a prompt as written: what is drawn, but was hardly meant to be."""
+    """Warnings about parts of a prompt that are drawn, but were hardly meant so."""
     for found in _COMMA_WEIGHT.finditer(text):
         instead = f"{found['before']}.{found['after']}"
         yield (

@@ -90,7 +90,7 @@ def parse(text: str, wildcards: Wildcards) -> Nodes:
 
 
 def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
-    """Within a word only if there is such a file: long__snake__case is a word."""
+    """Whether `__name__` is a wildcard; within a word only if there is such a file."""
     if not any(character.isalnum() for character in token[0]):
         return False
     around = token.string[: token.start()][-1:], token.string[token.end() :][:1]
@@ -101,7 +101,7 @@ def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
 
 
 def _take(sign: str, opened: list[Bracket]) -> None:
-    """More than MAX_DEPTH open brackets are text."""
+    """Add a sign; brackets deeper than MAX_DEPTH are text."""
     top = opened[-1]
     if sign in ("{", "[") and len(opened) <= MAX_DEPTH:
         opened.append(Bracket(sign))
@@ -129,7 +129,7 @@ def _close(opened: list[Bracket]) -> None:
 
 
 def _choice(brace: Bracket) -> Choice | None:
-    """What the braces choose from; None if they are text."""
+    """The choice between the braces; None if they are text."""
     first, *others = map(joined, brace.parts)
     start = first[0] if first and isinstance(first[0], str) else ""
     rest = start.removeprefix("~") if others else start
@@ -195,14 +195,14 @@ def _with_whole_names(line: str, folder: str, known: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """What is chosen from: texts or nodes, their weights, and the running sums of these."""
+    """The texts or nodes of a choice, their weights, and the running sums of these."""
 
     nodes: tuple[Nodes, ...]
     weights: Sequence[float]
     sums: Sequence[float]
 
     def index(self, fraction: float, taken: Sequence[int]) -> int:
-        """Which one a fraction from 0 to 1 means when those at the indexes `taken` are gone."""
+        """The index that a fraction from 0 to 1 selects among those not `taken`."""
         left = self.sums[-1] - sum(self.weights[gone] for gone in taken)
         if left <= 0:
             return next(i for i in range(len(self.nodes)) if i not in taken)

@@ -67,7 +67,7 @@ def begins_parameters(text: str) -> bool:
 
 
 def why_no_prompt(line: str) -> str | None:
-    """What to say of a line that has values within it; None for a prompt."""
+    """Return the message about a line with values inside a prompt; None for a prompt."""
     found = next(filter(_is_known, _WITHIN.finditer(line)), None)
     return found and (
         f"'{shown(found[0].rstrip())} …' looks like A1111's settings within a prompt. Write the "
@@ -287,14 +287,14 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
 
 
 def _is_as_in_first_pass(key: str, text: str, said: Mapping[str, str]) -> bool:
-    """Whether it says that the second pass has what the first one has."""
+    """Whether a key of the second pass repeats the first pass."""
     first = said.get(key.removeprefix("hires "), "") if key.startswith("hires ") else ""
     is_equal = number(text) is not None and number(text) == number(first)
     return is_equal or text.startswith("use same ")
 
 
 def _scale(resized: str, size: str) -> float | None:
-    """The scale that leads from a size to another; None if no scale does.
+    """The scale from one size to another; None if no scale fits.
 
     A1111 writes a side of 0 that follows from the other one.
     """

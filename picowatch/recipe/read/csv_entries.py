@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from picowatch.recipe.messages.problems import Problems, refuse
-from picowatch.recipe.read.flags import seed_list
-from picowatch.recipe.read.names import excuse_prompt, field_named, put
+from picowatch.recipe.read.names import excuse_prompt, put
 from picowatch.recipe.read.txt_entries import MAX_PROMPTS
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -38,8 +37,7 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
         layer: Layer = {}
         for name, is_known, cell in zip(names, known, cells, strict=False):
             if is_known and cell.text:
-                value = seed_list(cell) if field_named(name.text) == "seed" else cell
-                put(layer, name.text, replace(value, key=cell.position), problems)
+                put(layer, name.text, replace(cell, key=cell.position), problems)
             elif not is_known:
                 excuse_prompt(layer, name.text, cell)
         if layer:

@@ -146,20 +146,11 @@ def _put_flag(
         problems.add(key, f"unknown flag '--{shown(flag)}'. {words}".rstrip())
         excuse_prompt(layer, name, written)
     elif field and written.raw:
-        put(layer, field, seed_list(written) if field == "seed" else written, problems)
+        put(layer, field, written, problems)
     elif field in (*SWITCHES, *MAPPINGS, CUTOUT):
         put(layer, field, Written("true", key, "", key), problems)
     elif field:
         problems.add(key, f"--{flag} has no value: write --{flag} and what it takes.")
-
-
-def seed_list(written: Written) -> Written:
-    """`1, 2, 3` is a list, with or without its brackets."""
-    if "," not in written.text:
-        return written
-    texts = [text.strip() for text in written.text.strip("[] ").split(",")]
-    parts = tuple(Written(text, written.position, text) for text in texts)
-    return replace(written, value=tuple(texts), parts=parts)
 
 
 def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None:

@@ -4,13 +4,12 @@ import re
 from typing import Any
 
 from picowatch.recipe.fields import EMBEDDINGS, MAX_SEED
+from picowatch.recipe.messages.other_programs import OFF
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.written import Entry, Position, plain_number, written_at
 
 # Programs whose seeds have more bits draw their noise on the CPU, and torch uses the low 32 there.
 _LONG_SEED = re.compile(r"[0-9]{10,20}")
-# What says of a setting that it is off.
-_OFF = ("", "none", "null", "false", "0", "0.0", "[]", "{}")
 _BRACKET = re.compile(r"(?<!\\)[\[\]]")
 # What a damaged or hostile file may raise in code that reads it as if it were a good one.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
@@ -78,7 +77,7 @@ class Found:
 
     def leave_out(self, name: str, value: object) -> None:
         """A warning that this setting is not carried over, unless it says that it is off."""
-        if value is not None and str(value).strip().casefold() not in _OFF:
+        if value is not None and str(value).strip().casefold() not in OFF:
             self.warn(left_out(f"{name}: {value}"))
 
     def warn(self, message: str) -> None:

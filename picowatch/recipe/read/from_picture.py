@@ -117,7 +117,7 @@ def _visible(text: str) -> str:
 
 
 def _final(prompt: str) -> str:
-    """What was drawn: wildcards in it are words."""
+    """Escape wildcards in a prompt: it was drawn already."""
     if not Template(prompt, {}).is_drawn:
         return prompt
     return _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", prompt)
@@ -143,7 +143,7 @@ def _read_workflow(workflow: str, text: str, found: Found) -> None:
 
 
 def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
-    """The request's fields as somebody would have written them."""
+    """The request's fields as a recipe writes them."""
     values = json.loads(text)
     if values["format"] != 1:
         raise PictureUnreadable(

@@ -66,7 +66,7 @@ def _looks_like_yaml(source: Source, first: int, problems: Problems) -> bool:
 
 
 def rename_to(source: Source, ending: str, what: str) -> str:
-    """What to do about a file with the wrong ending."""
+    """The message about a file with the wrong ending."""
     stem = source.name.rpartition("/")[2].rpartition(".")[0]
     # Windows hides the ending that its editor adds to corgi.yaml.
     stem = re.sub(r"(?i)(?<=.)\.(ya?ml|json|csv|txt)$", "", stem)
@@ -74,7 +74,7 @@ def rename_to(source: Source, ending: str, what: str) -> str:
 
 
 def _why_no_page(source: Source, first: str) -> str:
-    """What to say of a TXT that is no page of prompts at all; "" for one that is."""
+    """Return the message about a TXT that holds no prompts at all; "" if it may."""
     names = [name.strip('" ') for name in re.split("[,;\t]", first)]
     # A1111's styles.csv has a name for each style.
     if len(names) > 1 and "prompt" in names and {*names} <= {"name", *FIRST_NAME_OF}:
@@ -134,7 +134,7 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
 
 
 def _whole_line(source: Source, number: int, problems: Problems) -> tuple[PromptLine, int]:
-    """A line with all that backslashes at its end go on with, and the index after it."""
+    """A line joined with those that a backslash at its end continues, and the next index."""
     pieces: list[str] = []
     for index in range(number, len(source.lines)):
         line = source.lines[index].rstrip()
@@ -151,7 +151,7 @@ def _whole_line(source: Source, number: int, problems: Problems) -> tuple[Prompt
 
 
 def _why_no_prompt(line: str) -> str | None:
-    """What to say of a line that marks a text or is a setting; None for a prompt."""
+    """Return the message about a line that is no prompt; None for a prompt."""
     if line.startswith("```"):
         return "``` is how chats and web pages mark a text. Delete the lines that have it."
     if negative := _NEGATIVE.search(line):

@@ -106,7 +106,7 @@ def _has_lost_text(name: str, value: Written, problems: Problems) -> bool:
 
 
 def _refuse(node: Written, problems: Problems) -> None:
-    """What is no recipe: lines that are nearly fields, or anything else."""
+    """Report text that is no mapping: lines that are nearly fields, or anything else."""
     source, line = node.position.source, node.position.line
     while found := nearly_field(source.line(line)):
         problems.add(Position(source, line, found[0]), found[1])

@@ -17,7 +17,6 @@ from picowatch.recipe.fields import (
     DROPPED,
     FINISHING,
     MAX_SIDE,
-    MIN_SIDE,
     PICTURE,
     PICTURE_FIELDS,
     RANDOM,
@@ -49,7 +48,6 @@ from picowatch.recipe.samplers import (
 from picowatch.recipe.written import Layer, Origin, Position, Written, find_in
 
 _HASH_DIGITS = 10
-_MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
 _Found = TypeVar("_Found")
 
 
@@ -81,7 +79,7 @@ class RecipeBuilder:
     def _drawn(self) -> Recipe | None:
         """The recipe, with everything that its checkpoint and its folder's files decide."""
         if "prompt" not in self.layer:
-            self.judge.wrong("prompt", _no_prompt(self.judge.position))
+            self.judge.wrong("prompt", "a prompt is missing. Write 'prompt: …'.")
         checkpoint = self._checkpoint()
         self._place_dropped(checkpoint)
         self._check_hash(checkpoint)
@@ -202,7 +200,7 @@ class RecipeBuilder:
         """The path of a picture that a field names; "" for none, and for one that is wrong."""
         written = find_in(self.layer, name)
         try:
-            path = read_path(re.sub(r"\.\d+\.", " ", name), written, self.pictures)
+            path = read_path(re.sub(r"\.\d+\.", ".", name), written, self.pictures)
         except ValueInvalid as error:
             self.judge.wrong(name, str(error))
             return ""
@@ -225,19 +223,7 @@ class RecipeBuilder:
     def _references(self) -> tuple[str, ...]:
         written = self.layer.get("references")
         parts = range(len(written.parts)) if written else ()
-        paths = [self._path(f"references.{index}") for index in parts]
-        for index, path in enumerate(paths):
-            try:
-                size = self.pictures.size(path) if path else (1, 1)
-            except PictureUnreadable:
-                continue  # found again where pictures are kept
-            if path and (min(size) < MIN_SIDE or max(size) > _MOST_NARROW * min(size)):
-                what = (
-                    f"'{shown(path)}' has {size[0]}x{size[1]} pixels; sides of references have "
-                    f"{MIN_SIDE} at least, and {_MOST_NARROW} times those of the other at most."
-                )
-                self.judge.wrong(f"references.{index}", what)
-        return tuple(filter(None, paths))
+        return tuple(filter(None, [self._path(f"references.{index}") for index in parts]))
 
     def _seed(self, seed: object) -> object:
         """One seed, or several, which take the place of `count`."""
@@ -390,14 +376,6 @@ def _off(values: Mapping[str, object]) -> dict[str, object]:
         for name, row in ROWS.items()
         if row.needs and not any(map(values.get, row.needs))
     }
-
-
-def _no_prompt(position: Position) -> str:
-    if position.source.is_txt:
-        return "a prompt is missing. Write it before the flags."
-    if position.source.is_json:
-        return 'a prompt is missing. Write "prompt": "…".'
-    return "a prompt is missing. Write 'prompt: …'."
 
 
 def only_finishes(layer: Layer) -> bool:

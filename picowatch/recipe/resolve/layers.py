@@ -44,7 +44,6 @@ from picowatch.recipe.written import Layer, Origin, Written, number, plain_name,
 
 SIZE_AND_SIDE = "size together with width or height: keep one of them."
 CONTROL = "control"
-MAX_CONTROLS = 10
 _ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 _NUMBER = r"([-+]?(?:\d{1,10}(?:\.\d{0,9})?|\.\d{1,9}))"
@@ -202,7 +201,11 @@ def _read_sampler(layer: Layer, judge: Judge) -> None:
 
 
 def _seeds(written: Written, judge: Judge) -> Written:
-    """One seed, random, a range, or a list of seeds."""
+    """One seed, random, a range, or a list of seeds, with or without its brackets."""
+    if "," in written.text:
+        texts = written.text.strip("[] ").split(",")
+        parts = tuple(map(written.with_value, texts))
+        written = replace(written, value=tuple(texts), parts=parts)
     seeds = range_in(written.value)
     if isinstance(seeds, range) and all(0 <= end <= MAX_SEED for end in (seeds[0], seeds[-1])):
         return written.with_value(seeds)
@@ -211,13 +214,10 @@ def _seeds(written: Written, judge: Judge) -> Written:
     found: dict[int, None] = {}
     for part in written.parts:
         seed = seed_in(part)
-        if not isinstance(seed, int):
-            judge.wrong("seed", wrong_value("seed", part, _ONE_SEED), position=part.position)
-        elif seed in found:
-            what = f"the seed {seed} is listed twice: both images would be the same. Keep one."
-            judge.wrong("seed", what, position=part.position)
+        if isinstance(seed, int):
+            found[seed] = None  # once: both images would be the same
         else:
-            found[seed] = None
+            judge.wrong("seed", wrong_value("seed", part, _ONE_SEED), position=part.position)
     return written.with_value(tuple(found))
 
 
@@ -287,8 +287,6 @@ def _controls(written: Written, judge: Judge) -> Written:
     if is_off(written):
         return written.with_value(False)
     entries = written.parts if isinstance(written.value, tuple) else (written,)
-    if len(entries) > MAX_CONTROLS:
-        raise ValueInvalid(f"more than {MAX_CONTROLS} ControlNets here.")
     for entry in entries:
         if not isinstance(entry.value, dict):
             raise ValueInvalid(wrong_value(CONTROL, entry))

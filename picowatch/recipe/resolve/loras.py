@@ -11,7 +11,7 @@ from picowatch.recipe.fields import Loras
 from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, lora_tags
+from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, LoraTag, lora_tags
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.written import Layer, Origin, Position, Written, number
@@ -43,13 +43,24 @@ def read_loras(
     weights: dict[str, float] = {}
     families: dict[str, str] = {}
 
+    def wrong(what: str, written: Written, wanted: str) -> None:
+        message = wrong_value(what, written, wanted)
+        judge.wrong(LORAS, message, "", position=written.error_position)
+
     def take(use: _Use, may_repeat: bool = False) -> None:
         for part in use.parts.keys() - set(_PARTS):
             what = f"a LoRA has no '{shown(part)}'."
             remedy = f"Write {{name: {shown(use.name)}, weight: 0.8}}."
             position = use.parts[part].name_position
             judge.wrong(LORAS, what, "", position=position, remedy=remedy)
-        weight, family = _weight(use, judge), _family(use, judge)
+        said, meant = use.parts.get("weight"), use.parts.get("family")
+        weight = _number(said) if said else 1.0
+        family = family_called(meant.text) if meant else ""
+        if said and weight is None:
+            wrong(f"the weight of '{shown(use.name)}'", said, _LIMIT)
+        if meant and not family:
+            able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
+            wrong(f"the family of '{shown(use.name)}'", meant, f"one of {able}")
         try:
             name = find_lora(use.name, inventory)
         except NotInstalled as error:
@@ -71,14 +82,15 @@ def read_loras(
         take(use)
     prompt, loras = layer.get("prompt"), layer.get(LORAS)
     if prompt and loras and (prompt.origin, loras.origin) == (Origin.OWN, Origin.FOLDER):
-        for tag in lora_tags(prompt.text):  # what is nearer holds
-            with suppress(NotInstalled):
-                weights.pop(find_lora(tag.name, inventory), None)
-    for field in [name for name in layer if name.startswith(ONE_LORA)]:
-        written = layer[field]
-        take(_Use(field.removeprefix(ONE_LORA), {"weight": written}, written.position), True)
-    if prompt and (swept := swept_names(layer, inventory)):
-        layer["prompt"] = prompt.with_value(without_tags(prompt.text, swept, inventory))
+        for _, name in installed_tags(prompt.text, inventory):  # what is nearer holds
+            weights.pop(name, None)
+    swept = {name: one for name, one in layer.items() if name.startswith(ONE_LORA)}
+    for field, written in swept.items():
+        use = _Use(field.removeprefix(ONE_LORA), {"weight": written}, written.position)
+        take(use, may_repeat=True)
+    if prompt and swept:
+        names = swept_names(layer, inventory)
+        layer["prompt"] = prompt.with_value(without_tags(prompt.text, names, inventory))
     return tuple(weights.items()), tuple(families.items())
 
 
@@ -97,37 +109,26 @@ def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:
     return names
 
 
+def installed_tags(text: str, inventory: Inventory) -> list[tuple[LoraTag, str]]:
+    """The tags of a prompt that name installed LoRAs, and these."""
+    found = []
+    for tag in lora_tags(text):
+        with suppress(NotInstalled):  # a mistake of the prompt
+            found.append((tag, find_lora(tag.name, inventory)))
+    return found
+
+
 def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:
     """A prompt without the tags of these installed LoRAs, however the tags call them."""
-    for tag in lora_tags(text) if names else ():  # to search a long prompt takes time
-        with suppress(NotInstalled):
-            if find_lora(tag.name, inventory) in names:
-                text = text.replace(tag.written, "")
+    for tag, name in installed_tags(text, inventory) if names else ():
+        if name in names:
+            text = text.replace(tag.written, "")
     return text
 
 
 def named_twice(name: str) -> str:
     """Say that a LoRA is named twice: whether weights add up is not guessed."""
     return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
-
-
-def _weight(use: _Use, judge: Judge) -> float | None:
-    written = use.parts.get("weight")
-    value = 1.0 if written is None else _number(written)
-    if value is None and written:
-        what = wrong_value(f"the weight of '{shown(use.name)}'", written, _LIMIT)
-        judge.wrong(LORAS, what, "", position=written.error_position)
-    return value
-
-
-def _family(use: _Use, judge: Judge) -> str:
-    written = use.parts.get("family")
-    key = family_called(written.text) if written else ""
-    if written and not key:
-        able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
-        what = wrong_value(f"the family of '{shown(use.name)}'", written, f"one of {able}")
-        judge.wrong(LORAS, what, "", position=written.error_position)
-    return key
 
 
 def _number(written: Written) -> float | None:

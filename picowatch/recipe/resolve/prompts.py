@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 from picowatch.errors import ValueInvalid
@@ -35,7 +36,7 @@ from picowatch.recipe.prompts.wildcards import (
     parse,
 )
 from picowatch.recipe.resolve.installed import NoneOfThisName, NotInstalled, find_lora
-from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice, without_tags
+from picowatch.recipe.resolve.loras import MAX_LORAS, installed_tags, named_twice, without_tags
 from picowatch.recipe.resolve.severity import NOTHING, Finding
 
 # What the prompts of all images of a save may cost together: each one is looked through.
@@ -76,36 +77,30 @@ class DrawnPrompts:
     embeddings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
 class Prompts:
     """The prompts of an entry and its field `loras`, ready to be drawn for every seed.
 
     The tags of `swept` LoRAs are taken out, also those that wildcards draw: a sweep weighs them.
     """
 
-    def __init__(
-        self,
-        prompt: str,
-        negative_prompt: str,
-        loras: Loras,
-        inventory: Inventory,
-        swept: Set[str] = frozenset(),
-    ) -> None:
-        self._templates = {
-            PROMPT: Template(prompt, inventory.wildcards),
-            NEGATIVE: Template(negative_prompt, inventory.wildcards),
-        }
-        self._loras = loras
-        self._inventory = inventory
-        self._swept = swept
+    prompt: str
+    negative_prompt: str
+    loras: Loras
+    inventory: Inventory
+    swept: Set[str] = frozenset()
+
+    @cached_property
+    def _templates(self) -> dict[str, Template]:
+        wildcards = self.inventory.wildcards
+        return {field: Template(getattr(self, field), wildcards) for field in PROMPTS}
 
     def named(self) -> list[tuple[str, str]]:
         """Kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
-        installed = self._inventory.embeddings
-        found = {("lora", name) for name, _ in self._loras}
-        for name, _ in split_loras(self._templates[PROMPT].text)[1]:
-            found.add(("lora", find_lora(name, self._inventory)))
-        for template in self._templates.values():
-            words = embedding_words(split_loras(template.text)[0], installed)
+        found = {("lora", name) for name, _ in self.loras}
+        found |= {("lora", name) for _, name in installed_tags(self.prompt, self.inventory)}
+        for text in (self.prompt, self.negative_prompt):
+            words = embedding_words(split_loras(text)[0], self.inventory.embeddings)
             found |= {("embedding", name) for *_, name in words}
         return sorted(found)
 
@@ -114,16 +109,14 @@ class Prompts:
 
         ComfyUI's `embedding:` says that one is named.
         """
-        refused = self._inventory.refused_embeddings
-        every = tuple(dict.fromkeys((*self._inventory.embeddings, *refused)))
+        refused = self.inventory.refused_embeddings
+        every = tuple(dict.fromkeys((*self.inventory.embeddings, *refused)))
         found, missing = set[str](), set[str]()
-        for template in self._templates.values():
-            words = embedding_words(template.text, every)
-            found |= {name for *_, name in words if name not in self._inventory.embeddings}
+        for text in (self.prompt, self.negative_prompt):
+            words = embedding_words(text, every)
+            found |= {name for *_, name in words if name not in self.inventory.embeddings}
             starts = {start for start, *_ in words}
-            missing |= {
-                one[0] for one in _OF_COMFYUI.finditer(template.text) if one.start() not in starts
-            }
+            missing |= {one[0] for one in _OF_COMFYUI.finditer(text) if one.start() not in starts}
         cannot = [
             f"The prompt's '{name}' is used as plain words, because the embedding of that name "
             f"cannot be used. {refused[name]}"
@@ -134,10 +127,10 @@ class Prompts:
     def drawn(self, seed: int) -> DrawnPrompts:
         """What the image with this seed is rendered from. Raises PromptFailed."""
         prompt, negative = (self._text(field, seed) for field in PROMPTS)
-        installed = self._inventory.embeddings
+        installed = self.inventory.embeddings
         embeddings = embeddings_in(prompt, installed) | embeddings_in(negative, installed)
-        tags = split_loras(prompt)[1]
-        loras = dict(self._loras) | {find_lora(name, self._inventory): at for name, at in tags}
+        tags = installed_tags(prompt, self.inventory)
+        loras = dict(self.loras) | {name: tag.weight for tag, name in tags}
         return DrawnPrompts(prompt, negative, tuple(loras.items()), tuple(sorted(embeddings)))
 
     def _text(self, field: str, seed: int) -> str:
@@ -147,9 +140,9 @@ class Prompts:
         except ExpansionFailed as error:
             raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
         if field == PROMPT:
-            text = without_tags(text, self._swept, self._inventory)
+            text = without_tags(text, self.swept, self.inventory)
         if template.is_drawn:  # else it was looked at as it is written
-            lora_mistakes = _lora_mistakes(field, text, self._loras, self._inventory)
+            lora_mistakes = _lora_mistakes(field, text, self.loras, self.inventory)
             for mistake in (*unsupported(text), *lora_mistakes):
                 what = f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"
                 raise PromptFailed(field, what)

@@ -4,7 +4,6 @@ A rule takes a resolved recipe and gives findings; what they mean is decided in 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -22,11 +21,11 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
 from picowatch.recipe.parts import KINDS, OPTIONS, PIXEL_UPSCALERS, UPSCALERS
-from picowatch.recipe.prompts.grammar import embedding_words, lora_tags, split_loras
+from picowatch.recipe.prompts.grammar import embedding_words, split_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from picowatch.recipe.resolve.layers import CONTROL
+from picowatch.recipe.resolve.loras import installed_tags
 from picowatch.recipe.resolve.prompts import edit_findings, mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
 from picowatch.recipe.samplers import (
@@ -116,10 +115,10 @@ def _named_files(recipe: Recipe) -> Iterator[tuple[str, str, str, Sequence[str],
         ("loras", name, tuple(pair for pair in recipe.loras if pair[0] != name))
         for name, _ in recipe.loras
     ]
-    for tag in lora_tags(recipe.prompt):
-        with suppress(NotInstalled):  # a mistake of the prompt
-            without = recipe.prompt.replace(tag.written, "", 1).strip()
-            loras.append(("prompt", find_lora(tag.name, inventory), without))
+    loras += [
+        ("prompt", name, recipe.prompt.replace(tag.written, "", 1).strip())
+        for tag, name in installed_tags(recipe.prompt, inventory)
+    ]
     said = {name: FAMILIES[key].name for name, key in recipe.lora_families.items()}
     key = family_called(checkpoint.family)
     for field, name, without in loras:

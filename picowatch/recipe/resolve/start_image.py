@@ -12,7 +12,6 @@ from picowatch.recipe.resolve.layers import names_none, text_of
 from picowatch.recipe.written import FORBIDDEN, Written, invisible
 
 MAX_PATH = 500
-
 # What no path may be, and why. The first that fits is said.
 _WRONG_PATHS = (
     (
@@ -20,19 +19,9 @@ _WRONG_PATHS = (
         "is an address, and picowatch never downloads. Save the picture beside the recipe.",
     ),
     (
-        r"[A-Za-z]:\\|\\\\",
-        "is a path of Windows, outside inbox/ and outbox/. Copy the picture beside the recipe, "
-        "then write its name: '{name}'.",
-    ),
-    (r".*\\", "contains a backslash. Write folders with /, like photos/corgi.png."),
-    (
-        r"(.*/)?\.\.(/|$)",
-        "must not contain '..'. Write its path below inbox/ or outbox/, like photos/corgi.png.",
-    ),
-    (
-        r"/|~|[A-Za-z]:",
-        "must stay within inbox/ or outbox/, but '{path}' leads out of them. Put the picture "
-        "beside the recipe, or name one under inbox/ or outbox/.",
+        r".*\\|(.*/)?\.\.(/|$)|/|~|[A-Za-z]:",
+        "must stay within inbox/ or outbox/, and have no '..' and no backslash, not '{path}'. Put "
+        "the picture beside the recipe, or name one there, like photos/corgi.png.",
     ),
     (f".{{{MAX_PATH + 1}}}", f"is longer than {MAX_PATH} characters."),
 )
@@ -50,7 +39,7 @@ def read_path(field: str, written: Written | None, pictures: Pictures) -> str:
     if path.startswith("/") and ".." not in path.split("/"):
         path = pictures.inside(path) or path
     if why := why_no_path(path):
-        raise ValueInvalid(f"{field} {why}")
+        raise ValueInvalid(f"{field.replace('.', ' ')} {why}")
     return path
 
 
@@ -60,8 +49,7 @@ def why_no_path(path: str) -> str | None:
         return f"contains {invisible(hidden[0])}. Remove it."
     for pattern, why in _WRONG_PATHS:
         if re.match(pattern, path):
-            name = path.rpartition("\\")[2] or "corgi.png"
-            return why.format(path=shown(path), name=shown(name))
+            return why.format(path=shown(path))
     return None
 
 

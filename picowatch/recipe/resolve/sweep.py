@@ -89,7 +89,6 @@ def read_axes(written: Written, layer: Layer, own: Layer, most: int, problems: P
             axes[label] = found
     if SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
         problems.add(written.name_position, SIZE_AND_SIDE)
-        return {}
     return axes
 
 

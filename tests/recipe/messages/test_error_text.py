@@ -34,14 +34,10 @@ def test_the_log_gets_the_same_in_one_line() -> None:
 
 
 def test_control_characters_are_shown_as_escapes() -> None:
-    """An error file opened in a terminal moves no cursor and rings no bell."""
+    """A terminal moves no cursor, rings no bell and shows no line backwards; also by a name."""
     text = error_text(refused(b"prompt: a \x1b[31mred\x07\n"))
     assert "    1 | prompt: a \\x1b[31mred\\x07\n                  ^^^^\n" in text
     assert text.replace("\n", "").isprintable()
-
-
-def test_characters_that_turn_text_around_are_shown_as_escapes() -> None:
-    """U+202E would show the rest of the line backwards; file names are no safer."""
     text = error_text(refused("stesp: \N{RIGHT-TO-LEFT OVERRIDE}3\n", name="a\x1b[2J\n.yaml"))
     assert "\\u202e3" in text
     assert "inbox/a\\x1b[2J\\n.yaml, line 1" in text
@@ -112,16 +108,6 @@ def test_problems_of_defaults_name_their_own_file_once() -> None:
         ("pets/corgi.yaml", 1, 15),
     ]
     assert "inbox/pets/_defaults.yaml, line 1, column 8" in error_text(invalid)
-
-
-def test_defaults_that_are_no_yaml_do_not_hide_the_recipes_problems() -> None:
-    """Both files are fixed at once."""
-    invalid = refused("stesp: 3", defaults={"_defaults.yaml": "a: b: c"})
-    assert [problem.file for problem in invalid.problems] == [
-        "_defaults.yaml",
-        "corgi.yaml",
-        "corgi.yaml",
-    ]
 
 
 def test_tags_and_names_that_nothing_bears_do_not_hide_other_problems() -> None:

@@ -18,7 +18,6 @@ PICTURES = "For several pictures write a recipe for each."
         ("cfg_scale: 7,5", "cfg_scale must be a number from 1 to 30. Write 7.5, with a point."),
         ("seed: None", f"{SEED}, not 'None'. For the default leave out seed."),
         ("seed: 1 to 8", f"{SEED}, not '1 to 8'. Write 1..8 for a range."),
-        ("seed: 1, 2,3", f"{SEED}, not '1, 2,3'. Write [1, 2, 3] for a list."),
         ("seed: [1..4, 9]", "seed must be a whole number from 0 to 4294967295, not '1..4'."),
         (
             "count: 1,000",
@@ -45,6 +44,7 @@ PICTURES = "For several pictures write a recipe for each."
         ),
         ("image: [a.png, b.png]", f"image must be text, not [a.png, b.png]. {PICTURES}"),
         ("image: c.png\nmask:\n- a.png\n- b.png", f"mask must be text, not - a.png. {PICTURES}"),
+        ("control: {image: {a: 1}}", "control image must be text, not {a: 1}."),
         (
             "hires: {a5: 1}",
             "hires has no 'a5'. Its fields are scale, steps, denoising_strength and upscaler.",

@@ -2,8 +2,6 @@
 
 import pytest
 
-from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from tests.recipe.reading import messages, read_one
 
 REFINER = "picowatch does not have SDXL's refiner. Remove it."
@@ -24,21 +22,6 @@ def test_a_field_of_another_program_says_what_to_write(name: str, remedy: str) -
     assert messages(f"prompt: a\n{name}: 1") == [f"unknown field '{name}'. {remedy}"]
 
 
-@pytest.mark.parametrize(
-    ("flag", "hint"),
-    [
-        ("n", "It is kohya's flag; write --negative_prompt."),
-        ("no", "It is Midjourney's flag; write --negative_prompt."),
-        ("refiner", REFINER),
-        ("stepz", "Did you mean '--steps'?"),
-        ("qqq", ""),
-    ],
-)
-def test_a_flag_has_its_own_hint_or_the_fields(flag: str, hint: str) -> None:
-    """A letter means another thing as a flag."""
-    assert words_for(flag, FIRST_NAME_OF, "--") == hint
-
-
 def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
     """As if hires had no value, and the recipe a field of its parts' name."""
     *_, message = messages("prompt: a\nhires:\nscale: 2")
@@ -46,16 +29,6 @@ def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
         "unknown field 'scale'. It is a part of hires or upscale: indent it below that line, or "
         "write hires: {scale: 2}."
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "is_off"),
-    [("styles", (), True), ("enable_hr", False, True), ("styles", ("a",), False),
-     ("stepz", 0, False)],
-)  # fmt: skip
-def test_what_clients_of_apis_send_may_be_off(name: str, value: object, is_off: bool) -> None:
-    """Only what another program has is told apart from a mistake."""
-    assert is_switched_off(name, value) == is_off
 
 
 def test_what_an_api_sends_is_a_recipe() -> None:

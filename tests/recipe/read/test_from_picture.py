@@ -68,15 +68,6 @@ def read(
     return recipes[0]
 
 
-def test_picowatchs_own_pictures_come_back_exactly() -> None:
-    """The prompt that made the picture, LoRAs where they stood, the start image's path."""
-    recipe = read("from: corgi.png", CHUNK)
-    (request,) = recipe.image_requests(lambda kind, _: HASHES[kind])
-    assert request.as_dict() == {
-        name: value for name, value in REQUEST.as_dict().items() if name != "unexpanded_prompt"
-    } | {"loras": [{**lora, "hash": "a" * 64} for lora in REQUEST.as_dict()["loras"]]}
-
-
 def test_a_picture_without_mask_sets_the_folders_mask_aside() -> None:
     """Its start image was redrawn as a whole."""
     defaults = "mask: folder.png\nmask_blur: 9\nmask_invert: true\n"
@@ -97,14 +88,6 @@ def test_what_a_recipe_switches_off_takes_along_what_belongs_to_it(off: str) -> 
     )
     assert recipe.warnings == ()
     assert (recipe.mask, recipe.variation_seed) == ("", None)
-
-
-HASHES = {
-    "checkpoint": REQUEST.checkpoint_hash,
-    "vae": "d" * 64,
-    "lora": "a" * 64,
-    "image": "1" * 64,
-}
 
 
 def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> None:
@@ -255,7 +238,7 @@ def test_a_picture_that_cannot_be_read_is_reported_at_its_position() -> None:
         read_recipes(
             "a.yaml", b"prompt: a\nfrom: gone.png", INVENTORY, pictures=PicturesWith(unreadable)
         )
-    with pytest.raises(RecipeInvalid, match=r"from must not contain .\.\.."):
+    with pytest.raises(RecipeInvalid, match=r"from must stay within inbox"):
         read_recipes(
             "a.yaml", b"prompt: a\nfrom: ../a.png", INVENTORY, pictures=PicturesWith(unreadable)
         )

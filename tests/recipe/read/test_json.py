@@ -19,7 +19,7 @@ MISTAKES = [
     ('{"prompt": "a \\d"}', (1, 15), "this is not JSON: invalid \\"),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "this is not JSON: extra data."),
     ('["a corgi"]', (1, 2), '"a corgi" is not a recipe. A recipe is like {"prompt": "a corgi"}.'),
-    ('{"steps": 3}', (1, 2), 'a prompt is missing. Write "prompt": "…".'),
+    ('{"steps": 3}', (1, 2), "a prompt is missing. Write 'prompt: …'."),
     ('{"prompt": "a", "width": null}', (1, 26), "width has no value. Write a whole number from 64"),
     (
         '{"prompt": "a", "steps": [20, 30]}',

@@ -154,7 +154,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
             "'negative:' within a prompt would be part of its text. Write --negative_prompt blurry "
             "after the prompt.",
         ),
-        ("--steps 3", 1, 1, "a prompt is missing. Write it before the flags."),
+        ("--steps 3", 1, 1, "a prompt is missing. Write 'prompt: …'."),
         (
             "a corgi \\",
             1,

@@ -179,7 +179,8 @@ FIELDS = (
         ),
         (
             "control: {image: ../a.png, model: canny}",
-            "control image must not contain '..'. Write its path below inbox/ or outbox/, like "
+            "control image must stay within inbox/ or outbox/, and have no '..' and no backslash, "
+            "not '../a.png'. Put the picture beside the recipe, or name one there, like "
             "photos/corgi.png.",
         ),
     ],

@@ -13,10 +13,10 @@ from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
 
 class Photos(Pictures):
-    """Photos of odd sizes; those called "small" are too small."""
+    """Photos of an odd size."""
 
     def size(self, path: str) -> tuple[int, int]:
-        return (40, 900) if "small" in path else (1003, 677)
+        return 1003, 677
 
 
 PHOTOS = Photos()
@@ -71,10 +71,9 @@ def test_the_pictures_size_is_kept_to_the_pixel() -> None:
         ("checkpoint: kontext", "the checkpoint 'kontext' edits pictures. Add references"),
         ("checkpoint: kontext\nimage: a.png\nreferences: b.png", "FLUX.1 has no image"),
         ("checkpoint: klein\nimage: a.png\nreferences: b.png", "image and references together"),
-        ("checkpoint: klein\nreferences: small.png", "'small.png' has 40x900 pixels"),
         ("checkpoint: klein\nreferences: {a: b}", "references must be a path, or a list"),
         ("checkpoint: klein\nreferences: " + str(["a.png"] * 11), "references must be"),
-        ("checkpoint: klein\nreferences: ../a.png", "must not contain '..'"),
+        ("checkpoint: klein\nreferences: ../a.png", "must stay within inbox/"),
         ("checkpoint: klein\nreferences: a.png\nhires: true", "FLUX.2 has no hires"),
     ],
 )

@@ -141,11 +141,3 @@ def test_what_a_sampler_does_not_look_at_is_said() -> None:
     (warning,) = read_one("prompt: a\nensd: 5\nsampler: Euler").warnings
     assert warning.startswith("ensd has no effect with the sampler Euler: it is for DPM++ 2M SDE, ")
     assert read_one("prompt: a\nensd: 5\nsweep: {sampler: [Euler, Euler a]}").warnings == ()
-
-
-@pytest.mark.parametrize("seeds", ["[1, 1]", "[1, 2, '1']"])
-def test_a_seed_is_listed_once(seeds: str) -> None:
-    """Its images would be one and the same."""
-    assert messages(f"prompt: a\nseed: {seeds}") == [
-        "the seed 1 is listed twice: both images would be the same. Keep one."
-    ]
