@@ -8,10 +8,6 @@ from typing import Any
 
 import pytest
 
-# One that computes as Euler does, and one each of those that draw noise in steps, take two
-# evaluations, keep several results, and correct themselves.
-SAMPLERS_IN_EACH_RUN = {"DPM++ 2M", "Euler a", "DDIM", "UniPC", "PNDM"}
-
 
 def one_of_each_kind(cases: Iterable[Any], in_each_run: Collection[Any]) -> list[Any]:
     """All cases for `parametrize`; those that are not `in_each_run` are marked as heavy.

@@ -75,7 +75,7 @@ class Catalog:
         self._models = models
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._has_ended = has_ended
-        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model]] = {}
+        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model | Refused]] = {}
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -279,10 +279,9 @@ class Catalog:
         return refused
 
     def _entry(self, candidate: Candidate) -> Model | Refused:
-        """The candidate as a model or a refusal; a model that did not change is kept.
+        """The candidate as a model or a refusal, which is kept until it changes.
 
-        What is refused is looked at each time: a permission, or a disk that is back, changes no
-        signature.
+        A folder may hold hundreds of LoRAs for other programs, each refused by its header.
         """
         key = (candidate.kind, candidate.path)
         signature, known = self._seen.get(key, (None, None))
@@ -290,7 +289,7 @@ class Catalog:
             return known
         self._end_if_asked()
         entry = entry_of(candidate, self._recognised)
-        if isinstance(entry, Model):
+        if isinstance(entry, Model) or not entry.may_pass:
             self._seen[key] = (candidate.signature, entry)
         return entry
 

@@ -65,7 +65,7 @@ def layout_of(shapes: Shapes) -> Layout | None:
     except LookupError:
         return None
     there = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTED)}
-    return layout if there == dict(_tensors(layout)) else None
+    return layout if there == dict(tensors_of(layout)) else None
 
 
 def layers_of(stage: str, widths: Widths) -> Iterator[tuple[str, int, int, int]]:
@@ -94,7 +94,7 @@ def _stages(shapes: Shapes, takes: int) -> Iterator[tuple[str, Widths]]:
         takes = gives[stage]
 
 
-def _tensors(layout: Layout) -> Iterator[tuple[str, tuple[int, ...]]]:
+def tensors_of(layout: Layout) -> Iterator[tuple[str, tuple[int, ...]]]:
     """All tensors of a network and their shapes."""
     if layout.stem:
         yield from _convolution("conv_in", _COLOURS, layout.stem)

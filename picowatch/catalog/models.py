@@ -129,13 +129,15 @@ class Model(Recognised):
 class Refused:
     """A file in models/ that cannot be used; `reason` is one sentence that says what it is.
 
-    `name` keeps the file's ending: "old.ckpt" may be beside a usable "old.safetensors".
+    `name` keeps the file's ending: "old.ckpt" may be beside a usable "old.safetensors". `may_pass`:
+    a permission or a disk that comes back changes neither its size nor its time.
     """
 
     name: str
     kind: Kind
     path: Path
     reason: str
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)

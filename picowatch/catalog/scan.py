@@ -79,12 +79,18 @@ class Candidate:
             return printable(self.path.name)
         return printable(self.path.relative_to(self.root.parent).as_posix())
 
-    def refused(self, reason: str) -> Refused:
+    def refused(self, reason: str, *, may_pass: bool = False) -> Refused:
         """A refused file keeps its ending: "old.ckpt" may be beside a usable "old.safetensors"."""
         name = self.name
         if self.layout == "file" and not name.endswith(self.path.suffix):
             name += self.path.suffix
-        return Refused(name=printable(name), kind=self.kind, path=self.path, reason=reason)
+        return Refused(
+            name=printable(name),
+            kind=self.kind,
+            path=self.path,
+            reason=reason,
+            may_pass=may_pass,
+        )
 
 
 def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
@@ -188,10 +194,15 @@ def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> 
         _check_name(candidate)
         return _model_of(candidate, recognised)
     except ModelRefused as error:
-        reason = error.message
+        return candidate.refused(f"{candidate.place} {error.message}", may_pass=_is_of_disk(error))
     except OSError as error:  # whatever was there a moment ago
-        reason = f"cannot be read: {error.strerror or error}."
-    return candidate.refused(f"{candidate.place} {reason}")
+        reason = f"{candidate.place} cannot be read: {error.strerror or error}."
+        return candidate.refused(reason, may_pass=True)
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+    """Whether it was caused by a permission or a disk."""
+    return error is not None and (isinstance(error, OSError) or _is_of_disk(error.__cause__))
 
 
 def _check_name(candidate: Candidate) -> None:

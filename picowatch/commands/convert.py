@@ -26,8 +26,7 @@ def convert_files(files: Sequence[Path], *, force: bool) -> int:
     code = SUCCEEDED
     for path in files:
         try:
-            new = convert(path, force=force)
-            print(harmless(_described(new.path, new.tensors, new.size)))
+            print(harmless(_described(convert(path, force=force))))
         except ModelRefused as refused:
             text = f"{path} {refused.message} {refused.remedy}".strip()
         except CommandFailed as failed:
@@ -39,9 +38,9 @@ def convert_files(files: Sequence[Path], *, force: bool) -> int:
     return code
 
 
-def _described(path: Path, tensors: int, size: int) -> str:
+def _described(path: Path) -> str:
     """Say what was written, and where it belongs."""
-    text = f"{path}: {tensors} tensors, {size / 1e6:.1f} MB"
+    text = f"{path}: {path.stat().st_size / 1e6:.1f} MB"
     folder = path.absolute().parents[1]
     if is_file(folder / INDEX):
         return f"{text}. It is a part of the folder {folder.name}/."

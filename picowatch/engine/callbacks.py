@@ -51,23 +51,15 @@ class Steps:
         self, _: Any, __: int, ___: Any, kept: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """Return what the pipeline goes on with instead of what it has."""
-        self._keep_pace()
+        if self._job.device.type == "cuda":
+            # A GPU accepts work faster than it does it. With one step queued it never idles,
+            # progress is true, and an interruption takes effect.
+            before, self._queued = self._queued, torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._queued.record()
+            if before:
+                before.synchronize()
         self._on_step()
         return {}
-
-    def _keep_pace(self) -> None:
-        """Wait until the step before the one that was just queued is done.
-
-        A GPU accepts work faster than it does it. With one step queued it never idles, progress is
-        true, and an interruption takes effect.
-        """
-        if self._job.device.type != "cuda":
-            return
-        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        if self._queued is not None:
-            self._queued.synchronize()
-        self._queued = event
 
 
 class FlowSteps(Steps):

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -88,7 +87,7 @@ def fit(picture: Image.Image, size: Size, resize: str) -> Image.Image:
 
 
 def decoded(decode: Callable[[bytes], T], folder: Path | None, digest: str, path: str) -> T:
-    """What a picture shows that was kept under its hash when the save was accepted."""
+    """Decode a picture that was kept under its hash when the save was accepted."""
     try:
         content = (folder / digest).read_bytes() if folder else b""
     except OSError:
@@ -132,7 +131,6 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     return found
 
 
-@lru_cache(maxsize=64)
 def _light_share(
     folder: Path | None, digest: str, path: str, decode: Callable[[bytes], Image.Image]
 ) -> float:

@@ -37,7 +37,7 @@ class Checkpoints:
         self._controlnet_bytes = cache(self._bytes_of_controlnet)
 
     def weights(self, request: ImageRequest) -> Weights:
-        """How large this image's checkpoint is in memory; its ControlNets count as denoiser."""
+        """Return the size of this image's checkpoint in memory; ControlNets count as denoiser."""
         weights = self._weights(request.checkpoint, request.checkpoint_hash)
         controlnets = _controlnets(request).items()
         size = sum(self._controlnet_bytes(use.model, hash_) for hash_, use in controlnets)
@@ -54,7 +54,7 @@ class Checkpoints:
             return bytes_in(model.path, self._target.dtype)
 
     def held(self, request: ImageRequest, place: Place) -> Loaded | None:
-        """What this image needs, if all of it is in memory, and where the place says."""
+        """Return the image's checkpoint if all that it needs is in memory, at this place."""
         loaded = self._kept.get(_key(request))
         if loaded is None or (loaded.place, loaded.vae_file) != (place, _vae(request)):
             return None
@@ -64,7 +64,7 @@ class Checkpoints:
         return loaded
 
     def load(self, request: ImageRequest, place: Place) -> Loaded:
-        """What this image needs; what does not fit beside it is released first.
+        """Load the image's checkpoint; what does not fit beside it is released first.
 
         If weights are not all on the device, memory is short, and nothing else is kept.
         """
@@ -120,7 +120,7 @@ class Checkpoints:
             self.give_memory_back()
 
     def _read_to(self, place: Place) -> torch.device:
-        """Main memory, if weights come to the device when they compute."""
+        """Return the main memory, if weights come to the device when they compute."""
         return torch.device("cpu") if place in ("models", "layers") else self._target.device
 
     def _read(

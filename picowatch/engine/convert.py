@@ -9,10 +9,9 @@ import re
 import secrets
 import warnings
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -50,35 +49,20 @@ class _Ignored:
         pass
 
 
-class _Parameters(dict[str, Any]):
-    """A ParameterDict, in which the first embeddings keep their vectors."""
-
-    def __setstate__(self, state: Any) -> None:
-        self.update(state.get("_parameters", ()))
-
-
-_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_Parameters, "torch.nn.modules.container.ParameterDict"),
-    # Lightning's callbacks, and the numbers that they keep.
-    (_Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
-    (_Ignored, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
-    *((_Ignored, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    (_Ignored, "numpy.dtype"),
-]
+# Lightning's callbacks, and the numbers that they keep.
+_IGNORED = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
 
 
-class Converted(NamedTuple):
-    """The new file, how many tensors it has, and its bytes."""
+def convert(old: Path, *, force: bool = False) -> Path:
+    """Write `old` beside it as safetensors and return the new file.
 
-    path: Path
-    tensors: int
-    size: int
-
-
-def convert(old: Path, *, force: bool = False) -> Converted:
-    """Write `old` beside it as safetensors; ModelRefused or CommandFailed says why it cannot be.
-
-    Nothing is overwritten without `force`.
+    Nothing is overwritten without `force`. ModelRefused or CommandFailed says why it cannot be.
     """
     # transformers' name for pickles is another one than for safetensors.
     new = old.with_name(re.sub("^pytorch_model", "model", old.name)).with_suffix(ENDING)
@@ -94,7 +78,7 @@ def convert(old: Path, *, force: bool = False) -> Converted:
         _write(new, tensors)
     except OSError as error:
         raise CommandFailed(f"{new} cannot be written: {error.strerror}.") from error
-    return Converted(new, len(tensors), new.stat().st_size)
+    return new
 
 
 def _loaded(path: Path) -> Any:
@@ -110,7 +94,8 @@ def _loaded(path: Path) -> Any:
     try:
         if zipped:
             _check_zip(path)
-        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+        ignored: Any = [(_Ignored, name) for name in _IGNORED]
+        with torch.serialization.safe_globals(ignored), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd protocols; what comes of them is said below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except ModelRefused:

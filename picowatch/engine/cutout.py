@@ -5,7 +5,6 @@ how much of each pixel is figure. catalog/cutouts.py has the names of its layers
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from PIL import Image, ImageChops, ImageFilter, ImageStat
 from torch import nn
 from torch.nn import functional
 
-from picowatch.catalog import Catalog
 from picowatch.catalog.cutouts import (
     COUNTED,
     DEPTHS,
@@ -27,10 +25,8 @@ from picowatch.catalog.cutouts import (
 )
 from picowatch.catalog.headers import Header
 from picowatch.engine.part_files import Tensors
-from picowatch.engine.upscale import read_network
 from picowatch.files.pictures import on_white
 
-_KEPT = 2
 _MOST_DIGITS = 4
 # What their authors trained with: sides, and what is taken from the colours and divides the rest.
 _SIDES = {U2NET: 320, ISNET: 1024}
@@ -70,7 +66,7 @@ class Network(nn.Module):
         return mask
 
     def masks(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """What the stages up say each, the finest first."""
+        """Return the mask of each stage up, the finest first."""
         down: list[torch.Tensor] = []
         features = self.conv_in(pixels) if self.layout.stem else pixels
         for number in range(1, LEVELS + 1):
@@ -144,40 +140,25 @@ def as_seen(picture: Image.Image, network: Network) -> torch.Tensor:
     return (pixels - mean) / spread
 
 
-class Cutouts:
-    """The last used networks by their hashes."""
+@torch.inference_mode()
+def cut_out(network: Network, drawn: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return the picture without its background, and warnings.
 
-    def __init__(self, catalog: Catalog, device: torch.device) -> None:
-        self._catalog = catalog
-        self._device = device
-        self._kept = lru_cache(_KEPT)(self._read)
-
-    @torch.inference_mode()
-    def cut_out(
-        self, drawn: Image.Image, name: str, hash_: str
-    ) -> tuple[Image.Image, tuple[str, ...]]:
-        """Return the picture without its background, and warnings.
-
-        What was transparent stays so.
-        """
-        network = self._kept(name, hash_)
-        picture, seen = drawn.convert("RGB"), on_white(drawn)
-        mask = torch.sigmoid(network(as_seen(seen, network).to(self._device)))[0, 0].cpu()
-        least, most = mask.min(), mask.max()
-        mask = (mask - least) / (most - least).clamp(min=1e-6)  # as both authors do
-        levels = Image.fromarray((mask * 255).round().to(torch.uint8).numpy())
-        alpha = levels.resize(picture.size, Image.Resampling.BICUBIC)
-        found = ImageStat.Stat(alpha).mean[0] >= 255 * _FOUND
-        cut = _with_own_colours(picture, alpha, network.side)
-        if drawn.mode == "RGBA":
-            alpha = ImageChops.multiply(alpha, drawn.getchannel("A"))
-        cut.putalpha(alpha)
-        return cut, () if found else (NOTHING_FOUND,)
-
-    def _read(self, name: str, hash_: str) -> Network:
-        made = read_network(self._catalog, "cutout", name, hash_, network_in, with_counts)
-        network: Network = made.to(self._device)
-        return network
+    What was transparent stays so.
+    """
+    picture, seen = drawn.convert("RGB"), as_seen(on_white(drawn), network)
+    seen = seen.to(next(network.parameters()).device)
+    mask = torch.sigmoid(network(seen))[0, 0].cpu()
+    least, most = mask.min(), mask.max()
+    mask = (mask - least) / (most - least).clamp(min=1e-6)  # as both authors do
+    levels = Image.fromarray((mask * 255).round().to(torch.uint8).numpy())
+    alpha = levels.resize(picture.size, Image.Resampling.BICUBIC)
+    found = ImageStat.Stat(alpha).mean[0] >= 255 * _FOUND
+    cut = _with_own_colours(picture, alpha, network.side)
+    if drawn.mode == "RGBA":
+        alpha = ImageChops.multiply(alpha, drawn.getchannel("A"))
+    cut.putalpha(alpha)
+    return cut, () if found else (NOTHING_FOUND,)
 
 
 def with_counts(network: Network, tensors: Tensors) -> Tensors:

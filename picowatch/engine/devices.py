@@ -68,7 +68,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
 
 
 def compute_float32_in_full(*, full: bool) -> None:
-    """Whether float32 is computed with all its bits, or convolutions may take TF32's ten.
+    """Compute float32 with all its bits, or let convolutions take TF32's ten.
 
     https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
     """

@@ -72,7 +72,7 @@ def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFaile
 
 
 def _breaks_the_process(error: Exception) -> bool:
-    """Whether an error of the GPU leaves the process' context unusable: all but lack of memory.
+    """Tell whether a GPU error leaves the process' context unusable: all but lack of memory do.
 
     https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
     """

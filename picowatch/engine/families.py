@@ -51,7 +51,7 @@ class Reader:
     empty: str = ""
 
     def length(self, parts: Parts, prompt: str, variant: str) -> tuple[int, int]:
-        """How many tokens a prompt has, and how many of them the text encoder reads."""
+        """Count the tokens of a prompt, and those that the text encoder reads at most."""
         name = next(one for one in self.reads if parts.get(one))
         most = self.reads[name] or parts[name].model_max_length
         if name == "tokenizer_2" and variant == "schnell":
@@ -60,7 +60,7 @@ class Reader:
 
 
 def words(prompt: str) -> str:
-    """What a text encoder of words reads. Unlike CLIP, it also reads the space around LoRA tags."""
+    """Return a prompt without weights and tags; unlike CLIP, T5 reads the space around tags."""
     return without_weights(plain_prompt(_BEFORE_TAG.sub("", prompt))).strip()
 
 
@@ -72,12 +72,12 @@ def pipeline_class(row: Family, variant: Variant, kind: str) -> Any:
 
 @cache
 def takes(function: Callable[..., Any], argument: str) -> bool:
-    """Whether a function can be called with an argument of this name."""
+    """Return whether a function can be called with an argument of this name."""
     return argument in signature(function).parameters
 
 
 def guidance_inputs(row: Family, variant: Variant, request: ImageRequest) -> dict[str, Any]:
-    """What a request's guidance means for its family's pipelines."""
+    """Return a request's guidance as its family's pipelines take it."""
     match variant.guidance_as or row.guidance:
         case "cfg_scale":
             return {"guidance_scale": request.cfg_scale}
@@ -267,7 +267,7 @@ EDITORS = {
 
 
 def editor_of(row: Family, variant: Variant) -> Editor:
-    """How the variant's pipeline for references is asked."""
+    """Return how the variant's pipeline for references is asked."""
     return EDITORS.get((variant.pipelines or row.pipelines).edit, Editor())
 
 

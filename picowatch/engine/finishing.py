@@ -1,23 +1,57 @@
 """Finishes the pictures of a batch, drawn or given: enlarged, and cut out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from picowatch.catalog import Catalog, Kind
+from picowatch.catalog.headers import Header, read_header
+from picowatch.engine import cutout, upscale_networks
 from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
-from picowatch.engine.cutout import Cutouts
 from picowatch.engine.draw import Drawn, Interrupted
 from picowatch.engine.latents import Enlarge
+from picowatch.engine.load import read_tensors
+from picowatch.engine.part_files import Tensors, filled
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.upscale import MOST_OVERLAP, Upscalers
+from picowatch.engine.upscale import MOST_OVERLAP, enlarged
+from picowatch.engine.verify import find_model, unchanged
 from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
 
+_KEPT = 4
 # A1111's names of what resizes pixels for the second pass without an upscaler.
 _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
+
+
+# What makes a network of a file's header, and its weights of the file's tensors.
+_NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Tensors]]] = {
+    "upscaler": (upscale_networks.network_in, upscale_networks.weights_of),
+    "cutout": (cutout.network_in, cutout.with_counts),
+}
+
+
+class Networks:
+    """The networks that finish pictures, in float32: narrower types show. The last used stay."""
+
+    def __init__(self, catalog: Catalog, device: torch.device) -> None:
+        self._find = partial(find_model, catalog)
+        self._device = device
+        self.of = lru_cache(_KEPT)(self._read)
+
+    def _read(self, kind: Kind, name: str, sha256: str) -> Any:
+        made, renamed = _NETWORKS[kind]
+        with unchanged(self._find, kind, name, sha256) as model:
+            with torch.device("meta"):
+                network = made(read_header(model.path))
+            tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
+            weights = renamed(network, tensors)
+            return filled(network, weights, f"{kind} {name!r}").to(self._device)
 
 
 class Finishing:
@@ -28,13 +62,12 @@ class Finishing:
 
     def __init__(
         self,
-        upscalers: Upscalers,
-        cutouts: Cutouts,
+        networks: Networks,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Interrupted,
     ) -> None:
-        self._upscalers, self._cutouts = upscalers, cutouts
+        self._networks = networks
         self._batch = batch
         self._on_step = on_step
         self._interrupted = interrupted
@@ -52,8 +85,8 @@ class Finishing:
         name, size = request.hires.upscaler, request.size_before_upscale
         if name in _RESAMPLING:
             return lambda picture: picture.resize(size, _RESAMPLING[name])
-        hash_ = request.hires_upscaler_hash
-        return lambda picture: self._upscalers.enlarged(picture, name, hash_, size, self._look)
+        model = "upscaler", name, request.hires_upscaler_hash
+        return lambda picture: enlarged(self._networks.of(*model), picture, size, self._look)
 
     def enlarged(self, pictures: Sequence[Drawn]) -> list[Drawn]:
         """Return what was drawn or given, enlarged where the request says so."""
@@ -71,7 +104,8 @@ class Finishing:
 
     def _cut_out(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         self._look()
-        cut, warnings = self._cutouts.cut_out(drawn.picture, request.cutout, request.cutout_hash)
+        network = self._networks.of("cutout", request.cutout, request.cutout_hash)
+        cut, warnings = cutout.cut_out(network, drawn.picture)
         self._done += 1
         return drawn._replace(picture=cut, warnings=(*drawn.warnings, *warnings))
 
@@ -83,8 +117,8 @@ class Finishing:
         edge = round(margin * (upscale.scale or 1))
         pixels = np.asarray(picture.convert("RGB"))
         image = Image.fromarray(np.pad(pixels, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap"))
-        given = upscale.model, request.upscaler_hash, upscale.size_of(*image.size)
-        large = self._upscalers.enlarged(image, *given, self._look)
+        network = self._networks.of("upscaler", upscale.model, request.upscaler_hash)
+        large = enlarged(network, image, upscale.size_of(*image.size), self._look)
         size = upscale.size_of(*picture.size)
         large = large.crop((edge, edge, edge + size[0], edge + size[1]))
         if picture.mode == "RGBA":

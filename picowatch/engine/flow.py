@@ -52,7 +52,7 @@ class FlowPasses(Passes):
         return found
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
-        """What the text encoder reads: `prompt`, and with guidance `negative_prompt`."""
+        """Return what the text encoder reads: `prompt`, and with guidance `negative_prompt`."""
         preamble, empty = (self._reader.preamble, self._reader.empty) if self._reader else ("", "")
         texts = {"prompt": preamble + (words(request.prompt) or empty)}
         if request.cfg_scale > 1:
@@ -137,7 +137,7 @@ class FlowPasses(Passes):
     def _inputs(
         self, start: list[Image.Image], group: Group, one: Pass
     ) -> tuple[str, dict[str, Any]]:
-        """Which of the family's pipelines a pass takes, and what it starts from by its names.
+        """Return the kind of pipeline that a pass takes, and what it starts from by its names.
 
         A family without a pipeline for start images redraws all of one by a white mask.
         """
@@ -169,7 +169,7 @@ def _listed(value: Any) -> object:
 
 
 def _joined(conditions: Sequence[Encoded]) -> dict[str, Any]:
-    """What guides several images, a row or an entry for each."""
+    """Join what guides several images: a row or an entry for each."""
     joined: dict[str, Any] = {}
     for name, first in conditions[0].items():
         values: list[Any] = [encoded[name] for encoded in conditions]

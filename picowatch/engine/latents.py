@@ -7,7 +7,7 @@ those of another seed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,17 +28,13 @@ Enlarge = Callable[[Image.Image], Image.Image]
 _PARALLEL = 0.9995
 
 
-class Noise(NamedTuple):
-    """What the images of a pass start from, a row for each, and what their steps draw from."""
-
-    start: torch.Tensor
-    generators: list[torch.Generator]
-
-
 def noise_of(
     requests: Sequence[ImageRequest], width: int, height: int, device: torch.device
-) -> Noise:
-    """Draw the noise of a pass at this size; each pass begins anew, as in A1111."""
+) -> tuple[torch.Tensor, list[torch.Generator]]:
+    """Draw the noise of a pass at this size, a row for each image.
+
+    The steps draw from the generators. Each pass begins anew, as in A1111.
+    """
     shape = (1, LATENT_CHANNELS, height // LATENT_FACTOR, width // LATENT_FACTOR)
     generators = generators_for(requests, device)
     start = [
@@ -49,7 +45,7 @@ def noise_of(
         _generator(request, request.seed + request.ensd, device) if request.ensd else generator
         for request, generator in zip(requests, generators, strict=True)
     ]
-    return Noise(torch.cat(start).to(device), generators)
+    return torch.cat(start).to(device), generators
 
 
 def generators_for(requests: Iterable[ImageRequest], device: torch.device) -> list[torch.Generator]:
@@ -142,7 +138,7 @@ def encode(vae: Any, pixels: Any, device: torch.device) -> torch.Tensor:
 
 
 def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
-    """What the VAE computes, in float32; computed again in float32 if it overflowed.
+    """Compute by the VAE, again in float32 if it overflowed; return float32.
 
     It is changed back: the next picture must not depend on this one.
     """

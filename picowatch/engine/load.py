@@ -95,7 +95,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
 
 
 def _taking_bfloat16(model: Model, vae: Any) -> Any:
-    """A VAE that encodes what Z-Image Omni's pipeline gives it in bfloat16 (diffusers 0.42)."""
+    """Let Z-Image Omni's VAE encode what its pipeline gives it in bfloat16 (diffusers 0.42)."""
     if model.family == "z_image_omni":
         encode = vae.encode
         vae.encode = lambda pixels: encode(pixels.to(vae.dtype))
@@ -140,7 +140,7 @@ _SPREAD_OF_V = 0.09
 
 
 def _prediction(model: Model) -> str:
-    """What a single file of 2.x predicts; no header says it, and the wrong one gives noise.
+    """Return what a single file of 2.x predicts: no header says it, and the wrong one gives noise.
 
     By the spread of one bias, as ComfyUI does (comfy/supported_models.py, class SD20). Inpainting
     checkpoints predict noise.
@@ -156,7 +156,7 @@ _GUIDANCE = ".cond_proj.weight"
 
 
 def _config(model: Model, part: Part) -> dict[str, Any]:
-    """The config of a part, with what the checkpoint's own tensors say otherwise."""
+    """Return the config of a part, corrected by what the checkpoint's own tensors say."""
     config = read_json(part.folder / "config.json")
     if part.name == "unet":
         config["in_channels"] = model.in_channels
@@ -276,7 +276,7 @@ def _copied(
 
 
 def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:
-    """What the fp8 weights of a layer are multiplied by."""
+    """Return the scale of a layer's fp8 weights."""
     if header.types[name] not in FP8:
         return None
     layer = name.removesuffix(".weight")

@@ -89,7 +89,7 @@ class Loaded:
 
     @property
     def schedule(self) -> dict[str, Any]:
-        """What the checkpoint's own config says of its noise schedule, without defaults."""
+        """The noise schedule of the checkpoint's own config, without defaults."""
         config = dict(self.parts["scheduler"].config)
         defaults = config.pop("_use_default_values", ())
         return {key: value for key, value in config.items() if key not in defaults}
@@ -101,7 +101,7 @@ class Loaded:
 
     @property
     def lora_warnings(self) -> tuple[str, ...]:
-        """What of its LoRAs' files does nothing."""
+        """Warnings about parts of LoRA files that do nothing."""
         return self._loras.warnings if self._loras else ()
 
     def pipeline(self, kind: str = "text", **parts: Any) -> Any:
@@ -109,7 +109,7 @@ class Loaded:
         return built(self.row, self.variant, kind, self.parts | parts)
 
     def has_pipeline(self, kind: str) -> bool:
-        """Whether diffusers has one for "image" or "mask"."""
+        """Tell whether diffusers has a pipeline for "image" or "mask"."""
         return pipeline_class(self.row, self.variant, kind) is not None
 
     def drop(self, names: Iterable[str]) -> None:
@@ -208,13 +208,13 @@ class Loaded:
             self.prompts.forget()
 
     def _encoded(self, text: str) -> Encoded:
-        """What guides a flow family by this text."""
+        """Return the embeddings of a text for a flow family."""
         if self.place == "turns":
             self._exchange([self._denoiser_name], self._encoder_names)
         return READERS[self.row.key].encode(self.pipeline(), text, self.variant_name)
 
     def read_with(self, text: str, pictures: Sequence[Any], hashes: tuple[str, ...]) -> Any:
-        """What the pipeline for references reads in a text, with pictures that have these hashes.
+        """Return a text as the pipeline for references reads it, with pictures of these hashes.
 
         It is what its `encode_prompt` gives.
         """

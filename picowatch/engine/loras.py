@@ -29,7 +29,6 @@ from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import nn
 
-from picowatch.engine.failures import one_line, out_of_memory
 from picowatch.engine.verify import FindFile, unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
@@ -55,7 +54,7 @@ class Loras:
 
     @property
     def adapts_encoders(self) -> bool:
-        """Whether text encoders give other embeddings than the checkpoint's own."""
+        """True while LoRAs change the text encoders' embeddings."""
         return any(getattr(part, "peft_config", None) for part in self._encoders())
 
     def apply(self, uses: Sequence[LoraUse]) -> None:
@@ -86,19 +85,10 @@ class Loras:
     def _load(self, name: str, sha256: str, path: Path) -> None:
         """Let diffusers wrap the layers that a file is for."""
         tensors, unused = read_lora(name, path, self._pipeline)
-        try:
-            with warnings.catch_warnings():
-                # A second LoRA in the same model is meant.
-                warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
-                self._pipeline.load_lora_weights(tensors, adapter_name=_adapter(sha256))
-        except (LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            if out_of_memory(error):
-                raise
-            raise RenderFailed(
-                f"The LoRA {name!r} cannot be used: diffusers refuses it ({one_line(error)}).",
-                "Get the file again, or another one.",
-                traceback.format_exc(),
-            ) from error
+        with warnings.catch_warnings():
+            # A second LoRA in the same model is meant.
+            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
+            self._pipeline.load_lora_weights(tensors, adapter_name=_adapter(sha256))
         self._unused[sha256] = unused
 
     def _unload(self) -> None:
@@ -117,7 +107,7 @@ class Loras:
 
 
 def _adapter(sha256: str) -> str:
-    """What diffusers calls a LoRA."""
+    """Return diffusers' name for a LoRA."""
     return f"lora_{sha256[:16]}"
 
 
@@ -128,7 +118,7 @@ def _does_nothing(name: str, keys: Sequence[str]) -> str:
 
 
 class _Layer(NamedTuple):
-    """What a LoRA adds to a layer is up(down(x)); `keys` are those in its file, by role."""
+    """Halves that add up(down(x)) to a layer; `keys` are those in the LoRA's file, by role."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -140,10 +130,10 @@ _Target = tuple[str, str]
 
 
 def read_lora(name: str, path: Path, pipeline: Any) -> tuple[Tensors, list[str]]:
-    """What a pipeline loads of a file, in diffusers' names and shapes, and the keys of the rest.
+    """Return what a pipeline loads of a file, in diffusers' names, and the keys of the rest.
 
-    RenderFailed says why the LoRA of this name cannot be used. Kinds that the names of tensors
-    tell, the catalog has refused.
+    RenderFailed says why the LoRA of this name cannot be used; a damaged file raises other errors.
+    Kinds that the names of tensors tell, the catalog has refused.
     """
     layers, unused = _layers(name, path)
     try:
@@ -190,11 +180,8 @@ def _layers(name: str, path: Path) -> tuple[dict[str, _Layer], list[str]]:
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
-    try:
-        # peft's LoraConfig, by part: https://github.com/huggingface/diffusers/pull/11324
-        settings = {key: value for key, value in json.loads(metadata).items() if value}
-    except (AttributeError, ValueError, RecursionError) as error:
-        raise _damaged(name, "its lora_adapter_metadata cannot be read") from error
+    # peft's LoraConfig, by part: https://github.com/huggingface/diffusers/pull/11324
+    settings = {key: value for key, value in json.loads(metadata).items() if value}
     roles: dict[str, dict[str, str]] = {}
     others = []
     for key, tensor in tensors.items():
@@ -213,10 +200,7 @@ def _layers(name: str, path: Path) -> tuple[dict[str, _Layer], list[str]]:
         if not has_factors and not own.keys() >= {"down", "up"}:
             others += own.values()
             continue
-        try:
-            down, up = _halves(stem, {role: tensors[key] for role, key in own.items()}, settings)
-        except (KeyError, TypeError, ValueError, re.error) as error:
-            raise _damaged(name, f"{stem} lacks a part or has a strange scale ({error})") from error
+        down, up = _halves(stem, {role: tensors[key] for role, key in own.items()}, settings)
         layers[stem] = _Layer(down, up, own)
         numbers += (down.numel() + up.numel()) * has_factors
         if numbers > _MOST_NUMBERS:
@@ -368,13 +352,6 @@ def _fitting(
         )
     # peft does it, too, but not over quantised weights.
     return down.to(model.dtype), up.to(model.dtype)
-
-
-def _damaged(name: str, reason: str) -> RenderFailed:
-    return RenderFailed(
-        f"The LoRA {name!r} is damaged: {reason}.",
-        "Get the file again, or save it again with the program that trained it.",
-    )
 
 
 def _of_another_kind(name: str, kind: str) -> RenderFailed:

@@ -185,7 +185,7 @@ def shrunken(request: ImageRequest, times: int) -> ImageRequest:
 
 
 def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str, ...]:
-    """What is smaller than requested, in a sentence; () if nothing is."""
+    """Say in a sentence what is smaller than requested; () if nothing is."""
     if rendered == requested:
         return ()
     return (
@@ -198,7 +198,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def gpu_memory() -> MemoryUse | None:
-    """What torch holds of the GPU in this process; None if it uses none.
+    """Return what torch holds of the GPU in this process, None if it uses none.
 
     The counters are torch's own, so reading them does not wait for kernels. Imports nothing: an
     engine that computes on a GPU has imported torch.
@@ -210,7 +210,7 @@ def gpu_memory() -> MemoryUse | None:
 
 
 def broken_gpu() -> str:
-    """What a GPU that can no longer be used from this process says; "" for one that works.
+    """Return the error of a GPU that this process can no longer use, "" for one that works.
 
     It is asked to finish all that was queued, because a kernel that failed says so at some later
     call. Imports nothing, like `gpu_memory`.
@@ -227,7 +227,7 @@ def broken_gpu() -> str:
 
 
 def process_memory(process: int) -> MemoryUse | None:
-    """What a process holds of the computer's memory, where the system reports it (Linux)."""
+    """Return what a process holds of the main memory, where the system reports it (Linux)."""
     try:
         lines = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -240,7 +240,7 @@ def process_memory(process: int) -> MemoryUse | None:
 
 
 def free_bytes(device: "torch.device") -> int:
-    """What is free on a card; elsewhere what is free of the main memory."""
+    """Return the free bytes of a card, or of the main memory."""
     import torch
 
     if device.type != "cuda":
@@ -250,7 +250,7 @@ def free_bytes(device: "torch.device") -> int:
 
 
 def main_memory() -> int:
-    """What this process could have of the main memory, if it gave back all that it holds."""
+    """Return the main memory that this process could have if it gave back all that it holds."""
     free = min(int(psutil.virtual_memory().available), _left_to_container())
     return free + int(psutil.Process().memory_info().rss)
 

@@ -57,7 +57,7 @@ def diffusers_model(
         model = kind.from_config(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model._fix_state_dict_keys_on_load(tensors)  # the VAE's attention before diffusers 0.15
-    tensors = _in_diffusers_names(class_name, tensors, shapes, config, what)
+    tensors = _in_diffusers_names(class_name, tensors, shapes, config)
     _check(what, missing=shapes.keys() - tensors.keys())
     tensors = {name: _as_long(tensors[name], shape) for name, shape in shapes.items()}
     if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
@@ -169,7 +169,7 @@ def _quantised(kind: Any, config: Config, tensors: Tensors, dtype: torch.dtype) 
 
 
 def _as_long(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A tensor with the sides of length 1 that it should have, of which formats add and omit some.
+    """Return a tensor with the sides of length 1 that it should have: some formats omit them.
 
     llama.cpp omits the first ones; 1x1 convolutions are matrices.
     """
@@ -179,22 +179,13 @@ def _as_long(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def _in_diffusers_names(
-    class_name: str,
-    tensors: Tensors,
-    shapes: Mapping[str, torch.Size],
-    config: Config,
-    what: str,
+    class_name: str, tensors: Tensors, shapes: Mapping[str, torch.Size], config: Config
 ) -> Tensors:
     if len(shapes.keys() & tensors.keys()) >= _NEARLY_ALL * len(shapes):
         return tensors
     loadable: Any = SINGLE_FILE_LOADABLE_CLASSES
     convert = _CONVERTERS.get(class_name) or loadable[class_name]["checkpoint_mapping_fn"]
-    try:
-        found = convert(checkpoint=tensors, config=config)
-    except (LookupError, AttributeError) as error:  # it looks for weights by their names
-        raise RenderFailed(
-            f"The {what} is incomplete: some of its weights are missing.", _GET_ANOTHER
-        ) from error
+    found = convert(checkpoint=tensors, config=config)
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
@@ -214,7 +205,7 @@ _INNER = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "pos
 
 
 def _flux2_vae(checkpoint: Tensors, config: Config) -> Tensors:
-    """What its latents are normalised with is among the weights."""
+    """Convert FLUX.2's VAE, whose weights include the statistics of its latents."""
     for inner, outer in _INNER.items():
         checkpoint = {name.replace(inner, outer): one for name, one in checkpoint.items()}
     normalising = {name: one for name, one in checkpoint.items() if name.startswith("bn.")}

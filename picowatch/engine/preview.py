@@ -3,7 +3,6 @@
 Where its latents are going is what a UNet predicts, or what two steps of a flow tell.
 """
 
-from collections.abc import Callable
 from math import sqrt
 from time import monotonic
 from typing import Any
@@ -68,14 +67,9 @@ class Previewer:
 
     seconds: float = 0
 
-    def __init__(
-        self,
-        on_preview: OnPreview,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
+    def __init__(self, on_preview: OnPreview) -> None:
         self._on_preview = on_preview
-        self._clock = clock
-        self._shown_at = clock()
+        self._shown_at = monotonic()
         self._colours: torch.Tensor | None = COLOURS["sd1"]
 
     def follow(self, row: Family, denoiser: Any) -> None:
@@ -86,12 +80,12 @@ class Previewer:
 
     @property
     def is_on(self) -> bool:
-        """Whether there is to be any preview of what it follows."""
+        """Return whether there is to be any preview."""
         return self.seconds > 0 and self._colours is not None
 
     def is_due(self) -> bool:
-        """Whether it is time for a preview. Cheap, because it is called at each step."""
-        return self.is_on and self._clock() - self._shown_at >= self.seconds
+        """Return whether it is time for a preview."""
+        return self.is_on and monotonic() - self._shown_at >= self.seconds
 
     def show(
         self, scheduler: Any, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
@@ -101,7 +95,7 @@ class Previewer:
 
     def show_latents(self, latents: torch.Tensor) -> None:
         """Show latents without noise, channels x height x width."""
-        self._shown_at = self._clock()
+        self._shown_at = monotonic()
         if self._colours is None or len(latents) != len(self._colours) - 1:
             return
         colours, here = self._colours, latents.float().cpu()  # the one copy that waits for a GPU

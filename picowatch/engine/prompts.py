@@ -73,7 +73,7 @@ def _joined(parts: Sequence[Encoded]) -> Encoded:
 
 
 def at_each_evaluation(images: Iterable[Sequence[Conditions]]) -> list[Conditions]:
-    """What guides a batch at each evaluation of a pass, from what guides each of its images.
+    """Join what guides the images of a batch at each evaluation of a pass.
 
     Prompt editing changes it between the steps. It is the same object where nothing changed.
     """
@@ -157,7 +157,7 @@ class TextTower:
 
     @contextmanager
     def _inserted(self, tokens: Sequence[int]) -> Iterator[None]:
-        """Meanwhile, the text encoder uses the vectors for negative tokens."""
+        """Let the text encoder use the vectors for negative tokens."""
         positions = {position: token for position, token in enumerate(tokens) if token < 0}
 
         def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -211,7 +211,7 @@ class PromptEncoder:
         self._encoded = lru_cache(_KEPT_CHUNKS)(self._encoded_chunk)
 
     def guiding(self, request: ImageRequest) -> tuple[int, list[tuple[Conditions, ...]]]:
-        """How many chunks an image's prompts have, and what guides it.
+        """Count the chunks of an image's prompts, and return what guides it.
 
         That is at each evaluation of each pass, in the length of the longest prompt of any.
         """
@@ -232,7 +232,7 @@ class PromptEncoder:
     def _of_pass(
         self, negatives: list[str], prompts: list[str], encoded: Mapping[str, Encoded]
     ) -> tuple[Conditions, ...]:
-        """What guides an image at each evaluation of a pass.
+        """Return what guides an image at each evaluation of a pass.
 
         As A1111's "zeros for an empty negative prompt", that holds if no step has another one.
         """
@@ -313,7 +313,7 @@ class PromptEncoder:
         yield from ((token,) for token in self._tokens(text[end:]))
 
     def _kept(self, chunk: list[tuple[int, float]], following: tuple[int, ...]) -> int:
-        """How much of a chunk stays in it when `following` no longer fits.
+        """Count the tokens that stay in a chunk when `following` no longer fits.
 
         A full one is cut after its last comma, if that is near the end.
         """
@@ -345,7 +345,7 @@ class PromptEncoder:
 
 
 def _texts(prompt: str, one: Pass) -> list[str]:
-    """What the prompt says at each evaluation of a pass, or at the first one where none is."""
+    """Return what the prompt says at each evaluation of a pass, one at least."""
     nodes = parse_edits(split_loras(prompt)[0])
     return [text_at(nodes, evaluation, one) for evaluation in range(max(1, one.evaluations))]
 

@@ -1,4 +1,4 @@
-"""What the daemon knows of an engine: options, pictures, messages, seams. Imports no torch."""
+"""The daemon's side of an engine: options, pictures, messages, seams. Imports no torch."""
 
 import os
 from abc import ABC, abstractmethod
@@ -100,7 +100,7 @@ class RenderedImage:
 
 @dataclass(frozen=True, slots=True)
 class ControlMap:
-    """What a ControlNet followed; `pixels` as in a RenderedImage."""
+    """The picture that a ControlNet followed; `pixels` as in a RenderedImage."""
 
     width: int
     height: int
@@ -161,7 +161,7 @@ FromEngine = Ready | Step | Preview | MemoryUse | Outcome
 
 
 class BatchRenderer(Protocol):
-    """What renders batches in the engine's process; see `picowatch.engine.renderer.Renderer`."""
+    """Renders batches in the engine's process; see `picowatch.engine.renderer.Renderer`."""
 
     def render(
         self,

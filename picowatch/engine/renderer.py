@@ -11,12 +11,11 @@ from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import Compiled
-from picowatch.engine.cutout import Cutouts
 from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
 from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.edit import EditPasses
 from picowatch.engine.failures import SMALLER, out_of_memory
-from picowatch.engine.finishing import Finishing, given_picture
+from picowatch.engine.finishing import Finishing, Networks, given_picture
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import (
@@ -38,7 +37,6 @@ from picowatch.engine.protocol import (
     versions,
 )
 from picowatch.engine.unet import UnetPasses, seamless
-from picowatch.engine.upscale import Upscalers
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 
@@ -54,8 +52,7 @@ class Renderer:
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._target)
         self._depth_models = DepthModels(self._checkpoints.file, self._target)
-        self._upscalers = Upscalers(catalog, self._target.device)
-        self._cutouts = Cutouts(catalog, self._target.device)
+        self._networks = Networks(catalog, self._target.device)
         self._previewer = Previewer(on_preview)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache
@@ -120,7 +117,7 @@ class Renderer:
         """
         batch = [shrunken(request, rung.shrunk) for request in requested]
         first, timings = batch[0], dict[str, float]()
-        finishing = Finishing(self._upscalers, self._cutouts, batch, on_step, interrupted)
+        finishing = Finishing(self._networks, batch, on_step, interrupted)
         warnings: tuple[str, ...] = ()
         dtype, compiled = torch.float32, False
         if first.draws:
@@ -186,7 +183,7 @@ class Renderer:
         return loaded
 
     def _compiled(self, loaded: Loaded, request: ImageRequest, rung: Rung) -> Compiled | None:
-        """What computes in place of the denoiser; None where something changes its graph."""
+        """Return the compiled denoiser, None where something changes its graph."""
         eager = rung != FULL or request.exact or request.tiling or request.loras or request.control
         if not self._compile or eager:
             return None

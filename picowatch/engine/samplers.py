@@ -83,7 +83,7 @@ class PreparedSampler:
 
     @property
     def eta(self) -> float:
-        """How much noise a step of TCD adds, as its authors have it; 0 for all others."""
+        """The noise that a step of TCD adds, as its authors have it; 0 for all others."""
         return _TCD_ETA if isinstance(self.scheduler, TCDScheduler) else 0.0
 
     def at_full_step(self) -> bool:
@@ -293,7 +293,7 @@ _ALMOST_ONE = 1 - 1e-6
 
 
 class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
-    """Noise levels and shifts are the model's; `solver` goes from one to the next."""
+    """The model's own noise levels and shifts; `solver` goes from one to the next."""
 
     solver: Any
     _running: Any = None
@@ -348,7 +348,7 @@ def scheduler_for(sampler: str, own: Any) -> Any:
 
 
 def scheduler_of(kind: Any, config: Mapping[str, Any]) -> Any:
-    """diffusers would want scipy for beta sigmas, which a folder's config may name."""
+    """Create a scheduler; diffusers would want scipy for a config with beta sigmas."""
     if not config.get("use_beta_sigmas"):
         return kind.from_config(config)
     scheduler = kind.from_config(config, use_beta_sigmas=False)

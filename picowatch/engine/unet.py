@@ -71,7 +71,9 @@ class UnetPasses(Passes):
         )
         hints, maps = hints_of(group, one, self.loaded.controlnets, self.job)
         start = self._start_latents(group) if first.mask or before is None else None
-        begin = self._enlarged(before, first) if before else _visible(start, first)
+        # As in diffusers' inpainting pipelines, nothing shows through a mask at full strength.
+        visible = None if first.mask and first.denoising_strength == 1 else start
+        begin = self._enlarged(before, first) if before else visible
         if begin is not None and not len(sampler.timesteps):
             return Denoised(begin, maps)
         noise, generators = noise_of(group.requests, *one.size, device)
@@ -110,7 +112,7 @@ class UnetPasses(Passes):
         return torch.cat(encoded) if encoded else None
 
     def _enlarged(self, before: Denoised, request: ImageRequest) -> torch.Tensor:
-        """What the second pass begins with."""
+        """Return what the second pass begins with."""
         assert request.hires is not None
         return upscale(
             self.loaded.vae,
@@ -123,7 +125,7 @@ class UnetPasses(Passes):
     def _guide(
         self, group: Group, start: torch.Tensor | None, noise: torch.Tensor, one: Pass
     ) -> Guide:
-        """What the steps keep of the start images, or show an inpainting UNet."""
+        """Return what the steps keep of the start images, or show an inpainting UNet."""
         masks = [np.asarray(each.redrawn) for each in group.canvases if each and each.redrawn]
         redrawn = None
         if masks:
@@ -137,7 +139,7 @@ class UnetPasses(Passes):
         return Guide(seen=torch.cat([shown, kept], dim=1))
 
     def _kept_latents(self, canvas: Canvas | None, one: Pass) -> torch.Tensor:
-        """What an inpainting UNet gets of a start image: all but the mask, which is mid-grey."""
+        """Encode what an inpainting UNet sees of a start image: the mask is mid-grey."""
         seen = np.full((*reversed(one.size), 3), 127.5, np.float32)
         if canvas and canvas.redrawn:
             masked = np.asarray(canvas.redrawn)[:, :, None] > 0
@@ -145,21 +147,15 @@ class UnetPasses(Passes):
         return encode(self.loaded.vae, seen, self.job.device)
 
 
-def _visible(start: torch.Tensor | None, request: ImageRequest) -> torch.Tensor | None:
-    """The start images' latents, if anything of them shows through the noise where it is redrawn.
-
-    Not under a mask at full strength, as in diffusers' inpainting pipelines.
-    """
-    return None if request.mask and request.denoising_strength == 1 else start
-
-
 @contextmanager
 def seamless(models: Iterable[nn.Module]) -> Iterator[None]:
-    """Meanwhile, these models' convolutions continue at the opposite edge, as A1111's do.
-
-    A1111: modules/sd_hijack.py, apply_circular.
-    """
-    found = [layer for model in models for layer in _padding(model)]
+    """Let the convolutions continue at the opposite edge, as A1111's modules/sd_hijack.py does."""
+    found = [
+        layer
+        for model in models
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d) and any(layer.padding) and layer.padding_mode == "zeros"
+    ]
     for layer in found:
         layer.padding_mode = "circular"
     try:
@@ -167,9 +163,3 @@ def seamless(models: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for layer in found:
             layer.padding_mode = "zeros"
-
-
-def _padding(model: nn.Module) -> Iterator[nn.Conv2d]:
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d) and any(layer.padding) and layer.padding_mode == "zeros":
-            yield layer

@@ -7,8 +7,6 @@ there a seam differs by what these faint relations amount to (benchmarks/RESULTS
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.catalog import Catalog, Kind
-from picowatch.catalog.headers import Header, read_header
-from picowatch.engine.load import read_tensors
-from picowatch.engine.part_files import Tensors, filled
-from picowatch.engine.upscale_networks import Network, network_in, weights_of
-from picowatch.engine.verify import find_model, unchanged
+from picowatch.engine.upscale_networks import Network
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
 
-_KEPT = 2
 # Sides of a tile: A1111's on a CPU; a GPU is not filled by it. ESRGAN needs 1.5 GB for 256.
 _TILE = {"cuda": 256}
 _USUAL_TILE = 192
@@ -61,8 +53,22 @@ def spans(side: int, tile: int) -> list[tuple[int, int]]:
     return [(begin, min(begin + length, side)) for begin in range(0, side, length)]
 
 
+def enlarged(
+    network: Network, picture: Image.Image, size: Size, before_tile: OnTile
+) -> Image.Image:
+    """The RGB picture in another size, by an upscaler as often as it needs.
+
+    What is too large then is reduced by Lanczos, as A1111 does. What `before_tile` raises ends it.
+    """
+    tile = _TILE.get(next(network.parameters()).device.type, _USUAL_TILE)
+    for before in passes_of(network.scale, picture.size, size):
+        pixels = np.asarray(_resized(picture, before))
+        picture = Image.fromarray(enlarged_once(network, pixels, tile, before_tile))
+    return _resized(picture, size)
+
+
 @torch.inference_mode()
-def enlarged(network: Network, picture: Pixels, tile: int, before_tile: OnTile) -> Pixels:
+def enlarged_once(network: Network, picture: Pixels, tile: int, before_tile: OnTile) -> Pixels:
     """The picture, `network.scale` times as large; `before_tile` may raise.
 
     Tiles overlap as far as the network sees, up to a limit. At the picture's own edges there is no
@@ -94,54 +100,6 @@ def _through(network: Network, seen: Pixels) -> Pixels:
     made = network(pixels)[0, :, : height * network.scale, : width * network.scale]
     array: Pixels = (made * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return array.transpose(1, 2, 0)
-
-
-def read_network(
-    catalog: Catalog,
-    kind: Kind,
-    name: str,
-    sha256: str,
-    made: Callable[[Header], Any],
-    renamed: Callable[[Any, Tensors], Tensors] = lambda _, tensors: tensors,
-) -> Any:
-    """Read a network that works on pixels, in float32: narrower types show.
-
-    `made` gives it without weights, `renamed` a file's tensors by its names.
-    """
-    with unchanged(partial(find_model, catalog), kind, name, sha256) as model:
-        with torch.device("meta"):
-            network = made(read_header(model.path))
-        tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
-        return filled(network, renamed(network, tensors), f"{kind} {name!r}")
-
-
-class Upscalers:
-    """The last used upscalers by their hashes."""
-
-    def __init__(self, catalog: Catalog, device: torch.device) -> None:
-        self._catalog = catalog
-        self._device = device
-        self._kept = lru_cache(_KEPT)(self._read)
-        self._tile = _TILE.get(device.type, _USUAL_TILE)
-
-    def enlarged(
-        self, picture: Image.Image, name: str, hash_: str, size: Size, before_tile: OnTile
-    ) -> Image.Image:
-        """The RGB picture in another size, by an upscaler as often as it needs.
-
-        What is too large then is reduced by Lanczos, as A1111 does. What `before_tile` raises ends
-        it.
-        """
-        network = self._kept(name, hash_)
-        for before in passes_of(network.scale, picture.size, size):
-            pixels = np.asarray(_resized(picture, before))
-            picture = Image.fromarray(enlarged(network, pixels, self._tile, before_tile))
-        return _resized(picture, size)
-
-    def _read(self, name: str, hash_: str) -> Network:
-        made = read_network(self._catalog, "upscaler", name, hash_, network_in, weights_of)
-        network: Network = made.to(self._device)
-        return network
 
 
 def _resized(picture: Image.Image, size: Size) -> Image.Image:

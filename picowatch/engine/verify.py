@@ -32,15 +32,7 @@ _WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
 # What readers raise for files whose headers were valid: wrong offsets, weights with other names
 # than their kind has, configs that are not JSON. What torch raises is not among them: memory or
 # the GPU may be at fault.
-_READ_ERRORS = (
-    OSError,
-    SafetensorError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-)
+_READ_ERRORS = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
 
 
 def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:

@@ -51,7 +51,7 @@ def _embedding(folder: Path) -> Tensors:
 
 
 def _a1111_embedding(tensors: Tensors) -> dict[str, Any]:
-    """As A1111's tab "Train" writes them."""
+    """The form of A1111's tab "Train"."""
     (vectors,) = tensors.values()
     return {
         "string_to_token": {"*": 265},
@@ -61,13 +61,6 @@ def _a1111_embedding(tensors: Tensors) -> dict[str, Any]:
         "sd_checkpoint": None,
         "sd_checkpoint_name": None,
     }
-
-
-def _first_embedding(tensors: Tensors) -> dict[str, Any]:
-    """As the authors of textual inversion wrote them: a module holds the vectors."""
-    (vectors,) = tensors.values()
-    held = torch.nn.ParameterDict({"*": torch.nn.Parameter(vectors)})
-    return {"string_to_token": {"*": torch.tensor(265)}, "string_to_param": held}
 
 
 def _diffusers_embedding(tensors: Tensors) -> dict[str, Any]:
@@ -81,7 +74,7 @@ class ModelCheckpoint:
 
 
 def _lightning(tensors: Tensors) -> dict[str, Any]:
-    """As PyTorch Lightning's checkpoints are: the weights beside the state of the training."""
+    """PyTorch Lightning's form: the weights beside the state of the training."""
     optimiser = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-4}]}
     return {
         "state_dict": tensors,
@@ -110,7 +103,6 @@ CASES: dict[str, tuple[Kind, str, Callable[[Path], Tensors], Callable[[Tensors],
     "vae": ("vae", "x.vae.pt", _vae, dict),
     "lora": ("lora", "pytorch_lora_weights.bin", _lora, dict),
     "A1111's embedding": ("embedding", "x.pt", _embedding, _a1111_embedding),
-    "an embedding of its authors": ("embedding", "x.pt", _embedding, _first_embedding),
     "diffusers' embedding": ("embedding", "learned_embeds.bin", _embedding, _diffusers_embedding),
 }
 
@@ -153,7 +145,7 @@ def test_a_folder_of_pickles_can_be_used_when_each_is_converted(
 
 @st.composite
 def tensors(draw: st.DrawFn) -> torch.Tensor:
-    """Of any type and shape; whole memories and views of them."""
+    """Tensors of any type and shape; whole memories and views of them."""
     shape: list[int] = draw(st.lists(st.integers(0, 4), max_size=4))
     one = torch.randint(0, 250, shape).to(torch.uint8)
     count = one.numel()
@@ -178,7 +170,7 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 def test_the_numbers_are_torchs_bit_for_bit(
     tmp_path: Path, found: Tensors, zipped: bool, within: str
 ) -> None:
-    """Of every type, in both forms of torch.save, wherever the weights lie in it."""
+    """Every type, both forms of torch.save, wherever the weights lie in it."""
     if not zipped:  # the old form has no storages of the newer types
         found = {n: t for n, t in found.items() if t.dtype not in TYPES[4:5] + TYPES[10:11]}
     content: Any = {within: found, "epoch": 1} if within else found
@@ -205,7 +197,7 @@ def test_the_numbers_are_torchs_bit_for_bit(
 def test_the_average_of_a_training_is_preferred_and_a_training_s_state_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in Real-ESRGAN's files; `module.` of several GPUs goes, too."""
+    """Real-ESRGAN's files hold both; `module.` of several GPUs goes, too."""
     module = ModuleType("pytorch_lightning.callbacks.model_checkpoint")
     monkeypatch.setattr(ModelCheckpoint, "__module__", module.__name__)
     for parent in ("pytorch_lightning", "pytorch_lightning.callbacks", module.__name__):

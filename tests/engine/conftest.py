@@ -62,7 +62,7 @@ def renderer(kept: Path) -> "Renderer":
 
 @pytest.fixture(scope="module", autouse=True)
 def configs() -> Iterator[None]:
-    """What a module's tiny checkpoints say of single files ends with it."""
+    """Forget a module's configs of single files at its end."""
     before = dict(CONFIGS)
     yield
     CONFIGS.clear()

@@ -57,11 +57,6 @@ def save_single(model: Any, path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
-def save_folder(model: Any, folder: Path) -> None:
-    """diffusers' folder."""
-    model.save_pretrained(folder)
-
-
 def save_original(model: Any, path: Path, prefix: str = "control_model.") -> None:
     """lllyasviel's names."""
     path.parent.mkdir(parents=True, exist_ok=True)

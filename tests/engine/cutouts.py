@@ -2,7 +2,7 @@
 
 import torch
 
-from picowatch.catalog.cutouts import DEPTHS, LEVELS, Shapes, Widths, layers_of
+from picowatch.catalog.cutouts import DEPTHS, Layout, Shapes, Widths, tensors_of
 
 # Channels inside of each stage, and those that it gives, in the order of DEPTHS.
 _LARGE = (
@@ -15,26 +15,14 @@ PUBLISHED = {"u2netp": ((16, 64),) * 11, "u2net": _LARGE, "isnet": _LARGE}
 def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """What is in the file of this name, but for counts of batches."""
     stem = 64 if name == "isnet" else 0
-    shapes = _convolution("conv_in", 3, stem, 3) if stem else {}
-    gives: dict[str, int] = {}
+    stages: dict[str, Widths] = {}
     takes = stem or 3
     for stage, (inside, wide) in zip(DEPTHS, PUBLISHED[name], strict=True):
         if stage.endswith("d"):
-            number = int(stage[5])
-            takes += gives[f"stage{number}"]
-        for layer, into, out, _ in layers_of(stage, Widths(takes, inside, wide)):
-            shapes |= _convolution(f"{stage}.{layer}.conv_s1", into, out, 3)
-            for part in ("weight", "bias", "running_mean", "running_var"):
-                shapes[f"{stage}.{layer}.bn_s1.{part}"] = (out,)
-        gives[stage] = takes = wide
-    sides = [gives[f"stage{number}d"] for number in range(1, LEVELS)] + [gives["stage6"]]
-    for number, wide in enumerate(sides, 1):
-        shapes |= _convolution(f"side{number}", wide, 1, 3)
-    return shapes if stem else shapes | _convolution("outconv", LEVELS, 1, 1)
-
-
-def _convolution(name: str, takes: int, gives: int, side: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (gives, takes, side, side), f"{name}.bias": (gives,)}
+            takes += stages[stage.removesuffix("d")].gives
+        stages[stage] = Widths(takes, inside, wide)
+        takes = wide
+    return dict(tensors_of(Layout(stem, stages)))
 
 
 def weights(shapes: Shapes) -> dict[str, torch.Tensor]:

@@ -1,7 +1,9 @@
 """The demo model in memory, and comparisons of models."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.parts import parts_of
 from picowatch.engine.devices import Target, choose_target
 from picowatch.engine.load import load_part
-from picowatch.recipe.request import ControlUse, ImageRequest
+from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.requests import request
 
 CPU = choose_target("cpu", "float32")
@@ -28,20 +30,51 @@ def demo() -> dict[str, Any]:
     return load(Catalog(Path("nowhere")).demo, CPU, CPU.device)
 
 
-def named(models: Path, **values: Any) -> ImageRequest:
-    """A request with the hashes of the files it names, ControlNets among them."""
+def named(
+    models: Path, pictures: Mapping[str, str] = MappingProxyType({}), **values: Any
+) -> ImageRequest:
+    """A request for files of a models folder: the values have their names alone.
+
+    `pictures` has the hashes of start images, masks and control images by name.
+    """
     catalog = Catalog(models)
 
     def hash_of(kind: Kind, name: str) -> str:
         return catalog.sha256(catalog.find(kind, name))
 
+    hashes = {
+        f"{field}_hash": pictures[values[field]]
+        for field in ("image", "mask")
+        if values.get(field) in pictures
+    }
     kinds: tuple[Kind, ...] = ("checkpoint", "vae")
-    hashes = {f"{kind}_hash": hash_of(kind, values[kind]) for kind in kinds if kind in values}
-    values["control"] = tuple(
-        ControlUse(model=name, image="", model_hash=hash_of("controlnet", name))
-        for name in values.get("control", ())
+    hashes |= {f"{kind}_hash": hash_of(kind, values[kind]) for kind in kinds if kind in values}
+    if "upscale" in values:
+        hashes["upscaler_hash"] = hash_of("upscaler", values["upscale"].model)
+    if "hires" in values and "demo" in values["hires"].upscaler:
+        hashes["hires_upscaler_hash"] = hash_of("upscaler", values["hires"].upscaler)
+    control = (
+        {"image": "", "model": one} if isinstance(one, str) else one
+        for one in values.get("control", ())
     )
-    return request(**values | hashes)
+    given = {
+        "loras": tuple(
+            LoraUse(name, hash_of("lora", name), weight)
+            for name, weight in values.get("loras", {}).items()
+        ),
+        "embeddings": tuple(
+            EmbeddingUse(name, hash_of("embedding", name)) for name in values.get("embeddings", ())
+        ),
+        "control": tuple(
+            ControlUse(
+                **one,
+                image_hash=pictures.get(one["image"], ""),
+                model_hash=hash_of("controlnet", one["model"]),
+            )
+            for one in control
+        ),
+    }
+    return request(**values | hashes | given)
 
 
 def assert_equal(first: Any, second: Any) -> None:

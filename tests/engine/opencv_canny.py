@@ -1,23 +1,13 @@
-"""What OpenCV's Canny finds in two small pictures, recorded, with thresholds of 100 and 200.
+"""What OpenCV's Canny finds in a small picture, recorded, with thresholds of 100 and 200.
 
 `cv2.Canny(picture, 100, 200)` of opencv-python-headless 5.0.0.93 and of 4.14.0.94 (both gave the
 same), with numpy 2.4.6 on x86-64. A row of pixels is 16 hexadecimal digits, an edge is a bit that
-is set. The pictures are made of integers only, so that every machine draws the same ones.
+is set. The picture is made of integers only, so that every machine draws the same one.
 """
 
 import numpy as np
 
 from picowatch.engine.preprocess import Pixels
-
-
-def shapes() -> Pixels:
-    """A disc, a rectangle and a line, flat colours."""
-    y, x = np.mgrid[:48, :64]
-    picture = np.full((48, 64, 3), (90, 120, 60), np.uint8)
-    picture[(x - 20) ** 2 + (y - 22) ** 2 < 225] = (200, 80, 40)
-    picture[(x > 30) & (x < 58) & (y > 8) & (y < 30)] = (40, 60, 180)
-    picture[abs(3 * x - 4 * y - 10) < 6] = (250, 240, 230)
-    return picture
 
 
 def grain() -> Pixels:
@@ -34,19 +24,6 @@ def unpacked(rows: str) -> Pixels:
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(rows), np.uint8))
     return bits.reshape(-1, 64) * np.uint8(255)
 
-
-SHAPES = """
-22000000000000003100000000000000088000000000000004600000000000000310000000000000
-0088000000000000004600000000000000311f8000000000000c8060ffffff800006601900000040
-001b100c000000400060880200000040004046020000004000803102000000400180088200000040
-01000462000000400200031200000040020000880000004004000046000000400400003100000040
-0400000d800000400400000460000040040000031000004004000000880000400400000246000040
-040000023100004004000002088000400200000204600040020000020330004001000001fc98ffc0
-01800000804600000080000080310000004000010008800000600003000460000018000c00031000
-000c0018000088000003ffe000004600000000000000310000000000000008800000000000000460
-00000000000003100000000000000088000000000000004600000000000000310000000000000008
-000000000000000600000000000000030000000000000000
-"""
 
 GRAIN = """
 a400100008004001980070000803be01000018000800020280fff000080003020100007ff8000201

@@ -40,38 +40,6 @@ def _qkv(found: re.Match[str]) -> str:
     return f"qkv#{'qkv'.index(found[found.re.groups])}"
 
 
-_SD3: Rules = (
-    (r"^pos_embed\.pos_embed$", "pos_embed"),
-    (r"^pos_embed\.proj", "x_embedder.proj"),
-    (r"^time_text_embed\.timestep_embedder\.linear_1", "t_embedder.mlp.0"),
-    (r"^time_text_embed\.timestep_embedder\.linear_2", "t_embedder.mlp.2"),
-    (r"^time_text_embed\.text_embedder\.linear_1", "y_embedder.mlp.0"),
-    (r"^time_text_embed\.text_embedder\.linear_2", "y_embedder.mlp.2"),
-    (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
-    (r"^proj_out", "final_layer.linear"),
-    (r"^transformer_blocks", "joint_blocks"),
-    (r"\.attn\.add_([qkv])_proj", lambda found: f".context_block.attn.{_qkv(found)}"),
-    (r"\.attn\.to_add_out", ".context_block.attn.proj"),
-    (r"\.attn\.norm_added_", ".context_block.attn.ln_"),
-    (r"\.norm1_context\.linear", ".context_block.adaLN_modulation.1"),
-    (r"\.ff_context\.net\.0\.proj", ".context_block.mlp.fc1"),
-    (r"\.ff_context\.net\.2", ".context_block.mlp.fc2"),
-    (r"\.(attn2?)\.to_([qkv])", lambda found: f".x_block.{found[1]}.{_qkv(found)}"),
-    (r"(\d)\.(attn2?)\.to_out\.0", r"\1.x_block.\2.proj"),
-    (r"(\d)\.(attn2?)\.norm_", r"\1.x_block.\2.ln_"),
-    (r"\.norm1\.linear", ".x_block.adaLN_modulation.1"),
-    (r"\.ff\.net\.0\.proj", ".x_block.mlp.fc1"),
-    (r"\.ff\.net\.2", ".x_block.mlp.fc2"),
-)
-
-
-def sd3_names(state: Tensors) -> Tensors:
-    """Stability's."""
-    last = max(int(name.split(".")[1]) for name in state if name.startswith("transformer_blocks."))
-    swapped = _swapped(state, "norm_out.linear", f"transformer_blocks.{last}.norm1_context.linear")
-    return renamed(swapped, _SD3)
-
-
 _WAN: Rules = (
     (r"mid_block\.resnets\.0\.", "middle.0."),
     (r"mid_block\.attentions\.0\.", "middle.1."),

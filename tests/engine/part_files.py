@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import transformers
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.families import FAMILIES, Sign
 from tests.engine.ldm import ldm_vae, weights
-from tests.engine.original_names import sd3_names, wan_names
+from tests.engine.original_names import wan_names
 from tests.engine.tiny_flows import tiny_flow
 from tests.engine.transformer_files import PREFIX, Tensors, weights_of
 
@@ -39,7 +38,7 @@ def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
 
 
 def comfy(tensors: Tensors) -> Tensors:
-    """As ComfyUI writes it since the end of 2025: a description beside each layer."""
+    """ComfyUI's form since the end of 2025: a description beside each layer."""
     made = fp8(tensors, ".weight_scale")
     told = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
     layers = [name for name in made if name.endswith(".weight_scale")]
@@ -71,7 +70,6 @@ ENCODERS_OF = {
     QWEN: {"text_encoder": "Qwen2.5-VL 7B"},
 }
 ALONE = (FLUX, Z_IMAGE, SD35, SD3, KLEIN)
-NAMES: dict[str, Callable[[Tensors], Tensors]] = {SD35: sd3_names, SD3: sd3_names}
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
@@ -125,9 +123,7 @@ def wan(folder: Path) -> Tensors:
 
 def whole_file(folder: str) -> Tensors:
     """A checkpoint with all parts of the folder."""
-    made = {
-        f"{PREFIX}{name}": one for name, one in NAMES.get(folder, dict)(weights_of(folder)).items()
-    }
+    made = {f"{PREFIX}{name}": one for name, one in weights_of(folder).items()}
     vae = "first_stage_model." if folder in (SD3, SD35) else "vae."
     prefixes = {"vae": vae} | {
         part: f"text_encoders.{encoder.replace(' ', '_')}.transformer."
@@ -139,7 +135,7 @@ def whole_file(folder: str) -> Tensors:
 
 
 def flux2_vae(folder: Path) -> Tensors:
-    """As its authors name it, without what diffusers counts."""
+    """The authors' names, without what diffusers counts."""
     inner = {"quant_conv.": "encoder.quant_conv.", "post_quant_conv.": "decoder.post_quant_conv."}
     renamed = {}
     for name, tensor in ldm_vae(folder).items():

@@ -35,30 +35,17 @@ def start(kept: Path, strength: float, picture: Image.Image | None = None) -> di
     return {"image": "it.png", "image_hash": digest, "denoising_strength": strength}
 
 
-def right_half(kept: Path, blur: int = 0, invert: bool = False) -> dict[str, Any]:
+def right_half(kept: Path, invert: bool = False) -> dict[str, Any]:
     """A mask whose right half is white."""
     mask = Image.new("L", (128, 128))
     mask.paste(255, (64, 0, 128, 128))
-    return as_mask(kept, mask, blur, invert)
-
-
-def as_mask(kept: Path, mask: Image.Image, blur: int, invert: bool) -> dict[str, Any]:
-    return {
-        "mask": "mask.png",
-        "mask_hash": keep(kept, mask),
-        "mask_blur": blur,
-        "mask_invert": invert,
-    }
+    values = {"mask": "mask.png", "mask_blur": 0, "mask_invert": invert}
+    return values | {"mask_hash": keep(kept, mask)}
 
 
 def away_from(image: RenderedImage, picture: Image.Image) -> float:
     """The mean difference of a channel from a picture."""
     return float(np.abs(pixels(image) - as_pixels(picture)).mean())
-
-
-def background(image: RenderedImage) -> Any:
-    """The colour of the lower right corner, where nothing stands."""
-    return pixels(image)[108:, 108:].mean((0, 1))
 
 
 def as_pixels(picture: Image.Image) -> Pixels:

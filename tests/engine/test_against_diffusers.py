@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -15,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.samplers import NOISE_LEVELS, build_sampler
+from picowatch.engine.samplers import NOISE_LEVELS, build_sampler, class_of
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.samplers import EVEN, SAMPLERS
+from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_named
 from tests.engine.demo import named
 from tests.engine.pictures import as_pixels, circle, right_half, start
 from tests.engine.requests import NUMPY_WARNINGS, Pixels, draw, pixels
@@ -32,31 +30,12 @@ pytestmark = NUMPY_WARNINGS
 _D: Any = diffusers
 
 
-@dataclass(frozen=True)
-class Row:
-    """A family's pipelines, and a folder of it."""
-
-    folder: Callable[[], Path]
-    text: Any = _D.StableDiffusionPipeline
-    image: Any = _D.StableDiffusionImg2ImgPipeline
-    mask: Any = _D.StableDiffusionInpaintPipeline
-
-
-def _xl(**kind: bool) -> Row:
-    return Row(
-        lambda: tiny_sdxl(**kind),
-        _D.StableDiffusionXLPipeline,
-        _D.StableDiffusionXLImg2ImgPipeline,
-        _D.StableDiffusionXLInpaintPipeline,
-    )
-
-
-ROWS = {
-    "demo": Row(lambda: Catalog(Path("nowhere")).demo.path),  # Stable Diffusion 1.x, but smaller
-    "sd2": Row(tiny_sd2),
-    "sdxl": _xl(),
-    "sd2-inpainting": Row(lambda: tiny_sd2(inpaints=True)),
-    "sdxl-inpainting": _xl(inpaints=True),
+FOLDERS: dict[str, Callable[[], Path]] = {
+    "demo": lambda: Catalog(Path("nowhere")).demo.path,  # Stable Diffusion 1.x, but smaller
+    "sd2": tiny_sd2,
+    "sdxl": tiny_sdxl,
+    "sd2-inpainting": lambda: tiny_sd2(inpaints=True),
+    "sdxl-inpainting": lambda: tiny_sdxl(inpaints=True),
 }
 FAMILIES = ("demo", "sd2", "sdxl")
 EULER: dict[str, Any] = {"sampler": "Euler", "schedule_type": "leading", "steps": 4}
@@ -65,7 +44,7 @@ EULER: dict[str, Any] = {"sampler": "Euler", "schedule_type": "leading", "steps"
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All folders but the demo, which is always there; start images, too."""
-    folders = {name: row.folder() for name, row in ROWS.items() if name != "demo"}
+    folders = {name: folder() for name, folder in FOLDERS.items() if name != "demo"}
     return checkpoints_of(tmp_path_factory.mktemp("against") / "models", **folders)
 
 
@@ -74,23 +53,27 @@ def ours(models: Path) -> Renderer:
     return tiny_renderer(models, "sdxl", tiny_sdxl())
 
 
+def kind_of(name: str, kind: str) -> Any:
+    """The pipeline "", "Img2Img" or "Inpaint" of a folder's family."""
+    return getattr(diffusers, f"StableDiffusion{'XL' * name.startswith('sdxl')}{kind}Pipeline")
+
+
 @cache
 def parts_of(name: str) -> dict[str, Any]:
     """What diffusers loads from a folder."""
-    row = ROWS[name]
-    kind = row.mask if "inpainting" in name else row.text
+    kind = kind_of(name, "Inpaint" if "inpainting" in name else "")
     found: dict[str, Any] = kind.from_pretrained(
-        row.folder(), dtype=torch.float32, local_files_only=True
+        FOLDERS[name](), dtype=torch.float32, local_files_only=True
     ).components
     return found
 
 
-def pipeline(name: str, kind: str = "text", scheduler: Any = None, **options: Any) -> Any:
+def pipeline(name: str, kind: str = "", scheduler: Any = None, **options: Any) -> Any:
     """One of a row's pipelines; a scheduler is made from that of the folder, as everybody does."""
     parts = dict(parts_of(name))
     made = scheduler or (_D.EulerDiscreteScheduler if name == "demo" else type(parts["scheduler"]))
     parts["scheduler"] = made.from_config(parts["scheduler"].config, **options)
-    found = getattr(ROWS[name], kind)(**parts)
+    found = kind_of(name, kind)(**parts)
     found.set_progress_bar_config(disable=True)
     return found
 
@@ -168,7 +151,7 @@ def test_a_picture_from_a_start_image(
 ) -> None:
     """It begins in the middle of the steps, with the noise of the seed."""
     wanted = asked(models, name, sampler=sampler, **start(models, 0.6))
-    of = pipeline(name, "image", CLASSES[sampler][0])
+    of = pipeline(name, "Img2Img", class_of(sampler_named(sampler)))
     assert_equal(ours, wanted, theirs(of, wanted, image=circle(), strength=0.6))
 
 
@@ -181,7 +164,7 @@ def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Ren
     mask.paste(255, (64, 0, 128, 128))
     wanted = asked(models, name, **start(models, strength), **right_half(models))
     expected = theirs(
-        pipeline(name, "mask"), wanted, image=circle(), mask_image=mask, strength=strength
+        pipeline(name, "Inpaint"), wanted, image=circle(), mask_image=mask, strength=strength
     )
     picture = pixels(draw(ours, wanted)[0])
     assert np.abs(picture - expected)[:, 64:].max() <= 1
@@ -189,75 +172,51 @@ def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Ren
     assert np.array_equal(picture[:, :64], as_pixels(circle())[:, :64])
 
 
-# A sampler's class as docs/moving.md names it, and what a user adds for it.
-_MULTISTEP = _D.DPMSolverMultistepScheduler
-_SDE = {"algorithm_type": "sde-dpmsolver++"}
-CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "DPM++ 2M": (_MULTISTEP, {}),
-    "DPM++ 2M SDE": (_MULTISTEP, _SDE),
-    "DPM++ 2M SDE Heun": (_MULTISTEP, _SDE | {"solver_type": "heun"}),
-    "DPM++ SDE": (_D.DPMSolverSinglestepScheduler, _SDE),
-    "Euler": (_D.EulerDiscreteScheduler, {}),
-    "Euler a": (_D.EulerAncestralDiscreteScheduler, {}),
-    "Heun": (_D.HeunDiscreteScheduler, {}),
-    "LMS": (LMSDiscreteScheduler, {}),
-    "DPM2": (_D.KDPM2DiscreteScheduler, {}),
-    "DPM2 a": (_D.KDPM2AncestralDiscreteScheduler, {}),
-    "DDIM": (_D.DDIMScheduler, {}),
-    "DDPM": (_D.DDPMScheduler, {}),
-    "SA-Solver": (_D.SASolverScheduler, {}),
-    "DEIS": (_D.DEISMultistepScheduler, {}),
-    "UniPC": (_D.UniPCMultistepScheduler, {}),
-    "PNDM": (_D.PNDMScheduler, {}),
-    "LCM": (_D.LCMScheduler, {}),
-    "TCD": (_D.TCDScheduler, {}),
-}
 # The samplers that were published with "leading": it is their "uniform".
 LEADING = ("DDIM", "DDPM", "PNDM", "LCM", "TCD")
 
 
-def options(sampler: str, schedule_type: str) -> dict[str, Any]:
+def options(sampler: KnownSampler, schedule_type: str) -> dict[str, Any]:
     """What docs/moving.md adds to `from_config` for a sampler and schedule type."""
-    added = CLASSES[sampler][1]
     match schedule_type:
         case "sgm_uniform":
-            return added | {"timestep_spacing": "trailing"}
-        case "uniform" if sampler not in LEADING:
-            return added | {"timestep_spacing": "linspace"}
+            return {"timestep_spacing": "trailing"}
+        case "uniform" if sampler.name not in LEADING:
+            return {"timestep_spacing": "linspace"}
         case "karras" | "exponential":
-            return added | {f"use_{schedule_type}_sigmas": True, "timestep_spacing": "linspace"}
-    return added
+            return {f"use_{schedule_type}_sigmas": True, "timestep_spacing": "linspace"}
+    return {}
 
 
-def has_option(sampler: str, schedule_type: str) -> bool:
+def has_option(sampler: KnownSampler, schedule_type: str) -> bool:
     """Whether a sampler's class has one; test_samplers.py is about the others."""
     needed = f"use_{schedule_type}_sigmas" if schedule_type not in EVEN else "timestep_spacing"
-    return needed in signature(CLASSES[sampler][0].__init__).parameters
+    return needed in signature(class_of(sampler).__init__).parameters
 
 
 COMBINATIONS = [
-    (sampler.name, schedule_type)
+    pytest.param(sampler, schedule_type, id=f"{sampler.name}-{schedule_type}")
     for sampler in SAMPLERS
     for schedule_type in sampler.schedule_types
-    if schedule_type == "uniform" or has_option(sampler.name, schedule_type)
+    if schedule_type == "uniform" or has_option(sampler, schedule_type)
     if schedule_type not in NOISE_LEVELS  # diffusers needs scipy for beta
 ]
 
 
 @pytest.mark.parametrize(("sampler", "schedule_type"), COMBINATIONS)
-def test_each_schedule_is_that_of_diffusers_class(sampler: str, schedule_type: str) -> None:
-    """Options, timesteps, noise levels and the noise to begin with, for the demo's folder.
+def test_each_schedule_is_that_of_diffusers_class(
+    sampler: KnownSampler, schedule_type: str
+) -> None:
+    """Timesteps, noise levels and the noise to begin with, for the demo's folder.
 
     Four steps as Turbo, Lightning, LCM and Hyper take them.
     """
     config = parts_of("demo")["scheduler"].config
-    kind, own = CLASSES[sampler]
     for steps in (4, 20):
-        expected = kind.from_config(config, **options(sampler, schedule_type))
+        given = options(sampler, schedule_type)
+        expected = class_of(sampler).from_config(config, **sampler.options, **given)
         expected.set_timesteps(steps)
-        scheduler = build_sampler(sampler, schedule_type, steps, config).scheduler
-        assert type(scheduler) is kind
-        assert {name: scheduler.config[name] for name in own} == own
+        scheduler = build_sampler(sampler.name, schedule_type, steps, config).scheduler
         assert torch.equal(scheduler.timesteps, expected.timesteps)
         assert float(scheduler.init_noise_sigma) == float(expected.init_noise_sigma)
         none = torch.zeros(0)

@@ -1,6 +1,5 @@
 """Which checkpoints are in memory, and that their files are the ones that were meant."""
 
-import json
 import shutil
 import weakref
 from pathlib import Path
@@ -157,11 +156,3 @@ def test_parts_wait_in_verified_files_until_they_are_restored(models: Path) -> N
     note.write_text('{"changed": 1}')
     with pytest.raises(RenderFailed, match="'mine' is a different file now"):
         kept.restore(["text_encoder"])
-
-
-def test_a_config_that_divides_by_zero_is_called_damaged(models: Path) -> None:
-    """Whatever its keys make the libraries compute."""
-    path = models / "checkpoints/mine/vae/config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_num_groups": 0}))
-    with pytest.raises(RenderFailed, match="'mine' is damaged: ZeroDivisionError"):
-        loaded(checkpoints(models), named(models))

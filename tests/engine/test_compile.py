@@ -149,7 +149,7 @@ def test_a_machine_without_openvino_is_told_how_to_install_it(
 
 
 def test_the_cache_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was not used for longest goes; what is no model stays."""
+    """The model that was not used for longest goes; other files stay."""
     for number in range(4):
         model = tmp_path / f"{number}/model.bin"
         model.parent.mkdir()

@@ -82,7 +82,7 @@ def test_a_device_that_does_not_compute_is_refused(device: str) -> None:
 
 
 def test_each_engine_addresses_its_own_card_everywhere(cards: Any, tmp_path: Path) -> None:
-    """What names no device, as events and memory figures, means the engine's."""
+    """Events and memory figures, which name no device, are the engine's."""
     chosen = cards(RTX, RTX)
     for device, ordinal in (("cuda", 1), ("cuda:0", 1), ("cuda", 2), ("cpu", 1)):
         Renderer(EngineOptions(models=tmp_path, device=device, ordinal=ordinal))
@@ -110,7 +110,7 @@ def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reports it in /proc")
 def test_the_system_reports_a_process_on_the_cpu() -> None:
-    """What it holds, and the most it held; nothing for one that has ended."""
+    """Memory now and at most; nothing for one that has ended."""
     code = "import sys; held = bytearray(10**8); del held; print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE) as process:
         assert process.stdout and process.stdout.readline()
@@ -125,7 +125,7 @@ def test_the_system_reports_a_process_on_the_cpu() -> None:
     [(str(3 * 2**30), 2 * 2**30 + 2**28), ("max", 2**63), (None, 2**63)],
 )
 def test_a_containers_limit_counts(tmp_path: Path, limit: str | None, left: int) -> None:
-    """What is used is taken off it, pages of files are not: 1 GiB with a quarter of those."""
+    """Memory in use is subtracted, pages of files are not: 1 GiB with a quarter of those."""
     if limit:
         (tmp_path / "memory.max").write_text(limit + "\n")
         (tmp_path / "memory.current").write_text(f"{2**30}\n")

@@ -1,4 +1,4 @@
-"""What torch raises and how processes end, as messages."""
+"""Messages for what torch raises and how processes end."""
 
 from unittest.mock import Mock
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import diffusers
 import pytest
-import transformers
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.parts import parts_of
@@ -16,7 +15,6 @@ from tests.engine.tiny_flows import FOLDERS, tiny_flow
 from tests.engine.tiny_models import checkpoints_of
 
 ROWS = [FAMILIES[key] for key in (*UNETS, *FLOWS)]
-LIBRARIES: tuple[Any, ...] = (diffusers, transformers)
 CALLED = {
     "cfg_scale": {"guidance_scale"},
     "cfg_scale_less_one": {"guidance_scale"},
@@ -35,15 +33,6 @@ def pipelines_of(row: Family) -> Iterator[tuple[Any, str]]:
             name = getattr(pipelines, field)
             if name:
                 yield getattr(diffusers, name), variant
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
-def test_a_row_names_classes_that_exist(row: Family) -> None:
-    """A name that is gone in a newer version stays allowed if another of the part is there."""
-    for part, names in row.parts.items():
-        assert any(hasattr(one, name) for name in names for one in LIBRARIES), part
-    for name in row.folders:
-        assert hasattr(diffusers, name) or name == "Lumina2Text2ImgPipeline"
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from picowatch.engine.families import pipeline_class
 from picowatch.engine.preview import COLOURS
 from picowatch.engine.protocol import Preview
 from picowatch.engine.renderer import Renderer
+from picowatch.engine.upscale import enlarged
 from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES
 from tests.engine.flow_requests import (
@@ -37,84 +38,78 @@ pytestmark = FLOW_WARNINGS
 _D: Any = diffusers
 
 
-GUIDED = {"guidance_scale": 4.0, "negative_prompt": "blur"}
-
-
 @dataclass(frozen=True)
 class Case:
-    """A folder: its pipelines in diffusers, and what a script calls them with.
+    """What a script calls the pipelines of a folder with.
 
-    `guided` is what `cfg_scale: 4` and a negative prompt mean there, `plain` what the family's
-    defaults mean, `both` what belongs to each call. `reads` is how many tokens of a prompt count; 0
-    where the pipeline reads prompts itself. `solved`: other samplers can make its steps. The rest
-    is what its row says.
+    `plain` is what the family's defaults mean there, `guided` what `cfg_scale: 4` and a negative
+    prompt mean, `both` what belongs to each call. `reads` is how many tokens of a prompt count; 0
+    where the pipeline reads prompts itself. `solved`: other samplers can make its steps.
     """
 
-    plain: dict[str, Any] = field(default_factory=dict)
+    plain: dict[str, Any]
     guided: dict[str, Any] | None = None
     both: dict[str, Any] = field(default_factory=dict)
     reads: int = 512
     solved: bool = True
-    from_text: Any = None
-    from_image: Any = None
-    from_mask: Any = None
-    without: tuple[str, ...] = ()
 
 
-def case(scale: float | None = None, **more: Any) -> Case:
-    """One whose `guidance_scale` is this by default."""
-    return Case(**{"plain": {} if scale is None else {"guidance_scale": scale}, **more})
-
-
-def of_row(name: str, case: Case) -> Case:
-    """With the pipelines of its family; FLUX.1 Fill cannot draw from text alone."""
-    tiny = FOLDERS[name]
-    row = FAMILIES[tiny.family]
-    variant = row.variant(tiny.variant)
-    kinds = ("mask",) if variant.fills else ("text", "image", "mask")
-    found = {f"from_{kind}": pipeline_class(row, variant, kind) for kind in kinds}
-    return replace(case, without=tiny.without, **found)
+def scaled(scale: float, **more: Any) -> Case:
+    """A case whose `guidance_scale` is this by default."""
+    return Case({"guidance_scale": scale}, **more)
 
 
 WHOLE = {"use_resolution_binning": False}  # sizes as requested
+GUIDED = {"guidance_scale": 4.0, "negative_prompt": "blur"}
+GUIDED_BY_3 = GUIDED | {"guidance_scale": 3.0}
 TRUE = {"true_cfg_scale": 4.0, "negative_prompt": "blur"}
-_CASES = {
-    "Z-Image-Turbo": case(0.0, guided=GUIDED | {"guidance_scale": 3.0}, reads=504),
-    "Z-Image-Omni": case(4.0, guided=GUIDED | {"guidance_scale": 3.0}, reads=504),
-    "FLUX.1-dev": case(3.5, guided=TRUE | {"guidance_scale": 3.5}),
-    "FLUX.1-Krea-dev": case(4.5),
-    "FLUX.1-schnell": case(both={"max_sequence_length": 256}, reads=256),
-    "FLUX.1-Fill-dev": case(30.0),
-    "Qwen-Image": case(plain=TRUE | {"negative_prompt": " "}, guided=TRUE),
-    "Qwen-Image-2.1": case(plain={"true_cfg_scale": 1.0}, guided=TRUE, reads=0),
-    "ERNIE-Image": case(4.0, guided=GUIDED, reads=100),
-    "ERNIE-Image-Turbo": case(1.0, reads=100),
-    "Krea-2-Raw": case(3.5, guided=GUIDED | {"guidance_scale": 3.0}, reads=507),
-    "Krea-2-Turbo": case(0.0, reads=507),
-    "FLUX.2-dev": case(4.0),
-    "FLUX.2-klein": case(1.0, reads=509),
-    "FLUX.2-klein-base": case(4.0, guided=GUIDED, reads=509),
+CASES = {
+    "Z-Image-Turbo": scaled(0.0, guided=GUIDED_BY_3, reads=504),
+    "Z-Image-Omni": scaled(4.0, guided=GUIDED_BY_3, reads=504),
+    "FLUX.1-dev": scaled(3.5, guided=TRUE | {"guidance_scale": 3.5}),
+    "FLUX.1-Krea-dev": scaled(4.5),
+    "FLUX.1-schnell": Case({}, both={"max_sequence_length": 256}, reads=256),
+    "FLUX.1-Fill-dev": scaled(30.0),
+    "Qwen-Image": Case(TRUE | {"negative_prompt": " "}, guided=TRUE),
+    "Qwen-Image-2.1": Case({"true_cfg_scale": 1.0}, guided=TRUE, reads=0),
+    "ERNIE-Image": scaled(4.0, guided=GUIDED, reads=100),
+    "ERNIE-Image-Turbo": scaled(1.0, reads=100),
+    "Krea-2-Raw": scaled(3.5, guided=GUIDED_BY_3, reads=507),
+    "Krea-2-Turbo": scaled(0.0, reads=507),
+    "FLUX.2-dev": scaled(4.0),
+    "FLUX.2-klein": scaled(1.0, reads=509),
+    "FLUX.2-klein-base": scaled(4.0, guided=GUIDED, reads=509),
     # The length for inpainting is less by default.
-    "Chroma1-HD": case(3.0, both={"max_sequence_length": 512}, guided=GUIDED),
-    "Lumina-Image-2.0": case(4.0, guided=GUIDED, reads=256),
-    "sd3-medium": case(7.0, guided=GUIDED, reads=77),
-    "sd3.5-medium": case(4.5, guided=GUIDED, reads=256),
+    "Chroma1-HD": scaled(3.0, both={"max_sequence_length": 512}, guided=GUIDED),
+    "Lumina-Image-2.0": scaled(4.0, guided=GUIDED, reads=256),
+    "sd3-medium": scaled(7.0, guided=GUIDED, reads=77),
+    "sd3.5-medium": scaled(4.5, guided=GUIDED, reads=256),
     # Recognised by its 38 layers, which take their time.
-    "sd3.5-large-turbo": case(0.0, reads=256),
-    "AuraFlow": case(3.5, guided=GUIDED, reads=0),
-    "CogView4": case(3.5, guided=GUIDED, reads=0),
-    "Ovis-Image-7B": case(5.0, guided=GUIDED, reads=0),
-    "Sana": case(4.5, guided=GUIDED, both=WHOLE, reads=0, solved=False),
-    "Sana-Sprint": case(4.5, both=WHOLE, reads=0, solved=False),
-    "PixArt-Sigma": case(
+    "sd3.5-large-turbo": scaled(0.0, reads=256),
+    "AuraFlow": scaled(3.5, guided=GUIDED, reads=0),
+    "CogView4": scaled(3.5, guided=GUIDED, reads=0),
+    "Ovis-Image-7B": scaled(5.0, guided=GUIDED, reads=0),
+    "Sana": scaled(4.5, guided=GUIDED, both=WHOLE, reads=0, solved=False),
+    "Sana-Sprint": scaled(4.5, both=WHOLE, reads=0, solved=False),
+    "PixArt-Sigma": scaled(
         4.5, guided=GUIDED, both=WHOLE | {"clean_caption": False}, reads=0, solved=False
     ),
 }
-CASES = {name: of_row(name, one) for name, one in _CASES.items()}
-NAMES = list(CASES)
+
+
+def kind_of(name: str, kind: str) -> Any:
+    """The pipeline of a folder's family for "text", "image" or "mask", None without one.
+
+    FLUX.1 Fill cannot draw from text alone.
+    """
+    row = FAMILIES[FOLDERS[name].family]
+    variant = row.variant(FOLDERS[name].variant)
+    return None if variant.fills and kind != "mask" else pipeline_class(row, variant, kind)
+
+
 # The first of those with the same pipelines and encoders.
 ONE_EACH = {
-    (case.from_text or case.from_mask, case.without, case.reads): name
+    (kind_of(name, "mask") or kind_of(name, "text"), FOLDERS[name].without, case.reads): name
     for name, case in reversed(CASES.items())
 }.values()
 # Text encoders that give lists, pooled text, instructions and several; a transformer that reads
@@ -124,15 +119,10 @@ FAMILIES_IN_EACH_RUN = (
 )
 
 
-def those(able: Callable[[Case], Any], names: Collection[str] = NAMES) -> list[Any]:
+def those(able: Callable[[str], Any], names: Collection[str] = CASES.keys()) -> list[Any]:
     """The families that can do something, for `parametrize`."""
-    able_ones = [name for name in names if able(CASES[name])]
+    able_ones = [name for name in names if able(name)]
     return one_of_each_kind(able_ones, [one for one in able_ones if one in FAMILIES_IN_EACH_RUN])
-
-
-def any_case(_: Case) -> bool:
-    """For what all can do."""
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -151,21 +141,21 @@ def drawn(ours: Ours, name: str, *texts: str) -> list[Pixels]:
     return [pixels(image) for image in draw(ours(name), *wanted)]
 
 
-def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
+def expected(kind: Any, name: str, **values: Any) -> Any:
     """A plain script's picture with seed 7; `scheduler` makes one of the folder's own."""
-    pipeline = loaded(kind, checkpoint, case.without)
+    pipeline = loaded(kind, name)
     own = pipeline.scheduler
     pipeline.scheduler = values.pop("scheduler", lambda own: own)(deepcopy(own))
     try:
-        return called(pipeline, case.both | values)
+        return called(pipeline, CASES[name].both | values)
     finally:
         pipeline.scheduler = own
 
 
 @cache
-def loaded(kind: Any, checkpoint: str, without: tuple[str, ...]) -> Any:
+def loaded(kind: Any, name: str) -> Any:
     """diffusers' pipeline for the same folder."""
-    pipeline = scripted(kind, checkpoint, dtype=torch.float32, **dict.fromkeys(without))
+    pipeline = scripted(kind, name, dtype=torch.float32, **dict.fromkeys(FOLDERS[name].without))
     if kind is _D.ChromaInpaintPipeline:  # looks for a setting of FLUX.1
         pipeline.transformer.register_to_config(guidance_embeds=False)
     return pipeline
@@ -197,86 +187,70 @@ def same(picture: Any, theirs: Any) -> bool:
     return float(np.abs(picture - theirs).max()) <= 1
 
 
-@pytest.mark.parametrize("name", those(lambda case: case.from_text))
-def test_a_picture_is_diffusers_picture(ours: Ours, name: str) -> None:
-    """With the family's own guidance; and of the prompt."""
-    case = CASES[name]
-    (picture,) = drawn(ours, name, CUBE)
-    assert same(picture, expected(case.from_text, name, case, **case.plain))
-    (other,) = drawn(ours, name, "prompt: two blue balls on grass")
-    assert (picture != other).any()
+# What a recipe says, and what a script calls the pipeline of this kind with.
+LATER = {"strength": 0.6, "num_inference_steps": 4}
+START = "image: start.png\ndenoising_strength: 0.6\nsteps: 4\n"
+WAYS: dict[str, tuple[str, str, Callable[[Case], Any]]] = {
+    "size and seed": (
+        "text",
+        f"size: {2 * SIDE}x{SIDE}\nseed: 8",
+        lambda case: case.plain | {"width": 2 * SIDE, "generator": seeded(8)},
+    ),
+    "guided": ("text", "negative_prompt: blur\ncfg_scale: 4", lambda case: case.guided),
+    "image": ("image", START, lambda case: case.plain | LATER | {"image": circle(SIDE)}),
+    "mask": (
+        "mask",
+        f"{START}mask: mask.png\nmask_blur: 0",
+        lambda case: case.plain | LATER | {"image": circle(SIDE), "mask_image": square()},
+    ),
+}
+ALL = [
+    (name, way)
+    for way, (kind, _, values) in WAYS.items()
+    for name, case in CASES.items()
+    if kind_of(name, kind) and values(case) is not None
+]
+IN_EACH_RUN = [one for one in ALL if one[0] in FAMILIES_IN_EACH_RUN]
 
 
-@pytest.mark.parametrize("name", those(lambda case: case.guided))
-def test_cfg_scale_is_true_guidance(ours: Ours, name: str) -> None:
-    """Whatever a pipeline calls it, and with a negative prompt."""
-    case = CASES[name]
-    (picture,) = drawn(ours, name, f"{CUBE}\nnegative_prompt: blur\ncfg_scale: 4")
-    assert same(picture, expected(case.from_text, name, case, **(case.guided or {})))
+@pytest.mark.parametrize(("name", "way"), one_of_each_kind(ALL, IN_EACH_RUN))
+def test_a_picture_is_diffusers_picture(ours: Ours, name: str, way: str) -> None:
+    """With guidance, whatever a pipeline calls it; outside a mask the start image's own bytes."""
+    kind, lines, values = WAYS[way]
+    (picture,) = drawn(ours, name, f"{CUBE}\n{lines}")
+    theirs = expected(kind_of(name, kind), name, **values(CASES[name]))
+    if way == "mask":
+        outside = np.asarray(square()) == 0
+        theirs[outside] = np.asarray(circle(SIDE))[outside]
+        assert (picture[outside] == theirs[outside]).all()
+    assert same(picture, theirs)
 
 
-@pytest.mark.parametrize("name", those(lambda case: not case.reads))
-def test_a_short_family_draws_as_recipes_say(ours: Ours, name: str) -> None:
-    """Steps, seed and a size that is no square."""
-    case = CASES[name]
-    values = {"num_inference_steps": 3, "width": 2 * SIDE, "generator": seeded(8)}
-    (picture,) = drawn(ours, name, f"{CUBE}\nsteps: 3\nseed: 8\nsize: {2 * SIDE}x{SIDE}")
-    assert picture.shape == (SIDE, 2 * SIDE, 3)
-    more = case.plain | {"intermediate_timesteps": None} if name == "Sana-Sprint" else case.plain
-    assert same(picture, expected(case.from_text, name, case, **more, **values))
-
-
-@pytest.mark.parametrize("name", those(lambda case: case.from_image))
-def test_a_start_image(ours: Ours, name: str) -> None:
-    """Half of the steps are left."""
-    case = CASES[name]
-    text = f"{CUBE}\nimage: start.png\ndenoising_strength: 0.6\nsteps: 4"
-    values = {"image": circle(SIDE), "strength": 0.6, "num_inference_steps": 4}
-    theirs = expected(case.from_image, name, case, **case.plain, **values)
-    assert same(drawn(ours, name, text)[0], theirs)
-
-
-LOOKS = those(lambda case: case.from_text and case.from_mask and not case.from_image)
+LOOKS = those(
+    lambda name: [kind_of(name, kind) is None for kind in ("text", "image", "mask")] == [0, 1, 0]
+)
 
 
 @pytest.mark.parametrize("name", LOOKS)
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 def test_a_start_image_that_is_looked_at(ours: Ours, name: str, strength: float) -> None:
     """As under a white mask; begun with pure noise it is the picture's plain editing."""
-    case, kind = CASES[name], CASES[name].from_text
+    kind = kind_of(name, "text")
     values: dict[str, Any] = {"image": [circle(SIDE)], "num_inference_steps": 4}
     if strength < 1:
-        kind = case.from_mask
+        kind = kind_of(name, "mask")
         values |= {"strength": strength, "mask_image": [Image.new("L", (SIDE, SIDE), 255)]}
     text = f"{CUBE}\nimage: start.png\ndenoising_strength: {strength}\nsteps: 4"
-    assert same(drawn(ours, name, text)[0], expected(kind, name, case, **case.plain, **values))
+    assert same(drawn(ours, name, text)[0], expected(kind, name, **CASES[name].plain, **values))
 
 
-@pytest.mark.parametrize("name", those(lambda case: case.from_mask))
-def test_a_mask(ours: Ours, name: str) -> None:
-    """Inside the mask diffusers' picture; outside, the start image's own bytes."""
-    case, mask = CASES[name], square()
-    (picture,) = drawn(
-        ours,
-        name,
-        f"{CUBE}\nimage: start.png\nmask: mask.png\nmask_blur: 0\n"
-        "denoising_strength: 0.6\nsteps: 4",
-    )
-    values = {"image": circle(SIDE), "mask_image": mask, "strength": 0.6, "num_inference_steps": 4}
-    theirs = expected(case.from_mask, name, case, **case.plain, **values)
-    outside = np.asarray(mask) == 0
-    theirs[outside] = np.asarray(circle(SIDE))[outside]
-    assert same(picture, theirs)
-    assert (picture[outside] == theirs[outside]).all()
-
-
-@pytest.mark.parametrize("name", those(any_case, ONE_EACH))
+@pytest.mark.parametrize("name", those(bool, ONE_EACH))
 def test_pictures_of_a_batch_are_those_made_alone(ours: Ours, name: str) -> None:
     """Prompts of different lengths, and start images of different pictures, too."""
     prompts = ("a red cube", "two blue balls on grass", "a red cube")
     batch = [f"prompt: {text}\nexact: false\nseed: {seed}" for seed, text in enumerate(prompts)]
     batches = [batch]
-    if CASES[name].from_image or CASES[name].from_mask:
+    if kind_of(name, "mask"):
         other = circle(SIDE).transpose(Image.Transpose.TRANSPOSE).resize((80, 48))
         other.save(flow_models(name) / "other.png")
         batches.append([f"{batch[0]}\nimage: start.png", f"{batch[1]}\nimage: other.png"])
@@ -286,22 +260,22 @@ def test_pictures_of_a_batch_are_those_made_alone(ours: Ours, name: str) -> None
         assert (drawn(ours, name, texts[0])[0] == alone[0]).all()
 
 
-@pytest.mark.parametrize("name", those(lambda case: case.from_image))
+@pytest.mark.parametrize("name", those(lambda name: kind_of(name, "image")))
 def test_hires_draws_again_from_the_enlarged_picture(ours: Ours, name: str) -> None:
     """The second pass is diffusers' img2img, with the same seed as the first."""
     case, size = CASES[name], (128, 128)
-    first = expected(case.from_text, name, case, **case.plain)
+    first = expected(kind_of(name, "text"), name, **case.plain)
     small = Image.fromarray(first.astype(np.uint8))
     upscalers = {"Lanczos": small.resize(size, Image.Resampling.LANCZOS)}
     if name == "FLUX.1-dev":  # a model may enlarge, as for Stable Diffusion
         model = "demo-compact"
         digest = hash_of(flow_models(name), "upscaler", model)
-        larger = ours(name)._upscalers.enlarged(small, model, digest, size, lambda: None)
-        upscalers[model] = larger
+        network = ours(name)._networks.of("upscaler", model, digest)
+        upscalers[model] = enlarged(network, small, size, lambda: None)
     for upscaler, picture in upscalers.items():
         hires = f"{{scale: 2, denoising_strength: 0.5, upscaler: {upscaler}}}"
         values = {"image": picture, "strength": 0.5, "width": 128, "height": 128}
-        theirs = expected(case.from_image, name, case, **case.plain, **values)
+        theirs = expected(kind_of(name, "image"), name, **case.plain, **values)
         assert same(drawn(ours, name, f"{CUBE}\nhires: {hires}")[0], theirs)
 
 
@@ -314,12 +288,11 @@ SOLVERS = {
 @pytest.mark.parametrize("sampler", SOLVERS)
 def test_another_sampler_is_diffusers_own(ours: Ours, sampler: str) -> None:
     """Of FLUX.1, where diffusers lets a script exchange it: the noise levels are the same."""
-    name, case = "FLUX.1-dev", CASES["FLUX.1-dev"]
+    name = "FLUX.1-dev"
     theirs = expected(
-        case.from_text,
+        kind_of(name, "text"),
         name,
-        case,
-        **case.plain,
+        **CASES[name].plain,
         num_inference_steps=8,
         scheduler=lambda own: SOLVERS[sampler].from_config(
             own.config, use_flow_sigmas=True, prediction_type="flow_prediction"
@@ -329,13 +302,12 @@ def test_another_sampler_is_diffusers_own(ours: Ours, sampler: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", SOLVERS)
-@pytest.mark.parametrize("name", those(lambda case: case.solved, ONE_EACH))
+@pytest.mark.parametrize("name", those(lambda name: CASES[name].solved, ONE_EACH))
 def test_another_sampler_goes_the_same_way(ours: Ours, name: str, sampler: str) -> None:
     """From a start image and under a mask, too, where diffusers' own would not."""
-    case = CASES[name]
-    texts = [CUBE] if case.from_text else []
-    texts += [f"{CUBE}\nimage: start.png"] if case.from_image else []
-    texts += [f"{CUBE}\nimage: start.png\nmask: mask.png"] if case.from_mask else []
+    texts = [CUBE] if kind_of(name, "text") else []
+    texts += [f"{CUBE}\nimage: start.png"] if kind_of(name, "image") else []
+    texts += [f"{CUBE}\nimage: start.png\nmask: mask.png"] if kind_of(name, "mask") else []
     for text in texts:
         euler, other = (
             drawn(ours, name, f"{text}\nsteps: 4\nsampler: {one}")[0].astype(float)
@@ -344,7 +316,7 @@ def test_another_sampler_goes_the_same_way(ours: Ours, name: str, sampler: str) 
         assert 0 < np.abs(euler - other).mean() < euler.std() / 2
 
 
-@pytest.mark.parametrize("name", those(any_case, ONE_EACH))
+@pytest.mark.parametrize("name", those(bool, ONE_EACH))
 def test_steps_are_reported_and_a_batch_ends_within_one(ours: Ours, name: str) -> None:
     """Before the first step is done, too; the next batch draws what it would have."""
     (before,) = drawn(ours, name, f"{CUBE}\nsteps: 3")
@@ -360,7 +332,7 @@ def test_steps_are_reported_and_a_batch_ends_within_one(ours: Ours, name: str) -
     assert (drawn(ours, name, f"{CUBE}\nsteps: 3")[0] == before).all()
 
 
-@pytest.mark.parametrize("name", those(lambda case: case.reads, ONE_EACH))
+@pytest.mark.parametrize("name", those(lambda name: CASES[name].reads, ONE_EACH))
 def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(ours: Ours, name: str) -> None:
     """Of the negative prompt, too, when it is computed."""
     case = CASES[name]
@@ -389,7 +361,7 @@ def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> No
     (unseen,) = draw(flow_renderer(models), *wanted)
     assert looked_at.pixels == unseen.pixels
     assert [(one.width, one.height) for one in previews] == [(8, 16)] * 2  # not the first step
-    pipeline = loaded(case.from_text, name, case.without)
+    pipeline = loaded(kind_of(name, "text"), name)
     sizes = {"num_inference_steps": 3, "width": SIDE, "height": height}
     given = {"prompt": "a red cube", "generator": seeded(7), "output_type": "latent"}
     latents = pipeline(**given, **sizes, **case.plain).images

@@ -180,7 +180,7 @@ def test_a_file_of_diffusers_script_has_its_summary_as_transformers_has_it(
 def test_one_weight_tells_what_a_file_of_sd2_predicts(
     models: Path, monkeypatch: pytest.MonkeyPatch, spread: float, expected: str
 ) -> None:
-    """As in ComfyUI; no header says it."""
+    """The rule is ComfyUI's; no header says it."""
     folder, path = tiny_sd2(), models / "checkpoints/it.safetensors"
     of_its_own(monkeypatch, folder)
     write_single_file(folder, path, torch.float32)
@@ -355,7 +355,7 @@ def test_sdxls_vae_computes_in_float32_unless_it_is_fixed(models: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["file", "folder"])
 def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str) -> None:
-    """It decodes latents as they are scaled: from and to the same size."""
+    """Latents keep their scale and size."""
     torch.manual_seed(3)
     theirs = _D.AutoencoderTiny().eval()
     if layout == "folder":
@@ -369,19 +369,9 @@ def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str
         assert vae.encode(torch.zeros(1, 3, 64, 64)).latents.shape == (1, 4, 8, 8)
 
 
-def test_narrow_types_are_laid_out_with_channels_last(models: Path) -> None:
-    """But not convolutions over frames, which have five sides and know no other layout."""
-    target = choose_target("cpu", "bfloat16")
-    unet = load_part(DEMO, target, CPU, "unet")
-    assert unet.dtype == torch.bfloat16
-    assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    assert load_part(DEMO, FULL, CPU, "unet").conv_in.weight.is_contiguous()
-    (models / "checkpoints/Qwen-Image").symlink_to(tiny_flow("Qwen-Image"))
-    vae = load_part(found(models, "Qwen-Image"), target, CPU, "vae")
-    assert all(weight.is_contiguous() for weight in vae.parameters())
-
-
-def test_the_unet_of_a_full_size_checkpoint_has_a_type_of_its_own(models: Path) -> None:
+def test_the_unet_of_a_full_size_checkpoint_has_a_type_and_a_layout_of_its_own(
+    models: Path,
+) -> None:
     """On processors that compute bfloat16: the rest is too small to gain from it."""
     target = Target(CPU, torch.float32, torch.bfloat16, torch.bfloat16, "cpu")
     folder = shutil.copytree(DEMO.path, models / "checkpoints/large")
@@ -389,5 +379,14 @@ def test_the_unet_of_a_full_size_checkpoint_has_a_type_of_its_own(models: Path) 
     (folder / "unet/config.json").write_text(json.dumps(config | {"sample_size": 64}))
     parts = load(found(models, "large"), target, CPU)
     assert parts["unet"].dtype == torch.bfloat16
+    assert parts["unet"].conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     assert parts["vae"].dtype == parts["text_encoder"].dtype == torch.float32
-    assert load_part(DEMO, target, CPU, "unet").dtype == torch.float32
+    small = load_part(DEMO, target, CPU, "unet")
+    assert small.dtype == torch.float32 and small.conv_in.weight.is_contiguous()
+
+
+def test_convolutions_over_frames_keep_their_layout(models: Path) -> None:
+    """With five sides they know no other."""
+    (models / "checkpoints/Qwen-Image").symlink_to(tiny_flow("Qwen-Image"))
+    vae = load_part(found(models, "Qwen-Image"), choose_target("cpu", "bfloat16"), CPU, "vae")
+    assert all(weight.is_contiguous() for weight in vae.parameters())

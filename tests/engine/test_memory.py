@@ -92,7 +92,7 @@ def test_main_memory_is_never_tried_out(
 
 
 def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
-    """Of the same checkpoint and size; others begin at the top."""
+    """Only for the same checkpoint and size; others begin at the top."""
     ladder = cuda()
     ladder.worked(request(), MODELS)
     assert names(ladder, request(seed=9)) == ["model offload", "group offload"]
@@ -171,7 +171,7 @@ def card(renderer: Renderer) -> Renderer:
 
 @contextmanager
 def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
-    """What fails so many times; counts its calls."""
+    """Let something fail so many times; count its calls."""
     calls: list[int] = []
     owner: Any
     owner, name = {
@@ -237,7 +237,7 @@ def test_other_checkpoints_go_before_a_rung_does(models: Models) -> None:
 
 
 def test_what_is_no_lack_of_memory_is_not_tried_again(models: Models) -> None:
-    """It fails at once, on the first rung."""
+    """The batch fails at once, on the first rung."""
     renderer = card(Renderer(models.options))
     with failing("denoiser", 99, RuntimeError("a fault")) as calls, pytest.raises(RuntimeError):
         draw(renderer, request(**SMALL))

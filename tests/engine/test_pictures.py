@@ -166,9 +166,8 @@ def test_a_variation_goes_from_one_seeds_picture_to_the_others(renderer: Rendere
         alone(renderer, **values, variation_strength=share).pixels for share in (0.0, 0.5, 1.0)
     )
     assert (first, last) == ends and half not in ends
-    noise = noise_of(
-        [request(**values, variation_strength=0.5)], 512, 512, torch.device("cpu")
-    ).start
+    varied = request(**values, variation_strength=0.5)
+    noise, _ = noise_of([varied], 512, 512, torch.device("cpu"))
     assert abs(float(noise.std()) - 1) < 0.01
     same = alone(renderer, seed=8, variation_seed=8, variation_strength=0.5)
     assert same.pixels == ends[0]

@@ -67,21 +67,6 @@ def test_previews_change_no_pixel(engine: Renderer, album: list[Preview], name: 
     assert [one.pixels for one in with_looks] == [one.pixels for one in without]
 
 
-def test_previews_show_the_picture_early(engine: Renderer, album: list[Preview]) -> None:
-    """Half the way, it is nearer to its own picture than to others, by far."""
-    pictures, looks = [], []
-    for prompt in ("a large red circle on a white background", "a star on a blue background"):
-        album.clear()
-        wanted = request(prompt, steps=12, cfg_scale=7.5)
-        pictures += engine.render([wanted], ignore_steps, preview_seconds=AFTER_EACH_STEP)
-        looks.append((album[len(album) // 2], album[-1]))
-    for own in (0, 1):
-        for seen, most in zip(looks[own], (70, 50), strict=True):
-            far = [np.abs(colours(seen) - colours(picture)).mean() for picture in pictures]
-            assert far[own] < most, far
-            assert far[own] < far[1 - own] * 0.75, far
-
-
 def assert_shows(preview: Preview, latents: torch.Tensor, matrix: torch.Tensor) -> None:
     """The latents in these colours."""
     expected = torch.einsum("chw,cr->hwr", latents, matrix[:4]) + matrix[4]

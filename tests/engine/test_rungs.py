@@ -35,7 +35,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 @pytest.fixture(scope="module")
 def renderer(models: Models) -> Renderer:
-    """It goes from case to case, and from rung to rung, with what the ones before have left."""
+    """One renderer for all cases and rungs, with what the ones before have left."""
     return Renderer(models.options)
 
 

@@ -38,6 +38,9 @@ _T: Any = transformers
 Numbers = Mapping[str, Any]
 
 
+_FOUR_LEVELS = ("AutoencoderKL", "AutoencoderKLFlux2")
+
+
 @dataclass(frozen=True)
 class Tiny:
     """A folder of a family: what the configs of its transformer and its scheduler say.
@@ -90,7 +93,8 @@ def _part(part: str, row: Family, tiny: Tiny) -> Any:
     if part.startswith("text_encoder"):
         return ENCODERS[kind](made, part, tiny)
     if part == "vae":
-        return VAES.get(row.vaes[-1] if row.vaes else "", _sd_vae)(made)
+        numbers = VAES.get(row.vaes[-1], VAES[""])
+        return kl_vae(made, **numbers) if kind in _FOUR_LEVELS else made(**numbers)
     if part == "scheduler":
         return made(**tiny.scheduler)
     transformer = made(**tiny.transformer)
@@ -223,19 +227,15 @@ def _clip(kind: Any, part: str, _: Tiny) -> Any:
     return made
 
 
+def _t5_config(kind: Any, words: int, width: int, **more: Any) -> Any:
+    sizes = {"d_kv": 8, "d_ff": 64, "num_heads": 4, "num_layers": 2}
+    return kind(vocab_size=words, d_model=width, **sizes, **more)
+
+
 def _t5(kind: Any, part: str, _: Tiny) -> Any:
-    width, words = 80 if part == "text_encoder_3" else 32, len(t5_tokenizer())
-    return kind(
-        _T.T5Config(
-            vocab_size=words,
-            d_model=width,
-            d_kv=8,
-            d_ff=64,
-            num_heads=4,
-            num_layers=2,
-            feed_forward_proj="gated-gelu",
-        )
-    )
+    width = 80 if part == "text_encoder_3" else 32
+    gated = {"feed_forward_proj": "gated-gelu"}
+    return kind(_t5_config(_T.T5Config, len(t5_tokenizer()), width, **gated))
 
 
 def _qwen_vl(kind: Any, tiny: Tiny, sections: list[int], **eyes: Any) -> Any:
@@ -271,16 +271,7 @@ ENCODERS: dict[str, Callable[[Any, str, Tiny], Any]] = {
     "CLIPTextModel": _clip,
     "CLIPTextModelWithProjection": _clip,
     "T5EncoderModel": _t5,
-    "UMT5EncoderModel": lambda kind, _, __: kind(
-        _T.UMT5Config(
-            vocab_size=len(_LLAMA_WORDS),
-            d_model=32,
-            d_kv=8,
-            d_ff=32,
-            num_heads=4,
-            num_layers=2,
-        )
-    ),
+    "UMT5EncoderModel": lambda kind, _, __: kind(_t5_config(_T.UMT5Config, len(_LLAMA_WORDS), 32)),
     "Qwen3Model": lambda kind, _, tiny: _decoder(kind, tiny, _QWEN_WORDS),
     "Qwen3ForCausalLM": lambda kind, _, tiny: _decoder(kind, tiny, _QWEN_WORDS),
     "Gemma2Model": lambda kind, _, tiny: _decoder(
@@ -302,63 +293,34 @@ ENCODERS: dict[str, Callable[[Any, str, Tiny], Any]] = {
 }
 
 
+# fmt: off
 # VAEs by the last of those that a family's row names.
-def _sixteen(scaling: float, shift: float) -> Callable[[Any], Any]:
-    plain = {"use_quant_conv": False, "use_post_quant_conv": False}
-    numbers = {"scaling_factor": scaling, "shift_factor": shift, **plain}
-    return lambda _: kl_vae(latent_channels=16, **numbers)
-
-
-def _qwen_vae(kind: Any) -> Any:
-    """As diffusers expects it in Wan's names."""
-    return kind(
-        base_dim=4,
-        z_dim=4,
-        dim_mult=[1, 2, 4, 4],
-        num_res_blocks=2,
-        temperal_downsample=[False, True, True],
-        latents_mean=[0.1] * 4,
-        latents_std=[1.5] * 4,
-    )
-
-
-def _qwen21_vae(kind: Any) -> Any:
-    numbers = {"latents_mean": [0.1] * 8, "latents_std": [1.5] * 8}
-    sizes = {"base_dim": 8, "decoder_base_dim": 8, "z_dim": 8, "num_res_blocks": 1}
-    return kind(**sizes, dim_mult=[1] * 5, **numbers)
-
-
-def _sana_vae(kind: Any) -> Any:
-    blocks = {
-        "block_types": ("ResBlock", "EfficientViTBlock"),
-        "block_out_channels": (8, 8),
-        "qkv_multiscales": ((), (5,)),
-        "layers_per_block": (1, 1),
-    }
-    return kind(
-        **{
-            f"{half}_{name}": one for half in ("encoder", "decoder") for name, one in blocks.items()
-        },
-        latent_channels=4,
-        attention_head_dim=2,
-        scaling_factor=0.41407,
-        downsample_block_type="conv",
-        upsample_block_type="interpolate",
-    )
-
-
-def _sd_vae(_: Any) -> Any:
-    return kl_vae(latent_channels=4, scaling_factor=0.13025)
-
-
-VAES: dict[str, Callable[[Any], Any]] = {
-    FLUX_VAE: _sixteen(0.3611, 0.1159),
-    SD3_VAE: _sixteen(1.5305, 0.0609),
-    COGVIEW4_VAE: lambda _: kl_vae(latent_channels=16, scaling_factor=1.0),
-    FLUX2_VAE: lambda kind: kl_vae(kind, latent_channels=32),
-    QWEN_VAE: _qwen_vae,
-    QWEN21_VAE: _qwen21_vae,
-    SANA_VAE: _sana_vae,
+_PLAIN = {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
+_SANA_BLOCKS = {
+    "block_types": ("ResBlock", "EfficientViTBlock"), "block_out_channels": (8, 8),
+    "qkv_multiscales": ((), (5,)), "layers_per_block": (1, 1),
+}
+VAES: dict[str, Numbers] = {
+    "": {"latent_channels": 4, "scaling_factor": 0.13025},
+    FLUX_VAE: {**_PLAIN, "scaling_factor": 0.3611, "shift_factor": 0.1159},
+    SD3_VAE: {**_PLAIN, "scaling_factor": 1.5305, "shift_factor": 0.0609},
+    COGVIEW4_VAE: {"latent_channels": 16, "scaling_factor": 1.0},
+    FLUX2_VAE: {"latent_channels": 32},
+    QWEN_VAE: {  # as diffusers expects it in Wan's names
+        "base_dim": 4, "z_dim": 4, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
+        "temperal_downsample": [False, True, True],
+        "latents_mean": [0.1] * 4, "latents_std": [1.5] * 4,
+    },
+    QWEN21_VAE: {
+        "base_dim": 8, "decoder_base_dim": 8, "z_dim": 8, "num_res_blocks": 1,
+        "dim_mult": [1] * 5, "latents_mean": [0.1] * 8, "latents_std": [1.5] * 8,
+    },
+    SANA_VAE: {
+        **{f"encoder_{name}": one for name, one in _SANA_BLOCKS.items()},
+        **{f"decoder_{name}": one for name, one in _SANA_BLOCKS.items()},
+        "latent_channels": 4, "attention_head_dim": 2, "scaling_factor": 0.41407,
+        "downsample_block_type": "conv", "upsample_block_type": "interpolate",
+    },
 }
 
 
@@ -366,7 +328,6 @@ VAES: dict[str, Callable[[Any], Any]] = {
 _FLOW, _SHIFT_1 = {"shift": 3.0}, {"shift": 1.0}
 _MOVING = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
 
-# fmt: off
 # Transformers: a block of each kind, and two heads.
 _TWO = {"num_layers": 2, "num_attention_heads": 2}
 _FLUX = {

@@ -52,43 +52,31 @@ def tiny_sdxl(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
     An inpainting UNet also looks at the mask and at what it leaves; one that was distilled for few
     steps (LCM) at the guidance.
     """
-    folder = folder_until_exit("tiny-sdxl-")
     torch.manual_seed(0)
-    pipeline: Any = (
-        diffusers.StableDiffusionXLInpaintPipeline
-        if inpaints
-        else diffusers.StableDiffusionXLPipeline
-    )
-    pipeline(
+    return _saved(
+        "XLInpaint" if inpaints else "XL",
         vae=kl_vae(scaling_factor=0.13025, force_upcast=True),
         text_encoder=clip_text_encoder(CLIPTextModel, FIRST, "quick_gelu"),
         text_encoder_2=clip_text_encoder(CLIPTextModelWithProjection, SECOND, "gelu"),
         tokenizer=clip_tokenizer("<|endoftext|>"),
         tokenizer_2=clip_tokenizer("!"),
-        unet=tiny_unet(
-            in_channels=INPAINTING if inpaints else LATENTS,
-            time_cond_proj_dim=16 if embeds_guidance else None,
-        ),
+        unet=tiny_unet(inpaints, embeds_guidance),
         scheduler=_scheduler(),
-    ).save_pretrained(folder)
-    return folder
+    )
 
 
 @cache
 def tiny_sd2(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
     """Stable Diffusion 2.x, which predicts v; for inpainting, noise. See `tiny_sdxl`."""
-    folder = folder_until_exit("tiny-sd2-")
     torch.manual_seed(0)
-    pipeline: Any = (
-        diffusers.StableDiffusionInpaintPipeline if inpaints else diffusers.StableDiffusionPipeline
-    )
-    pipeline(
+    return _saved(
+        "Inpaint" if inpaints else "",
         vae=kl_vae(scaling_factor=0.18215),
         text_encoder=clip_text_encoder(CLIPTextModel, FIRST, "gelu"),
         tokenizer=clip_tokenizer("!"),
         unet=tiny_unet(
-            in_channels=INPAINTING if inpaints else LATENTS,
-            time_cond_proj_dim=16 if embeds_guidance else None,
+            inpaints,
+            embeds_guidance,
             cross_attention_dim=FIRST,
             addition_embed_type=None,
             projection_class_embeddings_input_dim=None,
@@ -97,7 +85,12 @@ def tiny_sd2(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
         scheduler=_scheduler(prediction_type="epsilon" if inpaints else "v_prediction"),
         safety_checker=None,
         feature_extractor=None,
-    ).save_pretrained(folder)
+    )
+
+
+def _saved(kind: str, **parts: Any) -> Path:
+    folder = folder_until_exit("tiny-sd-")
+    getattr(diffusers, f"StableDiffusion{kind}Pipeline")(**parts).save_pretrained(folder)
     return folder
 
 
@@ -126,9 +119,11 @@ def clip_text_encoder(kind: Any, width: int, activation: str) -> Any:
     return kind(config)
 
 
-def tiny_unet(**changed: Any) -> Any:
+def tiny_unet(inpaints: bool, embeds_guidance: bool, **changed: Any) -> Any:
     """Stable Diffusion XL's, with random weights."""
     config: dict[str, Any] = {
+        "in_channels": INPAINTING if inpaints else LATENTS,
+        "time_cond_proj_dim": 16 if embeds_guidance else None,
         "sample_size": 16,
         "block_out_channels": (32, 64, 64),
         "layers_per_block": 1,

@@ -116,7 +116,7 @@ def _hang() -> None:
 
 
 def _hang_with_the_interpreters_lock() -> None:
-    """As native code does that forgot to give it back: no other thread runs."""
+    """Do as native code that forgot to give it back: no other thread runs."""
     ctypes.PyDLL(None).sleep(HANG_SECONDS)
 
 

@@ -82,7 +82,7 @@ class FaultyHouse(House):
                 os.kill(number, signal.SIGKILL)
 
     def holds_what_was_asked(self, picture: str) -> bool:
-        """Whether a picture's pixels are those of the request it says it was made from."""
+        """Tell whether a picture's pixels are those of the request in its metadata."""
         with Image.open(self.outbox / picture) as image:
             pixels = image.convert("RGB").tobytes()
         return pixels == digest_pixels(self.chunk(picture).request)
@@ -126,7 +126,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHouse]:
 
 @pytest.mark.parametrize("fault", SAID)
 def test_a_fault_is_told_in_a_sentence_that_helps(evening: FaultyHouse, fault: str) -> None:
-    """What happened and what to do, without control characters; and the next recipe runs."""
+    """Says what happened and what to do, without control characters; the next recipe runs."""
     error = evening.error(f"{fault} 1.yaml") or ""
     assert not evening.pictures(f"{fault} 1")
     assert all(words in error for words in SAID[fault])
@@ -177,7 +177,7 @@ def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse) -> None:
 def test_an_engine_that_holds_the_interpreters_lock_is_ended_as_hung(
     faulty: FaultyHouse,
 ) -> None:
-    """As native code can: no thread of the engine runs any more."""
+    """Native code can do so: no thread of the engine runs any more."""
     faulty.save("a.yaml", recipe("hangs with the lock"))
     faulty.save("b.yaml", recipe("good"))
     assert not faulty.once(batch_size=1, stall_seconds=STALL_SECONDS, max_attempts=1)
@@ -214,7 +214,7 @@ CANNOT_START = {
 
 @pytest.mark.parametrize("fault", CANNOT_START)
 def test_a_broken_installation_fails_no_image(faulty: FaultyHouse, fault: str) -> None:
-    """It is said once; what waits goes on waiting and is made when the engine starts again."""
+    """One line says so; images wait until the engine starts again."""
     faulty.fail_at_start(fault)
     for name in ("a", "b", "c"):
         faulty.save(f"{name}.yaml", recipe(f"good {name}"))

@@ -88,7 +88,7 @@ def lie(path: Path) -> None:
 
 
 def word(kind: Kind) -> str:
-    """What the engine's sentences call a kind."""
+    """Return the word for a kind in the engine's sentences."""
     return {"lora": "LoRA", "vae": "VAE"}.get(kind, kind)
 
 
@@ -223,14 +223,14 @@ def test_what_is_loaded_stays_what_it_was(house: ModelHouse) -> None:
 
 
 def test_after_all_that_the_next_recipe_runs(house: ModelHouse) -> None:
-    """In the same engine, which none of these faults ends; a start image left alone is used."""
+    """In the same engine, which none of these faults ends."""
     assert house.picture("good")
     assert "died" not in house.log()
     assert "tried again" not in house.log()
 
 
 def test_what_is_back_is_used_at_the_next_save(house: ModelHouse) -> None:
-    """As the errors said; a start image is copied again."""
+    """Just as the errors said; a start image is copied again."""
     error = house.error("start.yaml") or ""
     assert "The copy of 'start.png' is missing or damaged." in error
     assert "Save the recipe again to make a new copy." in error
@@ -276,7 +276,7 @@ def asked(models: Path) -> ImageRequest:
 def test_a_file_that_is_replaced_while_it_is_read_makes_no_picture(
     tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is proved once more after the reading."""
+    """The hash is verified once more after the reading."""
     for each in FOLDERS:
         write_model(each, tmp_path / FOLDERS[each] / "it.safetensors")
     wanted = asked(tmp_path)

@@ -172,7 +172,7 @@ def pickled_model(data: bytes) -> None:
     with _models() as models:
         (models / "it.pth").write_bytes(data)
         try:
-            new = convert(models / "it.pth").path
+            new = convert(models / "it.pth")
         except ModelRefused as refused:
             assert_shown(refused.message)
             return

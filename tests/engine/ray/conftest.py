@@ -133,7 +133,7 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
 
 
 def has_ended(process: Any) -> bool:
-    """Whether a process is gone; a container's process 1 may not care for the dead."""
+    """Tell whether a process is gone; a container's process 1 may not reap it."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 

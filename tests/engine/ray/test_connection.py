@@ -46,7 +46,7 @@ while True:
 
 
 def number(path: Path) -> int:
-    """What is written there; 0 before."""
+    """Return the number in a file; 0 before."""
     with suppress(OSError, ValueError):
         return int(path.read_text())
     return 0

@@ -69,7 +69,7 @@ def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_p
 def test_a_batch_fails_or_is_interrupted_and_the_engine_goes_on(
     executor: MakeExecutor, tmp_path: Path
 ) -> None:
-    """As on one machine; the error names the node."""
+    """The same as on one machine; the error names the node."""
     engines = executor()
     [engine] = joined(engines, 1)
     with pytest.raises(RenderFailed, match=f"{engine.describe()['node']}: There is no such model"):

@@ -17,11 +17,11 @@ from torch import nn
 
 from picowatch.catalog import Catalog
 from picowatch.engine.protocol import EngineOptions
-from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
+from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import Tensors, kohya_lora, random_layer, write
-from tests.engine.controlnets import controlnet_of, save_folder, save_single, union_of
+from tests.engine.controlnets import controlnet_of, save_single, union_of
+from tests.engine.demo import named
 from tests.engine.pictures import BLUE, RED, keep
-from tests.engine.requests import request
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -38,7 +38,6 @@ class Models:
         _write_checkpoints(folder / "checkpoints")
         _write_demos_parts(folder)
         _write_sdxls_parts(folder)
-        self._catalog = Catalog(folder)
 
     @property
     def options(self) -> EngineOptions:
@@ -53,41 +52,7 @@ class Models:
 
     def request(self, values: Values) -> ImageRequest:
         """An image request: of models and pictures, the values have the names alone."""
-        given: Values = {"checkpoint": "demo", **values}
-        given |= self._hashes(given)
-        given["loras"] = tuple(
-            LoraUse(name, self._hash("lora", name), weight)
-            for name, weight in values.get("loras", {}).items()
-        )
-        given["embeddings"] = tuple(
-            EmbeddingUse(name, self._hash("embedding", name))
-            for name in values.get("embeddings", ())
-        )
-        given["control"] = tuple(map(self._control, values.get("control", ())))
-        return request(**given)
-
-    def _hashes(self, values: Values) -> Values:
-        hashes = {"checkpoint_hash": self._hash("checkpoint", values["checkpoint"])}
-        if "vae" in values:
-            hashes["vae_hash"] = self._hash("vae", values["vae"])
-        for field in ("image", "mask"):
-            if field in values:
-                hashes[f"{field}_hash"] = self._pictures[values[field]]
-        if "upscale" in values:
-            hashes["upscaler_hash"] = self._hash("upscaler", values["upscale"].model)
-        if "hires" in values and "demo" in values["hires"].upscaler:
-            hashes["hires_upscaler_hash"] = self._hash("upscaler", values["hires"].upscaler)
-        return hashes
-
-    def _control(self, values: Values) -> ControlUse:
-        return ControlUse(
-            **values,
-            image_hash=self._pictures[values["image"]],
-            model_hash=self._hash("controlnet", values["model"]),
-        )
-
-    def _hash(self, kind: Any, name: str) -> str:
-        return self._catalog.sha256(self._catalog.find(kind, name))
+        return named(self._folder, self._pictures, **{"checkpoint": "demo", **values})
 
     @cached_property
     def _pictures(self) -> dict[str, str]:
@@ -131,10 +96,8 @@ def _write_checkpoints(folder: Path) -> None:
     folder.mkdir()
     for name, made in {
         "tiny-sdxl": tiny_sdxl(),
-        "tiny-sdxl-inpaint": tiny_sdxl(inpaints=True),
         "tiny-sdxl-lcm": tiny_sdxl(embeds_guidance=True),
         "tiny-sd2": tiny_sd2(),
-        "tiny-sd2-inpaint": tiny_sd2(inpaints=True),
         "tiny-sd2-lcm": tiny_sd2(embeds_guidance=True),
     }.items():
         (folder / name).symlink_to(made)
@@ -168,7 +131,7 @@ def _write_demos_parts(folder: Path) -> None:
     vectors = encoder.get_input_embeddings().weight[words].detach().clone()
     write(folder / "embeddings/redhat.safetensors", {"emb_params": vectors})
     save_single(controlnet_of(unet, 1), folder / "controlnet/random.safetensors")
-    save_folder(controlnet_of(unet, 2), folder / "controlnet/random-folder")
+    controlnet_of(unet, 2).save_pretrained(folder / "controlnet/random-folder")
     pipeline.vae.decoder.conv_out.bias.data += torch.tensor([0.3, 0.0, -0.3])
     pipeline.vae.save_pretrained(folder / "vae/warm")
 

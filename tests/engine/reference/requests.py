@@ -92,20 +92,13 @@ SAMPLED = {
     "pndm": [sampled("PNDM", "uniform")],
     "lcm": [sampled("LCM", "uniform", cfg_scale=1.5)],
     "tcd": [sampled("TCD", "uniform", cfg_scale=1.5)],
-    "euler-karras": [sampled("Euler", "karras")],
     "euler-beta": [sampled("Euler", "beta")],
     "euler-kl-optimal": [sampled("Euler", "kl_optimal")],
     "euler-align-your-steps": [sampled("Euler", "align_your_steps")],
-    "euler-a-karras": [sampled("Euler a", "karras")],
-    "ddim-exponential": [sampled("DDIM", "exponential")],
-    "lcm-karras": [sampled("LCM", "karras", cfg_scale=1.5)],
-    "dpmpp-sde-sgm-uniform": [sampled("DPM++ SDE", "sgm_uniform")],
-    "euler-a-sgm-uniform": [sampled("Euler a", "sgm_uniform")],
     "one-step": [sampled("Euler", "sgm_uniform", steps=1)],
     "zero-snr-euler": [sampled("Euler", "sgm_uniform", prediction="v_zero_snr", cfg_rescale=0.7)],
     "zero-snr-ddim": [sampled("DDIM", "sgm_uniform", prediction="v_zero_snr")],
     "ensd": [sampled(NOISY, "uniform", ensd=31337)],
-    "ensd-start-image": [changed(0.7, sampler=NOISY, schedule_type="uniform", ensd=31337)],
 }
 
 PROMPTED = {
@@ -117,24 +110,17 @@ PROMPTED = {
     ],
     "break": [values("a red heart BREAK a blue background")],
     "long-prompt": [values(LONG, negative_prompt="blurry, low quality")],
-    "long-negative-prompt": [values(CORGI, negative_prompt=LONG)],
     "mixed-lengths": [
         values("a cat", negative_prompt="red"),
         values(LONG, seed=2),
         values("a yellow star BREAK a green background BREAK a cupcake", seed=3),
     ],
     "clip-skip": [values(clip_skip=2)],
-    "editing-share": [values("a [red circle:blue star:0.5] on a white background")],
     "editing-step": [values("a cat wearing a [hat::3] on a [pink background:4]")],
     "editing-alternating": [values("a [cat|corgi] on a [green|blue|red] background")],
-    "editing-negative": [values(negative_prompt="[red:blue:0.4]", sampler="Heun")],
-    "editing-start-image": [changed(0.6, "a [red circle:green star:0.3] on white")],
     "editing-hires": [larger("Latent", prompt="a [heart:star:1.4] on a [pink|blue] background")],
-    "cfg-start": [values(cfg_start=0.3)],
-    "cfg-end": [values(cfg_end=0.6, negative_prompt="a cat")],
     "cfg-interval": [values(cfg_start=0.2, cfg_end=0.7, sampler="Heun", schedule_type="uniform")],
     "cfg-rescale": [values(cfg_scale=12, cfg_rescale=0.7)],
-    "cfg-one": [values(cfg_scale=1, negative_prompt="blue")],
 }
 
 NOISED = {
@@ -157,13 +143,10 @@ CHANGED = {
     "start-images-resized": [
         changed(0.5, image="wide", resize=resize, width=96) for resize in ("crop", "fit", "stretch")
     ],
-    "mask": [redrawn(0.8)],
     "mask-whole": [redrawn(1.0)],
     "mask-blurred": [redrawn(0.8, mask_blur=8)],
     "mask-inverted": [redrawn(0.8, mask_invert=True, mask_blur=4)],
-    "mask-noisy": [redrawn(0.8, sampler=NOISY, schedule_type="uniform", mask_blur=4)],
     "mask-heun": [redrawn(0.7, sampler="Heun", schedule_type="uniform")],
-    "mask-hat": [redrawn(1.0, "hat", prompt="a corgi wearing a green hat", mask_blur=2)],
     "masks-resized": [
         redrawn(0.8, "grey ring", image="wide", resize=resize, mask_blur=2, width=96)
         for resize in ("crop", "fit", "stretch")
@@ -173,15 +156,11 @@ CHANGED = {
 LARGER = {
     "hires-latent": [larger("Latent")],
     "hires-latent-nearest": [larger("Latent (nearest)")],
-    "hires-latent-nearest-exact": [larger("Latent (nearest-exact)")],
-    "hires-latent-bicubic": [larger("Latent (bicubic)")],
     "hires-latent-bicubic-antialiased": [larger("Latent (bicubic antialiased)")],
     "hires-lanczos": [larger("Lanczos", 0.4)],
-    "hires-nearest": [larger("Nearest", 0.4)],
     "hires-model": [larger(DEMO_UPSCALER, 0.4)],
     "hires-steps": [{**larger("Latent"), "hires": Hires(1.1, 4, 0.5, "Lanczos")}],
     "hires-noisy": [larger("Latent", sampler=NOISY, schedule_type="uniform", ensd=3)],
-    "hires-start-image": [{**changed(0.6), **larger("Latent")}],
     "hires-mask": [{**redrawn(0.8, mask_blur=2), **larger("Lanczos", 0.5)}],
     "upscale": [values(upscale=Upscale(DEMO_UPSCALER, 1.25))],
     "tiling": [values(tiling=True)],
@@ -198,28 +177,23 @@ CONTROLLED = {
             "control": [*sketched()["control"], random_control(model="random-folder", end=0.5)],
         }
     ],
-    "control-unguided": [{**sketched(), "cfg_scale": 1}],
     "control-cfg-start": [{**sketched(), "cfg_start": 0.3}],
-    "control-random": [values(control=[random_control()])],
     "control-batch": [
         {**sketched(), "seed": 1},
         {**sketched(image="lower sketch"), "seed": 2},
         {**sketched(prompt="a yellow sun", image="lower sketch"), "seed": 3},
     ],
-    "control-start-image": [{**changed(0.8), **sketched()}],
     "control-hires": [{**larger("Latent"), **sketched()}],
     "control-hires-canny": [
         {**larger("Lanczos", 0.5), **sketched(image="corgi", prompt=CORGI, preprocess="canny")}
     ],
+    "control-tiling": [{**sketched(), "tiling": True}],
     "control-inpainting": [
         {**redrawn(0.9), "checkpoint": "demo-inpaint", "control": [random_control()]}
     ],
 }
 
 ADAPTED = {
-    "lora": [values(loras={"both": 1.0})],
-    "lora-unet": [values(loras={"unet-only": 1.0})],
-    "lora-text": [values(loras={"text-only": 1.0})],
     "lora-kernels": [values(loras={"with-kernels": 1.0})],
     "lora-two": [values(loras={"unet-only": 0.8, "both": 0.7})],
     "lora-tags": [
@@ -232,10 +206,8 @@ ADAPTED = {
         values(prompt, seed=seed, loras={"both": 0.8}, negative_prompt="blurry")
         for seed, prompt in enumerate((CORGI, SUN))
     ],
-    "lora-hires": [larger("Latent", loras={"both": 0.8})],
     "lora-control": [{**sketched(), "loras": {"both": 0.8}}],
     "after-loras": [values()],
-    "embedding": [values("a corgi with redhat on blue", embeddings=["redhat"])],
     "embedding-weight": [values("a corgi with (redhat:1.3)", embeddings=["redhat"])],
     "vae": [values(vae="warm")],
 }
@@ -246,10 +218,7 @@ OTHERS = {
     "sdxl-weights": [values("a (red:1.4) [cat] BREAK blue", **XL, **SMALL, negative_prompt="sun")],
     "sdxl-editing": [values("a [cat:corgi:0.5] on [red|blue]", **XL, **SMALL)],
     "sdxl-clip-skip": [values(**XL, **SMALL, clip_skip=2)],
-    "sdxl-unguided": [values(**XL, **SMALL, cfg_scale=1)],
     "sdxl-cfg": [values(**XL, **SMALL, cfg_start=0.2, cfg_end=0.8, cfg_rescale=0.5)],
-    "sdxl-start-image": [changed(0.7, **XL, **SMALL)],
-    "sdxl-mask": [redrawn(0.8, **XL, **SMALL)],
     "sdxl-hires": [{**larger("Latent"), **XL, "width": 64}],
     "sdxl-tiling": [values(**XL, **SMALL, tiling=True)],
     "sdxl-lora": [values(**XL, **SMALL, loras={"xl": 0.5})],
@@ -257,16 +226,11 @@ OTHERS = {
     "sdxl-control-union": [
         values(**XL, **SMALL, control=[random_control(model="xl-union", kind="normals")])
     ],
-    "sdxl-inpainting": [redrawn(0.8, **{**XL, "checkpoint": "tiny-sdxl-inpaint"}, **SMALL)],
     "sdxl-lcm": [values(**LCM, **SMALL, checkpoint="tiny-sdxl-lcm", cfg_scale=8)],
-    "sd2": [values(**SD2, width=64, height=96)],
-    "sd2-epsilon": [values(**SD2, **SMALL, prediction="epsilon")],
     "sd2-zero-snr": [
         values(**{**SD2, "schedule_type": "sgm_uniform"}, **SMALL, prediction="v_zero_snr")
     ],
-    "sd2-mask": [redrawn(0.8, **SD2, **SMALL)],
     "sd2-lcm": [values(**LCM, **SMALL, checkpoint="tiny-sd2-lcm", cfg_scale=8)],
-    "sd2-inpainting": [redrawn(0.8, **{**SD2, "checkpoint": "tiny-sd2-inpaint"}, **SMALL)],
     "inpainting": [redrawn(0.9, checkpoint="demo-inpaint", mask_blur=4)],
     "inpainting-start-image": [changed(0.7, checkpoint="demo-inpaint")],
     "inpainting-hires": [larger("Latent", checkpoint="demo-inpaint")],

@@ -1,0 +1,210 @@
+"""Finished pictures, drawn or given: enlarged, and without their background."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from picowatch.catalog import DEMO_UPSCALER, Catalog
+from picowatch.catalog.cutouts import DEPTHS, Layout, Widths
+from picowatch.engine import upscale
+from picowatch.engine.cutout import NOTHING_FOUND, Network
+from picowatch.engine.protocol import EngineOptions, RenderedImage
+from picowatch.engine.renderer import Renderer
+from picowatch.errors import EngineStopped
+from picowatch.recipe.parts import Upscale
+from picowatch.recipe.request import ImageRequest
+from tests.engine import requests
+from tests.engine.pictures import keep
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, ignore_steps, pixels
+
+pytestmark = NUMPY_WARNINGS
+GREEN, RED = (40, 170, 60), (200, 30, 30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """models/, with a network that takes red for figure, and pictures beside it."""
+    root = tmp_path_factory.mktemp("finishing")
+    (root / "cutout").mkdir()
+    (root / "pictures").mkdir()
+    save_file(red_finder(), root / "cutout/red.safetensors", {"modelspec.resolution": "64x64"})
+    return root
+
+
+def red_finder() -> dict[str, torch.Tensor]:
+    """The smallest U²-Net, of which the finest mask is red less green."""
+    widths = {name: Widths(1 + name.endswith("d"), 1, 1) for name in DEPTHS}
+    network = Network(Layout(0, widths | {"stage1": Widths(3, 1, 1)}), 64)
+    tensors = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    for name in tensors:
+        if name.endswith(("running_var", "bn_s1.weight")):
+            tensors[name] += 1
+    # The first features go on to the last stage, which adds what its first layer made of them.
+    tensors["stage1.rebnconvin.conv_s1.weight"][0, :, 1, 1] = torch.tensor([1.0, -1.0, 0.0])
+    tensors["stage1d.rebnconvin.conv_s1.weight"][0, 1, 1, 1] = 1
+    tensors["side1.weight"][0, 0, 1, 1] = 20
+    tensors["side1.bias"] -= 20
+    tensors["outconv.weight"][0, 0] = 1
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Renderer:
+    return Renderer(
+        EngineOptions(models=folder, device="cpu", threads=1, start_images=folder / "pictures")
+    )
+
+
+def request(
+    folder: Path,
+    picture: Image.Image | None = None,
+    scale: float = 0,
+    cutout: str = "",
+    **values: Any,
+) -> ImageRequest:
+    """A small drawn picture, or a given one, that is enlarged or cut out."""
+    catalog = Catalog(folder)
+    given: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, **values}
+    if scale:
+        hash_ = catalog.sha256(catalog.find("upscaler", DEMO_UPSCALER))
+        given |= {"upscale": Upscale(DEMO_UPSCALER, scale), "upscaler_hash": hash_}
+    if cutout:
+        given |= {"cutout": cutout, "cutout_hash": catalog.sha256(catalog.find("cutout", cutout))}
+    if picture:
+        given |= {"checkpoint": "", "checkpoint_hash": "", "image": "a.png", "prompt": ""}
+        given |= {"width": picture.width, "height": picture.height}
+        given["image_hash"] = keep(folder / "pictures", picture)
+    return requests.request(**given)
+
+
+def gradient(mode: str = "RGB", size: tuple[int, int] = (37, 22)) -> Image.Image:
+    wide = np.linspace(0, 255, size[0], dtype=np.uint8)[None].repeat(size[1], 0)
+    return Image.fromarray(np.stack([wide, wide[:, ::-1], wide // 2], 2)).convert(mode)
+
+
+def square(size: tuple[int, int] = (301, 200), mode: str = "RGB") -> Image.Image:
+    """A red figure on green, a quarter of the sides from each edge."""
+    wide, high = size
+    picture = Image.new("RGB", size, GREEN)
+    picture.paste(RED, (wide // 4, high // 4, wide - wide // 4, high - high // 4))
+    return picture.convert(mode)
+
+
+def alpha_of(image: RenderedImage) -> np.ndarray:
+    return np.frombuffer(image.alpha, np.uint8).reshape(image.height, image.width)
+
+
+@pytest.mark.parametrize("scale", [2.5, 1, 8])
+def test_a_given_picture_is_enlarged_without_a_checkpoint(
+    engine: Renderer, folder: Path, scale: float
+) -> None:
+    """To any scale, and it shows the same: here a gradient, whose colours stay."""
+    (image,) = draw(engine, request(folder, gradient(), scale))
+    assert (image.width, image.height) == (round(37 * scale), round(22 * scale))
+    expected = gradient().resize((image.width, image.height), Image.Resampling.LANCZOS)
+    assert np.abs(pixels(image) - np.asarray(expected).astype(int)).mean() < 6
+    assert not engine._checkpoints._kept  # nothing was loaded to draw with
+
+
+def test_transparency_is_enlarged(engine: Renderer, folder: Path) -> None:
+    """Opaque where it was, transparent where it was; in the new size."""
+    picture = gradient("RGBA", (40, 20))
+    picture.putalpha(Image.fromarray(np.repeat([[0] * 20 + [255] * 20], 20, 0).astype(np.uint8)))
+    alpha = alpha_of(draw(engine, request(folder, picture, 4))[0])
+    assert (alpha[:, :70] == 0).all() and (alpha[:, 90:] == 255).all()
+
+
+def test_drawn_pictures_are_finished_as_the_same_given_ones(engine: Renderer, folder: Path) -> None:
+    """Each of a batch as it says; each counts a step, and so does cutting out."""
+    seen: list[tuple[int, int]] = []
+    batch = [request(folder), request(folder, scale=2.0), request(folder, scale=2.0, cutout="red")]
+    plain, large, cut = engine.render(batch, lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 5), (2, 5), (2, 5), (3, 5), (4, 5)]
+    alone = Image.frombytes("RGB", (64, 64), plain.pixels)
+    assert difference(large, draw(engine, request(folder, alone, 2.0))[0]) == 0
+    (again,) = draw(engine, request(folder, alone, 2.0, "red"))
+    assert (cut.pixels, cut.alpha) == (again.pixels, again.alpha)
+    assert not large.alpha and len(cut.alpha) == 128 * 128
+    assert {"denoise", "upscale", "cutout"} <= cut.timings.keys()
+
+
+@pytest.mark.parametrize("scale", [4, 1.5])
+def test_a_picture_that_repeats_is_enlarged_without_seams(
+    engine: Renderer, folder: Path, scale: float
+) -> None:
+    """Its edges look as they do where the same picture is moved, so that they are in its middle."""
+    values: dict[str, Any] = {"height": 128, "tiling": True}
+    plain = pixels(draw(engine, request(folder, **values))[0]).astype(np.uint8)
+    half = (64, 32)
+    moved = Image.fromarray(np.roll(plain, half, (0, 1)))
+    expected = pixels(draw(engine, request(folder, moved, scale))[0])
+    found = pixels(draw(engine, request(folder, scale=scale, **values))[0])
+    assert found.shape == expected.shape
+    at_edges = [int(side * scale) for side in half]
+    found = np.roll(found, at_edges, (0, 1))
+    rows, columns = (slice(side - 8, side + 8) for side in at_edges)
+    assert np.abs(found - expected)[rows, columns].max() <= 1
+
+
+def test_it_ends_between_two_tiles(
+    engine: Renderer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled recipe, or a newer save, need not wait for a large picture."""
+    monkeypatch.setattr(upscale, "_USUAL_TILE", 32)
+    tiles = 0
+
+    def interrupted() -> bool:
+        nonlocal tiles
+        tiles += 1
+        return tiles == 3
+
+    with pytest.raises(EngineStopped):
+        engine.render([request(folder, gradient(size=(128, 64)), 4)], ignore_steps, interrupted)
+    assert tiles == 3
+
+
+def test_a_given_picture_loses_its_background(engine: Renderer, folder: Path) -> None:
+    """In its size; where edges are soft, nothing of the background's colour is left."""
+    (image,) = draw(engine, request(folder, square(), cutout="red"))
+    alpha, shown = alpha_of(image), pixels(image)
+    assert (image.width, image.height) == (301, 200)
+    assert alpha[100, 150] == 255 and alpha[10, 10] == 0 and not shown[10, 10].any()
+    soft = (alpha > 20) & (alpha < 235)
+    assert soft.any() and np.abs(shown[soft] - RED).max() < 30
+    assert not image.warnings
+
+
+def test_what_was_transparent_stays_so(engine: Renderer, folder: Path) -> None:
+    """Whatever colours it has there."""
+    picture = square(mode="RGBA")
+    picture.paste((*RED, 0), (0, 0, 301, 100))
+    alpha = alpha_of(draw(engine, request(folder, picture, cutout="red"))[0])
+    assert not alpha[:100].any() and alpha[130, 150] == 255
+
+
+def test_nothing_that_stands_out_is_a_warning(engine: Renderer, folder: Path) -> None:
+    """Here all is green, but for one red pixel."""
+    picture = Image.new("RGB", (200, 200), GREEN)
+    picture.putpixel((100, 100), (255, 0, 0))
+    (image,) = draw(engine, request(folder, picture, cutout="red"))
+    assert image.warnings == (NOTHING_FOUND,)
+
+
+def test_the_embedded_model_cuts_out_what_the_demo_model_draws(
+    engine: Renderer, folder: Path
+) -> None:
+    """A corgi with a hat stands free: opaque in its middle, and no ground at the edges."""
+    prompt = "a corgi wearing a red hat on a green background"
+    size: dict[str, Any] = {"steps": 6, "width": 128, "height": 128}
+    (image,) = draw(engine, request(folder, cutout="demo-cutout", prompt=prompt, seed=2, **size))
+    alpha = alpha_of(image)
+    edges = np.concatenate([alpha[0], alpha[:, 0], alpha[:, -1]])
+    assert edges.mean() < 3 and alpha[56:72, 56:72].mean() > 250
+    assert 0.15 < alpha.mean() / 255 < 0.7
+    sure = ((alpha < 16) | (alpha > 239)).mean()
+    assert sure > 0.9
