@@ -35,7 +35,6 @@ ControlFlow
     ├── NotInstalled         no model of this name (recipe/resolve/installed.py)
     │   └── NoneOfThisName       not even one that is refused (recipe/resolve/installed.py)
     ├── SamplerUnknown       no sampler of this name (recipe/samplers.py)
-    ├── ScheduleUnknown      no schedule type of this name (recipe/samplers.py)
     ├── PromptFailed         what was drawn cannot be a prompt (recipe/resolve/prompts.py)
     └── ExpansionFailed      wildcards that cannot be drawn (recipe/prompts/wildcards.py)
 """

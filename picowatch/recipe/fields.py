@@ -6,7 +6,7 @@ text, `show`, `from`, the schema, the table in the docs and error messages. `Ima
 rows whose values a finished image has, too; `RecipeFields` is the whole table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
@@ -435,6 +435,12 @@ NO_SWEEP = {
 DEFAULTS: dict[str, Any] = {n: field.default for n, field in RecipeFields.model_fields.items()}
 # The value at which a field is off, which stays out of digests and metadata.
 OFF = {n: value for n, value in DEFAULTS.items() if ROWS[n].left_out or not value}
+
+
+def idle_fields(value_of: Callable[[str], object]) -> set[str]:
+    """The fields that change nothing, because none of the fields that they need has a value."""
+    needs = {name: row.needs for name, row in ROWS.items() if row.needs}
+    return {name for name, needed in needs.items() if not any(map(value_of, needed))}
 
 
 @cache

@@ -1,7 +1,7 @@
 """One entry of a recipe file with everything decided but the random seed."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from picowatch.recipe.fields import (
@@ -17,7 +17,6 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
-from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.request import (
     ControlUse,
     EmbeddingUse,
@@ -52,7 +51,7 @@ class Context:
     layer: Layer
     position: Position
     entry_index: int = 0
-    lora_families: tuple[tuple[str, str], ...] = ()
+    lora_families: Mapping[str, str] = field(default_factory=dict)
     variants: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
     given_size: tuple[int, int] = (0, 0)
@@ -113,11 +112,6 @@ class Recipe(RecipeFields):
         """The checkpoint that it names, as it was installed when the recipe was read."""
         return self.context.checkpoint
 
-    @property
-    def lora_families(self) -> dict[str, str]:
-        """The families that it says LoRAs are for, by the LoRAs' names."""
-        return dict(self.context.lora_families)
-
     def says(self, field: str) -> bool:
         """Return whether its file, or what it starts from, says a field."""
         return find_in(self.context.layer, field) is not None
@@ -131,11 +125,6 @@ class Recipe(RecipeFields):
     def draws(self) -> bool:
         """Return whether something is drawn. Otherwise the start image is only finished."""
         return self.context.given_size == (0, 0)
-
-    @property
-    def names_loras(self) -> bool:
-        """Return whether it uses LoRAs, in its prompt or beside it."""
-        return bool(self.loras or lora_tags(self.prompt))
 
     @property
     def draws_from_files(self) -> bool:
@@ -314,9 +303,9 @@ class Recipe(RecipeFields):
         except PromptFailed as error:
             raise self.problem_at(error.field, str(error)) from None
         checkpoint = self.context.checkpoint
-        for field in PROMPTS if checkpoint.rules.flow else ():
-            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family):
-                raise self.problem_at(field, finding.error)
+        for name in PROMPTS if checkpoint.rules.flow else ():
+            for finding in edit_findings(name, getattr(drawn, name), checkpoint.family):
+                raise self.problem_at(name, finding.error)
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {field: getattr(drawn, field) for field in PROMPTS}
         if not self.draws:
@@ -327,10 +316,11 @@ class Recipe(RecipeFields):
             return hash_of(kind, name) if name else ""
 
         hires, at_last = self._upscalers
+        families = self.context.lora_families
         return ImageRequest(
             **values | {"seed": seed, "variation_seed": variation_seed},
             loras=tuple(
-                LoraUse(name, hash_of("lora", name), weight, self.lora_families.get(name, ""))
+                LoraUse(name, hash_of("lora", name), weight, families.get(name, ""))
                 for name, weight in drawn.loras
             ),
             embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Self, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter
@@ -18,6 +18,7 @@ from picowatch.recipe.fields import (
     PICTURE_FIELDS,
     ROWS,
     ImageFields,
+    idle_fields,
 )
 from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import split_loras
@@ -149,9 +150,7 @@ class ImageRequest(ImageFields):
         """The fields that change nothing, because what they need is not there."""
         if not self.draws:
             return ROWS.keys() - {*WITHOUT_DRAWING}
-        return {
-            name for name, needs in _NEEDS.items() if not any(getattr(self, need) for need in needs)
-        }
+        return idle_fields(partial(getattr, self))
 
     @property
     def draws(self) -> bool:
@@ -272,6 +271,5 @@ _OFF = {
 }
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
 _SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.same_in_batch]
-_NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs}
 _STRUCTURED = {"loras", "embeddings", "references", "control", *MAPPINGS}
 _LATER = (ControlUse, LoraUse)

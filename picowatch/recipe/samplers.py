@@ -162,10 +162,6 @@ class SamplerUnknown(ValueInvalid):
         self.instead = instead
 
 
-class ScheduleUnknown(ValueInvalid):
-    """No schedule type that this sampler takes."""
-
-
 def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
     """Return the sampler that a name means, and the schedule type if the name holds one.
 
@@ -200,21 +196,12 @@ def meaning_of_scheduler(written: str) -> str:
     return "scheduler"
 
 
-def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
-    """What "automatic" means for this sampler; any other type it takes as it is.
-
-    Raises ScheduleUnknown for a type the sampler does not take.
-    """
+def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str | None:
+    """The schedule type without "automatic"; None for one that this sampler does not take."""
     if schedule_type == AUTOMATIC:
         return sampler.automatic
-    if schedule_type == SIMPLE:
-        schedule_type = "sgm_uniform"
-    if schedule_type not in sampler.schedule_types:
-        raise ScheduleUnknown(
-            f"{sampler.name} does not take the schedule type '{schedule_type}': it takes "
-            f"{listed([AUTOMATIC, *sampler.schedule_types])}."
-        )
-    return schedule_type
+    meant = "sgm_uniform" if schedule_type == SIMPLE else schedule_type
+    return meant if meant in sampler.schedule_types else None
 
 
 def find_prediction(written: str) -> str:

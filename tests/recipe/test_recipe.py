@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from picowatch.recipe import Checkpoint, DefaultsFile, Inventory, Recipe, priority_of
+from picowatch.recipe import DefaultsFile, Inventory, priority_of
 from tests.recipe.reading import DEMO, hash_of, read_one, refused
 
 
@@ -133,14 +133,6 @@ def test_defaults_hold_one_mapping() -> None:
 
 def _messages_with_defaults(text: str) -> list[str]:
     return [p.message for p in refused("prompt: a", defaults={"_defaults.yaml": text}).problems]
-
-
-def test_names_of_checkpoints_do_not_depend_on_their_order() -> None:
-    """Two names of which one begins the other."""
-    pair = (Checkpoint("ab", 64), Checkpoint("a", 128))
-    for checkpoints in (pair, pair[::-1]):
-        recipe: Recipe = read_one("prompt: x\nmodel: a", inventory=Inventory(DEMO, checkpoints))
-        assert recipe.checkpoint == "a"
 
 
 @pytest.mark.parametrize("written", ["5", "'5'", "5.0"])

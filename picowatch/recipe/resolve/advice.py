@@ -11,6 +11,7 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, embedding_missing
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
+    lora_tags,
     parse_attention,
     probable_mistakes,
     split_loras,
@@ -86,7 +87,8 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
     unknown: list[str] = []
     left = _MOST_CHARACTERS
     for prompt, variant in drawn.items():
-        unknown += known.unknown_in(prompt) if left > 0 and not variant.names_loras else ()
+        has_loras = variant.loras or lora_tags(prompt)
+        unknown += known.unknown_in(prompt) if left > 0 and not has_loras else ()
         left -= len(prompt)
     if unknown:
         said = unknown_words(demo.name, known, unknown)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from picowatch.recipe.fields import (
     PICTURE,
     PICTURE_FIELDS,
     RANDOM,
-    ROWS,
+    idle_fields,
 )
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
@@ -37,10 +38,8 @@ from picowatch.recipe.resolve.rules import Rules, upscaled_size
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
-    AUTOMATIC,
     DEFAULT_SAMPLER,
     SIMPLE,
-    ScheduleUnknown,
     decide_schedule_type,
     find_sampler,
     sampler_named,
@@ -102,7 +101,9 @@ class RecipeBuilder:
         values["prediction"] = values.get("prediction") or checkpoint.prediction
         vae = self._find("vae", "vae", BAKED) if "vae" in self.layer else ""
         values["vae"] = vae or BAKED
-        values["schedule_type"] = self._schedule_type(str(values["sampler"]), checkpoint)
+        if "schedule_type" not in values and not checkpoint.rules.flow:
+            usual = find_sampler(DEFAULT_SAMPLER)[1]  # which comes with a sampler that is written
+            values["schedule_type"] = usual
         values |= {name: self._path(name) for name in PICTURE_FIELDS}
         values["references"] = self._references()
         values["seed"] = self._seed(values["seed"])
@@ -110,13 +111,14 @@ class RecipeBuilder:
         values[CUTOUT] = self._cutout()
         values["control"] = self._controls(values)
         values |= self._picture_size(values, checkpoint)
-        context = self._context(checkpoint, families)
-        recipe = self._validated(values | _off(values), defaults, context)
+        context = self._context(checkpoint, lora_families=families)
+        values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
+        recipe = self._validated(values, defaults, context)
         if recipe is None:
             return None
         recipe = self.rules.applied(recipe, self.judge)
-        decided = {"schedule_type": _decided(recipe)} | _off(dict(recipe))
-        return recipe.model_copy(update=decided)
+        off = {name: DEFAULTS[name] for name in idle_fields(partial(getattr, recipe))}
+        return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
 
     def _finished(self) -> Recipe | None:
         """The recipe that enlarges its start image, or cuts it out: it needs no checkpoint."""
@@ -131,18 +133,15 @@ class RecipeBuilder:
         others = ("exact", "grid", "grid_seconds", "priority")
         values = {name: self.layer[name].value for name in others if name in self.layer}
         values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale, CUTOUT: cutout}
-        recipe = self._validated(values, {}, self._context(NO_CHECKPOINT))
+        recipe = self._validated(values, {}, self._context(NO_CHECKPOINT, given_size=size))
         if recipe:
-            recipe = recipe.known(given_size=size)
             for finding in upscaled_size(recipe):
                 self.judge.replaces(finding)
         return recipe
 
-    def _context(
-        self, checkpoint: Checkpoint, families: tuple[tuple[str, str], ...] = ()
-    ) -> Context:
+    def _context(self, checkpoint: Checkpoint, **more: Any) -> Context:
         position = self.judge.position
-        return Context(self.inventory, checkpoint, self.layer, position, self.entry_index, families)
+        return Context(self.inventory, checkpoint, self.layer, position, self.entry_index, **more)
 
     def _validated(
         self, values: dict[str, Any], defaults: Mapping[str, Any], context: Context
@@ -227,13 +226,9 @@ class RecipeBuilder:
 
     def _seed(self, seed: object) -> object:
         """One seed, or several, which take the place of `count`."""
-        kind = "list" if isinstance(seed, tuple) else "range"
         if isinstance(seed, tuple | range) and "count" in self.layer:
-            what = (
-                f"count and a {kind} of seeds together: the {kind} makes one image for each seed."
-            )
-            at = self.layer["count"].name_position
-            self.judge.wrong("count", f"{what} Remove count.", position=at)
+            what = "count and several seeds together: each seed makes one image. Remove count."
+            self.judge.wrong("count", what, position=self.layer["count"].name_position)
         return tuple(seed) if isinstance(seed, range) else seed
 
     def _check_hash(self, checkpoint: Checkpoint) -> None:
@@ -256,15 +251,6 @@ class RecipeBuilder:
                 f"'{shown(checkpoint.name)}', which may be another one."
             )
 
-    def _schedule_type(self, sampler: str, checkpoint: Checkpoint) -> str:
-        """The schedule type; karras if nothing is written, and the sampler takes it."""
-        if "schedule_type" in self.layer:
-            return str(self.layer["schedule_type"].value)
-        usual = find_sampler(DEFAULT_SAMPLER)[1]
-        if usual and not checkpoint.rules.flow and usual in sampler_named(sampler).schedule_types:
-            return usual
-        return AUTOMATIC
-
     def _hires(self, checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, Any] | None:
         """The second pass. Without a start image, the denoising strength is its own."""
         written, strength = self.layer.get("hires"), self.layer.get("denoising_strength")
@@ -283,11 +269,8 @@ class RecipeBuilder:
     def _upscale(self) -> dict[str, Any] | None:
         """The upscaler that is meant, with its scale where none is given."""
         written = self.layer.get("upscale")
-        model = (
-            self._find("upscale.model", "upscaler")
-            if written and written.value is not False
-            else ""
-        )
+        is_on = written is not None and written.value is not False
+        model = self._find("upscale.model", "upscaler") if is_on else None
         if not written or not model:
             return None
         usual = float(self.inventory.named("upscaler")[model].scale)
@@ -363,19 +346,8 @@ def _decided(recipe: Recipe) -> str:
     """The schedule type, without "automatic"; one that cannot be had is refused already."""
     if recipe.installed_checkpoint.rules.flow:
         return SIMPLE
-    try:
-        return decide_schedule_type(sampler_named(recipe.sampler), recipe.schedule_type)
-    except ScheduleUnknown:
-        return recipe.schedule_type
-
-
-def _off(values: Mapping[str, object]) -> dict[str, object]:
-    """The defaults of fields that change nothing, because what they need is not there."""
-    return {
-        name: DEFAULTS[name]
-        for name, row in ROWS.items()
-        if row.needs and not any(map(values.get, row.needs))
-    }
+    decided = decide_schedule_type(sampler_named(recipe.sampler), recipe.schedule_type)
+    return decided or recipe.schedule_type
 
 
 def only_finishes(layer: Layer) -> bool:

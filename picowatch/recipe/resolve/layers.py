@@ -248,12 +248,6 @@ def _variation_seed(written: Written, judge: Judge) -> Written:
     return seed.with_value(None) if seed.value == RANDOM else seed
 
 
-def _noise(written: Written, judge: Judge) -> Written:
-    """The noise source, in any case, and under other programs' names."""
-    name = written.text.strip()
-    return written.with_value(NOISE_NAMES.get(name.casefold(), name)) if name else written
-
-
 def is_off(written: Written) -> bool:
     """Whether a mapping, or a list of them, is switched off."""
     return written.value in ((), False) or names_none(written) or switch(written.text) is False
@@ -329,7 +323,7 @@ def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
 _MEANINGS: dict[str, Callable[[Written, Judge], Written]] = {
     "schedule_type": lambda w, _: w.with_value(find_schedule_type(text_of("schedule_type", w))),
     "prediction": lambda w, _: w.with_value(find_prediction(text_of("prediction", w))),
-    "noise": _noise,
+    "noise": lambda w, _: w.with_value(NOISE_NAMES.get(w.text.strip().casefold(), w.value)),
     "seed": _seeds,
     "variation_seed": _variation_seed,
     "hires": partial(_mapping, "hires", ""),

@@ -33,9 +33,7 @@ class _Use(NamedTuple):
     position: Position
 
 
-def read_loras(
-    layer: Layer, inventory: Inventory, judge: Judge
-) -> tuple[Loras, tuple[tuple[str, str], ...]]:
+def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> tuple[Loras, dict[str, str]]:
     """The LoRAs of an entry beside its prompts, and the families that it says some are for.
 
     A LoRA that is swept has the sweep's weight; its tag is taken out of the prompt in the layer.
@@ -91,7 +89,7 @@ def read_loras(
     if prompt and swept:
         names = swept_names(layer, inventory)
         layer["prompt"] = prompt.with_value(without_tags(prompt.text, names, inventory))
-    return tuple(weights.items()), tuple(families.items())
+    return tuple(weights.items()), families
 
 
 def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:

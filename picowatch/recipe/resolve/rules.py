@@ -16,7 +16,7 @@ from picowatch.recipe.fields import (
     ZERO_SNR,
     Loras,
 )
-from picowatch.recipe.inventory import ControlNet, Inventory, family_called
+from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
@@ -32,7 +32,6 @@ from picowatch.recipe.samplers import (
     AUTOMATIC,
     SAMPLERS,
     SIMPLE,
-    ScheduleUnknown,
     decide_schedule_type,
     sampler_named,
 )
@@ -90,27 +89,28 @@ def _applied(rule: Rule, recipe: Recipe, judge: Judge) -> Recipe:
 
 
 def _files(recipe: Recipe) -> Iterator[Finding]:
-    """A VAE, LoRAs and embeddings for another family than the checkpoint's."""
-    checkpoint = recipe.installed_checkpoint
-    for kind, field, name, families, remedy, without in _named_files(recipe):
-        if checkpoint.family and families and checkpoint.family not in families:
+    """A VAE, LoRAs and embeddings for another family than the checkpoint's.
+
+    What a recipe says of a LoRA's family holds. Embeddings are for text encoders of Stable
+    Diffusion, whatever their files say.
+    """
+    checkpoint, inventory = recipe.installed_checkpoint, recipe.inventory
+
+    def misfit(
+        kind: str, field: str, name: str, families: Sequence[str], remedy: str, without: Any
+    ) -> Iterator[Finding]:
+        if checkpoint.family and any(families) and checkpoint.family not in families:
             what = (
                 f"the {kind} '{shown(name)}' is for {listed(families)}, but the checkpoint "
                 f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}."
             )
             yield Finding(field, what, remedy, without)
 
-
-def _named_files(recipe: Recipe) -> Iterator[tuple[str, str, str, Sequence[str], str, Any]]:
-    """Kind, field and name of files, the families that they are for, remedy, and what is without.
-
-    What a recipe says of a LoRA's family holds. Embeddings are for text encoders of Stable
-    Diffusion, whatever their files say.
-    """
-    checkpoint, inventory = recipe.installed_checkpoint, recipe.inventory
     able = [name for name, f in inventory.vae_families.items() if checkpoint.family in f]
-    families = inventory.vae_families.get(recipe.vae, ())
-    yield "VAE", "vae", recipe.vae, families, f"Use {listed([*able, BAKED], 'or')}.", BAKED
+    remedy = f"Use {listed([*able, BAKED], 'or')}."
+    yield from misfit(
+        "VAE", "vae", recipe.vae, inventory.vae_families.get(recipe.vae, ()), remedy, BAKED
+    )
     loras: list[tuple[str, str, Any]] = [
         ("loras", name, tuple(pair for pair in recipe.loras if pair[0] != name))
         for name, _ in recipe.loras
@@ -119,23 +119,23 @@ def _named_files(recipe: Recipe) -> Iterator[tuple[str, str, str, Sequence[str],
         ("prompt", name, recipe.prompt.replace(tag.written, "", 1).strip())
         for tag, name in installed_tags(recipe.prompt, inventory)
     ]
-    said = {name: FAMILIES[key].name for name, key in recipe.lora_families.items()}
+    said = {name: FAMILIES[key].name for name, key in recipe.context.lora_families.items()}
     key = family_called(checkpoint.family)
     for field, name, without in loras:
-        family = said.get(name) or inventory.lora_families.get(name, "")
         remedy = "Remove the LoRA, or use a checkpoint of its family."
         if key:
             remedy += f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."
-        yield "LoRA", field, name, [family] if family else (), remedy, without
+        family = said.get(name) or inventory.lora_families.get(name, "")
+        yield from misfit("LoRA", field, name, [family], remedy, without)
+    remedy = "Remove the embedding, or use a checkpoint of its family."
+    usual = "Stable Diffusion" if checkpoint.rules.flow else ""
     for field in PROMPTS:
         prompt = getattr(recipe, field)
         text, _ = split_loras(prompt)
         for start, end, name in embedding_words(text, inventory.embeddings):
-            usual = "Stable Diffusion" if checkpoint.rules.flow else ""
             family = inventory.embedding_families.get(name, usual)
-            remedy = "Remove the embedding, or use a checkpoint of its family."
             without = prompt.replace(text[start:end], "", 1)
-            yield "embedding", field, name, [family] if family else (), remedy, without
+            yield from misfit("embedding", field, name, [family], remedy, without)
 
 
 def _lacks(recipe: Recipe) -> Iterator[Finding]:
@@ -165,10 +165,12 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
 def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
     rules, sampler = recipe.installed_checkpoint.rules, sampler_named(recipe.sampler)
     if not rules.flow:
-        try:
-            decide_schedule_type(sampler, recipe.schedule_type)
-        except ScheduleUnknown as error:
-            yield Finding("schedule_type", str(error), instead=sampler.automatic)
+        if decide_schedule_type(sampler, recipe.schedule_type) is None:
+            what = (
+                f"{sampler.name} does not take the schedule type '{recipe.schedule_type}': it "
+                f"takes {listed([AUTOMATIC, *sampler.schedule_types])}."
+            )
+            yield Finding("schedule_type", what, instead=sampler.automatic)
     # That of an impossible sampler came with it.
     elif recipe.schedule_type not in (AUTOMATIC, SIMPLE) and recipe.sampler in rules.samplers:
         what = (
@@ -252,7 +254,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("references", what, remedy, ())
     elif takes and len(found) > takes.most:
         at_most = "one reference" if takes.most == 1 else f"{takes.most} references"
-        what = f"{checkpoint.family} takes at most {at_most}, not {len(found)}."
+        what = f"the checkpoint '{checkpoint.name}' takes at most {at_most}, not {len(found)}."
         yield Finding("references", what, "Remove the others.", found[: takes.most])
     elif takes and takes.required and not found:
         what = f"the checkpoint '{checkpoint.name}' edits pictures."
@@ -304,18 +306,17 @@ def _control(recipe: Recipe) -> Iterator[Finding]:
 def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
     """Parts of a ControlNet, and what is wrong with them."""
     control, checkpoint = recipe.control[index], recipe.installed_checkpoint
-    installed = recipe.inventory.controlnets
-    model = next((one for one in installed if one.name == control.model), None)
+    installed = recipe.inventory.named("controlnet")
+    model = installed.get(control.model)
     if not control.image and not recipe.image:
         yield "image", "control has no picture to follow. Write 'image: …' there."
     if not recipe.says(f"{CONTROL}.{index}.model"):
-        names = [one.name for one in installed if one.fits(checkpoint)]
+        names = [name for name, one in installed.items() if one.fits(checkpoint)]
         there = f"Installed: {listed(names)}." if names else "None is installed for it."
         yield "model", f"control names no model from models/controlnet. {there}"
     elif model and not checkpoint.rules.flow and not model.fits(checkpoint):
-        other = f"belongs to {checkpoint.family}"
-        if model.family == checkpoint.family:
-            other = "is of another size"
+        is_size = model.family == checkpoint.family
+        other = "is of another size" if is_size else f"belongs to {checkpoint.family}"
         yield (
             "model",
             f"the ControlNet '{shown(model.name)}' is for {model.family}, but the checkpoint "
@@ -330,28 +331,20 @@ def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
         )
     for name, needed in OPTIONS.items():
         if recipe.says(f"{CONTROL}.{index}.{name}") and needed != control.preprocess:
-            what = f"control {name} has no effect without 'preprocess: {needed}'. Remove it."
-            yield name, what
+            yield name, f"control {name} has no effect without 'preprocess: {needed}'. Remove it."
     if control.start > control.end:
-        what = f"control begins at {control.start:g}, after its end at {control.end:g}."
-        yield "start", what
-    if model and (why := _wrong_kind(model, control.kind)):
-        yield "kind", why
-
-
-def _wrong_kind(model: ControlNet, kind: str) -> str:
-    """Say why a model takes no map of this kind; a union has to be told the kind."""
-    if not model.kinds:
+        yield "start", f"control begins at {control.start:g}, after its end at {control.end:g}."
+    kinds = KINDS[: model.kinds] if model else ()
+    if model and not kinds and control.kind:
         what = f"the ControlNet '{shown(model.name)}' is no union: it follows one kind of map."
-        return f"{what} Remove kind." if kind else ""
-    known = KINDS[: model.kinds]
-    if kind in known:
-        return ""
-    what = f"not '{shown(kind)}'" if kind else "which 'preprocess: none' does not say"
-    return (
-        f"the union ControlNet '{shown(model.name)}' must be told what the map shows, {what}. "
-        f"Write 'kind: …' with {listed(known, 'or')}."
-    )
+        yield "kind", f"{what} Remove kind."
+    elif kinds and control.kind not in kinds:
+        said = f"not '{control.kind}'" if control.kind else "which 'preprocess: none' does not say"
+        yield (
+            "kind",
+            f"the union ControlNet '{shown(control.model)}' must be told what the map shows, "
+            f"{said}. Write 'kind: …' with {listed(kinds, 'or')}.",
+        )
 
 
 _RULES: tuple[Rule, ...] = (

@@ -6,18 +6,12 @@ another program's text, and of a folder's defaults where a checkpoint cannot do 
 """
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Final
 
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.written import Layer, Origin, Position, Source, find_in
 
-
-class _Nothing(Enum):
-    NOTHING = "there is no value that could be used instead"
-
-
-NOTHING: Final = _Nothing.NOTHING
+NOTHING: Final = object()
 NOWHERE = Position(Source("", ""), 0, 0)
 # Fields of which a warning does not repeat the whole value.
 _LONG = ("prompt", "negative_prompt")

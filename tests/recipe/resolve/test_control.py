@@ -69,14 +69,12 @@ def test_an_entry_says_when_and_how_its_controlnet_acts() -> None:
 
 
 def test_the_only_model_that_guesses_depth_is_meant() -> None:
-    """Of several, one has to be named."""
+    """Of several, one has to be named, as everywhere."""
     text = "control: {image: a.png, model: depth, preprocess: depth}"
     assert controls(text)[0].depth == "Depth-Anything"
     two = replace(INSTALLED, depths=("large", "small"))
     assert controls(text.replace("}", ", depth: small}"), two)[0].depth == "small"
-    assert said(text, two) == [
-        "no depth model is named, and several are installed: large and small. Write 'depth: …'."
-    ]
+    assert said(text, two)[0].startswith("no depth model is named, and several are installed")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, messages, read_one
 from tests.recipe.resolve.test_enlarging import Sized, hash_of
 
-OLD = {"u2net.pth": "u2net.pth is a pickle file.", "u2net": "u2net.pth is a pickle file."}
 ONE = Inventory(demo=DEMO, cutouts=("isnet-general-use",))
 TWO = Inventory(demo=DEMO, cutouts=("isnet-general-use", "people/u2netp"))
 
@@ -42,33 +41,18 @@ def test_a_model_is_named_as_others_are(written: str, meant: str) -> None:
 
 
 def test_true_is_the_only_one_installed() -> None:
-    """With none installed the embedded one, and with several an error that lists them."""
+    """With none installed the embedded one."""
     text = "prompt: a\ncutout: true"
     assert only_request(text, ONE).cutout == "isnet-general-use"
     assert only_request(text, Inventory(demo=DEMO)).cutout == "demo-cutout"
     assert only_request("a corgi --cutout --seed 1", ONE, name="a.txt").cutout == ONE.cutouts[0]
-    assert messages(text, inventory=TWO) == [
-        "no cutout model is named, and several are installed: isnet-general-use and "
-        "people/u2netp. Write 'cutout: …'."
-    ]
-    assert messages(text, inventory=Inventory(demo=DEMO, refused={"cutout": OLD})) == [
-        "no cutout model is named, and none that is installed can be used: u2net.pth is a pickle "
-        "file. For the embedded one, write 'cutout: demo-cutout'."
-    ]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("cutout: birefnet", "no cutout model 'birefnet' in models/cutout. Available: "),
-        ("cutout: [a]", "cutout must be true, false, or a model's name"),
-        ("cutout: {model: isnet}", "cutout must be true, false, or a model's name"),
-    ],
-)
-def test_mistakes_are_named(text: str, message: str) -> None:
-    """With what would do."""
-    (said,) = messages(f"prompt: a\n{text}", inventory=TWO)
-    assert said.startswith(message)
+@pytest.mark.parametrize("written", ["[a]", "{model: isnet}"])
+def test_it_is_no_mapping_and_no_list(written: str) -> None:
+    """Unlike `upscale`."""
+    (said,) = messages(f"prompt: a\ncutout: {written}", inventory=TWO)
+    assert said.startswith("cutout must be true, false, or a model's name")
 
 
 def test_a_picture_alone_is_cut_out() -> None:
@@ -110,10 +94,3 @@ def test_the_embedded_model_is_for_the_demo_models_drawings() -> None:
         recipe = read_one(f"{text}\ncutout: true", inventory=none, pictures=Sized(9, 9))
         said = " ".join(recipe.warnings)
         assert ("Put a model into models/cutout/" in said) == warns
-
-
-def test_a_sweep_compares_models() -> None:
-    """And the picture with its background."""
-    text = "image: a.png\ncutout: true\nsweep: {cutout: [isnet, u2netp]}"
-    recipe = read_one(text, inventory=TWO, pictures=Sized(9, 9))
-    assert [one.cutout for one in recipe.image_requests(hash_of, 5)] == [*TWO.cutouts]

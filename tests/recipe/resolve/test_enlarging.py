@@ -112,7 +112,6 @@ def test_without_a_name_it_is_the_only_one_installed(written: str, scale: float)
 
 MISTAKES = {
     "hires: {scale: 5}": "hires scale must be a number from 1 to 4, not 5.",
-    "hires: {scale: big}": "hires scale must be a number from 1 to 4, not 'big'.",
     "hires: {steps: 200}": "hires steps must be a whole number from 0 to 150, not 200.",
     "hires: {steps: 3, upscal: x}": "hires has no 'upscal'. Did you mean 'upscaler'? Its fields "
     "are scale, steps, denoising_strength and upscaler.",
@@ -124,8 +123,6 @@ MISTAKES = {
     "mean '4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines, demo-compact, Latent, Latent "
     "(nearest), Latent (nearest-exact), Latent (bicubic), Latent (antialiased), Latent "
     "(bicubic antialiased), Lanczos and Nearest.",
-    "upscale: 4x-UltraShrap": "no upscaler '4x-UltraShrap' in models/upscalers. Did you mean "
-    "'4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines and demo-compact.",
     "upscale: 4x-Old": "the upscaler '4x-Old' cannot be used: 4x-Old.pth is a pickle file.",
     "upscale: {model: demo-compact, scale: 9}": "upscale scale must be a number from 1 to 8, not "
     "9.",

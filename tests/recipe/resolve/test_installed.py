@@ -101,7 +101,6 @@ FETCH = f"picowatch never downloads: fetch its .safetensors file into that folde
             "no VAE 'vae-ft-msi' in models/vae. Did you mean 'vae-ft-mse'? Available: vae-ft-mse, "
             "vae-ft-ema and baked.",
         ),
-        ("vae: vae", "the VAE 'vae' could be vae-ft-mse or vae-ft-ema. Write more of the name."),
     ],
 )
 def test_names_that_mean_nothing_are_explained(written: str, message: str) -> None:

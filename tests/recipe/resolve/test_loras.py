@@ -75,7 +75,7 @@ def test_a_recipe_may_say_which_family_a_lora_is_for(written: str) -> None:
     """A request keeps it, so that its picture can be made again from what the PNG says."""
     recipe = read_one(f"prompt: a\nseed: 1\n{written}", inventory=INVENTORY)
     assert recipe.loras == (("add_detail", 0.8), ("style/pixel art", 2.0))
-    assert recipe.lora_families == {"add_detail": "chroma"}
+    assert recipe.context.lora_families == {"add_detail": "chroma"}
     (request,) = recipe.image_requests(hash_of)
     assert [use.family for use in request.loras] == ["chroma", ""]
     again = read_one(recipe_yaml(request), inventory=INVENTORY)
@@ -131,20 +131,8 @@ WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
             "add_detail, style/pixel art and styles.",
         ),
         (
-            "loras: st",
-            "the LoRA 'st' could be style/pixel art or styles. Write more of the name.",
-        ),
-        (
-            "loras: {old: 1}",
-            "the LoRA 'old.ckpt' cannot be used: a .ckpt can run code; convert it to .safetensors.",
-        ),
-        (
             "loras: {add: 11}",
             "the weight of 'add' must be a number from -10 to 10, not 11.",
-        ),
-        (
-            "loras: {add: strong}",
-            "the weight of 'add' must be a number from -10 to 10, not 'strong'.",
         ),
         (
             "loras: [add, add_detail]",
