@@ -9,7 +9,6 @@ import re
 import secrets
 import warnings
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,21 +49,14 @@ class _Ignored:
         pass
 
 
-class _Parameters(dict[str, Any]):
-    """A ParameterDict, in which the first embeddings keep their vectors."""
-
-    def __setstate__(self, state: Any) -> None:
-        self.update(state.get("_parameters", ()))
-
-
-_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_Parameters, "torch.nn.modules.container.ParameterDict"),
-    # Lightning's callbacks, and the numbers that they keep.
-    (_Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
-    (_Ignored, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
-    *((_Ignored, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    (_Ignored, "numpy.dtype"),
-]
+# Lightning's callbacks, and the numbers that they keep.
+_IGNORED = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
 
 
 def convert(old: Path, *, force: bool = False) -> Path:
@@ -102,7 +94,8 @@ def _loaded(path: Path) -> Any:
     try:
         if zipped:
             _check_zip(path)
-        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+        ignored: Any = [(_Ignored, name) for name in _IGNORED]
+        with torch.serialization.safe_globals(ignored), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd protocols; what comes of them is said below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except ModelRefused:

@@ -45,7 +45,10 @@ def differing_fields(request: ImageRequest) -> list[str]:
     are the defaults that depend on the checkpoint: the demo model's, and those of flow families,
     where the schedule type may be one of theirs.
     """
-    usual = _fields(_usual(request)) if request.draws else {}
+    needed = ("prompt", "checkpoint", "checkpoint_hash", "width", "height", "seed")
+    given = {name: getattr(request, name) for name in (*needed, *_WITH_FIELDS_OF_THEIR_OWN)}
+    given |= {"sampler": USUAL_SAMPLER, "schedule_type": USUAL_SCHEDULE}
+    usual = _fields(ImageRequest(**given)) if request.draws else {}
     named = {"prompt", "checkpoint", SIZE, "seed"}
     named |= {name for name in _WITH_FIELDS_OF_THEIR_OWN if getattr(request, name)}
     if (request.sampler, request.schedule_type) != (USUAL_SAMPLER, USUAL_SCHEDULE):
@@ -59,21 +62,6 @@ def differing_fields(request: ImageRequest) -> list[str]:
         for name, value in _fields(request).items()
         if name in named or usual.get(name) != value
     ]
-
-
-def _usual(request: ImageRequest) -> ImageRequest:
-    """The same request of a recipe that says only the fields that are always named."""
-    return ImageRequest(
-        prompt=request.prompt,
-        checkpoint=request.checkpoint,
-        checkpoint_hash=request.checkpoint_hash,
-        sampler=USUAL_SAMPLER,
-        schedule_type=USUAL_SCHEDULE,
-        width=request.width,
-        height=request.height,
-        seed=request.seed,
-        **{name: getattr(request, name) for name in _WITH_FIELDS_OF_THEIR_OWN},
-    )
 
 
 def _fields(request: ImageRequest) -> dict[str, Any]:

@@ -26,11 +26,6 @@ class Source:
         """Whether values are written as JSON has them, and no remedy should be YAML."""
         return self.name.lower().endswith(".json")
 
-    @property
-    def is_txt(self) -> bool:
-        """Whether its lines are prompts as they are, and quotes are a part of them."""
-        return self.name.lower().endswith(".txt")
-
     def line(self, number: int) -> str:
         """The text of a 1-based line; empty after the end of the file."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""

@@ -63,13 +63,6 @@ def _a1111_embedding(tensors: Tensors) -> dict[str, Any]:
     }
 
 
-def _first_embedding(tensors: Tensors) -> dict[str, Any]:
-    """The form of the authors of textual inversion: a module holds the vectors."""
-    (vectors,) = tensors.values()
-    held = torch.nn.ParameterDict({"*": torch.nn.Parameter(vectors)})
-    return {"string_to_token": {"*": torch.tensor(265)}, "string_to_param": held}
-
-
 def _diffusers_embedding(tensors: Tensors) -> dict[str, Any]:
     """learned_embeds.bin: one vector under the word that it stands for."""
     (vectors,) = tensors.values()
@@ -110,7 +103,6 @@ CASES: dict[str, tuple[Kind, str, Callable[[Path], Tensors], Callable[[Tensors],
     "vae": ("vae", "x.vae.pt", _vae, dict),
     "lora": ("lora", "pytorch_lora_weights.bin", _lora, dict),
     "A1111's embedding": ("embedding", "x.pt", _embedding, _a1111_embedding),
-    "an embedding of its authors": ("embedding", "x.pt", _embedding, _first_embedding),
     "diffusers' embedding": ("embedding", "learned_embeds.bin", _embedding, _diffusers_embedding),
 }
 

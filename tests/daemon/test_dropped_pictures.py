@@ -15,6 +15,7 @@ from picowatch.commands.check import check
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import noticing, reading
+from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
@@ -219,22 +220,6 @@ def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> No
     draw(house, "frames/1.mask.png")
     assert house.once()
     assert request_of(house, "frames/1-4.png").mask == "frames/1.mask.png"
-
-
-def test_another_template_holds_for_what_is_saved_from_then_on(house: House) -> None:
-    """Changing it triggers nothing by itself, as with `_defaults.yaml`; a touch does."""
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/2.png": 2})
-    assert house.once()
-    assert house.log().count("the pictures in its folder are rendered with it") == 1
-    put(house, {"frames/_pictures.yaml": STAR, "frames/3.png": 3})
-    assert house.once()
-    assert house.prompts() == ["a corgi", "a corgi", "a star"]
-    assert house.log().count("the pictures in its folder are rendered with it") == 1
-    assert "it holds for pictures that are saved from now on" in house.log()
-    (house.inbox / "frames/1.png").touch()
-    assert house.once()
-    assert request_of(house, "frames/1-2.png").prompt == "a star"
-    assert len(house.pictures()) == 4
 
 
 def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: House) -> None:
@@ -513,3 +498,22 @@ def test_a_template_may_only_cut_out(house: House) -> None:
     Image.new("L", (64, 3)).save(house.inbox / "large/c.png")
     assert house.once()
     assert house.chunk("large/c.png").request.published_size == (128, 6)
+
+
+def test_a_copy_that_a_recipe_needs_outlives_the_dropped_picture(house: House) -> None:
+    """Both start from the same bytes, and the picture's turn is over first."""
+    copies, missing = house.outbox / ".picowatch/start-images", list[str]()
+
+    def look(batch: Batch) -> None:
+        missing.extend(one.image for one in batch if not (copies / one.image_hash).exists())
+
+    house.engine.before_batch = look
+    house.save("photos/_pictures.yaml", "prompt: a\nseed: 1\npriority: 1\nsize: 64x64\n")
+    Image.new("RGB", (64, 64)).save(house.inbox / "photos/1.png")
+    house.save("a.yaml", "prompt: b\nseed: 2\nimage: photos/1.png\nsize: 64x64\n")
+    send(house.outbox, Command("pause"))
+    house.once()
+    send(house.outbox, Command("resume"))
+    assert house.once(batch_size=1)
+    assert house.started() == ["a", "b"]
+    assert not missing

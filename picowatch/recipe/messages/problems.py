@@ -79,9 +79,9 @@ class Problems:
 
     @contextmanager
     def gathered(self, goes_on: bool = False) -> Iterator[None]:
-        """Let what a file is refused for be the last of all its mistakes.
+        """Raise RecipeInvalid, if it is raised within, with all mistakes found so far.
 
-        With `goes_on`, the file is one that others depend on, whose mistakes are noted, too.
+        With `goes_on` they are only noted: other files have mistakes, too.
         """
         try:
             yield

@@ -200,14 +200,9 @@ def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str
     if not names:
         return []
     pattern, by_name = _names_in_prompts(tuple(names))
-    found = []
-    for m in pattern.finditer(text):
-        # The pattern takes the Turkish i with and without a dot for "i"; it is another letter.
-        for called in (m["name"].casefold(), m["word"].casefold()):
-            if called in by_name:
-                found.append((m.start(), m.end(), by_name[called]))
-                break
-    return found
+    # The pattern takes the Turkish i with and without a dot for "i"; it is another letter.
+    found = ((one, by_name.get(one["name"].casefold())) for one in pattern.finditer(text))
+    return [(one.start(), one.end(), name) for one, name in found if name]
 
 
 @lru_cache(maxsize=8)
@@ -222,22 +217,15 @@ def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
 @lru_cache(maxsize=8)
 def _names_in_prompts(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     """A pattern for how embeddings are called, and which is meant: the first of one last name."""
-    parts = [name.rpartition("/") for name in names]
-    folders = _any_of(folder + slash for folder, slash, _ in parts)
-    words = _any_of(word for *_, word in parts)
+    last = {name.rpartition("/")[2]: name for name in sorted(names, reverse=True)}
+    longest_first = sorted({*names, *last}, key=lambda text: (-len(text), text))
     pattern = re.compile(
-        rf"(?<![\w-])(?P<comfyui>embedding:)?(?P<name>(?:{folders})?(?P<word>{words}))"
+        rf"(?<![\w-])(?P<comfyui>embedding:)?(?P<name>{'|'.join(map(re.escape, longest_first))})"
         r"(?(comfyui)(?:\.safetensors|\.pt|\.bin)?)(?![\w-])",
         re.IGNORECASE,
     )
-    last = {name.rpartition("/")[2].casefold(): name for name in sorted(names, reverse=True)}
-    return pattern, last | {name.casefold(): name for name in names}
-
-
-def _any_of(texts: Iterable[str]) -> str:
-    """A pattern for any of these texts, the longest first."""
-    longest_first = sorted(set(texts), key=lambda text: (-len(text), text))
-    return "|".join(map(re.escape, longest_first))
+    called = last | {name: name for name in names}
+    return pattern, {text.casefold(): name for text, name in called.items()}
 
 
 _UNSUPPORTED = {

@@ -1,6 +1,5 @@
 """Wildcards: what they mean, how they are drawn, and what is refused."""
 
-from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.recipe import Inventory, RecipeInvalid
 from picowatch.recipe.prompts.wildcards import ExpansionFailed, Template
-from tests.recipe.reading import DEMO, hash_of, messages, read, read_one
+from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
 WILDCARDS = {
     "colour": ("red", "green", "blue"),
@@ -156,36 +155,3 @@ def test_what_only_a_draw_can_show_is_an_error_with_its_position(
     recipe = read_one(f"prompt: '{prompt}'\nseed: 1", inventory=inventory)
     with pytest.raises(RecipeInvalid, match=message):
         recipe.image_requests(hash_of)
-
-
-def test_a_long_file_is_looked_through_once_for_all_entries() -> None:
-    """A recipe may name a file of 100,000 lines in each of a thousand entries."""
-
-    class Lines(tuple[str, ...]):
-        readings = 0
-
-        def __iter__(self) -> Iterator[str]:
-            Lines.readings += 1
-            return super().__iter__()
-
-    inventory = Inventory(demo=DEMO, wildcards={"long": Lines(["red", "blue"])})
-    for recipe in read(
-        "\n".join(f"- prompt: {n} __long__" for n in range(50)), inventory=inventory
-    ):
-        recipe.image_requests(hash_of, 1)
-    assert Lines.readings < 5
-
-
-def test_files_are_found_by_name_without_looking_at_all() -> None:
-    """A pack may hold thousands, and each image draws from a few."""
-
-    class Files(dict[str, tuple[str, ...]]):
-        looked_through = 0
-
-        def __iter__(self) -> Iterator[str]:
-            Files.looked_through += 1
-            return super().__iter__()
-
-    template = Template("a __animals/dogs__ {with|without} __my hats__", Files(WILDCARDS))
-    assert {template.expand(seed, "prompt") for seed in range(9)}
-    assert not Files.looked_through

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picowatch.recipe import error_text
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode
@@ -85,13 +84,6 @@ def test_a_mistake_names_row_and_cell(text: str, position: tuple[int, int], mess
     (problem,) = refused(text, CSV).problems
     assert (problem.line, problem.column) == position
     assert problem.message.startswith(message)
-
-
-def test_an_error_shows_the_cell() -> None:
-    """With a caret, as everywhere."""
-    assert error_text(refused("prompt,steps\na corgi,many\n", CSV)).startswith(
-        "inbox/table.csv, line 2, column 9\n\n    2 | a corgi,many\n                ^^^^\n"
-    )
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1)

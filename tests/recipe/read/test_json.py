@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from picowatch.recipe import error_text, no_hash
+from picowatch.recipe import no_hash
 from tests.recipe.reading import read, read_one, refused
 
 # The file, line and column of the problem, the beginning of its message.
@@ -53,22 +53,6 @@ def test_a_comma_after_the_last_value_is_no_json() -> None:
     for text in ('{"prompt": "a",}', '[\n {"prompt": "a"},\n]'):
         (problem,) = refused(text, "corgi.json").problems
         assert problem.message.startswith("this is not JSON: ")
-
-
-def test_an_error_looks_like_yamls() -> None:
-    """File, line, column and a mark below the mistake; all mistakes of a file at once."""
-    text = '{\n  "prompt": "a corgi",\n\t"stesp": 300,\n  "width": 500\n}\n'
-    assert error_text(refused(text, "pets/corgi.JSON")) == (
-        "inbox/pets/corgi.JSON, line 3, column 2\n\n"
-        '    3 | \\t"stesp": 300,\n'
-        "          ^^^^^^^\n"
-        "unknown field 'stesp'. Did you mean 'steps'?\n\n"
-        "inbox/pets/corgi.JSON, line 4, column 12\n\n"
-        '    4 |   "width": 500\n'
-        "                   ^^^\n"
-        "width must be a multiple of 8: 496 or 504 would do.\n\n"
-        "Nothing in this file was run. Fix it and save again.\n"
-    )
 
 
 def test_json_says_what_yaml_says() -> None:
