@@ -128,6 +128,7 @@ _LACKS = _NO_GUIDANCE | _FLOW_LACKS
 _NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), "it cannot start from a picture")
 _FROM_TEXT = _LACKS | _NO_PICTURES
 _BY_GUIDANCE = {"cfg_scale": "it follows the prompt by guidance alone"}
+_NO_NEGATIVE = {"negative_prompt": "its pipeline reads none"}
 _PREDICTS = {"prediction": "its folder says what it predicts"}
 
 
@@ -253,7 +254,7 @@ def _klein(size: str, steps: int, base: str = "", **more: Any) -> Variant:
 
 
 _ONLY_EDITS = {
-    "image": "it edits references",
+    "image": "this checkpoint edits pictures that are named in references",
     "hires": "its pipeline has no second pass",
 }
 
@@ -498,7 +499,7 @@ _ROWS = (
         name="FLUX.2 dev",
         pipelines=Pipelines(text="Flux2Pipeline", edit="Flux2Pipeline"),
         guidance="guidance",
-        lacks=_FLOW_LACKS | _BY_GUIDANCE | _ONLY_EDITS,
+        lacks=_FLOW_LACKS | _BY_GUIDANCE | _ONLY_EDITS | _NO_NEGATIVE,
         variants={
             "": _steps(
                 50,

@@ -57,10 +57,6 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
             words = f"No contact sheet: {error} are too many for one page."
             log.warning("%s: %s", recipe, words)
             outbox.problems.add_warning(recipe, words)
-        except Exception as error:  # no sheet may stop the daemon, at this start or the next
-            words = f"No contact sheet: {unexpected(error)}"
-            log.error("%s: %s", recipe, words)
-            outbox.problems.add_warning(recipe, words)
         else:
             log.info("%s: contact sheet %s", recipe, file)
         ledger.mark_sheet_done(due)

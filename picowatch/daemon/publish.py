@@ -24,7 +24,7 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.daemon.run import Run
 from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
+from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
 from picowatch.files.retry import Ended, is_of_one_folder, passes, unexpected
 from picowatch.inbox.names import is_dropped
@@ -122,16 +122,8 @@ class Publisher:
     def _try_to_publish(
         self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
     ) -> None:
-        """Publish; what prevents that ends the run, and the next start goes on."""
-        try:
+        with self.run.ended_by_errors():
             self._publish(batch, pictures, texts_before)
-        except Ended:
-            pass
-        except LedgerCorrupt as error:
-            self.result.cannot_go_on(str(error), ledger_corrupt=True)
-        except Exception as error:  # nobody looks at what this thread raises
-            log.debug("unexpected", exc_info=True)
-            self.result.cannot_go_on(f"cannot record what was rendered: {error}")
         self.run.wake.set()
 
     def _publish(

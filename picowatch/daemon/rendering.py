@@ -19,7 +19,6 @@ log = logging.getLogger("picowatch")
 CHECK_SECONDS = 0.25  # between checks of a running batch
 MOST_KINDS = 500  # the last ones: a daemon runs for weeks
 NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get busy
-STOPPED_SECONDS = 5.0  # … after which picowatch itself did not run, as after Ctrl-Z
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,7 +43,7 @@ class Rendering:
         self.steps = self.first.request.steps  # in all
         self._times: list[float] = []  # at which each step was done
         self._is_interrupted = False
-        self._last_sign = self._looked_at = time.monotonic()
+        self._last_sign = time.monotonic()
 
     def pictures(self, stopping: threading.Event) -> list[RenderedImage]:
         """Render the batch and look after the engine; raises why there are no pictures."""
@@ -60,7 +59,7 @@ class Rendering:
 
     def begin(self) -> Future[list[RenderedImage]]:
         """Let the engine begin."""
-        self._last_sign = self._looked_at = time.monotonic()
+        self._last_sign = time.monotonic()
         requests = [image.request for image in self.batch]
         seconds = self.settings.preview_seconds
         return self.engine.render(requests, self._on_step, self.on_preview, seconds)
@@ -114,15 +113,8 @@ class Rendering:
         self._end_if_hung()
 
     def _end_if_hung(self) -> None:
-        """Raises EngineDied if the engine has made no step for too long.
-
-        It may have made some that nobody took while picowatch was stopped, or was stopped with it.
-        """
-        now, before = time.monotonic(), self._looked_at
-        self._looked_at = now
-        if now - before > STOPPED_SECONDS:
-            self._last_sign = now
-        if now - self._last_sign > (limit := self.settings.stall_seconds):
+        """Raises EngineDied if the engine has made no step for too long."""
+        if time.monotonic() - self._last_sign > (limit := self.settings.stall_seconds):
             self.engine.close()
             raise EngineDied(
                 f"The engine made no step for {limit:.0f} s and was ended as hung. "

@@ -1,13 +1,19 @@
 """What the parts of a running daemon share."""
 
+import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from picowatch.files.retry import Retry
+from picowatch.errors import LedgerCorrupt
+from picowatch.files.retry import PASSING, Ended, Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.observers.observers import Observers
 from picowatch.outbox.outbox import Outbox
 from picowatch.settings import Settings
+
+log = logging.getLogger("picowatch")
 
 
 class RunResult:
@@ -61,3 +67,18 @@ class Run:
     retry: Retry
     result: RunResult
     wake: threading.Event
+
+    @contextmanager
+    def ended_by_errors(self) -> Iterator[None]:
+        """Let whatever prevents a thread's work end the run; the next start goes on with it."""
+        try:
+            yield
+        except Ended:
+            pass
+        except LedgerCorrupt as error:
+            self.result.cannot_go_on(str(error), ledger_corrupt=True)
+        except PASSING as error:
+            self.result.cannot_go_on(f"cannot write: {error}")
+        except Exception as error:  # nobody else looks at what a thread raises
+            log.debug("unexpected", exc_info=True)
+            self.result.cannot_go_on(f"unexpected error: {type(error).__name__}: {error}")

@@ -118,19 +118,9 @@ class Worker:
     # -- the thread
 
     def _run(self) -> None:
-        try:
+        with self.run.ended_by_errors():
             self._work()
             self._wait_for_publisher()
-        except Ended:
-            pass  # what is in progress continues at the next start
-        except LedgerCorrupt as error:
-            self.run.result.cannot_go_on(str(error), ledger_corrupt=True)
-        except sqlite3.Error as error:
-            self.run.result.cannot_go_on(f"the ledger cannot be used: {error}")
-        except Exception as error:  # it must end the daemon, whatever it is
-            log.debug("unexpected", exc_info=True)
-            words = f"unexpected error: {type(error).__name__}: {error}"
-            self.run.result.cannot_go_on(words)
 
     def _work(self) -> None:
         while self._goes_on():

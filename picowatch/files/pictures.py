@@ -186,7 +186,8 @@ def _opened(file: IO[bytes]) -> Image.Image:
         raise _too_large(max(MAX_PIXELS.values()), "a picture") from error
     except Exception as error:
         raise PictureUnreadable(
-            "It is not a picture that can be read.", f"Readable formats: {', '.join(FORMATS)}."
+            "It is not a picture that can be read.",
+            f"Readable formats: {', '.join(FORMATS)}. Convert it to one of them.",
         ) from error
     limit, kind = _most_pixels(image)
     if image.width * image.height > limit:

@@ -72,6 +72,7 @@ class Inbox:
         self._warned: dict[str, str] = {}
         self._ignored: Collection[tuple[str, str]] = ()  # folders and endings under a template
         self._told_ignored: set[tuple[str, str, str]] = set()
+        self._with_defaults: Collection[str] = ()  # folders
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._known: Mapping[str, KnownRecipe] = {}
         self._known_at = -1  # the ledger's changes
@@ -140,7 +141,7 @@ class Inbox:
         known = self._known_recipes()
         there = scan(self._root, known)
         self._warn_of(there.skipped)
-        self._ignored = there.ignored
+        self._ignored, self._with_defaults = there.ignored, there.with_defaults
         self._compare(there.found, known, now)
         self.scanned_at = now
         self._scan_took = time.perf_counter() - began
@@ -324,6 +325,8 @@ class Inbox:
 
     def _priority_in(self, folder: str) -> int:
         """The priority of recipes in a folder, as far as its `_defaults.yaml` can be read now."""
+        if not any(f"{folder}/".startswith(one) for one in self._with_defaults):
+            return 0  # as almost all; a hundred folders are asked for several times a second
         try:
             return priority_of(defaults_for(self._root, f"{folder}/_" if folder else "_"))
         except (FileUnreadable, FileChanged, OSError):
@@ -364,9 +367,8 @@ class Inbox:
         One that was not seen in the folder that is the inbox now was renamed while the inbox was
         away, if the file that came has its time, too: a rename keeps it.
         """
-        for old in self._ledger.with_digest(saved.digest):
-            known = self._ledger.known_recipe(old)
-            if known is None or old == saved.path or not self._asks_the_same(old, known, saved):
+        for old, known in self._ledger.with_digest(saved.digest).items():
+            if old == saved.path or not self._asks_the_same(old, known, saved):
                 continue
             if is_gone(self._root, old):
                 keeps_time = not saved.size_and_time.written_since(known.size_and_time)
@@ -387,7 +389,7 @@ class Inbox:
 
     def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
         known = self._ledger.known_recipe(one.path)
-        if known is None or known.folder != self.folder or not is_gone(self._root, one.path):
+        if known is None or not is_gone(self._root, one.path):
             self._settling.drop(one.path)
             return None
         if known.size_and_time.size in unsettled:  # it may have been renamed

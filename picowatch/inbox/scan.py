@@ -7,6 +7,7 @@ from pathlib import Path
 
 from picowatch.inbox.files import MISSING, size_and_time_of
 from picowatch.inbox.names import (
+    DEFAULTS_NAME,
     MAX_DEPTH,
     PICTURES_NAME,
     ignored_ending,
@@ -30,7 +31,8 @@ def scan(
     paths of the ledger: a folder is a template's until it is known that it is gone, which editors
     that move it away for a moment make no different. What is skipped is what cannot be read, and
     files that are never rendered, each with the reason. `ignored` are other files under a
-    template, by folder and ending.
+    template, by folder and ending. `with_defaults` are the folders that have a `_defaults.yaml`,
+    each with a slash at its end.
     """
     one = Scan(root, known)
     one.look_into(below, is_under_template)
@@ -46,6 +48,7 @@ class Scan:
     found: dict[str, SizeAndTime] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     ignored: set[tuple[str, str]] = field(default_factory=set)
+    with_defaults: set[str] = field(default_factory=set)
 
     def look_into(self, below: str, is_under_template: bool) -> None:
         """Add what is in a folder, and in the folders in it."""
@@ -64,6 +67,8 @@ class Scan:
                 reason = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
                 self.skipped[below] = reason
             return
+        if DEFAULTS_NAME in names:
+            self.with_defaults.add(f"{below}/".lstrip("/"))
         template = f"{below}/{PICTURES_NAME}".lstrip("/")
         if PICTURES_NAME in names and (size_and_time := size_and_time_of(self.root, template)):
             self.found[template] = size_and_time

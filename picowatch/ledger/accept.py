@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from picowatch.files.names import is_picture_name, names_of_dropped
 from picowatch.ledger.database import Database
-from picowatch.ledger.entries import Key, SaveWriter, keys_of
+from picowatch.ledger.entries import Key, SaveWriter, images_of, keys_of
 from picowatch.ledger.rows import (
     Acceptance,
     RequestedEntry,
@@ -253,12 +253,8 @@ def _draws_otherwise(sql: sqlite3.Connection, entry_id: int, entry: RequestedEnt
     """Whether an entry with fixed seeds requests other images than at its last save."""
     if entry.random or not entry.may_differ:
         return False
-    rows = sql.execute(
-        """SELECT images.digest FROM images JOIN entry_images ON entry_images.image = images.id
-           WHERE entry_images.entry = ? ORDER BY entry_images.position""",
-        (entry_id,),
-    )
-    return [row["digest"] for row in rows] != [one.digest for one in entry.requests(None)]
+    drawn = [image["digest"] for image in images_of(sql, entry_id)]
+    return drawn != [one.digest for one in entry.requests(None)]
 
 
 def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:

@@ -39,6 +39,15 @@ def keys_of(digests: Iterable[str]) -> list[Key]:
     return keys
 
 
+def images_of(sql: sqlite3.Connection, entry_id: int) -> list[sqlite3.Row]:
+    """The images that an entry requests, in its order, over all draws of its seed."""
+    return sql.execute(
+        """SELECT images.* FROM images JOIN entry_images ON entry_images.image = images.id
+           WHERE entry_images.entry = ? ORDER BY entry_images.position""",
+        (entry_id,),
+    ).fetchall()
+
+
 def _with_digests(requests: Sequence[ImageRequest]) -> list[tuple[str, ImageRequest]]:
     return [(request.digest, request) for request in requests]
 
@@ -73,7 +82,7 @@ class SaveWriter:
             "UPDATE entries SET place = ?, priority = ? WHERE id = ?",
             (entry_index, entry.priority, entry_id),
         )
-        for image in self._images_of(entry_id):
+        for image in images_of(self.sql, entry_id):
             if redraw and image["state"] == "cancelled":
                 continue  # the new draw replaces it
             place = entry_index, image["image_index"]
@@ -93,7 +102,7 @@ class SaveWriter:
 
         Pictures that are still to be rendered have no files yet, or will have others.
         """
-        files = [image["file"] for image in self._images_of(entry_id)]
+        files = [image["file"] for image in images_of(self.sql, entry_id)]
         row = self.sql.execute(
             "SELECT file FROM sheets WHERE recipe = ? AND shows = ?",
             (self.save.path, drawn_sheet(sheet, files)),
@@ -109,13 +118,6 @@ class SaveWriter:
             "SELECT sheet_file FROM entries WHERE id = ? AND sheet_done", (entry_id,)
         ).fetchone()
         return row["sheet_file"] if row else None
-
-    def _images_of(self, entry_id: int) -> list[sqlite3.Row]:
-        return self.sql.execute(
-            """SELECT images.* FROM images JOIN entry_images ON entry_images.image = images.id
-               WHERE entry_images.entry = ? ORDER BY entry_images.position""",
-            (entry_id,),
-        ).fetchall()
 
     def _keep_image(
         self, image: sqlite3.Row, place: Place, priority: int, *, even_if_deleted: bool = False
@@ -267,18 +269,13 @@ class ContactSheets(Database):
     def sheets_due(self, recipe: str) -> list[DueSheet]:
         """Entries that request a sheet and whose images have all ended, at least one done."""
         due = []
-        with self.transaction():
+        with self.transaction() as sql:
             for entry in self.select(
                 """SELECT * FROM entries WHERE recipe = ? AND sheet IS NOT NULL
                    AND sheet_done = 0 ORDER BY id""",
                 (recipe,),
             ):
-                images = self.select(
-                    """SELECT request, state, file FROM images
-                       JOIN entry_images ON entry_images.image = images.id
-                       WHERE entry_images.entry = ? ORDER BY entry_images.position""",
-                    (entry["id"],),
-                )
+                images = images_of(sql, entry["id"])
                 states = {image["state"] for image in images}
                 if "done" in states and not states & {"queued", "running"}:
                     due.append(_due_sheet(entry, images))

@@ -3,7 +3,8 @@
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from sys import intern
 
@@ -30,24 +31,20 @@ class Questions(Database):
 
     def known_recipes(self) -> dict[str, KnownRecipe]:
         """Return each recipe of the inbox whose last save was taken."""
-        with self.reading() as sql:  # row by row: there may be thousands
-            rows = sql.execute("SELECT * FROM recipes WHERE outcome != 'archived'")
-            return {row["path"]: _known(row) for row in rows}
+        return self._recipes("")
 
     def known_recipe(self, recipe: str) -> KnownRecipe | None:
         """The recipe as its last save was taken, or None."""
-        rows = self.select(
-            "SELECT * FROM recipes WHERE path = ? AND outcome != 'archived'", (recipe,)
-        )
-        return _known(rows[0]) if rows else None
+        return self._recipes("AND path = ?", recipe).get(recipe)
 
-    def with_digest(self, digest: str) -> list[str]:
+    def with_digest(self, digest: str) -> dict[str, KnownRecipe]:
         """The recipes of the inbox that have these bytes."""
-        rows = self.select(
-            "SELECT path FROM recipes WHERE digest = ? AND outcome != 'archived' ORDER BY path",
-            (digest,),
-        )
-        return [row["path"] for row in rows]
+        return self._recipes("AND digest = ? ORDER BY path", digest)
+
+    def _recipes(self, which: str, *values: str) -> dict[str, KnownRecipe]:
+        with self.reading() as sql:  # row by row: there may be thousands
+            rows = sql.execute(f"SELECT * FROM recipes WHERE outcome != 'archived' {which}", values)
+            return {row["path"]: _known(row) for row in rows}
 
     def seen_in(self, folder: str, recipes: Iterable[str]) -> None:
         """Record that these recipes are in the folder that is the inbox now."""
@@ -237,31 +234,25 @@ class Questions(Database):
             )
             if not saves:
                 return None
-            save, is_last = saves[0]["id"], self._is_last(recipe, saves[0]["id"])
+            save = saves[0]["id"]
             images = self.select(
                 """SELECT DISTINCT images.id, state, file FROM images
                    LEFT JOIN entry_images ON entry_images.image = images.id
                    LEFT JOIN entries ON entries.id = entry_images.entry
                    WHERE images.recipe = :recipe
-                   AND (images.save = :save OR (:is_last AND entries.recipe = :recipe
-                                                AND position >= drawn_from))
+                   AND (images.save = :save OR (
+                       entries.recipe = :recipe AND position >= drawn_from
+                       AND EXISTS (SELECT 1 FROM recipes WHERE path = :recipe AND save = :save)))
                    ORDER BY entry_index, image_index""",
-                {"recipe": recipe, "save": save, "is_last": is_last},
+                {"recipe": recipe, "save": save},
             )
             sheets = self.select(
                 """SELECT sheet_file FROM entries
                    WHERE recipe = ? AND sheet_done AND sheet_file IS NOT NULL ORDER BY id""",
                 (recipe,),
             )
-        states = Counter(image["state"] for image in images)
-        return Outcome(
-            valid=saves[0]["outcome"] == "accepted",
-            pictures=tuple(image["file"] for image in images if image["state"] == "done"),
-            unfinished=states["queued"] + states["running"],
-            failed=states["failed"],
-            cancelled=states["cancelled"],
-            sheets=tuple(row["sheet_file"] for row in sheets),
-        )
+        outcome = _outcome(images, valid=saves[0]["outcome"] == "accepted")
+        return replace(outcome, sheets=tuple(row["sheet_file"] for row in sheets))
 
     def last_save(self) -> int:
         """The id of the newest save; 0 before the first."""
@@ -298,20 +289,9 @@ class Questions(Database):
         found = {}
         for path, group in groupby(rows, key=lambda row: row["path"]):
             images = list(group)
-            states = Counter(image["state"] for image in images)
-            found[path] = Outcome(
-                valid=images[0]["outcome"] in ("accepted", "archived"),
-                pictures=tuple(image["file"] for image in images if image["state"] == "done"),
-                unfinished=states["queued"] + states["running"],
-                failed=states["failed"],
-                cancelled=states["cancelled"],
-            )
+            is_valid = images[0]["outcome"] in ("accepted", "archived")
+            found[path] = _outcome(images, valid=is_valid)
         return found
-
-    def _is_last(self, recipe: str, save: int) -> bool:
-        return bool(
-            self.select("SELECT 1 FROM recipes WHERE path = ? AND save = ?", (recipe, save))
-        )
 
     def counts(self) -> Counts:
         """Counts of all images by state."""
@@ -390,6 +370,17 @@ class Questions(Database):
 def _below(folder: str) -> tuple[str, str]:
     """What paths in a folder lie between: "0" follows "/" in ASCII."""
     return f"{folder}/", f"{folder}0"
+
+
+def _outcome(images: Sequence[sqlite3.Row], *, valid: bool) -> Outcome:
+    states = Counter(image["state"] for image in images)
+    return Outcome(
+        valid=valid,
+        pictures=tuple(image["file"] for image in images if image["state"] == "done"),
+        unfinished=states["queued"] + states["running"],
+        failed=states["failed"],
+        cancelled=states["cancelled"],
+    )
 
 
 def _known(row: sqlite3.Row) -> KnownRecipe:

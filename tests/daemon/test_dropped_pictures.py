@@ -222,22 +222,6 @@ def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> No
     assert request_of(house, "frames/1-4.png").mask == "frames/1.mask.png"
 
 
-def test_another_template_holds_for_what_is_saved_from_then_on(house: House) -> None:
-    """Changing it triggers nothing by itself, as with `_defaults.yaml`; a touch does."""
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/2.png": 2})
-    assert house.once()
-    assert house.log().count("the pictures in its folder are rendered with it") == 1
-    put(house, {"frames/_pictures.yaml": STAR, "frames/3.png": 3})
-    assert house.once()
-    assert house.prompts() == ["a corgi", "a corgi", "a star"]
-    assert house.log().count("the pictures in its folder are rendered with it") == 1
-    assert "it holds for pictures that are saved from now on" in house.log()
-    (house.inbox / "frames/1.png").touch()
-    assert house.once()
-    assert request_of(house, "frames/1-2.png").prompt == "a star"
-    assert len(house.pictures()) == 4
-
-
 def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: House) -> None:
     """What its metadata name can be found by `from`."""
     hold = HeldEngine(house)

@@ -1,7 +1,6 @@
 """What goes wrong while rendering is answered, and the queue continues."""
 
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -58,37 +57,6 @@ def test_an_image_that_fails_takes_no_other_along(
     assert house.once()
     assert house.error("a.txt") is None
     assert house.seeds().count(5) == 1, "failed images are tried again, with the seeds they had"
-
-
-def test_an_engine_did_not_hang_while_picowatch_itself_was_stopped(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-Z and `fg` an hour later, `docker pause`: the picture in progress is finished."""
-    clock = StoppedClock()
-    monkeypatch.setattr("picowatch.daemon.rendering.time", clock)
-
-    def after_step(done: int) -> None:
-        if done == 3:
-            looks, clock.stopped = clock.looks, 3600.0
-            wait_for(lambda: clock.looks > looks + 2)
-
-    house.engine.after_step = after_step
-    house.save("a.txt", "one --steps 9\n")
-    assert house.once(stall_seconds=600)
-    assert house.prompts() == ["one"]
-    assert len(house.engine.batches) == 1
-
-
-class StoppedClock:
-    """Instead of the module `time`: its clock went on for `stopped` seconds, and nothing else."""
-
-    def __init__(self) -> None:
-        self.stopped = 0.0
-        self.looks = 0
-
-    def monotonic(self) -> float:
-        self.looks += 1
-        return time.monotonic() + self.stopped
 
 
 def test_the_engine_starts_for_a_batch_and_ends_when_it_is_idle(house: House) -> None:

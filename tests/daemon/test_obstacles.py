@@ -208,7 +208,7 @@ def test_a_sheet_that_cannot_be_drawn_is_reported_once_and_not_tried_at_each_sta
     for _ in "twice":
         assert house.once()
     warning = (house.outbox / "a.yaml.warning.txt").read_text()
-    assert "No contact sheet: Unexpected error: ValueError: no such page." in warning
+    assert "Unexpected error: ValueError: no such page." in warning
     assert house.pictures() == ["a/0001-7.png", "b/0001-7.png"]
     assert house.log().count("Unexpected error: ValueError: no such page") == 1
     assert '    raise ValueError("no such page")\nValueError: no such page\n' in house.log()

@@ -50,6 +50,9 @@ class Farm:
                 request(seed=seed, checkpoint_hash=checkpoint)
                 for seed in range(first, first + several)
             ]
+        self.request(requests)
+
+    def request(self, requests: list[ImageRequest]) -> None:
         self.ledger.accept(
             Save("a.yaml", "a", SizeAndTime(1, 1, 1), saved_at=0.0),
             [RequestedEntry("entry", 0, False, lambda _: requests)],
@@ -119,12 +122,7 @@ def test_the_oldest_image_is_passed_over_by_four_batches_of_each_engine(ledger: 
     farm = Farm(ledger, 2)
     checkpoints = [f"{number:064x}" for number in (1, 2)]
     requests = [request(seed=seed, checkpoint_hash=checkpoints[seed > 0]) for seed in range(200)]
-    ledger.accept(
-        Save("a.yaml", "a", SizeAndTime(1, 1, 1), saved_at=0.0),
-        [RequestedEntry("entry", 0, False, lambda _: requests)],
-        draw_seed=lambda: 1,
-        picture_exists=lambda file: False,
-    )
+    farm.request(requests)
     farm.held = [checkpoints[1], checkpoints[1]]
     taken = [farm.claim(turn % 2)[0].request.seed for turn in range(2 * PASSES + 2)]
     assert taken.index(0) == 2 * PASSES

@@ -44,38 +44,43 @@ def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> N
 
 
 @pytest.mark.parametrize(
-    ("defaults", "moved", "started"),
+    ("defaults", "saves", "started"),
     [
-        (
+        pytest.param(
             "priority: 10\n",
-            "- {prompt: low, priority: 1}\n- prompt: high\n",
+            ["- {prompt: low, priority: 1}\n- prompt: high\n"],
             ["in progress", "high", "a", "low"],
+            id="the-folder's-is-that-of-entries-without-one",
         ),
-        (
+        pytest.param(
             "priority: 10\nsteps: 5\n",
-            "prompt: high\nimage: start.png\n",
+            ["prompt: high\nimage: start.png\n"],
             ["in progress", "high", "a"],
+            id="other-defaults-and-start-images-hold-from-the-next-save-on",
+        ),
+        pytest.param(
+            "{}\n",
+            [
+                "- prompt: gone\n- {prompt: urgent, priority: 6}\n",
+                "- {prompt: urgent, priority: 6}\n- prompt: last\n",
+            ],
+            ["in progress", "urgent", "a", "last"],
+            id="each-entry-keeps-its-own-wherever-it-stands",
         ),
     ],
 )
-def test_a_recipe_moved_into_live_overtakes_the_others(
-    house: House, defaults: str, moved: str, started: list[str]
+def test_a_moved_recipe_has_the_priority_of_its_new_folder(
+    house: House, defaults: str, saves: list[str], started: list[str]
 ) -> None:
-    """Its folder's defaults say the priority of entries without one, and nothing else of them.
-
-    Other defaults and start images hold from its next save on.
-    """
+    """So that one which is moved into live/ overtakes the others; nothing else of it changes."""
     Image.new("RGB", (64, 64), "red").save(house.inbox / "start.png")
     house.save("live/_defaults.yaml", defaults)
     hold = HeldEngine(house)
     with house.running(batch_size=1):
-        for name, text in (
-            ("first.yaml", "prompt: in progress\n"),
-            ("a.yaml", "prompt: a\npriority: 5\n"),
-            ("b.yaml", moved),
-        ):
-            house.save(name, text)
-            wait_for(lambda: f"{name}: saved" in house.log())  # noqa: B023
+        texts = ["prompt: in progress\n", "prompt: a\npriority: 5\n", *saves]
+        for number, text in enumerate(texts):
+            house.save(("first.yaml", "a.yaml", "b.yaml", "b.yaml")[number], text)
+            wait_for(lambda: house.log().count(": saved") > number, text)  # noqa: B023
         hold.wait_until_held()
         (house.inbox / "b.yaml").rename(house.inbox / "live/b.yaml")
         wait_for(lambda: "b.yaml: renamed to live/b.yaml" in house.log(), "the renaming")
@@ -84,26 +89,6 @@ def test_a_recipe_moved_into_live_overtakes_the_others(
     assert house.started() == started
     assert {house.chunk(picture).request.steps for picture in house.pictures()} == {24}
     assert house.error("live/b.yaml") is None
-
-
-def test_a_moved_recipes_priorities_stay_with_their_entries(house: House) -> None:
-    """Also where an entry stands elsewhere in the file than when its images were queued."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        for saves, name, text in (
-            (1, "first.yaml", "prompt: in progress\n"),
-            (1, "a.yaml", "prompt: a\npriority: 5\n"),
-            (1, "b.yaml", "- prompt: gone\n- {prompt: urgent, priority: 6}\n"),
-            (2, "b.yaml", "- {prompt: urgent, priority: 6}\n- prompt: last\n"),
-        ):
-            house.save(name, text)
-            wait_for(lambda: house.log().count(f"{name}: saved") == saves)  # noqa: B023
-        hold.wait_until_held()
-        (house.inbox / "b.yaml").rename(house.inbox / "c.yaml")
-        wait_for(lambda: "b.yaml: renamed to c.yaml" in house.log(), "the renaming")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 4, "all")
-    assert house.started() == ["in progress", "urgent", "a", "last"]
 
 
 def test_what_changes_while_it_is_read_is_read_again(

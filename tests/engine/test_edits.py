@@ -235,6 +235,20 @@ def test_pictures_of_any_shape_in_one_batch_are_those_of_a_script(name: str) -> 
             assert difference(found, drawn(models, [alone])[0]) == 0
 
 
+@pytest.mark.parametrize("name", one_of_each_kind((KLEIN_BASE, DEV, QWEN21, OMNI), (QWEN21,)))
+def test_two_references_are_those_of_a_script(name: str) -> None:
+    """The second is of another shape, and does not give the picture its size."""
+    models = two_photos(name)
+    text = "prompt: both of them\nreferences: [photo-0.png, photo-1.png]"
+    request = request_of(models, name, text, "size: 128x128")
+    (found,) = drawn(models, [request])
+    pictures = [Image.open(models / f"photo-{number}.png") for number in (0, 1)]
+    values = SCRIPTS.get(name, {}) | {"width": 128, "height": 128}
+    assert difference(found, plain(name, pictures, request, **values)) <= 1
+    (alone,) = drawn(models, [replace(request, references=request.references[:1])])
+    assert difference(found, alone) > 0
+
+
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, IN_EACH_RUN))
 def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
     """Whatever the size is rendered in; inside is what is drawn without one."""

@@ -254,7 +254,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("references", what, remedy, ())
     elif takes and len(found) > takes.most:
         at_most = "one reference" if takes.most == 1 else f"{takes.most} references"
-        what = f"{checkpoint.family} takes at most {at_most}, not {len(found)}."
+        what = f"the checkpoint '{checkpoint.name}' takes at most {at_most}, not {len(found)}."
         yield Finding("references", what, "Remove the others.", found[: takes.most])
     elif takes and takes.required and not found:
         what = f"the checkpoint '{checkpoint.name}' edits pictures."

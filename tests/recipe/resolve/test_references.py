@@ -23,10 +23,11 @@ PHOTOS = Photos()
 KLEIN = Checkpoint("klein", 1024, family="FLUX.2", rules=rules_of("flux2", "klein 4B"))
 KONTEXT = Checkpoint("kontext", 1024, family="FLUX.1", rules=rules_of("flux", "Kontext"))
 MERGE = Checkpoint("my-merge", 1024, family="FLUX.1", rules=rules_of("flux", "dev"))
+DEV = Checkpoint("dev", 1024, family="FLUX.2 dev", rules=rules_of("flux2_dev"))
 AS_KONTEXT = replace(KONTEXT, name="my-merge as Kontext")
 INSTALLED = Inventory(
     demo=DEMO,
-    checkpoints=(KLEIN, KONTEXT, MERGE),
+    checkpoints=(KLEIN, KONTEXT, MERGE, DEV),
     variants={"my-merge": {"FLUX.1 dev": MERGE, "FLUX.1 Kontext": AS_KONTEXT}},
 )
 
@@ -68,6 +69,10 @@ def test_the_pictures_size_is_kept_to_the_pixel() -> None:
         ),
         ("checkpoint: {name: my-merge, family: kontext}", "my-merge as Kontext"),
         ("checkpoint: kontext\nreferences: [a.png, b.png]", "takes at most one reference, not 2."),
+        (
+            "checkpoint: dev\nnegative_prompt: dim",
+            "FLUX.2 dev has no negative_prompt: its pipeline",
+        ),
         ("checkpoint: kontext", "the checkpoint 'kontext' edits pictures. Add references"),
         ("checkpoint: kontext\nimage: a.png\nreferences: b.png", "FLUX.1 has no image"),
         ("checkpoint: klein\nimage: a.png\nreferences: b.png", "image and references together"),
@@ -116,10 +121,12 @@ def test_an_editing_checkpoint_edits_what_is_dropped(
 
 def test_a_variant_comes_back_from_metadata() -> None:
     """It is a part of the checkpoint's name, in what `show` prints, too."""
-    text = "prompt: red\ncheckpoint: MY-merge as flux.1-kontext\nreferences: a.png\nseed: 1"
+    said = "prompt: <image1> in red\nreferences: a.png\nseed: 1"
+    text = f"{said}\ncheckpoint: MY-merge as flux.1-kontext"
     (request,) = edited(text).image_requests(hash_of)
     (again,) = edited(recipe_yaml(request)).image_requests(hash_of)
     assert (again.checkpoint, again.digest) == ("my-merge as Kontext", request.digest)
+    assert again.prompt == "<image1> in red"
 
 
 def test_a_mask_beside_a_dropped_picture_is_the_references() -> None:
