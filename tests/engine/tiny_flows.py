@@ -93,7 +93,7 @@ def _part(part: str, row: Family, tiny: Tiny) -> Any:
     if part.startswith("text_encoder"):
         return ENCODERS[kind](made, part, tiny)
     if part == "vae":
-        numbers = VAES.get(row.vaes[-1], VAES[""])
+        numbers = VAES.get(row.vaes[-1] if row.vaes else "", VAES[""])
         return kl_vae(made, **numbers) if kind in _FOUR_LEVELS else made(**numbers)
     if part == "scheduler":
         return made(**tiny.scheduler)
