@@ -189,7 +189,6 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
 
 
 def _modern_names(tensors: Tensors, unet: Any) -> Tensors:
-    """Return the tensors by diffusers' names."""
     if f"{_HINT}conv_in.weight" in tensors:
         return tensors
     converted: Tensors = convert_controlnet_checkpoint(tensors, unet)
@@ -225,7 +224,7 @@ def _layers(tensors: Tensors, unet: Any) -> dict[str, Any]:
 
 
 def _depth(tensors: Tensors, block: str) -> int:
-    """Count the transformer blocks of each attention of a block."""
+    """Count the transformer blocks of an attention."""
     pattern = re.compile(rf"{re.escape(block)}attentions\.0\.transformer_blocks\.(\d+)\.")
     found = (pattern.match(name) for name in tensors)
     return max((int(one[1]) + 1 for one in found if one), default=0)

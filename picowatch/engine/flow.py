@@ -66,9 +66,9 @@ class FlowPasses(Passes):
 
     def _warnings(self, request: ImageRequest) -> tuple[str, ...]:
         """Return a warning for each prompt that the text encoder does not read to its end."""
-        found: list[str] = []
         if not self._reader or not self._reader.reads:
             return ()
+        found: list[str] = []
         for name, text in self._texts(request).items():
             tokens, most = self._reader.length(self.loaded.parts, text, self.loaded.variant_name)
             if tokens > most:

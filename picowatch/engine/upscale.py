@@ -90,7 +90,6 @@ def enlarged_once(network: Network, picture: Pixels, tile: int, before_tile: OnT
 
 
 def _through(network: Network, seen: Pixels) -> Pixels:
-    """One tile."""
     pixels = torch.from_numpy(np.array(seen)).to(next(network.parameters()).device)
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
     height, width = pixels.shape[2:]

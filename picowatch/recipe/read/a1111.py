@@ -115,9 +115,10 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
 
 
 def read_parameters(text: str, found: Found) -> None:
-    """Put the settings of a picture's text: of its last block with values."""
-    blocks = list(_blocks(text.split("\n")))
-    _read_block(next(one for one in reversed(blocks) if one.values or len(blocks) == 1), found)
+    """Put the settings of a picture's text: of its last block with values, or of all of it."""
+    lines = text.split("\n")
+    with_values = [block for block in _blocks(lines) if block.values]
+    _read_block(with_values[-1] if with_values else Block(list(enumerate(lines, 1))), found)
 
 
 def _blocks(text: Sequence[str]) -> Iterator[Block]:

@@ -61,12 +61,8 @@ def normalised(layer: Layer, judge: Judge) -> Layer:
     """
     result = dict(layer)
     _split_size(result, judge)
-    scheduler = result.get("schedule_type")
-    if (
-        scheduler
-        and scheduler.origin is Origin.OTHERS
-        and meaning_of_scheduler(scheduler.text) == "sampler"
-    ):
+    said = result.get("schedule_type")
+    if said and said.origin is Origin.OTHERS and meaning_of_scheduler(said.text) == "sampler":
         result.setdefault("sampler", result.pop("schedule_type"))
     for field, meaning in _MEANINGS.items():
         if field in result:
@@ -202,7 +198,7 @@ def _read_sampler(layer: Layer, judge: Judge) -> None:
 
 def _seeds(written: Written, judge: Judge) -> Written:
     """One seed, random, a range, or a list of seeds, with or without its brackets."""
-    if "," in written.text:
+    if re.fullmatch(r"\[?[\d\s,-]+,[\d\s,-]+\]?", written.text):
         texts = written.text.strip("[] ").split(",")
         parts = tuple(map(written.with_value, texts))
         written = replace(written, value=tuple(texts), parts=parts)
@@ -230,16 +226,11 @@ def _seed(field: str, written: Written) -> Written:
 
 def seed_in(written: Written) -> int | Literal["random"] | None:
     """The seed that is meant; None if it is none."""
-    value = written.value
-    if isinstance(value, str):
-        if value.strip().casefold() in _RANDOM_WORDS:
-            return RANDOM
-        value = number(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    if value == -1:
+    text = str(written.value).strip().casefold() if isinstance(written.value, str | int) else ""
+    if text in _RANDOM_WORDS:
         return RANDOM
-    return value if 0 <= value <= MAX_SEED else None
+    value = number(text)
+    return value if isinstance(value, int) and 0 <= value <= MAX_SEED else None
 
 
 def _variation_seed(written: Written, judge: Judge) -> Written:

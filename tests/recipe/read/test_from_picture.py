@@ -114,6 +114,8 @@ def test_all_below_a_pictures_values_belongs_to_them() -> None:
     recipe = read("from: corgi.png\ncheckpoint: dreamshaper_8", {"parameters": text})
     assert (recipe.prompt, recipe.steps, recipe.seed) == ("a corgi", 30, 42)
     assert recipe.warnings == ()
+    recipe = read("from: corgi.png", {"parameters": "a cat\nNegative prompt: dim\n\ndark"})
+    assert (recipe.prompt, recipe.negative_prompt) == ("a cat", "dim\n\ndark")
 
 
 @pytest.mark.parametrize(

@@ -141,3 +141,11 @@ def test_what_a_sampler_does_not_look_at_is_said() -> None:
     (warning,) = read_one("prompt: a\nensd: 5\nsampler: Euler").warnings
     assert warning.startswith("ensd has no effect with the sampler Euler: it is for DPM++ 2M SDE, ")
     assert read_one("prompt: a\nensd: 5\nsweep: {sampler: [Euler, Euler a]}").warnings == ()
+
+
+def test_a_pictures_list_of_seeds_that_is_none_is_left_out() -> None:
+    """Whoever starts from the picture did not write it."""
+    texts = {"generator": "picodiffusion", "prompt": "a", "seed": "1, x"}
+    recipe = read_one("from: a.png\nprompt: a", pictures=PicturesWith(lambda _: texts))
+    assert recipe.seed == "random"
+    assert any("seed must be" in warning for warning in recipe.warnings)
