@@ -389,7 +389,7 @@ class Inbox:
 
     def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
         known = self._ledger.known_recipe(one.path)
-        if known is None or not is_gone(self._root, one.path):
+        if known is None or known.folder != self.folder or not is_gone(self._root, one.path):
             self._settling.drop(one.path)
             return None
         if known.size_and_time.size in unsettled:  # it may have been renamed
