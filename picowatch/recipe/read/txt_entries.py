@@ -22,7 +22,10 @@ _SETTING = re.compile(
 _NEGATIVE = re.compile(r"(?i)(?P<name>\bnegative[ _]prompt|^negative): *(?P<text>.*)")
 _JSON = re.compile(r'(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:')
 # RTF, a web page, a script.
-_NO_TEXT = re.compile(r"\{\\rtf\d|<(?:!doctype|html|\?xml)\b|#!", re.IGNORECASE)
+_NO_TEXT = re.compile(
+    r"\{\\rtf\d|<(?i:!doctype|html|\?xml)\b|#!"
+    r"|(?:from [\w.]+ import .+|import [\w.]+(?: as \w+)?|def \w+\(.*)\s*\n"
+)
 MAX_PROMPTS = 10_000
 
 
@@ -83,7 +86,10 @@ def _why_no_page(source: Source, first: str) -> str:
             "fields, and each further line is a recipe."
         )
     if _NO_TEXT.match(source.text.strip()):
-        return "this is not plain text with a prompt in each line. Save the prompts alone."
+        return (
+            "this is RTF, a web page or a script, not plain text with a prompt in each line. Save "
+            "the prompts alone (in TextEdit: Format, Make Plain Text)."
+        )
     return rename_to(source, "json", "JSON") if _JSON.match(source.text.strip()) else ""
 
 

@@ -41,12 +41,10 @@ def test_the_marks_around_a_chat_s_answer_are_no_prompts() -> None:
     [
         ('{\n "prompt": "a cat"}', "this looks like JSON; rename it to corgi.json"),
         ('[{"prompt": "a"}, {"prompt": "b"},]', "this looks like JSON; rename it to corgi.json"),
-        ("{\\rtf1\\ansi\n\\f0 a corgi}", "this is not plain text"),
-        ("<!DOCTYPE html>\n<body>404</body>", "this is not plain text"),
-        (
-            "#!/usr/bin/env python3\nprint('a')",
-            "this is not plain text with a prompt in each line.",
-        ),
+        ("{\\rtf1\\ansi\n\\f0 a corgi}", "this is RTF, a web page or a script, not plain text"),
+        ("<!DOCTYPE html>\n<body>404</body>", "this is RTF, a web page or a script, "),
+        ("#!/usr/bin/env python3\nprint('a')", "this is RTF, a web page or a script, "),
+        ("import torch\nprint('a')", "this is RTF, a web page or a script, "),
         ("name,prompt,negative_prompt\nA,cinematic {prompt},dim", "this is a table, not prompts."),
         ('"prompt";"steps"\na cat;10', "this is a table, not prompts. Save it with the ending"),
     ],
