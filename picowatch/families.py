@@ -902,6 +902,45 @@ _ROWS = (
         lora_layers=((rf"transformer_blocks_\d+_attn1_to_q{_DOWN}", (4096,)),),
         lora_marks=("cogview4",),
     ),
+    # https://arxiv.org/abs/2403.05121: T5 reads the prompt, and it removes noise.
+    Family(
+        key="cogview3",
+        name="CogView3-Plus",
+        short=True,
+        pipelines=Pipelines(text="CogView3PlusPipeline"),
+        size_multiple=32,
+        samplers=("DDIM",),
+        lacks=_FROM_TEXT | _PREDICTS,
+        variants={"": _steps(50, 5)},
+        hub="zai-org/CogView3-Plus-3B",
+        parts=_parts(
+            "CogView3PlusTransformer2DModel", _KL, _T5, scheduler="CogVideoXDDIMScheduler"
+        ),
+        loras=False,
+    ),
+    # https://arxiv.org/abs/2405.08748: a Chinese BERT and T5 read the prompt, and it removes noise.
+    Family(
+        key="hunyuan_dit",
+        name="HunyuanDiT",
+        short=True,
+        pipelines=Pipelines(text="HunyuanDiTPipeline"),
+        inputs={"use_resolution_binning": False},
+        samplers=("DDPM",),
+        lacks=_FROM_TEXT | _PREDICTS,
+        variants={"": _steps(50, 5, options=_NO_CHECKER)},
+        hub="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
+        preview="sdxl",
+        parts=_parts(
+            "HunyuanDiT2DModel",
+            _KL,
+            ("BertModel", ("BertTokenizer", "BertTokenizerFast")),
+            _T5,
+            scheduler="DDPMScheduler",
+        ),
+        signs=("mlp_t5.",),
+        vaes=(SD_VAE,),
+        loras=False,
+    ),
 )
 FAMILIES: Mapping[str, Family] = {row.key: row for row in _ROWS}
 UNETS = tuple(row.key for row in _ROWS if row.kind == "unet")

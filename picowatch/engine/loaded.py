@@ -148,7 +148,7 @@ class Loaded:
 
     def place_weights(self) -> None:
         """Let diffusers bring weights to the device, where they are not all there."""
-        if self.place == "models":
+        if self.place == "models" or (self.place == "layers" and not self._comes_by_layers()):
             if self._base is not None:
                 self._base.remove_all_hooks()
             self._base = self.pipeline()
@@ -168,6 +168,14 @@ class Loaded:
     def _computing_parts(self) -> list[torch.nn.Module]:
         parts = self.parts.values()
         return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+    def _comes_by_layers(self) -> bool:
+        """Whether all of its layers are called as modules, which diffusers says of each class.
+
+        It says so nowhere else, and of HunyuanDiT that it is not so.
+        """
+        parts = self._computing_parts()
+        return all(getattr(part, "_supports_group_offloading", True) for part in parts)
 
     def send_back(self) -> None:
         """Take the weights off the device after a batch, where models come one after the other."""

@@ -94,6 +94,8 @@ CASES = {
     "PixArt-Sigma": scaled(
         4.5, guided=GUIDED, both=WHOLE | {"clean_caption": False}, reads=0, solved=False
     ),
+    "CogView3-Plus": scaled(5.0, guided=GUIDED, reads=0, solved=False),
+    "HunyuanDiT": scaled(5.0, guided=GUIDED, both=WHOLE, reads=0, solved=False),
 }
 
 

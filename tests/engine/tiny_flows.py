@@ -93,7 +93,7 @@ def _part(part: str, row: Family, tiny: Tiny) -> Any:
     if part.startswith("text_encoder"):
         return ENCODERS[kind](made, part, tiny)
     if part == "vae":
-        numbers = VAES.get(row.vaes[-1], VAES[""])
+        numbers = VAES.get(row.vaes[-1] if row.vaes else "", VAES[""])
         return kl_vae(made, **numbers) if kind in _FOUR_LEVELS else made(**numbers)
     if part == "scheduler":
         return made(**tiny.scheduler)
@@ -117,6 +117,8 @@ _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # each character falls back
 _LLAMA_WORDS = ["<unk>", "<s>", "</s>", "<pad>", "\u2581", *_BYTES]
 _GEMMA_WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", *_BYTES]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
+_BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_PRINTABLE]
+_BERT_WORDS += [f"##{letter}" for letter in _PRINTABLE]
 _GLM_WORDS = ["[gMASK]", "<sop>", "<|endoftext|>", *LETTERS]
 
 
@@ -200,6 +202,7 @@ TOKENIZERS: dict[str, Callable[[str], Any]] = {
     "LlamaTokenizer": lambda _: _T.LlamaTokenizer(
         vocab=_numbered(_LLAMA_WORDS), merges=[], pad_token="<pad>"
     ),
+    "BertTokenizer": lambda _: _T.BertTokenizer(vocab=_numbered(_BERT_WORDS), model_max_length=77),
     "PixtralProcessor": _mistral_tokenizer,
     "ernie_image": _ernie_tokenizer,
     "cogview4": _glm_tokenizer,
@@ -272,6 +275,9 @@ ENCODERS: dict[str, Callable[[Any, str, Tiny], Any]] = {
     "CLIPTextModelWithProjection": _clip,
     "T5EncoderModel": _t5,
     "UMT5EncoderModel": lambda kind, _, __: kind(_t5_config(_T.UMT5Config, len(_LLAMA_WORDS), 32)),
+    "BertModel": lambda kind, _, __: kind(
+        _T.BertConfig(**_SMALL, vocab_size=len(_BERT_WORDS), num_hidden_layers=2)
+    ),
     "Qwen3Model": lambda kind, _, tiny: _decoder(kind, tiny, _QWEN_WORDS),
     "Qwen3ForCausalLM": lambda kind, _, tiny: _decoder(kind, tiny, _QWEN_WORDS),
     "Gemma2Model": lambda kind, _, tiny: _decoder(
@@ -327,6 +333,7 @@ VAES: dict[str, Numbers] = {
 # Schedulers: with a constant shift, and one by resolution, as FLUX and Qwen-Image have it.
 _FLOW, _SHIFT_1 = {"shift": 3.0}, {"shift": 1.0}
 _MOVING = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+_SCALED_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085}
 
 # Transformers: a block of each kind, and two heads.
 _TWO = {"num_layers": 2, "num_attention_heads": 2}
@@ -387,6 +394,10 @@ _SANA = {
     "in_channels": 4, "out_channels": 4, "attention_head_dim": 8, "sample_size": 32,
     "num_cross_attention_heads": 2, "cross_attention_head_dim": 8,
     "cross_attention_dim": 16, "caption_channels": 16,
+}
+_COGVIEW = {
+    "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 4,
+    "time_embed_dim": 16, "condition_dim": 4,
 }
 _SD3 = Tiny(
     "sd3",
@@ -470,6 +481,25 @@ FOLDERS: dict[str, Tiny] = {
     "Sana-Sprint": Tiny(
         "sana_sprint", {**_SANA, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
     ),
+    "HunyuanDiT": Tiny(
+        "hunyuan_dit",
+        {
+            **_TWO,
+            "attention_head_dim": 16, "in_channels": 4, "patch_size": 2, "sample_size": 16,
+            "hidden_size": 32, "cross_attention_dim": 16, "cross_attention_dim_t5": 32,
+            "pooled_projection_dim": 16, "use_style_cond_and_image_meta_size": False,
+        },
+        {**_SCALED_BETAS, "beta_end": 0.018, "prediction_type": "v_prediction"},
+    ),
+    "CogView3-Plus": Tiny(
+        "cogview3",
+        {**_COGVIEW, "in_channels": 4, "out_channels": 4, "text_embed_dim": 32, "sample_size": 16},
+        {
+            **_SCALED_BETAS, "beta_end": 0.012, "prediction_type": "v_prediction",
+            "rescale_betas_zero_snr": True, "timestep_spacing": "trailing",
+            "snr_shift_scale": 4.0,
+        },
+    ),
     "PixArt-Sigma": Tiny(
         "pixart",
         {
@@ -481,11 +511,7 @@ FOLDERS: dict[str, Tiny] = {
     ),
     "CogView4": Tiny(
         "cogview4",
-        {
-            "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 4,
-            "time_embed_dim": 16, "condition_dim": 4, "text_embed_dim": 16,
-            "rope_axes_dim": (256, 256),
-        },
+        {**_COGVIEW, "text_embed_dim": 16, "rope_axes_dim": (256, 256)},
         {
             "shift": 1.0, "use_dynamic_shifting": True, "base_shift": 0.25,
             "time_shift_type": "linear",
