@@ -16,7 +16,7 @@ from picowatch.recipe.fields import (
     ZERO_SNR,
     Loras,
 )
-from picowatch.recipe.inventory import Inventory, family_called
+from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
@@ -240,7 +240,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
     """Reference pictures: too many, with a checkpoint that takes none, or none where it edits."""
     checkpoint, found = recipe.installed_checkpoint, recipe.references
     takes = checkpoint.rules.references
-    if found and not takes:
+    if found and not takes and checkpoint is not NO_CHECKPOINT:
         what = f"{checkpoint.family or 'this checkpoint'} takes no references."
         remedy = (
             "Write image for a picture to start from, or use a checkpoint that edits pictures, as "

@@ -87,6 +87,12 @@ def test_what_a_family_cannot_do_is_refused(text: str, says: str) -> None:
     assert any(says in one for one in found), found
 
 
+def test_of_a_checkpoint_that_is_not_there_nothing_else_is_said() -> None:
+    text = "prompt: red\ncheckpoint: gone\nreferences: a.png"
+    (found,) = messages(text, inventory=INSTALLED, pictures=PHOTOS)
+    assert "no checkpoint 'gone'" in found
+
+
 def dropped(template: str, mask: str = "") -> Recipe:
     """The recipe of a photo in a folder with this template."""
     file = DefaultsFile("edit/_pictures.yaml", template.encode())
