@@ -1,7 +1,7 @@
-"""What differs in the inbox, until it is quiet; and file events, which only wake the daemon.
+"""Paths of the inbox that differ, until they are quiet; and file events, which wake the daemon.
 
 Events are missing on network file systems, when the kernel's queue overflows, and beyond the limit
-of inotify watches. Nothing relies on them: without any, the next look comes a little later.
+of inotify watches. Nothing relies on them: without any, the next scan comes a little later.
 """
 
 import logging
@@ -30,7 +30,7 @@ from picowatch.inbox.names import is_dropped
 from picowatch.ledger.rows import SizeAndTime
 
 HELD_OPEN_LIMIT = 30.0
-# Pictures are large, and come over slow connections: they are to be quiet for longer than recipes.
+# Pictures, which are large and may come over slow connections, have to be quiet this much longer.
 PICTURE_PATIENCE = 6
 
 
@@ -39,8 +39,8 @@ class Pending:
     """A path that differs from what the ledger knows. `size_and_time` None: no such file.
 
     `is_new`: the ledger does not know the path. `waits_for` is the state of what the recipe waits
-    for, if that has changed. `patience` are the seconds that it is to be quiet. `first` is when it
-    began to differ, `since` when it was changed last, `later` when to look again.
+    for, if that has changed. It has to be quiet for `patience` seconds. `first` is when it began to
+    differ, `since` when it last changed, `later` when to look again.
     """
 
     path: str
@@ -54,7 +54,7 @@ class Pending:
 
     @property
     def quiet_at(self) -> float:
-        """The time at which it will be complete, if nothing comes between."""
+        """When the file will be complete, if it does not change again."""
         return max(self.since + self.patience, self.later)
 
 
@@ -69,7 +69,7 @@ class Settling:
         return len(self._pending)
 
     def all(self) -> list[Pending]:
-        """What is pending, in the order in which it was noticed."""
+        """Return what is pending, in the order in which it was noticed."""
         return list(self._pending.values())
 
     def note(
@@ -92,23 +92,23 @@ class Settling:
             before.size_and_time, before.waits_for, before.since = size_and_time, waits_for, now
 
     def drop(self, path: str) -> None:
-        """Forget a path that does not differ, or was taken."""
+        """Forget a path that does not differ any more, or that the ledger has."""
         self._pending.pop(path, None)
 
     def quiet(self, now: float) -> list[Pending]:
-        """What was left alone for long enough."""
+        """Return what has not changed for long enough."""
         return [one for one in self._pending.values() if now >= one.quiet_at]
 
     def postpone(self, one: Pending, now: float) -> None:
-        """Wait for another quiet time."""
+        """Let the file's quiet time start again."""
         one.since = now
 
     def look_later(self, one: Pending, now: float) -> None:
-        """Look at it again in a while, though it is quiet."""
+        """Look at a quiet file again later."""
         one.later = now + one.patience
 
     def ready_in(self, now: float) -> float | None:
-        """Seconds until something may be complete, 0 if it is; None if nothing is pending."""
+        """Return the seconds until something may be complete; None if nothing is pending."""
         if not self._pending:
             return None
         soonest = min(one.quiet_at for one in self._pending.values())
@@ -117,7 +117,7 @@ class Settling:
 
 log = logging.getLogger("picowatch")
 
-# Files that are opened and read, as picowatch does itself, raise none of these.
+# Opening and reading a file, as picowatch does itself, raises none of these.
 TELLING: list[type[FileSystemEvent]] = [
     DirAttribEvent, DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent,
     FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
@@ -127,7 +127,7 @@ logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
 class Watch(FileSystemEventHandler):
-    """A watch on a folder and all below it, which sets an event."""
+    """A watch on a folder and all folders below it, which sets an event."""
 
     def __init__(self, wake: threading.Event) -> None:
         self._wake = wake
@@ -137,8 +137,8 @@ class Watch(FileSystemEventHandler):
     def start(self, root: Path) -> None:
         """Watch a folder, which must be resolved: a watch on a link gives no events."""
         self.stop()
-        # A folder whose parent was made in the same moment is added twice by watchdog 7.1.0,
-        # which warns of it with a screenful; the second watch is the first one.
+        # watchdog 7.1.0 adds a folder twice if its parent was made at the same moment, and prints
+        # a screenful of warning; both are the same watch.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         observer = Observer()
         try:
@@ -158,6 +158,6 @@ class Watch(FileSystemEventHandler):
         self._observer = None
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Wake whoever waits; an exception here would end watchdog's dispatch for good."""
+        """Wake the daemon. An exception here would end watchdog's dispatching for good."""
         self.has_news.set()
         self._wake.set()
