@@ -155,9 +155,11 @@ def check_batch(checkout: Checkout) -> None:
     wait(lambda: checkout.fact("RestartCount") == "1", "the restart after a kill")
     killed = len(checkout.seeds())
     wait(lambda: len(checkout.seeds()) > killed, "a picture after the restart")
+    old = checkout.fact("Image")
     source = checkout.path / "picowatch/__init__.py"
     source.write_text(source.read_text().replace(__version__, UPGRADED))
     checkout.make("up")
+    output_of("docker", "rmi", old)
     expect("pictures left for the upgrade", len(checkout.seeds()) < BATCH, True)
     expect("version", checkout.inside("picowatch", "--version"), f"picowatch {UPGRADED}")
     wait(lambda: len(checkout.seeds()) >= BATCH, "the rest of the batch")
