@@ -199,7 +199,7 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         (f"{FLUX}, Diffusion in Low Bits: bnb-nf4, Hires Distilled CFG Scale: 4",
          ignored("Diffusion in Low Bits: bnb-nf4", "Hires Distilled CFG Scale: 4")),
         (f"Sampler: Heun, {FLUX}",
-         ("the sampler Heun cannot be used with 'flux1-dev': FLUX.1 steps along a flow. "
+         ("the sampler Heun cannot be used with 'flux1-dev': FLUX.1 has samplers of its own. "
           "Euler is used instead.",)),
     ],
 )  # fmt: skip

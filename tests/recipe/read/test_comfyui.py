@@ -119,7 +119,8 @@ def test_z_image_is_read() -> None:
     assert (recipe.steps, recipe.cfg_scale, recipe.seed) == (9, 1, 7)
     assert recipe.size == "1024x768"
     assert recipe.warnings[0] == (
-        "These nodes of the workflow were not read and may change the picture: ModelSamplingAuraFlow."
+        "These nodes of the workflow were not read and may change the picture: "
+        "ModelSamplingAuraFlow."
     )
 
 
@@ -265,7 +266,8 @@ def test_nodes_that_change_the_picture_and_are_not_read_are_named() -> None:
         model=LINK,
     ) | {"9": node("SaveImage", filename_prefix="ComfyUI", images=["72", 0])}
     assert read(nodes).warnings == (
-        "These nodes of the workflow were not read and may change the picture: FreeU_V2 and ImageUpscaleWithModel.",
+        "These nodes of the workflow were not read and may change the picture: FreeU_V2 and "
+        "ImageUpscaleWithModel.",
     )
 
 
@@ -328,7 +330,10 @@ def test_civitais_pictures_are_read() -> None:
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ({"1": node("LoadImage", image="x.png")}, "its workflow from ComfyUI has no node like KSampler"),
+        (
+            {"1": node("LoadImage", image="x.png")},
+            "its workflow from ComfyUI has no node like KSampler",
+        ),
         ('{"1": {"class_type": "KSampler"', "its workflow from ComfyUI is damaged"),
         ({"1": {"class_type": "KSampler"}}, "its workflow from ComfyUI is damaged"),
         ({str(n): node("Note") for n in range(2001)}, "its workflow has more than 2,000 nodes"),

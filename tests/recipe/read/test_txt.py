@@ -142,8 +142,8 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
             'a --negative "dim" dark',
             1,
             20,
-            "'dark' comes after the closing quote. Put the quotes around the whole value; write \\\" "
-            "for a quote inside.",
+            "'dark' comes after the closing quote. Put the quotes around the whole value; write "
+            '\\" for a quote inside.',
         ),
         ("a —steps 30", 1, 3, f"'—steps' {NO_FLAG}steps."),
         ("a corgi,--steps 10", 1, 9, f"'--steps' {NO_FLAG}steps."),
