@@ -366,7 +366,7 @@ _LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
 # before FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2, AuraFlow before Stable Diffusion
-# 3, Sana before PixArt, Z-Image Omni before Z-Image.
+# 3, Sana before PixArt, Z-Image Omni before Z-Image, Nucleus-Image before Qwen-Image.
 _ROWS = (
     _Unet(
         key=DEMO,
@@ -735,6 +735,25 @@ _ROWS = (
         vaes=(QWEN21_VAE,),
         lora_layers=((r"transformer_blocks_\d+_img_mlp_(gate_layer|gate_up|proj|out)_lora", ()),),
         lora_marks=("qwen-image-2.1", "qwen_image_2.1", "qwenimage21", "qwen-image-21"),
+    ),
+    # https://arxiv.org/abs/2604.12163: Qwen3-VL reads the prompt, for a transformer of experts.
+    Family(
+        key="nucleus",
+        name="Nucleus-Image",
+        short=True,
+        pipelines=Pipelines(text="NucleusMoEImagePipeline"),
+        variants={"": _steps(50, 4)},
+        hub="NucleusAI/Nucleus-Image",
+        preview="wan",
+        parts={
+            **_parts("NucleusMoEImageTransformer2DModel", _KL_QWEN),
+            "text_encoder": ("Qwen3VLForConditionalGeneration",),
+            "processor": ("Qwen3VLProcessor",),
+        },
+        signs=("transformer_blocks.0.encoder_proj.",),
+        vaes=(QWEN_VAE,),
+        loras=False,
+        lora_marks=("nucleus-image", "nucleusmoe"),
     ),
     # https://arxiv.org/abs/2508.02324: Qwen2.5-VL reads the prompt.
     Family(

@@ -340,6 +340,8 @@ GET = "picowatch renders it from diffusers folders only. Get the folder {} inste
 SIGMA = GET.format("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS")
 SANA = GET.format("Efficient-Large-Model/Sana_1600M_1024px_diffusers")
 OVIS = flux() | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8)}
+# Qwen-Image has the second of these names, too.
+NUCLEUS = {"transformer_blocks.0.encoder_proj.weight": (2048, 4096), "txt_norm.weight": (4096,)}
 GEMMA: Shapes = {"model.embed_tokens.weight": (256000, 2304)}
 NO_VAE = without(sd2_shapes(), "first_stage_model.")
 OTHER_ENCODER = SD1 | {UNET_CROSS: (320, 1024)}
@@ -357,6 +359,7 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
         GET.format("fal/AuraFlow-v0.3"),
     ),
     ("checkpoint", OVIS, GET.format("AIDC-AI/Ovis-Image-7B")),
+    ("checkpoint", NUCLEUS, GET.format("NucleusAI/Nucleus-Image")),
     ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
     ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
     ("checkpoint", kohya_lora_shapes(), "is a LoRA, not a checkpoint: move it to models/loras/."),

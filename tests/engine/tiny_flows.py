@@ -463,6 +463,19 @@ FOLDERS: dict[str, Tiny] = {
         },
         _MOVING,
     ),
+    "Nucleus-Image": Tiny(
+        "nucleus",
+        {
+            **_TWO,
+            "in_channels": 16, "out_channels": 4, "attention_head_dim": 16, "mlp_ratio": 8.0,
+            "joint_attention_dim": 16, "axes_dims_rope": (8, 4, 4), "num_experts": 4,
+            "moe_intermediate_dim": 16, "capacity_factors": 2.0,
+            "dense_moe_strategy": "leave_first_block_dense",
+        },
+        _MOVING,
+        depth=8,  # as deep as the pipeline reads
+        blank=("experts",),
+    ),
     "AuraFlow": Tiny(
         "aura_flow",
         {
