@@ -1,4 +1,4 @@
-"""Accepts each save with images in the queue, or refuses it with one readable error file."""
+"""Accepts each save by queueing its images, or refuses it with one readable error file."""
 
 import hashlib
 import logging
@@ -43,17 +43,17 @@ from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
 
 log = logging.getLogger("picowatch")
 
-# What a transaction of accepted saves takes at most, but for one long one: meanwhile no engine gets
-# its next batch.
+# The longest transaction of accepted saves, unless a single save takes longer: no engine gets its
+# next batch meanwhile.
 SLICE_SECONDS = 0.2
-FRESH_SECONDS = 0.5  # models may have come and gone since
+FRESH_SECONDS = 0.5  # before the models folder is scanned again
 
 
 class Accepting:
     """Takes changes of the inbox to the ledger.
 
-    An error file is written before the ledger commits, and that of a path where no recipe is any
-    more is deleted after it: what is not committed is done again, unless the user takes it back.
+    An error file is written before the ledger commits, and the error file of a deleted recipe is
+    removed after it. So what was not committed is done again, unless the user undoes the change.
     """
 
     def __init__(self, run: Run, inbox: Inbox) -> None:
@@ -65,12 +65,12 @@ class Accepting:
         self._hashes = ModelHashes(self._catalog)
         self._inventory: Inventory | None = None
         self._inventory_at = 0.0
-        self._gone: list[str] = []  # paths of which nothing is said any more, once committed
+        self._gone: list[str] = []  # paths whose error files are removed after the commit
 
     def take(self, now: float) -> bool:
-        """Accept or refuse a slice of what the inbox has; returns whether anything changed.
+        """Accept or refuse some of the inbox's changes; return whether there were any.
 
-        A save whose model has to be hashed first waits, and holds up no other of the slice.
+        A save whose model has to be hashed first waits without holding up the others.
         """
         self._clear_gone()
         for template, words in self.inbox.newly_ignored():
@@ -104,18 +104,18 @@ class Accepting:
         return bool(taken)
 
     def _clear_gone(self) -> None:
-        """Delete what is said of recipes that are gone; on a broken disk the next round does."""
+        """Remove the error files of deleted recipes; after a disk error, the next round retries."""
         while self._gone:
-            if self.ledger.known_recipe(self._gone[0]) is None:  # else another has its name now
+            if self.ledger.known_recipe(self._gone[0]) is None:  # else a new recipe has this name
                 self.outbox.problems.clear(self._gone[0])
             del self._gone[0]
 
     def is_busy(self) -> bool:
-        """Whether a model is being hashed, for which a save waits."""
+        """Whether a save waits for a model to be hashed."""
         return self._hashes.is_busy()
 
     def _fresh_inventory(self, now: float) -> Inventory:
-        # What is quiet for `settle_seconds` may name a model that was there before it.
+        # A recipe that has been quiet for `settle_seconds` may name a model that came just before.
         fresh = min(FRESH_SECONDS, self.settings.settle_seconds)
         if self._inventory is None or now - self._inventory_at > fresh:
             self._hashes.look_again()
@@ -195,7 +195,7 @@ class Accepting:
         )
 
     def _show_newest(self, result: Acceptance) -> str:
-        """Point latest.png to the newest picture of a save that asks for nothing new; "" else."""
+        """Point latest.png to the newest picture of a save that requests nothing new; return it."""
         if result.queued or result.cancelled:
             return ""
         newest = next(filter(self.outbox.exists, reversed(result.existing)), "")
@@ -206,7 +206,7 @@ class Accepting:
     # -- dropped pictures
 
     def _saved_template(self, seen: Saved, inventory: Inventory, *, is_new: bool) -> list[Event]:
-        """A template requests nothing itself; if it is right, pictures under it are accepted."""
+        """Accept a template, which requests nothing itself; a scan then finds its pictures."""
         self._check_template(DefaultsFile(seen.path, seen.content), seen, inventory)
         self._accept(seen, [])
         self.outbox.problems.clear(seen.path)
@@ -217,7 +217,7 @@ class Accepting:
         return [said(seen.path, words)]
 
     def _check_template(self, template: DefaultsFile, seen: Saved, inventory: Inventory) -> None:
-        """Raise RecipeInvalid or FileUnreadable if nothing can be rendered with it."""
+        """Raise RecipeInvalid or FileUnreadable if nothing can be rendered with the template."""
         if "/" not in template.name:
             raise FileUnreadable(
                 "Pictures cannot be dropped into the inbox itself, where recipes are saved.",
@@ -258,20 +258,20 @@ class Accepting:
         return [*warned, said(seen.path, words)]
 
     def _end_waiting(self, before: KnownRecipe, template: str) -> None:
-        """A picture no longer waits for its prompt; the last one takes the warning with it."""
+        """Remove the template's warning once no picture waits for its prompt any more."""
         folder = f"{template.rpartition('/')[0]}/"
         if before.outcome == "waiting" and not self.ledger.waits_below(folder, before.waits_for):
             self.outbox.problems.remove_warning(template, str(NothingSaid()))
 
     def _warn_once(self, template: str, warnings: Iterable[str]) -> list[Event]:
-        """Thousands of pictures may share a warning: it is the template's, until its next save."""
+        """Add warnings to a template's file: thousands of pictures may share one. Log new ones."""
         add = partial(self.outbox.problems.add_warning, template)
         return warned(template, filter(add, warnings))
 
     def _refuse_unusable_picture(
         self, seen: Saved, dropped: Dropped, pictures: NamedPictures
     ) -> None:
-        """Raise PictureUnreadable."""
+        """Raise PictureUnreadable if the picture or its mask cannot be used."""
         if seen.damage:
             raise PictureUnreadable(seen.damage)
         if why_no_path(seen.path):
@@ -287,7 +287,7 @@ class Accepting:
             )
 
     def _made_with(self, texts: Mapping[str, str]) -> str | None:
-        """The template that a picture with these texts was rendered with, if it was."""
+        """Return the template that a picture with these texts was rendered with, or None."""
         with suppress(PictureUnreadable, KeyError):
             recipe = read_chunk(texts[PICOWATCH]).recipe
             if is_dropped(recipe) and is_reached(recipe):
@@ -295,7 +295,7 @@ class Accepting:
         return None
 
     def _refuse_template(self, dropped: Dropped, why: PicowatchError) -> list[Event]:
-        """One error says that the template cannot be used; its pictures wait for its next save."""
+        """Refuse a template with one error for all its pictures, which wait for its next save."""
         name = dropped.template.name
         known = self.ledger.known_recipe(name)
         digest = hashlib.sha256(dropped.template.content).hexdigest()
@@ -305,7 +305,7 @@ class Accepting:
     # -- recipes
 
     def _recipes(self, seen: Saved, inventory: Inventory, pictures: NamedPictures) -> list[Recipe]:
-        """What it says. Raises RecipeInvalid."""
+        """Read the recipes of a save. Raises RecipeInvalid."""
         most = self.settings.max_images_per_save
         if seen.dropped is not None:
             return dropped_recipes(seen.dropped, inventory, seen.defaults, most, pictures)
@@ -334,14 +334,14 @@ class Accepting:
         known, template = self.ledger.known_recipe(path), template_above(self.settings.inbox, path)
         cancelled = self.ledger.forget(path)
         if is_template(path):
-            self.inbox.want_scan()  # what lies there are recipes now
+            self.inbox.want_scan()  # the files of its folder are ordinary recipes now
         if known and template:
             self._end_waiting(known, template)
         self._gone.append(path)
         return [Event(logging.INFO, path, f"{path}: deleted, {images(cancelled)} cancelled")]
 
     def _renamed(self, seen: Saved, inventory: Inventory) -> list[Event]:
-        """What was valid is kept; what was not, or reads differently now, is read as a new save."""
+        """Keep the queue of a valid recipe; read one that was invalid, or reads differently now."""
         old, new = seen.old, seen.path
         before = self.ledger.known_recipe(old)
         self.ledger.rename(old, new, seen.size_and_time, self.inbox.folder)
@@ -356,7 +356,7 @@ class Accepting:
         return [renamed, *self._saved(replace(seen, is_again=is_again), inventory)]
 
     def _apply_new_folder(self, seen: Saved, inventory: Inventory) -> None:
-        """A folder's defaults may say another priority; all else holds from the next save on."""
+        """Apply the new folder's default priority; other fields apply from the next save."""
         recipes: list[Recipe] = []
         with suppress(RecipeInvalid, PictureUnreadable):
             if not seen.unreadable:

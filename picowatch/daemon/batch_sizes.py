@@ -24,26 +24,26 @@ log = logging.getLogger("picowatch")
 _AUTO_PIXELS = 512 * 512
 _AUTO_LIMIT = 16
 LARGEST = 32
-# A batch twice as large is kept if it renders an image in this part of the time.
+# A batch twice as large is kept if it renders an image in this fraction of the time.
 WORTH = 0.95
-MEASUREMENTS = 2  # of a size, the better one counts
-LONGEST_SECONDS = 20.0  # a batch may take, so that urgent and cancelled images wait less
+MEASUREMENTS = 2  # of each size; the better one counts
+LONGEST_SECONDS = 20.0  # of a batch, so that urgent images need not wait long
 SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
 # With fewer evaluations of the UNet, what is done once for each image takes as long as they do.
 FEW_EVALUATIONS = 8
-# Images with references are drawn one by one (engine/edit.py): a batch brings nothing, unless text
-# encoders and denoiser take turns in memory, which then happens once for so many.
+# Images with references are drawn one by one (engine/edit.py), so a batch saves nothing, unless
+# text encoders and denoiser take turns in memory: then a batch of this size swaps them once.
 READ_TOGETHER = 4
 _IN_TURN = (MODELS.name, TURNS.name)
 
 
 def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:
-    """The most images like this one in a batch.
+    """Return how many images like this one a batch begins with.
 
-    `exact` means 1. A number is used as it is. "auto" begins with as many pictures as have the
-    pixels of 512x512 together, at most sixteen: sixteen of 128x128, four of 256x256. That is safe
-    everywhere; what follows is measured. With hires the larger size counts. Images with references
-    go one by one.
+    `exact` means 1. A number is used as it is. "auto" begins with as many pictures as together have
+    the pixels of 512x512, at most sixteen: sixteen of 128x128, four of 256x256. That is safe
+    everywhere; larger batches are measured. With hires, the larger size counts. Images with
+    references go one by one.
     """
     if request.exact:
         return 1
@@ -58,11 +58,11 @@ def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int
 
 @dataclass
 class _Measured:
-    """What is known of images of one kind.
+    """What was measured with images of one kind.
 
-    `size` is the best batch so far, `largest` what memory allows; `settled`: a larger one brings
-    nothing. `seconds` are those that an evaluation of the UNet took for one image, by batch size:
-    they can be compared whatever the steps and the sampler were.
+    `size` is the best batch so far, `largest` what memory allows; `settled`: a larger one is no
+    faster. `seconds` are measured per image and evaluation of the UNet, by batch size: they can be
+    compared across steps and samplers.
     """
 
     size: Annotated[int, Field(ge=1, le=LARGEST)]
@@ -71,9 +71,9 @@ class _Measured:
     seconds: dict[int, list[float]] = field(default_factory=dict)
 
     def next_size(self, evaluations: int) -> int:
-        """The size to take now for images of so many evaluations.
+        """Return the size of the next batch of images with this many evaluations.
 
-        The best one, or twice that to see whether it is better; less where that takes long.
+        It is the best one so far, or twice that to try it; less where that would take long.
         """
         double = self.size * 2
         grows = not self.settled and double <= self.largest and self._known(self.size)
@@ -84,7 +84,7 @@ class _Measured:
         return size
 
     def add(self, size: int, seconds: float) -> bool:
-        """Take in what an evaluation took in a batch of this size; true if it decided something."""
+        """Record how long an evaluation took in a batch of this size; return whether it decides."""
         if self.settled:
             return False
         self.seconds.setdefault(size, []).append(seconds)
@@ -97,7 +97,7 @@ class _Measured:
         return True
 
     def ran_out_of_memory(self, size: int) -> bool:
-        """Take half of that at most from now on; true if that changes something."""
+        """Limit batches to half of this size; return whether that changes anything."""
         smaller = max(1, size // 2)
         if smaller >= self.largest:
             return False
@@ -116,11 +116,11 @@ class _Measured:
 class BatchSizes:
     """The size of the next batch, which grows while that renders images faster.
 
-    It begins with the rule of `batch_size_for`, doubles as long as an evaluation of the UNet then
-    takes at most 95 % of the time, and halves where memory ran out; with references it is 1, or 4
-    where parts take turns in memory. What was decided is kept in a file, by device, checkpoint and
-    size; without the file it is measured again. A number in the settings is taken as it is. Safe to
-    use from several threads.
+    It begins with `batch_size_for`, doubles as long as an evaluation of the UNet then takes at most
+    95 % of the time, and halves where memory runs out; with references it is 1, or 4 where parts
+    take turns in memory. Decisions are kept in a file, by device, checkpoint and size; without the
+    file they are measured again. A number in the settings is used as it is. Safe to use from
+    several threads.
     """
 
     def __init__(self, setting: int | Literal["auto"], file: Path) -> None:
@@ -131,7 +131,7 @@ class BatchSizes:
         self._measured = _read(file)
 
     def size(self, request: ImageRequest, device: str = "") -> int:
-        """How many images like this one go into a batch at most.
+        """Return how many images like this one the next batch may have.
 
         `device` is the engine's, with its precision; "" means that of the last batch.
         """
@@ -142,7 +142,7 @@ class BatchSizes:
             return measured.next_size(evaluations(request))
 
     def learn(self, batch: Sequence[ImageRequest], images: Sequence[RenderedImage]) -> None:
-        """Take in how a batch went."""
+        """Learn from a finished batch."""
         first, image = batch[0], images[0]
         device = f"{image.device} {image.precision}"
         with self._lock:
@@ -172,7 +172,7 @@ class BatchSizes:
         return self._measured.setdefault(key, _Measured(batch_size_for(request, "auto")))
 
     def _keep(self) -> None:
-        """Write down what was decided; a full disk costs only another measurement."""
+        """Write the decisions to the file; if the disk is full, they will be measured again."""
         decided = {key: asdict(one) for key, one in self._measured.items() if one.is_decided}
         with suppress(OSError):
             text = json.dumps(decided, indent=1, sort_keys=True)
@@ -180,10 +180,10 @@ class BatchSizes:
 
 
 def _key(request: ImageRequest, device: str) -> str:
-    """Images whose evaluations take equally long have one key.
+    """Return a key that is equal for images whose evaluations take equally long.
 
-    Guidance doubles an evaluation. A second pass at another size takes its own share of the
-    evaluations, and where there are few, what comes once for each image counts.
+    Guidance doubles an evaluation. A second pass has evaluations at another size, and where there
+    are few of them, what is done once for each image counts.
     """
     size = "editing" if request.references else f"{request.width}x{request.height}"
     words = [device, request.checkpoint_hash[:16], size]
@@ -200,7 +200,7 @@ def _key(request: ImageRequest, device: str) -> str:
 
 
 def _read(file: Path) -> dict[str, _Measured]:
-    """What was kept; nothing if the file is missing or damaged."""
+    """Return the decisions in the file; none if it is missing or damaged."""
     try:
         return TypeAdapter(dict[str, _Measured]).validate_json(file.read_bytes(), strict=True)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Builds a daemon from its parts, each after those that it needs; checks the folders first."""
+"""Builds a daemon from its parts, and checks the folders first."""
 
 import logging
 import os
@@ -55,13 +55,13 @@ def build_daemon(
     until: Callable[[], bool] = lambda: False,
     settings_file: SettingsFile | None = None,
 ) -> Daemon:
-    """All parts of the daemon, connected; `stack` closes what has to be closed.
+    """Connect all parts of a daemon; `stack` closes what has to be closed.
 
-    `wake` is to be set after `stop`. `keeps_trying`: a full disk is waited for. A ledger that turns
-    out damaged is set aside at the end. At the end hooks may go on until `hurry`. `by_make`: a
-    `picowatch make` runs it, `until` its recipes are done. `settings_file` is read again when it is
-    saved. Raises OutboxInUse, SettingsInvalid, LedgerCorrupt, Ended, or what prevents writing to
-    the outbox, if that is not waited for.
+    `wake` is set after `stop`. With `keeps_trying`, a full disk is waited for. A damaged ledger is
+    set aside at the end, when hooks may run on until `hurry` returns true. `by_make`: a `picowatch
+    make` runs the daemon `until` its recipes are done. `settings_file` is read again when it is
+    saved. Raises OutboxInUse, SettingsInvalid, LedgerCorrupt, Ended, or the error that prevents
+    writing to the outbox, unless it is waited for.
     """
     retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
     lock = _lock(settings, retry, stop, by_make=by_make)
@@ -94,7 +94,7 @@ def build_daemon(
 def _set_aside_if_damaged(
     lock: OutboxLock, result: RunResult, ledger: Path, _: object, error: object, __: object
 ) -> None:
-    """Leave the next start a new ledger, if this one is damaged. It is closed already."""
+    """Set a damaged ledger, which is closed by now, aside: the next start makes a new one."""
     if isinstance(error, LedgerCorrupt):
         result.cannot_go_on(str(error), ledger_corrupt=True)
     if result.ledger_corrupt and lock.is_in_place():
@@ -103,10 +103,10 @@ def _set_aside_if_damaged(
 
 
 def _lock(settings: Settings, retry: Retry, stop: threading.Event, *, by_make: bool) -> OutboxLock:
-    """The outbox's lock; a daemon waits for a `picowatch make` that holds it.
+    """Take the outbox's lock; a daemon waits for a `picowatch make` that holds it.
 
-    A `make` may replace a daemon that crashed, which a service manager starts again. The manager
-    is told that all is well: it would give up on a start that takes long.
+    A `make` may have taken over from a daemon that crashed and that a service manager restarts. The
+    manager is told that the daemon is ready, as it would give up on a slow start.
     """
     warned = False
     while True:
@@ -150,7 +150,7 @@ def _check_ray(settings: Settings) -> None:
 
 
 def engine_options(settings: Settings) -> EngineOptions:
-    """What engines need of the settings."""
+    """Return the settings that engines need."""
     return EngineOptions(
         models=settings.models,
         device=settings.device,
@@ -164,10 +164,10 @@ def engine_options(settings: Settings) -> EngineOptions:
 
 
 def check_folders(settings: Settings, *, waits: bool = False) -> None:
-    """Refuse what cannot work, in words, before anything is touched.
+    """Refuse folders that cannot work, before anything is written.
 
     A daemon `waits` for folders that it has used before: a share may be mounted later, and a disk
-    writable again.
+    may become writable again.
     """
     inbox, outbox = settings.inbox.resolve(), settings.outbox.resolve()
     is_used = os.path.exists(settings.state_folder / LEDGER)  # noqa: PTH110  (never raises)
@@ -196,7 +196,7 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."
-# What is in the outbox and written in place; a missing one is created.
+# The outbox's own files and folders that are written in place; missing ones are created.
 _OWN = (
     "picowatch.log", "images.jsonl", "failures.jsonl", ".picowatch", ".picowatch/lock",
     f".picowatch/{LEDGER}", ".picowatch/commands", ".picowatch/gallery",
@@ -220,10 +220,10 @@ def _check_writable(outbox: Path) -> None:
 
 
 def _check_own_files(outbox: Path, *, waits: bool) -> None:
-    """Refuse what would hold a daemon up for ever, though it looks like something that passes.
+    """Refuse own files for which a daemon would wait forever.
 
-    To open a pipe would wait for whoever reads or writes at its other end. Another user's file, as
-    after a start with sudo, would be waited for like a full disk.
+    Opening a pipe blocks until its other end is opened. A file of another user, as after a start
+    with sudo, would be waited for like a full disk.
     """
     for path in (outbox / own for own in _OWN):
         if not os.path.lexists(path):
@@ -236,14 +236,13 @@ def _check_own_files(outbox: Path, *, waits: bool) -> None:
             raise SettingsInvalid(words, _CHMOD)
 
 
-# What is still queued there is in another outbox's ledger, which this one does not know.
 TAKES_AWAY = (
     "when_done: %s removes finished recipes from the inbox: no other picowatch may watch it, or it "
     "would treat them as deleted"
 )
 # A new ledger that is damaged so soon means a broken disk: a third one would not help.
 HOPELESS_SECONDS = 60.0
-_RESTARTED = "PICOWATCH_RESTARTED"  # the variable that says when, in Unix seconds
+_RESTARTED = "PICOWATCH_RESTARTED"  # environment variable: when, in Unix seconds
 
 
 def build_and_run(
@@ -261,8 +260,8 @@ def build_and_run(
 ) -> RunResult:
     """Run a daemon to its end; if its result says `restart`, another one can be started at once.
 
-    `signals` are those that have come to end it. Raises Ended if one came while nothing could be
-    written yet.
+    `signals` lists the signals received so far. Raises Ended if one arrives before the outbox can
+    be written to.
     """
     with ExitStack() as stack:
         try:
@@ -279,7 +278,7 @@ def build_and_run(
                 until=until,
                 settings_file=settings_file,
             )
-        except LedgerCorrupt as error:  # what its parts read first is damaged
+        except LedgerCorrupt as error:  # found while its parts were built
             result = RunResult()
             result.cannot_go_on(str(error), ledger_corrupt=True)
             return result
@@ -292,15 +291,15 @@ def build_and_run(
 
 
 def is_hopeless(result: RunResult) -> bool:
-    """Whether the ledger was damaged again, so soon after this process was restarted."""
+    """Whether the ledger was damaged again soon after this process was restarted."""
     restarted = float(os.environ.get(_RESTARTED, 0))
     return result.ledger_corrupt and time.time() - restarted < HOPELESS_SECONDS
 
 
 def restart() -> NoReturn:
-    """Replace this process by a new one with the same arguments; its number stays.
+    """Replace this process by a new one with the same arguments and the same process id.
 
-    Signals that come meanwhile wait until the new one heeds them.
+    Signals that arrive meanwhile wait until the new one handles them.
     """
     os.environ[_RESTARTED] = str(time.time())
     sys.stdout.flush()

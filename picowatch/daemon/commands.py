@@ -37,7 +37,7 @@ class _Waiting:
     was_known: bool = False  # the ledger had its recipe
     cancelled: int = 0  # images so far
     running: int = 0  # of these
-    last_save: int | None = None  # before what it made be read again
+    last_save: int | None = None  # the newest save before it had files read again
 
 
 class Control:
@@ -53,13 +53,13 @@ class Control:
         self._done = 0
 
     def run_all(self) -> bool:
-        """Do what was requested meanwhile; returns whether anything was."""
+        """Run the commands that are there; return whether one was answered."""
         before = self._done
         self.commands.answer_all(self.do)
         return self._done != before
 
     def do(self, command: Command) -> Answer | None:
-        """Run it and return the answer; None as long as there is no answer yet."""
+        """Run a command and return the answer, or None while there is no answer yet."""
         waiting = self._waiting.setdefault(command, _Waiting(time.monotonic()))
         answer = self._do(command, waiting)
         if answer is not None:
@@ -89,7 +89,7 @@ class Control:
                 return self._make_folder(folder.rstrip("/"), waiting)
             case Command("delete", files=(_, *_)):
                 return self._delete(command.files)
-        return Answer(False, f"Unknown command '{command.name}', or not of this form.")
+        return Answer(False, f"Unknown command '{command.name}', or its arguments are wrong.")
 
     # -- pause
 
@@ -137,7 +137,7 @@ class Control:
         )
 
     def _retry_all(self, pattern: str) -> Answer:
-        """Have all be read again, as if it had been saved; what would be the same picture stays."""
+        """Have recipes read again as if they had been saved; equal pictures are kept."""
         recipes = _matching(pattern, filterfalse(is_template, self.ledger.known_recipes()))
         if not recipes:
             return Answer(False, f"No recipe or picture {pattern} is in the inbox.")
@@ -149,9 +149,9 @@ class Control:
         return Answer(True, f"{words} Pictures that would be the same are kept.")
 
     def _cancel(self, command: Command, pattern: str, waiting: _Waiting) -> Answer | None:
-        """Cancel what was saved before, also what is not accepted yet; what runs stops.
+        """Cancel what was saved before the command, accepted or not; running images stop.
 
-        Of many recipes each is cancelled once it is accepted, before any of it is rendered.
+        Each recipe is cancelled as soon as it is accepted, before any of its images is rendered.
         """
         if not self.inbox.has_looked_since(waiting.since):
             self.inbox.want_scan()
@@ -181,13 +181,13 @@ class Control:
         return Answer(True, f"{images(waiting.cancelled)} cancelled.{rest}")
 
     def _came_after(self, sent_at_ns: int, size_and_time: SizeAndTime | None) -> bool:
-        """Whether a recipe was saved after a command was sent; a time to come says nothing."""
+        """Whether a recipe was saved after a command was sent; a time in the future is ignored."""
         return size_and_time is not None and sent_at_ns < size_and_time.mtime_ns < time.time() * 1e9
 
     # -- pictures
 
     def _delete(self, files: Collection[str]) -> Answer:
-        """Delete pictures; as after a user deletes them, only a save renders them again."""
+        """Delete pictures; as with those that a user deletes, only a save renders them again."""
         shown = sorted(self.outbox.gallery.shown(files))
         unknown = _named("Not in the gallery", sorted({*files}.difference(shown)))
         kept = self.outbox.delete(shown)
@@ -201,9 +201,9 @@ class Control:
     # -- make
 
     def _make(self, recipe: str, digest: str, waiting: _Waiting) -> Answer | None:
-        """The pictures of a save, once it was answered and all of them have ended.
+        """Return the pictures of a save once it is refused or all its images have ended.
 
-        They may have its recipe's new name by then.
+        The recipe may have been renamed by then.
         """
         size_and_time, known = (
             size_and_time_of(self.settings.inbox, recipe),
@@ -234,7 +234,7 @@ class Control:
         return self._result(recipe, self.ledger.outcome(recipe, digest) or outcome)
 
     def _make_folder(self, folder: str, waiting: _Waiting) -> Answer | None:
-        """The pictures of all that was dropped into a folder and below, once all have ended."""
+        """Return the pictures of all that was dropped into a folder and below, once all ended."""
         if waiting.last_save is None:
             waiting.since, waiting.last_save = time.monotonic(), self.ledger.last_save()
             below = [one for one in self.ledger.known_recipes() if one.startswith(f"{folder}/")]
@@ -283,7 +283,7 @@ class Control:
 
 
 def _matching(pattern: str, recipes: Iterable[str]) -> list[str]:
-    """The recipe of that name; else those in its folder, without their endings, or of a glob."""
+    """Return the recipe of this name, else those with this stem, folder or glob."""
     every = list(recipes)
     folder = pattern.rstrip("/")
     if pattern in every:

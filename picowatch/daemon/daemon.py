@@ -1,8 +1,8 @@
 """The daemon's round, which is the whole story: a save becomes pictures.
 
-What is still to be done is a row of the ledger, and every step may be run again. So a start, a
-crash and an ordinary round are the same code. Meanwhile a worker's thread for each engine claims a
-batch, renders it and has it published (daemon/worker.py).
+Everything still to be done is a row of the ledger, and every step can safely run again. So a start,
+the recovery from a crash and an ordinary round run the same code. Meanwhile a worker thread per
+engine claims a batch, renders it and hands it over to be published (daemon/worker.py).
 """
 
 import logging
@@ -39,10 +39,10 @@ MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
 
 
 class Daemon:
-    """Takes saves from the inbox to the engines, until `stop`.
+    """Takes saves from the inbox to the engines until `stop` is set.
 
-    `wake` ends a rest early: set it after setting `stop`. A single run ends when it has nothing
-    left to do, or `until` says so.
+    Set `wake` after `stop` to end the wait between two rounds. A single run ends when nothing is
+    left to do, or when `until` returns true.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class Daemon:
         )
         self.reporting = Reporting(run, console, self.inbox, self.pool, self.settings_watch)
         self._tidy_at = 0.0
-        self._in_time = float("-inf")  # nothing is tried again before
+        self._retry_at = float("-inf")  # no round begins earlier after one that failed
 
     def run(self, once: bool = False) -> RunResult:
-        """Run until `stop`, or `once`: until what is in the inbox now is done."""
+        """Run until `stop` is set; with `once`, until what is in the inbox now is done."""
         try:
             self.retry.until_done(self._recover)
             self.maintenance.start()
@@ -82,7 +82,7 @@ class Daemon:
             is_idle = False
             while not (self.stop.is_set() or self.result.reason):
                 was_idle, more = is_idle, self._try_round()
-                # What ended in the middle of a round is reported to `make` by the next one.
+                # The next round reports to `make` what ended in the middle of this one.
                 is_idle = once and not more and self._has_nothing_left()
                 if once and (self.until() or (is_idle and was_idle)):
                     break
@@ -100,9 +100,9 @@ class Daemon:
         return self.result
 
     def _try_round(self) -> bool:
-        """A round; a disk that is full or away ends it, and the next one tries again."""
+        """Run a round; a full or missing disk ends it, and a later round tries again."""
         more = False
-        if time.monotonic() >= self._in_time:
+        if time.monotonic() >= self._retry_at:
             try:
                 more = self._round(time.monotonic())
                 self.retry.worked()
@@ -110,22 +110,22 @@ class Daemon:
                 if not passes(error):
                     raise
                 self.retry.failed(error)
-                self._in_time = time.monotonic() + RETRY_SECONDS
+                self._retry_at = time.monotonic() + RETRY_SECONDS
         self.reporting.report()
         return more
 
     def _round(self, now: float) -> bool:
-        """All that is to be done now; returns whether there is more of it."""
+        """Do what is to be done now; return whether there is more."""
         self._check_outbox()
         more = False
         if self.inbox.is_there():
             self.inbox.look(now)
-        with self.pool.nothing_is_claimed():  # of what is cancelled as soon as it is accepted
+        with self.pool.nothing_is_claimed():  # a command may cancel what is accepted here
             if self.inbox.folder:
                 more = self.accepting.take(now)
             if self.control.run_all():
                 self.reporting.hurry()
-        self._update_pool(more)  # engines work on while what follows has to wait
+        self._update_pool(more)  # so engines have work while the steps below wait for a disk
         self.finishing.finish_all()
         self.finishing.list_failures()
         self.pool.publisher.list_published()
@@ -135,7 +135,7 @@ class Daemon:
         return more
 
     def _check_outbox(self) -> None:
-        """Raises FolderAway; another outbox or ledger at the path of the daemon's own ends it."""
+        """Raise FolderAway if the outbox is away; end the run if it or the ledger was replaced."""
         match self.lock.whereabouts():
             case Whereabouts.AWAY:
                 raise FolderAway(self.outbox.root)
@@ -163,9 +163,9 @@ class Daemon:
     # -- start and end
 
     def _recover(self) -> None:
-        """Put right what a crash left; after an ordinary end there is nothing."""
+        """Repair what a crash left behind; after an ordinary end there is nothing to repair."""
         if self.lock.after_crash:
-            if not self.retry.trouble:  # else it was said before
+            if not self.retry.trouble:  # a second attempt need not say it again
                 log.warning(
                     "picowatch was killed or stopped in the middle of something; what it left "
                     "unfinished is being repaired"
@@ -183,7 +183,7 @@ class Daemon:
             log.info("paused: nothing is rendered until `picowatch resume`")
 
     def _decide(self, image: QueuedImage) -> None:
-        """What becomes of an image that was in progress when the last daemon ended."""
+        """Finish, fail or requeue an image that was in progress when the last daemon ended."""
         if self.outbox.holds(image.file, image.digest):
             self.outbox.complete(image.file)
             self.ledger.finish([image], ())
@@ -196,10 +196,10 @@ class Daemon:
             log.info("%s: seed %s queued again", image.recipe, image.request.seed)
 
     def _has_nothing_left(self) -> bool:
-        """Whether nothing is left to do, or only what a pause keeps in the queue."""
+        """Return whether nothing is left to do except what a pause keeps queued."""
         if len(self.inbox) or self.accepting.is_busy() or self.ledger.todo():
             return False
-        if time.monotonic() < self._in_time:
+        if time.monotonic() < self._retry_at:
             return False
         if self.ledger.unlisted() or self.ledger.unlisted_failures():
             return False
@@ -214,9 +214,9 @@ class Daemon:
         return rest if ready_in is None or not self.inbox.folder else min(rest, max(ready_in, 0.01))
 
     def _shut_down(self) -> None:
-        if not self.result.restart:  # systemd kills what says so and is not gone soon
+        if not self.result.restart:  # having been told, systemd kills what does not end soon
             notify("STOPPING=1")
-        self.stop.set()  # ends all waiting for the disk
+        self.stop.set()  # ends every wait for a disk
         self.pool.stop()
         self.inbox.close()
         self.reporting.report_end()

@@ -1,6 +1,6 @@
 """Dropped pictures on their way to the engine: copied for a batch, and deleted after it.
 
-A copy of each of ten thousand from the moment it is accepted would fill the disk. A picture that
+Copying each of ten thousand pictures when it is accepted would fill the disk. A picture that
 changes before its turn is another request anyway.
 """
 
@@ -23,7 +23,7 @@ log = logging.getLogger("picowatch")
 
 
 class InboxAway(ControlFlow):
-    """The inbox is not there: its pictures may be the same when it is back."""
+    """Raised while the inbox is away: its pictures may be unchanged when it is back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +38,9 @@ class DroppedPictures:
     ledger: Ledger
 
     def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage]:
-        """Copy what the batch needs; returns the images whose pictures are there as requested.
+        """Copy the batch's pictures; return the images whose pictures are there as requested.
 
-        The others wait until theirs are. Raises InboxAway, or OSError if a copy cannot be written.
+        The others wait for theirs. Raises InboxAway, or OSError if a copy cannot be written.
         """
         brought = []
         for image in batch:
@@ -66,7 +66,7 @@ class DroppedPictures:
                         (self.copies / digest).unlink()
 
     def _copy(self, image: QueuedImage, path: str, digest: str) -> bool:
-        """Copy the picture from where it is now: it may have been renamed since."""
+        """Copy the picture from where it is now, as it may have been renamed; False if gone."""
         target = self.copies / digest
         if target.is_file():
             return True
@@ -80,7 +80,7 @@ class DroppedPictures:
         return False
 
     def _is_inbox_away(self) -> bool:
-        """Whether the inbox seems unmounted: there is no folder, or an empty one."""
+        """Whether the inbox seems unmounted: its folder is missing or empty."""
         try:
             with os.scandir(self.inbox) as entries:
                 return not any(entries)

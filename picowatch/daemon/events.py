@@ -1,4 +1,4 @@
-"""What the log says of saves, and what an error file says of one that is refused."""
+"""What the log says about saves, and what an error file says about a refused one."""
 
 import logging
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from picowatch.streams import harmless, harmless_lines
 
 
 class Event(NamedTuple):
-    """A line for the log about a recipe, once what it tells is committed."""
+    """A line about a recipe, for the log after the commit."""
 
     level: int
     recipe: str
@@ -32,7 +32,7 @@ def warned(path: str, warnings: Iterable[str]) -> list[Event]:
 
 
 def accepted(result: Acceptance, newest: str) -> str:
-    """What a save changed, in words; `newest` is the newest picture that existed."""
+    """Return what a save changed, in words; `newest` is the newest picture that existed."""
     if result.existing and not (result.queued or result.cancelled):
         if newest:
             return f"saved, nothing new to render; its newest picture is {newest}"
@@ -50,9 +50,9 @@ def accepted(result: Acceptance, newest: str) -> str:
 
 
 def explained(path: str, why: PicowatchError | str) -> tuple[str, str]:
-    """The text of the error file, and the line for the log."""
+    """Return the text of the error file and the line for the log."""
     if isinstance(why, RecipeInvalid):
-        # What lies beside a picture is saved instead of the picture.
+        # Users fix a picture's sidecar rather than the picture.
         closing = CLOSING if is_dropped(path) else closing_of(why, path)
         return error_text(why, closing=closing), one_line(why)
     first_line = str(why).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""What follows a change of a recipe: error file, contact sheets, `when_done`."""
+"""The consequences of a recipe's changes: error file, contact sheets, `when_done`."""
 
 import json
 import logging
@@ -27,11 +27,14 @@ from picowatch.recipe import ImageRequest, Recipe
 from picowatch.recipe.fields import Axis
 from picowatch.streams import harmless, harmless_lines
 
+log = logging.getLogger("picowatch")
+
 LARGEST_PICTURE = 512  # pixels; the full-size pictures are beside the sheet
+FAILURES_SHOWN = 20  # in one error file
 
 
 def sheet_of(recipe: Recipe) -> str | None:
-    """What the entry's contact sheet shows, as JSON for the ledger; None if it has none."""
+    """Return what the entry's contact sheet shows, as JSON for the ledger; None without one."""
     if not recipe.wants_sheet:
         return None
     axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.sweep]
@@ -42,12 +45,12 @@ def sheet_of(recipe: Recipe) -> str | None:
 def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
     """Draw the contact sheets of a recipe's entries whose images have all ended.
 
-    One that cannot be drawn is given up: the log and the recipe's warning file say why. None is
-    drawn if users have deleted all of its pictures.
+    A sheet that cannot be drawn is given up: the log and the recipe's warning file say why. None is
+    drawn if all of its pictures were deleted.
     """
     for due in ledger.sheets_due(recipe):
         if not any(outbox.exists(picture) for _, picture in due.images if picture):
-            check_in_place(outbox.root / ".picowatch")  # else they are not deleted, but away
+            check_in_place(outbox.root / ".picowatch")  # raises if they are not deleted, but away
             ledger.mark_sheet_done(due)
             continue
         file = ledger.reserve_sheet(due, recipe, outbox.names)
@@ -88,7 +91,7 @@ def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
 
 
 def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
-    """What differs between the images of a combination; each round is one of every combination."""
+    """Return in what a combination's images differ; each round has one of each combination."""
     for label, field in (("seed", "seed"), ("variation", "variation_seed")):
         seeds = [{getattr(request, field) for request in requests} for requests in rounds]
         if all(len(one) == 1 for one in seeds) and len(set().union(*seeds)) == len(rounds):
@@ -97,9 +100,9 @@ def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
 
 
 def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[str]]:
-    """The words of each prompt that other images of its combination do not have there.
+    """Return the words in which each prompt differs from others of its combination.
 
-    Seeds that draw other words from wildcards are told apart by them. Each round has `size`
+    They tell apart images whose seeds drew different words from wildcards. Each round has `size`
     combinations.
     """
     words = [request.prompt.split() for request in requests]
@@ -107,20 +110,20 @@ def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[s
 
 
 def _middle(prompt: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
-    """The prompt without what all of them begin and end with, as one text; none if all agree."""
+    """Return the prompt without the beginning and end that all share; [] if all are equal."""
     first = _common([*others])
     last = _common([one[first:][::-1] for one in others])
     return [text] if (text := " ".join(prompt[first : len(prompt) - last])) else []
 
 
 def _common(texts: Sequence[Sequence[str]]) -> int:
-    """How many words all of them begin with."""
+    """Return how many words all texts begin with."""
     places = zip(*texts, strict=False)
     return sum(1 for _ in takewhile(lambda words: len({*words}) == 1, places))
 
 
 def _seconds(picture: Path | None) -> list[str]:
-    """The seconds that drawing a picture took, loading not counted, as its metadata says."""
+    """Return the seconds that a picture took without loading, from its metadata."""
     if picture is None:
         return []
     try:
@@ -138,10 +141,10 @@ class Archive:
         self.inbox = inbox
 
     def take_away(self, path: str, known: KnownRecipe) -> bool:
-        """Archive or delete a recipe whose images all succeeded; False if that is yet to be done.
+        """Archive or delete a recipe whose images all succeeded; False if it is to be tried again.
 
-        What lies beside a dropped picture goes with it: it would be the prompt or the mask of
-        the next picture of that name.
+        A dropped picture's sidecars go with it: they would be the prompt or the mask of the next
+        picture of that name.
         """
         if self.settings.when_done == "keep" or self._is_saved_again(path, known):
             return True
@@ -149,7 +152,7 @@ class Archive:
             return False
         sidecars = self._sidecars(path, known)
         files = {} if sidecars is None else {path: known.digest, **sidecars}
-        # All are kept before the first is removed: on a full disk this is tried again.
+        # All are archived before the first is removed: a full disk interrupts this.
         kept = {file: self._keep(file, its, path) for file, its in files.items()}
         if kept.get(path) and self._take_out(path, known.digest):
             log.info("%s: done, %s", path, kept[path])
@@ -157,10 +160,10 @@ class Archive:
             for file, its in files.items():
                 if kept[file] and file != path:
                     self._take_out(file, its)
-        return self.inbox.is_there()  # else it may be there again, with the inbox
+        return self.inbox.is_there()  # if not, the file may come back with the inbox
 
     def remove(self, recipe: str, digest: str) -> None:
-        """Delete a recipe that was in the inbox for `make` alone, and the files about it."""
+        """Delete a recipe that was in the inbox only for `make`, and its error files."""
         try:
             removed = self._unlink(recipe, digest)
         except FileNotFoundError:
@@ -175,7 +178,7 @@ class Archive:
             self.outbox.problems.clear(recipe)
 
     def _is_saved_again(self, recipe: str, known: KnownRecipe) -> bool:
-        """Whether a save is yet to be accepted: the same bytes request new seeds, too."""
+        """Whether a newer save waits to be accepted: even the same bytes may request new seeds."""
         if is_picture_name(recipe):
             return False
         found = size_and_time_at(self.settings.inbox, recipe)
@@ -201,7 +204,7 @@ class Archive:
         return digests
 
     def _keep(self, file: str, digest: str, recipe: str) -> str:
-        """Archive a file with these bytes, if set; what becomes of it, "" if it is another now."""
+        """Archive a file if set; return what happens to it, "" if it has other bytes now."""
         if self.settings.when_done == "delete":
             return "deleted"
         blocks = checked_blocks(self.settings.inbox, file, digest, MAX_BYTES)
@@ -221,14 +224,9 @@ class Archive:
             return False
 
     def _unlink(self, file: str, digest: str) -> bool:
-        """Raises OSError if it cannot be deleted, or is a link."""
+        """Delete a file with these bytes. Raises OSError if that fails, or if it is a link."""
         inbox = self.settings.inbox
         return unlink_below(inbox, file, lambda found: sha256_of(found, MAX_BYTES) == digest)
-
-
-log = logging.getLogger("picowatch")
-
-FAILURES_SHOWN = 20  # in one error file
 
 
 class Finishing:
@@ -242,10 +240,10 @@ class Finishing:
         self.ledger, self.outbox = run.ledger, run.outbox
 
     def finish_all(self) -> None:
-        """All recipes with something to do; what was done is committed at once.
+        """Finish all recipes that have changed, and commit that at once.
 
-        Raises what has to be waited for once each has had its turn: a folder that cannot be written
-        may hold up one recipe for good.
+        An error that has to be waited for is raised only after each had its turn: one recipe's
+        folder may stay unwritable for good.
         """
         waits: OSError | None = None
         done = []
@@ -269,7 +267,7 @@ class Finishing:
             raise waits
 
     def list_failures(self) -> None:
-        """Add to failures.jsonl what was refused or failed; not twice, if a crash came between."""
+        """Add what was refused or failed to failures.jsonl, not twice even after a crash."""
         if unlisted := self.ledger.unlisted_failures():
             recent = self.outbox.failures.recent()
             lines = [line for text in unlisted.values() if (line := json.loads(text)) not in recent]
@@ -280,21 +278,21 @@ class Finishing:
     def finish(self, recipe: str) -> bool:
         """Draw the consequences; False if the recipe cannot be taken out of the inbox yet.
 
-        An invalid save's error file stays: the next good save tries the failed images again anyway.
+        An invalid save's error file stays: the next valid one tries the failed images again anyway.
         """
         known = self.ledger.known_recipe(recipe)
         if known is None or known.outcome != "accepted":
             make_due_sheets(recipe, self.ledger, self.outbox)
             return True
         self._report_failures(recipe, known)
-        # Asked first: of images that end meanwhile, the sheet is drawn at their own turn.
+        # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
         are_all_done = self.ledger.recipe_counts(recipe).are_all_done
         make_due_sheets(recipe, self.ledger, self.outbox)
         return not are_all_done or self.archive.take_away(recipe, known)
 
     def _report_failures(self, recipe: str, known: KnownRecipe) -> None:
         if failures := self.ledger.failures(recipe):
-            # Before the file is there, and until it is gone: what is noted is looked at again.
+            # Noted before the file is written and until it is removed, for a crash in between.
             self.ledger.note_problem(recipe, f"{recipe}: {failures[-1][1]}")
             if self.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
                 self.observers.failed(recipe)

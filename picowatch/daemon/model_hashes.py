@@ -15,11 +15,11 @@ from picowatch.recipe import HashOf
 log = logging.getLogger("picowatch")
 
 PROGRESS_SECONDS = 5.0  # between two lines of the log
-PICTURES = ("image", "mask")  # kinds of what recipes name that are no models
+PICTURES = ("image", "mask")  # the kinds that are not models
 
 
 class NotHashed(ControlFlow):
-    """A save needs the hash of a model, which takes long."""
+    """Raised when a save needs the hash of a model that was not read yet, which takes long."""
 
     def __init__(self, kind: Kind, name: str) -> None:
         super().__init__(kind, name)
@@ -28,24 +28,25 @@ class NotHashed(ControlFlow):
 
 
 class ModelHashes:
-    """Looks each up once, until `look_again`. Saves wait while one is computed, one at a time."""
+    """Looks up each hash once, until `look_again`; computes missing ones in turn, in a thread."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._found: dict[tuple[Kind, str], str] = {}
         self._refused: dict[tuple[Kind, str], ModelRefused] = {}
         self._thread: threading.Thread | None = None
-        # Of a slice of saves: later ones do not overtake those that wait for the same model.
+        # Models that a slice of saves lacks: a later save must not overtake one that waits.
         self.missed: set[tuple[Kind, str]] = set()
 
     def look_again(self) -> None:
-        """Models may have come and gone."""
+        """Look up all hashes again: models may have come and gone."""
         self._found.clear()
 
     def with_pictures(self, hash_of_picture: Callable[[str], str]) -> HashOf:
-        """Gives the hash of anything a recipe names, its pictures by `hash_of_picture`.
+        """Return a function that gives the hash of anything that a recipe names.
 
-        Raises NotHashed if a model would have to be read.
+        It takes those of pictures from `hash_of_picture`, and raises NotHashed if a model has to be
+        read first.
         """
 
         def hash_of(kind: str, name: str) -> str:
@@ -60,7 +61,7 @@ class ModelHashes:
         return self._thread is not None and self._thread.is_alive()
 
     def begin(self, needed: NotHashed) -> None:
-        """Read the model in a thread, unless one is read already."""
+        """Read the model in a thread, unless a model is being read already."""
         self.missed.add((needed.kind, needed.name))
         if not self.is_busy():
             self._thread = threading.Thread(
@@ -84,7 +85,7 @@ class ModelHashes:
             self._catalog.sha256(model, _progress_of(model, self._catalog.size(model)))
         except ModelRefused as error:
             self._refused[kind, name] = error
-        except Ended:  # the next start answers the save
+        except Ended:  # the next start takes the save
             pass
         except Exception as error:  # a share that goes away is waited for: the save tries again
             if not passes(error):
@@ -93,7 +94,7 @@ class ModelHashes:
 
 
 def _progress_of(model: Model, size: int) -> Callable[[int], None]:
-    """A function that gets the size of each block, and logs now and then how much was read."""
+    """Return a function that takes the size of each block and sometimes logs the progress."""
     read, logged = 0, time.monotonic()
 
     def on_block(block: int) -> None:

@@ -43,7 +43,7 @@ class WorkerPool:
         self._durations = Durations()
         self._stopping = threading.Event()
         self._claiming = threading.Lock()
-        self._finishes = False  # the batches in progress, and claims no other
+        self._finishes = False  # True: batches in progress are finished, none is claimed
         self._numbers = count(1)
         self._started = False
         self._start_at: float | None = None  # at the latest
@@ -53,7 +53,7 @@ class WorkerPool:
         self.update()
 
     def start_when(self, saves_are_known: bool) -> None:
-        """Start the workers, after LONGEST_FIRST_LOOK also without knowing the saves.
+        """Start the workers once all saves are known, at the latest after LONGEST_FIRST_LOOK.
 
         Saves and deletions since the last run may make queued images obsolete.
         """
@@ -67,7 +67,7 @@ class WorkerPool:
                 worker.start()
 
     def update(self) -> None:
-        """Let new engines join and lost ones leave, and request as many as have work."""
+        """Give new engines workers, end those of lost ones, and request as many as have work."""
         engines = self.executor.engines()
         for engine in engines:
             if all(worker.engine is not engine for worker in self.workers):
@@ -75,21 +75,21 @@ class WorkerPool:
         for worker in self.workers:
             if all(engine is not worker.engine for engine in engines):
                 self._leave(worker)
-        # A cluster's engines come and go for weeks.
+        # Ended workers are dropped: a cluster's engines come and go for weeks.
         self._ending = [worker for worker in self._ending if not worker.has_ended]
         queued = 0 if self.paused else self._queued()
         self._request_engines(queued)
         self._give_up(queued)
-        if queued:  # what was left to an engine that is slow, or gone
+        if queued:  # some may have been left to an engine that is slow or gone
             for worker in self.workers:
                 if worker.idle:
                     worker.wake()
 
     def _give_up(self, queued: int) -> None:
-        """A single run ends once no engine can start, or none came for long; a daemon never does.
+        """End a single run if no engine can start, or if none has come for long.
 
-        What counts is the time from one look at the executor to another: between two looks
-        thousands of saves may have been accepted.
+        The time counts from the first call that finds none: thousands of saves may have been
+        accepted before it.
         """
         now = time.monotonic()
         if self.workers and all(worker.gave_up for worker in self.workers):
@@ -104,7 +104,7 @@ class WorkerPool:
             self.result.cannot_go_on(self.executor.trouble or "No engine became available.")
 
     def _request_engines(self, queued: int) -> None:
-        """One for each batch, if batches are as large as those in progress."""
+        """Request an engine for each batch, if batches are as large as those in progress."""
         working = [len(one.batch) for worker in self.workers if (one := worker.rendering)]
         self.executor.wanted = len(working) + ceil(queued / max(working, default=1))
 
@@ -136,7 +136,7 @@ class WorkerPool:
         return 0
 
     def finish_batches(self, wanted: bool) -> bool:
-        """Claim no more while this is wanted; returns whether no batch is in progress then."""
+        """Claim no batches while `wanted`; return whether it is and none is in progress."""
         with self._claiming:
             is_over, self._finishes = self._finishes and not wanted, wanted
         if is_over:
@@ -144,7 +144,7 @@ class WorkerPool:
         return wanted and not self.ledger.counts().running
 
     def wake(self) -> None:
-        """Images may be queued, or a pause may have begun or ended."""
+        """Wake all workers: images may be queued, or a pause may have begun or ended."""
         for worker in self.workers:
             worker.wake()
 
@@ -177,8 +177,8 @@ class WorkerPool:
     ) -> float | None:
         """Return the seconds until the batches in progress and these images are done.
 
-        `queued` are the images that follow, so many like each. Of the batches only those with
-        images of its own recipes count. None before the first picture.
+        `queued` lists requests and how many images like each follow. Only batches with images of
+        recipes for which `is_own` is true count. Returns None before the first picture.
         """
         following = self._durations.of(queued)
         if following is None:
@@ -203,11 +203,11 @@ class WorkerPool:
     # -- claiming
 
     def nothing_is_claimed(self) -> AbstractContextManager[object]:
-        """Meanwhile no worker gets a batch."""
+        """Keep all workers from claiming a batch within a `with` block."""
         return self._claiming
 
     def claim(self, worker: Worker) -> list[QueuedImage]:
-        """The worker's next batch; idle ones that hold the same checkpoint share a short queue."""
+        """Return the worker's next batch; workers that are idle share a short queue."""
         with self._claiming:
             worker.idle = True
             if self.paused or self._finishes:

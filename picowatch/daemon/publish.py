@@ -1,8 +1,8 @@
 """Turns a rendered image into a picture in the outbox: metadata, file, lists, ledger.
 
-The order is what makes a crash harmless: the picture is durable under its reserved name before
-it is listed, and the ledger says done after that; each step is repeated or skipped at the
-next start by looking at what is there.
+The order makes a crash harmless: the picture is durable under its reserved name before it is
+listed, and the ledger says done after that. The next start looks at what is there and repeats or
+skips each step.
 """
 
 import logging
@@ -44,7 +44,7 @@ from picowatch.outbox.start_images import kept_parameters
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
-# Pictures have a logger of their own: where they are shown, their lines are not needed.
+# Pictures have a logger of their own: a console that shows the newest ones filters it out.
 log_picture = logging.getLogger("picowatch.pictures")
 
 NEWEST = 5  # pictures in the status
@@ -64,16 +64,16 @@ class Publisher:
         self.retry, self.result = run.retry, run.result
         settings = run.settings
         self._catalog = Catalog(settings.models, settings.hash_cache)
-        self._lock = threading.Lock()  # of the catalog
-        self._unlistable: set[int] = set()  # until the next start
+        self._lock = threading.Lock()  # guards the catalog
+        self._unlistable: set[int] = set()  # images that the next start tries to list again
         self.newest: deque[str] = deque(self.outbox.listing.recent_files(), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
-        """Publish a batch; the future is done when all of it is published, or given up.
+        """Publish a batch; the future is done when all of it is published or given up.
 
-        When this returns, the start images are not needed any more.
+        The start images are not needed any more once this returns.
         """
         texts_before = [self._text_before(image.request) for image in batch]
         pictures = list(map(_told_of_white, batch, pictures))
@@ -85,7 +85,7 @@ class Publisher:
         self._executor.shutdown(wait=True)
 
     def list_published(self) -> None:
-        """Add pictures to the lists that miss them: a crash or a full disk came between."""
+        """Add pictures that a crash or a full disk kept out of the lists."""
         unlisted = [one for one in self.ledger.unlisted() if one.id not in self._unlistable]
         listed = self.outbox.listing.recent_files() if unlisted else ()
         for image in unlisted:
@@ -98,9 +98,9 @@ class Publisher:
                 self.ledger.mark_listed(image.id)
 
     def _list(self, image: QueuedImage, is_in_list: bool) -> None:
-        """Add a published picture to the lists, as its own metadata describe it."""
+        """Add a published picture to the lists, as its metadata describe it."""
         if not self.outbox.exists(image.file):
-            check_in_place(self.outbox.root / image.file)  # else it is not deleted, but away
+            check_in_place(self.outbox.root / image.file)  # raises if it is not deleted, but away
             return
         try:
             rendered, written_at = self._as_published(image.file)
@@ -115,7 +115,7 @@ class Publisher:
         self.outbox.gallery.add(line)
 
     def _as_published(self, file: str) -> tuple[Mapping[str, Any], float]:
-        """How a published picture was rendered, by its own metadata, and when it was written."""
+        """Return how a picture was rendered, from its metadata, and when it was written."""
         path = self.outbox.root / file
         return read_chunk(read_texts(path)[PICOWATCH]).rendered, path.stat().st_mtime
 
@@ -129,9 +129,9 @@ class Publisher:
     def _publish(
         self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
     ) -> None:
-        """The pictures one by one; the ledger records all at once, a commit costs four syncs.
+        """Publish the pictures one by one; one commit, which costs four syncs, records them all.
 
-        From the first transaction on none of them is cancelled; those that were before are dropped.
+        Those cancelled before `hand_over` are dropped; after it none can be cancelled.
         """
         requested = self.retry.until_done(partial(self.ledger.hand_over, batch))
         written: list[QueuedImage] = []
@@ -159,7 +159,7 @@ class Publisher:
         for image in batch:
             if image.id not in requested or image in written:
                 continue
-            # One whose picture is there, and not what follows it, is completed by the next start.
+            # The next start completes an image whose picture is there.
             if not self.outbox.holds(image.file, image.digest):
                 self.retry.until_done(partial(self.ledger.put_back, image.id, drawn=True))
 
@@ -192,16 +192,16 @@ class Publisher:
         self.retry.until_done(publish)
 
     def _show(self, image: QueuedImage, picture: RenderedImage) -> bool:
-        """Add a written picture to the lists; returns whether that worked, or is to be done later.
+        """Add a written picture to the lists; return whether that worked.
 
-        The picture exists even if this fails: the daemon's next round does what is left.
+        If not, the picture exists all the same, and the daemon's next round does what is left.
         """
         line = listing_line(image, _rendered(picture), time.time())
         self.newest.append(image.file)
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, line["seconds"], chunks)
         try:
-            # Before the ledger says done: an empty queue means that every picture was shown.
+            # Observers come before the ledger: if the queue is empty, they have seen every picture.
             self.run.observers.published(line)
             for warning in picture.warnings:
                 self._warn(image, warning)
@@ -214,9 +214,9 @@ class Publisher:
         return True
 
     def _warn(self, image: QueuedImage, warning: str) -> None:
-        """Say it beside the recipe, once, unless its last save does not request the image.
+        """Add a warning to the recipe's file, unless its last save does not request the image.
 
-        Thousands of dropped pictures may share a warning: it is their template's.
+        A dropped picture's warning goes to its template's file: thousands may share it.
         """
         with self.ledger.transaction():  # no save is accepted meanwhile
             recipe = self.ledger.recipe_of(image)
@@ -228,7 +228,7 @@ class Publisher:
             log.warning("%s: %s", image.file, warning)
 
     def _text_before(self, request: ImageRequest) -> str:
-        """What drew a picture that is only enlarged stays with it, as in A1111's tab "Extras"."""
+        """Return the parameters that a picture keeps if only enlarged, as in A1111's Extras."""
         return "" if request.draws else kept_parameters(self.outbox.root, request.image_hash)
 
     def _texts(self, image: QueuedImage, picture: RenderedImage, before: str) -> dict[str, str]:
@@ -247,7 +247,7 @@ class Publisher:
         return {PARAMETERS: parameters, PICOWATCH: chunk}
 
     def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
-        """A1111's hashes of the image's LoRAs; one that is gone or another one by now has none."""
+        """Return A1111's hashes of the image's LoRAs, without those that are gone or changed."""
         hashes = {}
         for lora in request.loras:
             with suppress(ModelRefused):
@@ -258,21 +258,21 @@ class Publisher:
 
 
 def _told_of_white(image: QueuedImage, picture: RenderedImage) -> RenderedImage:
-    """The picture; with a warning, if its file cannot hold its transparency."""
+    """Return the picture, with a warning if its file format has no transparency."""
     if not picture.alpha or format_of(image.file).transparent:
         return picture
     return replace(picture, warnings=(*picture.warnings, ON_WHITE))
 
 
 def _maps_of(picture: RenderedImage) -> list[Image.Image]:
-    """What its ControlNets followed, as far as the request wants to see it."""
+    """Return the control maps that the request wants to be published."""
     return [
         Image.frombytes("RGB", (one.width, one.height), one.pixels) for one in picture.control_maps
     ]
 
 
 def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
-    """The request for other programs to read: with the size that memory allowed."""
+    """Return the request for other programs to read, with the size that memory allowed."""
     if request.published_size == (picture.width, picture.height):
         return request
     scale = request.hires.scale if request.hires else 1
@@ -282,7 +282,7 @@ def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
 
 
 def _rendered(picture: RenderedImage) -> dict[str, Any]:
-    """How a picture was rendered, as its metadata says it."""
+    """Return how a picture was rendered, for its metadata."""
     return {
         **({"node": picture.node} if picture.node else {}),
         "device": picture.device,
@@ -301,7 +301,7 @@ def _rendered(picture: RenderedImage) -> dict[str, Any]:
 def listing_line(
     image: QueuedImage, rendered: Mapping[str, Any], finished_at: float
 ) -> dict[str, Any]:
-    """What images.jsonl says of a picture; `rendered` is what its metadata says of that."""
+    """Return a picture's line of images.jsonl; `rendered` is what its metadata says."""
     return {
         "file": image.file,
         "recipe": image.recipe,

@@ -1,4 +1,4 @@
-"""One batch on its engine: its steps are monitored, and it can be interrupted."""
+"""One batch on its engine, whose steps are monitored, and which can be interrupted."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ from picowatch.settings import Settings
 log = logging.getLogger("picowatch")
 
 CHECK_SECONDS = 0.25  # between checks of a running batch
-MOST_KINDS = 500  # the last ones: a daemon runs for weeks
+MOST_KINDS = 500  # the latest ones, as a daemon runs for weeks
 NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get busy
 
 
@@ -25,9 +25,8 @@ NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get
 class Rendering:
     """A batch that an engine renders, until nobody requests any of its images any more.
 
-    `is_requested` tells whether anybody does. `loads` is the name of the checkpoint that the engine
-    does not hold, "" if it does. `began` may be the end of the batch before: what lies between
-    costs time, too.
+    `is_requested` tells whether anybody does. `loads` names the checkpoint that the engine has to
+    load, "" if none. `began` may be the end of the batch before: the time between counts, too.
     """
 
     engine: Engine
@@ -46,7 +45,7 @@ class Rendering:
         self._last_sign = time.monotonic()
 
     def pictures(self, stopping: threading.Event) -> list[RenderedImage]:
-        """Render the batch and look after the engine; raises why there are no pictures."""
+        """Render the batch and monitor the engine. Raises the reason if there are no pictures."""
         future = self.begin()
         while True:
             with suppress(TimeoutError):
@@ -64,7 +63,7 @@ class Rendering:
         seconds = self.settings.preview_seconds
         return self.engine.render(requests, self._on_step, self.on_preview, seconds)
 
-    # -- how far it is; other threads ask
+    # -- progress, read by other threads
 
     @property
     def step(self) -> int:
@@ -83,9 +82,10 @@ class Rendering:
         return round((len(times) - 1) / elapsed, 2) if elapsed > 0 else 0.0
 
     def seconds(self, ended: float, load: float) -> float:
-        """How long it took without loading, for which the engine says it took `load` seconds.
+        """Return how long the batch took, without the `load` seconds that loading took.
 
-        Where it had to load, it may have had to start, too: what came before the first step.
+        An engine that had to load may have had to start, too: then the time before the first step
+        counts as loading.
         """
         if self.loads and len(self._times) > 1:
             first, second = self._times[:2]
@@ -93,22 +93,22 @@ class Rendering:
         return max(0.0, ended - self.began - load)
 
     def seconds_left(self, whole: float) -> float:
-        """Seconds until it is done, if it takes `whole` without loading."""
+        """Return the seconds until the batch is done, if it takes `whole` without loading."""
         now, times = time.monotonic(), self._times
         if not times:
             return whole if self.loads else max(0.0, whole - (now - self.began))
         done = len(times) / max(self.steps, len(times))
         return max(0.0, whole * (1 - done) - (now - times[-1]))
 
-    # -- looking after the engine
+    # -- monitoring the engine
 
     def _check(self) -> None:
-        """Look after the engine from time to time; raises EngineDied if it hangs."""
+        """Interrupt a batch that nobody requests any more; raise EngineDied if the engine hangs."""
         if not self._is_interrupted and not self.is_requested():
             recipe = self.first.recipe
             log.info("%s: stopped: no image of its batch is requested any more", recipe)
             self._is_interrupted = True
-        if self._is_interrupted:  # an engine that just starts may miss the first
+        if self._is_interrupted:  # repeated: an engine that is just starting may miss the first
             self.engine.interrupt()
         self._end_if_hung()
 
@@ -124,20 +124,20 @@ class Rendering:
     def _on_step(self, step: int, steps: int) -> None:
         self._last_sign = time.monotonic()
         if step:
-            # It may begin again, with less memory.
+            # The engine may begin again, using less memory.
             before = self._times if step > 1 else []
             self.steps, self._times = steps, [*before, self._last_sign]
 
 
 class Durations:
-    """Mean seconds of an image, loading apart. Workers add to it, the status reads it."""
+    """Mean seconds per image, without loading. Workers add to them, the status reads them."""
 
     def __init__(self) -> None:
         self._means: dict[str, float] = {}  # by kind
         self._all: float | None = None
 
     def learn(self, request: ImageRequest, seconds: float) -> None:
-        """Add what an image of a batch took."""
+        """Record how long an image of a batch took."""
         kind = _kind(request)
         self._means[kind] = _mean(self._means.pop(kind, None), seconds)
         self._all = _mean(self._all, seconds)
@@ -145,14 +145,14 @@ class Durations:
             del self._means[next(iter(self._means))]
 
     def of(self, images: Iterable[tuple[ImageRequest, int]]) -> float | None:
-        """Return the seconds of so many images of each kind; None before the first picture."""
+        """Return the seconds for so many images like each; None before the first picture."""
         if self._all is None:
             return None
         return sum(count * self._means.get(_kind(one), self._all) for one, count in images)
 
 
 def _kind(request: ImageRequest) -> str:
-    """Return what is equal for images that take equally long."""
+    """Return a key that is equal for images that take equally long."""
     return replace(request, exact=False).batch_key
 
 

@@ -17,14 +17,14 @@ log = logging.getLogger("picowatch")
 
 
 class RunResult:
-    """One for a run of the daemon; all its threads write here."""
+    """The outcome of one run of the daemon; all its threads write to it."""
 
     def __init__(self, *, left_undone: bool = False) -> None:
         """`left_undone`: the last run was killed, and left something half-written."""
         self._lock = threading.Lock()
         self.failed = 0  # images, and saves that were refused
         self.engine_restarts = 0  # of engines that died
-        self.kept_waiting = 0  # images, by a pause, at the end of a single run
+        self.kept_waiting = 0  # images that a pause keeps queued at the end of a single run
         self.left_undone = left_undone  # what a crash left is not repaired yet
         self.reason = ""  # why it cannot continue
         self.restart = False  # … and a new process can
@@ -38,7 +38,7 @@ class RunResult:
     def cannot_go_on(
         self, reason: str, *, restart: bool = False, ledger_corrupt: bool = False
     ) -> None:
-        """End the run. The first reason counts, or the first that a restart solves."""
+        """End the run. The first reason counts, or the first one that a restart solves."""
         restart = restart or ledger_corrupt
         with self._lock:
             if self.restart or (self.reason and not restart):
@@ -46,19 +46,19 @@ class RunResult:
             self.reason, self.restart, self.ledger_corrupt = reason, restart, ledger_corrupt
 
     def count_failure(self) -> None:
-        """An image failed, or a save was refused."""
+        """Count an image that failed or a save that was refused."""
         with self._lock:
             self.failed += 1
 
     def count_engine_restart(self) -> None:
-        """An engine died."""
+        """Count an engine that died."""
         with self._lock:
             self.engine_restarts += 1
 
 
 @dataclass(kw_only=True, frozen=True, eq=False)
 class Run:
-    """One run, from its start to its end. `wake` ends the rest between two rounds."""
+    """What the parts of one run share. Setting `wake` ends the wait between two rounds."""
 
     settings: Settings
     ledger: Ledger
@@ -70,7 +70,7 @@ class Run:
 
     @contextmanager
     def ended_by_errors(self) -> Iterator[None]:
-        """Let whatever prevents a thread's work end the run; the next start goes on with it."""
+        """End the run on any error that stops a thread's work; the next start resumes the work."""
         try:
             yield
         except Ended:

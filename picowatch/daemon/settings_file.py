@@ -44,12 +44,12 @@ class SettingsWatch:
         self._seen: _SizeAndTime = None
         self._seen_at = time.monotonic()
         self._read: _SizeAndTime = None  # the first look reads it: it may have been saved since
-        self._is_new = False  # what it says now is to be used
+        self._is_new = False  # True: its settings apply once no batch is in progress
 
     def look(self) -> None:
         """Read the file if it was saved, and end the run if it says something new.
 
-        Raises OSError while the error file cannot be written; the next look reads it again then.
+        Raises OSError if the error file cannot be written; then the next call reads the file again.
         """
         found, now = _size_and_time(self.file.path), time.monotonic()
         if found != self._seen:

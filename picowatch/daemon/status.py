@@ -33,7 +33,7 @@ COUNTING_REST = 20
 
 
 class Reporting:
-    """Shows the state to people and programs; what cannot be read or written now comes later."""
+    """Shows the state to people and programs; what cannot be read or written is tried again."""
 
     def __init__(
         self,
@@ -49,18 +49,18 @@ class Reporting:
         self._written_at = float("-inf")
         self._written: tuple[object, ...] = ()
         now = time.time()
-        self._known = Status(updated=now, started=now, images=asdict(Counts()))  # by the ledger
-        self._asked: tuple[int, str] | None = None  # the state of the ledger that is known
+        self._known = Status(updated=now, started=now, images=asdict(Counts()))  # from the ledger
+        self._asked: tuple[int, str] | None = None  # the state of the ledger behind `_known`
         self._waiting: tuple[tuple[str, int], ...] = ()  # the first recipes with queued images
         self._waiting_recipes = 0  # how many there are
         self._queued_kinds: Sequence[tuple[ImageRequest, int]] = ()
-        self._folders: dict[str, _Folder] = {}  # of templates, with images to render
-        self._queued = 0  # images, when they were looked up
+        self._folders: dict[str, _Folder] = {}  # template folders with images to render
+        self._queued = 0  # images at the last look
         self._looked_at = float("-inf")
         self._look_took = 0.0
 
     def hurry(self) -> None:
-        """Write the next status at once: somebody did something, and looks."""
+        """Write the next status at once: somebody gave a command, and looks."""
         self._written_at = float("-inf")
 
     def report(self) -> None:
@@ -81,7 +81,7 @@ class Reporting:
                 log.debug("status not written: %s", error)
 
     def report_end(self) -> None:
-        """The daemon ends."""
+        """Write the last status, and log what stays queued."""
         status = self._status()
         with suppress(OSError):
             self.outbox.status.write(replace(status, ended=True))
@@ -90,7 +90,7 @@ class Reporting:
             log.info("%s for the next start", images_wait(queued))
 
     def _status(self) -> Status:
-        """The state now; what the ledger says is the last known while it cannot be read."""
+        """Return the status now; while the ledger cannot be read, with what it said last."""
         with suppress(*PASSING, LedgerCorrupt):
             problem = self.settings_watch.problem if self.settings_watch else ""
             asked = (self.ledger.changes, problem) if not self.pool.renderings() else None
@@ -99,7 +99,7 @@ class Reporting:
                 self._asked = asked
         engines = tuple(map(_engine_status, self.pool.workers))
         first = engines[0] if engines else EngineStatus(number=0)
-        newest = tuple(self.pool.publisher.newest)  # at once: pictures are added meanwhile
+        newest = tuple(self.pool.publisher.newest)  # a copy: pictures are added meanwhile
         return replace(
             self._known,
             updated=time.time(),
@@ -115,7 +115,7 @@ class Reporting:
         )
 
     def _is_there(self, picture: str) -> bool:
-        """Whether it exists, as far as is known: a share that is away may answer with an error."""
+        """Whether a picture exists; assumed while a share that is away answers with errors."""
         try:
             return self.outbox.exists(picture)
         except OSError:
@@ -145,7 +145,7 @@ class Reporting:
         return self._with_progress(status)
 
     def _look_up_queue(self, queued: int) -> None:
-        """Look up what is queued, not too often; at once when images were queued or claimed."""
+        """Look up what is queued, but not too often; at once if images were queued or claimed."""
         began = time.monotonic()
         rest = 0.0 if queued != self._queued else STATUS_SECONDS
         if began - self._looked_at >= max(rest, COUNTING_REST * self._look_took):
@@ -162,11 +162,11 @@ class Reporting:
             self._look_took = self._looked_at - began
 
     def _name_of(self, recipe: str) -> str:
-        """The recipe; of a dropped picture, the folder of its template."""
+        """Return the recipe, or for a dropped picture the folder of its template."""
         return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
 
     def _look_up_folders(self, queued: Iterable[str]) -> "dict[str, _Folder]":
-        """The folders with images to render, in the order in which they come."""
+        """Return the folders with images to render, in the order of the queue."""
         found: dict[str, _Folder] = {}
         for folder, state, count, request in self.ledger.dropped_images():
             one = found.setdefault(self.inbox.template_folder(folder), _Folder())
@@ -190,7 +190,7 @@ class Reporting:
         )
 
     def _with_progress(self, status: Status) -> Status:
-        """What is rendering. Pictures that are being published are neither that nor queued."""
+        """Add what is being rendered. Pictures being published count as neither that nor queued."""
         renderings = self.pool.renderings()
         if not renderings:
             return status
@@ -230,7 +230,7 @@ class Reporting:
 
 @dataclass(slots=True)
 class _Folder:
-    """The images that a template's pictures request, and of which kinds those are that wait."""
+    """The images that a template's pictures request, and the kinds of the queued ones."""
 
     images: Counter[str] = field(default_factory=Counter)  # by state
     queued: list[tuple[ImageRequest, int]] = field(default_factory=list)

@@ -33,14 +33,14 @@ from picowatch.recipe.request import ImageRequest
 log = logging.getLogger("picowatch")
 
 RESTART_SECONDS = 1.0  # after the engine could not be started
-START_AGAIN_SECONDS = 60.0  # … twice and more
+START_AGAIN_SECONDS = 60.0  # … twice in a row or more often
 
 
 class Worker:
     """An engine and the thread that feeds it.
 
-    `number` identifies the engine. `claim` returns its next batch, now running, or nothing. Once
-    `stopping` is set it ends.
+    `number` identifies the engine. `claim` returns its next batch, marked as running, or an empty
+    list. The thread ends once `stopping` is set.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Worker:
         self.claim, self.publisher, self.dropped = claim, publisher, dropped
         self.batch_sizes, self.durations, self.stopping = batch_sizes, durations, stopping
         self.idle = False  # it has no batch
-        self.checkpoint = ""  # the hash of the one it used last, "" if it holds none
+        self.checkpoint = ""  # hash of the one that the engine used last, "" if it holds none
         self.checkpoint_name = ""
         self.device = ""  # with the precision, known after the first batch
         self.rendered = 0  # images
@@ -73,9 +73,9 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._publishing: Future[None] | None = None
         self._idle_since = 0.0
-        self._rendered_at: float | None = None  # the batch before, if nothing lies between
+        self._rendered_at: float | None = None  # end of the last batch, unless idle since
         self._leaving = False  # the engine is gone
-        self._lost = False  # … or most likely
+        self._lost = False  # … or most likely gone
 
     def start(self) -> None:
         """Start the thread."""
@@ -88,25 +88,25 @@ class Worker:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its thread ran and has ended."""
+        """Whether the thread has run and ended."""
         return self.is_started and not self._thread.is_alive()
 
     @property
     def gave_up(self) -> bool:
-        """Whether it no longer tries to start the engine."""
+        """Whether the worker no longer tries to start the engine."""
         return bool(self.trouble) and not self.retry.keeps_trying
 
     @property
     def can_work(self) -> bool:
-        """Whether others may leave batches to it."""
+        """Whether other workers may leave images to this one."""
         return not (self._leaving or self._lost or self.has_ended or self.trouble)
 
     def wake(self) -> None:
-        """Images may be queued, or a pause may have begun or ended."""
+        """Wake the thread: images may be queued, or a pause may have begun or ended."""
         self._wake.set()
 
     def leave(self) -> None:
-        """The engine is gone: end once its batch is recorded."""
+        """End the thread once its batch is recorded, because the engine is gone."""
         self._leaving = True
         self._wake.set()
 
@@ -133,12 +133,12 @@ class Worker:
                 self._wake.wait(self._rest())
 
     def _goes_on(self) -> bool:
-        """Whether to look for images once more; whoever ends this afterwards ends the rest, too."""
+        """Whether to look for images once more; a `wake` from now on ends the next wait."""
         self._wake.clear()
         return not (self.stopping.is_set() or self._leaving or self.gave_up)
 
     def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
-        """The images of the batch whose dropped pictures are there; the others wait for them."""
+        """Return the images of the batch whose dropped pictures are there; the others wait."""
         try:
             return self.retry.until_done(lambda: self.dropped.bring(batch))
         except InboxAway:
@@ -148,9 +148,9 @@ class Worker:
             return []
 
     def _rest(self) -> float | None:
-        """How long to wait for images; closes an engine that was idle for long, or paused.
+        """Return how long to wait for images; close an engine that is paused or was idle for long.
 
-        Who pauses needs the machine for something else, its memory above all.
+        A pause frees the machine, above all its memory, for something else.
         """
         unload_at = self._idle_since + self.settings.unload_after_minutes * 60
         left = unload_at - time.monotonic()
@@ -164,7 +164,7 @@ class Worker:
         """Render a batch and hand its pictures to the publisher, or record why there are none."""
         began, self._rendered_at = self._rendered_at or time.monotonic(), None
         loads = self._begins(batch[0].request)
-        if loads and not self.trouble:  # while that lasts, it is tried every minute
+        if loads and not self.trouble:  # which would be logged at each attempt, every minute
             log.info("%s: loading %s", batch[0].recipe, loads)
         rendering = self.rendering = Rendering(
             engine=self.engine,
@@ -192,17 +192,17 @@ class Worker:
             return True
 
     def _begins(self, request: ImageRequest) -> str:
-        """Note which checkpoint it uses; returns its name if it has to be loaded, "" else."""
+        """Note which checkpoint a request uses; return its name if it has to be loaded, else ""."""
         self.checkpoint, self.checkpoint_name = request.checkpoint_hash, request.checkpoint
         return "" if self.checkpoint in self._loaded else self.checkpoint_name
 
     def _holds_nothing(self) -> None:
-        """The engine is closed, or died."""
+        """Note that the engine was closed, or died, and holds no checkpoint."""
         self.checkpoint = self.checkpoint_name = ""
         self._loaded.clear()
 
     def _learn(self, rendering: Rendering, pictures: list[RenderedImage]) -> None:
-        """Keep what the batch tells of the engine; the next one begins here."""
+        """Record what a batch shows about its engine; the next batch is timed from here."""
         self._rendered_at = time.monotonic()
         load = sum(picture.timings.get("load", 0.0) for picture in pictures)
         seconds = rendering.seconds(self._rendered_at, load)
@@ -238,7 +238,7 @@ class Worker:
                 self._put_back(batch)
                 models = self.settings.models
                 self._wait_to_start(f"There is no model in {models} any more: is it mounted?")
-            elif self._failed_starts:  # they came back a moment after it failed
+            elif self._failed_starts:  # the models came back just after the failure
                 self._failed_starts, self.trouble = 0, ""
                 self._put_back(batch)
             else:
@@ -251,7 +251,7 @@ class Worker:
             self._render_failed(RenderFailed(words), batch)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
-        """Hand it to the publisher, once the batch before is published."""
+        """Hand a batch to the publisher once the previous one is published."""
         self._wait_for_publisher()
         self._publishing = self.publisher.submit(batch, pictures)
 
@@ -271,7 +271,7 @@ class Worker:
     def _try_again_after(self, error: EngineDied, batch: list[QueuedImage]) -> None:
         """Try each image again alone, until the engine died on it `max_attempts` times.
 
-        Which one of a batch it was is not known, so that none of a batch fails.
+        Which image of a larger batch was at fault is not known, so none of them fails.
         """
         first = batch[0]
         if len(batch) == 1 and first.attempts + 1 >= self.settings.max_attempts:
@@ -282,10 +282,9 @@ class Worker:
         log.warning("%s: %s%s", first.recipe, error, rest)
 
     def _render_failed(self, error: RenderFailed, batch: list[QueuedImage]) -> None:
-        """An image that fails alone has failed; of a batch, each is tried alone.
+        """Fail an image that was rendered alone; queue those of a larger batch to be tried alone.
 
-        They go through the queue, so that a pause, a cancellation and a more urgent save hold
-        for each of them.
+        They go through the queue: pauses, cancellations and more urgent saves apply to each.
         """
         log.debug("%s", error, extra={"traceback": error.trace})
         if len(batch) == 1:
@@ -301,7 +300,7 @@ class Worker:
             self.run.wake.set()
 
     def _are_models_away(self, batch: list[QueuedImage]) -> bool:
-        """Whether nothing is left of the models folder, as where a share is not mounted."""
+        """Whether the models folder has no models any more, as if its share is not mounted."""
         if all(image.request.checkpoint == DEMO for image in batch):
             return False
         return not Catalog(self.settings.models).scan().models
@@ -311,7 +310,7 @@ class Worker:
         self._holds_nothing()
 
     def _wait_to_leave(self) -> None:
-        """Others render the rest: the executor soon says that this engine is gone."""
+        """Wait for the executor to report that this engine is gone; others render its images."""
         self._lost = True
         self._wake.clear()
         if not self._leaving:
@@ -319,9 +318,9 @@ class Worker:
         self._lost = False
 
     def _wait_to_start(self, trouble: str) -> None:
-        """No image is at fault, so none fails: a driver, memory or a disk may come.
+        """Wait before the next attempt: no image is at fault, and the cause may go away.
 
-        The first time it is just started again. After that the log says it, once.
+        The first failure is only retried. The second in a row is logged, later ones are not.
         """
         self.rendering = None
         self._failed_starts += 1

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 Verbosity = Literal["quiet", "normal", "verbose"]
 
 DUMB = {"", "dumb", "unknown"}  # terminals that cannot move the cursor
-# Colours that light, dark and Solarized themes show alike. In Solarized's palette the bright ones
-# are greys, "bright black" is the background; hardly anybody can read yellow on white.
+# Colours that are readable in light, dark and Solarized themes. In Solarized's palette the bright
+# colours are greys and "bright black" is the background; yellow on white is hard to read.
 STYLES = {"": "", "good": "green", "bad": "red", "quiet": "dim"}
 LEVEL_STYLES = {logging.WARNING: "magenta", logging.ERROR: "red"}
 BAR = 20
+WIDE_ENOUGH = 80  # columns; on fewer, the time left takes the place of the bar
+LONGEST_NAME = 22  # of a recipe: what follows it has to fit
 LABEL = 8  # columns
 MOST = 3  # pictures, errors and recipes that are named
 ENGINES = 8
@@ -48,9 +50,9 @@ class Console(Protocol):
 def open_console(
     verbosity: Verbosity = "normal", log_format: str = "text", stream: TextIO | None = None
 ) -> Console:
-    """Return a live view on a terminal; plain lines elsewhere, with JSON, and with quiet."""
+    """Return a live view for a terminal; plain lines elsewhere, for JSON, and for "quiet"."""
     stream = stream or sys.stdout
-    if hasattr(stream, "reconfigure"):  # a name that the terminal cannot encode is no error
+    if hasattr(stream, "reconfigure"):  # a name that the terminal cannot encode must not raise
         stream.reconfigure(errors="backslashreplace")
     if can_draw(stream) and log_format == "text" and verbosity != "quiet":
         return LiveConsole(stream, pictures_too=verbosity == "verbose")
@@ -58,14 +60,14 @@ def open_console(
 
 
 def can_draw(stream: TextIO) -> bool:
-    """Return whether it is a terminal on which the cursor can be moved."""
+    """Return whether the stream is a terminal that can move its cursor."""
     return stream.isatty() and os.environ.get("TERM", "") not in DUMB
 
 
 class PlainConsole:
-    """Log lines, and sometimes a line of progress while a batch takes long.
+    """Shows log lines, and now and then a line of progress while a batch takes long.
 
-    `quiet`: only warnings and errors.
+    With `quiet`, it shows only warnings and errors.
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
@@ -87,7 +89,7 @@ class PlainConsole:
             logging.getLogger("picowatch.progress").info("%s", progress_text(status))
 
     def close(self) -> None:
-        """Write the rest; what could not be written until now is in picowatch.log."""
+        """Write the rest; lines that cannot be written are in picowatch.log."""
         if self._terminal:
             self._terminal.finish()
         else:
@@ -97,11 +99,11 @@ class PlainConsole:
 class LiveView:
     """Lines at the end of a terminal that are redrawn; others may be printed above them.
 
-    `is_gone`: the terminal was closed, so that nobody sees it any more.
+    `is_gone`: the terminal was closed, so nobody sees the view any more.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        # rich costs a tenth of a second to import; pipes and services do without it.
+        # rich takes a tenth of a second to import; pipes and services do without it.
         from rich.console import Console as RichConsole
         from rich.live import Live
 
@@ -120,7 +122,7 @@ class LiveView:
         self._live.start()
 
     def draw(self, shown: "Sequence[Row]", progress: tuple[int, int] | None = None) -> None:
-        """Show these rows, with a progress bar if given; does nothing if they are shown already."""
+        """Show these rows, with a progress bar if given, unless they are shown already."""
         from rich.console import Group
 
         lines = [self._line(row, progress if row.label == "now" else None) for row in shown]
@@ -141,7 +143,7 @@ class LiveView:
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        """One at a time; a terminal that is gone ends nothing."""
+        """Let one thread draw at a time; ignore that the terminal is gone."""
         with self._lock:
             try:
                 yield
@@ -153,7 +155,7 @@ class LiveView:
         from rich.text import Text
 
         line = Text(no_wrap=True, overflow="ellipsis")
-        if progress is None:
+        if progress is None or self._console.width < WIDE_ENOUGH:
             return line.append(f"{row.label:{LABEL}}" if row.label else "", "bold").append(
                 row.text, STYLES[row.style]
             )
@@ -202,7 +204,7 @@ class Row:
 
 
 def rows(status: Status) -> list[Row]:
-    """The rows, most important first; empty ones are left out."""
+    """Return the rows that are not empty, the most important ones first."""
     found = [_now(status)]
     if status.images["queued"]:
         found.append(Row("queued", _queued(status)))
@@ -224,13 +226,13 @@ def rows(status: Status) -> list[Row]:
 
 
 def bar(status: Status) -> tuple[int, int]:
-    """How much of a progress bar is done, and how much is left."""
+    """Return how much of a progress bar is done, and how much is left."""
     done = round(BAR * status.step / status.steps) if status.steps else 0
     return done, BAR - done
 
 
 def progress_text(status: Status) -> str:
-    """`corgi.yaml: 1–8 of 20, 40 s left, step 12/24, 3.1 it/s; 112 queued`."""
+    """Return "corgi.yaml: 1–8 of 20, 40 s left, step 12/24, 3.1 it/s; 112 queued"."""
     waiting = status.images["queued"]
     return harmless(_work(status, status.name) + (f"; {waiting} queued" if waiting else ""))
 
@@ -240,7 +242,7 @@ def _now(status: Status) -> Row:
         return Row("now", f"waiting: {status.trouble}", "bad")
     if status.recipe:
         last = "; then paused" if status.paused else ""
-        return Row("now", _work(status, status.name) + last, "good")
+        return Row("now", _work(status, _short(status.name)) + last, "good")
     if status.paused:
         return Row("now", "paused until `picowatch resume`", "bad")
     return Row("now", "nothing is running", "quiet")
@@ -255,6 +257,11 @@ def _work(status: Status, recipe: str) -> str:
     if status.steps_per_second:
         parts.append(f"{status.steps_per_second:.1f} it/s")
     return ", ".join(parts)
+
+
+def _short(recipe: str) -> str:
+    """Return the recipe's path, or the end of a long one."""
+    return recipe if len(recipe) <= LONGEST_NAME else "…" + recipe[1 - LONGEST_NAME :]
 
 
 def _queued(status: Status) -> str:
@@ -289,7 +296,7 @@ def _memory(now: int | None, peak: int | None) -> str:
 
 
 def _engines(status: Status) -> list[Row]:
-    """A row for each engine, the first ones if they are many."""
+    """Return a row for each engine, or only for the first ones of many."""
     shown = [
         Row("engines" if one is status.engines[0] else " ", *_engine(one))
         for one in status.engines[:ENGINES]
@@ -299,7 +306,7 @@ def _engines(status: Status) -> list[Row]:
 
 
 def _engine(engine: EngineStatus) -> tuple[str, str]:
-    """`2: lab-3, cuda:0 (NVIDIA H200), dreamshaper, 112 images, 54.1 it/s`, and its style."""
+    """Return "2: lab-3, cuda:0 (NVIDIA H200), dreamshaper, 112 images", and its style."""
     parts = [engine.node, "" if engine.device == "auto" else engine.device, engine.checkpoint]
     parts.append(images(engine.images))
     if engine.batch:

@@ -30,7 +30,7 @@ _KEPT_BYTES = 1000  # of what a program writes to its standard error
 
 
 class _Call(NamedTuple):
-    """What a program gets: arguments after its own, and JSON on its standard input."""
+    """What a program gets: arguments after its own ones, and JSON on its standard input."""
 
     event: str
     arguments: tuple[str, ...]
@@ -38,19 +38,19 @@ class _Call(NamedTuple):
 
 
 class Hooks:
-    """The setting `hooks`: what runs for a picture, for a failure, and when the queue is empty."""
+    """Runs the programs of the setting `hooks`: for pictures, failures and an empty queue."""
 
     def __init__(self, settings: Settings) -> None:
         self._programs = settings.hooks
         self._seconds = settings.hook_seconds
         self._inbox = settings.inbox.resolve()
         self._outbox = settings.outbox.resolve()
-        # As it is when no engine starts: for a moment it is the engine's then.
+        # Copied now, because os.environ is an engine's for the moment in which that starts.
         self._environment = dict(os.environ)
         self._lock = threading.Lock()  # publishers and the daemon's thread count
         self._has_worked = False
         self._pictures = 0  # since the queue was last empty
-        self._failed = inf  # images, at the last look
+        self._failed = inf  # images, at the last call of `status`
         self._calls: Queue[_Call] = Queue(MAX_QUEUED)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="hooks", daemon=True)
@@ -58,7 +58,7 @@ class Hooks:
             self._thread.start()
 
     def picture(self, line: Mapping[str, Any]) -> None:
-        """A picture was published; `line` is its line of images.jsonl."""
+        """Call the hook for a published picture; `line` is its line of images.jsonl."""
         with self._lock:
             self._has_worked = True
             self._pictures += 1
@@ -66,7 +66,7 @@ class Hooks:
         self._call("picture", path, values={**line, "path": path})
 
     def failed(self, recipe: str, error_file: str) -> None:
-        """A save was refused, or an image of this recipe failed; the error file says why."""
+        """Call the hook for a refused save or a failed image; the error file says why."""
         path, error = str(self._inbox / recipe), self._outbox / error_file
         try:
             text = error.read_text(encoding="utf-8", errors="replace")
@@ -75,9 +75,9 @@ class Hooks:
         self._call("failed", path, str(error), values={"recipe": recipe, "error": text})
 
     def status(self, status: Status) -> None:
-        """The current status, a few times a second: `idle` is called when the queue gets empty."""
+        """Take the current status, a few times a second; call `idle` when the queue gets empty."""
         with self._lock:
-            failed = status.images.get("failed", 0)  # an image may fail between two looks
+            failed = status.images.get("failed", 0)  # an image may fail between two calls
             self._has_worked |= status.images["running"] > 0 or failed > self._failed
             self._failed = failed
             if status.images["queued"] or status.images["running"]:
@@ -88,7 +88,7 @@ class Hooks:
             self._call("idle", values={"pictures": pictures})
 
     def close(self, hurry: Callable[[], bool]) -> None:
-        """Let hooks end by themselves until `hurry`; then kill what runs, and drop the rest."""
+        """Wait for hooks to end until `hurry` returns true; then kill them and drop the rest."""
         pause = threading.Event()
         while self._calls.unfinished_tasks and not hurry():
             pause.wait(POLL_SECONDS)
@@ -149,7 +149,7 @@ class Hooks:
         return outcome and outcome + words
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> bool:
-        """Wait for its end; where that comes too late, kill its group and return False."""
+        """Wait for the program to end; if it takes too long, kill its group and return False."""
         end = time.monotonic() + self._seconds
         while (left := end - time.monotonic()) > 0 and not self._closed.is_set():
             with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, at the setting `metrics_address`. Imported only where that is set."""
+"""Metrics for Prometheus at `metrics_address`. Imported only if that setting is made."""
 
 import errno
 import logging
@@ -31,7 +31,7 @@ class Metrics(Collector):
     """Serves the newest status as metrics, in threads of its own."""
 
     def __init__(self, address: str, engine_restarts: Callable[[], int]) -> None:
-        """`address` is host:port. Raises SettingsInvalid if it cannot be served."""
+        """Serve at `address`, which is host:port. Raises SettingsInvalid if that is impossible."""
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -55,11 +55,11 @@ class Metrics(Collector):
         log.info("metrics at http://%s:%s/metrics", host, self._server.server_port)
 
     def picture(self, seconds: float) -> None:
-        """A picture was published, rendered in so many seconds."""
+        """Count a published picture that was rendered in this many seconds."""
         self._seconds.observe(seconds)
 
     def status(self, status: Status) -> None:
-        """The current status, a few times a second."""
+        """Take the current status, a few times a second."""
         self._status = status
 
     def close(self) -> None:

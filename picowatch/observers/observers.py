@@ -1,8 +1,9 @@
-"""Observers, which have no part in the work: hooks, metrics, the preview."""
+"""Everything that only watches the work: hooks, metrics, the preview."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
@@ -19,7 +20,7 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
 
-SCALE = 8  # a preview has a pixel for each of the latents', which are 8x8 pixels of the picture
+SCALE = 8  # a preview has one pixel per latent pixel, which covers 8x8 pixels of the picture
 
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ class Observers:
         *,
         is_daemon: bool,
     ) -> None:
-        """Raises SettingsInvalid if a daemon's metrics cannot be served.
+        """Raise SettingsInvalid if a daemon's metrics cannot be served.
 
-        Work that ends by itself goes on without them: a daemon may serve its own there.
+        Other commands go on without metrics: a daemon may be serving its own at that address.
         """
         self._outbox = outbox
         self._metrics = None
@@ -54,36 +55,30 @@ class Observers:
         self._hooks = Hooks(settings)
         self._preview = outbox.root / "preview.png"
         self._remove_preview()  # from before a crash
+        self._newest_preview: Preview | None = None
+        self._more_previews = threading.Event()
+        # An engine's thread must not wait for the disk: meanwhile nobody would read from its pipe,
+        # which is full after four previews of 1024x1024, and the engine would wait, too.
+        self._previews = threading.Thread(target=self._write_previews, name="preview", daemon=True)
+        self._previews.start()
 
     def published(self, line: dict[str, Any]) -> None:
-        """A picture was published; `line` is its line of images.jsonl."""
+        """Report a published picture; `line` is its line of images.jsonl."""
         self._hooks.picture(line)
         if self._metrics:
             self._metrics.picture(line["seconds"])
 
     def failed(self, recipe: str) -> None:
-        """An error file was written for the recipe."""
+        """Report that an error file was written for the recipe."""
         self._hooks.failed(recipe, self._outbox.names.error_file(recipe))
 
     def preview(self, preview: Preview) -> None:
-        """Write roughly how a picture in progress will look.
-
-        The file stays until the next one or the end: viewers lose a file that vanishes.
-        """
-        try:
-            image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
-            size = (preview.width * SCALE, preview.height * SCALE)
-            content = BytesIO()
-            image.resize(size, Image.Resampling.BICUBIC).save(
-                content, "PNG", pnginfo=srgb(), compress_level=1
-            )
-            write_atomically(self._preview, content.getvalue(), durable=False)
-        # A preview is not worth an error. Pillow 12 raises SystemError for one without pixels.
-        except (OSError, ValueError, SystemError) as error:
-            log.debug("no preview: %s", error)
+        """Show roughly how a picture in progress will look; one that comes too soon replaces it."""
+        self._newest_preview = preview
+        self._more_previews.set()
 
     def status(self, status: Status) -> None:
-        """The current status, a few times a second."""
+        """Report the current status, a few times a second."""
         self._hooks.status(status)
         if self._metrics:
             self._metrics.status(status)
@@ -91,9 +86,33 @@ class Observers:
     def close(self, hurry: Callable[[], bool]) -> None:
         """Let running hooks end by themselves until `hurry`; then kill them all."""
         self._hooks.close(hurry)
+        self._newest_preview = None
+        self._more_previews.set()
+        self._previews.join()
         self._remove_preview()
         if self._metrics:
             self._metrics.close()
+
+    def _write_previews(self) -> None:
+        """Write the newest preview again and again until it is None.
+
+        The file stays until the next one or the end: viewers lose a file that vanishes.
+        """
+        while self._more_previews.wait():
+            self._more_previews.clear()
+            if (preview := self._newest_preview) is None:
+                return
+            try:
+                image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
+                size = (preview.width * SCALE, preview.height * SCALE)
+                content = BytesIO()
+                image.resize(size, Image.Resampling.BICUBIC).save(
+                    content, "PNG", pnginfo=srgb(), compress_level=1
+                )
+                write_atomically(self._preview, content.getvalue(), durable=False)
+            # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
+            except (OSError, ValueError, SystemError) as error:
+                log.debug("no preview: %s", error)
 
     def _remove_preview(self) -> None:
         with suppress(OSError):

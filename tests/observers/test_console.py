@@ -319,6 +319,17 @@ def test_the_end_of_watching_gives_the_cursor_back(seen: Seen) -> None:
     assert not re.search(r"\x1b\[[0-9;]*3\d", screen.written)
 
 
+def test_sixty_columns_are_enough(seen: Seen) -> None:
+    """For the parts of the view that matter most: how many images are done, and the time left."""
+    name, values = "holidays/at-the-sea-with-the-whole-family.yaml", {"last_image": 16, "of": 1000}
+    seen.write(**work(12, seconds_left=4000.0) | values | {"recipe": name})
+    with in_pty(seen.folder, "status", "--watch", size=(24, 60)) as screen:
+        screen.wait_for("so far")
+        lines = screen.now.lines
+        screen.process.send_signal(signal.SIGINT)
+    assert lines[1] == "now     …the-whole-family.yaml: 3–16 of 1000, 67 min left, …"
+
+
 def test_watching_in_a_pipe_gives_a_line_at_each_change(seen: Seen) -> None:
     """For scripts; it ends when nobody reads any more, though nothing changes."""
     seen.write(**work(6))

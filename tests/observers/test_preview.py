@@ -1,11 +1,14 @@
 """outbox/preview.png: a rough preview of what is being rendered."""
 
 from io import BytesIO
+from threading import Event
 
+import pytest
 from PIL import Image
 
 from picowatch.engine.protocol import Preview
-from tests.house import House, wait_for
+from picowatch.observers import observers
+from tests.house import PATIENCE, House, wait_for
 
 RED, BLUE = bytes([255, 0, 0]), bytes([0, 0, 255])
 
@@ -43,3 +46,20 @@ def test_a_preview_is_shown_until_the_next_and_not_longer_than_picowatch(house: 
         house.engine.on_preview(preview(BLUE))
         wait_for(lambda: shown(house)[1] == (0, 0, 255), "the next preview")
     assert not file.exists()
+
+
+def test_a_slow_disk_delays_no_step(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine renders its picture while a preview is still being written."""
+    writes, goes_on = Event(), Event()
+
+    def slow(*_: object, **__: object) -> None:
+        writes.set()
+        assert goes_on.wait(PATIENCE)
+
+    monkeypatch.setattr(observers, "write_atomically", slow)
+    house.engine.after_step = lambda done: house.engine.on_preview(preview(RED))
+    with house.running():
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        wait_for(lambda: house.pictures("a"), "the picture")
+        assert writes.is_set()
+        goes_on.set()
