@@ -29,7 +29,7 @@ from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock, Whereabouts
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
-from picowatch.signals import notify
+from picowatch.service import notify
 
 log = logging.getLogger("picowatch")
 

@@ -117,6 +117,6 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else None
 
 
-def request_of(line: dict[str, Any]) -> ImageRequest:
+def request_in(line: dict[str, Any]) -> ImageRequest:
     """The request of a line's picture; raises KeyError, TypeError or ValueError."""
     return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN.keys()})
