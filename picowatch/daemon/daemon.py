@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 
 from picowatch.daemon.accept import Accepting
+from picowatch.daemon.archive import Archive
 from picowatch.daemon.commands import Control
-from picowatch.daemon.finish import Archive, Finishing
+from picowatch.daemon.finish import Finishing
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run, RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
