@@ -1,9 +1,7 @@
-"""Signals that end picowatch, also while it starts; and messages to the service manager."""
+"""Signals that end picowatch, also while it starts."""
 
-import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,24 +85,3 @@ def ignore_signals() -> None:
     """Ignore signals from now on: while Python ends, it removes handlers before it is gone."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
-
-
-log = logging.getLogger("picowatch")
-
-# Sign of life during a long start or end, which extends systemd's time limit.
-ALIVE = ("WATCHDOG=1", f"EXTEND_TIMEOUT_USEC={60_000_000}")
-
-
-def notify(*lines: str) -> None:
-    """Send lines such as `READY=1`; does nothing where no service manager listens."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):  # Linux' abstract sockets
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.connect(address)
-            sender.sendall("\n".join(lines).encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        log.debug("cannot notify the service manager: %s", error)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from picowatch.errors import ControlFlow, LedgerCorrupt
 from picowatch.files.atomic import FolderAway, check_in_place
-from picowatch.signals import ALIVE, notify
+from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 

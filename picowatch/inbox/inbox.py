@@ -24,12 +24,6 @@ from picowatch.inbox.files import (
     is_gone,
 )
 from picowatch.inbox.names import ENDINGS, PICTURES_NAME, is_dropped, is_template
-from picowatch.inbox.noticing import (
-    HELD_OPEN_LIMIT,
-    Pending,
-    Settling,
-    Watch,
-)
 from picowatch.inbox.reading import (
     Change,
     Deleted,
@@ -38,6 +32,8 @@ from picowatch.inbox.reading import (
     size_and_time_at,
 )
 from picowatch.inbox.scan import scan
+from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling
+from picowatch.inbox.watch import Watch
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
 from picowatch.outbox.start_images import NamedPictures

@@ -31,7 +31,7 @@ from picowatch.ledger.rows import (
 UNFINISHED = "(state = 'queued' OR (state = 'running' AND drawn = 0))"
 
 
-class Accepting(Database):
+class Saves(Database):
     """Accepts valid saves, whose entries become images, and refuses others."""
 
     def accept(

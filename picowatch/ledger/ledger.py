@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.errors import LedgerCorrupt
-from picowatch.ledger.accept import Accepting
+from picowatch.ledger.accept import Saves
 from picowatch.ledger.entries import ContactSheets
 from picowatch.ledger.questions import Questions
 from picowatch.ledger.queue import Queue
 from picowatch.ledger.rows import NEVER_READ, folded, request_text
-from picowatch.outbox.listing import request_of
+from picowatch.outbox.listing import request_in
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
-from picowatch.signals import ALIVE, notify
+from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
 LINES_ALIVE = 1000  # between two watchdog messages: a million lines take minutes
 
 
-class Ledger(Accepting, Queue, Questions, ContactSheets):
+class Ledger(Saves, Queue, Questions, ContactSheets):
     """All SQL that the daemon runs, on one file. Safe to use from several threads."""
 
     def rebuild(self, outbox: Outbox) -> int:
@@ -45,7 +45,7 @@ class Ledger(Accepting, Queue, Questions, ContactSheets):
                 if save % LINES_ALIVE == 1:
                     notify(*ALIVE)
                 with suppress(KeyError, TypeError, ValueError):  # not a line of ours
-                    recipe, file, request = str(line["recipe"]), str(line["file"]), request_of(line)
+                    recipe, file, request = str(line["recipe"]), str(line["file"]), request_in(line)
                     number = outbox.names.number_of(file, recipe, request)
                     entered += _enter(sql, line, request, save)
                     folder = folded(file.rpartition("/")[0])

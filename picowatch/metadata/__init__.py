@@ -1,4 +1,4 @@
-"""Metadata of pictures: image request to A1111's text, picowatch's JSON and YAML, and back."""
+"""Metadata of pictures: image requests as A1111's text, picowatch's JSON and YAML, and back."""
 
 from picowatch.metadata.a1111 import parameters_text, without_postprocessing
 from picowatch.metadata.chunk import Chunk, escaped_json, picowatch_json, read_chunk

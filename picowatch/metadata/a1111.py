@@ -1,6 +1,6 @@
 """A1111's `parameters` text, which every reader of A1111 pictures understands.
 
-The inverse is recipe/read/a1111.py, because a TXT recipe may hold this text, too.
+Its parser is recipe/read/a1111.py, because a TXT recipe may hold this text, too.
 """
 
 import json
@@ -15,21 +15,21 @@ from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 from picowatch.recipe.samplers import SCHEDULE_TYPES
 from picowatch.recipe.written import plain_number
 
-# A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
+# A1111 writes the first 10 hex digits of a file's sha256, and 12 for LoRAs and embeddings.
 _HASH_DIGITS = 10
 _SHORT_HASH_DIGITS = 12
-# Values are quoted by `_quoted`, or not.
+# Values are as `_quoted` writes them.
 _POSTPROCESSING = re.compile(rf'(?:^|, *)(?:{"|".join(FINISHED)}): (?:"(?:[^"\\]|\\.)*"|[^,]*)')
 
 
 def parameters_text(
     request: ImageRequest, version: str, lora_hashes: Mapping[str, str] | None = None
 ) -> str:
-    """The prompt, a `Negative prompt:` line if there is one, and the line of values.
+    """Return the prompt, a `Negative prompt:` line if there is one, and the line of values.
 
     An empty prompt keeps its empty line: sd-prompt-reader looks for a line above `Steps:`.
     LoRAs that the prompt does not name are added after it, as A1111 needs them. `version`
-    is picowatch's. `lora_hashes` are A1111's own, by name: of the bytes after the safetensors
+    is picowatch's. `lora_hashes` are A1111's kind, by name: of the bytes after the safetensors
     header; without them no LoRA's hash is written.
     """
     if not request.draws:
@@ -44,19 +44,19 @@ def parameters_text(
 
 
 def postprocessing_text(request: ImageRequest) -> str:
-    """The text of A1111's tab "Extras", for a picture that was only finished."""
+    """Return the text of A1111's tab "Extras", for a picture that was only finished."""
     upscaled = _parts(PARTS["upscale"], request.upscale) if request.upscale else {}
     return _line(upscaled | {ROWS[CUTOUT].a1111: request.cutout}, FINISHED)
 
 
 def without_postprocessing(parameters: str) -> str:
-    """A text without what it says of finishing: each key may be there once."""
+    """Return the text without its finishing values, so that new ones can be added."""
     before, line_break, values = parameters.rpartition("\n")
     return before + line_break + _POSTPROCESSING.sub("", values)
 
 
 def _line(values: Mapping[str, str], order: Sequence[str]) -> str:
-    """The values that are not empty, in this order."""
+    """Return the line of the values that are not empty, in this order."""
     return ", ".join(f"{key}: {_quoted(values[key])}" for key in order if values.get(key))
 
 
@@ -66,12 +66,12 @@ def _tags(request: ImageRequest) -> list[str]:
 
 
 def _a1111_name(name: str) -> str:
-    """A1111 knows LoRAs and embeddings by their files' names, whatever folder they are in."""
+    """Return a LoRA's or an embedding's name as in A1111: the file's, whatever its folder."""
     return name.rpartition("/")[2]
 
 
 def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str) -> dict[str, str]:
-    """The values by their keys; those that are as usual are empty."""
+    """Return the values by their keys; empty ones are not to be written."""
     values: dict[str, str] = {}
     for field in MAPPINGS:
         if mapping := getattr(request, field):
@@ -105,7 +105,7 @@ def _plain(value: object) -> str:
     return plain_number(value) if isinstance(value, float) else str(value)
 
 
-# How A1111 writes the values that it does not write as they are here.
+# The values that A1111 writes differently.
 _WORDS: dict[str, Callable[[Any], str]] = {
     "vae": lambda name: "" if name == BAKED else name,
     "prediction": lambda prediction: "Zero Terminal SNR" if prediction == ZERO_SNR else "",
@@ -121,9 +121,9 @@ def _hashes(named: Sequence[tuple[str, str | None]]) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value as A1111 quotes it: as a JSON string if it holds a comma, colon or line break.
+    """Return a value as A1111 quotes it: a JSON string if it has a comma, colon or line break.
 
-    What opens like JSON is quoted, too, or it would be read as such.
+    Values that begin like JSON are quoted, too, or they would be read as JSON.
     """
     if any(character in value for character in ",:\n") or value.startswith(('"', "[", "{")):
         return json.dumps(value, ensure_ascii=False)

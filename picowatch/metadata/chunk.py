@@ -18,9 +18,9 @@ FORMAT = 1
 class Chunk:
     """The contents of a picture's chunk.
 
-    `entry_index` is the entry's in its file and `image_index` the image's in its entry, both from
-    0. `rendered` says how: device, precision, batch size, compile state, rung of the memory ladder,
-    timings, versions.
+    `entry_index` numbers the entry in its file and `image_index` the image in its entry, both from
+    0. `rendered` tells how it was rendered: device, precision, batch size, compile state, rung of
+    the memory ladder, timings, versions.
     """
 
     request: ImageRequest
@@ -43,7 +43,7 @@ def picowatch_json(
     image_index: int,
     rendered: Mapping[str, Any],
 ) -> str:
-    """The chunk's text. `rendered` must be plain values, ready for JSON."""
+    """Return the chunk's text. `rendered` must be plain values, ready for JSON."""
     values = {
         "format": FORMAT,
         "request": request.as_dict(),
@@ -64,7 +64,7 @@ def picowatch_json(
 
 
 def read_chunk(text: str) -> Chunk:
-    """The inverse of `picowatch_json`. Raises PictureUnreadable for anything else."""
+    """Return the contents of a chunk's text. Raises PictureUnreadable for any other text."""
     try:
         values = json.loads(text)
         json.dumps(values, ensure_ascii=False).encode()  # escapes may give lone surrogates
@@ -92,5 +92,5 @@ def read_chunk(text: str) -> Chunk:
 
 
 def escaped_json(text: str) -> str:
-    """The same JSON, with escapes for what steers a terminal: a stranger may have written it."""
+    """Return the JSON with control characters escaped, so that it cannot steer a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

@@ -15,11 +15,11 @@ from picowatch.streams import harmless
 
 USUAL_SAMPLER = DEFAULT_SAMPLER.removesuffix(" Karras")
 USUAL_SCHEDULE: ScheduleType = "karras"
-# Without them, others are no fields of a request: denoising_strength, mask_blur …
+# Other fields mean something only with one of these: denoising_strength, mask_blur …
 _WITH_FIELDS_OF_THEIR_OWN = ("image", "mask", "control", "variation_strength")
-_NEVER = 10**9  # the width at which a line is broken
+_NEVER = 10**9  # a width at which no line is broken
 
-# libyaml's is eight times as fast, which a gallery of many pictures notices.
+# libyaml's dumper is eight times as fast, which matters to a gallery of many pictures.
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
@@ -28,22 +28,22 @@ class _Dumper(_SafeDumper):  # type: ignore[misc]
 
 
 def recipe_yaml(request: ImageRequest, only: Collection[str] | None = None) -> str:
-    """A recipe that gives the same request again.
+    """Return a recipe that gives the same request again.
 
-    Every field is written, so that no `_defaults.yaml` changes the picture, or `only` these. Start
-    images are named as the recipe named them: those that lay beside it are found in its folder
-    only.
+    Every field is written, so that no `_defaults.yaml` changes the picture, or those in `only`.
+    Start images are named as the recipe named them: those that lay beside it are found in its
+    folder only.
     """
     values = _fields(request)
     return _written({name: values[name] for name in values if only is None or name in only})
 
 
 def differing_fields(request: ImageRequest) -> list[str]:
-    """The fields that a recipe needs where no `_defaults.yaml` says anything; the others are left.
+    """Return the fields that a recipe needs in a folder without `_defaults.yaml`.
 
-    Which checkpoint and size are usual depends on what is installed, so these are always named. So
-    are the defaults that depend on the checkpoint: the demo model's, and those of flow families,
-    where the schedule type may be one of theirs.
+    The default checkpoint and size depend on what is installed, so these are always named. So are
+    fields whose defaults depend on the checkpoint: the demo model's, and those of flow families,
+    which the schedule type may belong to.
     """
     needed = ("prompt", "checkpoint", "checkpoint_hash", "width", "height", "seed")
     given = {name: getattr(request, name) for name in (*needed, *_WITH_FIELDS_OF_THEIR_OWN)}
@@ -65,7 +65,7 @@ def differing_fields(request: ImageRequest) -> list[str]:
 
 
 def _fields(request: ImageRequest) -> dict[str, Any]:
-    """Every field of a recipe for the request, in the table's order."""
+    """Return every field of a recipe for the request, in the table's order."""
     if not request.draws:
         values = recipe_values(request)
         return {name: values[name] for name in ("image", *FINISHING, "exact")} | {"sweep": False}
@@ -76,9 +76,9 @@ def _fields(request: ImageRequest) -> dict[str, Any]:
 
 
 def settings_yaml(settings: Mapping[str, object], warnings: Iterable[str]) -> str:
-    """The settings of another program's picture as a recipe, with warnings as comments.
+    """Return the settings of another program's picture as a recipe, with warnings as comments.
 
-    Only what the picture says is written. Numbers that are text there are numbers here.
+    Only what the picture says is written. Numbers that were text become numbers.
     """
     lines = [f"# {harmless(warning)}\n" for warning in warnings]
     values = {
@@ -97,7 +97,7 @@ def _with_numbers(value: object) -> object:
 
 
 def _written(values: Mapping[str, object]) -> str:
-    """YAML that reads back exactly, and holds nothing that a terminal would obey."""
+    """Return YAML that reads back exactly, with control characters escaped."""
     if not values:
         return ""
     text = yaml.dump(
@@ -112,7 +112,7 @@ def _written(values: Mapping[str, object]) -> str:
 
 
 def _text(dumper: Any, text: str) -> Any:
-    """A block for several lines; in double quotes where something has to be escaped."""
+    """Write several lines as a block, or in double quotes where something has to be escaped."""
     lines = text.split("\n")
     style = None if len(lines) == 1 else "|" if lines[0] and lines[-1] else '"'
     if not all(map(str.isprintable, lines)):

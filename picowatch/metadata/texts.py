@@ -1,8 +1,8 @@
-"""The texts in pictures, whoever wrote them: found without decoding a pixel. EXIF is written, too.
+"""The texts in pictures, whichever program wrote them, read without decoding pixels; writes EXIF.
 
-Of pictures that are no PNGs, A1111's text is the user comment in EXIF, in the very form in which
-A1111 writes it (`UNICODE`, a NUL, UTF-16 with the most significant byte first), which Civitai and
-sd-parsers read. Any other text stands in MakerNote, after its keyword and a colon: the place for
+In formats other than PNG, A1111's text is the EXIF user comment, in exactly the form that A1111
+writes (`UNICODE`, a NUL, UTF-16 with the most significant byte first) and that Civitai and
+sd-parsers read. Any other text is in MakerNote, after its keyword and a colon: MakerNote is for
 what only the maker understands (EXIF 2.32, 4.6.5), so readers ignore it and no photo program shows
 JSON as a caption.
 """
@@ -22,18 +22,18 @@ from picowatch.files.inside import open_regular
 from picowatch.files.pictures import MAX_BYTES, FewReads, refuse_many_segments
 from picowatch.recipe.request import ImageRequest
 
-# The keywords of our texts, and of those that ComfyUI keeps as the names of a camera:
+# The keywords of our texts, and of those that ComfyUI writes into the tags of a camera's names:
 # https://github.com/comfyanonymous/ComfyUI, comfy_extras/nodes_images.py.
 PARAMETERS, PICOWATCH = "parameters", "picowatch"
 _IN_NOTES = (PICOWATCH, "picowatch-sheet")
 _COMFYUIS = ("prompt", "workflow")
 _COMFYUI_TAGS = (ExifTags.Base.Model, ExifTags.Base.Make, ExifTags.Base.ImageDescription)
 
-# A megabyte of text in UTF-16, and what else cameras write.
+# A megabyte of text in UTF-16, and whatever else cameras write.
 _MAX_EXIF_BYTES = 3 * 1024 * 1024
 # A JPEG's segment: its length has 16 bits and counts itself (ITU T.81, B.1.1.4).
 MAX_JPEG_EXIF_BYTES = 65_533
-# How an image was rendered, and the keys of all texts.
+# For how an image was rendered, and the keys of all texts.
 _ROOM = 12_000
 _EXIF = b"Exif\0\0"
 _HEADER = b"MM\0*\0\0\0\x08"
@@ -44,7 +44,7 @@ _PREFIXES = (_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 # Start images in BMP, GIF and TIFF: no program writes its settings there.
 _WITHOUT_TEXTS = (b"BM", b"GIF8", b"II*\0", b"MM\0*")
-# Pillow reads no more of these than their beginning; the other formats whole.
+# Pillow reads only the beginning of these; other formats it reads whole.
 _READ_IN_PIECES = (b"\x89PNG", b"\xff\xd8")
 MAX_CHARACTERS = 4 * 1024 * 1024
 # What Pillow keeps of a PNG's texts, where each character may take four bytes.
@@ -52,7 +52,7 @@ PngImagePlugin.MAX_TEXT_MEMORY = 4 * MAX_CHARACTERS
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """The texts of a picture by keyword; raises PictureUnreadable."""
+    """Return the texts of a picture by keyword. Raises PictureUnreadable."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             return texts_in(file)
@@ -65,12 +65,12 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def texts_of(content: bytes) -> dict[str, str]:
-    """`texts_in` a picture's bytes."""
+    """Return the texts in a picture's bytes, as `texts_in` does."""
     return texts_in(BytesIO(content))
 
 
 def texts_in(file: IO[bytes]) -> dict[str, str]:
-    """The texts in a picture by keyword; those of a PNG stand before its pixels.
+    """Return the texts in a picture by keyword; those of a PNG come before its pixels.
 
     An EXIF user comment, where A1111 puts its text in JPEGs and WebPs, is under "parameters".
     Raises PictureUnreadable.
@@ -117,9 +117,9 @@ def as_utf8(text: str) -> str:
 
 
 def exif_of(texts: Mapping[str, str]) -> bytes:
-    """The texts by keyword, "parameters" and at most one other, as EXIF data; sRGB, too.
+    """Return EXIF data with the colour space sRGB and the texts: "parameters" and one other.
 
-    The bytes are those that A1111 writes by piexif, which reads a comment of no other type.
+    The bytes are those that A1111 writes with piexif, which reads comments of no other type.
     """
     from PIL.TiffImagePlugin import ImageFileDirectory_v2  # takes 20 ms, which few commands need
 
@@ -131,7 +131,7 @@ def exif_of(texts: Mapping[str, str]) -> bytes:
             values[ExifTags.Base.MakerNote] = f"{keyword}:{text}".encode()
     inner = ImageFileDirectory_v2(_HEADER)
     for tag, value in values.items():
-        inner.tagtype[tag] = TiffTags.UNDEFINED  # Pillow would guess bytes
+        inner.tagtype[tag] = TiffTags.UNDEFINED  # Pillow would choose BYTE
         inner[tag] = value
     inner[ExifTags.Base.ColorSpace] = _SRGB
     outer = ImageFileDirectory_v2(_HEADER)
@@ -142,16 +142,16 @@ def exif_of(texts: Mapping[str, str]) -> bytes:
 
 
 def fits_jpeg(request: ImageRequest) -> bool:
-    """Whether the texts of a picture of this request fit into a JPEG, which has 64 kB for EXIF."""
+    """Return whether the texts of this request fit into a JPEG, which has 64 kB for EXIF."""
     values = json.dumps(request.as_dict(), ensure_ascii=False)
     most = len(values.encode("utf-16-be")) + 2 * len(values.encode()) + _ROOM
     return most <= MAX_JPEG_EXIF_BYTES
 
 
 def texts_in_exif(exif: object) -> dict[str, str]:
-    """The texts by keyword; damaged EXIF is as if there were none.
+    """Return the texts by keyword; damaged EXIF has none.
 
-    The user comment belongs in the Exif IFD. Fooocus writes it beside that, as text.
+    The user comment belongs in the Exif IFD. Fooocus writes it outside of that, as text.
     """
     if not isinstance(exif, bytes) or not exif or len(exif) > _MAX_EXIF_BYTES:
         return {}
@@ -172,26 +172,26 @@ def texts_in_exif(exif: object) -> dict[str, str]:
 
 
 def _keyed(values: Iterable[bytes], keywords: Iterable[str]) -> dict[str, str]:
-    """The texts that stand after one of these keywords and a colon."""
+    """Return the texts that come after one of these keywords and a colon."""
     parted = (value.decode("utf-8", "replace").partition(":") for value in values)
     return {mark: text for mark, colon, text in parted if colon and mark in keywords}
 
 
 def _bytes(value: Any) -> bytes:
-    """A tag's value; Pillow decodes texts, as Latin-1."""
+    """Return a tag's value as bytes; Pillow decodes texts as Latin-1."""
     if isinstance(value, str):
         return value.encode("latin-1", "replace")
     return value if isinstance(value, bytes) else b""
 
 
 def _decoded(comment: bytes) -> str:
-    """The text of an EXIF user comment. What cannot be decoded becomes the replacement character.
+    """Return the text of an EXIF user comment; undecodable bytes become U+FFFD.
 
     EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows. Writers disagree on what
     "UNICODE" means: UTF-16 in either byte order, with or without a byte order mark, or UTF-8; and
     Fooocus writes no such bytes at all (https://github.com/lllyasviel/Fooocus,
-    modules/meta_parser.py). Settings are named in ASCII, whatever the prompt is written in: in
-    the wrong byte order, they are Chinese.
+    modules/meta_parser.py). The names of settings are ASCII whatever language the prompt is in, so
+    the decoding with the most ASCII is right: in the wrong byte order, they look Chinese.
     """
     prefix = next((p for p in _PREFIXES if comment.startswith(p)), b"")
     text = comment[len(prefix) :].rstrip(b"\0")

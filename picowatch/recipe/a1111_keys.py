@@ -1,4 +1,4 @@
-"""The keys of A1111's text: those of the table of fields, and what only informs.
+"""The keys of A1111's text: those of the table of fields, and those that only inform.
 
 metadata/a1111.py writes them, recipe/read/a1111.py reads them. The formats:
 https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/infotext_utils.py, Forge's of the
@@ -23,7 +23,7 @@ FINISHED = ("Postprocess upscale by", "Postprocess upscaler", "Rembg")
 LAST = ("Lora hashes", "TI hashes", *FINISHED, "Version")
 
 HIRES_SIZE = "hires resize"
-# A1111's and SD.Next's; their names are the prompts' embeddings.
+# A1111's key and SD.Next's; the names in them are the embeddings of the prompts.
 EMBEDDINGS = ("ti hashes", "embeddings")
 MODEL_HASH = "model hash"
 # Civitai's own generator names models there, and nowhere else.
@@ -50,7 +50,7 @@ PARTS_BY_KEY = {
     for key, name in _by_key(parts).items()
     if key not in FIELDS
 } | {"hires scale": ("hires", "scale"), "hires strength": ("hires", "denoising_strength")}
-# What draws nothing: the hashes of LoRAs and embeddings say which files the prompt's names meant.
+# Keys that change no picture. The hashes of LoRAs and embeddings tell which files were used.
 INFORMATION = {
     *("version", "vae hash", "hashes", "lora hashes", "user", "created date"),
     *(RESOURCES, "civitai metadata", "template", "negative template", "app", "pipeline"),
@@ -58,7 +58,7 @@ INFORMATION = {
     *("raw negative prompt", "batch size", "batch pos", "old prompt editing timelines"),
 }
 KNOWN = frozenset({*FIELDS, *PARTS_BY_KEY, *INFORMATION, *EMBEDDINGS, MODEL_HASH, HIRES_SIZE})
-# What a key says if it says nothing: of Civitai's sampler, and what is so without these.
+# Values that say nothing: Civitai's placeholders for the sampler, and what holds without the key.
 SAYS_NOTHING = {
     "sampler": ("undefined", "default"),
     "clip skip": ("0",),

@@ -19,24 +19,24 @@ from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 SEEDS = 2**32
 MAX_SEED = SEEDS - 1
-# The settings' own limit of max_images_per_save, which is what a save may request.
+# The largest value of the setting max_images_per_save: how many images a save may request.
 MOST_IMAGES = 1_000_000
 RANDOM: Literal["random"] = "random"
 BAKED = "baked"
 SIZE = "size"
-PICTURE = "picture"  # the size that is the start image's
-MAX_UPSCALED_PIXELS = 100_000_000  # of a picture that `upscale` gives: 300 MB
+PICTURE = "picture"  # as a size: the start image's
+MAX_UPSCALED_PIXELS = 100_000_000  # of the result of `upscale`: 300 MB
 FROM = "from"
-# What a picture says beside the fields: how the hash of its checkpoint's file begins, and the names
-# of its embeddings, with commas between them; A1111 adds their hashes.
+# What a picture's settings hold besides the fields: the beginning of the hash of its checkpoint's
+# file, and the names of its embeddings, separated by commas; A1111 adds their hashes.
 CHECKPOINT_HASH = "checkpoint hash"
 EMBEDDINGS = "embeddings"
-# What the layers of a dropped picture say beside the fields: that it is there, and no more.
+# A mark in the layers of a dropped picture, besides the fields.
 DROPPED = "dropped picture"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 CUTOUT = "cutout"
-# What is done to a finished picture, or to one that is given.
+# What is done to a finished picture, or to a given one.
 FINISHING = ("upscale", CUTOUT)
 
 _NO_SINGLE_IMAGE = "It does not change individual images."
@@ -62,7 +62,7 @@ NoiseSource = Literal["cpu", "nvidia"]
 Loras = tuple[tuple[str, float], ...]
 ZERO_SNR: Prediction = "v_zero_snr"
 NVIDIA: NoiseSource = "nvidia"
-# A1111's word for it, and stable-diffusion.cpp's.
+# "nv" is A1111's name, "cuda" is stable-diffusion.cpp's.
 NOISE_NAMES: dict[str, NoiseSource] = {"cpu": "cpu", NVIDIA: NVIDIA, "nv": NVIDIA, "cuda": NVIDIA}
 
 
@@ -94,13 +94,13 @@ class ImageFields:
         Row(
             aliases=("model", "ckpt", "sd_model"),
             a1111="Model",
-            default_text="the setting checkpoint; else the only one installed; else, with none "
-            "installed, demo",
+            default_text="the setting checkpoint; otherwise the only one installed, or demo if "
+            "none is",
             wanted="a name, or one like my-merge as Kontext",
         ),
     ] = ""
     """A name in models/checkpoints (ending optional, a unique beginning is enough); demo is the
-    embedded one. What a file leaves open stands behind it: my-merge as Kontext."""
+    embedded one. If a file does not tell its variant, add it: my-merge as Kontext."""
 
     vae: Annotated[str, Row(a1111="VAE")] = BAKED
     """A name in models/vae, or baked: the checkpoint's own."""
@@ -158,8 +158,8 @@ class ImageFields:
     cfg_start: Annotated[
         Share, Row(aliases=("guidance_start", "skip_early_cfg"), a1111="Skip Early CFG")
     ] = 0.0
-    """The share of the steps after which guidance begins; the steps before take half the time and
-    know no negative prompt."""
+    """The share of the steps after which guidance begins; earlier steps take half the time and
+    ignore the negative prompt."""
 
     cfg_end: Annotated[Share, Row(aliases=("guidance_end",), left_out=True, a1111="CFG end")] = 1.0
     """The share of the steps after which guidance ends."""
@@ -173,7 +173,7 @@ class ImageFields:
             default_text="the checkpoint's own, where it has one: 3.5, for Krea 4.5, for Fill 30",
         ),
     ] = 0.0
-    """How closely FLUX.1 dev follows the prompt, by the number that it was trained with; its
+    """How closely FLUX.1 dev follows the prompt: the guidance that was distilled into it; its
     cfg_scale stays 1."""
 
     width: _Side = None
@@ -198,8 +198,8 @@ class ImageFields:
     makes one image each."""
 
     noise: Annotated[NoiseSource, Row(aliases=("rng",), left_out=True, a1111="RNG")] = "cpu"
-    """Whose random numbers a seed stands for: torch's on a CPU, or its on an NVIDIA GPU, which
-    A1111 uses there by default and which needs one."""
+    """Where a seed's random numbers come from: torch on a CPU, or torch on an NVIDIA GPU, which is
+    A1111's default and needs such a GPU."""
 
     # None is random, too: what is off stays out of digests.
     variation_seed: Annotated[
@@ -254,7 +254,7 @@ class ImageFields:
     resize: Annotated[
         Literal["crop", "fit", "stretch"], Row(needs=("image", "control"), same_in_batch=False)
     ] = "crop"
-    """How start image and control images are fitted to the size."""
+    """How the start image and control images are fitted to the size."""
 
     mask: Annotated[str, Row(needs=("image", "references"), same_in_batch=False)] = ""
     """The part of the start image, or of the first reference, to redraw: white areas. A path like
@@ -285,8 +285,8 @@ class ImageFields:
         Row(wanted="true, false, a model's name, or a mapping like {model: name, scale: 2}"),
     ] = None
     """Enlarges the finished picture with an upscaler. model: a name in models/upscalers (the only
-    one installed; else, with none installed, demo-compact); scale 1 to 8 (as the model enlarges).
-    With image and without prompt it is all that is done."""
+    one installed, or demo-compact if none is); scale 1 to 8 (the model's own). With image and no
+    prompt, nothing else is done."""
 
     cutout: Annotated[
         str,
@@ -299,8 +299,8 @@ class ImageFields:
         ),
     ] = ""
     """Removes the background of the finished picture. true, or a name in models/cutout (the only
-    one installed; else, with none installed, demo-cutout). With image and without prompt it is all
-    that is done, with upscale or without."""
+    one installed, or demo-cutout if none is). With image and no prompt, nothing is drawn; upscale
+    may be added."""
 
     shrink_to_fit: Annotated[bool, Row(no_sweep=_NO_SINGLE_IMAGE)] = False
     """true: if memory runs out, the size may be reduced, which is recorded."""
@@ -310,7 +310,7 @@ class ImageFields:
 
     @property
     def size_before_upscale(self) -> tuple[int, int]:
-        """Width and height of what is drawn, after `hires`, or given."""
+        """Width and height of the drawn picture, after `hires`, or of the given one."""
         width, height = self.width or 0, self.height or 0
         if not self.hires:
             return width, height
@@ -328,7 +328,7 @@ class RecipeFields(BaseModel, ImageFields):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    # An image has them with their hashes, and with those of its prompt.
+    # An image request has LoRAs with their hashes, those of its prompt included.
     loras: Annotated[
         Loras, Row(aliases=("lora",), wanted="a mapping like {name: 0.8}, or a list of names")
     ] = ()
@@ -344,8 +344,8 @@ class RecipeFields(BaseModel, ImageFields):
             default_text="none",
         ),
     ] = ()
-    """Pictures to edit, or to take something from, with checkpoints that look at pictures: paths
-    like that of image, ten at most."""
+    """Pictures to edit or to take something from, for checkpoints that take references: paths like
+    that of image, ten at most."""
 
     control: Annotated[
         tuple[Control, ...],
@@ -392,15 +392,15 @@ def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
                 yield name, part
 
 
-# The fields that are mappings, the one whose entries are, and the parts of each.
+# The fields that are mappings; with `control`, whose entries are mappings; the parts of each.
 MAPPINGS: dict[str, type] = {"hires": Hires, "upscale": Upscale}
 KINDS = MAPPINGS | {"control": Control}
 PARTS = {field: dict(_rows(kind)) for field, kind in KINDS.items()}
-# The same with the field's name before theirs: `hires.scale`.
+# The parts of all by their full names: `hires.scale`.
 PART_FIELDS = {
     f"{field}.{name}": row for field, parts in PARTS.items() for name, row in parts.items()
 }
-# Other names of the parts of each: A1111's API and ComfyUI's nodes have them.
+# The aliases of the parts, from A1111's API and ComfyUI's nodes.
 PART_ALIASES = {
     field: {alias: name for name, row in parts.items() for alias in row.aliases}
     for field, parts in PARTS.items()
@@ -408,7 +408,7 @@ PART_ALIASES = {
 
 ROWS = dict(_rows(RecipeFields))
 
-# What may stand in a recipe and is gone from a resolved one: `size` stands for width and height,
+# Fields of a recipe that a resolved one no longer has: `size` stands for width and height,
 # `from` for all that a picture's metadata holds.
 SHORTHANDS = {
     SIZE: Row(wanted="text like 512x768"),
@@ -420,7 +420,7 @@ SHORTHANDS = {
 }
 _ALL = ROWS | SHORTHANDS
 
-# Everything that may stand in a recipe, to its first name.
+# The first name of each field, by all of its names.
 FIRST_NAME_OF = {name: name for name in _ALL} | {
     alias: name for name, row in _ALL.items() for alias in row.aliases
 }
@@ -454,7 +454,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _of_type(*types: str) -> frozenset[str]:
-    """The fields of these types, and perhaps null; words to choose from have the type "enum"."""
+    """Return the fields that take only these types, or null; "enum" is a choice of words."""
     found = ((name, schema.get("anyOf", [schema])) for name, schema in json_schemas().items())
     return frozenset(
         name

@@ -15,12 +15,12 @@ MAX_SIDE = 4096  # pixels, after hires
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class FamilyRules:
     """The rules of one family, or one variant: see `Family` and `Variant`.
 
-    Sides are multiples of `multiple`, and `max_side` at most. `flow`: a pipeline of diffusers
-    renders it, as a rule along a flow from noise to picture, with the samplers in `samplers` alone,
-    from the prompt's text: weights, BREAK and words that change between the steps are for others.
+    Sides are multiples of `multiple`, and `max_side` at most. `flow`: one of diffusers' pipelines
+    renders it, with no other samplers than `samplers`, and encodes the prompt's text itself, so
+    weights, BREAK and prompt editing are for other families; nearly all are flow-matching models.
     `references`: what it does with reference pictures. `lightning`: LoRAs of that name bring their
     own noise levels.
     """
@@ -38,16 +38,16 @@ class Rules:
     lightning: bool = False
 
     def default(self, name: str) -> Any:
-        """Return what a recipe gets that does not say this field."""
+        """Return the value of a field that a recipe does not set."""
         return self.defaults.get(name, DEFAULTS[name])
 
 
 @cache
-def rules_of(family: str, variant: str = "") -> Rules:
-    """Return the rules of a family's variant; of the family, where the variant is not known."""
+def rules_of(family: str, variant: str = "") -> FamilyRules:
+    """Return the rules of a family's variant, or of the family if the variant is unknown."""
     row = FAMILIES[family]
     one = row.variant(variant)
-    return Rules(
+    return FamilyRules(
         multiple=row.size_multiple,
         max_side=one.largest or MAX_SIDE,
         defaults=({"sampler": row.samplers[0]} if row.samplers else {}) | dict(one.defaults),
@@ -63,7 +63,7 @@ def rules_of(family: str, variant: str = "") -> Rules:
 
 
 def is_called(variant: str, text: str) -> bool:
-    """Whether "Qwen-Image Edit 2511" is meant: by all of its words, or the last: "edit-2511"."""
+    """Return whether a text names a variant, by all or the last of its words: "edit-2511"."""
     words = [squeezed(word) for word in re.split(r"[\W_]+", variant)]
     return squeezed(text) in {"".join(words[first:]) for first in range(len(words))}
 
@@ -87,13 +87,13 @@ DEMO_RULES = rules_of(DEMO)
 class Checkpoint:
     """A checkpoint that is installed: its name and the side of its native square, in pixels.
 
-    `text_layers` are those of its text encoder: clip_skip cannot leave out more. `zero_snr` says
-    that it was trained to begin with pure noise. `family` is the name of what it belongs to:
-    LoRAs and embeddings of another one cannot be used with it. `rules` say what else it cannot do.
-    `prediction` is what a recipe that says none gets, "" what its file says. `says_prediction`
-    tells whether its file, its weights or its family say what it predicts. `text_width` is that
-    of the texts that its UNet looks at, 0 where it is not known. `known_words` are all it was
-    taught, and `hash` is its file's sha256, where they are known.
+    `text_layers` counts the layers of its text encoder: clip_skip cannot skip more. `zero_snr`:
+    it was trained to begin with pure noise. `family` is the name of its family: LoRAs and
+    embeddings of another family do not fit. `rules` say what else it can and cannot do.
+    `prediction` is used for recipes that set none, "" means what its file says. `says_prediction`
+    tells whether its file, its weights or its family say what it predicts. `text_width` is the
+    width of the text embeddings that its UNet reads, 0 if unknown. `known_words` are all the words
+    it was taught, and `hash` is its file's sha256, where they are known.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Checkpoint:
     text_layers: int = 12
     zero_snr: bool = False
     family: str = ""
-    rules: Rules = UNET
+    rules: FamilyRules = UNET
     prediction: str = ""
     says_prediction: bool = True
     text_width: int = 0
@@ -109,16 +109,16 @@ class Checkpoint:
     hash: str = ""
 
 
-# For a recipe that draws nothing, or names a checkpoint that is not installed. That is reported;
-# whether the rest would suit the checkpoint is not known, so everything does here.
-NO_CHECKPOINT = Checkpoint("", 512, text_layers=99, rules=Rules())
+# Used where a recipe draws nothing, or names a checkpoint that is not installed. The latter is
+# reported; what else would suit that checkpoint is unknown, so this one accepts everything.
+NO_CHECKPOINT = Checkpoint("", 512, text_layers=99, rules=FamilyRules())
 
 
 @dataclass(frozen=True, slots=True)
 class ControlNet:
-    """A ControlNet that is installed: its name, and the name of what it belongs to.
+    """An installed ControlNet: its name, and the name of its family.
 
-    A union follows the first `kinds` of what a recipe's `kind` can say; others, with 0, one thing.
+    A union ControlNet knows the first `kinds` values of a recipe's `kind`; 0 means no union.
     """
 
     name: str
@@ -127,7 +127,10 @@ class ControlNet:
     kinds: int = 0
 
     def fits(self, checkpoint: Checkpoint) -> bool:
-        """The widths of their texts tell all families apart; the smallest look at no text."""
+        """Return whether it works with a checkpoint.
+
+        The widths of text embeddings tell families apart; the smallest ControlNets read no text.
+        """
         if checkpoint is NO_CHECKPOINT:
             return True
         if self.text_width and checkpoint.text_width:
@@ -137,7 +140,7 @@ class ControlNet:
 
 @dataclass(frozen=True, slots=True)
 class Upscaler:
-    """An upscaler that is installed: its name, and how much larger it makes a side."""
+    """An installed upscaler: its name, and the factor by which it enlarges a side."""
 
     name: str
     scale: int
@@ -149,21 +152,20 @@ DEMO_CUTOUT = "demo-cutout"
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All that a recipe may name: the installed models, wildcards, the setting `checkpoint`.
+    """Everything that a recipe may name: installed models, wildcards, the setting `checkpoint`.
 
     `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers,
     `cutouts` those of models/cutout; the embedded ones are always there, as `demo`, DEMO_UPSCALER
-    and DEMO_CUTOUT. `depths` are models that guess how far away things are. `vae_families` has the
-    names of the families that each VAE is for;
-    `lora_families` and `embedding_families` those of the others' families, where their files say
-    it. `lora_names` has what a LoRA's trainer called it. `refused` maps the names of files that
-    cannot be used to the reason, so that an error can give it, for each kind's folders;
+    and DEMO_CUTOUT. `depths` are models that estimate depth. `vae_families` has the names of the
+    families that each VAE is for, `lora_families` and `embedding_families` the family of each LoRA
+    and embedding, where its file tells it. `lora_names` has the names that trainers gave LoRAs.
+    `refused` maps, for each kind, the names of unusable files to the reason, which errors quote;
     `refused_embeddings` has those among them whose names are looked for in prompts.
     `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines;
-    `wildcard_packs` has the file of those that stand in a YAML file with others.
-    `variants` has the checkpoints whose files leave open which variant of their family they are, as
-    each of them, or why they cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
-    `unusable_checkpoint` says of one of the installed checkpoints that cannot be used why not.
+    `wildcard_packs` maps wildcards that share a YAML file to that file.
+    `variants` has the checkpoints whose files do not tell the variant of their family: for each
+    variant the checkpoint, or why it cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
+    `unusable_checkpoint` says why one of the installed checkpoints cannot be used.
     """
 
     demo: Checkpoint

@@ -14,9 +14,9 @@ class Row:
     """A field in the table, beside its name, type, limits, default and description.
 
     `changes_pixels`: the field is part of an image's identity. `same_in_batch`: images that differ
-    in it cannot share a batch. `needs` are the fields without all of which this one changes
-    nothing, `samplers` those that look at it, if not all do. A default that is empty, 0 or false
-    is left out of digests and metadata; `left_out`: this one is, too.
+    in it can share a batch only if it is false. `needs`: the field changes nothing unless one of
+    these is set. `samplers` are those that use it, if not all do. Defaults that are empty, 0 or
+    false are left out of digests and metadata; with `left_out`, this field's other default is, too.
     `no_sweep` says why no sweep can vary it. `a1111` is its key in A1111's text. `wanted` are the
     values in words, and `default_text` is the default, where the type does not say it.
     """
@@ -35,7 +35,7 @@ class Row:
 
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
-# What the second pass of `hires` is enlarged with, and those that enlarge pixels, not latents.
+# The ways to enlarge for the second pass of `hires`, and those that enlarge pixels, not latents.
 UPSCALERS = (
     "Latent",
     "Latent (nearest)",
@@ -105,7 +105,7 @@ def usual_upscaler(written: str) -> str | None:
 
 
 def final_side(side: int, scale: float) -> int:
-    """A side after the second pass: a multiple of 8, rounded down as A1111 does."""
+    """Return a side after the second pass: a multiple of 8, rounded down as in A1111."""
     return int(side * scale) // 8 * 8
 
 
@@ -122,7 +122,7 @@ Preprocessor = Literal[
     "inpaint",
 ]
 PREPROCESSORS: tuple[str, ...] = get_args(Preprocessor)
-# Which preprocessor an option belongs to.
+# The preprocessor that an option belongs to.
 OPTIONS = {
     "low": "canny",
     "high": "canny",
@@ -130,13 +130,13 @@ OPTIONS = {
     "radius": "blur",
     "depth": "depth",
 }
-# What a union ControlNet can follow, in the order of its tasks; the last two only its ProMax
-# (https://github.com/xinsir6/ControlNetPlus).
+# What a union ControlNet can follow, in the order of its tasks; only the ProMax version knows the
+# last two (https://github.com/xinsir6/ControlNetPlus).
 ControlKind = Literal[
     "", "pose", "depth", "soft edges", "hard edges", "normals", "segments", "tile", "inpaint"
 ]
 KINDS: tuple[str, ...] = get_args(ControlKind)[1:]
-# What a union follows if the map is made here.
+# What a union follows if picowatch makes the map.
 KIND_OF = {
     "depth": "depth",
     "canny": "hard edges",
@@ -165,7 +165,7 @@ class Control:
             wanted=f"{', '.join(PREPROCESSORS[1:])}, or none with a map of another program",
         ),
     ] = "none"
-    """How the map is made of the picture; none: it is a map."""
+    """How the map is made from the picture; none: the picture is a map."""
 
     weight: Annotated[
         float, Field(strict=True, ge=0, le=2, allow_inf_nan=False), Row(aliases=("strength",))
@@ -181,16 +181,16 @@ class Control:
     mode: Annotated[Literal["balanced", "prompt", "control"], Row(aliases=("control_mode",))] = (
         "balanced"
     )
-    """What is more important: the prompt, the control, or neither."""
+    """What matters more: the prompt, the control, or neither."""
 
     kind: Annotated[ControlKind, Row()] = ""
     """What the map shows, for a union ControlNet."""
 
     low: Annotated[_Edge, Row()] = 100
-    """canny: of the weakest edges."""
+    """canny: the strength of the weakest edges."""
 
     high: Annotated[_Edge, Row()] = 200
-    """canny: where each edge is stronger."""
+    """canny: the strength that each edge reaches somewhere."""
 
     threshold: Annotated[int, Field(strict=True, ge=0, le=255), Row()] = 127
     """threshold: what is lighter becomes white."""

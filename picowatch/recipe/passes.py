@@ -10,11 +10,11 @@ _EACH_STEP = {sampler.name: sampler.evaluations for sampler in SAMPLERS}
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One run of a sampler, to a picture of `size`: the last `strength` of its `steps`.
+    """One run of a sampler for a picture of `size`: the last share `strength` of its `steps`.
 
-    `planned` is what prompt editing counts by, as A1111's modules/processing.py does: a start
-    image leaves out the first of the planned evaluations and counts the rest from 0. `before` are
-    those planned for the passes before, None in the first one.
+    `planned` are the evaluations by which prompt editing counts, as A1111's modules/processing.py
+    does: a start image skips the first of them and counts the rest from 0. `before` are those
+    planned for the earlier passes, None in the first one.
     """
 
     evaluations: int
@@ -62,13 +62,13 @@ def is_guided(image: ImageFields, share: float) -> bool:
 
 
 def steps_taken(steps: int, strength: float) -> int:
-    """The share `strength` of the steps; at least one, but none for 0."""
+    """Return the share `strength` of the steps: at least one, but 0 for strength 0."""
     taken = min(int(steps * strength + 1e-9), steps)  # 0.29 * 100 is 28.999…
     return max(taken, 1) if strength > 0 else taken
 
 
 def _each_step(sampler: str) -> int:
-    """Evaluations in each step. A picture that is only enlarged has no sampler."""
+    """Return the evaluations in each step; a picture that is only enlarged has no sampler."""
     return _EACH_STEP.get(sampler, 1)
 
 

@@ -1,4 +1,4 @@
-"""The pictures that a recipe names, as the recipe may ask for them: it never opens files itself."""
+"""Access to the pictures that a recipe names: reading a recipe never opens files itself."""
 
 from collections.abc import Mapping
 
@@ -6,21 +6,21 @@ from picowatch.errors import PictureUnreadable
 
 
 def as_written(path: str) -> str:
-    """A path as a recipe can write it, where a space before a name is not part of the name."""
+    """Return a path as a recipe can write it, where a leading space is not part of the path."""
     return f"./{path}" if path.startswith(" ") else path
 
 
 class Pictures:
-    """Answers questions about the pictures of one recipe, named as the recipe names them.
+    """The pictures of one recipe, by the paths that it gives. This class knows no files.
 
-    What looks at files raises PictureUnreadable if it cannot. These here cannot be looked at.
-    `most_pixels` is the limit of `size: picture`: larger pictures are reduced.
+    Subclasses that read files raise PictureUnreadable where they cannot. `most_pixels` is the limit
+    of `size: picture`: larger pictures are reduced.
     """
 
     most_pixels = 2_000_000
 
     def check(self, path: str) -> None:
-        """Make sure that a picture can be used; of these, nothing is known to be wrong."""
+        """Raise PictureUnreadable if a picture cannot be used."""
 
     def size(self, path: str) -> tuple[int, int]:
         """Width and height of a picture, upright."""
@@ -31,13 +31,13 @@ class Pictures:
         raise _unreadable()
 
     def inside(self, path: str) -> str | None:
-        """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
+        """Return an absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
         return None
 
     def called_here(self, path: str, digest: str, folder: str) -> str:
-        """Return the recipe's name of the picture that one in another folder calls by this path.
+        """Return this recipe's path to the picture that a recipe in `folder` calls `path`.
 
-        It is recognised by its sha256; without a match, the path stays as it is.
+        The picture is recognised by its sha256; without a match, the path stays as it is.
         """
         return path
 

@@ -41,9 +41,9 @@ def read_recipes(
     max_images: int = 1000,
     pictures: Pictures = NO_PICTURES,
 ) -> list[Recipe]:
-    """The recipes of a file, everything resolved but random seeds; none if it holds only comments.
+    """Return a file's recipes, all resolved but random seeds; none if it holds only comments.
 
-    `name` is relative to the inbox, its ending decides how the file is read. `defaults` are
+    `name` is relative to the inbox; its ending decides how the file is read. `defaults` are
     the `_defaults.yaml` from the inbox's root down to the file's folder. `pictures` are those that
     the recipes may name.
     Raises RecipeInvalid with all problems of the file.
@@ -61,7 +61,7 @@ def read_recipes(
 
 
 def priority_of(defaults: Sequence[DefaultsFile]) -> int:
-    """Return the priority of these `_defaults.yaml`, nearest last; 0 where they say none."""
+    """Return the priority that these `_defaults.yaml` set, nearest last; 0 if none does."""
     priority = 0
     for file in defaults:
         written = defaults_layer(file, Problems()).get("priority")
@@ -71,10 +71,10 @@ def priority_of(defaults: Sequence[DefaultsFile]) -> int:
 
 
 def defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
-    """The fields of a `_defaults.yaml`; what is wrong with it goes to `problems`."""
+    """Return the fields of a `_defaults.yaml`; its mistakes are added to `problems`."""
     layer, mistakes = _read_defaults(file)
     problems.take(mistakes)
-    return dict(layer)  # what others do to it must not stay in the cache
+    return dict(layer)  # a copy: the caller's changes must not reach the cache
 
 
 @lru_cache(maxsize=64)
@@ -152,7 +152,7 @@ def dropped_recipes(
     max_images: int,
     pictures: Pictures,
 ) -> list[Recipe]:
-    """Return what the picture requests: a recipe for each of its template's.
+    """Return what the picture requests: a recipe for each one in its template.
 
     The parameters are those of `read_recipes`. Raises RecipeInvalid or NothingSaid.
     """
@@ -173,10 +173,10 @@ def check_template(
 ) -> None:
     """Raise RecipeInvalid for a template that is wrong whichever picture is dropped.
 
-    Of one that starts from settings of its pictures only the names of fields can be wrong.
+    Where it takes settings from its pictures, only the names of its fields are checked.
     """
     folder = template.name.rpartition("/")[0]
-    # A prompt may stand beside each picture.
+    # The prompt may be in a file beside each picture.
     layers = [DefaultsFile("", b"prompt: a picture"), *defaults]
     failures = []
     for mask in ("", f"{folder}/any.mask.png"):  # some checkpoints need one
@@ -218,7 +218,7 @@ def _dropped_entries(
 
 
 def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
-    """The prompt in a .txt, or the fields in a .yaml; nothing for an empty file."""
+    """Return the prompt in a .txt, or the fields in a .yaml; nothing for an empty file."""
     if is_empty(file.content):
         return {}
     source = decode(file.name, file.content)
@@ -229,10 +229,11 @@ def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
 
 
 def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
-    """The picture's own layer: that it is the start image, perhaps its mask.
+    """Return the picture's own layer, in which it is the start image, perhaps with a mask.
 
-    Where a ControlNet is to follow it, or it is one of the references, it is the start image only
-    if the template says so, too. Otherwise its checkpoint decides whether it is edited.
+    A picture that a ControlNet follows, or that is a reference, is a start image only if the
+    template says so, too. If the template says nothing, the checkpoint decides whether the picture
+    is its start image or its reference.
     """
     position = Position(Source(dropped.path, ""), 0, 0)
     picture = Written(as_written(dropped.path), position)

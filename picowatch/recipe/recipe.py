@@ -29,21 +29,21 @@ from picowatch.recipe.resolve.loras import swept_names
 from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_findings
 from picowatch.recipe.written import Layer, Position, find_in
 
-# The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
-# "controlnet", "depth", "upscaler", "cutout", "image" and "mask"; whatever it raises
-# goes through to the caller.
+# Returns the sha256 of a file that a recipe names, by kind and name. Kinds: "checkpoint", "vae",
+# "lora", "embedding", "controlnet", "depth", "upscaler", "cutout", "image" and "mask". Its errors
+# reach the caller.
 HashOf = Callable[[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What is known of a recipe beside its values: where it was read, and what came of it.
+    """What is known about a recipe besides its values: where and how it was read.
 
     `checkpoint` is the one that it names, as it was installed then, and `layer` has its fields as
-    written. `lora_families` are the families that it says LoRAs are for. `variants` are a sweep's
-    combinations, `warnings` what cannot be honoured, `given_size` is that of a picture that is only
-    finished, and `dropped` are the paths of a dropped picture and its mask: their names are no
-    identity, so a picture that is renamed is still the same request.
+    written. `lora_families` are the families that it gives for its LoRAs. `variants` are a sweep's
+    combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture
+    that is only finished, and `dropped` are the paths of a dropped picture and its mask: their
+    names are no part of the identity, so a renamed picture is still the same request.
     """
 
     inventory: Inventory
@@ -72,16 +72,16 @@ class Recipe(RecipeFields):
         context: Context
 
     def read_in(self, context: Context) -> Self:
-        """The same recipe, as it was read there."""
+        """Set the context, and return the recipe."""
         object.__setattr__(self, "context", context)
         return self
 
     def known(self, **changes: Any) -> Self:
-        """The same recipe, with something else in its context."""
+        """Change the context, and return the recipe."""
         return self.read_in(replace(self.context, **changes))
 
     def warned(self, warnings: Sequence[str]) -> Self:
-        """The same recipe, with what of it cannot be honoured."""
+        """Set the warnings, without repeating any, and return the recipe."""
         return self.known(warnings=tuple(dict.fromkeys(warnings)))
 
     def __copy__(self) -> Self:
@@ -90,7 +90,7 @@ class Recipe(RecipeFields):
     def with_value(self, field: str, value: object) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
         field, _, part = field.partition(".")
-        if part and field == "control":  # others' ControlNets are used whole, or not at all
+        if part and field == "control":  # another program's are used completely, or not at all
             index = int(part.partition(".")[0])
             value = self.control[:index] + self.control[index + 1 :]
         elif part:
@@ -104,7 +104,7 @@ class Recipe(RecipeFields):
 
     @property
     def inventory(self) -> Inventory:
-        """The models that were installed when it was read."""
+        """The models that were installed when the recipe was read."""
         return self.context.inventory
 
     @property
@@ -113,7 +113,7 @@ class Recipe(RecipeFields):
         return self.context.checkpoint
 
     def says(self, field: str) -> bool:
-        """Return whether its file, or what it starts from, says a field."""
+        """Return whether its file, or the picture it starts from, sets a field."""
         return find_in(self.context.layer, field) is not None
 
     @property
@@ -128,12 +128,12 @@ class Recipe(RecipeFields):
 
     @property
     def draws_from_files(self) -> bool:
-        """Return whether a prompt may name wildcard files, which are no part of the `digest`."""
+        """Return whether a prompt may name wildcard files, which the `digest` does not cover."""
         return any("__" in one.prompt + one.negative_prompt for one in self.variants)
 
     @property
     def size_before_upscale(self) -> tuple[int, int]:
-        """Width and height of what is drawn, or of the picture that is only finished."""
+        """Width and height of the drawn picture, or of one that is only finished."""
         return super().size_before_upscale if self.draws else self.context.given_size
 
     @property
@@ -157,17 +157,17 @@ class Recipe(RecipeFields):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about what was requested but cannot be honoured; never silence."""
+        """Sentences about what was requested but cannot be honoured."""
         return self.context.warnings
 
     @property
     def wants_sheet(self) -> bool:
-        """Return whether there is to be a contact sheet of its images."""
+        """Return whether its images get a contact sheet."""
         return self.grid or self.grid_seconds or bool(self.sweep)
 
     @property
     def pictures(self) -> list[tuple[str, str]]:
-        """The pictures that it names, those of a sweep's combinations, too: field and path."""
+        """Field and path of the pictures that it and a sweep's combinations name."""
         named = [pair for variant in self.variants for pair in variant._pictures() if pair[1]]
         return list(dict.fromkeys(named))
 
@@ -181,19 +181,19 @@ class Recipe(RecipeFields):
         return [("image", self.image), ("mask", self.mask), *looked_at, *followed]
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
-        """An error about a field's value that only the caller can find, with its position."""
+        """Return an error at a field's position, for problems that only the caller can find."""
         written = find_in(self.context.layer, field)
         problems = Problems()
         problems.add(written.error_position if written else self.context.position, message)
         return RecipeInvalid(problems.found)
 
     def digest(self, hash_of: HashOf) -> str:
-        """The entry's identity: two saves hold the same entry if it is the same.
+        """Return the entry's identity: entries of two saves with equal digests are the same.
 
-        sha256 over all resolved values, count and seed as written ("random" stays "random"),
-        and the hashes of the files they name: of LoRAs and embeddings those that stand in the
-        prompts as written. Priority, the position in the file and what stands in wildcard files
-        do not count.
+        The sha256 of all resolved values, of count and seed as written ("random" stays "random"),
+        and of the hashes of the files they name. LoRAs and embeddings count if the prompts name
+        them as written. Priority, the position in the file and the lines of wildcard files do not
+        count.
         """
         first, *others = [variant._values() for variant in self.variants]
         values = first | {
@@ -209,7 +209,7 @@ class Recipe(RecipeFields):
         return digest_of(values)
 
     def _swept_models(self) -> set[tuple[str, str]]:
-        """The checkpoints and VAEs of a sweep's combinations that the first one does not have."""
+        """Return the checkpoints and VAEs that a sweep's first combination does not have."""
         of_all = {("checkpoint", one.checkpoint) for one in self.variants}
         of_all |= {("vae", one.vae) for one in self.variants}
         return of_all - {("checkpoint", self.checkpoint), ("vae", self.vae), ("vae", BAKED)}
@@ -218,7 +218,7 @@ class Recipe(RecipeFields):
         return kind if name in self.context.dropped else f"{kind}/{name}"
 
     def _values(self) -> dict[str, object]:
-        """The values that count for the identity: without those that are off, as new fields are."""
+        """Return the identity's values without those that are off: new fields change no digest."""
         off = {name for name, value in OFF.items() if getattr(self, name) == value}
         off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self.context.dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
@@ -231,7 +231,7 @@ class Recipe(RecipeFields):
         return values
 
     def _named(self) -> list[tuple[str, str]]:
-        """Kind and name of the files beside the first variant's checkpoint and VAE."""
+        """Return kind and name of each file besides the first variant's checkpoint and VAE."""
         files = [("image", self.image), ("mask", self.mask)]
         files += [("image", path) for path in self.references]
         for control in self.control:
@@ -243,18 +243,18 @@ class Recipe(RecipeFields):
 
     @property
     def _upscalers(self) -> tuple[str, str]:
-        """The models that enlarge for hires, and at last; "" for none."""
+        """The models that enlarge for hires and at the end; "" for none."""
         hires = self.hires.model if self.hires else ""
         return hires, self.upscale.model if self.upscale else ""
 
     def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
-        """One request an image: image i has seed+i (wrapping), or the list's i-th seed.
+        """Return one request per image: image i has seed+i (wrapping), or the list's i-th seed.
 
-        With a variation strength it has variation_seed+i, and seed, as in A1111. A sweep makes all
-        its combinations with the first seed, then with the next.
+        With a variation strength it has variation_seed+i and the same seed, as in A1111. A sweep
+        makes all its combinations with the first seed, then with the next.
 
-        `drawn_seed` is what was drawn for random seeds, and is not looked at otherwise. Raises
-        RecipeInvalid if wildcards happen to make a prompt that cannot be used.
+        `drawn_seed` is the seed drawn for random seeds; without those it is ignored. Raises
+        RecipeInvalid if the wildcards drawn make a prompt that cannot be used.
         """
         variants = [(variant, variant._prompts()) for variant in self.variants]
         requests = []
@@ -265,7 +265,7 @@ class Recipe(RecipeFields):
         return requests
 
     def refused_embeddings(self) -> list[str]:
-        """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
+        """Return sentences about unusable embeddings that the prompts seem to name."""
         named = "embedding:" in self.prompt or "embedding:" in self.negative_prompt
         if not named and not self.context.inventory.refused_embeddings:
             return []
@@ -280,7 +280,7 @@ class Recipe(RecipeFields):
         return "" if self.vae == BAKED else hash_of("vae", self.vae)
 
     def _seeds(self, index: int, drawn_seed: int | None) -> tuple[int, int | None]:
-        """The seed and the variation seed of image `index` of this combination."""
+        """Return the seed and the variation seed of image `index` of this combination."""
         varies = bool(self.variation_strength)
         if isinstance(self.seed, tuple):
             seed = self.seed[index]
@@ -353,9 +353,9 @@ _IMAGE_FIELDS = tuple(field.name for field in fields(ImageFields))
 
 
 def variation_seed_of(drawn_seed: int) -> int:
-    """A random variation seed: as far as can be from a random seed, which is what was drawn.
+    """Return the random variation seed for a drawn seed: half of all seeds away from it.
 
-    Its own inverse.
+    The function is its own inverse.
     """
     return (drawn_seed + SEEDS // 2) % SEEDS
 
@@ -367,11 +367,11 @@ def _drawn(seed: int | None) -> int:
 
 
 def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, object]:
-    """The values of a variant that differ; null where only the first has one."""
+    """Return a variant's values that differ from the first's; None where only the first has one."""
     names = {*first, *other}
     return {n: other.get(n) for n in sorted(names) if first.get(n) != other.get(n)}
 
 
 def no_hash(kind: str, name: str) -> str:
-    """A `hash_of` where hashes do not matter, because the requests are only shown."""
+    """Return no hash: a `hash_of` for requests that are only shown."""
     return ""

@@ -24,7 +24,7 @@ from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
-# In metadata, but no part of the identity: they change no pixel.
+# In the metadata, but no part of the identity: they change no pixel.
 _TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt")
 
 
@@ -32,7 +32,7 @@ _TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt")
 class LoraUse:
     """A LoRA and how strongly it acts; `hash` is the whole sha256 of its file.
 
-    `family` is what the recipe says that it is for, "" where the file says it.
+    `family` is the one that the recipe gives, "" where the file tells it.
     """
 
     name: str
@@ -59,7 +59,7 @@ class EmbeddingUse:
 
 @pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ControlUse(Control):
-    """A ControlNet, what it follows, and the hashes of both; of the depth model, if it uses one."""
+    """A ControlNet, what it follows, and the hashes of both and of its depth model, if any."""
 
     model_hash: str = ""
     image_hash: str = ""
@@ -67,9 +67,9 @@ class ControlUse(Control):
 
     @property
     def shared(self) -> tuple[object, ...]:
-        """The values that are equal in all images of a batch: pictures and maps may differ.
+        """The values that must be equal in a batch; pictures and maps may differ.
 
-        But canny is by itself: it weakens the ControlNet in the second pass of hires.
+        Canny gets batches of its own, since it weakens the ControlNet in the second pass of hires.
         """
         how = self.weight, self.start, self.end, self.mode, self.kind, self.preprocess == "canny"
         return self.model_hash, self.model, *how
@@ -81,9 +81,9 @@ class ImageRequest(ImageFields):
 
     It has every field of the table that changes pixels, under its name. Names are as the catalog
     gives them; hashes are whole sha256 hex digests of files, so that another file under the same
-    name is another request. `sampler` is A1111's name without schedule type ("DPM++ 2M"), and
-    "automatic" is decided in `schedule_type`, and so is the scale of `upscale`. `loras` are those
-    of the recipe's field, then those that the prompt names with tags, in its order.
+    name is another request. `sampler` is A1111's name without schedule type ("DPM++ 2M");
+    `schedule_type` is never "automatic", and `upscale` has a scale. `loras` are those of the
+    recipe's field, then those of the tags in the prompt, in its order.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -112,29 +112,33 @@ class ImageRequest(ImageFields):
 
     @property
     def digest(self) -> str:
-        """sha256 over the canonical JSON of the fields that make the picture.
+        """The sha256 of the canonical JSON of the fields that make the picture.
 
-        Library versions are not part of it, nor is what prompts were before wildcards.
+        Versions of libraries are not part of it, nor are prompts as they were before wildcards.
         """
         values = {name: value for name, value in self.as_dict().items() if name not in _TOLD_ONLY}
         return digest_of(values)
 
     @property
     def batch_key(self) -> str:
-        """Images with equal keys can be rendered in one batch.
+        """The key of a batch: images with equal keys can be rendered together.
 
-        Equal is every field that changes pixels, unless the table lets it differ within a batch,
-        and the hashes of checkpoint, VAE and LoRAs. Start images and masks may differ, but all
-        images have one or none has; so may the pictures that ControlNets follow, and the size with
-        references, which are drawn one by one. An image with `exact` shares with no other.
+        It holds every field that changes pixels and is not off, unless the table lets it differ
+        within a batch, and the hashes of checkpoint, VAE and LoRAs. Start images and masks may
+        differ, but all images have one or none has. The pictures that ControlNets follow may
+        differ, too, and so may the sizes of images with references, which are drawn one by one. An
+        image with `exact` gets a batch of its own.
         """
         controls = tuple(use.shared for use in self.control)
-        values = {name: getattr(self, name) for name in _SAME_IN_BATCH} | {"control": controls}
+        values = {
+            name: value for name in _SAME_IN_BATCH if (value := getattr(self, name)) != _OFF[name]
+        }
         if self.references:
             del values["width"], values["height"]
         return repr(
             (
-                *values.values(),
+                *values.items(),
+                controls,
                 self.checkpoint_hash,
                 self.vae_hash,
                 self.hires_upscaler_hash,
@@ -147,7 +151,7 @@ class ImageRequest(ImageFields):
 
     @property
     def idle(self) -> set[str]:
-        """The fields that change nothing, because what they need is not there."""
+        """The fields that change nothing, because none of the fields that they need is set."""
         if not self.draws:
             return ROWS.keys() - {*WITHOUT_DRAWING}
         return idle_fields(partial(getattr, self))
@@ -159,7 +163,7 @@ class ImageRequest(ImageFields):
 
     @property
     def upscalers(self) -> dict[str, str]:
-        """The hashes of the models that enlarge for `hires` and at last, by their names."""
+        """The hashes of the models that enlarge for `hires` and at the end, by their names."""
         hires = {self.hires.upscaler: self.hires_upscaler_hash} if self.hires else {}
         at_last = {self.upscale.model: self.upscaler_hash} if self.upscale else {}
         return {name: hash_ for name, hash_ in (hires | at_last).items() if hash_}
@@ -173,7 +177,7 @@ class ImageRequest(ImageFields):
         return {path: digest for path, digest in named.items() if path}
 
     def with_names(self, names: Mapping[str, str]) -> Self:
-        """The same request, in which pictures have other names: new ones, by the old ones."""
+        """Return the request with its pictures renamed; `names` maps old names to new ones."""
         return replace(
             self,
             image=names.get(self.image, self.image),
@@ -187,7 +191,7 @@ class ImageRequest(ImageFields):
         )
 
     def as_dict(self, *, with_off: bool = False) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON, without those that are idle or off."""
+        """Return the fields as plain values, ready for JSON, without those that are idle or off."""
         idle = self.idle
         values = {
             name: value
@@ -198,18 +202,18 @@ class ImageRequest(ImageFields):
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "ImageRequest":
-        """The inverse of `as_dict`; raises ValueError, for unknown fields, too."""
+        """Return the request that `as_dict` gave; unknown fields and bad values: ValueError."""
         return _adapter().validate_python(values)
 
 
 @cache
 def _adapter() -> TypeAdapter[ImageRequest]:
-    """Made at its first use, which takes 10 ms that few commands need."""
+    """Return the adapter, built at its first use: it takes 10 ms, and few commands need it."""
     return TypeAdapter(ImageRequest)
 
 
 def digest_of(values: Mapping[str, object]) -> str:
-    """sha256 over their canonical JSON."""
+    """Return the sha256 of the canonical JSON of values."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -221,18 +225,18 @@ def _plain(value: Any) -> Any:
 
 
 def _without_defaults(use: Any) -> dict[str, Any]:
-    """The values that differ from their defaults: options that are added later change no digest."""
+    """Return the values that are not defaults, so that options added later change no digest."""
     return {f.name: v for f in fields(use) if (v := getattr(use, f.name)) != f.default}
 
 
 def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
-    """The LoRAs that the prompt does not name itself: a request holds them first."""
+    """Return the LoRAs that the prompt does not name: the first ones of a request."""
     _, tags = split_loras(request.prompt)
     return request.loras[: max(0, len(request.loras) - len(tags))]
 
 
 def recipe_values(request: ImageRequest) -> dict[str, Any]:
-    """The values of a recipe that makes the same request again, by field.
+    """Return the values of a recipe that makes the same request again, by field.
 
     Start image and mask are "none" where the request has none, and the prediction is "automatic",
     so that no default replaces it.
@@ -261,8 +265,8 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
     return values
 
 
-# The fields of an image that is enlarged or cut out and not drawn; its seed is 0, and its size the
-# picture's.
+# The fields of an image that is not drawn, only enlarged or cut out; its seed is 0, and its size is
+# the picture's.
 WITHOUT_DRAWING = ("prompt", "image", *FINISHING, "width", "height", "seed", "exact")
 _NEVER = object()
 _OFF = {
@@ -270,6 +274,10 @@ _OFF = {
     for field in fields(ImageRequest)
 }
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
-_SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.same_in_batch]
+_SAME_IN_BATCH = [
+    name
+    for name, row in ROWS.items()
+    if row.changes_pixels and row.same_in_batch and name != "control"
+]
 _STRUCTURED = {"loras", "embeddings", "references", "control", *MAPPINGS}
 _LATER = (ControlUse, LoraUse)

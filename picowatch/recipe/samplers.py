@@ -1,4 +1,4 @@
-"""Samplers, schedule types and predictions: A1111's names, forgiving look-up.
+"""Samplers, schedule types and predictions: A1111's names, with a lenient look-up.
 
 To add a sampler, add its row to `SAMPLERS`.
 """
@@ -42,8 +42,8 @@ _SCHEDULE_ALIASES = {
 # The schedule types that choose among the training steps. The others choose noise levels.
 EVEN = ("uniform", "sgm_uniform", "leading")
 
-# What a UNet was trained to predict: our name to other programs' words. "Zero Terminal SNR" is
-# A1111's. Epsilon is never trained so: to call pure noise noise teaches nothing.
+# What a UNet was trained to predict: our names and other programs'. "Zero Terminal SNR" is A1111's
+# name. No model is trained for epsilon with it: finding the noise in pure noise teaches nothing.
 PREDICTIONS = {
     "epsilon": ("eps",),
     "v": ("v_prediction", "v_pred", "velocity"),
@@ -56,11 +56,11 @@ class KnownSampler:
     """A sampler: A1111's name, its class in diffusers, and what "automatic" means for it.
 
     `scheduler` is the class without "Scheduler", `options` what it is created with, and `spacing`
-    its timestep_spacing for "uniform". `aliases` are the names that no rule gives; all are compared
-    as `_squeezed` writes them: case, spaces, dots and underscores do not count.
+    its timestep_spacing for "uniform". `aliases` are names that `_spellings` does not derive; all
+    are compared without case, spaces, dots and underscores.
     `evaluations` of the model are made in each step but the last, which has one. `noisy`: its steps
-    draw noise. `zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need
-    it, since its class takes `rescale_betas_zero_snr`.
+    draw noise. `zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need,
+    since its class takes `rescale_betas_zero_snr`.
     `with_levels` is the sampler that takes the same steps from one noise level to the next, if the
     class only knows training steps.
     """
@@ -79,12 +79,12 @@ class KnownSampler:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """The names that mean it."""
+        """All names of the sampler."""
         return (*_spellings(self.name), self.scheduler, *self.aliases)
 
 
 def _spellings(name: str) -> tuple[str, ...]:
-    """A name, ComfyUI's like `euler_ancestral`, and k-diffusion's like `k_euler_a`."""
+    """Return a name, and ComfyUI's and k-diffusion's forms: `euler_ancestral`, `k_euler_a`."""
     plain = name.lower().replace("++", "pp").replace("dpm2", "dpm_2").replace(" ", "_")
     short = dict.fromkeys((plain, re.sub("_a$", "_ancestral", plain)))
     theirs = (f"{before}{one}" for one in short for before in ("", "k_"))
@@ -97,13 +97,13 @@ _DPM = {"algorithm_type": "dpmsolver++", **_SECOND_ORDER}
 _SDE = {"algorithm_type": "sde-dpmsolver++", **_SECOND_ORDER}
 _SDE_HEUN = {"solver_type": "heun", **_SDE}
 _DEIS = {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2}
-# Otherwise latents are cut to -1..1, which is DDIM's default.
+# DDIM's default would clip latents to -1..1.
 _UNCUT = {"clip_sample": False}
 _FLOW = ("FlowMatchEulerDiscrete", "Euler FlowMatch")
 _MULTISTEP = "DPMSolverMultistep"
 # diffusers' DPMSolverSDEScheduler is nearer to k-diffusion's DPM++ SDE, but needs torchsde and
-# draws its noise from trees of its own, which no per-image generator can serve. This one evaluates
-# the UNet once a step, A1111's twice: 40 steps here are about 20 there.
+# draws its noise from Brownian trees of its own, not from a generator per image. This one evaluates
+# the UNet once per step, A1111's twice: 40 steps here are about 20 there.
 _SINGLESTEP, _SDES = "DPMSolverSinglestep", ("DPMSolverSDE", "DPM SDE")
 
 SAMPLERS = (
@@ -154,7 +154,7 @@ _MISSING = {
 
 
 class SamplerUnknown(ValueInvalid):
-    """No sampler of this name; the text says what would do, `instead` what comes closest."""
+    """No sampler has this name; the message lists all, and `instead` is the closest, if any."""
 
     def __init__(self, message: str, instead: str = "") -> None:
         super().__init__(f"{message} {THE_SAMPLERS}")
@@ -163,10 +163,10 @@ class SamplerUnknown(ValueInvalid):
 
 
 def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
-    """Return the sampler that a name means, and the schedule type if the name holds one.
+    """Return the sampler that a name means, and the schedule type if the name includes one.
 
     "DPM++ 2M Karras", "dpmpp_2m_karras" and "DPMSolverMultistepScheduler" all mean DPM++ 2M;
-    the first two say Karras, too. Raises SamplerUnknown.
+    the first two include Karras. Raises SamplerUnknown.
     """
     squeezed = _squeezed(written)
     for ending, schedule_type in [("", None), *_ENDINGS]:
@@ -188,7 +188,7 @@ def find_schedule_type(written: str) -> str:
 
 
 def meaning_of_scheduler(written: str) -> str:
-    """Return the field meant: a scheduler of ComfyUI's is a schedule type, diffusers' a sampler."""
+    """Return the field that "scheduler" means: ComfyUI's schedule type, or diffusers' sampler."""
     for name, find in (("schedule_type", find_schedule_type), ("sampler", find_sampler)):
         with suppress(ValueInvalid):
             find(written)
@@ -197,7 +197,7 @@ def meaning_of_scheduler(written: str) -> str:
 
 
 def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str | None:
-    """The schedule type without "automatic"; None for one that this sampler does not take."""
+    """Return the schedule type, "automatic" resolved; None if the sampler does not take it."""
     if schedule_type == AUTOMATIC:
         return sampler.automatic
     meant = "sgm_uniform" if schedule_type == SIMPLE else schedule_type
@@ -221,12 +221,12 @@ def _find(what: str, written: str, known: Mapping[str, str], first_names: Iterab
 
 
 def sampler_named(name: str) -> KnownSampler:
-    """The sampler with exactly A1111's name, as an ImageRequest holds it."""
+    """Return the sampler with exactly this name, as an ImageRequest holds it."""
     return next(sampler for sampler in SAMPLERS if sampler.name == name)
 
 
 def _squeezed(name: str) -> str:
-    """The letters, digits and pluses of a name, in lower case, without "scheduler"."""
+    """Return the letters, digits and pluses of a name, in lower case, without "scheduler"."""
     letters = re.sub(r"[^a-z0-9+]", "", name.casefold())
     return letters.removesuffix("scheduler").replace("++", "pp")
 

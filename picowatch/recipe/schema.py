@@ -1,9 +1,9 @@
 """JSON Schema of recipes, for editors that complete and check while somebody types.
 
-The limits are those that pydantic writes of the table of fields; text may stand for every value.
-Names that there are, of samplers or of installed models, are examples, which editors propose.
-Everything else is left to `picowatch check`. It is draft 7: the YAML language server of VS Code and
-Neovim knows no later one (https://github.com/redhat-developer/yaml-language-server,
+The limits are those that pydantic derives from the table of fields; every value may also be text.
+The names of samplers and of installed models are examples, which editors propose. Everything else
+is left to `picowatch check`. The schema is draft 7: the YAML language server of VS Code and Neovim
+knows no later one (https://github.com/redhat-developer/yaml-language-server,
 "Supports JSON Schema 7 and below").
 """
 
@@ -40,7 +40,7 @@ Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
-# The kinds of values that may stand for one, since text is a number to who reads a field.
+# The JSON types allowed for each type, since fields read numbers and switches from text, too.
 _KINDS = {
     "integer": ["integer", "string"],
     "number": ["number", "string"],
@@ -54,7 +54,7 @@ _WEIGHT = {
 }
 _SWEPT = {"type": ["array", "string"], "minItems": 1}
 _SWITCH_OR_MORE = ["boolean", "number", "string", "object"]
-# What may be written for fields of which the table's types do not say it.
+# What may be written for fields where the table's types do not say it.
 _FORMS: dict[str, Schema] = {
     "seed": {"type": ["integer", "string", "array"], "minimum": -1, "maximum": MAX_SEED},
     "variation_seed": {"type": ["integer", "string"], "minimum": -1, "maximum": MAX_SEED},
@@ -79,8 +79,8 @@ _SHORTHANDS = {
 
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
-    """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
-    # A few spellings: editors say "Missing property" of these, and nothing clear of a pattern.
+    """Return the schema of a recipe file: one recipe or a list. `inventory` adds the names."""
+    # Only a few spellings: editors report a missing property clearly, but not a missing pattern.
     named = ("prompt", "Prompt", "PROMPT", FROM, *FINISHING)
     needed = [{"required": [name]} for name in named]
     definitions = _definitions(inventory) | {"recipe": _recipe() | {"anyOf": needed}}
@@ -90,12 +90,12 @@ def recipe_schema(inventory: Inventory | None = None) -> Schema:
 
 
 def defaults_schema(inventory: Inventory | None = None) -> Schema:
-    """A `_defaults.yaml`: any fields."""
+    """Return the schema of a `_defaults.yaml`: any fields."""
     return _document("defaults", [_recipe()], _definitions(inventory))
 
 
 def descriptions(kind: type) -> dict[str, str]:
-    """What each field of a table does: the text below its row."""
+    """Return what each field of a table does: the text below its row."""
     classes = [one for one in reversed(kind.__mro__) if one.__module__.startswith("picowatch.")]
     found = {}
     for one in classes:
@@ -123,7 +123,7 @@ def _recipe() -> Schema:
 
 
 def _mapping(fields: Schema, aliases: Mapping[str, str], more: Schema | None = None) -> Schema:
-    """Fields by all their names, which may be written with capitals and spaces.
+    """Return a schema of fields by all their names, which may have capitals and spaces.
 
     Editors understand aliases, and do not propose them.
     """
@@ -139,7 +139,7 @@ def _mapping(fields: Schema, aliases: Mapping[str, str], more: Schema | None = N
 
 
 def _definitions(inventory: Inventory | None) -> Schema:
-    """What each field takes, under its first name."""
+    """Return the schema of each field, by its first name."""
     described = _SHORTHANDS | descriptions(RecipeFields)
     schemas = json_schemas()
     fields = {name: _field(schemas.get(name, {}), _FORMS.get(name)) for name in described}
@@ -155,7 +155,7 @@ def _definitions(inventory: Inventory | None) -> Schema:
         }
         fields[name] = _mapping(parts, PART_ALIASES[name]) | fields[name]
     names = [name for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP]
-    # The second: a piece of a prompt, the weight of a LoRA, a part of a mapping.
+    # The pattern matches a piece of a prompt, the weight of a LoRA, or a part of a mapping.
     axes = {name: _SWEPT for name in names if name in fields}
     fields["sweep"] = _mapping(axes, {}, {_in_any_case(names, ":.*"): _SWEPT}) | fields["sweep"]
     _propose(fields, inventory or Inventory(demo=Checkpoint("demo", 0)))
@@ -163,19 +163,19 @@ def _definitions(inventory: Inventory | None) -> Schema:
 
 
 def _field(schema: Schema, form: Schema | None = None) -> Schema:
-    """A field's limits, and the values that it has or could have."""
+    """Return a field's limits, its default and examples of its values."""
     default = {"default": schema["default"]} if schema.get("default") else {}
     if form:
         return form | default
     schema = schema.get("anyOf", [schema])[0]
     limits = {name: value for name, value in schema.items() if name not in ("title", "enum")}
-    # Other programs' names for these are understood, too.
+    # No "enum": other programs' names for these are understood, too.
     examples = {"examples": list(filter(None, schema["enum"]))} if "enum" in schema else {}
     return limits | {"type": _KINDS[schema["type"]]} | examples | default
 
 
 def _propose(fields: Schema, inventory: Inventory) -> None:
-    """Add the names that there are as examples."""
+    """Add the names of samplers and of what is installed as examples."""
     hires, upscale, control = (fields[name]["properties"] for name in KINDS)
     upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
     for schema, names in (
@@ -191,7 +191,7 @@ def _propose(fields: Schema, inventory: Inventory) -> None:
     ):
         schema["examples"] = names
     fields["loras"]["properties"] = dict.fromkeys(inventory.loras, _WEIGHT)
-    # Nothing completes words inside of a text; a description shows them.
+    # Editors complete no words inside a text, so the description lists them.
     wildcards = [f"__{name}__" for name in inventory.wildcards]
     for words, named in (("Embeddings", inventory.embeddings), ("Wildcards", wildcards)):
         for field in PROMPTS if named else ():
@@ -199,7 +199,7 @@ def _propose(fields: Schema, inventory: Inventory) -> None:
 
 
 def _in_any_case(names: Iterable[str], more: str = "") -> str:
-    """A pattern for names in small letters or capitals, with spaces for underscores."""
+    """Return a pattern for names in small letters or capitals, with spaces for underscores."""
     either = "|".join(names).replace("_", "[_ -]")
     either = re.sub("[a-z]", lambda one: f"[{one[0]}{one[0].upper()}]", either)
     return rf"^\s*({either})\s*{more}$"

@@ -1,4 +1,4 @@
-"""What somebody wrote, and where it stands, so that an error can point at it."""
+"""Values as somebody wrote them, with their positions, so that an error can point at them."""
 
 import math
 import re
@@ -23,15 +23,15 @@ class Source:
 
     @property
     def is_json(self) -> bool:
-        """Whether values are written as JSON has them, and no remedy should be YAML."""
+        """Return whether it is JSON, so that no message proposes YAML."""
         return self.name.lower().endswith(".json")
 
     def line(self, number: int) -> str:
-        """The text of a 1-based line; empty after the end of the file."""
+        """Return the text of a 1-based line; empty after the end of the file."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
     def whole_line(self, number: int) -> "Position":
-        """The position of a line, from its beginning to its end."""
+        """Return the position of a whole line."""
         return Position(self, number, 1, max(1, len(self.line(number).rstrip())))
 
 
@@ -39,7 +39,7 @@ class Source:
 class Position:
     """A stretch of one line: 1-based line and column, counted in characters; 0 is the whole file.
 
-    `note` ends every message about it: where a value comes from that does not stand there.
+    `note` ends every message about it: it says where a value comes from if not from this file.
     """
 
     source: Source
@@ -64,13 +64,13 @@ class Origin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A value somebody wrote, and its position.
+    """A value that somebody wrote, and its position.
 
     `value` is text, None where there is none, a tuple of values for a list, or a dict for a
-    mapping; once its field has read it, it has the field's type. `raw` is a text as it stands in
-    the file, with its quotes. `key` is the position of the field's name. `parts` are the elements
-    of a list, `pairs` the names and values of a mapping, repeated ones included. `origin` is known
-    in the layers of an entry.
+    mapping; after parsing it has the field's type. `raw` is a text as it stands in the file, with
+    its quotes. `key` is the position of the field's name. `parts` are the elements of a list,
+    `pairs` the names and values of a mapping, repeated ones included. `origin` is set in the layers
+    of an entry.
     """
 
     value: object
@@ -83,47 +83,47 @@ class Written:
 
     @property
     def text(self) -> str:
-        """The value if it is text, else ""."""
+        """The value if it is text, otherwise ""."""
         return self.value if isinstance(self.value, str) else ""
 
     def with_value(self, value: object) -> "Written":
-        """Another value in the same place. Built by hand: `replace` takes three times as long."""
+        """Return another value in the same place; `replace` would take three times as long."""
         return Written(
             value, self.position, self.raw, self.key, self.parts, self.pairs, self.origin
         )
 
     def with_pairs(self, pairs: tuple[tuple[str, "Written"], ...]) -> "Written":
-        """The same mapping, of these names and values."""
+        """Return the mapping with these names and values instead."""
         return replace(self, value={name: one.value for name, one in pairs}, pairs=pairs)
 
     @property
     def error_position(self) -> Position:
-        """The position to point at: the value, or the field's name when there is nothing to see."""
+        """The position to point at: the value, or the field's name if no value is written."""
         return self.key if self.key and self.value is None and not self.raw else self.position
 
     @property
     def name_position(self) -> Position:
-        """The field's name, if it has one here."""
+        """The position of the field's name, or of the value if it has no name."""
         return self.key or self.position
 
 
 def mapping_at(
     position: Position, key: Position | None, pairs: Iterable[tuple[str, Written]]
 ) -> Written:
-    """A mapping of these names and values, repeated ones included."""
+    """Return a mapping of these names and values, repeated ones included."""
     pairs = tuple(pairs)
     value = {name: value.value for name, value in pairs}
     return Written(value, position, position.text, key, pairs=pairs)
 
 
 def list_at(position: Position, key: Position | None, parts: Iterable[Written]) -> Written:
-    """A list of these elements."""
+    """Return a list of these elements."""
     parts = tuple(parts)
     return Written(tuple(part.value for part in parts), position, position.text, key, parts)
 
 
 def written_at(position: Position, value: object) -> Written:
-    """A value that another file holds, as if it stood there."""
+    """Return a value from another file as if it stood at this position."""
     if isinstance(value, dict):
         return mapping_at(
             position, None, ((str(k), written_at(position, v)) for k, v in value.items())
@@ -134,7 +134,7 @@ def written_at(position: Position, value: object) -> Written:
 
 
 def plain_name(name: str) -> str:
-    """A name as fields have it: in lower case, with underscores for spaces and hyphens."""
+    """Return a name as fields have it: in lower case, with underscores for spaces and hyphens."""
     return "_".join(name.lower().replace("-", " ").replace("_", " ").split())
 
 
@@ -143,7 +143,7 @@ Layer = dict[str, Written]
 
 
 def find_in(layer: Layer, field: str) -> Written | None:
-    """The value of a field, or of a part: `hires.scale`, `control.0.weight`; None if not there."""
+    """Return the value of a field or a part (`hires.scale`, `control.0.weight`), or None."""
     if field in layer:
         return layer[field]
     name, *path = field.split(".")
@@ -160,9 +160,9 @@ def find_in(layer: Layer, field: str) -> Written | None:
 class Entry:
     """One recipe of a file as written: its own settings, and where it begins.
 
-    `warnings` say what of it cannot be honoured. `by_another_program`: another program wrote it, so
+    `warnings` say what cannot be honoured. `by_another_program`: another program wrote it, so
     settings that change nothing or that the checkpoint cannot do are warnings, not mistakes.
-    `nearer` override the entry's own settings: they say what of a template's holds for a picture.
+    `nearer` override the entry's own settings: a template's entry for one dropped picture has them.
     """
 
     layer: Layer
@@ -178,7 +178,7 @@ _SWITCH = TypeAdapter(bool)
 
 
 def number(text: str) -> int | float | None:
-    """The number a text is: 42, -1, 7.5; None for anything else.
+    """Return the number that a text is: 42, -1, 7.5; None for anything else.
 
     8.0 is the whole number 8, as in JSON Schema.
     """
@@ -194,7 +194,7 @@ def number(text: str) -> int | float | None:
 
 
 def switch(text: str) -> bool | None:
-    """Whether a text means true or false; None if neither."""
+    """Return whether a text means true or false; None for neither."""
     try:
         return _SWITCH.validate_python(text.strip())
     except ValidationError:
@@ -202,24 +202,24 @@ def switch(text: str) -> bool | None:
 
 
 def plain_number(value: float) -> str:
-    """The inverse: 7.0 as "7", 7.5 as "7.5", 1e-07 as "1.0e-07".
+    """Return the text of a number: 7.0 as "7", 7.5 as "7.5", 1e-07 as "1.0e-07".
 
-    Without a point the last one is text to other readers of YAML 1.1.
+    Without its point, the last one would be text to other readers of YAML 1.1.
     """
     text = repr(float(value)).removesuffix(".0")
     mantissa, exponent, power = text.partition("e")
     return text if not exponent or "." in mantissa else f"{mantissa}.0e{power}"
 
 
-# Controls other than tab and line break, what YAML and Unicode count as further line breaks
-# (lines would be counted differently than an editor counts them), and non-characters.
+# Control characters other than tab and line break, further line breaks of YAML and Unicode (with
+# which lines would be counted differently than in an editor), and non-characters.
 _HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff"
 FORBIDDEN = re.compile(f"[{_HIDDEN}]")
 NEVER_IN_NAMES = re.compile(f"[\t\n{_HIDDEN}]")
 
 
 def invisible(character: str) -> str:
-    """Return the words for a character that cannot be seen."""
+    """Return a description of a character that cannot be seen."""
     code = f"U+{ord(character):04X}"
     if character == "\0":
         return f"the NUL character ({code})"

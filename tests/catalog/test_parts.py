@@ -118,15 +118,15 @@ def test_a_recipe_says_which_variant_a_file_is(tmp_path: Path) -> None:
         if found.name != "it":
             assert completed(tmp_path, found.name).variant == name.partition(" as ")[2]
     for said, message in {
-        "it as Turbo": "one of these behind 'as': FLUX.1 dev, FLUX.1 Krea or FLUX.1 Kontext.",
+        "it as Turbo": "one of these after 'as': FLUX.1 dev, FLUX.1 Krea or FLUX.1 Kontext.",
         "it as ": "no checkpoint 'it as '",
         "qwen as Edit": "'qwen' cannot be used as Edit: qwen.safetensors has only the transformer",
         "klein as klein 4b": "as klein 4b: klein-base.safetensors has only the transformer",
-        "klein as 4b": "one of these behind 'as': FLUX.2 klein base 4B or FLUX.2 klein 4B.",
+        "klein as 4b": "one of these after 'as': FLUX.2 klein base 4B or FLUX.2 klein 4B.",
         "gone as Kontext": "no checkpoint 'gone' in models/checkpoints.",
-        "demo as Kontext": "the checkpoint 'demo' says itself what it is (Stable Diffusion 1.x)",
-        "Qwen-Image-Edit-2509 as Edit": "says itself what it is (Qwen-Image)",
-        "Qwen-Image as Edit": "says itself what it is (Qwen-Image)",
+        "demo as Kontext": "the checkpoint 'demo' tells what it is: Stable Diffusion 1.x",
+        "Qwen-Image-Edit-2509 as Edit": "tells what it is: Qwen-Image",
+        "Qwen-Image as Edit": "tells what it is: Qwen-Image",
     }.items():
         with pytest.raises(NotInstalled) as told:
             find_checkpoint(said, inventory)

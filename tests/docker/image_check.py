@@ -29,6 +29,10 @@ BATCH = 100  # so many that neither a kill nor an upgrade comes too late
 UID = 12345  # a user of whom nothing in the image knows, as compose's PUID may be
 PATIENCE_SECONDS = 900.0
 STOP_SECONDS = 10.0  # Docker kills after that
+NO_ENGINE = (
+    "This needs a Docker engine with its compose plugin: start one by `systemctl start docker`, or "
+    "inside a container by `dockerd --iptables=false --bridge=none &`."
+)
 
 
 class CheckFailed(Exception):
@@ -43,6 +47,8 @@ class Checkout:
         (path / "cache").mkdir(parents=True)
         copy = f"git ls-files -z | xargs -0 cp --parents --target-directory={path}"
         output_of("sh", "-c", f"cd {PROJECT} && {copy}")
+        compose = path / "compose.yaml"  # the tags of an image in use stay as they are
+        compose.write_text(compose.read_text().replace("image: picowatch:", f"image: {NAME}:"))
         for mount in mounts(services()["cpu"]):
             if mount.mode == "rw":
                 os.chown(path / mount.source, UID, UID)
@@ -106,6 +112,16 @@ def wait(happened: Callable[[], object], what: str) -> None:
     print(f"ok  {what}: {time.monotonic() - began:.0f} s", flush=True)
 
 
+def say_engine() -> None:
+    """Say which engine answers; CheckFailed says how to start one."""
+    try:
+        engine = output_of("docker", "version", "--format={{.Server.Version}}")
+        compose = output_of("docker", "compose", "version", "--short")
+    except (CheckFailed, OSError) as failure:
+        raise CheckFailed(f"{failure}\n{NO_ENGINE}") from failure
+    print(f"--  by Docker {engine} with compose {compose}", flush=True)
+
+
 def check_confinement(checkout: Checkout) -> None:
     """Who it is, and what it cannot do."""
     expect("user", checkout.inside("sh", "-c", "echo $(id -u):$(id -g)"), f"{UID}:{UID}")
@@ -139,9 +155,11 @@ def check_batch(checkout: Checkout) -> None:
     wait(lambda: checkout.fact("RestartCount") == "1", "the restart after a kill")
     killed = len(checkout.seeds())
     wait(lambda: len(checkout.seeds()) > killed, "a picture after the restart")
+    old = checkout.fact("Image")
     source = checkout.path / "picowatch/__init__.py"
     source.write_text(source.read_text().replace(__version__, UPGRADED))
     checkout.make("up")
+    output_of("docker", "rmi", old)
     expect("pictures left for the upgrade", len(checkout.seeds()) < BATCH, True)
     expect("version", checkout.inside("picowatch", "--version"), f"picowatch {UPGRADED}")
     wait(lambda: len(checkout.seeds()) >= BATCH, "the rest of the batch")
@@ -159,6 +177,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="picowatch-image-"))
     checkout = None
     try:
+        say_engine()
         checkout = Checkout(folder / "checkout")
         checkout.make("up")
         expect("version", checkout.inside("picowatch", "--version"), f"picowatch {__version__}")
@@ -167,7 +186,7 @@ def main() -> int:
         check_confinement(checkout)
         check_picture(checkout)
         check_batch(checkout)
-    except (CheckFailed, OSError) as failure:  # no Docker, or not root
+    except (CheckFailed, OSError) as failure:  # OSError: not root
         print(f"FAILED  {failure}")
         for log in folder.glob("checkout/outbox/picowatch.log"):
             print(log.read_text()[-4000:])

@@ -85,7 +85,7 @@ def test_aliases_and_forgiven_spellings(written: str, field: str, value: object)
         ("width: 500", "width must be a multiple of 8: 496 or 504 would do."),
         (
             "size: 512x2056",
-            "height must be a whole number from 64 to 2048, not 2056. For a larger picture write "
+            "height must be a whole number from 64 to 2048, not 2056. For a larger picture, write "
             "a smaller size, and hires: {scale: 2} to redraw it larger, or upscale: {scale: 4} to "
             "enlarge it.",
         ),

@@ -182,8 +182,8 @@ def test_an_unknown_prediction_is_refused_with_those_there_are() -> None:
         "automatic, epsilon, v and v_zero_snr."
     ]
     assert messages("prompt: a\nprediction: [v]\n") == [
-        "prediction must be automatic, epsilon, v or v_zero_snr, not [v]. For one image with each "
-        "write sweep: {prediction: [v]}"
+        "prediction must be automatic, epsilon, v or v_zero_snr, not [v]. For an image with "
+        "each value, write sweep: {prediction: [v]}"
     ]
 
 

@@ -1,6 +1,6 @@
-"""What other programs' users and their APIs' clients write, and what a recipe says instead.
+"""Names that users and API clients of other programs write, and what to write in a recipe instead.
 
-Names that mean a field exactly are its aliases.
+Names that mean exactly what a field means are its aliases.
 """
 
 import re
@@ -14,7 +14,7 @@ _WHOLE = "picowatch always renders the whole picture, not the masked part alone.
 _KOHYA = "It is kohya's flag; write --{}."
 _MIDJOURNEY = "It is Midjourney's flag; {}."
 
-# Words that mean the same, and what to say of them. Flags of one or few letters have hyphens.
+# Words that mean the same, and the hint for them. Short names that are flags only have hyphens.
 _WORDS = {
     "n images num_images num_images_per_prompt n_samples n_iter batch_count number_of_images "
     "iterations batch": _COUNT,
@@ -50,7 +50,7 @@ _WORDS = {
     "script x_type x_values y_type y_values z_type z_values": "picowatch runs no scripts. For an "
     "X/Y/Z plot, write a sweep, like sweep: {steps: [10, 20]}.",
     "format quality sidecar": "It is a setting for all pictures: write it into picowatch.yaml.",
-    # Of A1111's API alone.
+    # Only in A1111's API.
     "override_settings alwayson_scripts script_name script_args seed_resize_from_h "
     "seed_resize_from_w s_min_uncond s_churn s_tmin s_tmax s_noise do_not_save_samples "
     "do_not_save_grid send_images save_images firstphase_width firstphase_height comments "
@@ -67,12 +67,12 @@ _WORDS = {
     "--stylize --chaos": _MIDJOURNEY.format("leave it out"),
 }
 _HINTS = {word: hint for words, hint in _WORDS.items() for word in words.split()}
-# What says of a setting that it is off, also as JSON or Python writes it.
+# Values with which a setting is off, also as JSON or Python writes them.
 OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
 
 
 def words_for(name: str, fields: Iterable[str], before: str = "") -> str:
-    """The remedy for an unknown name, or the fields that may have been meant.
+    """Return the remedy for an unknown name, or the field that may be meant.
 
     `before` are a flag's hyphens.
     """
@@ -81,12 +81,12 @@ def words_for(name: str, fields: Iterable[str], before: str = "") -> str:
 
 
 def words_of_others(name: str) -> str:
-    """The remedy for another program's name; "" for any other."""
+    """Return the remedy for another program's name; "" for any other."""
     return _HINTS.get(_plain(name), "")
 
 
 def is_switched_off(name: str, value: object) -> bool:
-    """Whether a setting of another program is off: API clients send all their settings."""
+    """Return whether a setting of another program is off: API clients send all settings."""
     return bool(words_of_others(name)) and str(value).strip().casefold() in OFF
 
 

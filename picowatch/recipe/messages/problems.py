@@ -23,7 +23,7 @@ class Problem:
     """One mistake: the file (relative to the inbox), 1-based line and column, and what to do.
 
     `source_line` is the line's text and `width` the number of its characters that are wrong. Line 0
-    is the whole file, as of a picture, which has no lines.
+    is the whole file, for instance a picture, which has no lines.
     """
 
     file: str
@@ -55,11 +55,11 @@ class Problems:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more are kept: then there is no need to look for words for them."""
+        """Return whether no more are kept, so that callers can stop looking for them."""
         return len(self._found) >= MAX_KEPT
 
     def add(self, position: Position, message: str) -> None:
-        """Note a mistake at this position; a hostile file's thousands are not all kept."""
+        """Add a mistake at this position, unless MAX_KEPT are there: a file may be hostile."""
         if not self.is_full:
             line = position.source.line(position.line)
             message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
@@ -71,7 +71,7 @@ class Problems:
 
     @contextmanager
     def caught(self, position: Position) -> Iterator[None]:
-        """Note a ValueInvalid as a mistake at this position."""
+        """Add a ValueInvalid raised inside as a mistake at this position."""
         try:
             yield
         except ValueInvalid as error:
@@ -79,9 +79,9 @@ class Problems:
 
     @contextmanager
     def gathered(self, goes_on: bool = False) -> Iterator[None]:
-        """Raise RecipeInvalid, if it is raised within, with all mistakes found so far.
+        """Add all mistakes found so far to a RecipeInvalid that is raised inside.
 
-        With `goes_on` they are only noted: other files have mistakes, too.
+        With `goes_on` they are only collected: other files may have mistakes, too.
         """
         try:
             yield
@@ -91,12 +91,12 @@ class Problems:
                 raise RecipeInvalid(self.found) from None
 
     def take(self, found: Iterable[Problem]) -> None:
-        """Note what is wrong with another file that this one depends on."""
+        """Add the mistakes of another file that this one depends on."""
         self._found.update(dict.fromkeys(found))
 
     @property
     def found(self) -> list[Problem]:
-        """All of them, in the order of the files."""
+        """All mistakes, in the order of the files."""
         return sorted(self._found, key=_place)
 
     def raise_if_any(self) -> None:
@@ -106,14 +106,14 @@ class Problems:
 
 
 def refuse(position: Position, message: str) -> NoReturn:
-    """Raise RecipeInvalid with a mistake after which nothing else can be looked at."""
+    """Raise RecipeInvalid with a mistake after which nothing else can be checked."""
     problems = Problems()
     problems.add(position, message)
     raise RecipeInvalid(problems.found)
 
 
 def closing_of(invalid: RecipeInvalid, recipe: str) -> str:
-    """The last line of an error file; mistakes may be in another file, like `_defaults.yaml`."""
+    """Return the last line of an error file; mistakes may be in another file: `_defaults.yaml`."""
     others = sorted({problem.file for problem in invalid.problems} - {recipe})
     if not others:
         return CLOSING
@@ -123,9 +123,9 @@ def closing_of(invalid: RecipeInvalid, recipe: str) -> str:
 
 
 def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOSING) -> str:
-    """The whole text of an error file: every problem with its position, then what happens now.
+    """Return the text of an error file: every problem with its position, then what to do.
 
-    `inbox` is the folder of the files as users know it, "" if the problems name it themselves.
+    `inbox` is the folder of the files as users know it, "" if the problems' paths include it.
     """
     different, left = _different(invalid.problems)
     paragraphs = [_paragraph(problem, inbox) for problem in different]
@@ -133,13 +133,13 @@ def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOS
     return "\n".join([*paragraphs, closing + "\n"])
 
 
-def one_line(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
-    """The same in one line, for the log."""
+def error_line(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
+    """Return the problems in one line, for the log."""
     return "; ".join(_briefly(invalid.problems, inbox))
 
 
 def shown(value: str, limit: int = 60) -> str:
-    """A value as messages quote it: harmless, on one line, cut when it is long."""
+    """Return a value as messages quote it: escaped, on one line, cut when it is long."""
     cut = value if len(value) <= limit else value[: limit - 1] + "…"
     return harmless(cut)
 
@@ -158,9 +158,9 @@ def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]
 
 
 def _different(problems: Sequence[Problem]) -> tuple[list[Problem], str]:
-    """The problems to show, and how many more there are.
+    """Return the problems to show, and how many more there are, in words.
 
-    Each message once in a file, with the other lines that it is about.
+    Each message is shown once per file, with the other lines that it is about.
     """
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
@@ -192,7 +192,7 @@ def _paragraph(problem: Problem, inbox: str) -> str:
 
 
 def _head(problem: Problem, inbox: str) -> str:
-    """The file, and where in it."""
+    """Return the file and the position in it."""
     place = f", line {problem.line}, column {problem.column}" if problem.line else ""
     return harmless(f"{_path(problem, inbox)}{place}")
 
@@ -202,7 +202,7 @@ def _path(problem: Problem, inbox: str) -> str:
 
 
 def _excerpt(problem: Problem) -> tuple[str, str]:
-    """The source line, cut around the problem's column, and the line of carets below it."""
+    """Return the source line, cut around the problem's column, and the carets below it."""
     line, start = problem.source_line, problem.column - 1
     left = max(0, min(start - EXCERPT_WIDTH // 2, len(line) - EXCERPT_WIDTH))
     right = left + EXCERPT_WIDTH
@@ -214,7 +214,7 @@ def _excerpt(problem: Problem) -> tuple[str, str]:
 
 
 def _columns(text: str) -> int:
-    """How many terminal columns the text takes: wide characters two, combining ones none."""
+    """Count the terminal columns of a text: wide characters take two, combining ones none."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text

@@ -1,16 +1,16 @@
-"""What somebody may have meant: the closest of the names that exist, and lists of names."""
+"""Suggestions for misspelt names, and lists of names."""
 
 import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-# Below this, suggestions are noise: 'colour' is no 'lora'.
+# Below this, suggestions are noise: 'lora' for 'colour'.
 _ALIKE = 0.65
 _MAX_COMPARED = 100
 
 
 def closest(written: str, names: Iterable[str]) -> str | None:
-    """The name that is most like what was written, if one is alike enough; case is forgiven."""
+    """Return the name most similar to a text, None if none is close; case does not count."""
     spellings = {name.casefold(): name for name in reversed(list(names))}
     found = difflib.get_close_matches(
         written[:_MAX_COMPARED].casefold(), list(spellings), 1, _ALIKE
@@ -19,7 +19,7 @@ def closest(written: str, names: Iterable[str]) -> str | None:
 
 
 def did_you_mean(written: str, names: Iterable[str], before: str = "") -> str:
-    """ "Did you mean 'x'? ", or nothing; `before` goes before the name, like a flag's hyphens."""
+    """Return "Did you mean 'x'? ", or ""; `before` goes before the name, like a flag's hyphens."""
     name = closest(written, names)
     return f"Did you mean '{before}{name}'? " if name else ""
 
@@ -30,9 +30,9 @@ def squeezed(name: str) -> str:
 
 
 def listed(names: Sequence[str], last: str = "and", most: int = 10) -> str:
-    """ "a, b and c"; of many more than `most` the first ones and how many are left."""
+    """Return "a, b and c", or "a, b and 20 more" for more than `most` names."""
     if not names:
         return ""
-    if len(names) > most + 1:  # a name says more than "1 more"
+    if len(names) > most + 1:  # a name is better than "1 more"
         names = [*names[:most], f"{len(names) - most} more"]
     return f" {last} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

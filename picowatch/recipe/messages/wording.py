@@ -1,4 +1,4 @@
-"""How a wrong value is described: field, value, limit, remedy."""
+"""Messages about wrong values: field, value, limit, remedy."""
 
 import re
 from typing import get_args
@@ -22,12 +22,12 @@ from picowatch.recipe.written import Written, number
 TEXT = "text"
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
 MAX_WARNINGS = 50  # of one entry
-# Said where digits stand for a name: `{scale: 1,5}` has a scale of 1, and a 5 without a value.
+# For digits in place of a name: `{scale: 1,5}` has a scale of 1, and a 5 without a value.
 DECIMAL_POINT = "A comma ends a number here; a decimal number has a point, like 1.5."
 
 
 def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
-    """Why this value does not do for this field; `wanted` where it is not the field's own."""
+    """Return why a field cannot have this value; `wanted` overrides the field's own words."""
     wanted = wanted or wanted_for(field)
     name = field.replace(".", " ")
     if written.value is None:
@@ -45,7 +45,7 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
 
 
 def _without_comma(text: str, wanted: str) -> str:
-    """The number that was meant: a comma stands for a point, or parts thousands."""
+    """Return the remedy for a comma as a decimal point or between thousands."""
     if "whole number" in wanted and re.fullmatch(r"[1-9]\d?\d?,\d{3}", text):
         return f"Write {text.replace(',', '')}, without a comma."
     if wanted.startswith("a number") and re.fullmatch(r"\d{1,9},\d{1,9}", text):
@@ -62,13 +62,13 @@ def _remedy(field: str, written: Written) -> str:
     if _RANGE.fullmatch(text) and field in ROWS and field not in NO_SWEEP:
         return _as_sweep(field, written)
     if text.casefold() == "none":
-        return f"For the default leave out {field}."
+        return f"Leave out {field} for the default."
     value = number(text)
     if field == "cfg_scale" and value is not None and value < 1:
         return "1 switches guidance off."
     if field in ("width", "height") and value is not None and value > MAX_SIDE:
         return (
-            "For a larger picture write a smaller size, and hires: {scale: 2} to redraw it "
+            "For a larger picture, write a smaller size, and hires: {scale: 2} to redraw it "
             "larger, or upscale: {scale: 4} to enlarge it."
         )
     if field == "control" and text in get_args(Preprocessor):
@@ -81,27 +81,27 @@ def _instead_of_several(field: str, written: Written) -> str:
     if field in PROMPTS and text.startswith(("[", "{")) and not written.position.source.is_json:
         return f"For text, put it in quotes: {field}: {shown(quoted(text), 200)}"
     if field in (*PICTURE_FIELDS, *PROMPTS, FROM):
-        return "For several pictures write a recipe for each."
+        return "For several pictures, write a recipe for each."
     if field in ROWS and field not in NO_SWEEP and text.startswith("["):
         return _as_sweep(field, written)
     return ""
 
 
 def _as_sweep(field: str, written: Written) -> str:
-    """How several values of a field are written that can be swept."""
+    """Return the remedy for several values of a field that a sweep can vary."""
     values = shown(written.position.text, 200)
     if written.position.source.is_json:
-        return f'For one image with each write "sweep": {{"{field}": {values}}}'
-    return f"For one image with each write sweep: {{{field}: {values}}}"
+        return f'For an image with each value, write "sweep": {{"{field}": {values}}}'
+    return f"For an image with each value, write sweep: {{{field}: {values}}}"
 
 
 def quoted(text: str) -> str:
-    """The text as a YAML single-quoted scalar."""
+    """Return the text as a YAML single-quoted scalar."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def given_twice(name: str, before: Written) -> str:
-    """About a name whose field has a value already."""
+    """Return the message about a name whose field has a value already."""
     position = before.name_position
     other = position.text.strip("-'\"")
     called = f" as '{shown(other)}'" if before.key and other != name.strip("-") else ""
@@ -109,13 +109,13 @@ def given_twice(name: str, before: Written) -> str:
 
 
 def not_multiple_of(multiple: int, field: str, value: int) -> str:
-    """The nearest values that would do."""
+    """Return the message about a size that is no multiple, with the nearest that are."""
     below = value - value % multiple
     return f"{field} must be a multiple of {multiple}: {below} or {below + multiple} would do."
 
 
 def sizes_of_ratio(ratio: str) -> str:
-    """Sizes of that aspect: the checkpoint is not known yet, and each kind needs its own."""
+    """Return sizes of that aspect ratio for each kind of checkpoint: which one is not known yet."""
     sides = re.fullmatch(r"([1-9]\d{0,2}) *: *([1-9]\d{0,2})", ratio)
     width, height = (int(side) for side in sides.groups()) if sides else (2, 3)
     small, large = 512 / min(width, height), (1024**2 / (width * height)) ** 0.5
@@ -131,12 +131,12 @@ def _size(width: float, height: float, multiple: int) -> str:
 
 
 def left_out(what: str) -> str:
-    """The warning for what another program wrote and a recipe has no field for."""
+    """Return the warning about another program's setting that recipes do not have."""
     return f"Recipes have no '{shown(what)}' setting; it was ignored."
 
 
 def embedding_missing(name: str) -> str:
-    """The warning for words that were, or should be, an embedding's."""
+    """Return the warning about a word of a prompt that should name an embedding."""
     return (
         f"The prompt's '{shown(name)}' is used as plain words, because no embedding of that name "
         "is in models/embeddings."
@@ -144,7 +144,7 @@ def embedding_missing(name: str) -> str:
 
 
 def wanted_for(field: str) -> str:
-    """The values of a field in words, from its row or its limits."""
+    """Return the values of a field in words, from its row or its limits."""
     row = (ROWS | SHORTHANDS | PART_FIELDS).get(field)
     if row and row.wanted:
         return row.wanted

@@ -2,9 +2,9 @@
 
 `[from:to:when]`, `[to:when]` and `[from::when]` change once, `[a|b]` at each evaluation. After
 A1111's modules/prompt_parser.py (get_learned_conditioning_prompt_schedules), where `when` with a
-point is a share of the evaluations, else their number. Brackets that are none of these stay text,
-and so do all around them. A1111 edits nothing in a prompt with a `|` outside of square brackets;
-here it is a character.
+point is a share of the evaluations, otherwise their number. Other brackets stay text, and so do all
+brackets around them. A1111 edits nothing in a prompt with a `|` outside square brackets; here such
+a `|` is text.
 """
 
 import re
@@ -25,9 +25,9 @@ _SEPARATORS = {"": "", "(": ":", "[": ":|"}
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """`[…]` whose words change: to the second option at `when`, or without it to the next one.
+    """`[…]` whose words change: to the second option at `when`, or without `when` at each step.
 
-    `start` and `end` are where it stands in the prompt.
+    `start` and `end` are its position in the prompt.
     """
 
     options: tuple["Nodes", ...]
@@ -36,7 +36,7 @@ class Edit:
     end: int
 
     def option(self, evaluation: int, one: Pass) -> int:
-        """The index of the option at an evaluation, which count from 0 in each pass.
+        """Return the index of the option at an evaluation, counted from 0 in each pass.
 
         The first option of a pass holds for one evaluation more than any other: A1111 changes
         after the step `when`, and its steps count from 1.
@@ -47,7 +47,7 @@ class Edit:
         return int(step > self._last(one))
 
     def _last(self, one: Pass) -> float:
-        """The last step of the first option. In a second pass, 1.5 is the middle."""
+        """Return the last step of the first option. In a second pass, 1.5 is the middle."""
         when = float(self.when)
         if "." in self.when:
             last = (when - (one.before is not None)) * one.planned
@@ -60,7 +60,7 @@ Nodes = tuple[str | Edit, ...]
 
 
 class _Open(Bracket):
-    """An open bracket; one that is not `whole` holds brackets that are text, and is text itself."""
+    """An open bracket; it is text itself unless `whole`: no bracket inside it is text."""
 
     whole = True
 
@@ -79,13 +79,13 @@ class _Open(Bracket):
 
     @property
     def is_emphasis(self) -> bool:
-        """Whether it only weighs words, which is allowed within an edit."""
+        """Return whether it only weights words, which is allowed inside an edit."""
         return self.whole and self.separators in ([], [":"] if self.sign == "(" else [])
 
 
 @lru_cache(maxsize=64)
 def parse_edits(prompt: str) -> Nodes:
-    """A prompt without wildcards and LoRA tags, taken apart. Never fails."""
+    """Parse a prompt without wildcards and LoRA tags. Never fails."""
     if "[" not in prompt:
         return (prompt,)
     opened = [_Open()]
@@ -107,7 +107,7 @@ def parse_edits(prompt: str) -> Nodes:
 
 
 def text_at(nodes: Nodes, evaluation: int, one: Pass) -> str:
-    """The prompt's text at an evaluation of a pass."""
+    """Return the prompt's text at an evaluation of a pass."""
     return "".join(
         node
         if isinstance(node, str)

@@ -1,7 +1,7 @@
-"""A1111's prompt grammar: attention weights, LoRA tags, embeddings, what is refused, and what is
-probably a mistake. editing.py has words that change between the steps.
+"""A1111's prompt grammar: attention weights, LoRA tags, embeddings, and mistakes.
 
-A backslash makes a bracket or brace literal, and a `|`, `<` or `_` that would mean something.
+editing.py has words that change between the steps. A backslash makes a bracket or brace literal,
+and a `|`, `<` or `_` that would otherwise have a meaning.
 `parse_attention` follows A1111's parser (modules/prompt_parser.py, parse_prompt_attention).
 """
 
@@ -33,16 +33,16 @@ _LORA_TAG = re.compile(
 _BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
 _WEIGHT = re.compile(r":\s*([+-]?[.\d]+)\s*\)")
 _BRACKET = re.compile(r"[()\[\]{}]")
-# Written for wildcards by who knows them from other programs.
+# What people write for wildcards who know other programs' syntax.
 _ALTERNATIVES = re.compile(r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)")
 _COMMA_WEIGHT = re.compile(r"(?P<before>\([^()\[\]:]{1,200}:\s*\d{1,2}),(?P<after>\d{1,3}\s*\))")
 
 
 @dataclass(slots=True)
 class Bracket:
-    """An open bracket of wildcards or prompt editing: its sign, offset, and what follows, in parts.
+    """An open bracket of wildcards or prompt editing: its sign, offset, and parts so far.
 
-    A text as a whole is one without a sign. Nodes are texts and what brackets became.
+    The whole text is a bracket without a sign. Nodes are texts and what closed brackets became.
     """
 
     sign: str = ""
@@ -58,7 +58,7 @@ class Bracket:
         self.parts.append([])
 
     def as_text(self, closing: str = "") -> list[Any]:
-        """Return the nodes of a bracket that means nothing but itself."""
+        """Return the nodes of a bracket that is text."""
         nodes = [self.sign, *self.parts[0]]
         for separator, part in zip(self.separators, self.parts[1:], strict=True):
             nodes += [separator, *part]
@@ -77,13 +77,13 @@ def joined(nodes: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def ended(opened: Iterable[Bracket]) -> tuple[Any, ...]:
-    """Return a whole text's nodes at its end, where brackets that are still open are text."""
+    """Return the nodes of a whole text; brackets that are still open are text."""
     return joined(node for bracket in opened for node in bracket.as_text())
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong in a prompt, and what to do; without the LoRA tag `tag` it would be right."""
+    """What is wrong in a prompt, and what to do; removing the LoRA tag `tag`, if any, would do."""
 
     message: str
     tag: str = ""
@@ -91,7 +91,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class LoraTag:
-    """`<lora:name:0.8>`: the name and weight it holds, and how it is written."""
+    """`<lora:name:0.8>`: its name, its weight, and the tag as written."""
 
     name: str
     weight: float
@@ -99,7 +99,7 @@ class LoraTag:
 
 
 def parse_attention(text: str) -> list[tuple[str, float]]:
-    """The prompt as pieces of text with their weights, neighbours of equal weight joined.
+    """Return the prompt as pieces of text with their weights; equal neighbours are joined.
 
     `(a)` weighs 1.1, `[a]` 1/1.1, `(a:1.2)` 1.2, `\\(` is a bracket; a bracket that is never
     closed weighs to the end. BREAK comes as ("BREAK", -1.0) times the weights around it.
@@ -155,19 +155,19 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 
 def without_weights(text: str) -> str:
-    """The prompt's words alone, for text encoders that take no weights and no chunks."""
+    """Return only the prompt's words, for text encoders that take no weights and no chunks."""
     return "".join(" " if piece == BREAK else piece for piece, _ in parse_attention(text))
 
 
 def lora_tags(text: str) -> list[LoraTag]:
-    """Every LoRA tag of a text, in order."""
-    if "<" not in text:  # as in most; every rule asks
+    """Return every LoRA tag of a text, in order."""
+    if "<" not in text:  # most have none, and every rule asks
         return []
     return list(filter(None, map(_lora, _LORA_TAG.finditer(text))))
 
 
 def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
-    """The prompt without its LoRA tags, and their names and weights in order.
+    """Return the prompt without its LoRA tags, and their names and weights in order.
 
     `<lora:name>` weighs 1. An invalid tag (see `unsupported`) stays text.
     """
@@ -176,7 +176,7 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
 
 
 def _lora(tag: re.Match[str]) -> LoraTag | None:
-    """The tag, if its name and weight are valid."""
+    """Return the tag if its name and weight are valid."""
     name, weight = tag["name"].strip(), (tag["weight"] or "").strip()
     number = 1.0 if tag["weight"] is None else _number(weight)
     if not name or number is None:
@@ -185,29 +185,29 @@ def _lora(tag: re.Match[str]) -> LoraTag | None:
 
 
 def plain_prompt(text: str) -> str:
-    """The prompt for the text encoder: without LoRA tags and the backslashes of wildcards."""
+    """Return the text encoder's prompt: without LoRA tags and the backslashes of wildcards."""
     without, _ = split_loras(text)
     return re.sub(r"\\([{}|<_])|\\.", lambda found: found[1] or found[0], without, flags=re.DOTALL)
 
 
 def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str]]:
-    """The installed embeddings in a text: start, end and name, in order.
+    """Return the installed embeddings in a text: start, end and name, in order.
 
-    An embedding is called by its file's name as a whole word, in any case, with its folder or
-    without; of two that fit the longer one is meant. ComfyUI's `embedding:` before it belongs to
-    it, and then the file's ending, too.
+    An embedding is called by its file's name as a whole word, in any case, with or without its
+    folder; of two that match, the longer one counts. ComfyUI's `embedding:` before the name is part
+    of it, and then the file's ending, too.
     """
     if not names:
         return []
     pattern, by_name = _names_in_prompts(tuple(names))
-    # The pattern takes the Turkish i with and without a dot for "i"; it is another letter.
+    # The pattern also matches the Turkish dotted and dotless i as "i"; they are other letters.
     found = ((one, by_name.get(one["name"].casefold())) for one in pattern.finditer(text))
     return [(one.start(), one.end(), name) for one, name in found if name]
 
 
 @lru_cache(maxsize=8)
 def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
-    """The installed embeddings that a prompt names, as `embedding_words` finds them."""
+    """Return the installed embeddings that a prompt names, as `embedding_words` finds them."""
     if not names:
         return frozenset()
     pieces = parse_attention(plain_prompt(prompt))
@@ -216,7 +216,10 @@ def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
 
 @lru_cache(maxsize=8)
 def _names_in_prompts(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
-    """A pattern for how embeddings are called, and which is meant: the first of one last name."""
+    """Return a pattern for the names of embeddings, and the embedding that each name means.
+
+    Of several with one name in different folders, the first counts.
+    """
     last = {name.rpartition("/")[2]: name for name in sorted(names, reverse=True)}
     longest_first = sorted({*names, *last}, key=lambda text: (-len(text), text))
     pattern = re.compile(
@@ -233,10 +236,10 @@ _UNSUPPORTED = {
         "{} is not supported. For a LoRA write <lora:name:0.8>."
     ),
     re.compile(r"\bAND\b"): (
-        "AND (composing prompts) is not supported yet. Write 'and' in lower case, a comma, "
+        "AND (composing prompts) is not supported. Write 'and' in lower case, a comma, "
         "or one recipe for each prompt."
     ),
-    # What dynamicprompts alone knows: variables, choices in turn, wildcards with values.
+    # Only in dynamicprompts: variables, choices in turn, wildcards with values.
     re.compile(
         r"(?<!\$)\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)|\{@[^{}|]*\||(?<!\w)__@[^\W_][\w/.* -]*?__"
         r"|(?<!\w)__(?! )(?:(?!__)[\w/.* -])+\([^()\n]{0,200}\)__"
@@ -246,7 +249,7 @@ _UNSUPPORTED = {
 
 
 def unsupported(text: str) -> Iterator[Mistake]:
-    """Find what picowatch cannot do yet.
+    """Yield what picowatch does not support.
 
     A backslash before a bracket or brace makes it plain text, which is never refused.
     """
@@ -273,13 +276,13 @@ def unsupported(text: str) -> Iterator[Mistake]:
     depth = 0
     for one in _BRACKET.finditer(plain):
         depth = depth + 1 if one[0] in "([{" else max(0, depth - 1)
-        if depth > MAX_NESTING:  # it would take the text encoder forever
+        if depth > MAX_NESTING:  # parsing the weights would take forever
             yield Mistake(f"more than {MAX_NESTING} brackets are open here.")
             return
 
 
 def probable_mistakes(text: str) -> Iterator[str]:
-    """Warnings about parts of a prompt that are drawn, but were hardly meant so."""
+    """Yield warnings about parts of a prompt that are valid, but hardly what was meant."""
     for found in _COMMA_WEIGHT.finditer(text):
         instead = f"{found['before']}.{found['after']}"
         yield (

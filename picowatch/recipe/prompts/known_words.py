@@ -1,4 +1,4 @@
-"""Which words of a prompt a checkpoint was never taught, where that is known."""
+"""The words of a prompt that a checkpoint was never taught, where that is known."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -28,11 +28,11 @@ class KnownWords:
     words: frozenset[str]
 
     def and_names(self, names: Iterable[str]) -> "KnownWords":
-        """The same, and the words of these names of embeddings."""
+        """Return the words together with those in these names of embeddings."""
         return replace(self, words=self.words.union(*map(_words, names)))
 
     def unknown_in(self, prompt: str) -> Iterator[str]:
-        """The prompt's other words, in lower case."""
+        """Yield the prompt's unknown words, in lower case."""
         text, _ = split_loras(prompt)
         text = _EMBEDDING.sub(" ", _WILDCARD.sub(" ", text).replace(BREAK, " "))
         for word in _words(text):
@@ -45,7 +45,7 @@ def _words(text: str) -> list[str]:
 
 
 def unknown_words(checkpoint: str, known: KnownWords, unknown: Iterable[str]) -> str:
-    """The warning about them."""
+    """Return the warning about unknown words."""
     words = listed([f"'{shown(word, 30)}'" for word in dict.fromkeys(unknown)], most=5)
     return (
         f"the {shown(checkpoint)} model does not know {words}; it knows "

@@ -2,10 +2,10 @@
 
 The grammar is dynamicprompts' (https://github.com/adieyal/dynamicprompts, docs/SYNTAX.md):
 `{2$$a|b|c}` takes two different ones joined by ", ", `{1-2$$ and $$a|b}` one or two joined by
-" and ", `{0.5::a|b}` weighs a less, `__name__` is a line of models/wildcards/name.txt. Options and
-lines may hold wildcards again. Braces without `|` or `$$` are text, and so is what a backslash
-escapes. The `|` of A1111's `[a|b]` within an option is text, too. `{~a|b}` and `__~name__` say that
-they are drawn at random, as all are here.
+" and ", `{0.5::a|b}` gives a less weight, `__name__` is a line of models/wildcards/name.txt.
+Options and lines may contain wildcards. Braces without `|` or `$$` are text, and so is what a
+backslash escapes. The `|` of A1111's `[a|b]` inside an option is text, too. The `~` in `{~a|b}` and
+`__~name__` asks for a random draw, which all are here.
 """
 
 import re
@@ -20,19 +20,19 @@ from picowatch.errors import ValueInvalid
 from picowatch.recipe.prompts.grammar import Bracket, ended, joined
 
 MAX_CHOSEN = 100
-# Of any prompt, drawn or not: far below the megabyte that readers take of a PNG's text.
+# The limit for any prompt, drawn or not: far below the megabyte of text that PNG readers accept.
 MAX_LENGTH = 20_000
 MAX_DEPTH = 100
-# How deep wildcards may stand in what other wildcards gave.
+# How deep wildcards may be nested in the results of other wildcards.
 MAX_ROUNDS = 20
 
-# Files of YAML that hold many wildcards.
+# YAML files of many wildcards.
 PACK_ENDINGS = (".yaml", ".yml")
 
 Wildcards = Mapping[str, tuple[str, ...]]
 
-# Spaces stand within a name only. No letter of it begins a `__`: so none but the longest name is
-# ever the right one, and a name without end is read once.
+# A name has spaces only inside, and no `__`: so only its longest match can be right, and a name
+# without end is read once.
 _NAME = r"(?:(?!__)[\w/.*-]| (?!__)(?=[\w/.*-]))+"
 _FROM_FILE = rf"__~?(?! ){_NAME}__"
 _TOKEN = re.compile(rf"\\.|[{{}}\[\]|]|{_FROM_FILE}|[^\\{{}}\[\]|_]+|.", re.DOTALL)
@@ -44,12 +44,12 @@ _MOST_READ = 64
 
 
 class ExpansionFailed(ValueInvalid):
-    """Wildcards that cannot be drawn: without end, or to a text without end."""
+    """Wildcards that cannot be drawn: nested without end, or giving too long a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class FromFile:
-    """`__name__`: a line of the files that are meant."""
+    """`__name__`: a line of the matching files."""
 
     written: str
 
@@ -77,7 +77,7 @@ Nodes = tuple[str | FromFile | Choice, ...]
 
 
 def parse(text: str, wildcards: Wildcards) -> Nodes:
-    """The text taken apart. Never fails: what is no wildcard is text."""
+    """Parse a text. Never fails: what is no wildcard is text."""
     if "{" not in text and "__" not in text:
         return (text,)
     opened = [Bracket()]
@@ -90,7 +90,7 @@ def parse(text: str, wildcards: Wildcards) -> Nodes:
 
 
 def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
-    """Whether `__name__` is a wildcard; within a word only if there is such a file."""
+    """Return whether `__name__` is a wildcard; inside a word only if there is such a file."""
     if not any(character.isalnum() for character in token[0]):
         return False
     around = token.string[: token.start()][-1:], token.string[token.end() :][:1]
@@ -117,7 +117,7 @@ def _take(sign: str, opened: list[Bracket]) -> None:
 
 
 def _close(opened: list[Bracket]) -> None:
-    while opened[-1].sign == "[":  # never closed within its option: its bars are the brace's
+    while opened[-1].sign == "[":  # not closed in its option: its bars belong to the brace
         inner = opened.pop()
         opened[-1].add("[", *inner.parts[0])
         for part in inner.parts[1:]:
@@ -129,7 +129,7 @@ def _close(opened: list[Bracket]) -> None:
 
 
 def _choice(brace: Bracket) -> Choice | None:
-    """The choice between the braces; None if they are text."""
+    """Return the choice in the braces; None if they are text."""
     first, *others = map(joined, brace.parts)
     start = first[0] if first and isinstance(first[0], str) else ""
     rest = start.removeprefix("~") if others else start
@@ -148,7 +148,7 @@ def _choice(brace: Bracket) -> Choice | None:
 
 
 def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
-    """Every wildcard in a text, those inside of others too."""
+    """Yield every wildcard in a text, those inside others too."""
     for node in nodes:
         if not isinstance(node, str):
             yield node
@@ -158,7 +158,7 @@ def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
 
 
 def matching_files(name: str, wildcards: Wildcards) -> list[str]:
-    """The names of the wildcard files that are meant: in any case, `*` stands for anything."""
+    """Return the names of the wildcard files that match, in any case; `*` matches anything."""
     if name in wildcards:
         return [name]
     folded = name.casefold()
@@ -168,9 +168,9 @@ def matching_files(name: str, wildcards: Wildcards) -> list[str]:
 
 
 def with_whole_names(wildcards: Wildcards) -> dict[str, tuple[str, ...]]:
-    """The same files; lines that name a file of their own folder, or of one above, say which.
+    """Replace names in lines by whole ones, where the file is in the same folder or one above.
 
-    `__dogs__` in animals/all.txt is animals/dogs.txt, unless there is a dogs.txt.
+    `__dogs__` in animals/all.txt means animals/dogs.txt, unless there is a dogs.txt.
     """
     known = {name.casefold() for name in wildcards}
     found = dict(wildcards)
@@ -202,7 +202,7 @@ class Options:
     sums: Sequence[float]
 
     def index(self, fraction: float, taken: Sequence[int]) -> int:
-        """The index that a fraction from 0 to 1 selects among those not `taken`."""
+        """Return the index that a fraction from 0 to 1 selects among those not `taken`."""
         left = self.sums[-1] - sum(self.weights[gone] for gone in taken)
         if left <= 0:
             return next(i for i in range(len(self.nodes)) if i not in taken)
@@ -223,12 +223,12 @@ def _weighed(options: Iterable[Nodes]) -> Options:
     return Options(tuple(nodes), weights, list(accumulate(weights)))
 
 
-# Files that were drawn from by their ids, which stay theirs as long as they are here.
+# Files already drawn from, by their ids; the cache holds the files, so that no id is reused.
 _READ: dict[tuple[int, ...], tuple[tuple[tuple[str, ...], ...], Options]] = {}
 
 
 def lines_of(name: str, wildcards: Wildcards) -> Options:
-    """The lines that `__name__` may become."""
+    """Return the lines that `__name__` may become."""
     files = tuple(wildcards[file] for file in matching_files(name, wildcards))
     key = tuple(map(id, files))  # hashing thousands of lines for each draw takes too long
     found = _READ.get(key)
@@ -240,7 +240,7 @@ def lines_of(name: str, wildcards: Wildcards) -> Options:
 
 
 class Template:
-    """A prompt before wildcards, taken apart once for all its images."""
+    """A prompt before wildcards, parsed once for all its images."""
 
     def __init__(self, text: str, wildcards: Wildcards) -> None:
         self.text = text
@@ -249,14 +249,14 @@ class Template:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether it holds any wildcard."""
+        """Return whether it has any wildcard."""
         return any(not isinstance(node, str) for node in self.nodes)
 
     def expand(self, seed: int, stream: str) -> str:
-        """The text with every wildcard drawn, the same for the same seed on any machine.
+        """Return the text with every wildcard drawn, the same for the same seed on any machine.
 
-        `stream` keeps the draws of several texts of one image apart. What was drawn is drawn
-        from again until no wildcard is left. Raises ExpansionFailed.
+        `stream` keeps the draws of several texts of one image apart. Wildcards in what was drawn
+        are drawn, too, until none is left. Raises ExpansionFailed.
         """
         draws = _Draws(f"{stream}:{seed}", self._wildcards)
         text, nodes = self.text, self.nodes
@@ -269,7 +269,7 @@ class Template:
 
 
 class _Draws:
-    """Numbers that depend on seed and stream alone: a counter through sha256.
+    """Random numbers that depend only on seed and stream: the sha256 of a counter.
 
     Python's own generators promise the same numbers in the next version only for some methods.
     """
@@ -281,7 +281,7 @@ class _Draws:
         self._wildcards = wildcards
 
     def whole(self, nodes: Nodes) -> str:
-        """The text of a whole prompt's nodes, a draw for each wildcard."""
+        """Return the text of a whole prompt's nodes, with a draw for each wildcard."""
         self._length = 0
         return self._drawn(nodes)
 
@@ -322,7 +322,7 @@ class _Draws:
         return join.join(text.strip() for text in chosen)
 
     def _options(self, choice: Choice) -> Options:
-        """The options with their weights; `{2$$__name__}` takes two lines of one file."""
+        """Return the options with their weights; `{2$$__name__}` takes two lines of one file."""
         if len(choice.options) == 1:
             meant = [n for n in choice.options[0] if not isinstance(n, str) or n.strip()]
             if len(meant) == 1 and isinstance(meant[0], FromFile):
@@ -330,7 +330,7 @@ class _Draws:
         return _weighed(choice.options)
 
     def _fraction(self) -> float:
-        """The next number from 0 to 1."""
+        """Return the next number from 0 to 1."""
         self._count += 1
         digest = sha256(f"{self._start}:{self._count}".encode()).digest()
         return (int.from_bytes(digest[:8]) >> 11) / 2**53

@@ -1,8 +1,8 @@
-"""A1111's "generation parameters": text to fields. The inverse of metadata/a1111.py.
+"""A1111's "generation parameters": text to fields. metadata/a1111.py writes such text.
 
 A block is the prompt, a line `Negative prompt: …`, and a line of values, `Steps: 24, Sampler: …`.
-Capitals do not count: people write the lines by hand. A line of values may go on in the next one.
-Below it stand remarks of A1111's page and of extensions, which are no prompts: `Template:`
+Case does not count: people write the lines by hand. A line of values may continue in the next one.
+Remarks of A1111's page and of extensions may follow, which are no prompts: `Template:`
 (https://github.com/adieyal/sd-dynamic-prompts), `Time taken:`, `Used embeddings:`.
 """
 
@@ -25,7 +25,7 @@ from picowatch.recipe.written import Entry, Source, Written, number
 
 _NEGATIVE = re.compile(r"\s*Negative prompt:", re.IGNORECASE)
 _STEPS = re.compile(r"\s*Steps:(?P<alone>\s*\d+\s*,?\s*$)?", re.IGNORECASE)
-# A key; longer ones are no keys, and would take long to be sure of.
+# A key; its limited length keeps the search fast.
 _KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]{0,60}):\s*")
 _NEXT_KEY = re.compile(rf",{_KEY.pattern}")
 _WITHIN = re.compile(rf"\bSteps:\s*\d+\s*,{_KEY.pattern}")
@@ -36,10 +36,10 @@ _REMARK = re.compile(
 # Values are separated by a comma and a space: 7,5 is one number, which the field then refuses.
 _DECIMAL_COMMA = re.compile(r"[0-9]{1,9},[0-9]{1,9}(?=\s*(?:,|$))")
 _SIDES = re.compile(r"([1-9][0-9]{0,4})x([0-9]{1,5})")
-# Forge's further model files: a VAE, or text encoders, which their names tell.
+# Forge's further model files: a VAE, or text encoders, which are told by their names.
 _MODULE = re.compile(r"module \d+")
 _ENCODER = re.compile(r"clip|t5|qwen|gemma|llama|mistral|encoder", re.IGNORECASE)
-# Fields and parts of fields by A1111's keys in lower case, and what is no field of a recipe.
+# Fields and parts of fields by A1111's keys in lower case, and keys that are not recipe fields.
 _FIELDS = keys.FIELDS | {key: ".".join(part) for key, part in keys.PARTS_BY_KEY.items()}
 _HIDDEN = dict.fromkeys(keys.EMBEDDINGS, EMBEDDINGS) | {keys.MODEL_HASH: CHECKPOINT_HASH}
 MAX_PAIRS = 1000
@@ -57,12 +57,12 @@ class Block(NamedTuple):
 
 
 def holds_parameters(text: str) -> bool:
-    """Whether a text is A1111's: one of its lines says values, or begins the negative prompt."""
+    """Return whether a text is A1111's: a line of it has values, or begins the negative prompt."""
     return any(_NEGATIVE.match(line) or _says_values(line) for line in text.split("\n"))
 
 
 def begins_parameters(text: str) -> bool:
-    """Whether a text that could be YAML, in which prompts are indented, has a line of values."""
+    """Return whether a text has an unindented line of values; YAML indents its prompts."""
     return any(not line[:1].isspace() and _says_values(line) for line in text.split("\n"))
 
 
@@ -71,12 +71,12 @@ def why_no_prompt(line: str) -> str | None:
     found = next(filter(_is_known, _WITHIN.finditer(line)), None)
     return found and (
         f"'{shown(found[0].rstrip())} …' looks like A1111's settings within a prompt. Write the "
-        "prompt, 'Negative prompt: …' and 'Steps: …' in a line each."
+        "prompt, 'Negative prompt: …' and 'Steps: …' on separate lines."
     )
 
 
 def _says_values(line: str) -> bool:
-    """Whether a line begins with steps, and another of A1111's keys follows."""
+    """Return whether a line begins with steps, and another of A1111's keys follows."""
     found = _STEPS.match(line)
     return found is not None and any(map(_is_known, _NEXT_KEY.finditer(line, found.end())))
 
@@ -91,7 +91,7 @@ def _is_known(found: re.Match[str]) -> bool:
 
 
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
-    """The recipes of a TXT with generation parameters, a block each."""
+    """Return the recipes of a TXT with generation parameters, one per block."""
     is_long = len(source.lines) > MAX_LINES
     found = [] if is_long else list(islice(_blocks(source.lines), MAX_BLOCKS + 1))
     if is_long or len(found) > MAX_BLOCKS:
@@ -115,14 +115,14 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
 
 
 def read_parameters(text: str, found: Found) -> None:
-    """Put the settings of a picture's text: of its last block with values, or of all of it."""
+    """Read the settings of a picture's text: its last block with values, or all of it."""
     lines = text.split("\n")
     with_values = [block for block in _blocks(lines) if block.values]
     _read_block(with_values[-1] if with_values else Block(list(enumerate(lines, 1))), found)
 
 
 def _blocks(text: Sequence[str]) -> Iterator[Block]:
-    """The blocks of a text: each ends with its values, below the last ones with a blank line."""
+    """Yield the blocks of a text: each ends with its values, those without at a blank line."""
     lines = list(enumerate(text, 1))
     start = number = 0
     while number < len(lines):
@@ -140,7 +140,7 @@ def _blocks(text: Sequence[str]) -> Iterator[Block]:
 
 
 def _goes_on(before: str, line: str) -> bool:
-    """Whether values go on: a line begins with a known key, or, after a comma, with any."""
+    """Return whether values continue: the line begins with a known key, or any after a comma."""
     key = _KEY.match(line)
     if not key or _STEPS.match(line) or _NEGATIVE.match(line) or _REMARK.match(line):
         return False
@@ -148,9 +148,9 @@ def _goes_on(before: str, line: str) -> bool:
 
 
 def _end_of_remarks(lines: Sequence[Line], number: int) -> int:
-    """The index after the remarks below the values.
+    """Return the index after the remarks below the values.
 
-    Each goes on to the next blank line, but where values come before that, it is one line.
+    A remark ends at the next blank line; if values come before that, it is a single line.
     """
     while True:
         first = number
@@ -166,10 +166,10 @@ def _end_of_remarks(lines: Sequence[Line], number: int) -> int:
 
 
 def _entry(source: Source, block: Block) -> Entry:
-    """The recipe of one block of a file; what it cannot honour becomes a warning."""
+    """Return the recipe of one block of a file; what it cannot honour becomes a warning."""
     found = Found()
     negative = _read_block(block, found)
-    # A block may be nothing but values, or a negative prompt: an empty prompt is before them.
+    # A block may have only values or a negative prompt; then its prompt is empty.
     filled = (number for number, text in block.text if text.strip())
     first = next(filled, (block.text or block.values)[0][0])
     entry = found.entry(source.whole_line(first))
@@ -180,7 +180,7 @@ def _entry(source: Source, block: Block) -> Entry:
 
 
 def _read_block(block: Block, found: Found) -> int:
-    """Put prompts and values; return the number of the negative prompt's line, 0 for none."""
+    """Read prompts and values; return the number of the negative prompt's line, 0 for none."""
     pairs = list(islice((pair for _, line in block.values for pair in _pairs(line)), MAX_PAIRS))
     said = {key.casefold(): text for key, text in pairs}
     _read_values(pairs, said, found)
@@ -197,9 +197,9 @@ def _read_block(block: Block, found: Found) -> int:
 
 
 def _pairs(line: str) -> Iterator[tuple[str, str]]:
-    """The `key: value` pairs of a line; values with commas are JSON.
+    """Yield the `key: value` pairs of a line; values with commas are JSON.
 
-    What is no pair ends at the next comma, and has the key "".
+    Text that is no pair extends to the next comma, and has the key "".
     """
     at = 0
     while at < len(line):
@@ -226,12 +226,11 @@ def _value(line: str, start: int) -> tuple[str, int]:
 
 
 def _unnamed_models(said: Mapping[str, str], prompt: str, names_checkpoint: bool) -> Iterator[str]:
-    """Warnings about models whose files the values do not name: only a hash, or Civitai's names."""
+    """Yield warnings about models that have a hash or Civitai's name, but no file name."""
     if not names_checkpoint and (hash_ := said.get(keys.MODEL_HASH)):
         yield (
-            f"The model with the hash {shown(hash_)} is not known by name; the usual checkpoint is "
-            "used. Write its name in models/checkpoints as 'Model: …' (in a recipe, "
-            "'checkpoint: …')."
+            f"The model with the hash {shown(hash_)} has no name; the default checkpoint is used. "
+            "Write its name in models/checkpoints as 'Model: …' (in a recipe, 'checkpoint: …')."
         )
     resources: object = None
     with suppress(ValueError, RecursionError):
@@ -253,7 +252,7 @@ def _unnamed_models(said: Mapping[str, str], prompt: str, names_checkpoint: bool
 
 
 def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], found: Found) -> None:
-    """Put the values of a block, each used, or named in a warning."""
+    """Read the values of a block: each becomes a field, or is named in a warning."""
     for name, text in pairs:
         key = name.casefold()
         if not name:
@@ -270,7 +269,7 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
             found.leave_out(name, text)
     values = found.values
     parts = {part: values.pop(part) for part in list(values) if "." in part}
-    if resized := said.get(keys.HIRES_SIZE):  # a size that no scale gives leaves all of it out
+    if resized := said.get(keys.HIRES_SIZE):  # if no scale gives this size, hires is left out
         scale = _scale(resized, values.get(SIZE, ""))
         found.leave_out("Hires resize", None if scale else resized)
         parts = {name: text for name, text in parts.items() if scale or "hires." not in name}
@@ -278,7 +277,7 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
     for name, text in parts.items():
         field, _, part = name.partition(".")
         values.setdefault(field, {})[part] = text
-    # Civitai's FLUX.1, as Forge tells it (modules/infotext_utils.py): its CFG scale is the
+    # Civitai's FLUX.1, recognised as in Forge (modules/infotext_utils.py): its CFG scale is the
     # distilled one, its clip skip means nothing.
     is_civitais = any(key.startswith("civitai") for key in said)
     is_flux = is_civitais and any("FLUX" in value for value in said.values())
@@ -288,16 +287,16 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
 
 
 def _is_as_in_first_pass(key: str, text: str, said: Mapping[str, str]) -> bool:
-    """Whether a key of the second pass repeats the first pass."""
+    """Return whether a key of the second pass repeats the first pass."""
     first = said.get(key.removeprefix("hires "), "") if key.startswith("hires ") else ""
     is_equal = number(text) is not None and number(text) == number(first)
     return is_equal or text.startswith("use same ")
 
 
 def _scale(resized: str, size: str) -> float | None:
-    """The scale from one size to another; None if no scale fits.
+    """Return the scale from one size to another; None if no scale fits.
 
-    A1111 writes a side of 0 that follows from the other one.
+    A1111 writes 0 for a side that follows from the other one.
     """
     before, after = _SIDES.fullmatch(size), _SIDES.fullmatch(resized)
     if not before or not after:

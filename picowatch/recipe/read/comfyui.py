@@ -1,11 +1,11 @@
-"""ComfyUI's workflow in a picture: what its nodes say, as values.
+"""ComfyUI's workflow in a picture: the values in its nodes.
 
 ComfyUI stores the workflow that it ran as JSON under `prompt`, Civitai in a JPEG's user comment:
-nodes by number, each with its class and its inputs, and an input is a value, or the number of the
-node that gives it (https://github.com/comfyanonymous/ComfyUI, nodes.py, comfy_extras). A workflow
-can do much that a recipe cannot. What is read is the way from the node that draws from noise back
-to its prompts, model and size. Nodes are known by their inputs, so those of extensions are read as
-far as they call these as usual; the rest is named in warnings.
+nodes by number, each with its class and its inputs; an input is a value, or the number of the node
+that provides it (https://github.com/comfyanonymous/ComfyUI, nodes.py, comfy_extras). A workflow can
+do much that a recipe cannot. It is read from the sampler back to its prompts, model and size. Nodes
+are known by their inputs, so nodes of extensions are read if they use the common names; the rest is
+named in warnings.
 """
 
 import json
@@ -27,7 +27,7 @@ _SIGNED = {
     sign: re.compile(rf"(?:^|[_ .]){sign[:3]}(?:itive|ative)?(?:$|[_ .])")
     for sign in (_POSITIVE, _NEGATIVE)
 }
-# A sampler's inputs of prompts.
+# A sampler's inputs for prompts.
 _PROMPTS = {
     _POSITIVE: (_POSITIVE, "conditioning"),
     _NEGATIVE: (_NEGATIVE, "neg_conditioning"),
@@ -35,17 +35,17 @@ _PROMPTS = {
 _SIDE_FIELDS = ("width", "height")
 _SIZE = re.compile(r"size|dimension|ratio|resolution")
 _SIDES = re.compile(r"\b(\d{2,5}) ?[x×] ?(\d{2,5})\b")
-# Inputs that lead on, through nodes that change what goes through them.
+# Inputs to follow through nodes that change a prompt or a latent.
 _CONDITIONING = ("conditioning", "conditioning_1", "conditioning_to")
 _LATENT = ("samples", "latent", "latent_image")
-# Inputs whose text is the prompt, the likeliest first; and all that may hold or lead to one.
+# Inputs whose text is the prompt, the likeliest first; and patterns of those that may lead to one.
 _ENCODED = ("text", "t5xxl", "text_g", "clip_l", "text_l", "prompt")
 _TEXT = re.compile(r"text|prompt|string|value|wildcard|^(?:any|input)")
 _NO_TEXT = re.compile(r"delimiter|separator|filename|path")
 # Inputs that hold the value of a node whose output is a number or text.
 _VALUES = ("value", "seed", "noise_seed", "text", "string", "int", "float", "number", "prompt")
 _CHECKPOINTS = ("ckpt_name", "unet_name", "model_name", "model_path", "base_ckpt_name")
-# With its folder, also on Windows, and its ending; a backslash before a bracket is an escape.
+# With a folder, also in Windows' form, and an ending; a backslash before a bracket is an escape.
 _EMBEDDING = re.compile(
     r"embedding:(?:[^\s,()\[\]:]*[/\\](?![()\[\]]))?"
     r"(?:(?P<name>[^\s,()\[\]:/\\]+?)(?:\.safetensors|\.pt|\.bin)?(?=[\s,()\[\]:]|$))?"
@@ -53,7 +53,7 @@ _EMBEDDING = re.compile(
 _ZEROED = "ConditioningZeroOut"
 # https://github.com/rgthree/rgthree-comfy; its inputs are mappings of on, lora and strength.
 _SEVERAL_LORAS = "Power Lora Loader (rgthree)"
-# Nodes that have links, but nothing to be read; ModelSamplingFlux does what FLUX.1 needs anyway.
+# Nodes with links, but nothing to read; ModelSamplingFlux does what FLUX.1 needs anyway.
 _PLAIN = {
     *(_ZEROED, "VAEEncode", "VAEDecode", "VAEDecodeTiled", "Reroute", "SaveImage", "BasicGuider"),
     *("ModelSamplingFlux", "TorchCompileModel"),
@@ -63,7 +63,7 @@ _MOST_PASSED = 50
 
 
 def comfyui_in(texts: Mapping[str, str]) -> str:
-    """The workflow that is in a picture's texts; "" if there is none."""
+    """Return the workflow in a picture's texts; "" if there is none."""
     found = (texts.get(keyword, "") for keyword in ("prompt", "parameters"))
     return next(
         (text for text in found if text.lstrip().startswith("{") and '"class_type"' in text), ""
@@ -71,7 +71,7 @@ def comfyui_in(texts: Mapping[str, str]) -> str:
 
 
 def read_comfyui(workflow: str, found: Found) -> None:
-    """Put the settings, and warn about what was not read. Raises PictureUnreadable."""
+    """Read the settings, and warn about what was not read. Raises PictureUnreadable."""
     nodes = json.loads(workflow)
     if len(nodes) > _MOST_NODES:
         raise PictureUnreadable(f"its workflow has more than {_MOST_NODES:,} nodes.")
@@ -81,7 +81,7 @@ def read_comfyui(workflow: str, found: Found) -> None:
 
 
 def _is_sampler(node: Node) -> bool:
-    """Whether a node draws: it has prompts, and steps or the levels of noise."""
+    """Return whether a node is a sampler: it has prompts, and steps or noise levels."""
     inputs = node["inputs"]
     prompts = [inputs.get(name) for name in _PROMPTS[_POSITIVE]]
     return "guider" in inputs or (
@@ -90,16 +90,16 @@ def _is_sampler(node: Node) -> bool:
 
 
 class _Workflow:
-    """The nodes, and what the one that draws from noise was given."""
+    """The nodes of a workflow, read from its sampler back."""
 
     def __init__(self, nodes: Mapping[str, Node], found: Found) -> None:
         self._nodes = {str(number): node for number, node in nodes.items()}
         self._found = found
         self._read: set[int] = set()  # the nodes that gave a value
-        self._last = ""  # the class of the node in which a prompt was looked for
+        self._last = ""  # the class of the last node searched for a prompt
 
     def read(self) -> None:
-        """Put the values of a recipe's fields."""
+        """Read the values of a recipe's fields."""
         sampler = self._first_sampler()
         parts = [sampler, *self._behind([sampler], "guider", "sigmas", "sampler", "noise")]
         starts = {sign: self._behind(parts, *names)[:1] for sign, names in _PROMPTS.items()}
@@ -124,21 +124,21 @@ class _Workflow:
         self._warn_of_unread(sampler)
 
     def _first_sampler(self) -> Node:
-        """The one that begins with an empty picture; others draw on what it made."""
+        """Return the sampler that starts from an empty picture; others continue its work."""
         samplers = [node for node in self._nodes.values() if _is_sampler(node)]
         if not samplers:
             raise PictureUnreadable(
-                "its workflow from ComfyUI has no node with 'positive' and 'steps', as KSampler.",
+                "its workflow from ComfyUI has no node like KSampler, with 'positive' and 'steps'.",
                 "Write the settings into a recipe.",
             )
         if len(samplers) > 1:
             self._found.warn(
-                f"The workflow draws in {len(samplers)} steps; only the first one was read."
+                f"The workflow has {len(samplers)} samplers; only the first one was read."
             )
         return next((one for one in samplers if self._empty(one)), samplers[0])
 
     def _empty(self, sampler: Node) -> Node | None:
-        """The empty picture that it begins with; None where it goes on with another one."""
+        """Return the node of the empty picture that a sampler starts from; None for another one."""
         *_, last = None, *self._upstream(self._behind([sampler], *_LATENT)[:1], *_LATENT)
         if last is None or _is_sampler(last):
             return None
@@ -152,10 +152,10 @@ class _Workflow:
             return
         if denoise is not None and float(denoise) < 1:
             self._found.warn(
-                f"denoise {shown(str(denoise))} of an empty picture was ignored: recipes draw all "
-                "steps without a start image."
+                f"denoise {shown(str(denoise))} of an empty picture was ignored: without a start "
+                "image, recipes draw all steps."
             )
-        # A node that offers sizes as texts may have sides of its own beside the chosen one.
+        # A node that offers sizes as texts may also have sides, which do not count.
         source = self._node(empty, "width") or empty
         sizes = (str(value) for name, value in source["inputs"].items() if _SIZE.search(name))
         found = next(filter(None, map(_SIDES.search, sizes)), None)
@@ -171,7 +171,7 @@ class _Workflow:
             )
 
     def _put_models(self, start: list[Node]) -> None:
-        """The checkpoint's file, and LoRAs on the way to it."""
+        """Read the checkpoint's file, and the LoRAs on the way to it."""
         for one in self._upstream(start, "model"):
             for name, weight, of_text in self._loras(one):
                 if isinstance(name, str) and name != "None":
@@ -182,7 +182,7 @@ class _Workflow:
             if str(checkpoint).startswith("urn:"):
                 self._found.warn(
                     f"Civitai does not say which file the checkpoint {shown(str(checkpoint))} is; "
-                    "the usual one is used. Write 'checkpoint: …'."
+                    "the default one is used. Write 'checkpoint: …'."
                 )
             elif checkpoint is not None:
                 self._found.put("checkpoint", _file(checkpoint))
@@ -190,7 +190,7 @@ class _Workflow:
                 return
 
     def _loras(self, node: Node) -> Iterator[tuple[Any, ...]]:
-        """A node's files, with their weights for the model and for its text encoders."""
+        """Yield a node's LoRAs, with their weights for the model and for its text encoders."""
         weight = self._first([node], "strength_model", "lora_model_strength")
         yield self._value(node, "lora_name"), weight, self._value(node, "strength_clip")
         if node["class_type"] == _SEVERAL_LORAS:
@@ -200,14 +200,14 @@ class _Workflow:
                     yield tuple(map(entry.get, ("lora", "strength", "strengthTwo")))
 
     def _vae(self) -> str | None:
-        """The file of what decodes; a node that does it all may load it itself."""
+        """Return the decoder's VAE; without such a link, that of any node that loads one."""
         decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]
         loaders = self._behind(decoders, "vae") or list(self._nodes.values())
         found = (self._value(node, "vae_name") for node in loaders)
         return next((_file(one) for one in found if one not in (None, "Baked VAE")), None)
 
     def _put_prompt(self, field: str, start: list[Node], sign: str) -> None:
-        """The text that a prompt was encoded from; a warning names the node where it is lost."""
+        """Read the text that a prompt was encoded from, or warn about the node that hides it."""
         text = None if start else ""
         for node in self._upstream(start, sign, *_CONDITIONING):
             text = "" if node["class_type"] == _ZEROED else self._text(node, sign, ())
@@ -221,9 +221,9 @@ class _Workflow:
         self._found.put_prompt(field, text or "", _EMBEDDING)
 
     def _text(self, node: Node, sign: str, passed: tuple[Node, ...]) -> str | None:
-        """A node's text, or what the nodes behind its inputs of text give; None if there is none.
+        """Return a node's text, or that of the nodes behind its text inputs; None without any.
 
-        An input that says that it is of the prompt's sign comes first, then one that is encoded.
+        Inputs named for the prompt's sign come first, then those that are encoded.
         """
         if node in passed or len(passed) > _MOST_PASSED or _is_sampler(node):
             return None
@@ -249,9 +249,9 @@ class _Workflow:
         return given.strip() if isinstance(given, str) else None
 
     def _warn_of_unread(self, sampler: Node) -> None:
-        """Warn about nodes between files and picture that change what they get, but are not known.
+        """Warn about unknown nodes between files and picture that may change it.
 
-        Nodes without a link only give values, which are read or not needed.
+        Nodes without a link only provide values, which are read or not needed.
         """
         savers = [node for node in self._nodes.values() if "filename_prefix" in node["inputs"]]
         between = [*self._upstream(savers), *self._upstream(self._behind([sampler]))]
@@ -263,11 +263,12 @@ class _Workflow:
         }
         if unread:
             self._found.warn(
-                f"Not read in the workflow, and may change the picture: {listed(sorted(unread))}."
+                "These nodes of the workflow were not read and may change the picture: "
+                f"{listed(sorted(unread))}."
             )
 
     def _upstream(self, start: list[Node], *names: str) -> Iterator[Node]:
-        """These nodes and those behind their inputs, nearest first; samplers end the way."""
+        """Yield these nodes and those behind their inputs, nearest first, as far as samplers."""
         waiting, seen = deque(start), set[int]()
         while waiting:
             node = waiting.popleft()
@@ -277,22 +278,22 @@ class _Workflow:
                 waiting += [] if _is_sampler(node) else self._behind([node], *names)
 
     def _behind(self, nodes: list[Node], *names: str) -> list[Node]:
-        """The nodes that give these inputs, or any input."""
+        """Return the nodes that provide these inputs, or any input."""
         found = (self._node(one, name) for one in nodes for name in names or one["inputs"])
         return list(filter(None, found))
 
     def _node(self, node: Node, name: str) -> Node | None:
-        """The node that gives an input, None for a value."""
+        """Return the node that provides an input, None for a value."""
         link = node["inputs"].get(name)
         return self._nodes.get(str(link[0])) if isinstance(link, list) and link else None
 
     def _first(self, nodes: list[Node], *names: str) -> str | int | float | None:
-        """The first value of one of these names."""
+        """Return the first value with one of these names."""
         values = (self._value(node, name) for node in nodes for name in names)
         return next((value for value in values if value is not None), None)
 
     def _value(self, node: Node, name: str) -> str | int | float | None:
-        """An input's value; that of another node, if it is one that holds a value."""
+        """Return an input's value, its own or that of the node it is linked to."""
         source = self._node(node, name)
         held = source["inputs"] if source else node["inputs"]
         found = (held.get(one) for one in ((name, *_VALUES) if source else (name,)))
@@ -303,5 +304,5 @@ class _Workflow:
 
 
 def _file(name: object) -> str:
-    """A file's name without its folder, on Windows, too."""
+    """Return a file's name without its folder, also for Windows' paths."""
     return re.split(r"[/\\]", str(name))[-1]

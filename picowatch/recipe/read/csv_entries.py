@@ -13,9 +13,9 @@ _DELIMITERS = ",;\t"
 
 
 def csv_entries(source: Source, problems: Problems) -> list[Entry]:
-    """One entry a row; an empty cell says nothing. Raises RecipeInvalid where it is no CSV.
+    """Return one entry per row; empty cells count as missing. Raises RecipeInvalid if it is no CSV.
 
-    Programs write commas, semicolons or tabs between cells: it is what the first row has most of.
+    Programs write commas, semicolons or tabs between cells: the first row tells which.
     """
     rows = _rows(source)
     names = next(rows, [])
@@ -31,8 +31,8 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
         if len(cells) > len(names):
             problems.add(
                 cells[len(names)].position,
-                f"this row has {len(cells)} cells, and the first one {len(names)}. Put double "
-                "quotes around a text that has the character between cells in it.",
+                f"this row has {len(cells)} cells, but the first row has {len(names)}. Put double "
+                "quotes around a text that contains the separator.",
             )
         layer: Layer = {}
         for name, is_known, cell in zip(names, known, cells, strict=False):
@@ -46,12 +46,12 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
 
 
 def _is_field(name: Written, problems: Problems) -> bool:
-    """Whether a column has a name; an unknown one is a problem once, not in each row."""
+    """Return whether a column names a field; unknown names are reported once, not in each row."""
     return bool(name.text) and put({}, name.text, name, problems)
 
 
 def _rows(source: Source) -> Iterator[list[Written]]:
-    """The cells of each row that has any, with their positions."""
+    """Yield the cells of each row that is not empty, with their positions."""
     first = next((line for line in source.lines if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
     lines = (f"{line}\n" for line in source.lines)
@@ -71,7 +71,7 @@ def _rows(source: Source) -> Iterator[list[Written]]:
 
 
 def _cells(row: list[str], source: Source, line: int, note: str) -> Iterator[Written]:
-    """The cells of a row, each where it stands in the row's first line, if it does."""
+    """Yield a row's cells with their positions in its first line; further lines have none."""
     text, column = source.line(line), 0
     for cell in row:
         shown = cell.strip().partition("\n")[0].replace('"', '""')

@@ -1,4 +1,4 @@
-"""Bytes to text: UTF-8, UTF-16 with its mark, any line ending, and nothing invisible."""
+"""Bytes to text: UTF-8 or UTF-16 with a byte order mark, any line ending, nothing invisible."""
 
 import codecs
 import re
@@ -12,12 +12,12 @@ _BLANK = re.compile(r"^[ \t]+$", re.MULTILINE)
 
 
 def is_empty(content: bytes) -> bool:
-    """Whether a file holds nothing but a byte order mark and white space: not ready yet."""
+    """Return whether a file has only a byte order mark and white space: it is not ready yet."""
     return not content.decode(_encoding(content), "replace").strip(string.whitespace)
 
 
 def decode(name: str, content: bytes) -> Source:
-    """The text of a file, its lines ended by "\\n" alone.
+    """Return the text of a file, with "\\n" as its line ends.
 
     Raises RecipeInvalid for a file over 1 MiB, for any other encoding (with the first bad
     byte's line and column), and for characters that nobody can see.
@@ -30,8 +30,8 @@ def decode(name: str, content: bytes) -> Source:
         )
     encoding = _encoding(content)
     try:
-        # Other programs end a text with a NUL, or with DOS' end of a file; files that were joined
-        # have marks within; editors leave tabs on otherwise empty lines.
+        # Some programs end a text with NUL or with DOS' end-of-file character; joined files have
+        # byte order marks inside; editors leave tabs on otherwise empty lines.
         text = unix_line_ends(content.decode(encoding).rstrip("\0\x1a")).replace("\n\ufeff", "\n")
         source = Source(name, _BLANK.sub("", text))
     except UnicodeDecodeError as error:
@@ -42,12 +42,12 @@ def decode(name: str, content: bytes) -> Source:
 
 
 def unix_line_ends(text: str) -> str:
-    """The text with "\\n" for every line break."""
+    """Return the text with "\\n" for every line break."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _encoding(content: bytes) -> str:
-    """UTF-16 is known by its byte order mark, which is also how UTF-32 begins."""
+    """Return the encoding by the byte order mark; UTF-32's begins like UTF-16's."""
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return "utf-16" if is_utf16 and not content.startswith(codecs.BOM_UTF32_LE) else "utf-8-sig"
 

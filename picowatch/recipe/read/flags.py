@@ -13,17 +13,17 @@ from picowatch.recipe.written import Layer, Position, Source, Written, number, p
 
 _NAME = r"(?P<name>[A-Za-z][\w-]{0,100})"
 _FLAG = re.compile(rf"(?:(?<=\s)|^)--{_NAME}(?:\s*=\s*|\s+|$)")
-# What word processors make of two hyphens, a hyphen too few, a space too few. The last two only
-# with a number behind them: search engines have taught people to write -blurry.
+# Two hyphens as word processors change them, a missing hyphen, a missing space. The last two need a
+# number after them: people also write -blurry, as in search engines.
 _NO_FLAG = re.compile(
     rf"(?:(?:(?<=\s)|^)[\N{{EN DASH}}\N{{EM DASH}}]|(?:(?:(?<=\s)|^)-|(?<=[^\s-])--)"
     rf"(?=[\w-]{{1,40}}[ =]{{1,9}}\d)){_NAME}"
 )
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-# A1111 reads its lines as a shell does; an apostrophe that only begins a value is one.
+# A1111 reads its lines as a shell does; a single quote without a closing one is an apostrophe.
 _SINGLE_QUOTED = re.compile(r"'([^']*)'(?=\s+--[A-Za-z]|\s*$)")
 
-# Names of A1111, CompVis and stable-diffusion.cpp that are not ours with hyphens.
+# Flags of A1111, CompVis and stable-diffusion.cpp whose names are not our fields'.
 ALIASES = {
     "sampler_index": "sampler",
     "sampling_method": "sampler",
@@ -34,27 +34,27 @@ ALIASES = {
     "H": "height",
     "W": "width",
 }
-# A1111's "Prompts from file": their product is the count.
+# In A1111's "Prompts from file", their product is the count.
 _FACTORS = ("batch_size", "n_iter", "n_samples")
-# Their other flags, which are left out with a warning, unless they are switched off.
+# Other programs' further flags, which are ignored with a warning, unless they are off.
 _THEIRS_ALONE = (
     *("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces", "eta"),
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("do_not_save_samples", "do_not_save_grid"),
 )
-MAX_FLAGS = 200  # there are not so many fields
+MAX_FLAGS = 200  # more than there are fields
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLine:
-    """A prompt with its flags, of one line of the file or of several; `number` is the first one."""
+    """A prompt with its flags, in one or more lines of the file, the first one `number`."""
 
     source: Source
     number: int
     text: str
 
     def written(self, start: int, end: int | None = None, key: Position | None = None) -> Written:
-        """A piece of the text, without white space around it and line breaks within."""
+        """Return a piece of the text, without white space around it and line breaks inside."""
         raw = self.text[start:end]
         start += len(raw) - len(raw.lstrip())
         raw = raw.strip()
@@ -66,15 +66,15 @@ class PromptLine:
 
 
 def _in_one_line(text: str) -> str:
-    """Text of several lines with a space between them."""
+    """Return the text's lines joined by spaces."""
     return " ".join(filter(None, map(str.strip, text.split("\n")))) if "\n" in text else text
 
 
 def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) -> Layer:
-    """The fields of one prompt line.
+    """Return the fields of one prompt line.
 
-    A flag's value, after a space or =, runs to the next ` --`, or, if it opens with a double
-    quote, to the closing one. What other programs alone can do goes to `warnings`.
+    A flag's value, after a space or =, extends to the next ` --`, or, if it begins with a double
+    quote, to the closing one. Flags that only other programs know are added to `warnings`.
     """
     layer: Layer = {}
     first = _FLAG.search(line.text)
@@ -96,7 +96,7 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
 def _flags(
     line: PromptLine, found: re.Match[str] | None, problems: Problems
 ) -> Iterator[tuple[str, Written]]:
-    """The names as written, and the values."""
+    """Yield the flags' names as written, and their values."""
     while found:
         start, name = found.end(), found["name"]
         key = line.written(found.start(), found.end("name")).position
@@ -109,8 +109,8 @@ def _flags(
             if after.text:
                 problems.add(
                     after.position,
-                    f"'{shown(after.text)}' stands after the closing quote. Put the quotes around "
-                    'all of it; write \\" for a quote inside.',
+                    f"'{shown(after.text)}' comes after the closing quote. Put the quotes around "
+                    'the whole value; write \\" for a quote inside.',
                 )
             is_double = quoted[0].startswith('"')
             text = re.sub(r'\\(["\\])', r"\1", quoted[1]) if is_double else quoted[1]
@@ -150,11 +150,11 @@ def _put_flag(
     elif field in (*SWITCHES, *MAPPINGS, CUTOUT):
         put(layer, field, Written("true", key, "", key), problems)
     elif field:
-        problems.add(key, f"--{flag} has no value: write --{flag} and what it takes.")
+        problems.add(key, f"--{flag} has no value. Write one after it.")
 
 
 def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None:
-    """A1111's batch_size times n_iter is the count."""
+    """Set the count to the product of A1111's batch_size and n_iter."""
     product = 1
     for factor in factors:
         value = number(factor.text)
@@ -167,7 +167,7 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
 
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
-    """Whether a text has what was meant for a flag, and would be part of it."""
+    """Report misspelt flags in a text, which would become part of it; return whether it has any."""
     found = [one for one in _NO_FLAG.finditer(line.text, start, end) if field_named(one["name"])]
     for one in found:
         if problems.is_full:

@@ -1,4 +1,4 @@
-"""Pictures by Fooocus, InvokeAI 3 and later, SwarmUI and picoDiffusion: one table of their keys.
+"""Settings in pictures by Fooocus, InvokeAI 3 and later, SwarmUI and picoDiffusion, in one table.
 
 Sources: https://github.com/lllyasviel/Fooocus, modules/meta_parser.py (FooocusMetadataParser);
 https://github.com/invoke-ai/InvokeAI, invokeai/app/invocations/metadata.py;
@@ -15,7 +15,7 @@ from picowatch.recipe.read.found import Found
 
 
 def settings_of(texts: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
-    """The program that wrote a picture's texts, and what it says. Raises what DAMAGE lists."""
+    """Return the program that wrote a picture's texts, and its settings. Raises any of DAMAGE."""
     if texts.get("generator", "").casefold() == _PICODIFFUSION.casefold():
         known = {*(keys[-1] for keys in _KEYS.values()), "lora", "lora_weight"}
         settings = {name: text for name, text in texts.items() if name in known and text}
@@ -28,10 +28,10 @@ def settings_of(texts: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
 
 
 def _prepared(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, with one key for what several say together."""
+    """Return the settings, with one key for what several keys say together."""
     if _OF_SWARMUI in settings:
         settings = settings[_OF_SWARMUI]
-        # What the sampler is where the picture does not say it (ComfyUIBackendExtension.cs).
+        # The sampler where the picture does not name it (ComfyUIBackendExtension.cs).
         usual = {"sampler": settings.get("comfyuisampler") or "euler"}
         settings = {**usual, "scheduler": settings.get("comfyuischeduler"), **settings}
     if settings.get("refiner_model") in ("None", "", None):
@@ -43,7 +43,7 @@ def _prepared(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
-    """Put the settings that have a field; warn about the others, unless they draw nothing."""
+    """Read the settings that have a field; warn about others, unless they change no pixel."""
     column = [*_SIGNS, _PICODIFFUSION].index(program)
     settings["loras"] = list(_loras(settings))
     mode = str(settings.get("generation_mode") or "")
@@ -72,7 +72,7 @@ def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
 
 
 def _loras(settings: dict[str, Any]) -> Iterator[tuple[object, object]]:
-    """Names and weights: in pairs, in mappings, or as texts with commas; one by picoDiffusion."""
+    """Yield LoRAs and weights, from pairs, mappings, texts with commas, or picoDiffusion's one."""
     loras = _listed(settings.pop("loras", None))
     weights = _listed(settings.pop("loraweights", None))
     if "lora" in settings:
@@ -87,29 +87,29 @@ def _loras(settings: dict[str, Any]) -> Iterator[tuple[object, object]]:
 
 
 def _listed(value: object) -> list[Any]:
-    """A list, which may be written as text with commas."""
+    """Return a list, which may be written as text with commas."""
     if isinstance(value, str):
         return [piece.strip() for piece in value.split(",") if piece.strip()]
     return list(value) if isinstance(value, list) else []
 
 
 def _name(model: object) -> object:
-    """A model's name; InvokeAI has it in a mapping, under a key that changed with version 4."""
+    """Return a model's name; InvokeAI's is in a mapping, with another key before version 4."""
     return model.get("name") or model.get("model_name") if isinstance(model, Mapping) else model
 
 
 def _joined(prompt: object) -> object:
-    """The prompt; Fooocus has a list of its lines and the styles'."""
+    """Return the prompt; Fooocus has a list of its lines and those of the styles."""
     return ", ".join(map(str, prompt)) if isinstance(prompt, list) else prompt
 
 
 def _clip_skip(layers: Any) -> int:
-    """SwarmUI counts from the end, -2 is A1111's 2; InvokeAI's 1 leaves out one layer, too."""
+    """Return A1111's clip skip: SwarmUI's -2 and InvokeAI's 1 are A1111's 2."""
     return abs(int(layers)) if int(layers) < 0 else int(layers) + 1
 
 
 def _read_invokeais_own(mode: str, found: Found) -> None:
-    """Put InvokeAI's schedule, Karras' or "leading", and warn about its weights, compel's."""
+    """Set the schedule type that InvokeAI's sampler implies, and warn about compel's weights."""
     sampler = found.values.get("sampler", "")
     if sampler.endswith("_k"):
         found.values["sampler"] = f"{sampler.removesuffix('_k')}_karras"
@@ -129,13 +129,13 @@ _TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\\]")
 _STABLE_DIFFUSION = ("txt2img", "img2img", "inpaint", "outpaint", "sdxl_")
 _OF_SWARMUI = "sui_image_params"
 _INVOKEAI, _PICODIFFUSION = "InvokeAI", "picoDiffusion"
-# In which text the settings are, as JSON, and what tells that they are this program's.
+# The keyword of the text with the settings as JSON, and a part of it that only this program writes.
 _SIGNS = {
     "Fooocus": ("parameters", '"full_prompt"'),
     "SwarmUI": ("parameters", f'"{_OF_SWARMUI}"'),
     _INVOKEAI: ("invokeai_metadata", ""),
 }
-# The fields, and what these programs and picoDiffusion call them; "" for what it does not have.
+# The keys of these programs and picoDiffusion for each field; "" where there is none.
 _KEYS = {
     "prompt": ("full_prompt", "prompt", "positive_prompt", "prompt"),
     "negative_prompt": (
@@ -160,7 +160,7 @@ _KEYS = {
     "clip_skip": ("", "clipstopatlayer", "clip_skip", "clip_skip"),
     "denoising_strength": ("", "initimagecreativity", "strength", ""),
 }  # fmt: skip
-# What their values mean where a recipe writes them otherwise.
+# The conversions of values that a recipe writes differently.
 _MEANINGS: dict[str, Callable[[Any], object]] = {
     "prompt": _joined,
     "negative_prompt": _joined,
@@ -172,7 +172,7 @@ _MEANINGS: dict[str, Callable[[Any], object]] = {
     "clip_skip": _clip_skip,
     "variation_strength": lambda text: text if float(text) else None,
 }
-# What draws nothing, or is said by another key, too; SDXL is always drawn with Fooocus' clip_skip.
+# Keys that change no pixel or repeat another key; Fooocus' clip_skip is what SDXL always has.
 _INFORMATION = {
     *("prompt", "negative_prompt", "styles", "base_model_hash", "refiner_model_hash", "version"),
     *("created_by", "metadata_scheme", "performance", "prompt_expansion", "clip_skip"),

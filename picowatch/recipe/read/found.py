@@ -1,4 +1,4 @@
-"""What another program's settings give: fields of a recipe, and warnings about the rest."""
+"""Another program's settings as fields of a recipe, with warnings about the rest."""
 
 import re
 from typing import Any
@@ -8,17 +8,17 @@ from picowatch.recipe.messages.other_programs import OFF
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.written import Entry, Position, plain_number, written_at
 
-# Programs whose seeds have more bits draw their noise on the CPU, and torch uses the low 32 there.
+# Programs with longer seeds draw noise on the CPU, where torch uses the lower 32 bits.
 _LONG_SEED = re.compile(r"[0-9]{10,20}")
 _BRACKET = re.compile(r"(?<!\\)[\[\]]")
-# What a damaged or hostile file may raise in code that reads it as if it were a good one.
+# The exceptions that a damaged or hostile file may cause in code that expects a good one.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 
 
 class Found:
     """The fields of a recipe that another program's settings give, with warnings.
 
-    `names_checkpoint`: whoever asks has a checkpoint of their own.
+    `names_checkpoint`: the recipe names a checkpoint itself.
     """
 
     def __init__(self, names_checkpoint: bool = False) -> None:
@@ -27,9 +27,9 @@ class Found:
         self.names_checkpoint = names_checkpoint
 
     def put(self, field: str, value: object, name: str = "") -> None:
-        """A field's value, which becomes text; None is as if it were not there.
+        """Set a field's value, as text; None changes nothing.
 
-        Of two that differ the first one counts, and the other is left out under its `name`.
+        Of two different values the first one counts, and a warning names the other by its `name`.
         """
         if value is None:
             return
@@ -45,7 +45,7 @@ class Found:
             self.leave_out(name or field, value)
 
     def _seed_of_32_bits(self, text: str) -> str:
-        """The seed that gives the same noise."""
+        """Return the seed below 2^32 that gives the same noise."""
         if not _LONG_SEED.fullmatch(text) or not MAX_SEED < int(text) < 2**64:
             return text
         seed = int(text) % (MAX_SEED + 1)
@@ -56,14 +56,14 @@ class Found:
         return str(seed)
 
     def put_lora(self, name: object, weight: object) -> None:
-        """A LoRA with its weight; 1 if it has none."""
+        """Add a LoRA with its weight; 1 if it has none."""
         if isinstance(name, str) and name and name.casefold() != "none":
             self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
 
     def put_prompt(self, field: str, text: str, embedding: re.Pattern[str]) -> None:
-        """A prompt of a program to which square brackets are words.
+        """Set a prompt of a program that gives square brackets no meaning.
 
-        The pattern's group finds the bare names of its embeddings.
+        The group of the pattern `embedding` matches the bare names of embeddings.
         """
         names = [found[1] or "" for found in embedding.finditer(text)]
         if names:
@@ -76,7 +76,7 @@ class Found:
         self.warn("the start image is not inside the picture; 'image: …' in the recipe names one.")
 
     def leave_out(self, name: str, value: object) -> None:
-        """A warning that this setting is not carried over, unless it says that it is off."""
+        """Warn that a setting is ignored, unless its value means off."""
         if value is not None and str(value).strip().casefold() not in OFF:
             self.warn(left_out(f"{name}: {value}"))
 
@@ -85,6 +85,6 @@ class Found:
             self.warnings.append(message)
 
     def entry(self, position: Position) -> Entry:
-        """The fields, all of them at one position."""
+        """Return the fields as an entry, all at one position."""
         layer = {field: written_at(position, value) for field, value in self.values.items()}
         return Entry(layer, position, tuple(self.warnings), by_another_program=True)

@@ -1,7 +1,7 @@
 """The field `from`: the settings that a picture's metadata holds, as a layer of fields.
 
-Read are, in this order: picowatch's own JSON; settings of Fooocus, SwarmUI, InvokeAI and
-picoDiffusion; ComfyUI's workflow, and A1111's text in `parameters`, which some of its nodes write.
+In this order: picowatch's own JSON; settings of Fooocus, SwarmUI, InvokeAI and picoDiffusion;
+ComfyUI's workflow, with the A1111 text in `parameters` that some of its nodes write.
 """
 
 import json
@@ -34,11 +34,11 @@ def read_from(
     given: Layer,
     problems: Problems,
 ) -> Entry | None:
-    """The settings of the picture that a recipe starts from; `given` are fields that it overrides.
+    """Return the settings of the picture that a recipe starts from, without the `given` fields.
 
-    All stand where the recipe names the picture. `loras` override those in the picture's prompts,
-    too. `pictures` tells its texts, and where its start images are, as seen from the recipe. None
-    if not found: why goes to `problems`.
+    All have the position at which the recipe names the picture. Given `loras` also override those
+    in the picture's prompts. `pictures` provides its texts, and the paths of its start images as
+    seen from the recipe. Returns None if the picture cannot be read; `problems` gets the reason.
     """
     path = str(written.value)
     try:
@@ -62,7 +62,7 @@ def read_from(
 
 
 def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """The fields that a picture's texts give, and warnings for what a recipe cannot say.
+    """Return the fields that a picture's texts give, and warnings for what a recipe cannot say.
 
     Raises PictureUnreadable.
     """
@@ -112,21 +112,21 @@ def _settings(
 
 
 def _visible(text: str) -> str:
-    """The text as a recipe can hold it: with line breaks of one kind, and nothing invisible."""
+    """Return the text as a recipe can hold it: with "\\n" as line ends, and nothing invisible."""
     return FORBIDDEN.sub("", unix_line_ends(text)).rstrip("\n")
 
 
 def _final(prompt: str) -> str:
-    """Escape wildcards in a prompt: it was drawn already."""
+    """Escape wildcards in a prompt, since they were drawn already."""
     if not Template(prompt, {}).is_drawn:
         return prompt
     return _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", prompt)
 
 
 def _read_workflow(workflow: str, text: str, found: Found) -> None:
-    """Put what the workflow says, and what only A1111's text beside it does.
+    """Read the workflow, and from the A1111 text beside it only what the workflow lacks.
 
-    Nodes that save such a text are given its values by hand: it may be the poorer of the two.
+    People fill in the nodes that write such a text by hand, so it may know less than the workflow.
     """
     beside = Found(found.names_checkpoint)
     if holds_parameters(text):
@@ -143,7 +143,7 @@ def _read_workflow(workflow: str, text: str, found: Found) -> None:
 
 
 def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
-    """The request's fields as a recipe writes them."""
+    """Return the request's fields as a recipe writes them."""
     values = json.loads(text)
     if values["format"] != 1:
         raise PictureUnreadable(

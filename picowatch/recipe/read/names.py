@@ -1,4 +1,4 @@
-"""Names that files give fields, and the layers that hold their values."""
+"""The names of fields as files write them, and layers of their values."""
 
 from functools import lru_cache
 
@@ -12,12 +12,12 @@ from picowatch.recipe.written import Layer, Written, plain_name
 
 
 def field_named(name: str) -> str | None:
-    """The field that is called so."""
+    """Return the field with this name or alias, None if there is none."""
     return FIRST_NAME_OF.get(plain_name(name))
 
 
 def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
-    """Add a value to the field of that name, and return whether there is one.
+    """Add the value of the field with that name, and return whether there is such a field.
 
     Unknown fields and repeated ones are problems.
     """
@@ -39,11 +39,11 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
 
 
 def excuse_prompt(layer: Layer, name: str, unknown: Written) -> None:
-    """An unknown name that may be the prompt's explains why there is none: one error is enough."""
+    """Add an empty prompt if an unknown name may be meant as the prompt: one error is enough."""
     if " " in unknown.text or _is_like_prompt(name):
         layer.setdefault("prompt", unknown.with_value(""))
 
 
-@lru_cache(maxsize=256)  # a table has its columns in each row
+@lru_cache(maxsize=256)  # a CSV asks for its columns in each row
 def _is_like_prompt(name: str) -> bool:
     return closest(name, FIRST_NAME_OF) == "prompt"

@@ -1,8 +1,8 @@
 """YAML and JSON text to values that know their positions, within limits.
 
-Scalars stay text: what it means is decided by the field that reads it. Values are built from
-PyYAML's events, so that a hostile file is stopped while it is read. Errors are PyYAML's own
-sentences, with a hint for what most often causes them.
+Scalars stay text: the field that reads one decides what it means. Values are built from PyYAML's
+events, so that reading a hostile file can be stopped. Errors are PyYAML's own sentences, with hints
+for the most frequent causes.
 """
 
 import json
@@ -25,35 +25,35 @@ _GENERAL = (
     "A recipe has lines like 'steps: 30', without commas and all indented alike; put text with "
     "special characters in quotes."
 )
-# Web pages and keyboards give no-break and wide spaces, of which people see no difference.
+# Web pages and keyboards produce no-break and wide spaces, which look like ordinary ones.
 _OTHER_SPACES = re.compile("[\u00a0\u202f\u3000]")
 _NULLS = ("", "~", "null", "Null", "NULL")
-# Half a character outside of the first 65,536: JSON writes two escapes, YAML has one for all of it.
+# Half a character beyond the first 65,536: JSON writes two escapes, YAML one for the whole.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# A name, and a colon without a space after it, or another sign or none before a number.
+# A name and a colon without a space after it, another sign, or no sign before a number.
 _NEARLY_FIELD = re.compile(
     r"\s*(?:- +)*(?P<name>\w+)"
     r"(?P<sign>:(?=\S)|\s*[=\N{FULLWIDTH COLON}]\s*|\s+(?=[-+]?\d)|(?<=prompt)\s+)"
     r"(?P<value>[^/\s].*)"
 )
 _FIELD = re.compile(r"\s*(?:- +)*(?P<name>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*):[ \t]+(?P<value>.*)")
-# What has a meaning of its own in a text without quotes, at its beginning or within.
+# Characters with a meaning of their own in text without quotes, at its beginning or inside.
 _SPECIAL = re.compile(r"[\[{*&!%@`|>,?\]}\"']|- |.*(?::(?:\s|$)|\s#)")
 
 
 def compose(source: Source, problems: Problems) -> list[Written]:
-    """The documents of a YAML file.
+    """Return the documents of a YAML file.
 
-    Tags, anchors and references go to `problems`. Raises RecipeInvalid when it is no YAML or
-    beyond the limits: then nothing else is known.
+    Tags, anchors and references are added to `problems`. Raises RecipeInvalid if it is no YAML or
+    beyond the limits.
     """
     text = _OTHER_SPACES.sub(" ", source.text)
     return _composed(source, text, _yaml_scalar, problems)
 
 
 def compose_json(source: Source) -> Written:
-    """The value of a JSON file. Raises RecipeInvalid when it is no JSON or beyond the limits.
+    """Return the value of a JSON file. Raises RecipeInvalid if it is no JSON or beyond the limits.
 
     PyYAML finds the positions, once `json.loads` has accepted the text.
     """
@@ -74,7 +74,7 @@ def compose_json(source: Source) -> Written:
 
 
 def nearly_field(line: str) -> tuple[int, str] | None:
-    """The column and the remedy for a line like `steps:30`; None for any other."""
+    """Return the column and the remedy for a line like `steps:30`; None for any other."""
     found = _NEARLY_FIELD.fullmatch(line)
     if not found or not field_named(found["name"]):
         return None
@@ -96,7 +96,7 @@ def _yaml_scalar(event: Any, raw: str) -> str | None:
     text = str(event.value)
     if not event.style and text in _NULLS:
         return None
-    # The last line break is how blocks are written, not part of what is meant.
+    # The last line break of a block is part of the syntax, not of the text.
     return text.removesuffix("\n") if event.style in ("|", ">") else text
 
 
@@ -107,7 +107,7 @@ def _json_scalar(event: Any, raw: str) -> str | None:
 
 
 class _Composer:
-    """Reads `text`, which has as many characters as the source's and may differ in spaces."""
+    """Builds values from `text`, which is as long as the source's and may differ in spaces."""
 
     def __init__(
         self, source: Source, text: str, read_scalar: _ReadScalar, problems: Problems
@@ -145,14 +145,14 @@ class _Composer:
         return list_at(self.position(event, end), key, parts)
 
     def elements(self, depth: int) -> tuple[list[Written], Any]:
-        """The elements of a list, and the event of its end."""
+        """Return the elements of a list, and the event of its end."""
         found = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             found.append(self.node(event, depth))
         return found, event
 
     def pairs(self, depth: int) -> tuple[list[tuple[str, Written]], Any]:
-        """The names and values of a mapping, repeated ones too, and the event of its end."""
+        """Return the names and values of a mapping, repeated ones too, and the event of its end."""
         found = []
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             name = self.node(event, depth)
@@ -168,7 +168,7 @@ class _Composer:
         return self.source.text[event.start_mark.index : event.end_mark.index]
 
     def position(self, first: Any, last: Any = None) -> Position:
-        """The first line of what begins and ends with these events."""
+        """Return the first line of what begins and ends with these events."""
         start, end = first.start_mark, (last or first).end_mark
         line = self.source.line(start.line + 1)
         stop = end.column if end.line == start.line else len(line)
@@ -177,7 +177,7 @@ class _Composer:
 
 
 def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:
-    """The place where a file stops being YAML, and what to do about it."""
+    """Return the position where a file stops being YAML, and a message with the remedy."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
     if mark is None:
         return Position(source, 1, 1), f"this is not YAML: {shown(str(error), 200)}."
@@ -195,7 +195,7 @@ def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:
     if tabs := re.match(r" *(\t+)", source.line(number)):
         position = Position(source, number, tabs.start(1) + 1, len(tabs[1]))
         return position, "this line is indented with a tab. YAML requires spaces."
-    for before in (number, number - 1):  # YAML may only stumble over the line after it
+    for before in (number, number - 1):  # YAML may report only the line after it
         if found := nearly_field(source.line(before)):
             return Position(source, before, found[0]), found[1]
     hint = _quotes(source.line(number))
@@ -206,7 +206,7 @@ def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:
 
 
 def _quotes(line: str) -> str:
-    """The hint to put a value in quotes; "" where that would not help."""
+    """Return the hint to put a value in quotes; "" where that would not help."""
     field = _FIELD.fullmatch(line)
     value = field["value"].rstrip() if field else ""
     if not field or not _SPECIAL.match(value) or re.fullmatch(r"([\"']).*\1,", value):

@@ -1,4 +1,4 @@
-"""The entries of a TXT recipe, by the rules of the docs."""
+"""The entries of a TXT recipe."""
 
 import re
 
@@ -13,8 +13,7 @@ from picowatch.recipe.written import Entry, Layer, Position, Source
 
 _RULE = re.compile(r"-{3,}\s*")
 _PROMPT_FIELD = re.compile(r"(?im)^[ \t]*(?:- +)?prompt:")
-# A line like `steps: 10` or `from: corgi.png`: no prompt reads like this, and drawing it would
-# hide a mistake.
+# A line like `steps: 10` or `from: corgi.png` is no prompt; drawing it would hide a mistake.
 _SETTING = re.compile(
     r"(?P<name>[A-Za-z_]{3,30}) ?: *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off|"
     r"\S*\.(?:png|jpe?g|webp|avif))"
@@ -30,12 +29,12 @@ MAX_PROMPTS = 10_000
 
 
 def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]:
-    """The entries, and the settings above them that all of them start from.
+    """Return the entries, and the settings above them that all of them start from.
 
     1. A first line like `prompt: …` is YAML under a wrong name.
     2. JSON and tables are no prompts; the error says what to do.
-    3. Text with A1111's generation parameters is recipes with those settings.
-    4. Otherwise each line is a prompt, with comments, settings and flags.
+    3. Blocks of A1111's generation parameters are recipes with those settings.
+    4. Otherwise each line is a prompt with flags; settings may come above, comments anywhere.
     """
     first = next((i for i, line in enumerate(source.lines) if not _is_skipped(line)), 0)
     if _looks_like_yaml(source, first, problems):
@@ -58,7 +57,7 @@ def _is_skipped(text: str) -> bool:
 
 
 def _looks_like_yaml(source: Source, first: int, problems: Problems) -> bool:
-    """Whether the first line is `prompt: …`, or another field and a prompt comes below."""
+    """Return whether the first line is `prompt: …`, or another field with a prompt below."""
     found = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", source.lines[first])
     field = field_named(found[1]) if found else None
     if not found or not field or (field != "prompt" and not _PROMPT_FIELD.search(source.text)):
@@ -69,7 +68,7 @@ def _looks_like_yaml(source: Source, first: int, problems: Problems) -> bool:
 
 
 def rename_to(source: Source, ending: str, what: str) -> str:
-    """The message about a file with the wrong ending."""
+    """Return the message about a file with the wrong ending."""
     stem = source.name.rpartition("/")[2].rpartition(".")[0]
     # Windows hides the ending that its editor adds to corgi.yaml.
     stem = re.sub(r"(?i)(?<=.)\.(ya?ml|json|csv|txt)$", "", stem)
@@ -88,13 +87,13 @@ def _why_no_page(source: Source, first: str) -> str:
     if _NO_TEXT.match(source.text.strip()):
         return (
             "this is RTF, a web page or a script, not plain text with a prompt in each line. Save "
-            "the prompts alone (in TextEdit: Format, Make Plain Text)."
+            "only the prompts (in TextEdit: Format, Make Plain Text)."
         )
     return rename_to(source, "json", "JSON") if _JSON.match(source.text.strip()) else ""
 
 
 def _settings(source: Source, top: int, problems: Problems) -> tuple[int, Layer]:
-    """The settings between two `---` lines at the top, and the index of the line below."""
+    """Return the settings between two `---` lines at the top, and the index of the line below."""
     lines = source.lines
     if not _RULE.fullmatch(lines[top]):
         return 0, {}
@@ -140,11 +139,11 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
 
 
 def _whole_line(source: Source, number: int, problems: Problems) -> tuple[PromptLine, int]:
-    """A line joined with those that a backslash at its end continues, and the next index."""
+    """Return a line joined with those that backslashes continue, and the index after them."""
     pieces: list[str] = []
     for index in range(number, len(source.lines)):
         line = source.lines[index].rstrip()
-        # An odd number of backslashes: two of them are one that is meant.
+        # Only an odd number of backslashes continues: a pair is an escaped backslash.
         if (len(line) - len(line.rstrip("\\"))) % 2 == 0:
             return PromptLine(source, number + 1, "\n".join([*pieces, line])), index + 1
         pieces.append(line[:-1])
@@ -159,10 +158,10 @@ def _whole_line(source: Source, number: int, problems: Problems) -> tuple[Prompt
 def _why_no_prompt(line: str) -> str | None:
     """Return the message about a line that is no prompt; None for a prompt."""
     if line.startswith("```"):
-        return "``` is how chats and web pages mark a text. Delete the lines that have it."
+        return "``` marks a text in chats and web pages. Delete the lines that contain it."
     if negative := _NEGATIVE.search(line):
         return (
-            f"'{negative['name']}:' within a prompt would be part of its text. Write "
+            f"'{negative['name']}:' inside a prompt would be part of its text. Write "
             f"--negative_prompt {shown(negative['text'])} after the prompt."
         )
     return a1111.why_no_prompt(line) or _why_setting(line)

@@ -9,19 +9,19 @@ from picowatch.recipe.read.names import excuse_prompt, field_named, put
 from picowatch.recipe.read.nodes import compose, compose_json, nearly_field
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
-# Not a field: editors look there for the names of fields, above all in JSON.
+# Not a field: editors look there for the schema, above all in JSON.
 NAMES_SCHEMA = "$schema"
 _MAX_AFTER = 300
 
 
 def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
-    """The recipes of a YAML file: a mapping each, alone, in lists or in several documents."""
+    """Return a YAML file's recipes: mappings, alone, in lists or in several documents."""
     documents = compose(source, problems)
     return [entry for document in documents for entry in _entries_of(document, problems)]
 
 
 def json_entries(source: Source, problems: Problems) -> list[Entry]:
-    """The recipes of a file. Raises RecipeInvalid where it is not JSON, or beyond the limits."""
+    """Return a JSON file's recipes. Raises RecipeInvalid if it is no JSON, or beyond the limits."""
     document = compose_json(source)
     if _is_comfyui_workflow(document.value):
         problems.add(
@@ -34,7 +34,6 @@ def json_entries(source: Source, problems: Problems) -> list[Entry]:
 
 
 def _entries_of(document: Written, problems: Problems) -> list[Entry]:
-    """The recipes of a document."""
     entries = []
     for element in document.parts if isinstance(document.value, tuple) else (document,):
         if isinstance(element.value, dict):
@@ -46,7 +45,7 @@ def _entries_of(document: Written, problems: Problems) -> list[Entry]:
 
 
 def yaml_layer(source: Source, problems: Problems) -> Layer:
-    """The one mapping of a `_defaults.yaml` or of a TXT's settings; empty if not found."""
+    """Return the one mapping of a `_defaults.yaml` or of a TXT's settings; {} if there is none."""
     documents = [node for node in compose(source, problems) if node.value is not None]
     for node in documents[1:]:
         problems.add(node.position, "settings are one mapping; this is a second document.")
@@ -59,7 +58,6 @@ def yaml_layer(source: Source, problems: Problems) -> Layer:
 
 
 def _layer_of(mapping: Written, problems: Problems) -> Layer:
-    """The fields of a mapping."""
     layer: Layer = {}
     for name, value in mapping.pairs:
         if name == NAMES_SCHEMA:
@@ -72,14 +70,14 @@ def _layer_of(mapping: Written, problems: Problems) -> Layer:
 
 
 def _start_of(mapping: Written) -> Position:
-    """The first field, as wide as its name: where to point for what is missing."""
+    """Return the position of the first field's name, to point at for missing fields."""
     return mapping.pairs[0][1].name_position if mapping.pairs else mapping.position
 
 
 def _has_lost_text(name: str, value: Written, problems: Problems) -> bool:
-    """Whether YAML lost a part of a prompt that is written there; nobody would see it.
+    """Report a part of a prompt that YAML silently drops, and return whether there is one.
 
-    What follows ` #` is a comment to YAML, and a block of text that is not indented is empty.
+    YAML takes what follows ` #` for a comment, and a block of text that is not indented is empty.
     """
     if value.raw[:1] in ("|", ">") and not value.text.strip():
         message = f"{name} is empty: the lines of the text below {value.raw[:1]} must be indented."
@@ -106,7 +104,7 @@ def _has_lost_text(name: str, value: Written, problems: Problems) -> bool:
 
 
 def _refuse(node: Written, problems: Problems) -> None:
-    """Report text that is no mapping: lines that are nearly fields, or anything else."""
+    """Report text that is no mapping: lines that are almost fields, or anything else."""
     source, line = node.position.source, node.position.line
     while found := nearly_field(source.line(line)):
         problems.add(Position(source, line, found[0]), found[1])
@@ -126,7 +124,7 @@ def _refuse(node: Written, problems: Problems) -> None:
 
 
 def _is_comfyui_workflow(value: object) -> bool:
-    """Whether JSON is one.
+    """Return whether JSON is a workflow of ComfyUI.
 
     The API's file maps numbers to nodes, perhaps below "prompt"; the editor's has a list.
     """

@@ -1,4 +1,4 @@
-"""Advice about what is drawn, but perhaps not as it was meant; and fields that change nothing."""
+"""Warnings about recipes that may not do what was meant, and fields that change nothing."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,23 +23,23 @@ from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.written import Layer, Origin, Written
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
-_MOST_CHARACTERS = 100_000  # of prompts in which unknown words are looked for
-# Of a picture; a search for all that a hostile one could name would take minutes.
+_MOST_CHARACTERS = 100_000  # of prompts searched for unknown words
+# In a picture; searching for all that a hostile one could name would take minutes.
 _MOST_EMBEDDINGS = 200
 # Without a start image the denoising strength is that of hires.
 _NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs} | {
     "denoising_strength": ("image", "hires")
 }
-# What a recipe without a prompt can say, whose start image is only finished.
+# The fields of a recipe without a prompt, whose start image is only finished.
 _WITHOUT_DRAWING = ("image", *FINISHING, "exact", "sweep", "grid", "grid_seconds", "priority")
 _FOR_DRAWINGS = (
-    "demo-cutout was trained on the demo model's drawings alone, and is of little use for other "
+    "demo-cutout was trained only on the demo model's drawings, and is of little use for other "
     "pictures. Put a model into models/cutout/ (docs/models.md, Cutout models)."
 )
 
 
 def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
-    """Sentences about an entry's images; `own` is what the file says."""
+    """Yield warnings about an entry's images; `own` is what the file says."""
     yield from images[0].refused_embeddings()
     texts = [own[field].text for field in PROMPTS if field in own]
     yield from [words for text in texts for words in probable_mistakes(text)][:MAX_WARNINGS]
@@ -58,7 +58,7 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
 
 
 def missing_embeddings(layer: Layer, checkpoint: Checkpoint, inventory: Inventory) -> Iterator[str]:
-    """Embeddings that a picture's prompts name, but that are not here: they stay as words."""
+    """Yield warnings about embeddings that a picture's prompts name and that are not installed."""
     written = layer.get(EMBEDDINGS)
     if not written or checkpoint.rules.flow:
         return
@@ -97,13 +97,13 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
 
 
 def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
-    """Say what its checkpoint does not honour of a recipe that it can render."""
+    """Yield warnings about what its checkpoint ignores in a recipe that it can render."""
     checkpoint = recipe.installed_checkpoint
     name = shown(checkpoint.name)
     if checkpoint.rules.flow and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
         yield (
             f"{checkpoint.family} reads prompts as plain text: their weights and BREAK were left "
-            "out, the words stayed."
+            "out, and the words kept."
         )
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
@@ -135,8 +135,8 @@ def _is_about_drawing(field: str, written: Written) -> bool:
     return field in ROWS and field not in _WITHOUT_DRAWING and not says_nothing
 
 
-def idle_fields(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
-    """Find what changes no image of an entry; a folder's defaults are for whoever uses them."""
+def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
+    """Find fields that change no image of an entry; a folder's defaults may be for others."""
     layer = {name: w for name, w in layer.items() if w.origin is not Origin.FOLDER}
     if not images[0].draws:
         for field in layer:
@@ -148,16 +148,16 @@ def idle_fields(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
         said = layer.get(field)
         if not said or names_none(said):
             continue
-        # None is a random seed, as other programs write where they use none.
+        # None is a random seed, which other programs write where they use no variation.
         if field == "variation_seed" and said.value is None:
             continue
         if any(getattr(image, need) for need in needs for image in images):
             continue
-        # What is missing for a mistake of its own is not to be added, nor what is off on purpose.
+        # If the needed field is set but wrong, or off on purpose, nothing has to be added.
         if any(_is_meant(layer[need]) for need in needs if need in layer):
             continue
         if said.origin is Origin.OTHERS and not switched_off.isdisjoint(needs):
-            switched_off.add(field)  # the recipe itself does without it
+            switched_off.add(field)  # the recipe itself turned it off
         else:
             yield _without(field, needs, layer)
 
@@ -169,6 +169,6 @@ def _without(field: str, needs: Sequence[str], layer: Layer) -> Finding:
 
 
 def _is_meant(written: Written) -> bool:
-    """Whether it is on; or a strength of 0, so that what goes with it may stay."""
+    """Return whether a field is on, or a strength of 0, whose dependent fields may stay."""
     value = written.value
     return not names_none(written) and (bool(value) or (value == 0 and value is not False))

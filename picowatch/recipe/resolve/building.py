@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -47,6 +48,7 @@ from picowatch.recipe.samplers import (
 from picowatch.recipe.written import Layer, Origin, Position, Written, find_in
 
 _HASH_DIGITS = 10
+_MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
 _Found = TypeVar("_Found")
 
 
@@ -54,8 +56,8 @@ _Found = TypeVar("_Found")
 class RecipeBuilder:
     """Builds the recipe of a normalised and merged layer without its sweep.
 
-    What is wrong, and what it uses instead of others' values, is told to the judge. `named` are the
-    pictures that it names, with where they stand.
+    The judge is told of mistakes, and of replaced values that others chose. `named` are the
+    pictures that the layer names, with their positions.
     """
 
     inventory: Inventory
@@ -67,16 +69,16 @@ class RecipeBuilder:
 
     @property
     def layer(self) -> Layer:
-        """What is written."""
+        """The layer, as the judge has it."""
         return self.judge.layer
 
     def recipe(self) -> Recipe | None:
-        """The recipe; None if something is wrong with all of it."""
+        """Return the recipe; None if it cannot be built."""
         recipe = self._finished() if only_finishes(self.layer) else self._drawn()
         return recipe.warned(self.judge.warnings) if recipe else None
 
     def _drawn(self) -> Recipe | None:
-        """The recipe, with everything that its checkpoint and its folder's files decide."""
+        """Return the recipe, with all that depends on its checkpoint and the files it names."""
         if "prompt" not in self.layer:
             self.judge.wrong("prompt", "a prompt is missing. Write 'prompt: …'.")
         checkpoint = self._checkpoint()
@@ -102,8 +104,8 @@ class RecipeBuilder:
         vae = self._find("vae", "vae", BAKED) if "vae" in self.layer else ""
         values["vae"] = vae or BAKED
         if "schedule_type" not in values and not checkpoint.rules.flow:
-            usual = find_sampler(DEFAULT_SAMPLER)[1]  # which comes with a sampler that is written
-            values["schedule_type"] = usual
+            # A layer with a sampler has a schedule type, too.
+            values["schedule_type"] = find_sampler(DEFAULT_SAMPLER)[1]
         values |= {name: self._path(name) for name in PICTURE_FIELDS}
         values["references"] = self._references()
         values["seed"] = self._seed(values["seed"])
@@ -121,7 +123,7 @@ class RecipeBuilder:
         return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
 
     def _finished(self) -> Recipe | None:
-        """The recipe that enlarges its start image, or cuts it out: it needs no checkpoint."""
+        """Return the recipe that only finishes its start image, without a checkpoint."""
         image, upscale, cutout = self._path("image"), self._upscale(), self._cutout()
         if not image or not (upscale or cutout):
             return None
@@ -146,7 +148,7 @@ class RecipeBuilder:
     def _validated(
         self, values: dict[str, Any], defaults: Mapping[str, Any], context: Context
     ) -> Recipe | None:
-        """The recipe; others' numbers beyond limits become the limit, other values are left out."""
+        """Return the recipe; values that others chose are limited or left out if they are wrong."""
         while True:
             try:
                 return Recipe.model_validate(values).read_in(context)
@@ -159,7 +161,7 @@ class RecipeBuilder:
     def _replaced(
         self, values: dict[str, Any], defaults: Mapping[str, Any], mistake: Mapping[str, Any]
     ) -> bool:
-        """Report a value of the wrong type, or beyond its limits; a part where it stands."""
+        """Report a value of the wrong type or beyond its limits; return whether it was replaced."""
         place: tuple[int | str, ...] = mistake["loc"]
         while not find_in(self.layer, name := ".".join(map(str, place))) and len(place) > 1:
             place = place[:-1]
@@ -188,7 +190,7 @@ class RecipeBuilder:
             return NO_CHECKPOINT
 
     def _find(self, field: str, kind: str, instead: Any = "") -> str | None:
-        """The installed model that a field names, or what is used instead; None for an error."""
+        """Return the installed model that a field names, or the one instead; None for an error."""
         written = find_in(self.layer, field)
         try:
             return find(kind, text_of(field, written) if written else None, self.inventory)
@@ -196,7 +198,7 @@ class RecipeBuilder:
             return instead if self.judge.wrong(field, str(error), instead) else None
 
     def _path(self, name: str) -> str:
-        """The path of a picture that a field names; "" for none, and for one that is wrong."""
+        """Return the path of the picture that a field names; "" for none, or if it is wrong."""
         written = find_in(self.layer, name)
         try:
             path = read_path(re.sub(r"\.\d+\.", ".", name), written, self.pictures)
@@ -208,7 +210,7 @@ class RecipeBuilder:
         return path
 
     def _place_dropped(self, checkpoint: Checkpoint) -> None:
-        """A dropped picture is the start image, or what an editing checkpoint edits."""
+        """Make a dropped picture the start image, or the reference of an editing checkpoint."""
         dropped = self.layer.get(DROPPED)
         if not dropped:
             return
@@ -222,22 +224,30 @@ class RecipeBuilder:
     def _references(self) -> tuple[str, ...]:
         written = self.layer.get("references")
         parts = range(len(written.parts)) if written else ()
-        return tuple(filter(None, [self._path(f"references.{index}") for index in parts]))
+        paths = [self._path(f"references.{index}") for index in parts]
+        for index, path in enumerate(paths):
+            with suppress(PictureUnreadable):  # reported where pictures are kept
+                width, height = self.pictures.size(path) if path else (1, 1)
+                if max(width, height) > _MOST_NARROW * min(width, height):
+                    what = f"'{shown(path)}' is too narrow, {width}x{height} pixels."
+                    most = f"One side may have {_MOST_NARROW} times the other's pixels."
+                    self.judge.wrong(f"references.{index}", f"{what} {most}")
+        return tuple(filter(None, paths))
 
     def _seed(self, seed: object) -> object:
-        """One seed, or several, which take the place of `count`."""
+        """Return one seed, or several, with which `count` is a mistake."""
         if isinstance(seed, tuple | range) and "count" in self.layer:
             what = "count and several seeds together: each seed makes one image. Remove count."
             self.judge.wrong("count", what, position=self.layer["count"].name_position)
         return tuple(seed) if isinstance(seed, range) else seed
 
     def _check_hash(self, checkpoint: Checkpoint) -> None:
-        """Warn if a picture's checkpoint may be another one than that of this name here."""
+        """Warn if a picture's checkpoint may not be the installed one of this name."""
         theirs, written = self.layer.get(CHECKPOINT_HASH), self.layer.get("checkpoint")
         if not written or written.origin is not Origin.OTHERS:
             return
         begins = theirs.text.casefold() if theirs else ""
-        # Shorter ones are of A1111 before 2023, which hashed in another way.
+        # Shorter ones are from A1111 before 2023, which hashed in another way.
         if checkpoint.hash and len(begins) >= _HASH_DIGITS:
             if not checkpoint.hash.startswith(begins):
                 self.judge.warnings.append(
@@ -252,7 +262,7 @@ class RecipeBuilder:
             )
 
     def _hires(self, checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The second pass. Without a start image, the denoising strength is its own."""
+        """Return the second pass; without a start image, denoising_strength is for it."""
         written, strength = self.layer.get("hires"), self.layer.get("denoising_strength")
         if not written or written.value is False:
             return None
@@ -262,12 +272,12 @@ class RecipeBuilder:
         pixels = PIXEL_UPSCALERS[0]
         if "upscaler" in parts:
             parts["upscaler"] = self._find("hires.upscaler", "hires upscaler", pixels) or pixels
-        elif checkpoint.rules.flow:  # latents of a flow do not stand enlarging
+        elif checkpoint.rules.flow:  # enlarging a flow model's latents spoils them
             parts["upscaler"] = pixels
         return parts
 
     def _upscale(self) -> dict[str, Any] | None:
-        """The upscaler that is meant, with its scale where none is given."""
+        """Return the upscaler, with the model's scale where none is given."""
         written = self.layer.get("upscale")
         is_on = written is not None and written.value is not False
         model = self._find("upscale.model", "upscaler") if is_on else None
@@ -277,12 +287,12 @@ class RecipeBuilder:
         return {"model": model, "scale": _values_of(written).get("scale") or usual}
 
     def _cutout(self) -> str:
-        """The model that cuts out; "" for none."""
+        """Return the model that cuts out; "" for none."""
         written = self.layer.get(CUTOUT)
         return (self._find(CUTOUT, "cutout") or "") if written and written.value else ""
 
     def _controls(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-        """The ControlNets; those whose model or picture is missing are left out."""
+        """Return the ControlNets; those whose model or picture is missing are left out."""
         written = self.layer.get(CONTROL)
         found = []
         for index, entry in enumerate(written.parts if written else ()):
@@ -304,7 +314,7 @@ class RecipeBuilder:
         return tuple(found)
 
     def _picture_size(self, values: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, int]:
-        """The sides that are to be the start image's; beside a given one in its proportions."""
+        """Return the sides to take from a picture; next to a given side, in proportion."""
         sides = [side for side in ("width", "height") if values[side] == PICTURE]
         references = values["references"]
         if references and not {"width", "height"}.intersection(self.layer):
@@ -324,12 +334,12 @@ class RecipeBuilder:
             self.judge.wrong(sides[0], what)
         if len(sides) == 1:
             given = "height" if sides == ["width"] else "width"
-            if isinstance(values[given], int):  # else it is reported
+            if isinstance(values[given], int):  # otherwise it is reported elsewhere
                 scale = values[given] / size[given == "height"]
                 size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         rules, most_pixels = checkpoint.rules, self.pictures.most_pixels
         scale = values["hires"].get("scale", 2) if values["hires"] else 1
-        is_scale = isinstance(scale, int | float) and scale >= 1  # else it is reported
+        is_scale = isinstance(scale, int | float) and scale >= 1  # otherwise reported elsewhere
         most_side = min(MAX_SIDE, int(rules.max_side / (scale if is_scale else 1)))
         most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
         multiple = 1 if references else rules.multiple
@@ -338,12 +348,12 @@ class RecipeBuilder:
 
     @staticmethod
     def _field_of(path: str, values: Mapping[str, Any]) -> str:
-        """The field that names a picture."""
+        """Return the field that names a picture."""
         return "image" if values["image"] else "references.0" if values["references"] else CONTROL
 
 
 def _decided(recipe: Recipe) -> str:
-    """The schedule type, without "automatic"; one that cannot be had is refused already."""
+    """Return the schedule type, "automatic" resolved; an impossible one is refused already."""
     if recipe.installed_checkpoint.rules.flow:
         return SIMPLE
     decided = decide_schedule_type(sampler_named(recipe.sampler), recipe.schedule_type)
@@ -351,7 +361,7 @@ def _decided(recipe: Recipe) -> str:
 
 
 def only_finishes(layer: Layer) -> bool:
-    """A start image, what is done to it at last, and nothing to draw."""
+    """Return whether a layer has a start image, something to finish it with, and no prompt."""
     image = layer.get("image")
     if "prompt" in layer or image is None:
         return False
@@ -360,5 +370,5 @@ def only_finishes(layer: Layer) -> bool:
 
 
 def _values_of(mapping: Written) -> dict[str, Any]:
-    """The values of a mapping's parts."""
+    """Return the values of a mapping's parts."""
     return {name: part.value for name, part in mapping.pairs}

@@ -1,4 +1,4 @@
-"""Entries with everything looked up: written values become recipes."""
+"""Resolves the entries of a file: written values become recipes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.advice import (
     advice,
-    idle_fields,
+    idle_findings,
     says_drawing,
     with_unknown_words,
 )
@@ -31,12 +31,12 @@ from picowatch.recipe.resolve.sweep import (
 )
 from picowatch.recipe.written import Entry, Layer, Origin, Position, Written
 
-# The picture that `from` names, the pictures of the recipe, what it says itself, and the problems.
+# Takes the picture that `from` names, the recipe's pictures, its own fields, and the problems.
 ReadFrom = Callable[[Written, Pictures, Layer, Problems], Entry | None]
 
 
 def too_many(images: int, max_images: int) -> str:
-    """The message about a file that requests too many images."""
+    """Return the message about a file that requests too many images."""
     return (
         f"this file requests {images:,} images; one save may request {max_images:,} (the setting "
         "max_images_per_save)."
@@ -44,9 +44,9 @@ def too_many(images: int, max_images: int) -> str:
 
 
 class EntryResolver:
-    """Turns the entries of a file into recipes; what is wrong with any of them goes to `problems`.
+    """Turns the entries of a file into recipes; mistakes are added to `problems`.
 
-    `layers` hold what all of them start from, farthest first; the last one are the file's own
+    `layers` are what all entries start from, farthest first; the last one has the file's own
     settings. `read_from` reads the settings of a picture.
     """
 
@@ -70,11 +70,11 @@ class EntryResolver:
         self._rules = Rules(inventory)
         self._named: dict[str, Position] = {}  # the pictures of all entries
         self._images = 0
-        self._beyond: Position | None = None  # of what requests the first image too many
+        self._beyond: Position | None = None  # of the field that exceeds the limit
         self._cost = 0  # of the prompts of all images
 
     def recipes(self, entries: Sequence[Entry]) -> list[Recipe]:
-        """The entries' recipes, in order."""
+        """Return the entries' recipes, in order."""
         found = [self._recipe(index, entry) for index, entry in enumerate(entries)]
         if self._beyond:
             self._problems.add(self._beyond, too_many(self._images, self._max_images))
@@ -83,7 +83,7 @@ class EntryResolver:
         return with_unknown_words([recipe for recipe in found if recipe], self._inventory)
 
     def _add_unusable_pictures(self) -> None:
-        """A file without other mistakes names them when they are kept."""
+        """Report unusable pictures; in a file without mistakes, copying them reports them."""
         for path, position in self._named.items():
             try:
                 self._pictures.check(path)
@@ -97,7 +97,7 @@ class EntryResolver:
         return normalised(layer, Judge(layer, self._problems, warnings=warnings))
 
     def _recipe(self, index: int, entry: Entry) -> Recipe | None:
-        """The entry's recipe; None if something is wrong with all of it."""
+        """Return the entry's recipe; None if it cannot be built."""
         warnings = list(entry.warnings)
         origin = Origin.OTHERS if entry.by_another_program else Origin.OWN
         own = merged(
@@ -112,7 +112,7 @@ class EntryResolver:
         layer = merged([*self._defaults, theirs, self._settings, own])
         layer.pop(FROM, None)
         if only_finishes(own) and not theirs and not says_drawing(own):
-            layer.pop("prompt", None)  # the folder's is for recipes that draw
+            layer.pop("prompt", None)  # a folder's is for recipes that draw
         sweep = layer.pop("sweep", None)
         axes = read_axes(sweep, layer, given, self._max_images, self._problems) if sweep else {}
         count = self._count(entry, layer, axes, sweep)
@@ -129,8 +129,8 @@ class EntryResolver:
         if not images:
             return None
         judge = Judge(layer | first_values(axes), self._problems, entry.position, warnings)
-        for finding in idle_fields(judge.layer, images):
-            # A template's fields are for whichever pictures need them.
+        for finding in idle_findings(judge.layer, images):
+            # A template's fields may be for other pictures.
             if not entry.nearer or judge.origin_of(finding.field) is Origin.OTHERS:
                 judge.replaces(finding)
         if axes and not self._problems:
@@ -143,7 +143,7 @@ class EntryResolver:
         return recipe.warned(warnings)
 
     def _picture(self, written: Written | None, given: Layer, entry: Entry) -> Entry | None:
-        """The settings of the picture that an entry starts from, if it does; None if it failed."""
+        """Return the settings of the picture that an entry starts from; None if it is unusable."""
         if written is None or names_none(written):
             return Entry({}, entry.position)
         with self._problems.caught(written.error_position):
@@ -152,7 +152,7 @@ class EntryResolver:
         return None
 
     def _count(self, entry: Entry, layer: Layer, axes: Axes, sweep: Written | None) -> int:
-        """The images of each combination; 0 if there are too many: ranges are short to write."""
+        """Count the images of each combination; 0 if there are too many, as in a long range."""
         each, position = 1, entry.position
         count, seeds = layer.get("count"), layer.get("seed")
         if seeds and isinstance(seeds.value, range | tuple):
@@ -167,7 +167,7 @@ class EntryResolver:
 
 
 _TOO_LONG = (
-    f"all images of this file together have more than {MAX_COST:,} characters of prompts, of which "
+    f"all images of this file together have more than {MAX_COST:,} characters of prompts, where "
     "those of wildcards and brackets count 80 times, and those of a sweep 10 times. Request fewer "
     "images, or shorten the prompt."
 )

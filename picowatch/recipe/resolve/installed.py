@@ -1,4 +1,4 @@
-"""The look-up of installed models: names are forgiving, mistakes are explained."""
+"""The lenient look-up of installed models by name, with messages that explain mistakes."""
 
 import re
 import unicodedata
@@ -15,19 +15,19 @@ from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.parts import UPSCALERS, usual_upscaler
 from picowatch.recipe.written import switch
 
-# The smallest model of its makers, under the Apache licence; the larger ones are not for business.
+# The smallest one has the Apache licence; the larger ones exclude commercial use.
 DEPTH = "Depth-Anything-V2-Small-hf"
 _NO_DEPTH = (
-    "'preprocess: depth' needs a model that guesses depth, and none is installed. Fetch one once: "
+    "'preprocess: depth' needs a depth model, and none is installed. Fetch one once: "
     f"hf download depth-anything/{DEPTH} --local-dir models/depth/{DEPTH} (99 MB). Or use a "
     "finished depth map, with 'preprocess: none'."
 )
 
 
 class _Kind(NamedTuple):
-    """A kind of models: what messages call it, its folder, and what names one in a recipe.
+    """A kind of models: its name in messages, its folder, and the field that names one.
 
-    `none` says what to do where a recipe needs one and none is installed; `also` are other values.
+    `none` says what to do if a recipe needs one and none is installed; `also` are further values.
     """
 
     called: str
@@ -57,11 +57,11 @@ _FOLDERS = (
     *("upscalers", "ESRGAN", "RealESRGAN", "upscale_models", "controlnet", "ControlNet", "depth"),
     *("cutout", "background_removal", "rembg", "u2net", "RMBG"),
 )
-# What goes before a name, and what A1111 writes after it: the beginning of its hash.
+# A folder before a name, and the beginning of the hash, which A1111 writes after it.
 _AROUND = re.compile(rf"^(?:\./)?(?:models/)?(?:{'|'.join(_FOLDERS)})/|\s*\[[0-9a-fA-F]{{8,64}}\]$")
 # A web address, or a repository of Hugging Face.
 _REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?")
-# A checkpoint, and what its file does not say: "my-merge as Kontext".
+# A checkpoint, and the variant that its file does not tell: "my-merge as Kontext".
 _VARIANT = re.compile(r"(.+)\s+as\s+(.+)", re.IGNORECASE)
 # What A1111 calls the files of Real-ESRGAN (modules/realesrgan_model.py).
 _A1111_UPSCALERS = {
@@ -75,17 +75,17 @@ _A1111_UPSCALERS = {
 
 
 class NotInstalled(ValueInvalid):
-    """No installed model of this name, or several; the text says what would do."""
+    """No or several installed models have this name; the message says what to write."""
 
 
 class NoneOfThisName(NotInstalled):
-    """No file of this name, not even one that is refused."""
+    """No file has this name, not even a refused one."""
 
 
 def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
-    """The checkpoint a recipe means, or else the setting `checkpoint`. Raises NotInstalled.
+    """Return the checkpoint that a recipe or the setting `checkpoint` names. Raises NotInstalled.
 
-    Where its file leaves open which variant it is, a name may say it: "my-merge as Kontext".
+    If its file does not tell its variant, the recipe can: "my-merge as Kontext".
     """
     if written is None and inventory.default_checkpoint is not None:
         try:
@@ -102,14 +102,14 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
     variants = inventory.variants.get(name)
     if not variants:
         raise NotInstalled(
-            f"the checkpoint '{name}' says itself what it is ({installed[name].family}). Write "
+            f"the checkpoint '{name}' tells what it is: {installed[name].family}. Write "
             f"'checkpoint: {name}'."
         )
     found = [one for called, one in variants.items() if is_called(called, said[2])]
     if len(found) != 1:
         raise NotInstalled(
             f"the checkpoint '{name}' cannot be used as '{shown(said[2])}'. Write one of these "
-            f"behind 'as': {listed([*variants], 'or')}."
+            f"after 'as': {listed([*variants], 'or')}."
         )
     if isinstance(found[0], str):
         what = f"the checkpoint '{name}' cannot be used as {shown(said[2])}: {found[0]}"
@@ -118,10 +118,10 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
 
 
 def find_lora(written: str, inventory: Inventory) -> str:
-    """The LoRA a recipe means. Raises NotInstalled.
+    """Return the LoRA that a recipe names. Raises NotInstalled.
 
-    A1111 writes the name that a LoRA's trainer gave it, whatever its file is called. That counts if
-    no file is called so, and one LoRA was.
+    A1111 writes the name that a LoRA's trainer gave it, whatever its file's name is. Such a name
+    counts if no file has it, and exactly one LoRA was given it.
     """
     folded = _folded(written)
     trained = [name for name, own in inventory.lora_names.items() if own.casefold() == folded]
@@ -132,13 +132,12 @@ def find_lora(written: str, inventory: Inventory) -> str:
 
 
 def find(kind: str, written: str | None, inventory: Inventory) -> str:
-    """The name of the model of a kind that a recipe means. Raises NotInstalled.
+    """Return the name of the model of a kind that a recipe names. Raises NotInstalled.
 
-    Written: the name with or without ending, in any case if that is unambiguous, or a unique
-    beginning of it. Not written: the only one that can be used; else, with none installed, the
-    embedded one. The error says why a file is refused; one in another
-    kind's folder may have been misplaced. Beside a usable file, a refused one may have the same
-    name with another ending.
+    `written` is the name with or without ending, in any case if that is unambiguous, or a unique
+    beginning of it. None means the only usable one, or the embedded one if none is installed. The
+    error says why a file is refused; one in another kind's folder may have been misplaced. A
+    refused file may have the name of a usable one, with another ending.
     """
     if written is None or (kind == "cutout" and switch(written)):
         return _only(kind, inventory)
@@ -182,7 +181,7 @@ def find(kind: str, written: str | None, inventory: Inventory) -> str:
 
 
 def _only(kind: str, inventory: Inventory) -> str:
-    """The model that is meant without a name."""
+    """Return the model for a recipe that names none."""
     row, names = _KINDS[kind], list(inventory.named(kind))
     embedded = names.pop() if inventory.embedded(kind) else ""
     why = next(iter(inventory.refused_as(kind).values()), "")
@@ -203,10 +202,10 @@ def _only(kind: str, inventory: Inventory) -> str:
 
 
 def matching(written: str, names: Sequence[str]) -> list[str]:
-    """The names that are meant, by the first rule that matches any.
+    """Return the names that match, by the first rule that matches any.
 
-    The whole name; in any case; its last part after a slash; its beginning; the beginning of its
-    last part.
+    The rules: the whole name; the name in any case; the part after its last slash; its beginning;
+    the beginning of the part after its last slash.
     """
     stem = _stem(written)
     folded = stem.casefold()
@@ -225,13 +224,13 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
 
 
 def is_whole_name(written: str, name: str) -> bool:
-    """Return whether a name is meant by more than its beginning."""
+    """Return whether a whole name is written, not only its beginning."""
     return _folded(written) in (_folded(name), _last(name))
 
 
 @lru_cache(maxsize=64)
 def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Names by a part of them: there may be thousands of LoRAs, in each prompt of a file."""
+    """Map a part of each name to the names, cached: there may be thousands of LoRAs to look up."""
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(of_name(name), []).append(name)
@@ -239,10 +238,10 @@ def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list
 
 
 def _stem(name: str) -> str:
-    """The name without white space around it, the models' folder before it, ending and hash.
+    """Return the name without white space around it, the models' folder, ending and hash.
 
-    Composed, because macOS keeps the accents of file names apart from their letters. Windows
-    separates folders by backslashes.
+    Characters are composed, because macOS decomposes the accents of file names. Windows separates
+    folders by backslashes.
     """
     name = _AROUND.sub("", unicodedata.normalize("NFC", name.strip()).replace("\\", "/"))
     ending = next((e for e in ENDINGS if name.casefold().endswith(e)), "")

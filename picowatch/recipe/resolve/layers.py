@@ -1,4 +1,4 @@
-"""Layers of settings: each value read by its field, and layers merged, the nearest one wins.
+"""Layers of settings: each value is parsed by its field, and in a merge the nearest layer wins.
 
 The layers of an entry are the `_defaults.yaml` from the inbox's root down, a picture's settings, a
 TXT's settings, and the entry itself.
@@ -52,12 +52,12 @@ _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGN
 
 
 def normalised(layer: Layer, judge: Judge) -> Layer:
-    """The layer with each value as its field has it, and what stands for several fields split.
+    """Return the layer with values parsed by their fields, and shorthands for several fields split.
 
-    Mappings, and the entries of `control`, have the first names of their parts. A sampler without
-    schedule type takes "automatic" with it, so that a nearer layer's sampler is not paired with a
-    farther layer's schedule type. Values that are wrong are left out, after the `judge` has heard
-    of them; numbers and switches are left as text, for whoever knows their limits.
+    Mappings, and the entries of `control`, get the first names of their parts. A sampler without
+    schedule type brings "automatic", so that a nearer layer's sampler is not paired with a farther
+    layer's schedule type. Wrong values are reported to the `judge` and left out; text that is no
+    number or switch where one is needed is left to the checks of limits.
     """
     result = dict(layer)
     _split_size(result, judge)
@@ -76,9 +76,9 @@ def normalised(layer: Layer, judge: Judge) -> Layer:
 
 
 def merged(layers: Iterable[Layer]) -> Layer:
-    """The fields of all layers, farthest first: the nearest layer wins, field by field.
+    """Return the fields of all layers, farthest first: the nearest layer wins, field by field.
 
-    Seeds bring their own count. A sweep's layers have parts of fields, too, as `hires.scale`.
+    Several seeds bring their own count. A sweep's layers also have parts of fields: `hires.scale`.
     """
     result: Layer = {}
     for layer in layers:
@@ -92,7 +92,7 @@ def merged(layers: Iterable[Layer]) -> Layer:
 
 
 def with_part(layer: Layer, field: str, part: Written) -> Layer:
-    """The layer with another value of a part like `hires.scale`, or of the first ControlNet's."""
+    """Return the layer with another value of a part like `hires.scale`, or of a ControlNet."""
     name, _, own_name = field.partition(".")
     whole = layer[name]
     mapping = whole.parts[0] if whole.parts else whole
@@ -103,7 +103,7 @@ def with_part(layer: Layer, field: str, part: Written) -> Layer:
 
 
 def typed(field: str, written: Written) -> Written:
-    """Text as its field has it: a number, a switch, or one of several words."""
+    """Return text as its field has it: a number, a switch, or one of several words."""
     value: object = None
     if isinstance(written.value, str):
         if field in NUMBERS:
@@ -116,22 +116,22 @@ def typed(field: str, written: Written) -> Written:
 
 
 def text_of(field: str, written: Written) -> str:
-    """The field's text. Raises ValueInvalid if it is something else."""
+    """Return the field's text. Raises ValueInvalid if it is something else."""
     if not isinstance(written.value, str):
         raise ValueInvalid(wrong_value(re.sub(r"\.\d+", "", field), written))
     return written.value
 
 
 def names_none(written: Written) -> bool:
-    """Whether nothing is meant, so that a folder's default is set aside."""
+    """Return whether a value means nothing, which overrides a folder's default."""
     value = written.value
     return isinstance(value, str) and value.strip().casefold() in ("", "none")
 
 
 def range_in(value: object) -> Sequence[int | float] | None:
-    """The numbers that text like `4..10 step 2` means, both ends included, downwards too.
+    """Return the numbers of a text like `4..10 step 2`, ends included, upwards or downwards.
 
-    None for other values. Raises ValueInvalid for a step of 0, and for too many fractions.
+    Returns None for other values. Raises ValueInvalid for a step of 0, and for too many fractions.
     """
     found = _RANGE.fullmatch(value) if isinstance(value, str) else None
     if not found:
@@ -143,7 +143,7 @@ def range_in(value: object) -> Sequence[int | float] | None:
         raise ValueInvalid("a range's step must not be 0.")
     sign = 1 if last >= first else -1
     numbers = range(first, last + sign, sign * abs(step))
-    if not first % scale and not step % scale:  # whole ones, and perhaps billions
+    if not first % scale and not step % scale:  # whole numbers, perhaps billions of them
         return range(first // scale, numbers[-1] // scale + sign, numbers.step // scale)
     if len(numbers) > MOST_IMAGES:
         raise ValueInvalid(f"a range has {len(numbers):,} numbers; the limit is {MOST_IMAGES:,}.")
@@ -152,7 +152,7 @@ def range_in(value: object) -> Sequence[int | float] | None:
 
 def _split_size(layer: Layer, judge: Judge) -> None:
     for side in ("width", "height"):
-        # A recipe that says nothing of a side has None there, too.
+        # A recipe without a side has None there, too.
         if side in layer and layer[side].value is None:
             judge.wrong(side, wrong_value(side, layer.pop(side)))
     written = layer.pop(SIZE, None)
@@ -197,7 +197,7 @@ def _read_sampler(layer: Layer, judge: Judge) -> None:
 
 
 def _seeds(written: Written, judge: Judge) -> Written:
-    """One seed, random, a range, or a list of seeds, with or without its brackets."""
+    """Parse one seed, random, a range, or a list of seeds, with or without its brackets."""
     if re.fullmatch(r"\[?[\d\s,-]+,[\d\s,-]+\]?", written.text):
         texts = written.text.strip("[] ").split(",")
         parts = tuple(map(written.with_value, texts))
@@ -211,7 +211,7 @@ def _seeds(written: Written, judge: Judge) -> Written:
     for part in written.parts:
         seed = seed_in(part)
         if isinstance(seed, int):
-            found[seed] = None  # once: both images would be the same
+            found[seed] = None  # without repeats: their images would be the same
         else:
             judge.wrong("seed", wrong_value("seed", part, _ONE_SEED), position=part.position)
     return written.with_value(tuple(found))
@@ -225,7 +225,7 @@ def _seed(field: str, written: Written) -> Written:
 
 
 def seed_in(written: Written) -> int | Literal["random"] | None:
-    """The seed that is meant; None if it is none."""
+    """Return the seed that a value means; None if it is no seed."""
     text = str(written.value).strip().casefold() if isinstance(written.value, str | int) else ""
     if text in _RANDOM_WORDS:
         return RANDOM
@@ -234,21 +234,23 @@ def seed_in(written: Written) -> int | Literal["random"] | None:
 
 
 def _variation_seed(written: Written, judge: Judge) -> Written:
-    """A whole number, or None for one that is drawn."""
+    """Parse a whole number, or None for one that is drawn."""
     seed = _seed("variation_seed", written)
     return seed.with_value(None) if seed.value == RANDOM else seed
 
 
 def is_off(written: Written) -> bool:
-    """Whether a mapping, or a list of them, is switched off."""
+    """Return whether a mapping, or a list of them, is switched off."""
     return written.value in ((), False) or names_none(written) or switch(written.text) is False
 
 
 def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
-    """A mapping, one of its parts (a number is its scale, a text the part `named`), on, or off."""
+    """Parse a mapping, a number as its scale, a text as its part `named`, on, or off."""
     text = str(written.value) if isinstance(written.value, str | int | float) else ""
     if isinstance(written.value, dict):
         return _with_first_names(field, written, judge)
+    if isinstance(written.value, tuple):  # an empty one, too
+        raise ValueInvalid(wrong_value(field, written))
     if is_off(written) or number(text) == 0:
         return written.with_value(False)
     if number(text) is not None:
@@ -261,14 +263,14 @@ def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
 
 
 def _cutout(written: Written, judge: Judge) -> Written:
-    """A model's name, on, or off."""
+    """Parse a model's name, on, or off."""
     if not isinstance(written.value, str | int):
         raise ValueInvalid(wrong_value(CUTOUT, written))
     return written.with_value("" if is_off(written) else str(written.value))
 
 
 def _controls(written: Written, judge: Judge) -> Written:
-    """A list of mappings, or one of them, or none."""
+    """Parse a list of mappings, or a mapping, or none."""
     if is_off(written):
         return written.with_value(False)
     entries = written.parts if isinstance(written.value, tuple) else (written,)
@@ -280,7 +282,7 @@ def _controls(written: Written, judge: Judge) -> Written:
 
 
 def _references(written: Written, judge: Judge) -> Written:
-    """A list of paths, one of them, or none."""
+    """Parse a list of paths, or a path, or none."""
     if isinstance(written.value, tuple):
         for part in written.parts:
             text_of("references", part)
@@ -292,7 +294,7 @@ def _references(written: Written, judge: Judge) -> Written:
 
 
 def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
-    """A mapping with the first names of its parts, as their types have them."""
+    """Return a mapping with the first names of its parts, and their values parsed."""
     parts: Layer = {}
     known = list(PARTS[field])
     for name, part in mapping.pairs:
@@ -310,7 +312,7 @@ def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
     return mapping.with_pairs(tuple(parts.items()))
 
 
-# What fields mean that can be written in several ways. Each raises ValueInvalid.
+# Parsers of fields that can be written in several ways. They raise ValueInvalid.
 _MEANINGS: dict[str, Callable[[Written, Judge], Written]] = {
     "schedule_type": lambda w, _: w.with_value(find_schedule_type(text_of("schedule_type", w))),
     "prediction": lambda w, _: w.with_value(find_prediction(text_of("prediction", w))),

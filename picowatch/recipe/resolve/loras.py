@@ -18,15 +18,15 @@ from picowatch.recipe.written import Layer, Origin, Position, Written, number
 
 LORAS = "loras"
 MAX_LORAS = 100
-# How a sweep's normalised layer names the weight of one LoRA.
+# The beginning of a field in a sweep's layer that has the weight of one LoRA.
 ONE_LORA = "lora: "
 _LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
-_PARTS = ("weight", "family")  # of a mapping that describes one, beside its name
+_PARTS = ("weight", "family")  # of a mapping that describes one, besides its name
 _LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
 
 
 class _Use(NamedTuple):
-    """A LoRA as a recipe names it, and what it says of it."""
+    """A LoRA as a recipe names it, with its weight and family as written."""
 
     name: str
     parts: Mapping[str, Written]
@@ -34,9 +34,9 @@ class _Use(NamedTuple):
 
 
 def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> tuple[Loras, dict[str, str]]:
-    """The LoRAs of an entry beside its prompts, and the families that it says some are for.
+    """Return the LoRAs in an entry's field `loras`, and the families that it gives for some.
 
-    A LoRA that is swept has the sweep's weight; its tag is taken out of the prompt in the layer.
+    A LoRA that is swept has the sweep's weight; its tag is removed from the prompt in the layer.
     """
     weights: dict[str, float] = {}
     families: dict[str, str] = {}
@@ -80,7 +80,7 @@ def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> tuple[Loras,
         take(use)
     prompt, loras = layer.get("prompt"), layer.get(LORAS)
     if prompt and loras and (prompt.origin, loras.origin) == (Origin.OWN, Origin.FOLDER):
-        for _, name in installed_tags(prompt.text, inventory):  # what is nearer holds
+        for _, name in installed_tags(prompt.text, inventory):  # the prompt is nearer
             weights.pop(name, None)
     swept = {name: one for name, one in layer.items() if name.startswith(ONE_LORA)}
     for field, written in swept.items():
@@ -93,13 +93,13 @@ def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> tuple[Loras,
 
 
 def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:
-    """The defaults that a LoRA of so many steps has in its name; {} for others."""
+    """Return the defaults for a Lightning LoRA, whose name has the steps; {} for others."""
     found = filter(None, map(_LIGHTNING.search, names))
     return next(({"steps": int(one[1]), "cfg_scale": 1.0} for one in found), {})
 
 
 def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:
-    """The LoRAs whose weights a sweep gives."""
+    """Return the LoRAs whose weights a sweep varies."""
     names = set()
     for field in [name for name in layer if name.startswith(ONE_LORA)]:
         with suppress(NotInstalled):
@@ -108,16 +108,16 @@ def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:
 
 
 def installed_tags(text: str, inventory: Inventory) -> list[tuple[LoraTag, str]]:
-    """The tags of a prompt that name installed LoRAs, and these."""
+    """Return the tags of a prompt that name installed LoRAs, with the LoRAs' names."""
     found = []
     for tag in lora_tags(text):
-        with suppress(NotInstalled):  # a mistake of the prompt
+        with suppress(NotInstalled):  # reported with the prompt's mistakes
             found.append((tag, find_lora(tag.name, inventory)))
     return found
 
 
 def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:
-    """A prompt without the tags of these installed LoRAs, however the tags call them."""
+    """Return a prompt without the tags of these installed LoRAs, however the tags name them."""
     for tag, name in installed_tags(text, inventory) if names else ():
         if name in names:
             text = text.replace(tag.written, "")
@@ -125,21 +125,21 @@ def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:
 
 
 def named_twice(name: str) -> str:
-    """Say that a LoRA is named twice: whether weights add up is not guessed."""
+    """Return the message about a LoRA that is listed twice: its weights are not added up."""
     return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
 
 
 def _number(written: Written) -> float | None:
-    """A LoRA's weight, if it is one."""
+    """Return a LoRA's weight; None if it is no valid one."""
     value = number(str(written.value))
-    # Adding 0 makes -0.0 the 0.0 that it is.
+    # Adding 0.0 turns -0.0 into 0.0.
     return None if value is None or abs(value) > MAX_LORA_WEIGHT else float(value) + 0.0
 
 
 def _uses(written: Written, judge: Judge) -> Iterator[_Use]:
-    """`{name: weight}`, `{name: {weight: …, family: …}}`, text like `name, name:weight`.
+    """Parse `{name: weight}`, `{name: {weight: …, family: …}}`, or text: `name, name:weight`.
 
-    A list has these, and `{name: …, weight: …, family: …}`.
+    A list may have all of these, and `{name: …, weight: …, family: …}`.
     """
     for part in written.parts if isinstance(written.value, tuple) else (written,):
         pairs = dict(part.pairs)

@@ -1,4 +1,4 @@
-"""An entry's two prompts: what they may hold, what they name, and what each image draws."""
+"""An entry's two prompts: their mistakes, the files they name, and the text of each image."""
 
 import re
 from collections.abc import Iterator, Set
@@ -39,16 +39,16 @@ from picowatch.recipe.resolve.installed import NoneOfThisName, NotInstalled, fin
 from picowatch.recipe.resolve.loras import MAX_LORAS, installed_tags, named_twice, without_tags
 from picowatch.recipe.resolve.severity import NOTHING, Finding
 
-# What the prompts of all images of a save may cost together: each one is looked through.
+# The limit for the cost of all prompts of a save: each one is searched.
 MAX_COST = 20_000_000
 PROMPT, NEGATIVE = PROMPTS
 _SIGNS = ("{", "|", "}", "__", *"()[]:<")
-# What names an embedding, unless a wildcard does.
+# ComfyUI's name of an embedding, unless a wildcard follows.
 _OF_COMFYUI = re.compile(r"(?<![\w-])embedding:(?!__)[^\s,()\[\]:<>{}|]+")
 
 
 class PromptFailed(ValueInvalid):
-    """What was drawn for one image cannot be a prompt; `field` says which of the two."""
+    """The prompt drawn for one image cannot be used; `field` says which of the two."""
 
     def __init__(self, field: str, message: str) -> None:
         self.field = field
@@ -56,10 +56,10 @@ class PromptFailed(ValueInvalid):
 
 
 def cost_of(text: str, is_swept: bool) -> int:
-    """The characters of a prompt, each for ten if a sweep changes it.
+    """Return the cost of a prompt: its characters, times ten if a sweep changes it.
 
-    Where wildcards are drawn, or a sweep changes it, those of wildcards and brackets count for 80.
-    One that is too long by itself is another mistake.
+    If a sweep changes it or wildcards are drawn, each bracket and sign of wildcards adds 80. A
+    prompt that is too long is another mistake, and costs 0.
     """
     if len(text) > MAX_LENGTH:
         return 0
@@ -69,7 +69,7 @@ def cost_of(text: str, is_swept: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DrawnPrompts:
-    """What one image is rendered from: both prompts without wildcards, and what they name."""
+    """The prompts of one image, with wildcards drawn, and the files that they name."""
 
     prompt: str
     negative_prompt: str
@@ -81,7 +81,7 @@ class DrawnPrompts:
 class Prompts:
     """The prompts of an entry and its field `loras`, ready to be drawn for every seed.
 
-    The tags of `swept` LoRAs are taken out, also those that wildcards draw: a sweep weighs them.
+    The tags of `swept` LoRAs are removed, also from what wildcards draw: the sweep has the weights.
     """
 
     prompt: str
@@ -96,7 +96,7 @@ class Prompts:
         return {field: Template(getattr(self, field), wildcards) for field in PROMPTS}
 
     def named(self) -> list[tuple[str, str]]:
-        """Kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
+        """Return kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
         found = {("lora", name) for name, _ in self.loras}
         found |= {("lora", name) for _, name in installed_tags(self.prompt, self.inventory)}
         for text in (self.prompt, self.negative_prompt):
@@ -105,9 +105,9 @@ class Prompts:
         return sorted(found)
 
     def refused_embeddings(self) -> list[str]:
-        """Sentences about embeddings that the prompts seem to name, but that cannot be used.
+        """Return sentences about unusable embeddings that the prompts seem to name.
 
-        ComfyUI's `embedding:` says that one is named.
+        Names after ComfyUI's `embedding:` are reported if they are missing, too.
         """
         refused = self.inventory.refused_embeddings
         every = tuple(dict.fromkeys((*self.inventory.embeddings, *refused)))
@@ -125,7 +125,7 @@ class Prompts:
         return [*cannot, *map(embedding_missing, sorted(missing))]
 
     def drawn(self, seed: int) -> DrawnPrompts:
-        """What the image with this seed is rendered from. Raises PromptFailed."""
+        """Return the prompts of the image with this seed. Raises PromptFailed."""
         prompt, negative = (self._text(field, seed) for field in PROMPTS)
         installed = self.inventory.embeddings
         embeddings = embeddings_in(prompt, installed) | embeddings_in(negative, installed)
@@ -141,7 +141,7 @@ class Prompts:
             raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
         if field == PROMPT:
             text = without_tags(text, self.swept, self.inventory)
-        if template.is_drawn:  # else it was looked at as it is written
+        if template.is_drawn:  # otherwise it was checked as written
             lora_mistakes = _lora_mistakes(field, text, self.loras, self.inventory)
             for mistake in (*unsupported(text), *lora_mistakes):
                 what = f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"
@@ -150,9 +150,9 @@ class Prompts:
 
 
 def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Mistake]:
-    """What is wrong with a prompt as written, whatever is drawn: the first few.
+    """Return the first mistakes in a prompt as written, whatever wildcards draw.
 
-    The text itself with all its alternatives, the wildcard files that it names, and LoRAs.
+    Checked are the text with all its alternatives, the wildcard files that it names, and LoRAs.
     """
     if len(text) > MAX_LENGTH:
         message = f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}."
@@ -170,7 +170,7 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
 def _lora_mistakes(
     field: str, text: str, loras: Loras, inventory: Inventory, is_drawn: bool = False
 ) -> Iterator[Mistake]:
-    """What is wrong with the LoRAs of a text; wildcards may choose one of two that are alike."""
+    """Yield mistakes in the LoRAs of a text; with wildcards, one may be named in two choices."""
     seen = {name for name, _ in loras}
     for tag in lora_tags(text):
         if field == NEGATIVE:
@@ -194,9 +194,9 @@ def _lora_mistakes(
 
 
 def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
-    """What is wrong with wildcards as written; what their lines hold is seen when they are drawn.
+    """Yield mistakes in wildcards as written; their lines are checked when they are drawn.
 
-    Each file once, however often it is named.
+    Each file is reported once, however often it is named.
     """
     seen = set[str]()
     for node in found_in(nodes):
@@ -238,7 +238,7 @@ def _no_wildcard(name: str, inventory: Inventory) -> str:
 
 
 def edit_findings(field: str, prompt: str, family: str) -> Iterator[Finding]:
-    """The edits of a prompt for a family that reads one prompt for all steps."""
+    """Find edits in a prompt for a family that reads one prompt for all steps."""
     text = split_loras(prompt)[0]
     for node in parse_edits(text) if "[" in text else ():
         if isinstance(node, Edit):
@@ -254,6 +254,6 @@ def edit_findings(field: str, prompt: str, family: str) -> Iterator[Finding]:
 
 
 def _last_words(nodes: EditNodes) -> Iterator[str]:
-    """The words that the picture ends with."""
+    """Yield the words that hold at the last step."""
     for node in nodes:
         yield from _last_words(node.options[-1]) if isinstance(node, Edit) else (node,)

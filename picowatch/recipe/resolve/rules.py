@@ -1,6 +1,6 @@
-"""The rules: what a recipe's checkpoint, its prompts and its other values rule out.
+"""Rules that find values which a recipe's checkpoint, prompts or other values rule out.
 
-A rule takes a resolved recipe and gives findings; what they mean is decided in severity.py.
+A rule takes a resolved recipe and yields findings; severity.py decides what they mean.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ Rule = Callable[[Recipe], Iterator[Finding]]
 class Rules:
     """Applies the rules to the recipes of one file.
 
-    Sweeps and defaults repeat prompts: one that was looked through is not read again.
+    Sweeps and defaults repeat prompts, so the findings of each prompt are cached.
     """
 
     def __init__(self, inventory: Inventory) -> None:
@@ -51,10 +51,10 @@ class Rules:
         self._of_prompt = cache(self._findings_of_prompt)
 
     def applied(self, recipe: Recipe, judge: Judge) -> Recipe:
-        """The recipe with what is used instead of values that somebody else chose."""
+        """Return the recipe, with unusable values that somebody else chose replaced."""
         recipe = _applied(self._prompts, recipe, judge)
         is_long = max(len(recipe.prompt), len(recipe.negative_prompt)) > MAX_LENGTH
-        for rule in _RULES if not is_long else ():  # a sweep would read a megabyte again and again
+        for rule in _RULES if not is_long else ():  # too long to read once per image
             recipe = _applied(rule, recipe, judge)
         return recipe
 
@@ -63,7 +63,7 @@ class Rules:
             yield from self._of_prompt(field, getattr(recipe, field), recipe.loras)
 
     def _findings_of_prompt(self, field: str, text: str, loras: Loras) -> list[Finding]:
-        """Find what no prompt may hold."""
+        """Find what no prompt may contain."""
         found = []
         for sign in FORBIDDEN.finditer(text.replace("\n", " ")):
             what = f"{field} contains {invisible(sign[0])}."
@@ -76,7 +76,7 @@ class Rules:
 
 
 def _applied(rule: Rule, recipe: Recipe, judge: Judge) -> Recipe:
-    """Begin again after each value that is replaced: the others may be fine without it."""
+    """Apply a rule, again after each replaced value: the other values may be fine without it."""
     errors = set()
     while True:
         for finding in rule(recipe):
@@ -89,10 +89,10 @@ def _applied(rule: Rule, recipe: Recipe, judge: Judge) -> Recipe:
 
 
 def _files(recipe: Recipe) -> Iterator[Finding]:
-    """A VAE, LoRAs and embeddings for another family than the checkpoint's.
+    """Find a VAE, LoRAs and embeddings for another family than the checkpoint's.
 
-    What a recipe says of a LoRA's family holds. Embeddings are for text encoders of Stable
-    Diffusion, whatever their files say.
+    A LoRA's family in the recipe overrides the one in its file. Embeddings are for text encoders of
+    Stable Diffusion, whatever their files say.
     """
     checkpoint, inventory = recipe.installed_checkpoint, recipe.inventory
 
@@ -139,7 +139,7 @@ def _files(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _lacks(recipe: Recipe) -> Iterator[Finding]:
-    """Fields that the checkpoint's family has no use for."""
+    """Find fields that the checkpoint's family has no use for."""
     checkpoint = recipe.installed_checkpoint
     for field, why in checkpoint.rules.lacks.items():
         usual = checkpoint.rules.default(field)
@@ -149,9 +149,9 @@ def _lacks(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _sampler(recipe: Recipe) -> Iterator[Finding]:
-    """Check the sampler: only some step along a flow, only some can begin with pure noise."""
+    """Check the sampler: only some work for flow models, only some can begin with pure noise."""
     checkpoint = recipe.installed_checkpoint
-    able, why = checkpoint.rules.samplers, f"{checkpoint.family} steps along a flow"
+    able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
     zero_snr = recipe.prediction == ZERO_SNR if recipe.prediction else checkpoint.zero_snr
     if not checkpoint.rules.flow:
         able = tuple(one.name for one in SAMPLERS if one.zero_snr or not zero_snr)
@@ -171,7 +171,7 @@ def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
                 f"takes {listed([AUTOMATIC, *sampler.schedule_types])}."
             )
             yield Finding("schedule_type", what, instead=sampler.automatic)
-    # That of an impossible sampler came with it.
+    # The schedule type of an impossible sampler came with it.
     elif recipe.schedule_type not in (AUTOMATIC, SIMPLE) and recipe.sampler in rules.samplers:
         what = (
             f"{recipe.installed_checkpoint.family} does not take the schedule type "
@@ -192,11 +192,11 @@ def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _sides(recipe: Recipe) -> Iterator[Finding]:
-    """Sides that the family cannot draw, before and after `hires`."""
+    """Find sides that the family cannot draw, before and after `hires`."""
     rules, family = recipe.installed_checkpoint.rules, recipe.installed_checkpoint.family
     most, multiple = rules.max_side, rules.multiple
     if recipe.references and rules.references:
-        multiple = 1  # it is rendered in another size, and brought to this one
+        multiple = 1  # it is rendered in another size, and resized to this one
     width, height = recipe.width or 0, recipe.height or 0
     for field, side in (("width", width), ("height", height)):
         if side > most and recipe.says(field):
@@ -204,7 +204,7 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(field, what, instead=most)
         elif side % multiple and recipe.says(field):
             nearest = max(multiple, side - side % multiple)
-            # No checkpoint has sides that are no multiples of 8.
+            # No checkpoint can draw sides that are no multiples of 8.
             what = not_multiple_of(multiple, field, side)
             yield Finding(field, what, instead=nearest, of_checkpoint=side % 8 == 0)
     sides = recipe.size_before_upscale
@@ -214,7 +214,7 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
         scale = max(1.0, int(most / max(width, height) * 4) / 4)
         yield Finding("hires.scale", what, "Use a smaller scale or size.", scale)
     elif recipe.hires and any(side % multiple for side in sides):
-        what = f"{what}, but {family} has sides that are multiples of {multiple}."
+        what = f"{what}, but {family} needs sides that are multiples of {multiple}."
         whole = float(int(recipe.hires.scale))
         yield Finding("hires.scale", what, "Use another scale or size.", whole)
 
@@ -224,7 +224,7 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
     missing = [field for field in PICTURE_FIELDS if not getattr(recipe, field)]
     if checkpoint.rules.fills and missing:
         what = (
-            f"the checkpoint '{checkpoint.name}' redraws the part of a picture that a mask shows."
+            f"the checkpoint '{checkpoint.name}' redraws the part of a picture that a mask selects."
         )
         yield Finding("checkpoint", what, f"Add {listed(missing, 'and')}.")
     most = checkpoint.rules.most_start_pixels
@@ -237,18 +237,18 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _references(recipe: Recipe) -> Iterator[Finding]:
-    """Reference pictures: too many, with a checkpoint that takes none, or none where it edits."""
+    """Find too many reference pictures, any for a checkpoint that takes none, or missing ones."""
     checkpoint, found = recipe.installed_checkpoint, recipe.references
     takes = checkpoint.rules.references
     if found and not takes and checkpoint is not NO_CHECKPOINT:
         what = f"{checkpoint.family or 'this checkpoint'} takes no references."
         remedy = (
-            "Write image for a picture to start from, or use a checkpoint that edits pictures, as "
-            "FLUX.2, Qwen-Image-Edit or 2.1, or FLUX.1 Kontext (docs/models.md)."
+            "Write image for a picture to start from, or use a checkpoint that edits pictures: "
+            "FLUX.2, Qwen-Image-Edit, Qwen-Image 2.1 or FLUX.1 Kontext (docs/models.md)."
         )
         variants = recipe.inventory.variants.get(checkpoint.name, {}).values()
         able = [one.name for one in variants if not isinstance(one, str) and one.rules.references]
-        if able:  # its file does not say what it is
+        if able:  # its file does not tell its variant
             words = listed([f"'checkpoint: {name}'" for name in able], "or")
             remedy = f"If it edits pictures, write {words}. Otherwise w{remedy[1:]}"
         yield Finding("references", what, remedy, ())
@@ -265,7 +265,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
-    """Latents of a flow do not stand enlarging; pixels do."""
+    """Find a latent upscaler for a flow model, whose latents would be spoilt by enlarging."""
     checkpoint = recipe.installed_checkpoint
     name = recipe.hires.upscaler if recipe.hires else ""
     if checkpoint.rules.flow and name in UPSCALERS and name not in PIXEL_UPSCALERS:
@@ -276,7 +276,7 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
 
 
 def upscaled_size(recipe: Recipe) -> Iterator[Finding]:
-    """Check the size that is published, whether anything is drawn for it or not."""
+    """Check the size of the published picture, whether it is drawn or only finished."""
     width, height = recipe.published_size
     if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
         before = recipe.size_before_upscale
@@ -295,7 +295,7 @@ def _edits(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _control(recipe: Recipe) -> Iterator[Finding]:
-    """Check what its ControlNets are used with; somebody else's are left out."""
+    """Check each ControlNet; a wrong one that somebody else chose is left out."""
     for index, control in enumerate(recipe.control):
         for name, message in _mistakes(recipe, index):
             is_misfit = name == "model" and control.model != ""
@@ -304,7 +304,7 @@ def _control(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
-    """Parts of a ControlNet, and what is wrong with them."""
+    """Yield the wrong parts of a ControlNet, and the messages about them."""
     control, checkpoint = recipe.control[index], recipe.installed_checkpoint
     installed = recipe.inventory.named("controlnet")
     model = installed.get(control.model)
@@ -339,7 +339,7 @@ def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
         what = f"the ControlNet '{shown(model.name)}' is no union: it follows one kind of map."
         yield "kind", f"{what} Remove kind."
     elif kinds and control.kind not in kinds:
-        said = f"not '{control.kind}'" if control.kind else "which 'preprocess: none' does not say"
+        said = f"not '{control.kind}'" if control.kind else "which 'preprocess: none' does not tell"
         yield (
             "kind",
             f"the union ControlNet '{shown(control.model)}' must be told what the map shows, "

@@ -1,8 +1,9 @@
-"""Findings about values, and the one place that decides what is an error and what a warning.
+"""Findings about values, and the one place that decides which are errors and which are warnings.
 
-A rule gives a `Finding`: the field, the message, the value instead. In a recipe's own words it is
-an error. Values that somebody else chose are replaced, with a warning: those of a picture or of
-another program's text, and of a folder's defaults where a checkpoint cannot do what they say.
+A rule yields a `Finding`: the field, the message, the value to use instead. About a value of the
+recipe itself it is an error. Values that somebody else chose are replaced, with a warning: those of
+a picture or of another program's text, and those of a folder's defaults that only the checkpoint
+rules out.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from picowatch.recipe.written import Layer, Origin, Position, Source, find_in
 
 NOTHING: Final = object()
 NOWHERE = Position(Source("", ""), 0, 0)
-# Fields of which a warning does not repeat the whole value.
+# Fields whose whole value a warning does not repeat.
 _LONG = ("prompt", "negative_prompt")
 
 
@@ -21,9 +22,9 @@ _LONG = ("prompt", "negative_prompt")
 class Finding:
     """A value that cannot be used, why, and what to do about it.
 
-    `instead` is what is used if somebody else chose the value; NOTHING: then the recipe is refused
-    all the same. `of_checkpoint`: another checkpoint could use the value. `position` is where to
-    point, if not at the field's value.
+    `instead` is used if somebody else chose the value; with NOTHING the recipe is refused in any
+    case. `of_checkpoint`: another checkpoint could use the value. `position` is where to point, if
+    not at the field's value.
     """
 
     field: str
@@ -40,7 +41,7 @@ class Finding:
 
     @property
     def warning(self) -> str:
-        """The message for a person who did not."""
+        """The message for a person who did not write the value."""
         name = self.instead
         if not isinstance(name, str | int | float) or not name or self.field in _LONG:
             return f"{self.message} It was left out."
@@ -76,16 +77,16 @@ class Judge:
         position: Position | None = None,
         remedy: str = "",
     ) -> bool:
-        """The same of a value that no checkpoint could use."""
+        """Decide as `replaces` does, about a value that no checkpoint could use."""
         return self.replaces(Finding(name, message, remedy, instead, False, position))
 
     def origin_of(self, name: str) -> Origin:
-        """The author of a field."""
+        """Return the author of a field."""
         written = self.layer.get(name) or self.layer.get(name.partition(".")[0])
         return written.origin if written else Origin.OWN
 
     def position_of(self, name: str) -> Position:
-        """The position of a field's value; of a part that is not there, its mapping's."""
+        """Return the position of a field's value, or for a missing part that of its mapping."""
         while name:
             if written := find_in(self.layer, name):
                 return written.error_position

@@ -1,4 +1,4 @@
-"""The fields that name pictures: paths that stay within the folders, and sizes that fit."""
+"""The fields that name pictures: paths that stay inside the folders, and sizes that fit."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from picowatch.recipe.resolve.layers import names_none, text_of
 from picowatch.recipe.written import FORBIDDEN, Written, invisible
 
 MAX_PATH = 500
-# What no path may be, and why. The first that fits is said.
+# Patterns that no path may match, and why; the first match is reported.
 _WRONG_PATHS = (
     (
         r"(?i)[a-z][a-z0-9+.-]+://",
@@ -28,9 +28,9 @@ _WRONG_PATHS = (
 
 
 def read_path(field: str, written: Written | None, pictures: Pictures) -> str:
-    """The picture's path as the recipe names it, or "" for none. Raises ValueInvalid.
+    """Return the picture's path as the recipe names it, or "" for none. Raises ValueInvalid.
 
-    An absolute one inside the folders becomes `inbox/…` or `outbox/…`: it means the same
+    An absolute path inside the folders becomes `inbox/…` or `outbox/…`, which means the same
     wherever the folders are.
     """
     if written is None or names_none(written):
@@ -44,7 +44,7 @@ def read_path(field: str, written: Written | None, pictures: Pictures) -> str:
 
 
 def why_no_path(path: str) -> str | None:
-    """Say why a recipe may not name a picture so; None if it may."""
+    """Return why a recipe may not have this path of a picture; None if it may."""
     if hidden := FORBIDDEN.search(path) or re.search(r"[\t\n]", path):
         return f"contains {invisible(hidden[0])}. Remove it."
     for pattern, why in _WRONG_PATHS:
@@ -66,14 +66,14 @@ def refuse_unusable(recipes: Sequence[Recipe], use: Callable[[str], object]) -> 
 
 
 def named(path: str, words: str) -> str:
-    """Say what is wrong with a picture, with its name."""
+    """Return a message about a picture, with its path in it."""
     return words if path in words else f"'{shown(path)}': {words}"
 
 
 def picture_sides(
     size: tuple[int, int], multiple: int, most_side: int, most_pixels: int
 ) -> tuple[int, int]:
-    """A picture's size as a recipe can have it: no larger than the limits, sides of multiples."""
+    """Return a picture's size as a recipe can have it: within the limits, sides of multiples."""
     width, height = size
     shrink = min(1, most_side / max(size), (most_pixels / (width * height)) ** 0.5)
     least = -(-MIN_SIDE // multiple) * multiple

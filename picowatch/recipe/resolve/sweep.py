@@ -1,8 +1,8 @@
 """The field `sweep`: axes of values, every combination of which is an image.
 
-An axis is over a field (`steps: [10, 20]`, `cfg_scale: 4..10 step 2`), over a piece of a prompt
-(`"prompt: old": [new, newer]`), over a LoRA's weight (`"lora: name": 0..1 step 0.25`), over a
-part of a mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of a ControlNet
+An axis varies a field (`steps: [10, 20]`, `cfg_scale: 4..10 step 2`), a piece of a prompt
+(`"prompt: old": [new, newer]`), a LoRA's weight (`"lora: name": 0..1 step 0.25`), a part of a
+mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of a ControlNet
 (`"control: weight": [0.5, 1]`).
 """
 
@@ -35,9 +35,9 @@ from picowatch.recipe.written import Layer, Written, plain_name
 
 
 class Value(NamedTuple):
-    """One value of an axis: as it is written, and what it lays over the entry.
+    """One value of an axis: as written, and the layer that it puts over the entry.
 
-    With `replaces`, the overlay holds a prompt's name and what comes instead of that piece.
+    With `replaces`, the overlay has the prompt's field and the text that replaces this piece.
     """
 
     written: Written
@@ -51,7 +51,7 @@ class Value(NamedTuple):
         return value if isinstance(value, str) else self.written.raw
 
     def over(self, layer: Layer) -> Layer:
-        """The layer with this value."""
+        """Return the layer with this value."""
         if not self.replaces:
             return merged([layer, self.overlay])
         ((field, new),) = self.overlay.items()
@@ -62,10 +62,10 @@ Axes = dict[str, list[Value]]  # by the labels that the contact sheet shows
 
 
 def read_axes(written: Written, layer: Layer, own: Layer, most: int, problems: Problems) -> Axes:
-    """The axes of a sweep over the entry `layer`, each with at most `most` values.
+    """Return the axes of a sweep over the entry `layer`, each with at most `most` values.
 
-    What is wrong goes to `problems`. A schedule type that is swept, too, or that the entry itself
-    says in `own` and not by its sampler's name, goes with every sampler.
+    Mistakes are added to `problems`. Every sampler keeps a schedule type that is swept, too, or
+    that the entry's `own` layer sets other than by its sampler's name.
     """
     axes: Axes = {}
     if written.value is False:
@@ -93,12 +93,12 @@ def read_axes(written: Written, layer: Layer, own: Layer, most: int, problems: P
 
 
 def first_values(axes: Axes) -> Layer:
-    """What the first values of axes lay over an entry."""
+    """Return the fields that the first values of axes set."""
     return {name: one for values in axes.values() for name, one in values[0].overlay.items()}
 
 
 def combinations(axes: Axes, layer: Layer) -> Iterator[Layer]:
-    """The entry's layer with every combination of values, the last axis fastest."""
+    """Yield the entry's layer with every combination of values, the last axis fastest."""
     for values in product(*axes.values()):
         yield reduce(lambda under, value: value.over(under), values, dict(layer))
 
@@ -134,7 +134,7 @@ def _axis(
     keeps_type: bool,
     problems: Problems,
 ) -> tuple[str, list[Value]]:
-    """Label and values of one axis; wrong values go to `problems`.
+    """Return label and values of one axis; wrong values are added to `problems`.
 
     Raises ValueInvalid for a wrong name.
     """
@@ -192,7 +192,7 @@ def _check_mapping(field: str, part: str, layer: Layer) -> None:
 
 
 def _meant(key: str, values: Written, layer: Layer) -> str:
-    """Say what a name that is no field's may mean: a piece of the prompt, as in `Prompt S/R`."""
+    """Return what an unknown name may mean: a field, or a piece of the prompt (`Prompt S/R`)."""
     name, _, detail = (part.strip() for part in key.partition(":"))
     prompt = layer["prompt"].text if "prompt" in layer else ""
     first = values.parts[0].text if values.parts and "prompt" in name.casefold() else ""
@@ -205,7 +205,7 @@ def _meant(key: str, values: Written, layer: Layer) -> str:
 
 
 def _values(key: str, written: Written, most: int, problems: Problems) -> list[Written]:
-    """The values as written, or those of a range like `4..10 step 2`."""
+    """Return the values as written, or those of a range like `4..10 step 2`."""
     values: Sequence[Written] = written.parts
     what = f"the '{shown(key)}' sweep"
     try:

@@ -8,7 +8,7 @@ SEED = (
     "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list like "
     "[1, 2, 3]"
 )
-PICTURES = "For several pictures write a recipe for each."
+PICTURES = "For several pictures, write a recipe for each."
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ PICTURES = "For several pictures write a recipe for each."
     [
         ("cfg: 0", "cfg_scale must be a number from 1 to 30, not 0. 1 switches guidance off."),
         ("cfg_scale: 7,5", "cfg_scale must be a number from 1 to 30. Write 7.5, with a point."),
-        ("seed: None", f"{SEED}, not 'None'. For the default leave out seed."),
+        ("seed: None", f"{SEED}, not 'None'. Leave out seed for the default."),
         ("seed: 1 to 8", f"{SEED}, not '1 to 8'. Write 1..8 for a range."),
         ("seed: [1..4, 9]", "seed must be a whole number from 0 to 4294967295, not '1..4'."),
         (
@@ -69,7 +69,7 @@ def test_a_usual_mistake_has_its_remedy(text: str, expected: str) -> None:
 def test_several_values_in_a_field_are_told_to_be_a_sweep(name: str, text: str) -> None:
     """As the message writes it, it is read."""
     (message,) = messages(text, name)
-    sweep = message.partition("For one image with each write ")[2]
+    sweep = message.partition("For an image with each value, write ")[2]
     fixed = f'{{"prompt": "a", {sweep}}}' if name.endswith("json") else f"prompt: a\n{sweep}"
     assert read_one(fixed, name).image_count > 1
 

@@ -76,7 +76,7 @@ DYNAMIC = (
         ),
         ("a <hypernet:x:1>", "<hypernet:x:1>", "<hypernet:x:1> is not supported. For a LoRA write "
          "<lora:name:0.8>."),
-        ("a cat AND a dog", "AND", "AND (composing prompts) is not supported yet. Write 'and' in "
+        ("a cat AND a dog", "AND", "AND (composing prompts) is not supported. Write 'and' in "
          "lower case, a comma, or one recipe for each prompt."),
         ("a (cat:1.2.3)", "1.2.3", f"the weight '1.2.3' {NO_WEIGHT}"),
         ("a (cat:1000)", "1000", f"the weight '1000' {NO_WEIGHT}"),

@@ -107,7 +107,7 @@ def test_lines_that_only_speak_of_steps_are_prompts() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a cat. Negative prompt: dim", "'Negative prompt:' within a prompt would be part of"),
+        ("a cat. Negative prompt: dim", "'Negative prompt:' inside a prompt would be part of"),
         ("a cat Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
         ("Negative prompt: dim.Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
         (
@@ -191,7 +191,7 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         ("Seed: 71415104642", ("the seed 71415104642 has more than 32 bits; 2695627906 is used "
                                "instead, which gives the same noise on a CPU.",)),
         ("Model hash: 879db523c3",
-         ("The model with the hash 879db523c3 is not known by name; the usual checkpoint is used. "
+         ("The model with the hash 879db523c3 has no name; the default checkpoint is used. "
           "Write its name in models/checkpoints as 'Model: …' (in a recipe, 'checkpoint: …').",)),
         (f"Sampler: Euler, Schedule type: Simple, {FLUX}, Diffusion in Low Bits: Automatic, "
          "Beta schedule alpha: 0.6, Hires upscale: 2, Hires upscaler: Lanczos, Hires CFG Scale: 1, "
@@ -199,7 +199,7 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         (f"{FLUX}, Diffusion in Low Bits: bnb-nf4, Hires Distilled CFG Scale: 4",
          ignored("Diffusion in Low Bits: bnb-nf4", "Hires Distilled CFG Scale: 4")),
         (f"Sampler: Heun, {FLUX}",
-         ("the sampler Heun cannot be used with 'flux1-dev': FLUX.1 steps along a flow. "
+         ("the sampler Heun cannot be used with 'flux1-dev': FLUX.1 has samplers of its own. "
           "Euler is used instead.",)),
     ],
 )  # fmt: skip

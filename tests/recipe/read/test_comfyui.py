@@ -119,7 +119,8 @@ def test_z_image_is_read() -> None:
     assert (recipe.steps, recipe.cfg_scale, recipe.seed) == (9, 1, 7)
     assert recipe.size == "1024x768"
     assert recipe.warnings[0] == (
-        "Not read in the workflow, and may change the picture: ModelSamplingAuraFlow."
+        "These nodes of the workflow were not read and may change the picture: "
+        "ModelSamplingAuraFlow."
     )
 
 
@@ -130,7 +131,7 @@ def test_of_two_passes_the_first_is_read() -> None:
     assert (recipe.sampler, recipe.schedule_type) == ("DPM++ 2M", "karras")
     assert (recipe.checkpoint, recipe.size) == ("xl/pony", "832x1216")
     assert (recipe.prompt, recipe.negative_prompt) == ("a cat", "blurry, bad")
-    assert recipe.warnings == ("The workflow draws in 2 steps; only the first one was read.",)
+    assert recipe.warnings == ("The workflow has 2 samplers; only the first one was read.",)
 
 
 LINK = ["70", 0]
@@ -188,7 +189,7 @@ def test_prompts_are_found_behind_other_nodes(
     """Through any input of text; the positive one is never taken for the negative one."""
     recipe = read(nodes)
     assert (recipe.prompt, recipe.negative_prompt) == expected
-    said = f"Not read in the workflow, and may change the picture: {unread}."
+    said = f"These nodes of the workflow were not read and may change the picture: {unread}."
     assert recipe.warnings == ((said,) if unread else ())
 
 
@@ -223,8 +224,8 @@ def test_the_size_of_other_empty_pictures(latent: dict[str, Any], size: str, war
 def test_denoise_of_an_empty_picture_is_a_warning() -> None:
     """A recipe has no such thing."""
     assert read(one_pass(denoise=0.5)).warnings == (
-        "denoise 0.5 of an empty picture was ignored: recipes draw all steps without a start "
-        "image.",
+        "denoise 0.5 of an empty picture was ignored: without a start image, recipes draw all "
+        "steps.",
     )
 
 
@@ -265,7 +266,8 @@ def test_nodes_that_change_the_picture_and_are_not_read_are_named() -> None:
         model=LINK,
     ) | {"9": node("SaveImage", filename_prefix="ComfyUI", images=["72", 0])}
     assert read(nodes).warnings == (
-        "Not read in the workflow, and may change the picture: FreeU_V2 and ImageUpscaleWithModel.",
+        "These nodes of the workflow were not read and may change the picture: FreeU_V2 and "
+        "ImageUpscaleWithModel.",
     )
 
 
@@ -320,7 +322,7 @@ def test_civitais_pictures_are_read() -> None:
     recipe = read(nodes, keyword="parameters")
     assert (recipe.prompt, recipe.steps, recipe.checkpoint) == ("a cat", 30, "xl/pony")
     assert recipe.warnings == (
-        f"Civitai does not say which file the checkpoint {urn} is; the usual one is used. Write "
+        f"Civitai does not say which file the checkpoint {urn} is; the default one is used. Write "
         "'checkpoint: …'.",
     )
 
@@ -328,7 +330,10 @@ def test_civitais_pictures_are_read() -> None:
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ({"1": node("LoadImage", image="x.png")}, "its workflow from ComfyUI has no node with"),
+        (
+            {"1": node("LoadImage", image="x.png")},
+            "its workflow from ComfyUI has no node like KSampler",
+        ),
         ('{"1": {"class_type": "KSampler"', "its workflow from ComfyUI is damaged"),
         ({"1": {"class_type": "KSampler"}}, "its workflow from ComfyUI is damaged"),
         ({str(n): node("Note") for n in range(2001)}, "its workflow has more than 2,000 nodes"),

@@ -68,8 +68,8 @@ def test_rows_and_columns_without_anything_are_skipped() -> None:
         (
             "prompt\na corgi, at the beach\n",
             (2, 10),
-            "this row has 2 cells, and the first one 1. Put double quotes around a text that has "
-            "the character between cells in it. (row 2)",
+            "this row has 2 cells, but the first row has 1. Put double quotes around a text that "
+            "contains the separator. (row 2)",
         ),
         (
             'prompt\na\n"b\nc\n',

@@ -191,7 +191,7 @@ def test_missing_models_are_named_with_their_hashes() -> None:
         ("dream", "", "the picture's checkpoint 'dream' is taken for 'dreamshaper_8', which may"),
         ("dreamshaper_8", "0123456789", "the checkpoint 'dreamshaper_8' is another file than the"),
         ("dreamshaper_8", "879db523c3", ""),
-        ("", "0123456789", "The model with the hash 0123456789 is not known by name; the usual"),
+        ("", "0123456789", "The model with the hash 0123456789 has no name; the default"),
     ],
 )
 def test_another_checkpoint_than_the_pictures_is_a_warning(

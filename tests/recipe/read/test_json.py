@@ -24,8 +24,8 @@ MISTAKES = [
     (
         '{"prompt": "a", "steps": [20, 30]}',
         (1, 26),
-        "steps must be a whole number from 1 to 150, not [20, 30]. For one image with each write "
-        '"sweep": {"steps": [20, 30]}',
+        "steps must be a whole number from 1 to 150, not [20, 30]. For an image with each value, "
+        'write "sweep": {"steps": [20, 30]}',
     ),
     ('{"prompt": "a", "prompt": "b"}', (1, 17), "'prompt' is given twice: already on line 1."),
     ('{"prompt": "a", "stesp": 3}', (1, 17), "unknown field 'stesp'. Did you mean 'steps'?"),

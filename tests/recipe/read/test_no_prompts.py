@@ -31,7 +31,7 @@ def test_the_marks_around_a_chat_s_answer_are_no_prompts() -> None:
     """Two pictures of ``` would be rendered."""
     found = refused("```text\na corgi\n```\n", TXT).problems
     assert [(p.line, p.column, p.message) for p in found] == [
-        (line, 1, "``` is how chats and web pages mark a text. Delete the lines that have it.")
+        (line, 1, "``` marks a text in chats and web pages. Delete the lines that contain it.")
         for line in (1, 3)
     ]
 

@@ -163,22 +163,22 @@ PICTURES = {
     "comfyui png": Picture(
         png({"prompt": json.dumps(XL), "workflow": json.dumps(WORKFLOW)}),
         COMFYUI,
-        ("The workflow draws in 2 steps",),
+        ("The workflow has 2 samplers",),
     ),
     "comfyui webp": Picture(
         encoded("WEBP", exif=exif(Model=f"prompt:{json.dumps(XL)}", Make="workflow:{}")),
         COMFYUI,
-        ("The workflow draws in 2 steps",),
+        ("The workflow has 2 samplers",),
     ),
     "comfyui at civitai, jpeg": Picture(
         encoded("JPEG", exif=exif(b"UNICODE\0" + json.dumps(CIVITAI).encode("utf-16-be"))),
         COMFYUI,
-        ("The workflow draws in 2 steps",),
+        ("The workflow has 2 samplers",),
     ),
     "comfyui, a sampler that picowatch lacks": Picture(
         png({"prompt": json.dumps(UNKNOWN_SAMPLER)}),
         COMFYUI,
-        ("draws in 2 steps", "unknown sampler 'res_multistep'"),
+        ("has 2 samplers", "unknown sampler 'res_multistep'"),
     ),
     "invokeai 3": Picture(
         png({"invokeai_metadata": json.dumps(INVOKEAI_3), "invokeai_graph": "{}"}),

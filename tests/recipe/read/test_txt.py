@@ -132,7 +132,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
             "1344x768 for SDXL, 224x128 for the demo model.",
         ),
         ("a --seed 1 --seed 2", 1, 12, "'seed' is given twice: already on line 1. Keep one."),
-        ("a --steps", 1, 3, "--steps has no value: write --steps and what it takes."),
+        ("a --steps", 1, 3, "--steps has no value. Write one after it."),
         ("a --steps 300", 1, 11, "steps must be a whole number from 1 to 150, not 300."),
         ("a \\\n  b --steps 300", 2, 13, "steps must be a whole number from 1 to 150, not 300."),
         ("---\n\nsteps: 0\n---\na", 3, 8, "steps must be a whole number from 1 to 150, not 0."),
@@ -142,8 +142,8 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
             'a --negative "dim" dark',
             1,
             20,
-            "'dark' stands after the closing quote. Put the quotes around all of it; write \\\" "
-            "for a quote inside.",
+            "'dark' comes after the closing quote. Put the quotes around the whole value; write "
+            '\\" for a quote inside.',
         ),
         ("a —steps 30", 1, 3, f"'—steps' {NO_FLAG}steps."),
         ("a corgi,--steps 10", 1, 9, f"'--steps' {NO_FLAG}steps."),
@@ -151,7 +151,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
             "a corgi\nnegative: blurry",
             2,
             1,
-            "'negative:' within a prompt would be part of its text. Write --negative_prompt blurry "
+            "'negative:' inside a prompt would be part of its text. Write --negative_prompt blurry "
             "after the prompt.",
         ),
         ("--steps 3", 1, 1, "a prompt is missing. Write 'prompt: …'."),

@@ -148,7 +148,7 @@ FIELDS = (
         (
             "checkpoint: large\ncontrol: {image: a.png, model: union}",
             "the union ControlNet 'union' must be told what the map shows, which 'preprocess: "
-            f"none' does not say. Write 'kind: …' with {KINDS}.",
+            f"none' does not tell. Write 'kind: …' with {KINDS}.",
         ),
         (
             "control: {image: a.png, model: canny, kind: pose}",

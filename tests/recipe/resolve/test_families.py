@@ -116,8 +116,8 @@ OTHER_EMBEDDING = (
     [
         (
             "checkpoint: turbo\nsampler: Heun",
-            "the sampler Heun cannot be used with 'turbo': Z-Image steps along a flow. Use Euler, "
-            "DPM++ 2M or UniPC, or leave it out.",
+            "the sampler Heun cannot be used with 'turbo': Z-Image has samplers of its own. Use "
+            "Euler, DPM++ 2M or UniPC, or leave it out.",
         ),
         (
             "checkpoint: turbo\nsampler: DPM++ 2M Karras",
@@ -137,8 +137,8 @@ OTHER_EMBEDDING = (
         ),
         (
             "checkpoint: fill",
-            "the checkpoint 'fill' redraws the part of a picture that a mask shows. Add image and "
-            "mask.",
+            "the checkpoint 'fill' redraws the part of a picture that a mask selects. Add image "
+            "and mask.",
         ),
         (
             "checkpoint: klein\nimage: a.png\nsize: 1280x1024",
@@ -147,7 +147,7 @@ OTHER_EMBEDDING = (
         ),
         (
             "checkpoint: dev\nsize: 1040x1024\nhires: 1.5",
-            "hires makes 1560x1536 of 1040x1024, but FLUX.1 has sides that are multiples of 16. "
+            "hires makes 1560x1536 of 1040x1024, but FLUX.1 needs sides that are multiples of 16. "
             "Use another scale or size.",
         ),
         (
@@ -193,7 +193,7 @@ def test_what_a_family_cannot_do_is_refused(text: str, message: str) -> None:
     assert messages(prompt + text, inventory=INVENTORY) == [message]
 
 
-PLAIN = "{} reads prompts as plain text: their weights and BREAK were left out, the words stayed."
+PLAIN = "{} reads prompts as plain text: their weights and BREAK were left out, and the words kept."
 NO_NEGATIVE = "The negative prompt was ignored: it has no effect at cfg_scale 1."
 
 

@@ -138,7 +138,7 @@ def test_prompts_are_searched_and_replaced_one_axis_after_the_other() -> None:
         ("seed: [1, 2]", "sweep cannot vary seed. For several seeds write a range or a list "
          "outside the sweep: seed: 1..8."),
         ("'prompt: green': [blue]", "'green' does not occur in prompt: there is nothing to vary."),
-        ("'prompt: red': ['cat AND dog']", "AND (composing prompts) is not supported yet. Write "
+        ("'prompt: red': ['cat AND dog']", "AND (composing prompts) is not supported. Write "
          "'and' in lower case, a comma, or one recipe for each prompt."),
         ("'lora: detial': [1]", "no LoRA 'detial' in models/loras. Did you mean 'detail'? "
          "Available: detail and pixel."),
