@@ -1,4 +1,4 @@
-"""The models in models/, recognised from names and headers alone, without torch."""
+"""The models in models/, recognised by their names and headers, without torch."""
 
 from picowatch.catalog.catalog import Catalog
 from picowatch.catalog.folder_files import weight_files

@@ -1,4 +1,4 @@
-"""The models in models/: kinds, names, sizes and hashes, from the headers. Reads no weights."""
+"""The models in models/: kinds, names and sizes from headers, and hashes."""
 
 import json
 import os
@@ -51,17 +51,17 @@ from picowatch.recipe.inventory import (
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.prompts.known_words import KnownWords
 
-# Families whose files need not say what they predict. Of 2.x the weights do (engine/load.py).
+# Families whose files need not say what they predict. For 2.x the weights tell (engine/load.py).
 _SILENT = ("sd1", "sdxl")
 
 
 class Catalog:
     """The models folder as recipes see it.
 
-    A scan looks at names, sizes and times of everything and reads the headers of what is new
-    or changed, nothing else. `hash_cache` names a file that keeps hashes between runs, and what
-    files are; only a process that may write (`keep_hashes`) does. Once `has_ended` says so, the
-    next file ends a scan by `Ended`: a share may take minutes.
+    A scan looks at the names, sizes and times of all files, and reads only the headers of those
+    that are new or changed. `hash_cache` is a file that stores hashes and recognised headers
+    between runs; it is written only with `keep_hashes`. A scan of a share may take minutes: once
+    `has_ended` returns True, it stops at the next file with `Ended`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Catalog:
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
-        """Everything that is in models/ now. A missing folder counts as empty."""
+        """Return everything that is in models/ now. A missing folder counts as empty."""
         try:
             found = [entry for kind in FOLDERS for entry in self._scan_kind(kind)]
             found += self._misplaced()
@@ -88,15 +88,15 @@ class Catalog:
         return FoundModels.of(found)
 
     def keep_hashes(self) -> None:
-        """Write what is known of files now, if this process may."""
+        """Write the hash cache, if this process may."""
         self._hashes.write()
 
     def inventory(
         self, default_checkpoint: str | None = None, *, must_exist: bool = False
     ) -> Inventory:
-        """Return what recipes may name, and why they may not name the rest.
+        """Return what recipes may name, and why other files cannot be used.
 
-        `must_exist`: without the folder itself, nothing stands in for a checkpoint.
+        `must_exist`: a missing models folder is the reason why no checkpoint can be used.
         """
         found, wildcards = self.scan(), self._wildcards.scan()
         vaes, loras = found.of_kind("vae"), found.of_kind("lora")
@@ -140,7 +140,7 @@ class Catalog:
         )
 
     def _unusable_checkpoint(self, found: FoundModels, must_exist: bool) -> str:
-        """The first reason why no checkpoint can be used, or ""."""
+        """Return the first reason why no checkpoint can be used, or ""."""
         reasons = [
             f"the folder {folder} is a link that leads nowhere."
             for folder in (self._models, self._models / FOLDERS["checkpoint"])
@@ -153,10 +153,10 @@ class Catalog:
         return next(iter(reasons), "")
 
     def find(self, kind: Kind, name: str) -> Model:
-        """The model of that name, ending optional; ModelRefused says why it cannot be used."""
+        """Return the model of that name, ending optional. Raises ModelRefused with the reason."""
         if kind in EMBEDDED and EMBEDDED[kind][0] == name:
             return embedded(kind)
-        # Checkpoints complete each other, and are few: all are looked at.
+        # Checkpoints complete each other, and are few, so all of them are scanned.
         found = FoundModels.of(self._scan_kind(kind, "" if kind == "checkpoint" else name))
         for model in chain(found.models, *(one.others for one in found.models)):
             if name in (model.name, f"{model.name}.safetensors"):
@@ -175,22 +175,22 @@ class Catalog:
         return embedded("checkpoint")
 
     def is_hashed(self, model: Model) -> bool:
-        """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
+        """Return whether `sha256` reads none of the model's files. Raises ModelRefused."""
         return all(map(self._hashes.known, _files(model).values()))
 
     def _checkpoint(self, model: Model) -> Checkpoint:
         return replace(_checkpoint(model), hash=self._known_hash(model))
 
     def _known_hash(self, model: Model) -> str:
-        """Return its hash, "" if files would have to be read for it."""
+        """Return the model's hash, "" if files would have to be read for it."""
         with suppress(ModelRefused):
             return self.sha256(model) if self.is_hashed(model) else ""
         return ""
 
     def size(self, model: Model) -> int:
-        """The bytes that `sha256` reads, if it has to: of all files that the model is read from.
+        """Return the size of all files that the model is read from, and that `sha256` reads.
 
-        ModelRefused if they are gone.
+        Raises ModelRefused if they are gone.
         """
         try:
             return sum(path.stat().st_size for path in _files(model).values())
@@ -198,12 +198,12 @@ class Catalog:
             raise _unreadable(model, error) from error
 
     def sha256(self, model: Model, on_block: OnBlock = ignore_block) -> str:
-        """The model's hash: of a file its sha256. `on_block` is called for each block that is read.
+        """Return the model's hash; `on_block` is called for each block that is read.
 
-        Of a folder it is the sha256 of the text made of one line "<sha256>  <relative path>"
-        for each config, vocabulary and weight file, sorted by path (what `sha256sum` prints).
-        Of a transformer's file likewise, with a line for each file of the parts that complete it,
-        if there are any.
+        For a single file it is its sha256. For a folder it is the sha256 of a text with a line
+        "<sha256>  <relative path>" for each config, vocabulary and weight file, sorted by path (as
+        `sha256sum` prints them). A transformer's file that other files complete is hashed likewise,
+        with a line for each file.
         """
         files = _files(model)
         if model.layout == "file" and len(files) == 1:
@@ -215,11 +215,11 @@ class Catalog:
         return lines.hexdigest()
 
     def weights_hash(self, model: Model) -> str:
-        """A1111's hash of a LoRA: sha256 of the bytes after the safetensors header."""
+        """Return A1111's hash of a LoRA: sha256 of the bytes after the safetensors header."""
         return self._hashes.sha256(model.path, weights_only=True)
 
     def _candidates(self, kind: Kind, name: str = "") -> Iterator[Candidate]:
-        """Yield what may be a model of this kind; with a `name` only what that may mean."""
+        """Yield files and folders that may be models of this kind, or that `name` may mean."""
         for root in folders_of(self._models, kind):
             for candidate in candidates(root, kind, name):
                 self._end_if_asked()
@@ -230,7 +230,7 @@ class Catalog:
             raise Ended
 
     def _scan_kind(self, kind: Kind, name: str = "") -> list[Model | Refused]:
-        """One kind's entries sorted by name; the second of two with one name is refused."""
+        """Return one kind's entries sorted by name; the second of two with one name is refused."""
         entries: list[Model | Refused] = []
         taken = {EMBEDDED[kind][0]: EMBEDDED[kind][1]} if kind in EMBEDDED else {}
         first = folders_of(self._models, kind)[0]
@@ -240,7 +240,7 @@ class Catalog:
             if isinstance(entry, Model) and entry.name in taken:
                 own, other = candidate.place, taken[entry.name]
                 entry = candidate.refused(f"{own} has the same name as {other}: rename it.")
-                if candidate.root != first:  # its name with ending is the other's, too
+                if candidate.root != first:  # the other may have the same ending, too
                     entry = replace(entry, name=f"{candidate.root.name}/{entry.name}")
             elif isinstance(entry, Model):
                 taken[entry.name] = candidate.place
@@ -248,7 +248,7 @@ class Catalog:
         return self._completed(entries) if kind == "checkpoint" else entries
 
     def _completed(self, entries: list[Model | Refused]) -> list[Model | Refused]:
-        """The same, with what completes the transformers among them."""
+        """Return the entries, with the transformers among them completed by other files."""
         if not any(isinstance(entry, Model) and is_transformer(entry) for entry in entries):
             return entries
         others = [*self._scan_kind("text_encoder"), *self._scan_kind("vae")]
@@ -261,9 +261,9 @@ class Catalog:
         ]
 
     def _misplaced(self) -> list[Refused]:
-        """What looks like a model in models/ itself, which is no kind's folder.
+        """Refuse files and folders in models/ itself that look like models.
 
-        Its header is not read: a checkpoint stands for all kinds.
+        Their headers are not read; they are listed as checkpoints.
         """
         refused = []
         right = folders_of(self._models, "checkpoint")[0].name
@@ -279,9 +279,9 @@ class Catalog:
         return refused
 
     def _entry(self, candidate: Candidate) -> Model | Refused:
-        """The candidate as a model or a refusal, which is kept until it changes.
+        """Return the candidate as a model or a refusal, cached until its files change.
 
-        A folder may hold hundreds of LoRAs for other programs, each refused by its header.
+        A folder may have hundreds of LoRAs for other programs, each refused by its header.
         """
         key = (candidate.kind, candidate.path)
         signature, known = self._seen.get(key, (None, None))
@@ -294,7 +294,7 @@ class Catalog:
         return entry
 
     def _recognised(self, path: Path) -> Recognised:
-        """Recognise a single file; its header is read once, as thousands of them take minutes."""
+        """Recognise a single file; results are cached, since thousands of headers take minutes."""
 
         def read() -> str:
             return json.dumps(asdict(recognise(read_any_header(path))))
@@ -307,14 +307,14 @@ class Catalog:
 
 @cache
 def _code() -> str:
-    """A digest of all that recognises files: another version may take one for something else."""
+    """Return a digest of the code that recognises files: another version may differ."""
     package = Path(__file__).parent
     files = [package.parent / "families.py", *sorted(package.glob("*.py"))]
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _files(model: Model) -> dict[str, Path]:
-    """The files that take part in a model's hash, by name; ModelRefused if they are gone."""
+    """Return the files of a model's hash by name. Raises ModelRefused if they are gone."""
     try:
         if model.parts:
             return files_of(model.parts)
@@ -332,7 +332,7 @@ def _names(models: Sequence[Model]) -> tuple[str, ...]:
 
 
 def _reasons(found: FoundModels) -> dict[str, dict[str, str]]:
-    """Why what was refused cannot be used, by kind and name, with and without ending."""
+    """Return the reasons of refused files by kind and name, with and without ending."""
     reasons: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
     for entry in found.refused:
         reasons[entry.kind][entry.name] = entry.reason
@@ -362,7 +362,7 @@ def _called(model: Model) -> str:
 
 @cache
 def _known_words(demo: Model) -> KnownWords:
-    """The demo model's; training/export.py writes the file."""
+    """Return the demo model's known words; training/export.py writes the file."""
     found = json.loads((demo.path / "known_words.json").read_text("utf-8"))
     subjects = found["subjects"] + found["extras"] + found["colours"]
     return KnownWords(tuple(subjects), frozenset(found["words"]))
@@ -374,5 +374,5 @@ def _controlnet(model: Model) -> ControlNet:
 
 
 def _families(adapters: Sequence[Model]) -> dict[str, str]:
-    """The names of their families; the demo model's are Stable Diffusion 1.x of other widths."""
+    """Return the families' names by adapter; the demo model's width does not tell a family."""
     return {one.name: FAMILIES[one.family].name for one in adapters if one.family not in ("", DEMO)}

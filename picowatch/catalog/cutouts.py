@@ -1,4 +1,4 @@
-"""Recognises networks that cut figures out: U²-Net and IS-Net, by names and shapes in headers.
+"""Recognises cutout networks, U²-Net and IS-Net, by the names and shapes in headers.
 
 From their authors' code, https://github.com/xuebinqin/U-2-Net (model/u2net.py) and
 https://github.com/xuebinqin/DIS (IS-Net/models/isnet.py). Both have six stages down and five up,
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 U2NET, ISNET = "U²-Net", "IS-Net"
-# How many layers each stage has on its way down; those of FLAT stay in one size.
+# The number of layers on the way down in each stage; those with FLAT keep one size.
 FLAT = 4
 DEPTHS = {
     "stage1": 7,
@@ -28,12 +28,12 @@ DEPTHS = {
 IS_FLAT = {"stage5", "stage6", "stage5d"}
 LEVELS = 6
 _COLOURS = 3
-COUNTED = ".num_batches_tracked"  # which files before PyTorch 0.4.1 have not
+COUNTED = ".num_batches_tracked"  # missing in files from before PyTorch 0.4.1
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Widths(NamedTuple):
-    """The channels that a stage takes, those inside of it, and those that it gives."""
+    """The channels of a stage: in, inside, and out."""
 
     takes: int
     inside: int
@@ -58,7 +58,7 @@ class Layout:
 
 
 def layout_of(shapes: Shapes) -> Layout | None:
-    """The network whose weights these are, all of them; None for anything else."""
+    """Return the network that has exactly these weights; None for any other."""
     try:
         stem = shapes["conv_in.weight"][0] if "conv_in.weight" in shapes else 0
         layout = Layout(stem, dict(_stages(shapes, stem or _COLOURS)))
@@ -69,7 +69,7 @@ def layout_of(shapes: Shapes) -> Layout | None:
 
 
 def layers_of(stage: str, widths: Widths) -> Iterator[tuple[str, int, int, int]]:
-    """The layers of a stage in order: their names, the channels in and out, and their dilation."""
+    """Yield the layers of a stage in order: name, channels in and out, and dilation."""
     depth, flat = DEPTHS[stage], stage in IS_FLAT
     takes, inside, gives = widths
     yield "rebnconvin", takes, gives, 1
@@ -82,7 +82,7 @@ def layers_of(stage: str, widths: Widths) -> Iterator[tuple[str, int, int, int]]
 
 
 def _stages(shapes: Shapes, takes: int) -> Iterator[tuple[str, Widths]]:
-    """The widths by the stages' first layers; `layout_of` checks that they fit each other."""
+    """Yield the stages' widths by their first layers; `layout_of` checks that they fit."""
     gives: dict[str, int] = {}
     for stage in DEPTHS:
         if stage.endswith("d"):
@@ -95,7 +95,7 @@ def _stages(shapes: Shapes, takes: int) -> Iterator[tuple[str, Widths]]:
 
 
 def tensors_of(layout: Layout) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """All tensors of a network and their shapes."""
+    """Yield all tensors of a network and their shapes."""
     if layout.stem:
         yield from _convolution("conv_in", _COLOURS, layout.stem)
     for stage, widths in layout.stages.items():

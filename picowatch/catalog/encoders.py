@@ -1,7 +1,7 @@
-"""VAEs and text encoders: told apart by their layers in files, VAEs by their configs in folders.
+"""Recognises VAEs and text encoders by their layers in files, and VAEs in folders by configs.
 
-Key names after diffusers (loaders/single_file_utils.py) and ComfyUI (comfy/sd.py). A transformer's
-file may hold both, as whole checkpoints do.
+The names of keys are from diffusers (loaders/single_file_utils.py) and ComfyUI (comfy/sd.py). A
+transformer's file may contain both, as whole checkpoints do.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ from picowatch.families import (
     SIXTEEN,
 )
 
-# Files of Stable Diffusion 1.x, 2.x and XL look alike, and so do those of FLUX.1 and of Stable
-# Diffusion 3.x; folders say what latents are scaled by.
+# VAE files of Stable Diffusion 1.x, 2.x and XL look alike, and so do those of FLUX.1 and of Stable
+# Diffusion 3.x; folders tell the scale of latents.
 _SCALED_BY = {0.3611: FLUX_VAE, 1.5305: SD3_VAE, 1.0: COGVIEW4_VAE}
 _CLASSES = {
     "AutoencoderKLQwenImage": QWEN_VAE,
@@ -30,8 +30,8 @@ _CLASSES = {
     "AutoencoderKLFlux2": FLUX2_VAE,
     "AutoencoderDC": SANA_VAE,
 }
-# diffusers' AutoencoderTiny (TAESD and its relatives) decodes latents as they are scaled. It is for
-# the families of the VAE that it stands for: headers tell only the number of channels.
+# diffusers' AutoencoderTiny (TAESD and its relatives) decodes scaled latents. It works for the
+# families of the VAE that it replaces: headers tell only the number of channels.
 TINY_CLASS = "AutoencoderTiny"
 _TINY = {"tiny": SD_VAE, "tiny, 16 latent channels": SIXTEEN}
 _TINY_OF_CHANNELS = dict(zip((4, 16), _TINY, strict=True))
@@ -44,27 +44,27 @@ _QWEN21_CHANNELS = 64
 
 
 def families_of(variant: str) -> tuple[str, ...]:
-    """The names of the families that a VAE of this variant is for."""
+    """Return the names of the families that a VAE of this variant is for."""
     return tuple(row.name for key, row in FAMILIES.items() if serves(variant, key))
 
 
 def serves(variant: str, family: str) -> bool:
-    """Whether a VAE of this variant is for that family."""
+    """Return whether a VAE of this variant is for that family."""
     return _TINY.get(variant, variant) in FAMILIES[family].vaes
 
 
 def is_tiny(variant: str) -> bool:
-    """Whether a VAE of this variant only approximates pictures: it completes no checkpoint."""
+    """Return whether a VAE of this variant only approximates: then it completes no checkpoint."""
     return variant in _TINY
 
 
 def tiny_channels(variant: str) -> int:
-    """The latent channels of a tiny VAE of this variant."""
+    """Return the latent channels of a tiny VAE of this variant."""
     return next(number for number, name in _TINY_OF_CHANNELS.items() if name == variant)
 
 
 def vae_of_header(header: Header) -> str | None:
-    """The variant of the VAE in a file; None for anything else, as a whole checkpoint."""
+    """Return the variant of the VAE in a file; None for anything else, also a whole checkpoint."""
     if header.has("model.diffusion_model."):
         return None
     if header.inputs(_TINY_FIRST) == _COLOURS:
@@ -87,7 +87,7 @@ def vae_of_header(header: Header) -> str | None:
 
 
 def vae_of_config(config: Mapping[str, Any]) -> str | None:
-    """The variant of the VAE with this config in diffusers' layout; None for any other."""
+    """Return the variant of the VAE with this config in diffusers' layout; None if unknown."""
     class_name, channels = config.get("_class_name"), config.get("latent_channels", 4)
     if class_name == TINY_CLASS:
         return _TINY_OF_CHANNELS.get(channels) if isinstance(channels, int) else None
@@ -100,10 +100,10 @@ def vae_of_config(config: Mapping[str, Any]) -> str | None:
 
 
 class Encoder(NamedTuple):
-    """A text encoder: a tensor that it has, that tensor's shape, and a file as it is shared.
+    """A text encoder: a tensor that it has, that tensor's shape, and the usual name of its file.
 
-    Without a file it is read from whole checkpoints and diffusers folders only. `config` and
-    `words` are the package's folders of its config and vocabulary, "" where it has none.
+    Without a file it is read only from whole checkpoints and diffusers folders. `config` and
+    `words` are the package's folders of its config and vocabulary, "" where there is none.
     """
 
     tensor: str
@@ -145,7 +145,7 @@ _VAE_DECODERS = ("decoder.conv_in.weight", "decoder.conv1.weight")
 
 
 def text_encoder(header: Header) -> str:
-    """The name of a text encoder that picowatch uses; "" for anything else."""
+    """Return the name of the text encoder in a file; "" for anything else."""
     for name, encoder in ENCODERS.items():
         if header.shapes.get(encoder.tensor) == encoder.shape:
             return name
@@ -153,9 +153,9 @@ def text_encoder(header: Header) -> str:
 
 
 def _encoders_inside(header: Header) -> dict[str, str]:
-    """The text encoders of a whole checkpoint, and what stands before their tensors' names.
+    """Return the text encoders of a whole checkpoint, and the prefixes of their tensors' names.
 
-    ComfyUI and Stability call them "text_encoders.t5xxl.transformer.shared.weight" and such.
+    ComfyUI and Stability have names like "text_encoders.t5xxl.transformer.shared.weight".
     """
     inside = [name for name in header.shapes if name.startswith(_INSIDE)]
     return {
@@ -167,7 +167,7 @@ def _encoders_inside(header: Header) -> dict[str, str]:
 
 
 def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:
-    """A transformer file's parts by name, and what stands before the names of their tensors."""
+    """Return a transformer file's parts, and the prefixes of their tensors' names."""
     vaes = (
         (VAE, start)
         for start in _VAES

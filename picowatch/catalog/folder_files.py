@@ -1,7 +1,7 @@
-"""The files of diffusers folders: which count, whether all are there, and what configs say.
+"""The files of diffusers folders: which ones count, whether all are there, and their configs.
 
-Schedulers and depth models get the known keys of their configs alone: nobody has checked what the
-libraries do with any others.
+Schedulers and depth models get only the known keys of their configs: nobody has checked what the
+libraries do with others.
 """
 
 import os
@@ -16,7 +16,7 @@ from picowatch.recipe.messages.problems import shown
 
 INDEX = "model_index.json"
 PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
-# Stands beside a file that aria2 has not finished, which has its whole size and header at once.
+# A file beside one that aria2 has not finished, which has its whole size and header at once.
 ARIA2 = ".aria2"
 WEIGHTS_ENDINGS = {".safetensors"} | PICKLE_ENDINGS
 # The parts of a checkpoint, of any family.
@@ -36,8 +36,8 @@ _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
 _OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
 _MAX_TEXT_BYTES = 64_000_000  # a vocabulary of CLIP has 1 to 4 MB, of Gemma 34 MB
-# Of configs. They are strangers' files: a single large number is gigabytes or minutes before the
-# first weight is read.
+# Limits for configs. They are strangers' files: a single large number costs gigabytes or minutes
+# before the first weight is read.
 _MAX_BYTES = 1_000_000
 _MOST_LAYERS = 200
 _MOST_ENTRIES = 1_000  # of a list
@@ -45,7 +45,7 @@ _MOST_STEPS = 10_000
 _MOST = 100_000_000
 _DEPTHS = ("layers", "blocks", "depth")
 
-# What diffusers' schedulers know of the model that they are for.
+# The settings of diffusers' schedulers that are about the model.
 _OF_THE_MODEL = """
     num_train_timesteps beta_start beta_end beta_schedule trained_betas prediction_type
     clip_sample clip_sample_range set_alpha_to_one skip_prk_steps steps_offset timestep_spacing
@@ -68,23 +68,23 @@ _VELOCITY = re.compile(
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder, or a link to one; False if it cannot be examined.
+    """Return whether a path is a folder, or a link to one; False if it cannot be examined.
 
-    Unlike pathlib's, for a folder without permission or a link with an overlong target, too.
+    pathlib's method raises for a folder without permission or a link with an overlong target.
     """
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def is_file(path: Path) -> bool:
-    """Whether it is a regular file, or a link to one; False if it cannot be examined."""
+    """Return whether a path is a regular file, or a link to one; False if it cannot be examined."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def weight_files(part: Path) -> list[Path]:
-    """The safetensors files that hold a part's weights; [] if not found.
+    """Return the safetensors files with a part's weights; [] if there are none.
 
-    The plain file first, then the plain shards, then those in float16 or bfloat16 alone; other
-    variants ("non_ema") are for training.
+    The plain file is preferred, then plain shards, then float16 and bfloat16; other variants
+    ("non_ema") are for training.
     """
     files = _safetensors(part)
     for pattern in _WEIGHT_NAMES:
@@ -95,7 +95,7 @@ def weight_files(part: Path) -> list[Path]:
 
 
 def _safetensors(part: Path) -> list[Path]:
-    """The safetensors files, sorted, without those that aria2 is still downloading."""
+    """Return the safetensors files, sorted, without those that aria2 is still downloading."""
     paths = {path.name: path for path in part.iterdir()}
     return [
         path
@@ -105,10 +105,10 @@ def _safetensors(part: Path) -> list[Path]:
 
 
 def folder_files(folder: Path) -> dict[str, Path]:
-    """The configs, vocabularies and weights of a diffusers folder by relative path, sorted.
+    """Return the configs, vocabularies and weights of a diffusers folder by path, sorted.
 
-    Of a checkpoint folder the index and the parts' folders count, of a VAE folder its own
-    files; weights that are not read, previews and safety checkers do not.
+    For a checkpoint these are the index and the files in the parts' folders, for a VAE its own
+    files; weights that are not read, previews and safety checkers do not count.
     """
     parts = [folder]
     if is_file(folder / INDEX):
@@ -127,7 +127,7 @@ def _is_text(path: Path) -> bool:
 def check_files(folder: Path) -> None:
     """Raise ModelRefused unless all files that are hashed or read are regular, and texts small."""
     for relative, path in folder_files(folder).items():
-        if not is_file(path):  # a FIFO or a link to a device, which have no end
+        if not is_file(path):  # a FIFO, or a link to an endless device
             raise ModelRefused(f"cannot be used: {relative} is not a regular file. Remove it.")
         if _is_text(path) and path.stat().st_size > _MAX_TEXT_BYTES:
             raise ModelRefused(
@@ -136,7 +136,7 @@ def check_files(folder: Path) -> None:
 
 
 def check_weights(part: Path) -> None:
-    """Raise ModelRefused unless the part has whole safetensors weights."""
+    """Raise ModelRefused unless the part has complete safetensors weights."""
     weights = weight_files(part)
     for path in weights:
         try:
@@ -163,14 +163,14 @@ def check_weights(part: Path) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A config; ModelRefused says what is missing, damaged or beyond measure."""
+    """Return a config. Raises ModelRefused if it is missing, damaged or beyond the limits."""
     config = read_json(path)
     _check_numbers(f"{path.parent.name}/{path.name}", config)
     return config
 
 
 def read_schedule(folder: Path) -> dict[str, Any]:
-    """The config of a scheduler, as far as it is about the model; see `read_config`."""
+    """Return the settings of a scheduler's config that are about the model. Raises ModelRefused."""
     name = "scheduler_config.json"
     return _known(f"{folder.name}/{name}", read_json(folder / name), _OF_THE_MODEL)
 
@@ -182,13 +182,13 @@ def _known(name: str, values: dict[str, Any], keys: str) -> dict[str, Any]:
 
 
 def depth_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The known values of Depth Anything's config, and of that of its backbone."""
+    """Return the known values of Depth Anything's config and of its backbone's."""
     values = read_json(folder / "config.json")
     backbone = values.get("backbone_config")
     kinds = values.get("model_type"), isinstance(backbone, dict) and backbone.get("model_type")
     if not isinstance(backbone, dict) or kinds != ("depth_anything", "dinov2"):
         raise ModelRefused(
-            "is not a folder of Depth Anything with the backbone DINOv2, which alone guesses depth."
+            "is not a folder of Depth Anything with the backbone DINOv2, the only supported one."
         )
     return (
         _known("config.json", values, _DEPTH_ANYTHING),
@@ -197,12 +197,12 @@ def depth_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def config_beside(checkpoint: Path) -> Path:
-    """The config of a checkpoint's file, as A1111 finds it: model.yaml for model.safetensors."""
+    """Return the config of a checkpoint's file as in A1111: model.yaml for model.safetensors."""
     return checkpoint.with_suffix(".yaml")
 
 
 def says_velocity(checkpoint: Path) -> bool:
-    """Whether the config beside a checkpoint's file says that its UNet predicts velocity."""
+    """Return whether the config beside a checkpoint's file says that its UNet predicts velocity."""
     try:
         with os.fdopen(open_regular(config_beside(checkpoint)), "rb") as file:
             return bool(_VELOCITY.search(file.read(_MAX_BYTES)))
@@ -211,7 +211,7 @@ def says_velocity(checkpoint: Path) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a small file. diffusers writes -Infinity into schedulers' configs."""
+    """Return the JSON object in a small file. Schedulers' configs may contain -Infinity."""
     name = f"{path.parent.name}/{path.name}"
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -229,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_numbers(where: str, value: Any, key: str = "") -> None:
-    """Refuse a config with which making the model takes too much memory or time."""
+    """Raise ModelRefused for a config whose model would take too much memory or time to create."""
     says = f"cannot be used: {where} says {shown(key)}"
     if isinstance(value, dict):
         for name, part in value.items():

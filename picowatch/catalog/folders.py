@@ -1,8 +1,7 @@
 """Recognises diffusers folders: a model_index.json and a folder for each part, or a single part.
 
-A positive check: the rows of picowatch/families.py say which classes of diffusers and transformers
-each part may have. The engine loads these and no others, whatever else a folder names or brings
-along.
+This is an allowlist: the rows of picowatch/families.py say which classes of diffusers and
+transformers each part may have. The engine loads no others, whatever a folder names or contains.
 """
 
 import json
@@ -32,7 +31,7 @@ from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, Family, row_of_pipeline
 from picowatch.recipe.messages.problems import shown
 
-_MOST_PIXELS = 2048  # of a side in a recipe
+_MOST_PIXELS = 2048  # the longest side in a recipe
 _VAE_FACTOR = 8
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
@@ -42,7 +41,7 @@ _CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel")
 
 
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
-    """A whole diffusers folder; ModelRefused says what is missing or not supported."""
+    """Recognise a whole diffusers folder. ModelRefused says what is missing or not supported."""
     index = read_json(folder / INDEX)
     row = _row_of(index)
     check_files(folder)
@@ -64,7 +63,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
 
 
 def _row_of(index: dict[str, Any]) -> Family:
-    """The family of a folder. Scripts save it under pipelines for pictures, with the same parts."""
+    """Return a folder's family; img2img pipelines of the same parts count, too."""
     pipeline = str(index.get("_class_name"))
     row = row_of_pipeline(_FROM_PICTURES.sub("", pipeline))
     if row is None:
@@ -133,7 +132,7 @@ def _flow_folder(row: Family, index: dict[str, Any], transformer: dict[str, Any]
 
 
 def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> str:
-    """The variant by the index and the transformer's config; "" where the name has to tell it."""
+    """Return the variant by index and transformer config; "" if only the name tells it."""
     settings = index | {f"transformer/{name}": value for name, value in transformer.items()}
     pipeline = _FROM_PICTURES.sub("", str(index["_class_name"]))
     pipeline = row.pipelines.text if pipeline in row.more_folders else pipeline
@@ -146,12 +145,12 @@ def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) ->
 
 
 def only_lends(folder: Path) -> bool:
-    """Whether a folder has no weights in transformer/: it may complete transformer files."""
+    """Return whether a folder has no weights in transformer/ and only completes other files."""
     return not any(path.suffix in WEIGHTS_ENDINGS for path in (folder / "transformer").iterdir())
 
 
 def classes_of(folder: Path) -> dict[str, str]:
-    """The class of each part that is loaded; ModelRefused for one that the family does not have."""
+    """Return the class of each part that is loaded. ModelRefused if the family lacks the class."""
     index = read_json(folder / INDEX)
     row = _row_of(index)
     found: dict[str, str] = {}
@@ -176,18 +175,18 @@ def classes_of(folder: Path) -> dict[str, str]:
 
 
 def encoder_of(part: str) -> str:
-    """The text encoder that reads what this tokenizer gives; other parts are their own."""
+    """Return the text encoder of a tokenizer, or the part itself."""
     return part.replace("tokenizer", "text_encoder")
 
 
 def _class_name(index: dict[str, Any], part: str) -> str | None:
-    """The class of a part in the index: ["library", "class"], or [null, null]."""
+    """Return the class of a part in the index: ["library", "class"], or [null, null]."""
     entry = index.get(part)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
 
 
 def _check_vocabulary(folder: Path) -> None:
-    """transformers makes up a vocabulary where it finds none, without a word."""
+    """Raise ModelRefused without a vocabulary: transformers would silently make one up."""
     if not any(is_file(folder / name) for name in _VOCABULARIES):
         raise ModelRefused(
             f"is a diffusers folder without a vocabulary in {folder.name}/ "
@@ -196,7 +195,7 @@ def _check_vocabulary(folder: Path) -> None:
 
 
 def is_part_folder(folder: Path) -> bool:
-    """True for a folder with a config.json of its own: of a single part, as a VAE."""
+    """Return whether a folder is a single part, like a VAE: it has a config.json itself."""
     return is_file(folder / "config.json") and not is_file(folder / INDEX)
 
 
@@ -231,7 +230,7 @@ def _depth_folder(folder: Path) -> Recognised:
     return Recognised("depth", "")
 
 
-# Kinds of which a folder may hold one.
+# The kinds of models that may be folders of a single part.
 PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
     "vae": _vae_folder,
     "controlnet": _controlnet_folder,
@@ -240,7 +239,7 @@ PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
 
 
 def recognise_part_folder(folder: Path, kind: Kind) -> Recognised:
-    """The folder of a single part of this kind, in diffusers' or transformers' layout."""
+    """Recognise the folder of a single part, in diffusers' or transformers' layout."""
     check_files(folder)
     found = PART_FOLDERS[kind](folder)
     check_weights(folder)

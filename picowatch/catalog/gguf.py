@@ -1,4 +1,4 @@
-"""Reads the header of a GGUF file: names, types and shapes, and not one weight.
+"""Reads the header of a GGUF file: names, types and shapes, but no weights.
 
 The format: a magic number, a version, metadata, a description of each tensor, then their bytes
 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Everything has a limit, and lengths
@@ -22,7 +22,7 @@ MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _MAX_TENSORS = 20_000
 _MAX_ENTRIES = 10_000  # of the metadata
-_MAX_VALUES = 2_000_000  # of all its lists: vocabularies have some hundred thousand words
+_MAX_VALUES = 2_000_000  # in all its lists: vocabularies have some hundred thousand words
 _MAX_NAME = 1000
 _MAX_TEXT = 1_000_000
 _MAX_SIDES = 8
@@ -30,8 +30,8 @@ _MAX_NUMBER = 2**53
 # The types of metadata: formats of struct, text and lists.
 _NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
-# The types of tensors that are read, by their numbers in the format: how many values a block has,
-# in how many bytes.
+# The supported types of tensors by their numbers in the format: name, values in a block, and bytes
+# of a block.
 TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2),
     2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24),
@@ -40,7 +40,7 @@ TYPES = {
     23: ("IQ4_XS", 256, 136),
 }  # fmt: skip
 BLOCKS = {name: (values, size) for name, values, size in TYPES.values()}
-# What llama.cpp calls a mixture of types (LLAMA_FTYPE), in the entry general.file_type.
+# llama.cpp's names for mixtures of types (LLAMA_FTYPE), by the entry general.file_type.
 MIXTURES = {
     "11": "Q3_K_S", "12": "Q3_K_M", "13": "Q3_K_L", "14": "Q4_K_S", "15": "Q4_K_M",
     "16": "Q5_K_S", "17": "Q5_K_M",
@@ -48,22 +48,22 @@ MIXTURES = {
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file's ending says that it is one."""
+    """Return whether a file has the ending .gguf."""
     return path.suffix.lower() == GGUF
 
 
 def read_any_header(path: Path) -> Header:
-    """The header of a safetensors file, or by its ending of a GGUF file."""
+    """Return the header of a GGUF file, by its ending, or of a safetensors file."""
     return read_gguf(path) if is_gguf(path) else read_header(path)
 
 
 def stays_quantised(name: str, kind: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of this type is widened only while it computes, as linear layers can."""
+    """Return whether a tensor stays quantised in memory: the weight of a linear layer."""
     return name.endswith(".weight") and len(shape) == 2 and kind not in ("F32", "F16", "BF16")
 
 
 def read_gguf(path: Path) -> Header:
-    """The header of a whole GGUF file; ModelRefused says what is wrong with it."""
+    """Return the header of a complete GGUF file. ModelRefused says what is wrong with it."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             return _Reader(file, os.fstat(file.fileno()).st_size).header()
@@ -108,7 +108,7 @@ class _Reader:
         return Header(shapes, metadata, types)
 
     def _tensor(self) -> tuple[str, tuple[int, ...], str, int]:
-        """Name, shape, type, and where its bytes end after the header."""
+        """Return a tensor's name, shape, type, and the end of its bytes after the header."""
         name = self._text(_MAX_NAME)
         sides = self._count(_MAX_SIDES, "sides of a tensor", "I")
         shape = tuple(self._count(_MAX_NUMBER, "values") for _ in range(sides))[::-1]
@@ -125,7 +125,7 @@ class _Reader:
         return name, shape, kind, self._count(_MAX_NUMBER, "bytes") + values // block * size
 
     def _value(self, kind: int) -> str:
-        """One value as text; of a list its length."""
+        """Return one value as text; for a list its length."""
         if kind == _TEXT:
             return self._text(_MAX_TEXT)
         if kind == _LIST:
@@ -156,7 +156,7 @@ class _Reader:
         return count
 
     def _kind(self) -> int:
-        """The number of a type."""
+        """Return the number of a type."""
         return int(self._number("I"))
 
     def _number(self, code: str) -> int | float:
@@ -179,15 +179,15 @@ class _Reader:
 
 _WORDS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 FP8 = ("F8_E4M3", "F8_E5M2")
-# After a layer's name: what its fp8 weights are multiplied by.
+# The endings, after a layer's name, of the factors of its fp8 weights.
 SCALES = (".scale_weight", ".weight_scale")
-# What else a layer of fp8 weights may have.
+# The endings of all tensors that a layer of fp8 weights may have.
 _BESIDE_FP8 = {*SCALES, ".weight", ".bias", ".scale_input", ".input_scale", ".comfy_quant"}
 _MATRICES = {*_WORDS, *FP8, *BLOCKS, "F64", ""}
 
 
 def stored(header: Header) -> str:
-    """The type of most weights, in words; ModelRefused for what the engine cannot read."""
+    """Return the type of most weights, in words. ModelRefused if the engine cannot read one."""
     sizes: Counter[str] = Counter()
     for name, kind in header.types.items():
         sizes[kind] += prod(header.shapes[name])
@@ -203,7 +203,7 @@ def stored(header: Header) -> str:
 
 
 def _check_scales(header: Header, scales: list[str]) -> None:
-    """Each is a number for a layer of fp8 weights, or for each of its rows; nothing else is."""
+    """Raise ModelRefused unless each scale is one number for a layer, or one for each row."""
     layers = {name.rpartition(".")[0] for name in scales}
     for name in scales:
         rows = (*header.shapes.get(f"{name.rpartition('.')[0]}.weight", ()), 1)[0]

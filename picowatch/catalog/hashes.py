@@ -1,4 +1,4 @@
-"""sha256 of model files and what they are, remembered by path, size and time of change."""
+"""A cache of the sha256 and the recognised headers of model files, by path, size and mtime."""
 
 import hashlib
 import os
@@ -18,21 +18,21 @@ CREATE TABLE IF NOT EXISTS known (
     name BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, text TEXT, day INTEGER
 )"""
 _DAY_SECONDS = 86_400
-# What nobody has asked for so long is forgotten: a disk may be away for months.
+# Entries unused for so long are deleted: a disk may be away for months.
 _FORGET_DAYS, _RENEW_DAYS = 200, 20
 _WAIT_SECONDS = 1.0  # for another process that writes
 _BLOCK_BYTES = 1 << 20
 
-# Called with how many bytes more were read; what it raises ends the reading.
+# Called with the size of each block that was read; an exception from it ends the reading.
 OnBlock = Callable[[int], None]
 
 
 def ignore_block(size: int) -> None:
-    """An OnBlock that does nothing."""
+    """Do nothing: the default OnBlock."""
 
 
 class _Entry(NamedTuple):
-    """A file's size and mtime, what is known of it, and the day when that was of use."""
+    """A file's size and mtime, the stored text, and the day when it was last used."""
 
     size: int
     mtime: int
@@ -43,9 +43,9 @@ class _Entry(NamedTuple):
 class HashCache:
     """Hashes files at most once for each path, size and mtime.
 
-    With a SQLite file, hashes outlive the process: it is read at the start, and again when others
-    wrote it. If `keep` is set, it is written after each new hash. A file that cannot be read or
-    written, or is deleted, costs time only.
+    With a SQLite file, hashes outlive the process: it is read when a hash is missing and another
+    process may have written it. With `keep`, it is written after each new hash. A file that cannot
+    be read or written, or is deleted, costs only time.
     """
 
     def __init__(self, file: Path | None = None, *, keep: bool = True) -> None:
@@ -56,9 +56,10 @@ class HashCache:
         self._read_at: tuple[int, ...] = ()
 
     def noted(self, path: Path, by: str, read: Callable[[], str]) -> str:
-        """Return what `read` says of the file, or said before; `by` is the version of the reader.
+        """Return the text that `read` gives for the file, or gave before.
 
-        It outlives the process once `write` is called. Raises OSError, and what `read` does.
+        `by` is the version of the reader. The text outlives the process once `write` is called.
+        Raises OSError, and whatever `read` raises.
         """
         path, size, mtime = _found(path)
         name = os.fsencode(path) + b"#is"
@@ -69,16 +70,16 @@ class HashCache:
         return found.removeprefix(by)
 
     def known(self, path: Path) -> str:
-        """The hex digest of the file's bytes, "" if they have to be read for it."""
+        """Return the hex digest of the file's bytes, "" if they have to be read for it."""
         path, size, mtime = _stat(path)
         return self._entry(os.fsencode(path), size, mtime)
 
     def sha256(
         self, path: Path, *, weights_only: bool = False, on_block: OnBlock = ignore_block
     ) -> str:
-        """The hex digest of the file's bytes; ModelRefused if it changes meanwhile.
+        """Return the hex digest of the file's bytes. Raises ModelRefused if it changes meanwhile.
 
-        `weights_only`: of the bytes after a safetensors header, as A1111 hashes LoRAs.
+        `weights_only`: hash the bytes after a safetensors header, as A1111 does for LoRAs.
         """
         path, size, mtime = _stat(path)
         name = os.fsencode(path) + (b"#weights" if weights_only else b"")
@@ -101,7 +102,7 @@ class HashCache:
         return digest
 
     def write(self) -> None:
-        """Write what is not in the file yet, and delete what nobody has used for months."""
+        """Write new entries to the file, and delete those unused for months."""
         if not (self._keep and self._file):
             return
         is_there = self._file.exists()
@@ -118,14 +119,14 @@ class HashCache:
                 self._file.unlink()  # damaged, or not made by SQLite
                 _write(self._file, self._known)
             self._read_at = _signature(self._file)
-        except (sqlite3.Error, OSError):  # only time is lost: other processes compute them again
+        except (sqlite3.Error, OSError):  # only time is lost: other processes hash again
             self._unwritten = new | self._unwritten
 
     def _note(self, name: bytes, size: int, mtime: int, text: str) -> None:
         self._known[name] = self._unwritten[name] = _Entry(size, mtime, text, _today())
 
     def _entry(self, name: bytes, size: int, mtime: int) -> str:
-        """Look up a file as it is now, "" if it is not known; other processes may have added it."""
+        """Return the stored text of a file as it is now, "" if neither memory nor file has it."""
         if (found := self._known.get(name)) is None or found[:2] != (size, mtime):
             signature = _signature(self._file) if self._file else ()
             if self._file and signature and signature != self._read_at:
@@ -141,7 +142,7 @@ class HashCache:
 
 def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()  # with the mode that the umask leaves; SQLite would give less
+    file.touch()  # with the mode of the umask; SQLite would set a stricter one
     rows = [(name, *entry) for name, entry in [*entries.items()]]
     with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database, database:
         database.execute(_TABLE)
@@ -150,7 +151,7 @@ def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
 
 
 def _read(file: Path) -> dict[bytes, _Entry]:
-    """The stored entries; none if the file is missing, damaged or something else."""
+    """Return the stored entries; none if the file is missing, damaged or something else."""
     try:
         uri = f"{file.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS)) as database:
@@ -166,7 +167,7 @@ def _today() -> int:
 
 
 def _digest(file: IO[bytes], on_block: OnBlock) -> str:
-    """Hash as hashlib.file_digest does, which cannot be stopped."""
+    """Hash a file block by block; hashlib.file_digest could not be stopped."""
     digest = hashlib.sha256()
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)
@@ -186,14 +187,14 @@ def _unreadable(path: Path, error: OSError) -> ModelRefused:
 
 
 def _found(path: Path) -> tuple[Path, int, int]:
-    """The file without links, its size and mtime; unlike `resolve`, OSError alone is raised."""
+    """Return the path without links, size and mtime. Unlike `resolve`, it raises only OSError."""
     path = Path(os.path.realpath(path))
     status = path.stat()
     return path, status.st_size, status.st_mtime_ns
 
 
 def _signature(file: Path) -> tuple[int, ...]:
-    """Return what changes with each version of the stored hashes; () if there are none."""
+    """Return a value that changes with each write of the file; () if there is none."""
     with suppress(OSError):
         status = file.stat()
         return status.st_ino, status.st_size, status.st_mtime_ns

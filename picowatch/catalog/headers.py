@@ -1,8 +1,9 @@
-"""Reads the header of a safetensors file: names, types and shapes, and not one weight.
+"""Reads the header of a safetensors file: names, types and shapes, but no weights.
 
 The format: 8 bytes of little-endian length, that many bytes of JSON, then the tensors' bytes
-(https://github.com/huggingface/safetensors#format). The library maps the file and needs numpy for
-this, so a light command would take twice as long. It checks the rest when the engine loads weights.
+(https://github.com/huggingface/safetensors#format). The safetensors library maps the file and needs
+numpy for this, so a light command would take twice as long; it checks the rest when the engine
+loads weights.
 """
 
 import json
@@ -34,21 +35,21 @@ class Header:
     types: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, prefix: str | tuple[str, ...]) -> bool:
-        """True if a tensor's name starts so."""
+        """Return whether a tensor's name starts with a prefix."""
         return any(name.startswith(prefix) for name in self.shapes)
 
     def inputs(self, name: str) -> int:
-        """The input channels of a weight, its second side; 0 if there is no such tensor."""
+        """Return the input channels of a weight, its second side; 0 if there is no such tensor."""
         return (*self.shapes.get(name, ()), 0, 0)[1]
 
     def beginning(self) -> str:
-        """The first tensors in words, for a message about an unknown file."""
+        """Return the first tensors in words, for a message about an unknown file."""
         first = list(self.shapes.items())[:_SHOWN_TENSORS]
         return ", ".join(f"{name[:80]!r} {list(shape)}" for name, shape in first)
 
 
 def read_header(path: Path) -> Header:
-    """The header of a whole safetensors file; ModelRefused says what else the file is."""
+    """Return the header of a complete safetensors file. ModelRefused says what else it is."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -85,9 +86,9 @@ def check_size(promised: int, held: int) -> None:
 
 
 def small_json(raw: str | bytes, *, infinite: bool = False) -> Any:
-    """Untrusted JSON, unless it holds too many values to parse at once.
+    """Parse untrusted JSON, unless it has too many values.
 
-    `infinite`: Infinity and NaN are numbers. Raises ValueError or RecursionError for anything else.
+    `infinite`: Infinity and NaN are allowed. Raises ValueError or RecursionError.
     """
     text = raw if isinstance(raw, bytes) else raw.encode("utf-8", "replace")
     if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_VALUES:
@@ -100,12 +101,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def refuse_foreign(start: bytes, size: int) -> None:
-    """Raise ModelRefused for what a failed download leaves under the name of a model."""
+    """Raise ModelRefused for files that failed downloads leave under the name of a model."""
     if size == 0:
         raise ModelRefused("is empty: its download or copy has not begun or has failed.")
     if start.startswith(b"version https://git-lfs"):
         raise ModelRefused(
-            "is a Git LFS pointer, a note of where the model is, not the model: "
+            "is a Git LFS pointer, which only says where the model is: "
             "run `git lfs pull` where it was cloned, or download the file itself."
         )
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -113,9 +114,9 @@ def refuse_foreign(start: bytes, size: int) -> None:
 
 
 def _header_length(start: bytes, size: int) -> int:
-    """The header's length as the first 8 bytes say, if the file can hold it."""
+    """Return the header's length from the first 8 bytes. ModelRefused if the file is shorter."""
     refuse_foreign(start, size)
-    # A header of 640 bytes, or of 65,536 more, begins as a pickle does: in its length.
+    # The length of a header of 640 bytes, or of 65,536 more, begins as a pickle does.
     pickled = start.startswith(b"\x80\x02") and start[8:9] != b"{"
     if pickled or start.startswith(b"PK\x03\x04"):
         raise ModelRefused(

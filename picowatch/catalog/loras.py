@@ -1,8 +1,8 @@
 """Recognises LoRAs: how their layers are stored, and which family they are for.
 
-Layers are those of kohya's sd-scripts, diffusers and peft, LyCORIS' LoHa and LoKr. Their names are
-those of diffusers' loaders/lora_conversion_utils.py: its own, those of the models' authors, and
-kohya's, which join either with "_".
+The layers are those of kohya's sd-scripts, diffusers and peft, and LyCORIS' LoHa and LoKr. Their
+names are as in diffusers' loaders/lora_conversion_utils.py: diffusers' own, those of the models'
+authors, and kohya's, which have "_" for the dots of either.
 """
 
 import re
@@ -22,12 +22,12 @@ _ROLE = re.compile(
     r"|(?:_lora|\.lora|\.lora_linear_layer|_lora[12])\.(?:down|up)\.weight$"
     r"|\.(?:hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)(?:\.weight)?$"
 )
-# What else a layer may have: a scale, and differences that ComfyUI extracts, many of them zero.
+# Further tensors of a layer: a scale, and differences that ComfyUI extracts, many of them zero.
 _BESIDE = ("alpha", "diff", "diff_b")
 _INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
 _DOWN = re.compile(r"_lora_(down|A)_")
-# What stands before the names of a denoiser's layers; `lora_transformer_` is OneTrainer's, and
-# peft's alone before all names.
+# Prefixes of the names of a denoiser's layers; `lora_transformer_` is OneTrainer's, and
+# `base_model.model.` is peft's, before all names.
 _DENOISER = re.compile(
     r"^(?:base_model\.model\.|(?:lora_unet|lora_transformer|lycoris)_"
     r"|(?:model\.diffusion_model|diffusion_model|transformer|unet)\.)+"
@@ -37,8 +37,9 @@ _UNET_BLOCKS = (
     *("down_blocks_", "mid_block_", "up_blocks_"),
     *("input_blocks_", "middle_block_", "output_blocks_"),
 )
-_UNET_END = re.compile(r"(conv|time|add|label|class|out)_")  # layers beside the blocks
-# Deeper stacks of transformer blocks than other UNets have, and SGM's names: kohya's for SDXL.
+_UNET_END = re.compile(r"(conv|time|add|label|class|out)_")  # layers outside the blocks
+# Deeper stacks of transformer blocks than other UNets have, and SGM's names, which kohya's scripts
+# use for SDXL.
 _ONLY_SDXL = re.compile(
     r"(?:down|mid|up)_blocks?_\d?.*_transformer_blocks_[1-9]|(?:in|out)put_blocks_|middle_block_"
 )
@@ -47,7 +48,7 @@ _LAYERS = [
     for row in FAMILIES.values()
     for pattern, widths in row.lora_layers
 ]
-# Their layers have the names and widths of FLUX.1's.
+# Families whose layers have the names and widths of FLUX.1's.
 _LIKE_FLUX = ("flux2_dev", "flux2", "chroma", "ovis")
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
@@ -55,7 +56,7 @@ _MOST_COUNTED = 1_000_000
 
 
 def lora(header: Header) -> Recognised | None:
-    """A LoRA with its family, "" where nothing says it; None for a file without such layers."""
+    """Recognise a LoRA with its family, "" where nothing tells it; None if the file is none."""
     layers = {name[: role.start()] for name in header.shapes if (role := _ROLE.search(name))}
     if not layers:
         return None
@@ -70,7 +71,7 @@ def lora(header: Header) -> Recognised | None:
 
 
 def _refuse_other_parts(header: Header, layers: set[str]) -> None:
-    """Layers have what a LoRA needs and no more: a DoRA's, say, would change other pictures."""
+    """Raise ModelRefused for a layer with unknown tensors: without a DoRA's, pictures differ."""
     for name in header.shapes:
         if _ROLE.search(name):
             continue
@@ -86,10 +87,10 @@ def _refuse_other_parts(header: Header, layers: set[str]) -> None:
 
 
 def _family(header: Header) -> str:
-    """Tell the family by its layers' names and widths, else by what its trainer wrote, or "".
+    """Return the family by the layers' names and widths, or by the trainer's metadata, or "".
 
-    ModelRefused for a transformer's of an unknown family.
-    `lora_te1_` says nothing: diffusers' export to kohya's names has it for every family.
+    Raises ModelRefused for a transformer's LoRA of an unknown family. `lora_te1_` tells nothing:
+    diffusers' export to kohya's names has it for every family.
     """
     said = _said(header.metadata)
     header = Header(header.shapes | _halves(header.shapes), header.metadata)
@@ -120,7 +121,7 @@ def _family(header: Header) -> str:
 
 
 def _halves(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """The sides of the layers of a LoHa or LoKr, as a LoRA's halves would show them."""
+    """Return the sides of a LoHa's or LoKr's layers as tensors of a LoRA that has the same."""
     found: dict[str, tuple[int, ...]] = {}
     for layer, kind in {name.rpartition(".")[::2] for name in shapes}:
         if kind.startswith(("hada_w1", "lokr_w1")):
@@ -132,13 +133,13 @@ def _halves(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
-    """The rows and columns of a factor, which is whole or of two matrices."""
+    """Return the rows and columns of a factor, which is one matrix or the product of two."""
     left, right = (shapes.get(factor) or shapes.get(f"{factor}_{half}", ()) for half in "ab")
     return (*left, 1)[0], (*right, 1, 1)[1]
 
 
 def _transformer_family(names: Shapes) -> str:
-    """The family of a LoRA for a transformer, by its layers' flat names; "" for anything else."""
+    """Return the family of a transformer's LoRA by its layers' flat names; "" if unknown."""
     for family, pattern, widths in _LAYERS:
         for name, shape in names.items():
             side = 1 if _DOWN.search(name) else 0
@@ -148,9 +149,9 @@ def _transformer_family(names: Shapes) -> str:
 
 
 def _said(metadata: Mapping[str, str]) -> str:
-    """The family that the trainer wrote: Stability's architecture, or kohya's base version.
+    """Return the family in the metadata: Stability's architecture, or kohya's base version.
 
-    Trainers of Chroma say "flux1" as the latter, and "chroma/lora" as the former.
+    For Chroma, trainers write "chroma/lora" as the former and "flux1" as the latter.
     """
     for key in ("modelspec.architecture", "ss_base_model_version"):
         base = metadata.get(key, "").lower()
@@ -161,13 +162,13 @@ def _said(metadata: Mapping[str, str]) -> str:
 
 
 def _base_model(metadata: Mapping[str, str]) -> str:
-    """The checkpoint a LoRA was trained on, by kohya's or Stability's metadata; "" if unsaid."""
+    """Return the checkpoint a LoRA was trained on by its metadata; "" if that does not tell."""
     keys = ("ss_sd_model_name", "ss_base_model_version", "modelspec.architecture")
     return next(filter(None, (_noted(metadata, key) for key in keys)), "")
 
 
 def _trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """The trainer's trigger phrase, else the five tags that most training pictures had."""
+    """Return the trainer's trigger phrase, or the five most frequent tags in training."""
     if phrase := _noted(metadata, "modelspec.trigger_phrase"):
         return (phrase,)
     counts: Counter[str] = Counter()
@@ -181,12 +182,12 @@ def _trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _noted(metadata: Mapping[str, str], key: str) -> str:
-    """A trainer's note under this key; kohya's writes "None" for nothing."""
+    """Return the metadata's text under this key; kohya's scripts write "None" for nothing."""
     text = _line(metadata.get(key, ""))
     return "" if text == "None" else text
 
 
 def _line(text: str) -> str:
-    """A stranger's text as one short printable line."""
+    """Return an untrusted text as one short printable line."""
     words = "".join(c if c.isprintable() else " " for c in text[:1000]).split()
     return " ".join(words)[:_MOST_LETTERS]

@@ -20,8 +20,7 @@ Kind = Literal[
 ]
 Layout = Literal["file", "folder"]
 
-# The folders of each kind: ours, and what A1111, Forge, ComfyUI, SwarmUI and Stability Matrix call
-# them.
+# The folders of each kind: ours, and those of A1111, Forge, ComfyUI, SwarmUI and Stability Matrix.
 _FOLDERS: dict[Kind, tuple[str, ...]] = {
     "checkpoint": (
         *("checkpoints", "Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
@@ -41,9 +40,9 @@ FOLDERS: dict[Kind, str] = {kind: names[0] for kind, names in _FOLDERS.items()}
 
 
 def folders_of(models: Path, kind: Kind) -> list[Path]:
-    """The folders of a kind that exist, ours first; ours alone if none does.
+    """Return the folders of a kind that exist, ours first; only ours if none does.
 
-    Those that are one folder count once: links, and names in another case on a Mac.
+    Several names of one folder count once: links, and names in another case on a Mac.
     """
     found: dict[tuple[int, int], Path] = {}
     for name in _FOLDERS[kind]:
@@ -56,18 +55,18 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """A file or folder as its headers and configs tell it.
+    """A file or folder as recognised by its headers and configs.
 
-    `family` is its row in families.py, "" where the header does not say. Of a checkpoint:
-    `native_size` is the side of the square it was trained for, `in_channels` the inputs of its
-    UNet, `text_layers` how many layers of its text encoder clip_skip can choose from, `prediction`
-    what its UNet predicts ("v_prediction", "epsilon", or "" where nothing says it), `zero_snr`
-    whether it was trained down to noise without any signal. `text_width` is that of the texts that
-    a UNet or a ControlNet looks at, 0 for none. `variant` tells models of one family apart ("dev",
-    "union"), and text encoders, VAEs and others. `base_model`, `trained_as` (its name) and
-    `trigger_words` are what a LoRA's trainer wrote. `scale` is how much larger an upscaler makes a
-    side. `stored` is how weights are stored ("fp8", "Q4_K_S"). `contents` is what a transformer's
-    file holds, and what stands before the names of its tensors: ("T5 XXL", "text_encoders…").
+    `family` is the key of its row in families.py, "" where the header does not tell. For a
+    checkpoint, `native_size` is the side of the square it was trained for, `in_channels` the inputs
+    of its UNet, `text_layers` the number of layers of its text encoder that clip_skip chooses from,
+    `prediction` what its UNet predicts ("v_prediction", "epsilon", or "" if unknown), `zero_snr`
+    whether it was trained down to noise without any signal. `text_width` is the width of the text
+    embeddings that a UNet or a ControlNet reads, 0 for none. `variant` tells models of one family
+    apart ("dev", "union"), and text encoders, VAEs and others. `base_model`, `trained_as` (its
+    name) and `trigger_words` are what a LoRA's trainer wrote. `scale` is the factor of an upscaler.
+    `stored` is how weights are stored ("fp8", "Q4_K_S"). `contents` are the parts in a
+    transformer's file with the prefixes of their tensors' names: ("T5 XXL", "text_encoders…").
     """
 
     kind: Kind
@@ -91,8 +90,8 @@ class Recognised:
 class Part:
     """A part of a pipeline: its name and class, and the folder of its config or vocabulary.
 
-    Its weights are in that folder, unless they are in the file `weights`, where `prefix` stands
-    before the names of its tensors.
+    Its weights are in that folder, or in the file `weights`, where the names of its tensors begin
+    with `prefix`.
     """
 
     name: str
@@ -106,12 +105,12 @@ class Part:
 class Model(Recognised):
     """A model file or folder that can be used.
 
-    `name` is what recipes say: the path below its kind's folder, with "/" and without ending.
-    `bytes` counts its own files. A transformer in a file of its own is not a checkpoint without
-    other files: `parts` says where each part of the pipeline is, or `missing`, in one sentence,
-    what is not installed. `by_name` is true if only its name says its variant, `velocity_beside` if
-    its file does not say what it predicts, but the config beside it says velocity. `others` are
-    the same file as the other variants that it may be: recipes name them "my-merge as Kontext".
+    `name` is its name in recipes: the path below its kind's folder, with "/" and without ending.
+    `bytes` is the size of its own files. A transformer in a file of its own needs other files:
+    `parts` says where each part of the pipeline is, or `missing`, in one sentence, what is not
+    installed. `by_name` is true if only its name tells its variant, `velocity_beside` if its file
+    does not tell what it predicts, but the config beside it says velocity. `others` are the same
+    file as the other variants that it may be: recipes name them "my-merge as Kontext".
     """
 
     name: str
@@ -130,7 +129,7 @@ class Refused:
     """A file in models/ that cannot be used; `reason` is one sentence that says what it is.
 
     `name` keeps the file's ending: "old.ckpt" may be beside a usable "old.safetensors". `may_pass`:
-    a permission or a disk that comes back changes neither its size nor its time.
+    a permission or a disk is the cause, and may change while the file's size and time do not.
     """
 
     name: str
@@ -149,7 +148,7 @@ class FoundModels:
 
     @classmethod
     def of(cls, entries: Iterable[Model | Refused]) -> Self:
-        """Part the entries of a scan, which keep their order."""
+        """Divide the entries of a scan into models and refused files, in order."""
         found = [*entries]
         return cls(
             models=tuple(one for one in found if isinstance(one, Model)),
@@ -157,5 +156,5 @@ class FoundModels:
         )
 
     def of_kind(self, kind: Kind) -> tuple[Model, ...]:
-        """The usable models of one kind."""
+        """Return the usable models of one kind."""
         return tuple(model for model in self.models if model.kind == kind)

@@ -1,8 +1,8 @@
 """The parts of a checkpoint's pipeline: where the config and the weights of each are.
 
-A transformer in a file of its own is completed: the file may hold the text encoders and the VAE,
-too. A diffusers folder of the same family that is installed lends what is not in it; or that is in
-files in models/text_encoders/ and models/vae/, and the package has their configs and vocabularies.
+A transformer in a file of its own is completed by other files. The file itself may contain the text
+encoders and the VAE. What it lacks comes from an installed diffusers folder of the same family, or
+from files in models/text_encoders/ and models/vae/, whose configs and vocabularies the package has.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,31 +24,31 @@ CONFIGS = {"sd1": ASSETS / "sd15", "sd2": ASSETS / "sd2", "sdxl": ASSETS / "sdxl
 # The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
 _VOCABULARY = ASSETS / "sd15" / "tokenizer"
 VAE_PREFIX = "first_stage_model."
-# Only the language model is read of these, and files may leave the rest out.
+# Only the language model of these is loaded, and files may lack the rest.
 _HEADLESS = {
     "Qwen3ForCausalLM": "Qwen3Model",
     "Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLTextModel",
 }
-# What variants of a family may have configs of their own for.
+# The parts for which variants of a family may have configs of their own.
 _OF_A_VARIANT = ("scheduler", "transformer")
 
-# Where the weights of each text encoder and of the VAE are: a folder, or a file and what stands
-# before the names of its tensors there.
+# The weights of each text encoder and of the VAE: a folder, or a file and the prefix of the names
+# of their tensors in it.
 _Sources = Mapping[str, tuple[Path, str] | None]
 
 
 def is_unet(model: Model) -> bool:
-    """Whether it is a Stable Diffusion with a UNet, whose single files are whole checkpoints."""
+    """Return whether a model has a UNet: its single files are whole checkpoints."""
     return FAMILIES[model.family].kind == "unet"
 
 
 def is_transformer(model: Model) -> bool:
-    """Whether it is a transformer in a file, which needs the other parts of its pipeline."""
+    """Return whether a model is a transformer in a file, which needs other parts."""
     return model.kind == "checkpoint" and model.layout == "file" and model.family in FLOWS
 
 
 def parts_of(model: Model) -> tuple[Part, ...]:
-    """All parts of a checkpoint, by the names that its pipeline has for them."""
+    """Return all parts of a checkpoint, with the names that its pipeline has for them."""
     if model.layout == "folder":
         classes = classes_of(model.path)
         return tuple(Part(name, kind, model.path / name) for name, kind in classes.items())
@@ -56,7 +56,7 @@ def parts_of(model: Model) -> tuple[Part, ...]:
 
 
 def _parts_of_unet(model: Model) -> tuple[Part, ...]:
-    """The parts of a single file in the original layout, with configs of the package."""
+    """Return the parts of a single file in the original layout, with the package's configs."""
     row = FAMILIES[model.family]
     starts: Mapping[str, tuple[str, ...]] = {
         "unet": (UNET,),
@@ -77,15 +77,15 @@ def _parts_of_unet(model: Model) -> tuple[Part, ...]:
 
 
 def prefix_in(file: Path, *starts: str) -> str:
-    """The beginning of the names of a part's tensors in a file; "" in a file of its own."""
+    """Return the prefix of the names of a part's tensors in a file; "" in a file of its own."""
     header = read_any_header(file)
     return next((start for start in starts if header.has(start)), "")
 
 
 def completed(model: Model, installed: FoundModels) -> Model:
-    """The model with all parts of its pipeline, from what is `installed`, or what is missing.
+    """Return the model with all parts of its pipeline, or with what is missing.
 
-    And the same as other variants, which may be completed by other folders.
+    Its other variants are completed, too, perhaps by other folders.
     """
     model = replace(model, others=tuple(completed(one, installed) for one in model.others))
     inside = _sources(model, FoundModels())
@@ -115,7 +115,7 @@ def _sources(model: Model, installed: FoundModels) -> _Sources:
 
 
 def _is_for(one: Model, content: str, family: str) -> bool:
-    """Whether it has this content; a VAE that may be FLUX.1's or SD 3's is FLUX.1's."""
+    """Return whether a model is this part; a VAE that may be FLUX.1's or SD 3's is FLUX.1's."""
     if content != VAE:
         return one.kind == "text_encoder" and one.variant == content
     unsaid = one.variant == SIXTEEN and SD3_VAE in FAMILIES[family].vaes
@@ -130,13 +130,13 @@ def _inside(model: Model, content: str) -> tuple[Path, str] | None:
 
 
 def _largest(models: Sequence[Model]) -> tuple[Path, str] | None:
-    """The one with the most exact weights: float16, where there is fp8, too."""
+    """Return the model with the most precise weights: float16 rather than fp8."""
     found = max(models, key=lambda model: model.bytes, default=None)
     return (found.path, "") if found else None
 
 
 def _encoders_of(model: Model) -> Mapping[str, str]:
-    """The text encoders that may be files; those that look at pictures are read from folders."""
+    """Return the text encoders that may be files; those that read pictures must be in folders."""
     row = FAMILIES[model.family]
     variant = row.variant(model.variant)
     return (
@@ -145,14 +145,14 @@ def _encoders_of(model: Model) -> Mapping[str, str]:
 
 
 def _suffice(model: Model, sources: _Sources) -> bool:
-    """Whether the package has all but these."""
+    """Return whether these and the package have all parts."""
     row = FAMILIES[model.family]
     alone = row.vae_assets and _encoders_of(model)
     return bool(alone) and all(source or part in row.optional for part, source in sources.items())
 
 
 def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
-    """The parts of a folder, but for what the file has of its own."""
+    """Return the parts of a folder, with those that the file itself has replaced."""
     parts = []
     for name, class_name in classes_of(lender.path).items():
         folder = lender.path / name
@@ -164,7 +164,7 @@ def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
 
 
 def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
-    """All parts, with configs, vocabularies and noise schedule of the package."""
+    """Return all parts, with the package's configs, vocabularies and noise schedule."""
     row = FAMILIES[model.family]
     return tuple(
         _part(model, name, classes[0], _package_folder(model, name), sources)
@@ -181,7 +181,7 @@ def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sour
 
 
 def _package_folder(model: Model, part: str) -> Path:
-    """The package's config, vocabulary or noise schedule of a part."""
+    """Return the package's config, vocabulary or noise schedule of a part."""
     row = FAMILIES[model.family]
     encoder = _encoders_of(model).get(encoder_of(part))
     if encoder:
@@ -195,7 +195,7 @@ def _package_folder(model: Model, part: str) -> Path:
 
 
 def files_of(parts: Sequence[Part]) -> dict[str, Path]:
-    """The files that these parts are read from by name, but the package's own, sorted.
+    """Return the files that these parts are read from by name, sorted, without the package's own.
 
     A file with several parts counts once, as the transformer.
     """
@@ -212,7 +212,7 @@ def files_of(parts: Sequence[Part]) -> dict[str, Path]:
 
 
 def completed_by(model: Model) -> list[str]:
-    """The files and folders below models/ that complete a transformer's file."""
+    """Return the files and folders below models/ that complete a transformer's file."""
     found = []
     for part in model.parts:
         if part.weights and part.weights != model.path:
@@ -226,21 +226,21 @@ def completed_by(model: Model) -> list[str]:
 
 
 def _lender(model: Model, checkpoints: Sequence[Model]) -> Model | None:
-    """The folder that lends its parts: of the same variant, else of one that differs little."""
+    """Return the folder that lends its parts: one of the same variant, or of a similar one."""
     folders = [one for one in checkpoints if one.layout == "folder" and one.family == model.family]
     same = [one for one in folders if one.variant == model.variant]
     return next(iter((*same, *(one for one in folders if _alike(one, model)))), None)
 
 
 def _alike(one: Model, other: Model) -> bool:
-    """Whether two variants of a family differ by little; FLUX.2 klein and its base of a size do."""
+    """Return whether two variants of a family share parts, as FLUX.2 klein and its base do."""
     if one.family == "flux2":
         return one.variant.replace(" base", "") == other.variant.replace(" base", "")
     return FAMILIES[one.family].alike
 
 
 def _missing(model: Model, sources: _Sources) -> str:
-    """Say what to install, and where: files, if they alone can complete it, or a folder."""
+    """Return what to install, and where: files, if they can complete the model, or a folder."""
     row, encoders, ways = FAMILIES[model.family], _encoders_of(model), []
     variant = f" ({model.variant})" if model.variant else ""
     if row.vae_assets and encoders:

@@ -1,9 +1,9 @@
-"""Recognises from its header alone what a single file is: a positive check, family by family.
+"""Recognises a single file by its header: it has to match a known family.
 
-The rows of picowatch/families.py say which tensors tell a transformer. Names of UNets are those of
-CompVis' latent-diffusion (`model.diffusion_model.`, `cond_stage_model.`) and of Stability for SDXL
-(`conditioner.embedders.`); of ControlNets those of lllyasviel (`input_hint_block.`) and diffusers
-(`controlnet_cond_embedding.`).
+The rows of picowatch/families.py have the tensors by which transformers are recognised. UNets have
+the names of CompVis' latent-diffusion (`model.diffusion_model.`, `cond_stage_model.`) or of
+Stability's SDXL (`conditioner.embedders.`), ControlNets those of lllyasviel (`input_hint_block.`)
+or diffusers (`controlnet_cond_embedding.`).
 """
 
 import re
@@ -30,7 +30,7 @@ from picowatch.families import (
     hub_folder,
 )
 
-# How a sentence ends that refuses another family.
+# The end of a sentence that refuses another family.
 ONLY = "picowatch does not support it; docs/models.md lists what it does."
 ARTICLES: dict[Kind, str] = {
     "checkpoint": "a checkpoint",
@@ -39,33 +39,32 @@ ARTICLES: dict[Kind, str] = {
     "lora": "a LoRA",
     "embedding": "an embedding",
     "upscaler": "an upscaler",
-    "cutout": "a model that cuts out",
+    "cutout": "a cutout model",
     "controlnet": "a ControlNet",
-    "depth": "a model that guesses depth",
+    "depth": "a depth model",
 }
 
 UNET = "model.diffusion_model."
-ORIGINAL = "control_model."  # before a ControlNet's names, as its authors first shared it
-# How many kinds of maps a union takes: xinsir's first one, and its ProMax with tile and inpaint.
+ORIGINAL = "control_model."  # the prefix in the first files of ControlNet's authors
+# The kinds of maps that a union takes: xinsir's first one, and its ProMax with tile and inpaint.
 UNIONS = {"union": 6, "union ProMax": 8}
-USABLE_INPUTS = (4, 9)  # 9 are an inpainting checkpoint's
-POOLED = {"sdxl": 2816}  # the width of what a UNet is told beside the text
+USABLE_INPUTS = (4, 9)  # 9 for inpainting checkpoints
+POOLED = {"sdxl": 2816}  # the width of the UNet's added conditions: pooled text and sizes
 _FIRST = "input_blocks.0.0.weight"
 _HINT, _DIFFUSERS_HINT = "input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"
 _LATENTS, _COLOURS = 4, 3  # inputs of a ControlNet, and channels of its map
 _UNION = "task_embedding"
-# The published UNets are so wide. Narrower ones, with any width of text, are people's own.
+# The width of published UNets. Narrower ones, with any width of text, are home-made.
 _CHANNELS = 320
 _DEMO_CONTROLNET_CHANNELS = 64
-# How many transformer blocks each attention of the UNet's first half has in SDXL.
+# The transformer blocks in each attention of the first half of SDXL's UNet.
 _SDXL_DEPTHS = [2, 2, 10, 10]
 _BLOCK = re.compile(r"input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\.")
 # Parts of names in UNets with a noise schedule of their own, or for videos.
 _OTHER_UNETS = ("edm_", ".time_stack.")
-# What stands before the names of a transformer's tensors: that of whole checkpoints, of NVIDIA's
-# Cosmos, of AuraFlow's authors, or nothing.
+# The prefixes of a transformer's tensors: in whole checkpoints, NVIDIA's Cosmos and AuraFlow.
 _PREFIXES = (UNET, f"{UNET}net.", "net.", "model.", "")
-# Beginnings of names in what guides a transformer, and has copies of its layers.
+# Prefixes in networks that guide a transformer and have copies of its layers.
 _GUIDES = ("controlnet_", "control_layers.", "control_blocks.", "ip_adapter", "image_proj.")
 # Headers do not tell the VAE of Stable Diffusion 3 from that of FLUX.1.
 _SD3 = re.compile(r"sd[ ._-]?3|stable[ ._-]?diffusion[ ._-]?3", re.IGNORECASE)
@@ -75,9 +74,9 @@ _SDXL_WIDTHS = (768, 1280)  # of SDXL's two text encoders
 
 
 def recognise(header: Header) -> Recognised:
-    """Return what the file is; ModelRefused shows what an unknown one begins with."""
+    """Return what the file is. ModelRefused shows the first tensors of an unknown file."""
     if not header.shapes:
-        raise ModelRefused("is an empty file of weights, without one tensor.")
+        raise ModelRefused("is an empty file of weights, without any tensor.")
     found = (
         controlnet(header)
         or unet(header)
@@ -94,9 +93,9 @@ def recognise(header: Header) -> Recognised:
 
 
 def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right: str = "") -> None:
-    """Raise ModelRefused unless it is of this kind, and of a family that picowatch renders.
+    """Raise ModelRefused unless a model is of this kind and its family is supported.
 
-    `right` is the name that the folder of its own kind has here, if it is not the usual one.
+    `right` is the name of its own kind's folder, if it is not the default one.
     """
     row = FAMILIES.get(found.family)
     why = ""
@@ -119,7 +118,7 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
 
 
 def _transformer(header: Header) -> Recognised | None:
-    """The transformer in a file, in its original names or diffusers', with what is beside it."""
+    """Recognise a transformer with its original names or diffusers', and the parts beside it."""
     if header.has(_GUIDES):
         return None
     for prefix in _PREFIXES:
@@ -158,7 +157,7 @@ def _shows(header: Header, prefix: str, sign: Sign) -> bool:
 
 
 def named(found: Recognised, name: str, layout: Layout) -> Recognised:
-    """The same, with the variant that its file's or folder's name alone tells."""
+    """Return what was found, with the variant that only the file's or folder's name tells."""
     words = name.casefold().replace("_", "-")
     if found.kind == "vae" and found.variant == SIXTEEN and _SD3.search(name):
         return replace(found, variant=SD3_VAE)
@@ -167,7 +166,7 @@ def named(found: Recognised, name: str, layout: Layout) -> Recognised:
 
 
 def alike(found: Recognised, layout: Layout) -> dict[str, Variant]:
-    """The variants that only their names tell from this checkpoint's."""
+    """Return the variants that only names tell from this checkpoint's variant."""
     variants = FAMILIES[found.family].variants if found.kind == "checkpoint" else {}
     return {
         name: one
@@ -177,7 +176,7 @@ def alike(found: Recognised, layout: Layout) -> dict[str, Variant]:
 
 
 def _part(header: Header) -> Recognised | None:
-    """A VAE, a text encoder, an upscaler or what cuts out."""
+    """Recognise a VAE, a text encoder, an upscaler or a cutout model."""
     vae = vae_of_header(header)
     if vae is not None:
         return Recognised("vae", "", variant=vae)
@@ -197,9 +196,9 @@ def _part(header: Header) -> Recognised | None:
 
 
 def _embedding(header: Header) -> Recognised | None:
-    """Textual inversion: A1111's `emb_params`, `clip_l`, SDXL's pair, diffusers' one tensor."""
+    """Recognise a textual inversion: `emb_params`, `clip_l`, SDXL's pair, diffusers' one tensor."""
     shapes = header.shapes
-    if "clip_g" in shapes:  # SDXL's, as many vectors of either
+    if "clip_g" in shapes:  # SDXL's: as many vectors for one encoder as for the other
         pair = shapes.get("clip_l", ()), shapes["clip_g"]
         fits = pair[0][:1] == pair[1][:1] and (pair[0][1:] + pair[1][1:]) == _SDXL_WIDTHS
         return Recognised("embedding", "sdxl") if fits else None
@@ -214,7 +213,7 @@ def _embedding(header: Header) -> Recognised | None:
 
 
 def unet(header: Header) -> Recognised | None:
-    """A checkpoint in the original layout: a UNet, and with it text encoders and VAE."""
+    """Recognise a checkpoint in the original layout: a UNet with text encoders and VAE."""
     prefix = UNET if f"{UNET}{_FIRST}" in header.shapes else ""
     family = _unet_family(header, prefix)
     if not family:
@@ -241,7 +240,7 @@ def unet(header: Header) -> Recognised | None:
 
 
 def _unet_family(header: Header, prefix: str) -> str:
-    """The family of a UNet with its layers, told by its text encoders or its text; else ""."""
+    """Return a UNet's family by its text encoders or the width of its text; "" if unknown."""
     first = header.shapes.get(f"{prefix}{_FIRST}", ())
     if len(first) != 4 or first[1] not in USABLE_INPUTS or _HINT in header.shapes:
         return ""
@@ -263,30 +262,30 @@ def _unet_family(header: Header, prefix: str) -> str:
 
 
 def _lacks(header: Header, family: str) -> str:
-    """The first part that a whole checkpoint of this family has and the file lacks; else ""."""
+    """Return the first part that the file lacks for a whole checkpoint; "" if it is complete."""
     starts = FAMILIES[family].text_prefixes
     absent = [start for start in starts if not header.has(start)]
-    if absent and (family == "sdxl" or len(absent) == len(starts)):  # of 2.x has one of two names
+    if absent and (family == "sdxl" or len(absent) == len(starts)):  # 2.x has one of two names
         return f"text encoder ({absent[0]}…)"
     return "" if header.has("first_stage_model.decoder.") else "VAE"
 
 
 def text_width(header: Header, prefix: str) -> int:
-    """The width of the text that the UNet's cross-attention looks at; 0 without cross-attention."""
+    """Return the width of the text in the UNet's cross-attention; 0 without cross-attention."""
     end = ".attn2.to_k.weight"
     names = (name for name in header.shapes if name.startswith(prefix) and name.endswith(end))
     return max(map(header.inputs, names), default=0)
 
 
 def _depths(header: Header, prefix: str) -> list[int]:
-    """The numbers of transformer blocks of the attentions of a UNet's first half."""
+    """Count the transformer blocks in each attention of a UNet's first half."""
     names = (name.removeprefix(prefix) for name in header.shapes if name.startswith(prefix))
     blocks = {(int(found[1]), found[2]) for name in names if (found := _BLOCK.match(name))}
     return [count for _, count in sorted(Counter(layer for layer, _ in blocks).items())]
 
 
 def _prediction(header: Header) -> str:
-    """Read what it predicts, which a tensor (NoobAI) or metadata (kohya, ComfyUI) says."""
+    """Return what the UNet predicts by a tensor (NoobAI) or metadata (kohya, ComfyUI), or ""."""
     if "v_pred" in header.shapes:
         return "v_prediction"
     for key in ("modelspec.prediction_type", "modelspec.predict_key"):
@@ -297,18 +296,18 @@ def _prediction(header: Header) -> str:
 
 
 def controlnet(header: Header) -> Recognised | None:
-    """A ControlNet: a copy of half a UNet with an entry for its map."""
+    """Recognise a ControlNet: a copy of half a UNet with an input for its map."""
     original = [one for one in (ORIGINAL, "") if f"{one}{_HINT}" in header.shapes]
     prefix = original[0] if original else ""
     hint, first = (_HINT, _FIRST) if original else (_DIFFUSERS_HINT, "conv_in.weight")
     channels = header.inputs(f"{prefix}{hint}"), header.inputs(f"{prefix}{first}")
-    # Others have only the difference of their layers from a UNet's, or a LoRA of it.
+    # Some store only the difference from a UNet's layers, or a LoRA of it.
     if channels != (_COLOURS, _LATENTS) or header.has(("lora_controlnet", f"{prefix}difference")):
         return None
     width = text_width(header, prefix)
     family = FAMILY_OF_WIDTH.get(width, "")
     if header.has(("add_embedding.", f"{prefix}label_emb.")):
-        family = "sdxl"  # it is told the picture's size
+        family = "sdxl"  # only SDXL takes the picture's size
     elif not width and header.shapes[f"{prefix}{first}"][0] == _DEMO_CONTROLNET_CHANNELS:
         family, width = DEMO, DEMO_WIDTH
     kinds = header.shapes.get(_UNION, (0,))[0]

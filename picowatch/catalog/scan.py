@@ -1,4 +1,4 @@
-"""Finds what may be a model in models/, by names, sizes and times, and recognises or refuses it."""
+"""Finds possible models in models/ by names, sizes and times, and recognises or refuses them."""
 
 import os
 from collections import deque
@@ -35,7 +35,7 @@ from picowatch.files.names import SKIPPED_FOLDERS
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
 
-# The models in the package: their names, what messages call them, and where they are.
+# The models in the package: their names, their names in messages, and their files.
 EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
     "checkpoint": (DEMO, "the embedded demo model", ASSETS / "demo"),
     "upscaler": ("demo-compact", "the embedded upscaler", ASSETS / "demo-compact.safetensors"),
@@ -44,10 +44,10 @@ EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
 }
 DEMO_UPSCALER, DEMO_CONTROLNET = (EMBEDDED[kind][0] for kind in ("upscaler", "controlnet"))
 
-SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
+SAFETENSORS = (".safetensors", ".sft")  # Black Forest Labs first used the second
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
 _ENDINGS = {*SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
-# rembg's models are such files, and are looked for.
+# rembg's models are such files: they are refused with a remedy, not ignored.
 _ONNX = ".onnx"
 _ENDINGS_OF: dict[Kind, set[str]] = {"cutout": {*_ENDINGS, _ONNX}}
 Signature = tuple[tuple[str, int, int], ...]
@@ -69,18 +69,18 @@ class Candidate:
 
     @property
     def order(self) -> tuple[str, bool]:
-        """Files stand before folders of the same name."""
+        """The key for sorting: files come before folders of the same name."""
         return self.name, self.layout == "folder"
 
     @property
     def place(self) -> str:
-        """The file's name, in messages; in another program's folder with the folder's name."""
+        """The name in messages: the file's, in other programs' folders with the folder's."""
         if self.root.name == FOLDERS[self.kind]:
             return printable(self.path.name)
         return printable(self.path.relative_to(self.root.parent).as_posix())
 
     def refused(self, reason: str, *, may_pass: bool = False) -> Refused:
-        """A refused file keeps its ending: "old.ckpt" may be beside a usable "old.safetensors"."""
+        """Return the candidate as refused, named with its ending: "old.ckpt"."""
         name = self.name
         if self.layout == "file" and not name.endswith(self.path.suffix):
             name += self.path.suffix
@@ -94,12 +94,12 @@ class Candidate:
 
 
 def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
-    """Everything below a kind's folder that is or pretends to be a model; with a `name` that one.
+    """Yield files and folders below a kind's folder that may be models, or that `name` may mean.
 
-    Links are followed, since users link the model stores of other programs; a folder is entered
-    once, by a link only after all others, so circles of links end and names stay the same. Names
-    that begin with ".", foreign endings and what is in a bin are no models. Other files are not
-    examined: on a share, each call takes a millisecond.
+    Links are followed, since users link the model stores of other programs. Each folder is entered
+    once, through links only after all others, so circles of links end and names stay the same.
+    Names that begin with ".", other endings and the contents of recycle bins are skipped without
+    examining them: on a share, each call takes a millisecond.
     """
     entered: set[str] = set()
     endings = _ENDINGS_OF.get(kind, _ENDINGS)
@@ -116,7 +116,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
                 )
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except OSError:  # it is refused, for what is in it is not there either
+        except OSError:  # the folder itself is refused, since its models cannot be listed
             own = _below(root, folder) or root.name
             yield Candidate(root, own, kind, folder, "folder", ())
             continue
@@ -140,10 +140,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
 
 
 def _candidate(root: Path, kind: Kind, path: Path, layout: Layout) -> Candidate:
-    """Return a candidate, called by its path below its kind's folder.
-
-    Only the endings .safetensors and .sft are left off.
-    """
+    """Return a candidate, named by its path below its kind's folder without .safetensors."""
     name = _below(root, path)
     if layout == "file" and path.suffix.lower() in SAFETENSORS:
         name = name[: -len(path.suffix)]
@@ -155,7 +152,7 @@ def _below(root: Path, path: Path) -> str:
 
 
 def _may_be(path: str, name: str) -> bool:
-    """Whether a file or folder may have this name, or lead to what has it."""
+    """Return whether a file or folder may have this name, or contain what has it."""
     return path == name or path.startswith(f"{name}.") or name.startswith(f"{path}/")
 
 
@@ -176,12 +173,12 @@ def _signature(path: Path, kind: Kind, layout: Layout) -> Signature:
 
 
 def printable(name: str) -> str:
-    """The name with bytes that are not UTF-8 written as \\xNN, and what cannot be seen escaped."""
+    """Return the name with bytes that are not UTF-8 as \\xNN and invisible characters escaped."""
     return harmless(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def without_ending(name: str) -> str:
-    """A refused file's name as a recipe may have it: without .ckpt, .safetensors.part and such."""
+    """Return a refused file's name as in a recipe: without .ckpt, .safetensors.part and such."""
     path = Path(name)
     while path.suffix.lower() in _ENDINGS:
         path = path.with_suffix("")
@@ -189,24 +186,24 @@ def without_ending(name: str) -> str:
 
 
 def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model | Refused:
-    """The candidate as a model of the kind that its folder is for, or why it is none."""
+    """Return the candidate as a model of its folder's kind, or refused with the reason."""
     try:
         _check_name(candidate)
         return _model_of(candidate, recognised)
     except ModelRefused as error:
         return candidate.refused(f"{candidate.place} {error.message}", may_pass=_is_of_disk(error))
-    except OSError as error:  # whatever was there a moment ago
+    except OSError as error:  # it may be gone since the scan found it
         reason = f"{candidate.place} cannot be read: {error.strerror or error}."
         return candidate.refused(reason, may_pass=True)
 
 
 def _is_of_disk(error: BaseException | None) -> bool:
-    """Whether it was caused by a permission or a disk."""
+    """Return whether an error was caused by a permission or a disk."""
     return error is not None and (isinstance(error, OSError) or _is_of_disk(error.__cause__))
 
 
 def _check_name(candidate: Candidate) -> None:
-    """Refuse what can be refused by name alone, before anything is opened."""
+    """Raise ModelRefused for what can be refused by its name, before anything is opened."""
     ending = candidate.path.suffix.lower()
     if not candidate.signature:
         raise ModelRefused("cannot be read: its link leads nowhere, or access is denied.")
@@ -247,7 +244,7 @@ def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) ->
 
 @cache
 def embedded(kind: Kind) -> Model:
-    """The model of this kind that is in the package."""
+    """Return the package's model of this kind."""
     name, _, path = EMBEDDED[kind]
     whole = kind == "checkpoint"
     found = recognise_checkpoint_folder(path) if whole else recognise(read_any_header(path))

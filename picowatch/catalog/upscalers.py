@@ -1,8 +1,9 @@
-"""Recognises upscalers: networks that enlarge pixels, by the names and shapes in their headers.
+"""Recognises upscalers, networks that enlarge pixels, by the names and shapes in their headers.
 
-Layouts, each from its authors' code: ESRGAN's RRDBNet (https://github.com/xinntao/ESRGAN, with two
-older sets of names; https://github.com/xinntao/Real-ESRGAN, from whose BasicSR ours are), Compact
-(SRVGGNetCompact, Real-ESRGAN) and SPAN (https://github.com/hongyuanyu/SPAN).
+The layouts are from their authors' code: ESRGAN's RRDBNet (https://github.com/xinntao/ESRGAN, with
+two older sets of names; https://github.com/xinntao/Real-ESRGAN, with the names of BasicSR, which
+picowatch uses), Compact (SRVGGNetCompact, Real-ESRGAN) and SPAN
+(https://github.com/hongyuanyu/SPAN).
 """
 
 import re
@@ -18,12 +19,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A network as its shapes tell it; `names` has the file's names by ours.
+    """A network as its shapes tell it; `names` maps picowatch's names to the file's.
 
-    `scale` is how much larger a side becomes. ESRGAN has `blocks` of dense layers that add `growth`
-    channels each, doubles the size `doublings` times, and begins by folding squares of `unshuffle`
-    pixels into channels. Compact has `blocks` convolutions. `normalised`: SPAN takes numbers around
-    0.
+    `scale` is the factor of a side. ESRGAN has `blocks` of dense layers that add `growth` channels
+    each, doubles the size `doublings` times, and begins by folding squares of `unshuffle` pixels
+    into channels. Compact has `blocks` convolutions. `normalised`: SPAN takes values around 0.
     """
 
     architecture: str
@@ -37,7 +37,7 @@ class Layout:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-# ESRGAN's names in BasicSR, which are ours, by the others'.
+# ESRGAN's names in BasicSR, which picowatch uses, by the older ones.
 _OLD_BLOCK = re.compile(r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.(weight|bias)")
 _TRUNK_BLOCK = re.compile(r"RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)\.(weight|bias)")
 _NEW_BLOCK = re.compile(r"body\.(\d+)\.rdb(\d)\.conv(\d)\.(weight|bias)")
@@ -54,7 +54,7 @@ _NEW_NAMES = {name: name for name in _TRUNK_NAMES.values()}
 
 
 def layout_of(shapes: Shapes) -> Layout | None:
-    """The network whose weights these are, all of them; None for anything else."""
+    """Return the network that has exactly these weights; None for any other."""
     try:
         if "model.1.sub.0.RDB1.conv1.0.weight" in shapes:
             return _esrgan(shapes, _OLD_BLOCK, _old_names(shapes))
@@ -100,7 +100,7 @@ def _esrgan(shapes: Shapes, block: re.Pattern[str], named: Mapping[str, str]) ->
 
 
 def _old_names(shapes: Shapes) -> dict[str, str]:
-    """The names of the first ESRGAN, whose layers are numbered: three a doubling, then two."""
+    """Return the names of the first ESRGAN's numbered layers: three per doubling, then two."""
     numbers = [int(name.split(".")[1]) for name in shapes if re.match(r"model\.\d{1,3}\.", name)]
     trunk = (re.match(r"model\.1\.sub\.(\d{1,5})\.weight", name) for name in shapes)
     (inner,) = (int(found[1]) for found in trunk if found)
@@ -116,7 +116,7 @@ def _old_names(shapes: Shapes) -> dict[str, str]:
 
 
 def _compact(shapes: Shapes) -> Layout | None:
-    """Convolutions with a PReLU after each but the last, whose channels become pixels."""
+    """Recognise convolutions with PReLUs between them; the last one's channels become pixels."""
     names = {name: name for name in shapes if re.match(r"body\.\d{1,5}\.", name)}
     numbers = {int(name.split(".")[1]) for name in names}
     last = max(numbers)
@@ -141,6 +141,6 @@ def _span(shapes: Shapes) -> Layout | None:
 
 
 def _scale_of(channels: int) -> int:
-    """The scale at which so many channels become pixels of three colours; 0 for no such number."""
+    """Return the scale at which the channels become pixels of three colours; 0 if there is none."""
     scale = isqrt(channels // _COLOURS)
     return scale if channels == _COLOURS * scale**2 else 0

@@ -1,9 +1,9 @@
-"""Wildcard files below models/wildcards: .txt, one choice a line, and YAML with many of them.
+"""Wildcard files below models/wildcards: .txt with one choice per line, and YAML with many.
 
 The YAML is that of dynamicprompts and A1111's extensions, which call such a file a pack. Source:
 https://github.com/adieyal/dynamicprompts, docs/SYNTAX.md and wildcards/collection/structured.py.
-A list of texts is a wildcard; its name are the keys that lead to it, joined by "/", whatever the
-file is called. A file that is nothing but a list has the file's name.
+A list of texts is a wildcard, named by the keys above it, joined by "/", whatever the file's name
+is. A file that is only a list is a wildcard with the file's name.
 """
 
 import os
@@ -17,19 +17,18 @@ from picowatch.recipe.written import FORBIDDEN, NEVER_IN_NAMES, Source, Written,
 
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000
-MAX_PACK_BYTES = 1_000_000  # of YAML, which takes longer to read
+MAX_PACK_BYTES = 1_000_000  # YAML takes longer to read
 MAX_BYTES = 20_000_000
-MAX_LINES = 300_000  # of all files together: each takes some 70 bytes beside its text
+MAX_LINES = 300_000  # of all files together: each takes some 70 bytes besides its text
 
 
 @dataclass(frozen=True, slots=True)
 class FoundWildcards:
     """The wildcards that recipes may draw from, of one file or of all.
 
-    `lines` maps the wildcards' names to their lines, `packs` those of them that stand in a YAML
-    file to that file, and `refused` the names of wildcards and files that cannot be used to the
-    reason. A name is the path below the folder with "/", without ending; in a YAML file it is
-    the keys.
+    `lines` maps the names of wildcards to their lines, `packs` the names of those in YAML files to
+    the file, and `refused` the names of wildcards and files that cannot be used to the reason. A
+    name is the path below the folder with "/", without ending; in a YAML file it is the keys.
     """
 
     lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -38,14 +37,14 @@ class FoundWildcards:
 
 
 class WildcardFiles:
-    """The files in models/wildcards; one is read again only when its size or time changed."""
+    """The files in models/wildcards, each read again only when its size or time changed."""
 
     def __init__(self, models: Path) -> None:
         self._root = models / FOLDER
         self._read: dict[Path, tuple[tuple[int, int], FoundWildcards]] = {}
 
     def scan(self) -> FoundWildcards:
-        """All there are. Of two with one name the .txt file's is taken, else the first file's."""
+        """Return all wildcards. Of two with one name, .txt files count first, then by name."""
         found = FoundWildcards()
         total = lines = 0
         for path in self._files():
@@ -71,9 +70,9 @@ class WildcardFiles:
         return replace(found, lines=with_whole_names(found.lines))
 
     def _files(self) -> list[Path]:
-        """The files by name. Links to folders are not followed: circles of them would never end.
+        """Return the files by name, .txt first, without names that no recipe could contain.
 
-        A name that no recipe could spell is no wildcard's.
+        Links to folders are not followed: circles of them would never end.
         """
         found = [
             Path(folder) / name
@@ -104,7 +103,7 @@ def _add(found: FoundWildcards, pack: FoundWildcards) -> None:
 
 
 def _read(path: Path, relative: str, name: str, size: int) -> FoundWildcards:
-    """The wildcards of a file. ValueError says, after the file's name, why it cannot be used.
+    """Return the wildcards of a file. ValueError says, after the file's name, what is wrong.
 
     Lines are stripped; empty ones and those that begin with "#" do not count.
     """
@@ -116,7 +115,7 @@ def _read(path: Path, relative: str, name: str, size: int) -> FoundWildcards:
     except UnicodeDecodeError as error:
         raise ValueError("is not UTF-8: save it as UTF-8.") from error
     found = FORBIDDEN.search(text.replace("\n", " "))
-    if found:  # no recipe may hold it, and it would come into one by a wildcard
+    if found:  # no recipe may contain it, so no wildcard may
         line = text.count("\n", 0, found.start()) + 1
         raise ValueError(f"contains {invisible(found[0])} in line {line}: delete it.")
     if _is_pack(path):
@@ -162,7 +161,7 @@ def _take(node: Written, name: str, keys: tuple[str, ...], pack: FoundWildcards,
 
 
 def _line(element: Written) -> str | None:
-    """One choice in a line; None if it is not a choice."""
+    """Return an element as a line; None if it is no choice."""
     if element.value is None or isinstance(element.value, str):
         return _joined(element.text)
     if not isinstance(element.value, dict):
@@ -174,5 +173,5 @@ def _line(element: Written) -> str | None:
 
 
 def _joined(text: str) -> str:
-    """Several lines as one, without their comments."""
+    """Return several lines as one, without their comments."""
     return " ".join(filter(_counts, (line.strip() for line in text.split("\n"))))

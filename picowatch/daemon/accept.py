@@ -11,9 +11,9 @@ from functools import partial
 
 from picowatch.catalog import Catalog
 from picowatch.daemon.events import Event, accepted, explained, said, warned
-from picowatch.daemon.finish import sheet_of
 from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.daemon.run import Run
+from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import unexpected
 from picowatch.inbox.files import FileUnreadable

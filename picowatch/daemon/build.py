@@ -30,8 +30,9 @@ from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
+from picowatch.service import notify
 from picowatch.settings import LocalSettings, RaySettings, Settings
-from picowatch.signals import ENDING, notify
+from picowatch.signals import ENDING
 
 log = logging.getLogger("picowatch")
 

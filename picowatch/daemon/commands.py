@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import filterfalse
 
-from picowatch.daemon.finish import Archive, Finishing
+from picowatch.daemon.archive import Archive
+from picowatch.daemon.finish import Finishing
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.publish import FOLDER_REMEDY
 from picowatch.daemon.run import Run

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 
 from picowatch.daemon.accept import Accepting
+from picowatch.daemon.archive import Archive
 from picowatch.daemon.commands import Control
-from picowatch.daemon.finish import Archive, Finishing
+from picowatch.daemon.finish import Finishing
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run, RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
@@ -28,7 +29,7 @@ from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock, Whereabouts
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
-from picowatch.signals import notify
+from picowatch.service import notify
 
 log = logging.getLogger("picowatch")
 

@@ -14,7 +14,7 @@ from picowatch.catalog.headers import Header, read_header
 from picowatch.engine import cutout, upscale_networks
 from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
-from picowatch.engine.draw import Drawn, Interrupted
+from picowatch.engine.draw import Drawn, Interrupted, timed
 from picowatch.engine.latents import Enlarge
 from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import Tensors, filled
@@ -88,19 +88,20 @@ class Finishing:
         model = "upscaler", name, request.hires_upscaler_hash
         return lambda picture: enlarged(self._networks.of(*model), picture, size, self._look)
 
-    def enlarged(self, pictures: Sequence[Drawn]) -> list[Drawn]:
-        """Return what was drawn or given, enlarged where the request says so."""
-        return [
-            self._enlarged(request, drawn) if request.upscale else drawn
-            for request, drawn in zip(self._batch, pictures, strict=True)
-        ]
+    def finished(self, pictures: Sequence[Drawn], timings: dict[str, float]) -> list[Drawn]:
+        """Return what was drawn or given, enlarged and cut out where the requests say so.
 
-    def cut_out(self, pictures: Sequence[Drawn]) -> list[Drawn]:
-        """Return what was drawn or given, without its background where the request says so."""
-        return [
-            self._cut_out(request, drawn) if request.cutout else drawn
-            for request, drawn in zip(self._batch, pictures, strict=True)
-        ]
+        `timings` are added to.
+        """
+        found = list(pictures)
+        for at, request in enumerate(self._batch):
+            if request.upscale:
+                with timed(timings, "upscale"):
+                    found[at] = self._enlarged(request, found[at])
+            if request.cutout:
+                with timed(timings, "cutout"):
+                    found[at] = self._cut_out(request, found[at])
+        return found
 
     def _cut_out(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         self._look()

@@ -155,7 +155,10 @@ class Loaded:
             self._base.enable_model_cpu_offload(device=self._device)
         elif self.place == "layers":
             for part in self._computing_parts():
-                if part not in self._moved:
+                if part not in self._moved and part is self.parts.get("siglip"):
+                    part.to(self._device)  # it reads weights of layers that it does not call
+                    self._moved.add(part)
+                elif part not in self._moved:
                     apply_group_offloading(
                         part,
                         self._device,

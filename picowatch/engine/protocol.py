@@ -75,8 +75,8 @@ class RenderedImage:
     `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top; `alpha` is a
     byte for each, or empty where nothing is transparent.
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
-    ("encode", "denoise", "decode", and "load" in the batch that had to load something),
-    each phase's time divided by the batch size. `memory_rung` names the rung of the memory
+    ("encode", "denoise", "decode", and where a batch has them "load", "upscale" and "cutout"), each
+    phase's time divided by the batch size. `memory_rung` names the rung of the memory
     ladder. `node` names the machine, if it is not the daemon's. `control_maps` are those that its
     ControlNets followed and the request wants to see.
     """

@@ -140,10 +140,8 @@ class Renderer:
             dtype, compiled = loaded.denoiser.dtype, job.compiled is not None and not unable
         else:
             drawn = [given_picture(request, self._start_images) for request in batch]
-        with timed(timings, "upscale"), self._algorithms(exact=first.exact):
-            drawn = finishing.enlarged(drawn)
-        with timed(timings, "cutout"), self._algorithms(exact=first.exact):
-            drawn = finishing.cut_out(drawn)
+        with self._algorithms(exact=first.exact):
+            drawn = finishing.finished(drawn, timings)
         return [
             RenderedImage(
                 width=one.picture.width,

@@ -29,7 +29,7 @@ Size = tuple[int, int]
 OnTile = Callable[[], None]
 
 
-def passes_of(scale: int, before: Size, size: Size) -> list[Size]:
+def input_sizes(scale: int, before: Size, size: Size) -> list[Size]:
     """The sizes of the pictures that go through an upscaler of this scale, one after the other.
 
     Each as it came out of the last, unless memory should not hold what becomes of it: then it is
@@ -61,7 +61,7 @@ def enlarged(
     What is too large then is reduced by Lanczos, as A1111 does. What `before_tile` raises ends it.
     """
     tile = _TILE.get(next(network.parameters()).device.type, _USUAL_TILE)
-    for before in passes_of(network.scale, picture.size, size):
+    for before in input_sizes(network.scale, picture.size, size):
         pixels = np.asarray(_resized(picture, before))
         picture = Image.fromarray(enlarged_once(network, pixels, tile, before_tile))
     return _resized(picture, size)

@@ -19,7 +19,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import append, make_folder, write_atomically
 from picowatch.metadata import PICOWATCH, differing_fields, read_chunk, read_texts, recipe_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from picowatch.outbox.listing import request_of
+from picowatch.outbox.listing import request_in
 from picowatch.outbox.names import PILLOW_NAMES
 
 PICTURES_PER_PAGE = 250
@@ -35,7 +35,7 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
         entry["made_at"] = min(entry["made_at"], int(finished.timestamp()))
     # A line that is not ours is shown as it is.
     with suppress(KeyError, TypeError, ValueError, AttributeError):
-        request = request_of(line)
+        request = request_in(line)
         entry["yaml"] = recipe_yaml(request, differing_fields(request))
     return entry
 

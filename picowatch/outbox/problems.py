@@ -24,7 +24,7 @@ MORE = "\nMore warnings are in the log.\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ShownProblem:
     """One of the files, as the gallery shows it."""
 
     file: str
@@ -124,7 +124,7 @@ class ProblemFiles:
             self._files = dict.fromkeys(found) | self._files
             self.changes += 1
 
-    def shown(self) -> tuple[list[Problem], int]:
+    def shown(self) -> tuple[list[ShownProblem], int]:
         """The newest problems, errors first, and how many more there are.
 
         A file that the user deleted no longer counts.
@@ -132,13 +132,13 @@ class ProblemFiles:
         with self._lock:
             files = list(reversed(self._files))
         files.sort(key=lambda file: not file.endswith(ERROR_ENDING))
-        problems: list[Problem] = []
+        problems: list[ShownProblem] = []
         for index, file in enumerate(files):
             if len(problems) == MOST_SHOWN:
                 return problems, len(files) - index
             if (text := self._text(file)) is not None:
                 recipe = file.removesuffix(ERROR_ENDING).removesuffix(WARNING_ENDING)
-                problems.append(Problem(file, recipe, file.endswith(ERROR_ENDING), text))
+                problems.append(ShownProblem(file, recipe, file.endswith(ERROR_ENDING), text))
         return problems, 0
 
     def _write(self, file: str, text: str) -> bool:

@@ -18,7 +18,7 @@ from picowatch.outbox.lock import is_held
 from picowatch.streams import harmless
 
 if TYPE_CHECKING:
-    from picowatch.outbox.problems import Problem, ProblemFiles
+    from picowatch.outbox.problems import ProblemFiles, ShownProblem
 
 # A status is written every five seconds; a share's cache and two clocks may differ by as much
 # again.
@@ -190,7 +190,7 @@ class StatusFiles:
 
 
 def write_news(
-    outbox: Path, status: Status, problems: Sequence["Problem"] = (), more_problems: int = 0
+    outbox: Path, status: Status, problems: Sequence["ShownProblem"] = (), more_problems: int = 0
 ) -> None:
     """Write the news that the gallery shows on top."""
     values = {name: getattr(status, name) for name in IN_GALLERY} | {

@@ -123,19 +123,22 @@ class ImageRequest(ImageFields):
     def batch_key(self) -> str:
         """The key of a batch: images with equal keys can be rendered together.
 
-        It holds every field that changes pixels, unless the table lets it differ within a batch,
-        and the hashes of checkpoint, VAE and LoRAs. Start images and masks may differ, but all
-        images have one or none has. The pictures that ControlNets follow may differ, too, and so
-        may the sizes of images with references, which are drawn one by one. An image with `exact`
-        gets a batch of its own.
+        It holds every field that changes pixels and is not off, unless the table lets it differ
+        within a batch, and the hashes of checkpoint, VAE and LoRAs. Start images and masks may
+        differ, but all images have one or none has. The pictures that ControlNets follow may
+        differ, too, and so may the sizes of images with references, which are drawn one by one. An
+        image with `exact` gets a batch of its own.
         """
         controls = tuple(use.shared for use in self.control)
-        values = {name: getattr(self, name) for name in _SAME_IN_BATCH} | {"control": controls}
+        values = {
+            name: value for name in _SAME_IN_BATCH if (value := getattr(self, name)) != _OFF[name]
+        }
         if self.references:
             del values["width"], values["height"]
         return repr(
             (
-                *values.values(),
+                *values.items(),
+                controls,
                 self.checkpoint_hash,
                 self.vae_hash,
                 self.hires_upscaler_hash,
@@ -271,6 +274,10 @@ _OFF = {
     for field in fields(ImageRequest)
 }
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
-_SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.same_in_batch]
+_SAME_IN_BATCH = [
+    name
+    for name, row in ROWS.items()
+    if row.changes_pixels and row.same_in_batch and name != "control"
+]
 _STRUCTURED = {"loras", "embeddings", "references", "control", *MAPPINGS}
 _LATER = (ControlUse, LoraUse)

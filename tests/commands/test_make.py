@@ -531,7 +531,7 @@ def test_a_recipe_that_make_did_not_live_to_remove_is_not_rendered_again(
     def refuse(*_: object) -> NoReturn:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("picowatch.daemon.finish.unlink_below", refuse)
+    monkeypatch.setattr("picowatch.daemon.archive.unlink_below", refuse)
     house.save("a.txt", "one\n")
     digest = hashlib.sha256(b"one\n").hexdigest()
     with house.running():

@@ -43,9 +43,16 @@ def renderer(models: Models) -> Renderer:
 RUNGS = {rung.name: replace(rung, tiled=False) for rung in (MODELS, LAYERS)}
 # In this order: LoRAs come and go, another VAE comes to weights that were placed before.
 CASES = (
-    *("lora", "after-loras", "lora-control", "vae", "embedding", "mixed-lengths"),
-    *("start-image-strong", "mask", "hires-latent", "hires-model", "control-two", "inpainting"),
-    *("sdxl", "sdxl-lora", "sdxl-control", "sdxl-hires", "sdxl-clip-skip", "sd2-mask"),
+    *("lora-two", "after-loras", "lora-control", "vae", "embedding-weight", "mixed-lengths"),
+    *(
+        "start-image-strong",
+        "mask-blurred",
+        "hires-latent",
+        "hires-model",
+        "control-two",
+        "inpainting",
+    ),
+    *("sdxl", "sdxl-lora", "sdxl-control", "sdxl-hires", "sdxl-clip-skip", "sd2-lcm"),
 )
 IN_EACH_RUN = ("lora-control", "vae", "hires-latent", "sdxl-lora")
 

@@ -13,7 +13,10 @@ STORED = json.loads(Path(__file__).with_name("stored_requests.json").read_text()
 
 @pytest.mark.parametrize("stored", STORED, ids=["plain", "full", "only enlarged", "flow"])
 def test_what_earlier_versions_stored_is_the_same_request(stored: dict[str, Any]) -> None:
-    """Else everything would be rendered again, with what was learned of batches forgotten."""
+    """A field that is off is in none of them, so a new one changes none.
+
+    Else everything would be rendered again.
+    """
     request = ImageRequest.from_dict(stored["request"])
     assert (request.digest, request.batch_key) == (stored["digest"], stored["batch_key"])
     assert json.dumps(request.as_dict()) == json.dumps(stored["request"])

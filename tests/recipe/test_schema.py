@@ -158,6 +158,7 @@ VALUES = st.one_of(
 
 @given(st.sampled_from([*ROWS, "size", "from", "cfg", "strength"]), VALUES)
 @example("mask_blur", None)
+@example("hires", [])
 def test_no_value_that_reading_accepts_is_refused(field: str, value: object) -> None:
     """Whatever stands in whichever field."""
     text = json.dumps({"prompt": "a", "image": "b.png", field: value})

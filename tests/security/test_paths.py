@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.daemon.finish import Archive
+from picowatch.daemon.archive import Archive
 from picowatch.files import inside
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.house import House, wait_for

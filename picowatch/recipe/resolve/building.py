@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -47,6 +48,7 @@ from picowatch.recipe.samplers import (
 from picowatch.recipe.written import Layer, Origin, Position, Written, find_in
 
 _HASH_DIGITS = 10
+_MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
 _Found = TypeVar("_Found")
 
 
@@ -222,7 +224,15 @@ class RecipeBuilder:
     def _references(self) -> tuple[str, ...]:
         written = self.layer.get("references")
         parts = range(len(written.parts)) if written else ()
-        return tuple(filter(None, [self._path(f"references.{index}") for index in parts]))
+        paths = [self._path(f"references.{index}") for index in parts]
+        for index, path in enumerate(paths):
+            with suppress(PictureUnreadable):  # reported where pictures are kept
+                width, height = self.pictures.size(path) if path else (1, 1)
+                if max(width, height) > _MOST_NARROW * min(width, height):
+                    what = f"'{shown(path)}' is too narrow, {width}x{height} pixels."
+                    most = f"One side may have {_MOST_NARROW} times the other's pixels."
+                    self.judge.wrong(f"references.{index}", f"{what} {most}")
+        return tuple(filter(None, paths))
 
     def _seed(self, seed: object) -> object:
         """Return one seed, or several, with which `count` is a mistake."""

@@ -249,6 +249,8 @@ def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
     text = str(written.value) if isinstance(written.value, str | int | float) else ""
     if isinstance(written.value, dict):
         return _with_first_names(field, written, judge)
+    if isinstance(written.value, tuple):  # an empty one, too
+        raise ValueInvalid(wrong_value(field, written))
     if is_off(written) or number(text) == 0:
         return written.with_value(False)
     if number(text) is not None:

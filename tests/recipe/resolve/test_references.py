@@ -13,10 +13,10 @@ from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
 
 class Photos(Pictures):
-    """Photos of an odd size."""
+    """Photos of an odd size; one of them is a narrow strip."""
 
     def size(self, path: str) -> tuple[int, int]:
-        return 1003, 677
+        return (1003, 125) if path == "strip.png" else (1003, 677)
 
 
 PHOTOS = Photos()
@@ -78,6 +78,7 @@ def test_the_pictures_size_is_kept_to_the_pixel() -> None:
         ("checkpoint: klein\nimage: a.png\nreferences: b.png", "image and references together"),
         ("checkpoint: klein\nreferences: {a: b}", "references must be a path, or a list"),
         ("checkpoint: klein\nreferences: " + str(["a.png"] * 11), "references must be"),
+        ("checkpoint: klein\nreferences: strip.png", "is too narrow, 1003x125 pixels. One side"),
         ("checkpoint: klein\nreferences: ../a.png", "must stay within inbox/"),
         ("checkpoint: klein\nreferences: a.png\nhires: true", "FLUX.2 has no hires"),
     ],

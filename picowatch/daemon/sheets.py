@@ -1,0 +1,123 @@
+"""The contact sheets of recipes: which are due, and what they show."""
+
+import json
+import logging
+from collections.abc import Sequence
+from itertools import takewhile
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from picowatch.errors import PictureUnreadable
+from picowatch.files.atomic import check_in_place
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import DueSheet
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.sheets import Cell, SheetTooLarge
+from picowatch.recipe import ImageRequest, Recipe
+from picowatch.recipe.fields import Axis
+
+log = logging.getLogger("picowatch")
+
+LARGEST_PICTURE = 512  # pixels; the full-size pictures are beside the sheet
+
+
+def sheet_of(recipe: Recipe) -> str | None:
+    """Return what the entry's contact sheet shows, as JSON for the ledger; None without one."""
+    if not recipe.wants_sheet:
+        return None
+    axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.sweep]
+    shown = {"prompt": recipe.prompt, "axes": axes, "images": recipe.image_count}
+    return json.dumps(shown | ({"seconds": True} if recipe.grid_seconds else {}))
+
+
+def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
+    """Draw the contact sheets of a recipe's entries whose images have all ended.
+
+    A sheet that cannot be drawn is given up: the log and the recipe's warning file say why. None is
+    drawn if all of its pictures were deleted.
+    """
+    for due in ledger.sheets_due(recipe):
+        if not any(outbox.exists(picture) for _, picture in due.images if picture):
+            check_in_place(outbox.root / ".picowatch")  # raises if they are not deleted, but away
+            ledger.mark_sheet_done(due)
+            continue
+        file = ledger.reserve_sheet(due, recipe, outbox.names)
+        try:
+            _publish(recipe, due, file, outbox)
+        except SheetTooLarge as error:
+            words = f"No contact sheet: {error} are too many for one page."
+            log.warning("%s: %s", recipe, words)
+            outbox.problems.add_warning(recipe, words)
+        else:
+            log.info("%s: contact sheet %s", recipe, file)
+        ledger.mark_sheet_done(due)
+
+
+def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
+    """Draw and write a sheet. Images of earlier draws of the seeds are not shown."""
+    shown: dict[str, Any] = json.loads(due.sheet)
+    axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
+    images = due.images[-shown.pop("images", 0) :]
+    requests, files = [request for request, _ in images], [picture for _, picture in images]
+    size = prod(len(axis.values) for axis in axes)
+    seeds = _seeds([requests[at : at + size] for at in range(0, len(requests), size)])
+    labels = [
+        [] if axes else [f"{seeds.label} {seed}"] for seed in seeds.values for _ in range(size)
+    ]
+    if axes and len(seeds.values) > 1:
+        axes.insert(0, seeds)
+        shown["axes"] = [{"label": axis.label, "values": list(axis.values)} for axis in axes]
+    pictures = [outbox.root / file if file else None for file in files]
+    if shown.pop("seconds", False):
+        labels = [label + _seconds(one) for label, one in zip(labels, pictures, strict=True)]
+    words = _differing_words(requests, size)
+    told = [", ".join([*label, *drawn]) for label, drawn in zip(labels, words, strict=True)]
+    cells = [Cell(picture, label) for picture, label in zip(pictures, told, strict=True)]
+    side = max(max(request.published_size) for request in requests)
+    about = {"recipe": recipe, **shown, "files": files, "labels": told}
+    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about)
+
+
+def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
+    """Return in what a combination's images differ; each round has one of each combination."""
+    for label, field in (("seed", "seed"), ("variation", "variation_seed")):
+        seeds = [{getattr(request, field) for request in requests} for requests in rounds]
+        if all(len(one) == 1 for one in seeds) and len(set().union(*seeds)) == len(rounds):
+            return Axis(label, tuple(str(*one) for one in seeds))
+    return Axis("image", tuple(str(number) for number, _ in enumerate(rounds, start=1)))
+
+
+def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[str]]:
+    """Return the words in which each prompt differs from others of its combination.
+
+    They tell apart images whose seeds drew different words from wildcards. Each round has `size`
+    combinations.
+    """
+    words = [request.prompt.split() for request in requests]
+    return [_middle(prompt, words[at % size :: size]) for at, prompt in enumerate(words)]
+
+
+def _middle(prompt: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
+    """Return the prompt without the beginning and end that all share; [] if all are equal."""
+    first = _common([*others])
+    last = _common([one[first:][::-1] for one in others])
+    return [text] if (text := " ".join(prompt[first : len(prompt) - last])) else []
+
+
+def _common(texts: Sequence[Sequence[str]]) -> int:
+    """Return how many words all texts begin with."""
+    places = zip(*texts, strict=False)
+    return sum(1 for _ in takewhile(lambda words: len({*words}) == 1, places))
+
+
+def _seconds(picture: Path | None) -> list[str]:
+    """Return the seconds that a picture took without loading, from its metadata."""
+    if picture is None:
+        return []
+    try:
+        timings = read_chunk(read_texts(picture)[PICOWATCH]).rendered["timings"]
+        return [f"{sum(timings.values()) - timings.get('load', 0):.3g} s"]
+    except (PictureUnreadable, KeyError):  # deleted meanwhile, or changed by another program
+        return []

@@ -1,0 +1,231 @@
+"""A pretended CUDA device, as a plugin: `pytest -p tests.gpu.pretended tests/engine/test_edits.py`.
+
+Every renderer computes on it.
+Its tensors say that they are on `cuda:0` and are computed on the CPU. An operation that mixes them
+with others fails as it would on a card, so this finds what forgets to move a tensor. It says
+nothing about a card's arithmetic, memory or speed.
+
+It uses private functions of torch, as torch's own fake tensors do (torch/_subclasses), and works
+without inference mode, in which a parameter cannot be such a tensor.
+"""
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch._dynamo  # reads what is replaced below
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from picowatch.engine.protocol import EngineOptions
+
+CARD = torch.device("cuda", 0)
+CPU = torch.device("cpu")
+BYTES = int(80e9)
+SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
+# Operations between devices; indices may be on the CPU.
+MOVING = (
+    *("aten::_to_copy", "aten::to", "aten::copy_", "aten::_local_scalar_dense"),
+    *("aten::index", "aten::index_put", "aten::index_put_"),
+)
+GUARD = """
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+using Guard = c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::CUDA>;
+C10_REGISTER_GUARD_IMPL(CUDA, Guard)
+"""
+
+
+class OnCard(torch.Tensor):
+    """A tensor on the card; `held` is what it is computed with."""
+
+    held: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor) -> "OnCard":
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=CARD,
+        )
+        made.held = held
+        return made
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["held"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner: dict[str, torch.Tensor], *_: Any) -> "OnCard":
+        return OnCard(inner["held"])
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return computed(operation, args, kwargs or {})
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return repr(self.held)
+
+    def __format__(self, how: str) -> str:
+        return format(self.held, how)
+
+    def tolist(self) -> Any:
+        return self.held.tolist()
+
+    def item(self) -> Any:
+        return self.held.item()
+
+    def numpy(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy.")
+
+    __array__ = numpy
+
+
+def computed(operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The operation's result, on the device on which a card's would be."""
+    name = operation._schema.name
+    leaves = tree_leaves((args, kwargs))
+    on = [one for one in leaves if isinstance(one, OnCard)]
+    off = [one for one in leaves if isinstance(one, torch.Tensor) and not isinstance(one, OnCard)]
+    if on and name not in MOVING and any(one.dim() for one in off):
+        tensors = (one for one in leaves if isinstance(one, torch.Tensor))
+        found = ", ".join(f"{type(one).__name__} {tuple(one.shape)}" for one in tensors)
+        raise RuntimeError(f"Expected all tensors to be on the same device: {name}, {found}")
+    devices = [one for one in leaves if isinstance(one, torch.device)]
+    is_on = devices[0].type == "cuda" if devices else bool(on)
+    if name == "aten::copy_":
+        is_on = isinstance(args[0], OnCard)
+    generator = kwargs.get("generator")
+    if is_on and generator is not None and generator.device != CARD:
+        raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu': {name}")
+
+    def inner(one: Any) -> Any:
+        if isinstance(one, torch.device):
+            return CPU if one.type == "cuda" else one
+        return one.held if isinstance(one, OnCard) else one
+
+    def outer(one: Any) -> Any:
+        if not is_on or not isinstance(one, torch.Tensor):
+            return one
+        for each in on:  # in place
+            if each.held is one:
+                return each
+        return OnCard(one)
+
+    found = operation(*tree_map(inner, args), **tree_map(inner, kwargs))
+    return tree_map(outer, found)
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Also what makes tensors out of none goes through `computed`."""
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return computed(operation, args, kwargs or {})
+
+
+class Below(TorchFunctionMode):
+    """What torch does below operations: numbers in lists for `torch.tensor`, and `one.data = …`."""
+
+    def __torch_function__(
+        self, called: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if called is torch.tensor:
+            args = tree_map(lambda one: one.tolist() if isinstance(one, OnCard) else one, args)
+        if called == SET_DATA:
+            one, data = args
+            new = torch.nn.Parameter(data, requires_grad=False)
+            swapped = new if isinstance(one, torch.nn.Parameter) else data
+            torch.utils.swap_tensors(one, swapped)  # type: ignore[no-untyped-call]
+            return None
+        return called(*args, **(kwargs or {}))
+
+
+def on_card(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, where the card is there."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:
+            for mode in (Below(), Operations()):  # type: ignore[no-untyped-call]
+                stack.enter_context(mode)
+            return call(*args, **kwargs)
+
+    return called
+
+
+class Stream:
+    """A stream, or an event in one: everything is done at once."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def wait(self, *_: Any) -> None: ...
+
+    record = synchronize = wait_stream = wait_event = wait
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...
+
+
+def install() -> None:
+    """Put the card into this process, for good."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch_folder, library = Path(torch.__file__).parent, f"{folder}/guard.so"
+        where = [f"-I{torch_folder}/include", f"-L{torch_folder}/lib"]
+        compiler = ["g++", "-shared", "-fPIC", "-std=c++20", "-x", "c++", "-", *where, "-lc10"]
+        subprocess.run([*compiler, "-o", library], input=GUARD, text=True, check=True)
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+    torch._C._set_only_lift_cpu_tensors(True)
+    torch.inference_mode = lambda *_: torch.no_grad()  # type: ignore[assignment,misc]
+    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign]
+    torch.Tensor.record_stream = lambda *_: None  # type: ignore[method-assign]
+    cuda: Any = torch.cuda
+    values = {
+        "is_available": True,
+        "is_initialized": False,
+        "is_bf16_supported": True,
+        "device_count": 1,
+        "current_device": 0,
+        "get_device_name": "a pretended card",
+        "get_device_properties": SimpleNamespace(total_memory=BYTES),
+        "mem_get_info": (BYTES, BYTES),
+        "memory_reserved": 0,
+        "memory_allocated": 0,
+        "current_stream": Stream(),
+        "stream": nullcontext(),
+        **dict.fromkeys(("_lazy_init", "set_device", "empty_cache", "synchronize")),
+    }
+    for name, value in values.items():
+        setattr(cuda, name, lambda *_, value=value, **__: value)
+    cuda.Event = cuda.Stream = Stream
+    pool: Any = ThreadPoolExecutor
+    submit = pool.submit
+    pool.submit = lambda self, call, *args, **kwargs: submit(self, on_card(call), *args, **kwargs)
+
+
+install()
+
+from picowatch.engine.renderer import Renderer  # noqa: E402  (made for the card that is there)
+
+_init = Renderer.__init__
+
+
+def _init_on_card(self: Renderer, options: EngineOptions, *more: Any) -> None:
+    _init(self, replace(options, device="cuda"), *more)
+
+
+Renderer.__init__ = on_card(_init_on_card)  # type: ignore[method-assign]
+Renderer.render = on_card(Renderer.render)  # type: ignore[method-assign]
