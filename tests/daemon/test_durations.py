@@ -1,4 +1,4 @@
-"""Seconds left, worked out from the batches before."""
+"""Seconds left, computed from earlier batches."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ OTHER = replace(SMALL, width=512)
 
 
 def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
-    """Whatever its seed is, and nothing is known before the first picture."""
+    """The seed does not matter; before the first picture nothing is known."""
     durations = Durations()
     assert durations.of([(SMALL, 1)]) is None
     durations.learn(SMALL, 2.0)
@@ -28,7 +28,7 @@ def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
 
 
 def batch(loads: str = "") -> Rendering:
-    """A batch of ten steps that began at 0."""
+    """Return a batch of ten steps that began at 0."""
     image: object = type("Image", (), {"request": SMALL})
     return Rendering(
         engine=DigestEngine(),
@@ -55,7 +55,7 @@ def batch(loads: str = "") -> Rendering:
 def test_a_batch_in_progress_is_counted_by_its_steps(
     monkeypatch: pytest.MonkeyPatch, done: int, loads: str, now: float, left: float
 ) -> None:
-    """Of one that takes eight seconds after its checkpoint is loaded, a step was done a second."""
+    """It takes eight seconds after loading, and has done one step per second."""
     clock = [0.0]
     monkeypatch.setattr("picowatch.daemon.rendering.time.monotonic", lambda: clock[0])
     one = batch(loads)
@@ -67,7 +67,7 @@ def test_a_batch_in_progress_is_counted_by_its_steps(
 
 
 def test_loading_is_no_part_of_what_a_batch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where an engine had to load, it may have had to start, too: what came before a step."""
+    """An engine that had to load may have had to start, too: all before the first step."""
     one = batch("demo")
     for now in (7.0, 8.0):
         monkeypatch.setattr("picowatch.daemon.rendering.time.monotonic", lambda now=now: now)
