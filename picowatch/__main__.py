@@ -7,7 +7,7 @@ from picowatch.signals import heed_early_signals, ignore_signals
 
 
 def main() -> int:
-    """Run one command; gives its exit code. Imports come after signals are taken care of."""
+    """Run one command; return its exit code. Imports come after the signal handlers."""
     heed_early_signals(sys.argv[1:])
     try:
         from picowatch.cli import main as run_command
@@ -16,7 +16,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
-        ignore_signals()  # another one, while Python ends
+        ignore_signals()  # a second one might come while Python ends
 
 
 if __name__ == "__main__":

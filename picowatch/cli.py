@@ -1,7 +1,7 @@
 """The command line: finds the command, turns errors into texts and exit codes.
 
-Only the command's own module is imported, so `--help`, a mistyped flag and `status` are answered
-at once.
+Only the command's own module is imported, so `--help`, `status` and errors about flags come at
+once.
 """
 
 import argparse
@@ -32,14 +32,14 @@ _BEGIN = {
     "picowatch run": "save recipes in inbox/, look into outbox/",
     "picowatch make corgi.yaml": "one recipe, without `run` or beside it",
 }
-# Modules whose commands must work beside a daemon that runs on with the settings it has.
+# Modules of commands that must work even if a running daemon's settings file is invalid by now.
 _ONLY_FOLDERS = ("status", "control")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DESCRIPTION = "Save a recipe, find its pictures: a hot folder for Stable Diffusion."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (docs/commands.md)."""
+    """Run one command; return its exit code (docs/commands.md)."""
     streams.open_closed()
     try:
         words = sys.argv[1:] if arguments is None else [*arguments]
@@ -60,7 +60,7 @@ def _parsed(
     commands: dict[str, argparse.ArgumentParser],
     words: Sequence[str],
 ) -> argparse.Namespace:
-    """The options of the command; ends the process if they cannot be understood."""
+    """Return the command's options; end the process if they cannot be understood."""
     if words[0] == "help":
         words = [*words[1:2], "--help"]
     if words[0] not in (*commands, "-h", "--help", "-V", "--version"):
@@ -76,7 +76,7 @@ def _parsed(
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    """The known word that may have been meant."""
+    """Return a hint at the known word that may have been meant, or ""."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, n=1)
@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
         return error.exit_code
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
         return code
-    except Exception as error:  # a bug of ours: still a text for people, the rest with --debug
+    except Exception as error:  # a bug: a text for people, the traceback with --debug
         if options.debug:
             raise
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -122,7 +122,7 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, how the command is called, and where help is."""
+        """Print what is wrong, how to call the command, and where to find help."""
         words = message if message.endswith((".", "?")) else f"{message}."
         streams.print_error(f"{self.prog}: {words}\n")
         self.print_usage(sys.stderr)
@@ -131,7 +131,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser of the command line, and those of its commands."""
+    """Return the parser of the command line, and those of its commands."""
     parser = _Parser(_DESCRIPTION, _BEGIN, prog="picowatch", usage="picowatch COMMAND …")
     parser.add_argument("-V", "--version", action="version", version=f"picowatch {__version__}")
     added = parser.add_subparsers(
@@ -160,7 +160,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
 
 def called_with(parser: argparse.ArgumentParser) -> str:
-    """The words after a command: ` FILE…`, ` [DIR]`."""
+    """Return the words after a command, such as " FILE…" or " [DIR]"."""
     words = ""
     for action in parser._actions:
         if not action.option_strings:

@@ -1,7 +1,7 @@
-"""Every error of picowatch, as two trees. Imports nothing of ours.
+"""All errors of picowatch, as two trees. Imports no other module of picowatch.
 
-What a person reads. Each class has an exit code, for when it ends a command, and the usual
-remedy, for when the error itself brings none:
+Errors that people read. Each class has an exit code, for when it ends a command, and a usual
+remedy, for when the error itself has none:
 
 PicowatchError
 ├── CommandFailed            a command cannot do what was requested
@@ -12,25 +12,25 @@ PicowatchError
 ├── RecipeInvalid            one save's problems, with their positions (recipe/messages/problems.py)
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
 ├── ModelRefused             a model file that cannot be used, and why
-├── PictureUnreadable        a picture without metadata that we can read
-│   └── NothingSaid          … and nothing beside it says what to do with it (recipe/reading.py)
-├── RenderFailed             the engine could not render these images; it lives on
+├── PictureUnreadable        a picture cannot be used, or has no metadata that can be read
+│   └── NothingSaid          … or lacks a prompt that says what to do with it (recipe/reading.py)
+├── RenderFailed             the engine could not render these images, but goes on
 ├── EngineDied               the engine's process ended in the middle of a batch
-│   ├── EngineCannotStart    … before it looked at an image (engine/protocol.py)
+│   ├── EngineCannotStart    … before it was ready for one (engine/protocol.py)
 │   └── EngineLost           … because its machine is gone (engine/protocol.py)
 └── EngineStopped            the engine was closed on purpose; the images are queued again
 
-What no person sees, because one part of picowatch raises it for another one to catch:
+Exceptions that nobody sees, because one part of picowatch raises them for another to catch:
 
 ControlFlow
-├── Ended                    picowatch ends in the middle of something (files/retry.py)
+├── Ended                    picowatch is ending (files/retry.py)
 ├── InboxAway                dropped pictures cannot be copied from it (daemon/dropped.py)
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)
 ├── OtherBytes               a file holds other bytes than those expected (files/inside.py)
 ├── DependsOnPicture         a template cannot be checked without a picture (recipe/reading.py)
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
-├── NotHashed                an answer needs a model's hash first (daemon/model_hashes.py)
+├── NotHashed                a save needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid
     ├── NotInstalled         no model of this name (recipe/resolve/installed.py)
     │   └── NoneOfThisName       not even one that is refused (recipe/resolve/installed.py)
@@ -55,11 +55,11 @@ EXIT_CODES = {
 
 
 class PicowatchError(Exception):
-    """A failure a user can see: what happened, and what to do about it.
+    """A failure that users see: what happened, and what to do about it.
 
-    `message` says what and why in one or more sentences; `remedy`, where there is one, says
-    what to do. Together they read as one text. `trace` holds an engine's traceback for `--debug`
-    and the log file; it is shown nowhere else.
+    `message` says what and why in one or more sentences; `remedy`, if there is one, says what to
+    do. Together they read as one text. `trace` holds an engine's traceback for `--debug` and the
+    log file; it is shown nowhere else.
     """
 
     exit_code = FAILED
@@ -87,7 +87,7 @@ class CommandFailed(PicowatchError):
 
 
 class SettingsInvalid(PicowatchError):
-    """picowatch.yaml, an environment variable or a flag holds something we cannot use."""
+    """picowatch.yaml, an environment variable or a flag has a value that cannot be used."""
 
     exit_code = INVALID
     usual_remedy = "docs/settings.md lists every setting."
@@ -107,7 +107,7 @@ class OutboxInUseByMake(OutboxInUse):
 
 
 class LedgerCorrupt(PicowatchError):
-    """The ledger's file is damaged: not what SQLite wrote, or only a part of it."""
+    """The ledger's file is damaged or incomplete."""
 
     usual_remedy = "Run `picowatch run`: it builds a new ledger from the pictures in the outbox."
 
@@ -119,13 +119,13 @@ class ModelRefused(PicowatchError):
 
 
 class PictureUnreadable(PicowatchError):
-    """A picture without metadata that we can read."""
+    """A picture cannot be used, or has no metadata that can be read."""
 
     usual_remedy = "Use a picture as picowatch wrote it."
 
 
 class RenderFailed(PicowatchError):
-    """The engine could not render these images; the engine itself lives on."""
+    """The engine could not render these images, but goes on."""
 
     usual_remedy = "`picowatch doctor` checks the engine."
 
@@ -143,19 +143,20 @@ class EngineStopped(PicowatchError):
 
 
 class ControlFlow(Exception):
-    """Raised by one part of picowatch for another one to catch; no command ends with it."""
+    """An exception that one part of picowatch raises for another to catch."""
 
 
 class ValueInvalid(ControlFlow, ValueError):
-    """A value in a recipe cannot be used; the text says why, and what would do."""
+    """A value in a recipe cannot be used; the text says why, and which values can."""
 
 
 DISTRIBUTION = "picowatch-diffusion"  # `picowatch` in the package index is another program
 
 
 def install_command(extra: str) -> str:
-    """Adds an extra of pyproject.toml to the package that is installed, a checkout's included.
+    """Return the command that adds an extra of pyproject.toml to the installed package.
 
-    Although no index may have it: pip finds it installed, and fetches only what the extra adds.
+    It also works for a checkout: pip finds the package installed, and fetches only what the extra
+    adds.
     """
     return f"{quote(sys.executable)} -m pip install '{DISTRIBUTION}[{extra}]'"

@@ -1,9 +1,7 @@
-"""Which signals end picowatch, how they end it before it has begun, and what ignores them."""
+"""Signals that end picowatch, also while it starts."""
 
-import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +10,8 @@ from types import FrameType
 from picowatch.errors import INTERRUPTED
 
 ALWAYS_ENDING = (signal.SIGTERM, signal.SIGINT)
-# Every signal that ends a process by default and that somebody may send: picowatch then ends the
-# engine, and queues again what is in progress.
+# Every signal that somebody may send and that ends a process by default: picowatch then ends the
+# engine, and queues images in progress again.
 ENDING = (
     *ALWAYS_ENDING,
     signal.SIGHUP,
@@ -24,12 +22,12 @@ ENDING = (
 )
 
 
-# Who ends it waits two seconds. What takes longer is left as a crash would leave it.
+# Whoever ends picowatch may wait two seconds; whatever takes longer is left as a crash leaves it.
 END_SECONDS = 1.0
 
 
 def heed_early_signals(arguments: Sequence[str]) -> None:
-    """End `run` and `make` as later while their modules are still imported: nothing has begun."""
+    """Let signals end `run` and `make` properly even while their modules are being imported."""
     if arguments[:1] == ["make"]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments[:1] != ["run"]:
@@ -40,18 +38,18 @@ def heed_early_signals(arguments: Sequence[str]) -> None:
 
     for number in ALWAYS_ENDING:
         signal.signal(number, end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # blocked by the process before a restart
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # a restart has blocked them
 
 
 @contextmanager
 def ended_by_signals(
     stop: threading.Event, wake: threading.Event, overdue: Callable[[], None] = lambda: None
 ) -> Iterator[list[int]]:
-    """Set `stop` and `wake` at every signal that ends picowatch; gives the numbers so far.
+    """Set `stop` and `wake` at every signal that ends picowatch; yield the numbers so far.
 
-    `overdue` is called if that has not ended it END_SECONDS later. A thread sets them. A handler
-    interrupts the main thread, which may hold an event's lock at that moment, since it waits for
-    it: to set the event would wait for ever then.
+    `overdue` is called if picowatch has not ended END_SECONDS later. A thread sets the events,
+    because a handler interrupts the main thread, which may hold an event's lock while it waits for
+    it: setting the event there would deadlock.
     """
     signals: list[int] = []
     read, write = os.pipe()
@@ -73,7 +71,7 @@ def ended_by_signals(
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     try:
         for number in ENDING:
-            # `nohup` and shells have some of them ignored.
+            # `nohup` and shells start programs that ignore some of them.
             if number in ALWAYS_ENDING or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: None)  # the interpreter writes it to `write`
         yield signals
@@ -84,27 +82,6 @@ def ended_by_signals(
 
 
 def ignore_signals() -> None:
-    """Ignore signals while this process lives: its end takes handlers away before it is gone."""
+    """Ignore signals from now on: while Python ends, it removes handlers before it is gone."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
-
-
-log = logging.getLogger("picowatch")
-
-# What a start or an end may take from one sign of life to the next.
-ALIVE = ("WATCHDOG=1", f"EXTEND_TIMEOUT_USEC={60_000_000}")
-
-
-def notify(*lines: str) -> None:
-    """Send lines such as `READY=1`; does nothing where no service manager listens."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):  # Linux' abstract sockets
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.connect(address)
-            sender.sendall("\n".join(lines).encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        log.debug("cannot notify the service manager: %s", error)

@@ -1,4 +1,4 @@
-"""Standard input, output and error, where they are closed, full, gone, or stopped meanwhile."""
+"""Standard input, output and error, even if they are closed, full, gone or stopped."""
 
 import io
 import os
@@ -9,14 +9,14 @@ from collections import deque
 from contextlib import suppress
 from typing import TextIO
 
-KEPT = 200  # texts that wait for a terminal that is stopped
-LAST_SECONDS = 1.0  # that it has for them at the end
+KEPT = 200  # texts that wait for a stopped terminal
+LAST_SECONDS = 1.0  # for writing them at the end
 
 
 def open_closed() -> None:
-    """Open those with which picowatch was started closed (`>&-`): Python has no stream there.
+    """Open standard streams that were closed (`>&-`) when picowatch was started.
 
-    Otherwise what is opened later gets their numbers, and messages would be written into it.
+    Otherwise files that are opened later get their numbers, and messages would go into them.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
@@ -27,9 +27,9 @@ def open_closed() -> None:
 
 
 def finish(stream: TextIO) -> None:
-    """Write out what was printed; what cannot be written is discarded.
+    """Write out what was printed; discard what cannot be written.
 
-    Otherwise Python tries it again at the end, and complains.
+    Otherwise Python would try again at its end, and complain.
     """
     try:
         stream.flush()
@@ -38,17 +38,17 @@ def finish(stream: TextIO) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Nobody reads it any more: write to nowhere from now on."""
+    """Send everything to /dev/null from now on, because nobody reads the stream any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 class BackgroundStream(io.TextIOBase):
-    """Writes to a terminal in a thread of its own: who writes here never waits.
+    """Writes to a terminal in a thread of its own, so that its callers never wait.
 
-    Ctrl-S, a selection in some terminals and a connection that stalls stop it, for hours perhaps.
-    The newest texts are written when it continues.
+    Ctrl-S, a selection in some terminals or a stalled connection may stop a terminal for hours.
+    When it continues, the newest texts are written.
     """
 
     encoding = "utf-8"
@@ -63,7 +63,7 @@ class BackgroundStream(io.TextIOBase):
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Written soon."""
+        """Write a text soon."""
         self._texts.append(text)
         self._more.set()
         return len(text)
@@ -77,7 +77,7 @@ class BackgroundStream(io.TextIOBase):
         return self._stream.fileno()
 
     def finish(self) -> None:
-        """Let it write the rest, if it is not stopped."""
+        """Write the rest, unless the terminal is stopped."""
         self._ends = True
         self._more.set()
         self._thread.join(LAST_SECONDS)
@@ -90,28 +90,28 @@ class BackgroundStream(io.TextIOBase):
             ends = self._ends  # before the last look at the texts
             while self._texts:
                 rest = self._texts.popleft().encode(self.encoding, "backslashreplace")
-                # Not by the stream: its lock would be held while this waits, also at the end.
+                # Not through the stream: its lock would be held while this waits, even at the end.
                 with suppress(OSError):  # it is gone
                     while rest:
                         rest = rest[os.write(self.fileno(), rest) :]
 
 
 def harmless(text: str) -> str:
-    """The text with everything escaped that could move a cursor, change colours or hide.
+    """Escape everything in a text that could move a cursor, change colours or hide.
 
     Control and format characters, line and paragraph separators and lone surrogates become
-    \\x1b-like escapes; the joiner inside of emoji stays.
+    escapes such as \\x1b; the joiner inside emoji stays.
     """
     return text if text.isprintable() else "".join(map(_harmless_character, text))
 
 
 def print_error(text: str) -> None:
-    """Print to standard error; nothing from a stranger's file may control the terminal."""
+    """Print to standard error, without letting a stranger's file control the terminal."""
     print(harmless_lines(text), file=sys.stderr)
 
 
 def harmless_lines(message: str) -> str:
-    """The text made harmless line by line; its own line breaks stay."""
+    """Make a text harmless line by line; its line breaks stay."""
     return "\n".join(map(harmless, message.split("\n")))
 
 

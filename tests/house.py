@@ -12,7 +12,7 @@ from typing import Any
 
 from picowatch.commands.run import RESTART, run
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
-from picowatch.daemon.daemon import Daemon
+from picowatch.daemon.daemon import Daemon, Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk, read_texts
 from picowatch.outbox.names import picture_files
@@ -113,8 +113,8 @@ class House:
 
     def once(self, **values: Any) -> bool:
         """`picowatch run --once` in this process; gives whether all succeeded."""
-        with self._daemon(keeps_trying=False, **values) as (daemon, _, _):
-            return bool(daemon.run(once=True).succeeded)
+        with self._daemon(**values) as (daemon, _, _):
+            return bool(daemon.run().succeeded)
 
     def run_once(self, **values: Any) -> int:
         """`picowatch run --once` as a command, restarts included; gives its exit code."""
@@ -131,8 +131,9 @@ class House:
         settings = self.settings(**values)
         check_folders(settings)
         stop, wake, ended = threading.Event(), threading.Event(), threading.Event()
+        watching = Mode(settings_file=settings_file)
         with ExitStack() as stack:
-            daemon = self._built(settings, stack, stop, wake, True, settings_file)
+            daemon = self._built(settings, stack, stop, wake, watching)
             before = self._written()
 
             def live() -> None:
@@ -142,7 +143,7 @@ class House:
                     stop.clear()
                     new = settings_file.load() if settings_file else settings
                     with ExitStack() as another:
-                        result = self._built(new, another, stop, wake, True, settings_file).run()
+                        result = self._built(new, another, stop, wake, watching).run()
 
             thread = threading.Thread(target=live)
             thread.start()
@@ -175,12 +176,12 @@ class House:
         return found.st_ino, found.st_mtime_ns
 
     @contextmanager
-    def _daemon(self, *, keeps_trying: bool, **values: Any) -> Iterator[Any]:
+    def _daemon(self, **values: Any) -> Iterator[Any]:
         settings = self.settings(**values)
         stop, wake = threading.Event(), threading.Event()
         check_folders(settings)
         with ExitStack() as stack:
-            yield self._built(settings, stack, stop, wake, keeps_trying), stop, wake
+            yield self._built(settings, stack, stop, wake, Mode(once=True)), stop, wake
 
     def _built(
         self,
@@ -188,8 +189,7 @@ class House:
         stack: ExitStack,
         stop: threading.Event,
         wake: threading.Event,
-        keeps_trying: bool,
-        settings_file: SettingsFile | None = None,
+        mode: Mode,
     ) -> Daemon:
         return build_daemon(
             settings,
@@ -198,8 +198,7 @@ class House:
             stack,
             stop=stop,
             wake=wake,
-            keeps_trying=keeps_trying,
-            settings_file=settings_file,
+            mode=mode,
         )
 
     # -- what came out

@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
     {"errors", "families", "streams"},
-    {"signals"},
+    {"service", "signals"},
     {"files"},
     {"settings", "recipe"},
     {"metadata", "catalog"},

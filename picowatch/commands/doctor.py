@@ -25,6 +25,7 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
+from picowatch.daemon.daemon import Mode
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid, install_command
@@ -223,9 +224,9 @@ def _render(settings: Settings, make_engine: MakeEngine) -> str:
             stack,
             stop=threading.Event(),
             wake=threading.Event(),
-            keeps_trying=False,
+            mode=Mode(once=True),
         )
-        result = daemon.run(once=True)
+        result = daemon.run()
         if result.succeeded:
             return ""
         return result.reason or (settings.outbox / "doctor.yaml.error.txt").read_text()

@@ -19,6 +19,7 @@ from PIL import Image
 from picowatch.commands.run import run_daemon
 from picowatch.commands.status import current_status, rows_of
 from picowatch.daemon.build import MakeEngine, check_folders
+from picowatch.daemon.daemon import Mode
 from picowatch.engine.child import ChildEngine
 from picowatch.errors import (
     FAILED,
@@ -362,9 +363,11 @@ def _render_here(
                 settings,
                 make_engine,
                 console,
-                once=True,
-                by_make=True,
-                until=lambda: not any(command.exists() for command in missing),
+                Mode(
+                    once=True,
+                    by_make=True,
+                    until=lambda: not any(command.exists() for command in missing),
+                ),
             )
         except OutboxInUse:
             return None

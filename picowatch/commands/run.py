@@ -17,6 +17,7 @@ from picowatch.daemon.build import (
     is_hopeless,
     restart,
 )
+from picowatch.daemon.daemon import Mode
 from picowatch.daemon.run import RunResult
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import ChildEngine
@@ -77,8 +78,7 @@ def run(
                 settings,
                 make_engine,
                 console,
-                once=once,
-                settings_file=settings_file,
+                Mode(once=once, settings_file=settings_file),
                 overdue=lambda: _leave(settings, console, code),
             )
         except Ended:
@@ -116,18 +116,13 @@ def run_daemon(
     settings: Settings,
     make_engine: MakeEngine,
     console: Console,
-    *,
-    once: bool,
-    by_make: bool = False,
-    until: Callable[[], bool] = lambda: False,
-    settings_file: SettingsFile | None = None,
+    mode: Mode,
     overdue: Callable[[], None] = lambda: None,
 ) -> tuple[RunResult, bool]:
-    """How it went, and whether a signal ended it.
+    """Run a daemon; return its result, and whether a signal ended it.
 
-    `by_make`: a `picowatch make` runs it, `until` its recipes are done. `overdue` is called if it
-    has not ended soon after a signal. Raises Ended if a signal came while the outbox could not be
-    written yet.
+    `overdue` is called if it has not ended soon after a signal. Raises Ended if a signal came while
+    the outbox could not be written yet.
     """
     stop, wake = threading.Event(), threading.Event()
     try:
@@ -136,10 +131,7 @@ def run_daemon(
                 settings,
                 make_engine,
                 console,
-                once,
-                by_make,
-                until,
-                settings_file=settings_file,
+                mode,
                 stop=stop,
                 wake=wake,
                 signals=signals,

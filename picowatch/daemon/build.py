@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from picowatch import __version__
-from picowatch.daemon.daemon import Daemon
+from picowatch.daemon.daemon import Daemon, Mode
 from picowatch.daemon.run import Run, RunResult
-from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
 from picowatch.errors import LedgerCorrupt, OutboxInUseByMake, SettingsInvalid, install_command
@@ -30,8 +29,9 @@ from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
+from picowatch.service import notify
 from picowatch.settings import LocalSettings, RaySettings, Settings
-from picowatch.signals import ENDING, notify
+from picowatch.signals import ENDING
 
 log = logging.getLogger("picowatch")
 
@@ -49,22 +49,17 @@ def build_daemon(
     *,
     stop: threading.Event,
     wake: threading.Event,
-    keeps_trying: bool,
+    mode: Mode,
     hurry: Callable[[], bool] = lambda: True,
-    by_make: bool = False,
-    until: Callable[[], bool] = lambda: False,
-    settings_file: SettingsFile | None = None,
 ) -> Daemon:
     """Connect all parts of a daemon; `stack` closes what has to be closed.
 
-    `wake` is set after `stop`. With `keeps_trying`, a full disk is waited for. A damaged ledger is
-    set aside at the end, when hooks may run on until `hurry` returns true. `by_make`: a `picowatch
-    make` runs the daemon `until` its recipes are done. `settings_file` is read again when it is
-    saved. Raises OutboxInUse, SettingsInvalid, LedgerCorrupt, Ended, or the error that prevents
-    writing to the outbox, unless it is waited for.
+    `wake` is set after `stop`. A damaged ledger is set aside at the end, when hooks may run on
+    until `hurry` returns true. Raises OutboxInUse, SettingsInvalid, LedgerCorrupt, Ended, or the
+    error that prevents writing to the outbox, unless it is waited for.
     """
-    retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
-    lock = _lock(settings, retry, stop, by_make=by_make)
+    retry = Retry(stop, settings.outbox, keeps_trying=not mode.once)
+    lock = _lock(settings, retry, stop, by_make=mode.by_make)
     result = RunResult(left_undone=lock.after_crash)
     stack.callback(lambda: lock.release(left_undone=result.left_undone))
     stack.enter_context(held(settings.outbox, lock.is_in_place))
@@ -76,7 +71,7 @@ def build_daemon(
     stack.callback(ledger.close)
     maintenance = GalleryMaintenance(outbox.gallery, outbox.problems)
     stack.callback(maintenance.close)
-    observers = Observers(settings, outbox, lambda: result.engine_restarts, is_daemon=keeps_trying)
+    observers = Observers(settings, outbox, lambda: result.engine_restarts, is_daemon=not mode.once)
     stack.callback(observers.close, hurry)
     run = Run(
         settings=settings,
@@ -88,7 +83,7 @@ def build_daemon(
         wake=wake,
     )
     executor = _executor(settings, make_engine)
-    return Daemon(run, console, executor, lock, maintenance, settings_file, stop, until)
+    return Daemon(run, console, executor, lock, maintenance, mode, stop)
 
 
 def _set_aside_if_damaged(
@@ -249,11 +244,8 @@ def build_and_run(
     settings: Settings,
     make_engine: MakeEngine,
     console: Console,
-    once: bool,
-    by_make: bool = False,
-    until: Callable[[], bool] = lambda: False,
+    mode: Mode,
     *,
-    settings_file: SettingsFile | None = None,
     stop: threading.Event,
     wake: threading.Event,
     signals: list[int],
@@ -272,20 +264,17 @@ def build_and_run(
                 stack,
                 stop=stop,
                 wake=wake,
-                keeps_trying=not once,
-                hurry=lambda: not once or bool(signals),
-                by_make=by_make,
-                until=until,
-                settings_file=settings_file,
+                mode=mode,
+                hurry=lambda: not mode.once or bool(signals),
             )
         except LedgerCorrupt as error:  # found while its parts were built
             result = RunResult()
             result.cannot_go_on(str(error), ledger_corrupt=True)
             return result
         log.info("picowatch %s is watching %s", __version__, settings.inbox)
-        if settings.when_done != "keep" and not once:
+        if settings.when_done != "keep" and not mode.once:
             log.warning(TAKES_AWAY, settings.when_done)
-        result = daemon.run(once)
+        result = daemon.run()
         log.info("picowatch ended")
     return result
 

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from picowatch.daemon.accept import Accepting
 from picowatch.daemon.archive import Archive
@@ -29,7 +30,7 @@ from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock, Whereabouts
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
-from picowatch.signals import notify
+from picowatch.service import notify
 
 log = logging.getLogger("picowatch")
 
@@ -39,11 +40,25 @@ TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """How a daemon runs.
+
+    With `once`, it runs until what is in the inbox is done, or `until` returns true, and waits for
+    no full disk. `by_make`: a `picowatch make` runs it. `settings_file` is read again when it is
+    saved.
+    """
+
+    once: bool = False
+    by_make: bool = False
+    until: Callable[[], bool] = lambda: False
+    settings_file: SettingsFile | None = None
+
+
 class Daemon:
     """Takes saves from the inbox to the engines until `stop` is set.
 
-    Set `wake` after `stop` to end the wait between two rounds. A single run ends when nothing is
-    left to do, or when `until` returns true.
+    Set `wake` after `stop` to end the wait between two rounds.
     """
 
     def __init__(
@@ -53,13 +68,12 @@ class Daemon:
         executor: Executor,
         lock: OutboxLock,
         maintenance: GalleryMaintenance,
-        settings_file: SettingsFile | None,
+        mode: Mode,
         stop: threading.Event,
-        until: Callable[[], bool],
     ) -> None:
         self.ledger, self.outbox = run.ledger, run.outbox
         self.retry, self.result = run.retry, run.result
-        self.lock, self.stop, self.wake, self.until = lock, stop, run.wake, until
+        self.lock, self.mode, self.stop, self.wake = lock, mode, stop, run.wake
         self.maintenance = maintenance
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
         self.pool = WorkerPool(run, executor)
@@ -67,15 +81,15 @@ class Daemon:
         archive = Archive(run, self.inbox)
         self.finishing = Finishing(run, archive)
         self.control = Control(run, self.inbox, self.pool, self.finishing, archive)
-        self.settings_watch = (
-            SettingsWatch(run, settings_file, self.pool) if settings_file else None
-        )
+        file = mode.settings_file
+        self.settings_watch = SettingsWatch(run, file, self.pool) if file else None
         self.reporting = Reporting(run, console, self.inbox, self.pool, self.settings_watch)
         self._tidy_at = 0.0
         self._retry_at = float("-inf")  # no round begins earlier after one that failed
 
-    def run(self, once: bool = False) -> RunResult:
-        """Run until `stop` is set; with `once`, until what is in the inbox now is done."""
+    def run(self) -> RunResult:
+        """Run until `stop` is set, or as the mode says."""
+        once = self.mode.once
         try:
             self.retry.until_done(self._recover)
             self.maintenance.start()
@@ -85,7 +99,7 @@ class Daemon:
                 was_idle, more = is_idle, self._try_round()
                 # The next round reports to `make` what ended in the middle of this one.
                 is_idle = once and not more and self._has_nothing_left()
-                if once and (self.until() or (is_idle and was_idle)):
+                if once and (self.mode.until() or (is_idle and was_idle)):
                     break
                 if not (more or is_idle):
                     self.wake.wait(self._rest())

@@ -8,7 +8,7 @@ from picowatch.errors import PicowatchError
 from picowatch.inbox.names import is_dropped
 from picowatch.ledger.rows import Acceptance
 from picowatch.outbox.status import images
-from picowatch.recipe import RecipeInvalid, error_text, one_line
+from picowatch.recipe import RecipeInvalid, error_line, error_text
 from picowatch.recipe.messages.problems import CLOSING, closing_of
 from picowatch.streams import harmless, harmless_lines
 
@@ -54,7 +54,7 @@ def explained(path: str, why: PicowatchError | str) -> tuple[str, str]:
     if isinstance(why, RecipeInvalid):
         # Users fix a picture's sidecar rather than the picture.
         closing = CLOSING if is_dropped(path) else closing_of(why, path)
-        return error_text(why, closing=closing), one_line(why)
+        return error_text(why, closing=closing), error_line(why)
     first_line = str(why).partition("\n")[0]
     text = harmless_lines(f"{why}\n\n{CLOSING}\n")
     return f"{harmless(f'inbox/{path}')}\n\n{text}", f"{path}: {first_line}"

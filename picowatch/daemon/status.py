@@ -20,7 +20,7 @@ from picowatch.ledger.rows import Counts
 from picowatch.observers.console import Console
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait
 from picowatch.recipe.request import ImageRequest
-from picowatch.signals import notify
+from picowatch.service import notify
 
 log = logging.getLogger("picowatch")
 

@@ -27,7 +27,7 @@ import torch
 # Private, since torch has no public equivalent; the arguments of diffusers' models are nested.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from picowatch.engine.failures import one_line
+from picowatch.engine.failures import as_clause
 from picowatch.engine.memory import free_bytes
 from picowatch.errors import install_command
 from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_file, sync_folder
@@ -91,7 +91,7 @@ class Compiled:
         with self.eager():
             output = self._denoiser(*given, **named)
         if reason:
-            said = one_line(f"{type(reason).__name__}: {reason}")
+            said = as_clause(f"{type(reason).__name__}: {reason}")
             name = type(self._denoiser).__name__
             self._fail(f"failed for {name}, which computes without: {said}")
         return output

@@ -100,9 +100,9 @@ def out_of_memory(error: Exception) -> str:
 
 
 def _first_line(text: str) -> str:
-    return one_line(next(iter(text.strip().splitlines()), "no reason given"))
+    return as_clause(next(iter(text.strip().splitlines()), "no reason given"))
 
 
-def one_line(said: object) -> str:
+def as_clause(said: object) -> str:
     """Return an error's text for the end of a sentence: short, on one line, without a stop."""
     return " ".join(str(said).split())[:_LONGEST].rstrip(".: ")

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from picowatch.engine.child_main import new_renderer
-from picowatch.engine.failures import one_line
+from picowatch.engine.failures import as_clause
 from picowatch.engine.protocol import Engine, EngineLost, EngineOptions, Executor, MakeRenderer
 from picowatch.errors import EngineStopped, PicowatchError
 from picowatch.settings import RaySettings
@@ -190,7 +190,7 @@ def connected(address: str) -> Iterator[Place]:
             here = ray.get_runtime_context().get_node_id()
             [node] = [node for node in ray.nodes() if node["NodeID"] == here]
         except Exception as error:  # of many classes, gRPC's included
-            reason = one_line(str(error).partition("Traceback")[0])
+            reason = as_clause(str(error).partition("Traceback")[0])
             words = f"Cannot connect to the Ray cluster ({address}): {reason}."
             raise EngineLost(words, _START) from error
         # The node ends when its head does. This is not checked through Ray, whose calls wait for a

@@ -16,7 +16,7 @@ import ray
 from ray import exceptions
 
 from picowatch.engine.child import Batch, ChildEngine, RemoteEngine
-from picowatch.engine.failures import one_line
+from picowatch.engine.failures import as_clause
 from picowatch.engine.protocol import (
     EngineCannotStart,
     EngineLost,
@@ -188,5 +188,5 @@ class RayEngine(RemoteEngine):
             return EngineDied(f"The engine on {self._node} crashed or was killed.", _MEMORY)
         # picowatch is missing there, or the disk is full.
         if crashed or isinstance(error, exceptions.RayTaskError):
-            return self._unfit(f"{one_line(str(error).strip().splitlines()[-1])}.")
+            return self._unfit(f"{as_clause(str(error).strip().splitlines()[-1])}.")
         return EngineLost(f"The connection to the engine on {self._node} was lost.")

@@ -29,7 +29,7 @@ Size = tuple[int, int]
 OnTile = Callable[[], None]
 
 
-def passes_of(scale: int, before: Size, size: Size) -> list[Size]:
+def input_sizes(scale: int, before: Size, size: Size) -> list[Size]:
     """Return the sizes of the pictures that go through an upscaler of this scale in turn.
 
     Each is the result of the one before, reduced if its own result would exceed the limit.
@@ -60,7 +60,7 @@ def enlarged(
     A result that is too large is reduced by Lanczos, as in A1111. `before_tile` may raise.
     """
     tile = _TILE.get(next(network.parameters()).device.type, _USUAL_TILE)
-    for before in passes_of(network.scale, picture.size, size):
+    for before in input_sizes(network.scale, picture.size, size):
         pixels = np.asarray(_resized(picture, before))
         picture = Image.fromarray(enlarged_once(network, pixels, tile, before_tile))
     return _resized(picture, size)

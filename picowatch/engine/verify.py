@@ -13,7 +13,7 @@ from typing import TypeVar
 from safetensors import SafetensorError
 
 from picowatch.catalog import Catalog, Kind, Model
-from picowatch.engine.failures import one_line
+from picowatch.engine.failures import as_clause
 from picowatch.errors import ModelRefused, RenderFailed
 
 Found = TypeVar("Found")
@@ -64,7 +64,7 @@ def unchanged(
         find(kind, name, expected_hash)
         if isinstance(error, RenderFailed):
             raise
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = as_clause(f"{type(error).__name__}: {error}")
         raise RenderFailed(
             f"The {_KIND_NAMES.get(kind, kind)} {name!r} is damaged: {reason}.",
             "Get the file again, or another one.",

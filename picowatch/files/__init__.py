@@ -1,1 +1,1 @@
-"""Files: written whole, opened safely, read with limits, tried again."""
+"""Files: written atomically, opened safely, read with limits, tried again."""

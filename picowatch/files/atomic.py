@@ -1,7 +1,7 @@
-"""How files get written: whole, by temporary → fsync → rename → fsync of the folder; or appended.
+"""Writes files atomically, by temporary → fsync → rename → fsync of the folder; or appends.
 
-Nothing else in picowatch writes files that have to last. Nothing is written below a folder that
-is `held` while another one is at its path, such as the mount point of an unmounted disk.
+Nothing else in picowatch writes files that have to last. Nothing is written below a `held` folder
+while another folder is at its path, such as the mount point of an unmounted disk.
 """
 
 import errno
@@ -22,7 +22,7 @@ _held: dict[Path, Callable[[], bool]] = {}
 
 
 class FolderAway(ControlFlow, OSError):
-    """A folder that is held is gone, or another one is at its path."""
+    """A held folder is gone, or another one is at its path."""
 
     def __init__(self, folder: Path) -> None:
         words = "the folder is not there, or another one is in its place"
@@ -34,7 +34,7 @@ class FolderAway(ControlFlow, OSError):
 
 @contextmanager
 def held(folder: Path, is_in_place: Callable[[], bool]) -> Iterator[None]:
-    """Meanwhile nothing is written below the folder, unless it `is_in_place`."""
+    """Let nothing be written below the folder within a `with` block unless it `is_in_place`."""
     _held[folder] = is_in_place
     try:
         yield
@@ -43,7 +43,7 @@ def held(folder: Path, is_in_place: Callable[[], bool]) -> Iterator[None]:
 
 
 def check_in_place(target: Path) -> None:
-    """Raises FolderAway if `target` is below a folder that is held and not in its place."""
+    """Raise FolderAway if `target` is below a held folder that is not in its place."""
     for folder, is_in_place in tuple(_held.items()):
         if target.is_relative_to(folder) and not is_in_place():
             raise FolderAway(folder)
@@ -56,9 +56,8 @@ def write_atomically(
 
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
     are written again within seconds) only atomicity is promised. Missing folders are created.
-    `readers`: as for `allow`.
-    Target and temporary are in one folder: if that was in its place when the temporary was made,
-    so is the target, or the rename fails.
+    `readers`: as for `allow`. As target and temporary are in one folder, it is enough to check that
+    folder's place once the temporary exists: if it is moved after that, the rename fails.
     """
     copy_atomically(target, (content,), durable=durable, readers=readers)
 
@@ -66,7 +65,7 @@ def write_atomically(
 def copy_atomically(
     target: Path, blocks: Iterable[bytes], *, durable: bool = True, readers: int = 0
 ) -> None:
-    """`write_atomically` in blocks; what `blocks` raises leaves the target as it was."""
+    """Do as `write_atomically`, in blocks; if `blocks` raises, the target stays as it was."""
     make_folder(target.parent, durable=durable)
     name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     temporary = target.parent / name
@@ -88,7 +87,7 @@ def copy_atomically(
 def allow(file: IO[bytes], readers: int) -> None:
     """Add these read bits to a new file's mode, whatever the umask says.
 
-    A file system without permissions, as FAT, refuses that; there everybody may read, or nobody.
+    A file system without permissions, such as FAT, refuses that: there all may read, or none.
     """
     if readers:
         with suppress(OSError):
@@ -119,7 +118,7 @@ def append(target: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def sync_file(file: IO[bytes]) -> None:
-    """Make what was written to an open file durable."""
+    """Make the contents of an open file durable."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -139,13 +138,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporaries that a crash left in this very folder."""
+    """Delete temporaries that a crash left in this folder, but not below it."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path, *, durable: bool = True) -> None:
-    """Make a folder and those above it, where they are missing."""
+    """Make a folder, and missing ones above it."""
     check_in_place(folder)
     if folder.is_dir():
         return

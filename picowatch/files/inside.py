@@ -1,8 +1,8 @@
 """Opens and deletes files below a folder, safe against links that are swapped in meanwhile.
 
-A path is walked from the folder, each part opened in the one before and no link followed. If there
-is a link that ends inside the folder, the path without links is walked instead: one that is swapped
-in after that makes the opening fail, and is never followed.
+A path is walked from the folder: each part is opened in the one before, and no link is followed. If
+a part is a link that stays inside the folder, the path is resolved and walked again; a link that is
+swapped in after that makes the opening fail, and is never followed.
 """
 
 import errno
@@ -17,7 +17,7 @@ from typing import IO
 
 from picowatch.errors import ControlFlow
 
-# A folder that may be entered but not listed can be walked through where the system knows O_PATH.
+# With O_PATH, where there is such a flag, folders that may be entered but not listed can be walked.
 _ROOT = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = _ROOT | os.O_NOFOLLOW
 # NONBLOCK: a FIFO that replaces the file must not block the daemon.
@@ -25,10 +25,10 @@ _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_below(root: Path, path: str) -> int:
-    """A handle for reading the regular file `path` below `root`.
+    """Open the regular file `path` below `root` for reading; return its handle.
 
-    Raises OSError: besides the system's own reasons EXDEV for a path that leads out of `root`,
-    and EINVAL for what is no regular file; that is never opened.
+    Raises OSError: besides the system's own reasons, EXDEV for a path that leads out of `root`, and
+    EINVAL for anything but a regular file, which is never opened.
     """
     parts = path.split("/")
     if not {"", ".", ".."} & {*parts}:
@@ -45,7 +45,7 @@ def open_below(root: Path, path: str) -> int:
 
 
 def _open(root: Path, parts: Sequence[str]) -> int:
-    """A handle of the regular file at these names below a folder; none of them may be a link."""
+    """Open the regular file at these names below a folder; none of them may be a link."""
     *folders, name = parts
     folder = _enter(root, folders)
     try:
@@ -57,19 +57,19 @@ def _open(root: Path, parts: Sequence[str]) -> int:
 
 
 def open_regular(path: Path) -> int:
-    """A handle for reading a regular file, wherever links to it lead; never of a pipe or a device.
+    """Open a regular file for reading, following links; never a pipe or a device.
 
-    Raises OSError, EINVAL for what is no regular file.
+    Raises OSError, with EINVAL for anything but a regular file.
     """
     _check_regular(path.stat())
     return _checked(os.open(path, _FILE & ~os.O_NOFOLLOW))
 
 
 def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -> bool:
-    """Delete the regular file `path` below `root` if `is_meant`; returns whether it was.
+    """Delete the regular file `path` below `root` if `is_meant`; return whether it was deleted.
 
-    What was saved again meanwhile stays, what somebody has open for writing, and a link. Raises
-    OSError as `open_below`.
+    A file that was saved again meanwhile, or that somebody has open for writing, stays; so does a
+    link. Raises OSError like `open_below`.
     """
     target = root / path
     real_root = _real(root)
@@ -91,7 +91,7 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
 
 
 def is_held_open(root: Path, path: str) -> bool:
-    """Whether another process has the file `path` below `root` open for writing, as far as seen."""
+    """Whether another process has the file `path` below `root` open for writing, if that shows."""
     try:
         handle = open_below(root, path)
     except OSError:
@@ -103,13 +103,13 @@ def is_held_open(root: Path, path: str) -> bool:
 
 
 def _is_open_for_writing(handle: int) -> bool:
-    """Whether anybody else has the file open for writing: then a read lease is refused, fcntl(2).
+    """Whether anybody has the file open for writing: then a read lease is refused, fcntl(2).
 
-    Leases are for a file's owner and for root. Network file systems and systems other than Linux
-    have none: nothing is detected there.
+    Only a file's owner and root get leases. Network file systems and systems other than Linux have
+    none, so nothing is detected there.
     """
     try:
-        # Opening it meanwhile makes the kernel send a signal: use one that does nothing.
+        # If the file is opened meanwhile, the kernel sends a signal: use one that does nothing.
         fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -121,12 +121,12 @@ def _is_open_for_writing(handle: int) -> bool:
 
 
 def _version(status: os.stat_result) -> tuple[int, int, int]:
-    """The numbers that differ between two saves."""
+    """Return numbers that differ between two saves."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _sync_folder(folder: int) -> None:
-    """Make a deletion durable: what a power cut brings back would be taken for a new save."""
+    """Make a deletion durable: a file that a power cut brings back would count as a new save."""
     handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
     try:
         os.fsync(handle)
@@ -135,12 +135,12 @@ def _sync_folder(folder: int) -> None:
 
 
 def leads_out(root: Path, path: str) -> bool:
-    """Whether `path`, its links followed, ends outside of `root`."""
+    """Whether `path`, with links followed, ends outside of `root`."""
     return not _real(root / path).is_relative_to(_real(root))
 
 
 def _enter(root: Path, folders: Sequence[str]) -> int:
-    """A handle of the folder at these names below `root`; none of them may be a link."""
+    """Open the folder at these names below `root`; none of them may be a link."""
     handle = os.open(root, _ROOT)
     try:
         for part in folders:
@@ -154,7 +154,7 @@ def _enter(root: Path, folders: Sequence[str]) -> int:
 
 
 def _parts_below(root: Path, path: Path) -> Sequence[str]:
-    """The names that lead from `root` to `path`, both without links. Raises OSError."""
+    """Return the names that lead from `root` to `path`, both without links. Raises OSError."""
     if not path.is_relative_to(root):
         raise _leads_out()
     return path.relative_to(root).parts
@@ -165,12 +165,12 @@ def _leads_out() -> OSError:
 
 
 def _real(path: Path, *, strict: bool = False) -> Path:
-    """The path without links. `Path.resolve` raises RuntimeError where links run in a circle."""
+    """Resolve links. Unlike this, `Path.resolve` raises RuntimeError if links run in a circle."""
     return Path(os.path.realpath(path, strict=strict))
 
 
 def _checked(handle: int) -> int:
-    """The handle of a regular file; any other is closed, and OSError raised."""
+    """Return the handle of a regular file; close any other, and raise OSError."""
     try:
         _check_regular(os.fstat(handle))
     except OSError:
@@ -190,11 +190,11 @@ _BLOCK = 1 << 16
 
 
 class OtherBytes(ControlFlow):
-    """A file does not hold the bytes that were expected, or cannot be read."""
+    """A file has other bytes than expected, or cannot be read."""
 
 
 def blocks_of(file: IO[bytes], most: int) -> Iterator[bytes]:
-    """The file from its beginning, at most `most` + 1 bytes of it."""
+    """Yield the file's bytes from its beginning, at most `most` + 1 of them."""
     file.seek(0)
     left = most + 1
     while left and (block := file.read(min(_BLOCK, left))):
@@ -203,7 +203,7 @@ def blocks_of(file: IO[bytes], most: int) -> Iterator[bytes]:
 
 
 def sha256_of(file: IO[bytes], most: int) -> str:
-    """The sha256 of as much of the file as `blocks_of` gives."""
+    """Return the sha256 of the bytes that `blocks_of` yields."""
     digest = hashlib.sha256()
     for block in blocks_of(file, most):
         digest.update(block)
@@ -211,9 +211,9 @@ def sha256_of(file: IO[bytes], most: int) -> str:
 
 
 def checked_blocks(root: Path, path: str, digest: str, most: int) -> Iterator[bytes]:
-    """The blocks of a file below `root`.
+    """Yield the blocks of a file below `root`.
 
-    Raises OtherBytes if it cannot be read, or at their end if this is not their sha256.
+    Raises OtherBytes if it cannot be read, or at the end if `digest` is not its sha256.
     """
     found = hashlib.sha256()
     try:

@@ -1,6 +1,6 @@
 """Pictures that users provide: start images and masks, decoded with limits.
 
-The daemon checks one when it accepts a save, the engine reads it when it renders the image.
+The daemon checks them when it accepts a save, and the engine reads them when it renders.
 """
 
 import io
@@ -17,10 +17,10 @@ from picowatch.files.inside import blocks_of
 
 MAX_BYTES = 64 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
-# More is refused from the header. So many pixels are checked within a second and 200 MB, the
-# file's own bytes included: Pillow takes 4 bytes a pixel for most, 15 for WebP, and for TIFF up
-# to 12 where one strip holds the whole picture. A JPEG is checked at an eighth of its size,
-# but a progressive one keeps 6 to 8 bytes for each of its pixels while it is read.
+# Larger pictures are refused by their headers. This many pixels are checked within a second and
+# 200 MB, including the file's own bytes: Pillow takes 4 bytes a pixel for most formats, 15 for
+# WebP, and for TIFF up to 12 if one strip holds the whole picture. A JPEG is checked at an eighth
+# of its size, but reading a progressive one takes 6 to 8 bytes for each of its pixels.
 MAX_PIXELS = {
     "JPEG": 64_000_000,
     "PNG": 20_000_000,
@@ -34,23 +34,23 @@ MAX_PROGRESSIVE_PIXELS = 20_000_000
 MAX_16_BIT_PIXELS = 10_000_000
 # Parts (chunks, markers, blocks) that a file is read in; a photo has some thousand at most.
 MAX_READS = 200_000
-# A TIFF's directory; each number in one of its entries becomes a Python object.
+# Of a TIFF's directory; each number in one of its entries becomes a Python object.
 MAX_TIFF_ENTRIES = 1000
 MAX_TIFF_NUMBERS = 100_000
 _TURNED = (5, 6, 7, 8)  # EXIF's orientations that stand a picture on its side
-# A photo has its EXIF data in one segment. Pillow joins them, and copies all before for each one.
+# A photo has its EXIF data in one segment. Pillow joins them by copying all earlier ones each time.
 MAX_EXIF_SEGMENTS = 50
 _EXIF_SEGMENT = b"Exif\0\0"
 _JPEG_START = b"\xff\xd8"
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
 _BIG_TIFF_STARTS = (b"II+\0", b"MM\0+")
-_SHORT_TIFF_TYPES = (1, 2, 6, 7)  # bytes and texts stay one object
+_SHORT_TIFF_TYPES = (1, 2, 6, 7)  # bytes and texts, which stay one object
 
 
 class FewReads(io.BufferedIOBase):
-    """A file that ends the reading of one that has millions of tiny parts.
+    """A file that limits how often it is read, for pictures with millions of tiny parts.
 
-    It has no `fileno`: Pillow's reader of TIFF would read past it.
+    It has no `fileno`, because Pillow's TIFF reader would use that to read past the limit.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -58,7 +58,7 @@ class FewReads(io.BufferedIOBase):
         self._reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as any file does, MAX_READS times."""
+        """Read as any file does, but only MAX_READS times."""
         self._reads += 1
         if self._reads > MAX_READS:
             raise OSError("it has too many parts")
@@ -72,12 +72,12 @@ class FewReads(io.BufferedIOBase):
 
 
 def picture_size(file: IO[bytes]) -> tuple[int, int]:
-    """Width and height of a picture, upright, from its header. Raises PictureUnreadable."""
+    """Return width and height of an upright picture, from its header. Raises PictureUnreadable."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = _opened(file)
         try:
-            # Pillow says of a TIFF how large it is upright.
+            # Pillow gives the upright size of a TIFF.
             turns = image.format != "TIFF"
             turned = turns and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
         except Exception as error:
@@ -86,25 +86,25 @@ def picture_size(file: IO[bytes]) -> tuple[int, int]:
 
 
 def check_picture(file: IO[bytes]) -> None:
-    """Make sure that a picture can be decoded whole, as a picture and as a mask.
+    """Check that a picture can be decoded completely, as a picture and as a mask.
 
-    Takes less than decoding it does: JPEGs and PNGs are read in blocks. Raises the errors of
+    That takes less memory than decoding it: JPEGs and PNGs are read in blocks. Raises like
     `decode_picture`.
     """
     _upright(file, checks_only=True)
 
 
 def decode_picture(content: bytes) -> Image.Image:
-    """An RGB picture, upright (EXIF), in sRGB, transparency on white, 16 bits brought to 8.
+    """Return an RGB picture: upright (EXIF), in sRGB, transparency on white, 16 bits scaled to 8.
 
-    Raises PictureUnreadable with a sentence for people: no picture, too large (known from the
-    header, before anything is decoded), animated, damaged.
+    Raises PictureUnreadable with a sentence for people: not a picture, too large (known from the
+    header, before anything is decoded), animated, or damaged.
     """
     return on_white(decode_with_alpha(content))
 
 
 def decode_with_alpha(content: bytes) -> Image.Image:
-    """A picture as by `decode_picture`, but RGBA if anything in it is transparent.
+    """Return a picture like `decode_picture`, but RGBA if anything in it is transparent.
 
     Raises like `decode_picture`.
     """
@@ -115,7 +115,7 @@ def decode_with_alpha(content: bytes) -> Image.Image:
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """An RGB or RGBA picture without transparency."""
+    """Put an RGBA picture on white; an RGB picture is returned as it is."""
     if picture.mode == "RGB":
         return picture
     white = Image.new("RGBA", picture.size, "white")
@@ -123,16 +123,16 @@ def on_white(picture: Image.Image) -> Image.Image:
 
 
 def decode_mask(content: bytes) -> Image.Image:
-    """A mask as 8-bit grey, upright; transparent counts as black. Raises like `decode_picture`."""
+    """Return an upright mask in 8-bit grey, transparency as black. Raises like `decode_picture`."""
     mask = _upright(BytesIO(content)).convert("RGBA")
     black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, mask).convert("L")
 
 
 def _in_srgb(picture: Image.Image) -> Image.Image:
-    """RGB or RGBA in sRGB: phones and cameras embed profiles of other colour spaces.
+    """Convert to RGB or RGBA in sRGB: phones and cameras embed profiles of other colour spaces.
 
-    A profile that cannot be used is ignored, such as that of a grey picture with transparency.
+    A profile that cannot be used, such as that of a grey picture with transparency, is ignored.
     """
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -150,8 +150,8 @@ def _in_srgb(picture: Image.Image) -> Image.Image:
 
 
 def _upright(file: IO[bytes], *, checks_only: bool = False) -> Image.Image:
-    """The decoded picture in 8 bits; with `checks_only` one pixel of it."""
-    # Pillow warns of odd tags and large pictures; whoever reads the log can do nothing about it.
+    """Return the decoded picture in 8 bits; with `checks_only`, one pixel of it."""
+    # Pillow warns of odd tags and large pictures, about which nobody can do anything.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = _opened(file)
@@ -171,7 +171,7 @@ def _upright(file: IO[bytes], *, checks_only: bool = False) -> Image.Image:
 
 
 def _opened(file: IO[bytes]) -> Image.Image:
-    """The picture's header, if its kind and size are within the limits; no pixel is decoded."""
+    """Open a picture if its kind and size are within the limits; no pixel is decoded."""
     size = file.seek(0, io.SEEK_END)
     if size > MAX_BYTES:
         raise PictureUnreadable(
@@ -200,7 +200,7 @@ def _opened(file: IO[bytes]) -> Image.Image:
 
 
 def _most_pixels(image: Image.Image) -> tuple[int, str]:
-    """How many pixels a picture of its kind may have, and what the kind is called."""
+    """Return how many pixels a picture of its kind may have, and what the kind is called."""
     kind = image.format if image.format in MAX_PIXELS else "JPEG"  # MPO is one, too
     if kind == "JPEG" and image.info.get("progressive"):
         return MAX_PROGRESSIVE_PIXELS, "a progressive JPEG"
@@ -212,7 +212,7 @@ def _most_pixels(image: Image.Image) -> tuple[int, str]:
 def _has_several_frames(image: Image.Image) -> bool:
     """Whether there are more frames or pages; damage is found when the first one is decoded.
 
-    Cameras and phones put previews and gain maps behind a JPEG: Pillow's MPO, whose first is meant.
+    In Pillow's MPO, a JPEG with a camera's previews and gain maps behind it, only the first counts.
     """
     if image.format == "MPO":
         return False
@@ -223,7 +223,7 @@ def _has_several_frames(image: Image.Image) -> bool:
 
 
 def refuse_many_segments(file: IO[bytes]) -> None:
-    """A JPEG may hold a thousand segments of EXIF data, which take twenty seconds to join."""
+    """Refuse a JPEG with many segments of EXIF data: a thousand take twenty seconds to join."""
     if _start_of(file) != _JPEG_START:
         return
     segments, end = 0, b""
@@ -240,7 +240,7 @@ def _start_of(file: IO[bytes], length: int = 2) -> bytes:
 
 
 def _refuse_long_tiff(file: IO[bytes]) -> None:
-    """A TIFF's directory may hold millions of numbers, which Pillow makes a tuple of."""
+    """Refuse a TIFF whose directory has millions of numbers, which Pillow makes a tuple of."""
     start = _start_of(file, 8)
     if start.startswith(_BIG_TIFF_STARTS):
         raise PictureUnreadable("It is a BigTIFF.", "Save it as a PNG.")
@@ -269,15 +269,15 @@ def _too_large(limit: int, kind: str) -> PictureUnreadable:
 
 
 def _reason(error: Exception) -> str:
-    """What Pillow says, in one short line."""
+    """Return Pillow's message in one short line."""
     words = "".join(c if c.isprintable() else " " for c in str(error)).split()
     return " ".join(words)[:200].rstrip(".") or type(error).__name__
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits brought to 8; Pillow's own conversion cuts instead of scaling.
+    """Scale grey of 16 or 32 bits to 8; Pillow's own conversion clips instead of scaling.
 
-    A file does not say what white is in it: the brightest pixel decides between 1, 255 and 65535.
+    A file does not say which number is white: the brightest pixel decides between 1, 255 and 65535.
     """
     if image.mode[0] not in "FI":
         return image

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from picowatch.errors import ControlFlow, LedgerCorrupt
 from picowatch.files.atomic import FolderAway, check_in_place
-from picowatch.signals import ALIVE, notify
+from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
@@ -20,7 +20,7 @@ RETRY_SECONDS = 2.0  # between tries
 LITTLE = 100_000_000  # bytes of free space that are worth a message
 # Errors that may pass when there is room again or the ledger is unlocked: see `passes`.
 PASSING = (OSError, sqlite3.OperationalError)
-# What a file system says of one name, or of what lies there; waiting changes nothing about it.
+# Errors about one name, or about what is at that name; waiting does not help.
 _LASTING = {
     errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG,
     errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.EXDEV, errno.EFBIG, errno.ENXIO, errno.EMLINK,
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 
 def passes(error: BaseException) -> bool:
-    """Whether it is worth waiting for: a full disk, a lost share, a locked ledger.
+    """Whether an error is worth waiting for: a full disk, a lost share, a locked ledger.
 
-    An OSError without a number is not the system's: Pillow raises some for damaged pictures.
+    An OSError without a number is not the system's; Pillow raises such ones for damaged pictures.
     """
     if isinstance(error, sqlite3.OperationalError):
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
@@ -42,7 +42,7 @@ def passes(error: BaseException) -> bool:
 
 
 def is_of_one_folder(error: BaseException, root: Path) -> bool:
-    """Whether permission is missing below `root` alone: waiting would hold up all other folders."""
+    """Whether permission is missing only below `root`: waiting would hold up all other folders."""
     return isinstance(error, PermissionError) and os.access(root, os.W_OK | os.X_OK)
 
 
@@ -51,9 +51,10 @@ class Ended(ControlFlow):
 
 
 def unexpected(error: Exception) -> str:
-    """A sentence on an error that nobody foresaw; with --debug the log has its traceback.
+    """Return a sentence about an unforeseen error; with --debug the log has its traceback.
 
-    What others handle is raised again: an end, a damaged ledger, and what is worth waiting for.
+    Errors that are handled elsewhere are raised again: an end, a damaged ledger, and errors that
+    are worth waiting for.
     """
     if isinstance(error, Ended | LedgerCorrupt) or passes(error):
         raise error
@@ -65,10 +66,7 @@ class Retry:
     """The one way to wait for a disk; all threads share it, so that trouble is reported once."""
 
     def __init__(self, stop: threading.Event, folder: Path, *, keeps_trying: bool) -> None:
-        """`stop` ends all waiting. Not `keeps_trying`: nothing is waited for, as in `run --once`.
-
-        `folder` is what is written to.
-        """
+        """Wait for `folder` until `stop`; never without `keeps_trying`, as in `run --once`."""
         self._stop = stop
         self._folder = folder
         self.keeps_trying = keeps_trying
@@ -79,8 +77,7 @@ class Retry:
     def until_done(self, action: Callable[[], T]) -> T:
         """Retry the action until it works.
 
-        Raises Ended once `stop` is set, and the error itself where nothing is waited for, or where
-        waiting would change nothing.
+        Raises Ended once `stop` is set, or the error itself if waiting is off or would not help.
         """
         while True:
             try:
@@ -95,16 +92,16 @@ class Retry:
                 return result
 
     def has_ended(self) -> bool:
-        """Whether picowatch ends: nothing is waited for, and nothing long is begun."""
+        """Whether picowatch is ending: nothing is waited for, and nothing long is begun."""
         return self._stop.is_set()
 
     def failed(self, error: Exception) -> None:
-        """Something of this thread could not be written; raises `error` if it does not pass."""
+        """Record that this thread could not write; raise `error` if waiting does not help."""
         if not (self.keeps_trying and passes(error)):
             raise error
         try:
             check_in_place(self._folder)
-        except FolderAway as away:  # says more than what it made SQLite say
+        except FolderAway as away:  # more exact than what SQLite says about it
             error = away
         with self._lock:
             self.trouble = f"{error}{self._room(error)}"
@@ -113,15 +110,15 @@ class Retry:
             self._waiting.add(threading.current_thread().name)
 
     def worked(self) -> None:
-        """What this thread does could be written."""
+        """Record that this thread could write."""
         with self._lock:
             self._waiting.discard(threading.current_thread().name)
             if self.trouble and not self._waiting:
                 self.trouble = ""
-                log.info("it can be written again; continuing")
+                log.info("writing works again; continuing")
 
     def _room(self, error: Exception) -> str:
-        """How little there is, where that may be the reason."""
+        """Return how little room there is, if that may be the reason."""
         if not _may_lack_room(error, self._folder):
             return ""
         try:
@@ -132,7 +129,7 @@ class Retry:
 
 
 def _may_lack_room(error: Exception, folder: Path) -> bool:
-    """What SQLite calls "unable to open database file" is most often a full disk."""
+    """Whether the disk may be full: SQLite also says "unable to open database file" then."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)

@@ -1,4 +1,4 @@
-"""Recipe files on disk: distinguishing their versions, reading them once.
+"""Recipe files on disk: telling their versions apart, reading them once.
 
 Only regular files are ever opened. A symlink is followed only if it ends inside the inbox.
 """
@@ -18,12 +18,12 @@ from picowatch.ledger.rows import SizeAndTime
 from picowatch.recipe import DefaultsFile
 
 MAX_BYTES = 1024 * 1024
-# Errors that say that a path does not exist; others say that it cannot be read.
+# Errors that mean that a path does not exist; others mean that it cannot be read.
 MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class FileUnreadable(PicowatchError):
-    """A recipe file that cannot be read; the text says why and what to do."""
+    """A recipe file cannot be read; the text says why and what to do."""
 
     usual_remedy = "Check the file and its permissions, and save it again."
 
@@ -33,7 +33,7 @@ class FileChanged(ControlFlow):
 
 
 def size_and_time_of(root: Path, path: str) -> SizeAndTime | None:
-    """The size and time of the file, or None if no such recipe file can be seen."""
+    """Return the size and time of a recipe file, or None if there is none to be seen."""
     try:
         status = _stat(root, path)
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def size_and_time_of(root: Path, path: str) -> SizeAndTime | None:
 
 
 def is_gone(root: Path, path: str) -> bool:
-    """Whether the recipe file does not exist (any more). One that cannot be read may exist."""
+    """Whether the recipe file does not exist (any more). An unreadable one may exist."""
     try:
         status = _stat(root, path)
     except OSError as error:
@@ -53,9 +53,9 @@ def is_gone(root: Path, path: str) -> bool:
 
 
 def _stat(root: Path, path: str) -> os.stat_result | None:
-    """What is at the path, a link followed; None for a link that leads out of the inbox."""
+    """Return the status of a path, following links; None for a link out of the inbox."""
     target = f"{root}/{path}"
-    status = os.lstat(target)  # and no second call: ten thousand recipes are compared each minute
+    status = os.lstat(target)  # one call: ten thousand recipes are compared each minute
     if not stat.S_ISLNK(status.st_mode):
         return status
     if leads_out(root, path):
@@ -68,7 +68,7 @@ def _size_and_time(status: os.stat_result) -> SizeAndTime:
 
 
 def read_file(root: Path, path: str) -> tuple[bytes, SizeAndTime]:
-    """The file's bytes, and the size and time they were read at, at most MAX_BYTES + 1 of them.
+    """Return the file's bytes, at most MAX_BYTES + 1, and the size and time it had then.
 
     Raises FileUnreadable, FileChanged, or FileNotFoundError.
     """
@@ -78,7 +78,7 @@ def read_file(root: Path, path: str) -> tuple[bytes, SizeAndTime]:
 
 @contextmanager
 def complete_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], SizeAndTime]]:
-    """A file to be read, with its size and time. Raises as `read_file`; FileChanged at its end."""
+    """Open a file to be read, with its size and time. Raises like `read_file`."""
     try:
         handle = open_below(root, path)
     except FileNotFoundError:
@@ -100,9 +100,9 @@ def complete_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], SizeAndTim
 
 
 def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
-    """The `_defaults.yaml` that hold for a recipe, from the inbox down to its own folder.
+    """Return the `_defaults.yaml` that apply to a recipe, from the inbox down to its own folder.
 
-    Raises FileUnreadable: without them, other pictures would be rendered.
+    Raises FileUnreadable, because without one of them other pictures would be rendered.
     """
     found = []
     for end in [0, *(index + 1 for index, sign in enumerate(path) if sign == "/")]:
@@ -120,7 +120,7 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
 
 
 def _is_absent(path: str) -> bool:
-    """Whether nothing has that name. Most folders have no defaults; opening costs much more."""
+    """Whether nothing has this name. Most folders have no defaults, and opening costs more."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,8 @@
 """The inbox as the daemon sees it: saves, deletions and renames.
 
-A scan is the truth: what differs from the ledger's rows, is quiet and not held open by a writer, is
-read and reported, until the ledger has it. Events only make the scan come at once. Nothing here
-has to be remembered: after a restart the same scan finds the same differences.
+Only scans count: a file that differs from its row of the ledger is reported, once it is quiet and
+no writer has it open, until the ledger has it. Events only make the next scan come at once. Nothing
+here has to be remembered: after a restart the same scan finds the same differences.
 """
 
 import logging
@@ -24,12 +24,6 @@ from picowatch.inbox.files import (
     is_gone,
 )
 from picowatch.inbox.names import ENDINGS, PICTURES_NAME, is_dropped, is_template
-from picowatch.inbox.noticing import (
-    HELD_OPEN_LIMIT,
-    Pending,
-    Settling,
-    Watch,
-)
 from picowatch.inbox.reading import (
     Change,
     Deleted,
@@ -38,6 +32,8 @@ from picowatch.inbox.reading import (
     size_and_time_at,
 )
 from picowatch.inbox.scan import scan
+from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling
+from picowatch.inbox.watch import Watch
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
 from picowatch.outbox.start_images import NamedPictures
@@ -46,14 +42,15 @@ from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
-# Without events the next scan comes after so many seconds, or so many times the last one's.
+# Without events the next scan comes after this many seconds, or SCAN_REST times the last one's.
 SCAN_SECONDS = 2.0
 MOST_SCAN_SECONDS = 60.0
 SCAN_REST = 100
 EVENT_REST = 5  # the same, where events came
-READABLE = "readable "  # what a recipe waits for that cannot be read, and why
-TEMPLATE = "template "  # … and one without a prompt: another version of its template
-PICTURES = "pictures "  # … and one whose pictures cannot be used
+# What `waits_for` begins with:
+READABLE = "readable "  # of a recipe that cannot be read; the reason follows
+TEMPLATE = "template "  # of a picture without a prompt; its template's digest follows
+PICTURES = "pictures "  # of a recipe whose pictures cannot be used; these follow
 
 
 class Inbox:
@@ -68,7 +65,7 @@ class Inbox:
         self._device: int | None = None
         self._settling = Settling(settings.settle_seconds)
         self._watch = Watch(wake)
-        self._empty: dict[str, SizeAndTime] = {}  # files, which are not ready yet
+        self._empty: dict[str, SizeAndTime] = {}  # empty files, which are not ready yet
         self._warned: dict[str, str] = {}
         self._ignored: Collection[tuple[str, str]] = ()  # folders and endings under a template
         self._told_ignored: set[tuple[str, str, str]] = set()
@@ -92,7 +89,7 @@ class Inbox:
     # -- the folder
 
     def is_there(self) -> bool:
-        """Whether it is there: no event reports an unmount, or another folder in its place."""
+        """Whether the inbox is there: no event reports an unmount or a replaced folder."""
         before = self._device, self._inode
         try:
             root = Path(os.path.realpath(self.path, strict=True))
@@ -111,7 +108,9 @@ class Inbox:
         self._device, self._inode = status.st_dev, status.st_ino
         if (self._device, self._inode) != before or root != self._root:
             if self.scanned_at > 0:
-                log.warning("the inbox %s is another folder now; it is watched again", self.path)
+                log.warning(
+                    "the inbox %s is another folder now, which is watched instead", self.path
+                )
             self._root = root
             self._watch.start(root)
             self._wanted = True
@@ -120,19 +119,19 @@ class Inbox:
     # -- looking
 
     def want_scan(self) -> None:
-        """Look at everything in the next round."""
+        """Scan in the next round."""
         self._wanted = True
 
     def has_looked_since(self, then: float) -> bool:
-        """Whether it has looked at everything since, or cannot, as nothing is there."""
+        """Whether a scan has begun since `then`, or none can, as the inbox is not there."""
         return not self.folder or (self.scanned_at > then and not self._wanted)
 
     def template_folder(self, path: str) -> str:
-        """The folder of the template that holds for a dropped picture; its own without one."""
+        """Return the folder of a dropped picture's template, or the picture's own without one."""
         return _nearest(self._templates, path) or path.rpartition("/")[0]
 
     def look(self, now: float) -> None:
-        """Scan if it is time to, and note what differs from what the ledger knows."""
+        """Scan if it is time to, and note what differs from the ledger."""
         if not self._is_due(now):
             return
         self._wanted = False
@@ -147,10 +146,10 @@ class Inbox:
         self._scan_took = time.perf_counter() - began
 
     def _known_recipes(self) -> Mapping[str, KnownRecipe]:
-        """The ledger's rows, read again if any row has changed: in an idle inbox none has."""
+        """Return the ledger's rows, which are read again only if any row has changed."""
         changes = self._ledger.changes
         if changes != self._known_at:
-            self._known, self._known_at = {}, -1  # not both at once: there may be thousands
+            self._known, self._known_at = {}, -1  # free the old rows first: there may be thousands
             self._known, self._known_at = self._ledger.known_recipes(), changes
         return self._known
 
@@ -162,18 +161,18 @@ class Inbox:
         return self._wanted or since >= rest
 
     def _warn_of(self, skipped: Mapping[str, str]) -> None:
-        """Say once, as long as picowatch runs, why a file is not rendered."""
+        """Log why files are not rendered, once for each while picowatch runs."""
         for path in skipped.keys() - self._warned.keys():
             log.warning("%s is not run: %s", path, skipped[path])
         self._warned |= skipped
 
     def newly_ignored(self) -> Iterator[tuple[str, str]]:
-        """Each template under which there are files that are no pictures, with a warning, once."""
+        """Yield templates with ignored files under them, each once, with a warning."""
         for folder, ending in sorted(self._ignored):
             above = _nearest(self._templates, f"{folder}/")
             told = (folder, ending, self._templates.get(above, ""))
             if not told[-1] or told in self._told_ignored:
-                continue  # said once its template is right: till then its error says all
+                continue  # until its template is right, that one's error comes first
             self._told_ignored.add(told)
             what = "Convert pictures to PNG or JPEG."
             if ending in ENDINGS:
@@ -195,7 +194,7 @@ class Inbox:
                 new.append((path, size_and_time, waits_for))
             else:
                 self._settling.drop(path)
-        # In the order of their times: those that were there before the first scan, too.
+        # In the order of their times, also for those that were there before the first scan.
         new.sort(key=_time)
         for _, same in groupby(new, _time):
             for path, size_and_time, waits_for in sorted(same, key=lambda one: natural_key(one[0])):
@@ -219,17 +218,17 @@ class Inbox:
         known: KnownRecipe | None,
         templates: Mapping[str, str],
     ) -> tuple[bool, str | None]:
-        """Whether a file is another version than the one that was taken, or can be used now."""
+        """Whether a file is another version than the ledger's, or can be used now."""
         if (
             known
             and not known.again
             and known.waits_for is None
             and known.size_and_time == size_and_time
         ):
-            return False, None  # as almost all are
+            return False, None  # almost all files
         template = _template(templates, path) if is_dropped(path) or known else None
         if is_dropped(path) and not template:
-            return False, None  # it is taken once its template is right
+            return False, None  # it is accepted once its template is right
         if self._empty.get(path) == size_and_time:
             return False, None
         if known is None or known.again or size_and_time.written_since(known.size_and_time):
@@ -240,7 +239,7 @@ class Inbox:
         return state != known.waits_for, state
 
     def _state_of(self, path: str, waits_for: str, template: str) -> str:
-        """What a recipe waits for, as it is now."""
+        """Return the present state of what a recipe waits for."""
         if waits_for.startswith(TEMPLATE):
             return f"{TEMPLATE}{template}"
         if waits_for.startswith(PICTURES):
@@ -259,7 +258,7 @@ class Inbox:
         return ""
 
     def pictures_of(self, recipe: str) -> NamedPictures:
-        """The pictures that a recipe may name."""
+        """Return the pictures that a recipe may name."""
         settings = self._settings
         most_pixels = settings.most_picture_pixels
         return NamedPictures(settings.inbox, settings.outbox, recipe, most_pixels)
@@ -267,29 +266,29 @@ class Inbox:
     # -- reporting
 
     def __len__(self) -> int:
-        """How many paths differ from what was taken."""
+        """How many paths differ from the ledger."""
         return len(self._settling)
 
     def pending(self) -> list[str]:
-        """The files that differ from what was taken, in no order."""
+        """Return the files that differ from the ledger, in no order."""
         return [one.path for one in self._settling.all() if one.size_and_time]
 
     def ready_in(self, now: float) -> float | None:
-        """Seconds until something may be complete, or news are looked at; None without either."""
+        """Return the seconds until a file may be complete or the next scan; None without either."""
         ready = [self._settling.ready_in(now)]
         if self._watch.has_news.is_set():
             ready.append(max(0.0, EVENT_REST * self._scan_took - (now - self.scanned_at)))
         return min((one for one in ready if one is not None), default=None)
 
     def changes(self, now: float) -> Iterator[Change]:
-        """What is complete: the highest priority of a folder first, deletions last.
+        """Yield complete changes, those of folders with the highest priority first, deletions last.
 
-        Whoever takes one calls `taken` once the ledger has it; the others come again.
+        Callers call `taken` for a change that the ledger has; the others come again.
         """
         quiet = self._settling.quiet(now)
         there = self._by_priority([one for one in quiet if one.size_and_time])
         gone = [one for one in quiet if one.size_and_time is None]
-        # Of thousands of new files, none is asked for: see `_was_moved_away`.
+        # If all files are new, which may be thousands, none was moved: see `_was_moved_away`.
         are_new = all(one.is_new for one in there)
         new = () if are_new else [one for one in self._settling.all() if one.is_new]
         moved_here = {one.size_and_time for one in new if one.size_and_time}
@@ -302,17 +301,17 @@ class Inbox:
         rest = self._settling.all() if gone else ()
         unsettled = {one.size_and_time.size for one in rest if one.size_and_time}
         for one in gone:
-            if has_template and is_dropped(one.path):  # pictures are looked at after it
+            if has_template and is_dropped(one.path):  # pictures come after their template
                 self._settling.postpone(one, now)
             elif deleted := self._deletion(one, unsettled, now):
                 yield deleted
 
     def taken(self, path: str) -> None:
-        """The ledger has it."""
+        """Forget a change that the ledger has."""
         self._settling.drop(path)
 
     def _was_moved_away(self, one: Pending, moved_here: Collection[SizeAndTime]) -> bool:
-        """Whether the version that was taken lies under another name, which is to come first."""
+        """Whether the ledger's version lies under another name now, which has to come first."""
         known = None if one.is_new else self._ledger.known_recipe(one.path)
         return known is not None and known.size_and_time in moved_here
 
@@ -324,9 +323,9 @@ class Inbox:
         return sorted(ready, key=lambda one: -priorities[one.path.rpartition("/")[0]])
 
     def _priority_in(self, folder: str) -> int:
-        """The priority of recipes in a folder, as far as its `_defaults.yaml` can be read now."""
+        """Return the priority of recipes in a folder; 0 if its `_defaults.yaml` cannot be read."""
         if not any(f"{folder}/".startswith(one) for one in self._with_defaults):
-            return 0  # as almost all; a hundred folders are asked for several times a second
+            return 0  # almost all folders; a hundred may be asked for several times a second
         try:
             return priority_of(defaults_for(self._root, f"{folder}/_" if folder else "_"))
         except (FileUnreadable, FileChanged, OSError):
@@ -335,10 +334,10 @@ class Inbox:
     # -- reading
 
     def _read(self, one: Pending, now: float) -> Saved | None:
-        """What a complete file says; None if it asks for nothing, or is not complete.
+        """Read a complete file; None if it is empty, or not complete after all.
 
-        One that is no picture may not be complete: that is believed once it was left alone for
-        HELD_OPEN_LIMIT, or if it was before.
+        A picture that cannot be decoded may still be incomplete: it counts as damaged only if it
+        was left alone for HELD_OPEN_LIMIT, or if the ledger has the same bytes.
         """
         assert one.size_and_time is not None
         known = None if one.is_new else self._ledger.known_recipe(one.path)
@@ -362,10 +361,10 @@ class Inbox:
         return replace(saved, old=old) if old else saved
 
     def _renamed_from(self, saved: Saved) -> str | None:
-        """The recipe that has these bytes in the ledger, and whose file is gone from its path.
+        """Return the recipe that the ledger has with these bytes and whose file is gone, or None.
 
-        One that was not seen in the folder that is the inbox now was renamed while the inbox was
-        away, if the file that came has its time, too: a rename keeps it.
+        If that was not seen in the folder that is the inbox now, it may have been renamed while the
+        inbox was away: then the new file has its time, too, because a rename keeps it.
         """
         for old, known in self._ledger.with_digest(saved.digest).items():
             if old == saved.path or not self._asks_the_same(old, known, saved):
@@ -378,11 +377,11 @@ class Inbox:
                 saved.size_and_time == known.size_and_time
                 and size_and_time_at(self._root, old) != known.size_and_time
             ):
-                return old  # another file has its path by now
+                return old  # another file is at its path now
         return None
 
     def _asks_the_same(self, old: str, known: KnownRecipe, saved: Saved) -> bool:
-        """Whether a file that was moved is no new request: under another template it is one."""
+        """Whether a moved file requests the same; under another template it is a new request."""
         if is_template(old) != is_template(saved.path) or is_dropped(old) != is_dropped(saved.path):
             return False
         return saved.template in (known.template, _template(self._templates, old))
@@ -408,7 +407,7 @@ def _time(one: _Differing) -> int:
 def _usable_templates(
     found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe]
 ) -> dict[str, str]:
-    """The digest of each template by its folder; "" of one that cannot be used now."""
+    """Return the digests of templates by their folders; "" for one that cannot be used now."""
     there = {}
     for path in (*filter(is_template, found), *filter(is_template, known)):
         row, size_and_time = known.get(path), found.get(path)
@@ -423,12 +422,12 @@ def _usable_templates(
 
 
 def _template(templates: Mapping[str, str], path: str) -> str:
-    """The digest of the template that holds for a path; "" if there is none that can be used."""
+    """Return the digest of the template that applies to a path; "" without a usable one."""
     return templates.get(_nearest(templates, path), "")
 
 
 def _nearest(templates: Mapping[str, str], path: str) -> str:
-    """The folder of the template that holds for a path; "" if there is none."""
+    """Return the folder of the template that applies to a path; "" if there is none."""
     folder = path.rpartition("/")[0]
     while folder and folder not in templates:
         folder = folder.rpartition("/")[0]

@@ -11,30 +11,30 @@ from picowatch.files.names import (
 )
 
 ENDINGS = (".yaml", ".yml", ".json", ".csv", ".txt")
-SIDECAR_ENDINGS = (".yaml", ".yml", ".txt")  # of what says more about a dropped picture
+SIDECAR_ENDINGS = (".yaml", ".yml", ".txt")  # of a dropped picture's prompt and fields
 DEFAULTS_NAME = "_defaults.yaml"
 # In a folder with this template every picture is a request, there and below (dropped.py).
 PICTURES_NAME = "_pictures.yaml"
 TEMPLATE_NAMES = (DEFAULTS_NAME, PICTURES_NAME)
-# How alike a misspelt one is, endings included: _default.yaml is, _draft.yaml is not.
+# How similar a misspelt name is, including its suffix: _default.yaml is, _draft.yaml is not.
 _MISSPELT = 0.88
-# What people put beside recipes, or mistake for one.
+# Suffixes of files that people put beside recipes, or take for recipes.
 _RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
 OTHER_ENDINGS = dict.fromkeys(
     ("", ".py", ".md", ".toml", ".ini", ".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods"),
     _RECIPES_ARE,
 )
-# What systems, browsers and cameras put beside dropped pictures.
+# Suffixes of files that systems, browsers and cameras put beside dropped pictures.
 JUNK_ENDINGS = (
     *(".db", ".ini", ".lnk", ".tmp", ".part", ".partial", ".crdownload", ".download"),
     *(".xmp", ".aae", ".thm", ".lrv"),
 )
-# Deeper folders are no user's intention; endless recursion would crash picowatch.
+# Nobody intends deeper folders, and endless recursion would crash picowatch.
 MAX_DEPTH = 64
-# macOS's safe save on a share: "(A Document Being Saved By TextEdit)" holds the new text, under
-# the document's own name, until it replaces the document.
+# macOS's safe save on a share: the folder "(A Document Being Saved By TextEdit)" holds the new text
+# under the document's own name until it replaces the document.
 SAVING_FOLDER = "(a document being saved by "
-# The loser of two edits, as Syncthing, Dropbox and Nextcloud, ownCloud and Seafile name it.
+# Names that Syncthing, Dropbox and Nextcloud, ownCloud and Seafile give to the loser of two edits.
 CONFLICT_COPY = re.compile(
     r"\.sync-conflict-|conflicted copy|_conflict-\d{8}-\d{6}|\(SFConflict ", re.IGNORECASE
 )
@@ -46,7 +46,7 @@ def is_recipe_name(name: str) -> bool:
 
 
 def syntax_of(path: str) -> str:
-    """How a recipe is read, by its name: `yaml`, `json`, `csv` or `txt` (lines of prompts)."""
+    """Return how a recipe is read, by its name: `yaml`, `json`, `csv` or `txt`."""
     return path.lower().rpartition(".")[2].replace("yml", "yaml")
 
 
@@ -61,17 +61,17 @@ def is_template(path: str) -> bool:
 
 
 def may_be_dropped(name: str) -> bool:
-    """Whether a file of this name is a request where a template says so."""
+    """Whether a file of this name is a request under a template."""
     return _looks_dropped(name) and _why_unusual(name) is None
 
 
 def why_not_dropped(name: str) -> str | None:
-    """Why a file that looks like a dropped picture is never one; None for all others."""
+    """Return why a file that looks like a dropped picture is never one; None for all others."""
     return _why_unusual(name) if _looks_dropped(name) else None
 
 
 def ignored_ending(name: str) -> str | None:
-    """The ending of a file that is nothing where pictures are dropped, if that may surprise."""
+    """Return the suffix of a file that is ignored under a template, if that may surprise."""
     ending = name[name.rfind(".") :].lower() if "." in name else ""
     if _is_private(name) or is_dropped(name) or ending in ("", *JUNK_ENDINGS, *SIDECAR_ENDINGS):
         return None
@@ -97,7 +97,7 @@ def _is_private(name: str) -> bool:
 
 
 def why_skipped(name: str) -> str | None:
-    """Why a file that looks like a recipe is never run; None for all others."""
+    """Return why a file that looks like a recipe is never run; None for all others."""
     if not _looks_like_a_recipe(name):
         ending = name[name.rfind(".") :].lower()
         meant = f"{name[: -len(ending)].lower()}.yaml"
@@ -119,7 +119,7 @@ def _why_unusual(name: str) -> str | None:
 
 
 def why_not_searched(folder: str) -> str | None:
-    """Why a folder is skipped, if that would surprise a user; None for all others."""
+    """Return why a folder is skipped, if that would surprise a user; None for all others."""
     if _is_ignored(folder) or _is_utf8(folder):
         return None
     return "the folder's name is not valid UTF-8; rename it"
@@ -136,7 +136,7 @@ def _is_ignored(folder: str) -> bool:
 
 
 def _is_utf8(name: str) -> bool:
-    """Other bytes in a name reach Python as lone surrogates."""
+    """Whether a name is valid UTF-8; in Python other bytes are lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -150,5 +150,5 @@ def is_recipe_path(path: str) -> bool:
 
 
 def why_path_skipped(path: str) -> str | None:
-    """The same as `why_skipped` for a path below the inbox; None for what is never looked at."""
+    """Return `why_skipped` for a path below the inbox; None in folders that are not searched."""
     return why_skipped(path.rpartition("/")[2]) if is_reached(path) else None

@@ -1,4 +1,4 @@
-"""Putting recipes into the inbox, for commands: atomically, and overwriting nothing."""
+"""Puts recipes into the inbox, for commands: atomically, and overwriting nothing."""
 
 import os
 import secrets
@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from picowatch.files.atomic import allow
 from picowatch.inbox.names import is_recipe_name
 
-_SETTLED_NS = 2_000_000_000  # the coarsest file systems count in two seconds
-_TRIES = 20  # while others remove folders
+_SETTLED_NS = 2_000_000_000  # the coarsest file systems have times in steps of two seconds
+_TRIES = 20  # while other commands remove the folder
 
 
 def put(folder: Path, name: str, content: bytes, readers: int = 0) -> tuple[str, bool]:
@@ -19,12 +19,12 @@ def put(folder: Path, name: str, content: bytes, readers: int = 0) -> tuple[str,
 
     `readers`: as for `allow`.
 
-    Returns the name that it got, and whether it is new: if a recipe with the same bytes already
+    Returns the recipe's name, and whether it is new: if a recipe with the same bytes already
     exists there, that one is saved again instead. Raises OSError.
     """
     assert is_recipe_name(name)
     for _ in range(_TRIES):
-        # A `make --rm` took away the same recipe, or the folder: also between two looks of `mkdir`.
+        # A `make --rm` may remove the same recipe or the folder, even in the middle of `mkdir`.
         with suppress(FileNotFoundError, FileExistsError):
             return _put(folder, name, content, readers)
     return _put(folder, name, content, readers)
@@ -32,7 +32,7 @@ def put(folder: Path, name: str, content: bytes, readers: int = 0) -> tuple[str,
 
 def _put(folder: Path, name: str, content: bytes, readers: int) -> tuple[str, bool]:
     folder.mkdir(parents=True, exist_ok=True)
-    # No name that begins with "." is a recipe: nobody reads it half-written.
+    # A name that begins with "." is no recipe, so nobody reads a half-written file.
     temporary = folder / f".picowatch-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
@@ -54,7 +54,7 @@ def _put(folder: Path, name: str, content: bytes, readers: int) -> tuple[str, bo
 
 
 def save_again(recipe: Path) -> None:
-    """Like an editor that saves without a change; two saves always differ in their times."""
+    """Save a recipe again without a change; two saves always have different times."""
     before = recipe.stat().st_mtime_ns
     os.utime(recipe)
     if recipe.stat().st_mtime_ns == before:
@@ -62,7 +62,7 @@ def save_again(recipe: Path) -> None:
 
 
 def _names(name: str) -> Iterator[str]:
-    """`corgi.yaml`, `corgi-2.yaml`, …"""
+    """Yield `corgi.yaml`, `corgi-2.yaml`, …"""
     path = PurePath(name)
     yield name
     for number in count(2):
@@ -88,7 +88,7 @@ def _link(temporary: Path, target: Path, content: bytes) -> bool:
 
 
 def _replace(temporary: Path, target: Path) -> bool:
-    """Create the name empty first, which nobody reads: an empty file is not ready yet."""
+    """Create an empty file of that name first, which nobody reads, and replace it."""
     try:
         target.open("xb").close()
     except FileExistsError:

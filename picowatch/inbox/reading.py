@@ -1,4 +1,4 @@
-"""Reads what was saved: a recipe or a dropped picture, with all that belongs to it."""
+"""Reads saved files: recipes and dropped pictures, with everything that belongs to them."""
 
 import hashlib
 import os
@@ -34,7 +34,7 @@ SIDECARS = (*SIDECAR_ENDINGS, MASK)
 
 
 def template_above(root: Path, path: str) -> str | None:
-    """The template that holds for a path below the inbox."""
+    """Return the template that applies to a path below the inbox."""
     folder = path.rpartition("/")[0]
     while folder:
         template = f"{folder}/{PICTURES_NAME}"
@@ -45,7 +45,7 @@ def template_above(root: Path, path: str) -> str | None:
 
 
 def why_no_recipe(root: Path, path: str) -> str | None:
-    """Why a recipe at this path below the inbox is not read; None if it is."""
+    """Return why a recipe at this path below the inbox is not read; None if it is."""
     template = template_above(root, path)
     if template is None:
         return None
@@ -55,9 +55,9 @@ def why_no_recipe(root: Path, path: str) -> str | None:
 
 
 def pictures_named(root: Path, stem: str) -> Iterator[str]:
-    """The pictures with this path without ending: asked for one by one, as folders are large."""
+    """Yield pictures with this stem; they are looked up one by one, as folders may be large."""
     if not may_be_dropped(f"{stem.rpartition('/')[2]}{ENDINGS[0]}"):
-        return  # macOS's ._x.png, beside ._x.txt, and the conflict copies of sync tools
+        return  # such as macOS's ._x.png beside ._x.txt, and conflict copies of sync tools
     for ending in ENDINGS:
         for path in (stem + ending, stem + ending.upper()):
             if size_and_time_of(root, path):
@@ -65,7 +65,7 @@ def pictures_named(root: Path, stem: str) -> Iterator[str]:
 
 
 def sidecars_of(root: Path, path: str) -> list[str]:
-    """What lies beside a picture, unless it belongs to another picture, too."""
+    """Return a picture's sidecars, unless they belong to another picture, too."""
     stem = stem_of(path)
     if any(other != path for other in pictures_named(root, stem)):
         return []
@@ -73,7 +73,7 @@ def sidecars_of(root: Path, path: str) -> list[str]:
 
 
 def size_and_time_at(root: Path, path: str) -> SizeAndTime | None:
-    """`size_and_time_of` for any path that the inbox reports."""
+    """Return the size and time of a recipe, or of a dropped picture with its sidecars."""
     found = size_and_time_of(root, path)
     return with_sidecars(found, root, path) if found and is_dropped(path) else found
 
@@ -81,7 +81,7 @@ def size_and_time_at(root: Path, path: str) -> SizeAndTime | None:
 def with_sidecars(
     size_and_time: SizeAndTime, root: Path, path: str, names: Collection[str] | None = None
 ) -> SizeAndTime:
-    """Add those of its sidecars to a picture's own; `names` are the files in its folder."""
+    """Add the sidecars' to a picture's size and time; `names` are the files in its folder."""
     found = []
     stem = stem_of(path)
     for ending in SIDECARS:
@@ -97,7 +97,7 @@ def with_sidecars(
 def dropped_in(
     root: Path, folder: str, names: Collection[str]
 ) -> Iterator[tuple[str, SizeAndTime]]:
-    """The dropped pictures of a folder under a template, which has files with these names."""
+    """Yield the dropped pictures of a folder under a template, which has files of these names."""
     for name in names:
         path = f"{folder}/{name}"
         if may_be_dropped(name) and (size_and_time := size_and_time_of(root, path)):
@@ -105,7 +105,7 @@ def dropped_in(
 
 
 def read_dropped(root: Path, path: str) -> Dropped | None:
-    """What a picture requests together with its template; None if none holds for it.
+    """Return what a picture requests together with its template; None if none applies to it.
 
     Raises FileUnreadable, FileChanged or FileNotFoundError.
     """
@@ -125,12 +125,12 @@ def read_dropped(root: Path, path: str) -> Dropped | None:
 
 @dataclass(frozen=True, slots=True)
 class Saved(Save):
-    """A save, with all that is read together with it.
+    """A save, with everything that is read together with it.
 
-    `defaults` are the `_defaults.yaml` that hold for it. `unreadable` says why it, or one of these,
-    cannot be read. `old` is the path of a recipe that was renamed. For a `dropped` picture
-    `content` is empty; `damage` says why it is no picture. `is_again`: picture and the files beside
-    it are those of the save before. `is_new`: the ledger knows no earlier version, so there is
+    `defaults` are the `_defaults.yaml` that apply to it. `unreadable` says why it, or one of these,
+    cannot be read. `old` is the former path of a recipe that was renamed. For a `dropped` picture
+    `content` is empty; `damage` says why it cannot be decoded. `is_again`: the picture and its
+    sidecars are those of the save before. `is_new`: the ledger has no earlier version, so there is
     neither an error file nor a warning file.
     """
 
@@ -146,7 +146,7 @@ class Saved(Save):
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A recipe was deleted."""
+    """A recipe or a picture that was deleted."""
 
     path: str
 
@@ -163,11 +163,10 @@ def read(
     *,
     is_new: bool,
 ) -> Saved | None:
-    """The save that a file is; None if it is empty. `folder` identifies the inbox.
+    """Read a file as a save; None if it is empty. `folder` identifies the inbox.
 
-    `noted` is the version that was quiet, `known` the one that the ledger has; `is_new`: as in
-    Saved. Raises FileChanged if it, or one of the files read with it, is being written, or
-    FileNotFoundError.
+    `noted` is the version that was quiet, `known` the ledger's; `is_new`: as in Saved. Raises
+    FileNotFoundError, or FileChanged if one of the files that are read is being written.
     """
     if not noted.size:
         return None
@@ -192,12 +191,12 @@ def read(
 def _picture(
     root: Path, folder: str, path: str, noted: SizeAndTime, known: KnownRecipe | None
 ) -> Saved:
-    """The dropped picture as it is now."""
+    """Read a dropped picture as it is now."""
     if (dropped := read_dropped(root, path)) is None:
-        raise FileChanged  # its template is away for a moment, or the inbox
+        raise FileChanged  # its template, or the inbox, is away for a moment
     with complete_file(root, path) as (file, found):
         size_and_time = with_sidecars(found, root, path)
-        _check_quiet(noted, size_and_time)  # to read a large one takes long
+        _check_quiet(noted, size_and_time)  # before reading, which takes long for a large one
         digest = sha256_of(file, pictures.MAX_BYTES)
         damage = _damage_of(file)
     same = known if known and known.digest == digest and known.again != "saved" else None
@@ -214,7 +213,7 @@ def _picture(
 
 
 def _damage_of(file: IO[bytes]) -> str:
-    """Why it is no picture; "" if it is one."""
+    """Return why a picture cannot be decoded; "" if it can."""
     try:
         pictures.check_picture(file)
     except PictureUnreadable as error:
@@ -223,6 +222,6 @@ def _damage_of(file: IO[bytes]) -> str:
 
 
 def _check_quiet(noted: SizeAndTime, found: SizeAndTime) -> None:
-    """Raises FileChanged if a writer began after it was quiet and nobody had it open."""
+    """Raise FileChanged if somebody began to write after the file was quiet."""
     if found.written_since(noted) or found.sidecars != noted.sidecars:
         raise FileChanged

@@ -1,4 +1,4 @@
-"""All recipes and dropped pictures of the inbox, with size and time of each."""
+"""Finds all recipes and dropped pictures of the inbox, with their sizes and times."""
 
 import os
 from collections.abc import Collection
@@ -25,14 +25,11 @@ from picowatch.ledger.rows import SizeAndTime
 def scan(
     root: Path, known: Collection[str], below: str = "", is_under_template: bool = False
 ) -> "Scan":
-    """Find every recipe file below `root`/`below`, with its size and time, and what is skipped.
+    """Find every recipe below `root`/`below`, with its size and time, and what is skipped.
 
-    In a folder with a template for dropped pictures, and below, the pictures instead. `known` are
-    paths of the ledger: a folder is a template's until it is known that it is gone, which editors
-    that move it away for a moment make no different. What is skipped is what cannot be read, and
-    files that are never rendered, each with the reason. `ignored` are other files under a
-    template, by folder and ending. `with_defaults` are the folders that have a `_defaults.yaml`,
-    each with a slash at its end.
+    In a folder with a template for dropped pictures, and below it, pictures are found instead.
+    `known` are paths of the ledger: a folder belongs to a template there until its deletion is
+    accepted, because editors may move the file away for a moment.
     """
     one = Scan(root, known)
     one.look_into(below, is_under_template)
@@ -41,7 +38,12 @@ def scan(
 
 @dataclass(slots=True)
 class Scan:
-    """What there is; see `scan`."""
+    """The result of `scan`.
+
+    `found` has recipes and dropped pictures, `skipped` files that cannot be read or are never
+    rendered, with reasons, and `ignored` other files under a template, by folder and suffix.
+    `with_defaults` are the folders that have a `_defaults.yaml`, each with a slash at its end.
+    """
 
     root: Path
     known: Collection[str]
@@ -51,8 +53,8 @@ class Scan:
     with_defaults: set[str] = field(default_factory=set)
 
     def look_into(self, below: str, is_under_template: bool) -> None:
-        """Add what is in a folder, and in the folders in it."""
-        names: dict[str, None] = {}  # but for the entries, which take four times the memory
+        """Add the contents of a folder and of the folders below it."""
+        names: dict[str, None] = {}  # not the entries, which take four times the memory
         folders, links = set(), set()
         try:
             with os.scandir(f"{self.root}/{below}") as entries:
@@ -86,7 +88,7 @@ class Scan:
                 self.skipped[path] = "it is a link to a folder; linked folders are not searched"
             else:
                 self._add_file(name, path, is_under_template)
-        if not (below or self.found or self.known):  # else they may be recipes' start images
+        if not (below or self.found or self.known):  # otherwise they may be start images
             _warn_of_pictures("the inbox", names, self.skipped)
 
     def _add_folder(self, name: str, path: str, is_under_template: bool) -> None:
@@ -113,7 +115,7 @@ class Scan:
 
 
 def _warn_of_pictures(folder: str, names: Collection[str], skipped: dict[str, str]) -> None:
-    """Say once of a folder that has nothing but pictures what would make them requests."""
+    """Warn of a folder with pictures but no recipe, and say what makes pictures requests."""
     if not any(map(is_recipe_name, names)) and any(map(is_dropped, names)):
         skipped[folder] = (
             f"it has pictures, but no {PICTURES_NAME} that says what to do with them, and no "

@@ -1,13 +1,13 @@
 """What a save means for entries and images.
 
-1. An entry that was already in the last valid save keeps its seeds, pictures and files; what
-   failed or was cancelled is tried again, and with fixed seeds a picture that the user
-   deleted is rendered again. So is its contact sheet.
+1. An entry that was already in the last valid save keeps its seeds, pictures and files. Its images
+   that failed or were cancelled are tried again; with fixed seeds, pictures that the user deleted
+      are rendered again, and a deleted contact sheet is drawn again.
 2. A new entry's images are queued, except those that this recipe already has. A contact sheet of
    the same pictures is not drawn again either. An entry with fixed seeds is new, too, if its
    wildcard files say something else now.
-3. If nothing changed at all, entries with a random seed are drawn again, replacing what was
-   cancelled of them.
+3. If nothing changed at all, entries with a random seed are drawn again; a new draw replaces
+   cancelled images.
 4. Queued images that no entry requests any more are cancelled.
 """
 
@@ -27,12 +27,12 @@ from picowatch.ledger.rows import (
     request_text,
 )
 
-# An image that may still be cancelled: one whose picture is being written may not.
+# An image that may still be cancelled, unlike one whose picture is being written.
 UNFINISHED = "(state = 'queued' OR (state = 'running' AND drawn = 0))"
 
 
-class Accepting(Database):
-    """Valid saves; their entries become images."""
+class Saves(Database):
+    """Accepts valid saves, whose entries become images, and refuses others."""
 
     def accept(
         self,
@@ -45,14 +45,14 @@ class Accepting(Database):
     ) -> Acceptance:
         """Accept a valid save with all its images, or not at all.
 
-        `is_again`: if it requests what it did, that is no wish for more, but for what failed or
-        was cancelled.
+        `is_again`: a save that requests the same as before asks only for what failed or was
+        cancelled, not for more.
         """
         requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
         with self.transaction() as sql:
             outcome = outcome_of(sql, save.path)
             before: dict[Key, tuple[int, int]] = {}
-            if outcome:  # one that is not known has no entries
+            if outcome:  # an unknown recipe has no entries
                 forget_archived(sql, save.path)
                 before = entries_before(sql, save.path)
             for key in before.keys() & requested.keys():
@@ -67,7 +67,7 @@ class Accepting(Database):
             writer = SaveWriter(sql, save, save_id, draw_seed, picture_exists)
             if unchanged and is_again:
                 writer.picture_exists = lambda file: True
-            if outcome == "restored":  # not requested again: what the user deleted stays deleted
+            if outcome == "restored":  # pictures that the user deleted stay deleted
                 writer.picture_exists = lambda file: True
                 writer.is_restored = True
             for entry_index, (key, entry) in enumerate(requested.items()):
@@ -76,7 +76,7 @@ class Accepting(Database):
                     writer.keep(before[key][0], entry_index, entry, redraw=redraw)
                 else:
                     writer.add(key, entry_index, entry)
-            if outcome or len(requested) > 1:  # else there is nothing of before
+            if outcome or len(requested) > 1:  # else there are no earlier images
                 prioritise_images(sql, save.path)
                 writer.result.cancelled = cancel_unrequested(sql, save.path)
             return writer.result
@@ -86,8 +86,8 @@ class Accepting(Database):
     ) -> None:
         """Record a save from which nothing is rendered, so that it is read only once.
 
-        `problem` says why in a line; what the recipe requested before goes on. It is read again
-        when `waits_for` changes. `waits`: nothing is wrong, but something is missing.
+        `problem` says why in a line; what earlier saves requested is still rendered. The recipe is
+        read again when `waits_for` changes. `waits`: nothing is wrong, but something is missing.
         """
         with self.transaction() as sql:
             forget_archived(sql, save.path)
@@ -98,7 +98,7 @@ class Accepting(Database):
             record_save(sql, save, "waiting" if waits else "refused", problem, waits_for)
 
     def forget(self, recipe: str) -> int:
-        """Forget a recipe that is gone, and cancel its images; returns how many."""
+        """Forget a recipe that is gone, and cancel its images; return how many."""
         with self.transaction() as sql:
             return forget_recipe(sql, recipe)
 
@@ -109,9 +109,9 @@ class Accepting(Database):
         size_and_time: SizeAndTime,
         folder: str = "",
     ) -> None:
-        """Move the recipe with its queue, pictures and history; nothing is rendered again.
+        """Move a recipe with its queue, pictures and history; nothing is rendered again.
 
-        What the recipe that had the new name requested is cancelled: its file is gone.
+        If another recipe had the new name, its file is gone: its images are cancelled.
         """
         with self.transaction() as sql:
             forget_recipe(sql, new)
@@ -125,7 +125,7 @@ class Accepting(Database):
             sql.execute("UPDATE OR REPLACE sheets SET recipe = ? WHERE recipe = ?", (new, old))
             if is_picture_name(old):
                 _rename_dropped(sql, old, new)
-            # What the new name requested before counts no more, but for what is in progress.
+            # Remove equal images of the earlier recipe of that name, except running ones.
             sql.execute(
                 """DELETE FROM images WHERE recipe = ? AND state != 'running'
                    AND digest IN (SELECT digest FROM images WHERE recipe = ?)""",
@@ -134,7 +134,7 @@ class Accepting(Database):
             sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
 
     def prioritise(self, recipe: str, priorities: Sequence[int]) -> None:
-        """Give the recipe's entries, in their order, the priorities of its new folder."""
+        """Give a recipe's entries, in their order, these priorities of its new folder."""
         with self.transaction() as sql:
             sql.executemany(
                 "UPDATE entries SET priority = ? WHERE recipe = ? AND place = ?",
@@ -144,13 +144,13 @@ class Accepting(Database):
 
 
 def outcome_of(sql: sqlite3.Connection, recipe: str) -> str | None:
-    """What became of the recipe's last save; None if it is not known."""
+    """Return what became of the recipe's last save; None if the recipe is not known."""
     row = sql.execute("SELECT outcome FROM recipes WHERE path = ?", (recipe,)).fetchone()
     return row["outcome"] if row else None
 
 
 def _is_refused(sql: sqlite3.Connection, save: Save, problem: str) -> bool:
-    """Whether this very version was refused for the same reason: a template is for each picture."""
+    """Whether this very version was refused for this reason, as a template is with each picture."""
     row = sql.execute(
         """SELECT 1 FROM recipes WHERE path = ? AND digest = ? AND size_and_time = ? AND problem = ?
            AND outcome = 'refused' AND again = ''""",
@@ -160,7 +160,7 @@ def _is_refused(sql: sqlite3.Connection, save: Save, problem: str) -> bool:
 
 
 def forget_archived(sql: sqlite3.Connection, recipe: str) -> None:
-    """Forget what an archived recipe requested: another file has its name now."""
+    """Forget what an archived recipe requested, because another file has its name now."""
     sql.execute(
         """DELETE FROM entries WHERE recipe IN
            (SELECT path FROM recipes WHERE path = ? AND outcome = 'archived')""",
@@ -175,7 +175,7 @@ def record_save(
     problem: str | None = None,
     waits_for: str | None = None,
 ) -> int:
-    """Record what became of this version of a recipe; returns the save's id."""
+    """Record what became of this version of a recipe; return the save's id."""
     save_id = sql.execute(
         "INSERT INTO saves (recipe, digest, saved_at, outcome) VALUES (?, ?, ?, ?)",
         (save.path, save.digest, save.saved_at, outcome),
@@ -206,16 +206,16 @@ def record_save(
 
 
 def forget_recipe(sql: sqlite3.Connection, recipe: str) -> int:
-    """Forget a recipe's entries and cancel its images that wait or run; returns how many."""
+    """Forget a recipe's entries and cancel its unfinished images; return how many."""
     sql.execute("DELETE FROM entries WHERE recipe = ?", (recipe,))
     sql.execute("DELETE FROM recipes WHERE path = ?", (recipe,))
     return cancel_unrequested(sql, recipe)
 
 
 def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
-    """Cancel the recipe's images that no entry requests any more; returns how many.
+    """Cancel the recipe's images that no entry requests any more; return how many.
 
-    Those that run stop at their next step, unless their pictures are being written.
+    Running ones stop at their next step, unless their pictures are being written.
     """
     return sql.execute(
         f"""UPDATE images SET state = 'cancelled' WHERE recipe = ? AND {UNFINISHED}
@@ -225,9 +225,9 @@ def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
 
 
 def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
-    """Give what is still to be rendered the highest priority of the entries that request it.
+    """Give unfinished images the highest priority of the entries that request them.
 
-    An image in progress counts, too: if its engine dies, it is queued again.
+    Running images count, too: they are queued again if their engine dies.
     """
     sql.execute(
         """UPDATE images SET priority = requested.priority FROM (
@@ -242,7 +242,7 @@ def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
 
 
 def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int, int]]:
-    """The ids and priorities of the entries of the recipe's last valid save."""
+    """Return the ids and priorities of the entries of the recipe's last valid save."""
     rows = sql.execute(
         "SELECT id, digest, occurrence, priority FROM entries WHERE recipe = ?", (recipe,)
     )
@@ -258,7 +258,7 @@ def _draws_otherwise(sql: sqlite3.Connection, entry_id: int, entry: RequestedEnt
 
 
 def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:
-    """Requests of a dropped picture name it; those in progress are published as they were."""
+    """Rename a dropped picture in its requests; running ones are published as they are."""
     names = names_of_dropped(old, new)
     rows = sql.execute(
         "SELECT id, request FROM images WHERE recipe = ? AND state != 'running'", (old,)

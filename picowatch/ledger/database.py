@@ -10,25 +10,25 @@ from pathlib import Path
 from picowatch.errors import LedgerCorrupt
 
 VERSION = 4
-# SQLite itself waits this long for a lock; the caller keeps waiting (retry.py). Short, because
+# How long SQLite itself waits for a lock; callers go on waiting (retry.py). It is short because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
 # https://www.sqlite.org/rescode.html
 CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-# SQLite takes an empty file for a database without tables. It does not check the contents of
-# a page's cells.
+# What SQLite says about an empty file, which to it is a database without tables, and about a page
+# whose cells hold damaged text.
 _DAMAGE = ("no such table", "Could not decode to UTF-8")
 
 
 class Database:
     """One connection for all threads of the daemon; every change runs in a transaction.
 
-    Rollback journal and `synchronous=FULL`: a commit survives power loss, and works on file
-    systems without shared memory, where write-ahead logs do not.
+    With a rollback journal and `synchronous=FULL` a commit survives power loss. Unlike write-ahead
+    logs, that also works on file systems without shared memory.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the ledger; the whole file is checked first.
+        """Open or create the ledger, and check the whole file.
 
         Raises LedgerCorrupt if it is damaged, of another version or another program's, or
         sqlite3.OperationalError while it is locked or the disk is full.
@@ -36,7 +36,7 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._path = path
-        with suppress(OSError):  # SQLite itself says why, and would make it 0644 under any umask
+        with suppress(OSError):  # SQLite reports errors, but creates files as 0644 at any umask
             path.open("ab").close()
         self._connection = sqlite3.connect(
             path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
@@ -63,7 +63,7 @@ class Database:
         if not version:
             schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
             sql.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
-        # Also one that a crash left empty: the first save or rebuilding enters the first number.
+        # This includes one that a crash left empty: a save or a rebuild enters the first number.
         self.is_new = not sql.execute("SELECT count(*) FROM sqlite_sequence").fetchone()[0]
         found = sql.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
@@ -81,9 +81,10 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. An error inside a nested one undoes that one and is raised again.
+        """Make all changes in a `with` block, or none of them.
 
-        Raises LedgerCorrupt if the file turns out to be damaged.
+        An error inside a nested block undoes that block. Raises LedgerCorrupt if the file turns out
+        to be damaged.
         """
         with self._lock, self._corruption_named():
             depth = self._depth
@@ -99,37 +100,37 @@ class Database:
             self._keep(depth)
 
     def change(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> int:
-        """Run one statement; returns how many rows it changed."""
+        """Run one statement; return how many rows it changed."""
         with self.transaction() as sql:
             return sql.execute(query, values).rowcount
 
     def change_each(self, query: str, rows: Iterable[Sequence[object]]) -> None:
-        """Run one statement with each of these values, all or nothing."""
+        """Run one statement with each of these rows, for all or for none."""
         with self.transaction() as sql:
             sql.executemany(query, rows)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Nothing is changed meanwhile. Raises LedgerCorrupt if the file is damaged."""
+        """Keep others from changing anything meanwhile. Raises LedgerCorrupt for a damaged file."""
         with self._lock, self._corruption_named():
             yield self._connection
 
     def select(
         self, query: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[sqlite3.Row]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         with self.reading() as sql:
             return sql.execute(query, values).fetchall()
 
     @property
     def changes(self) -> int:
-        """How many rows were changed since it was opened: equal numbers, equal answers."""
+        """How many rows were changed since the start: while it is equal, so are all answers."""
         return self._connection.total_changes
 
     def is_in_place(self) -> bool:
-        """Whether its file is still the one that was opened: SQLite writes to no other.
+        """Whether the ledger's file is still the opened one, the only one that SQLite writes to.
 
-        As far as is known: a share that is away may answer with an error.
+        That is assumed while a share that is away answers with an error.
         """
         try:
             return _id(self._path) == self._id

@@ -25,12 +25,12 @@ Place = tuple[int, int]  # an entry's index in its file, and an image's in its e
 
 
 def drawn_sheet(sheet: str, files: Sequence[str | None]) -> str:
-    """The hash of what a contact sheet shows: the key of a row of `sheets`."""
+    """Return the hash of what a contact sheet shows: the key of a row of `sheets`."""
     return digest_of({"sheet": sheet, "files": files})
 
 
 def keys_of(digests: Iterable[str]) -> list[Key]:
-    """The keys of a file's entries, from their digests in the order of the file."""
+    """Return the keys of a file's entries, from their digests in the order of the file."""
     seen: Counter[str] = Counter()
     keys = []
     for digest in digests:
@@ -40,7 +40,7 @@ def keys_of(digests: Iterable[str]) -> list[Key]:
 
 
 def images_of(sql: sqlite3.Connection, entry_id: int) -> list[sqlite3.Row]:
-    """The images that an entry requests, in its order, over all draws of its seed."""
+    """Return the images that an entry requests, in its order, over all draws of its seed."""
     return sql.execute(
         """SELECT images.* FROM images JOIN entry_images ON entry_images.image = images.id
            WHERE entry_images.entry = ? ORDER BY entry_images.position""",
@@ -61,11 +61,11 @@ class SaveWriter:
     save_id: int
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
-    is_restored: bool = False  # the seeds of its pictures are those that it drew
+    is_restored: bool = False  # the ledger is new: seeds are taken from the pictures there are
     result: Acceptance = field(default_factory=Acceptance)
 
     def add(self, key: Key, entry_index: int, entry: RequestedEntry) -> None:
-        """A new entry, with its images."""
+        """Add a new entry with its images."""
         entry_id = self.sql.execute(
             """INSERT INTO entries (recipe, digest, occurrence, place, priority, sheet)
                VALUES (?, ?, ?, ?, ?, ?)""",
@@ -77,7 +77,7 @@ class SaveWriter:
             self._keep_sheet(entry_id, entry.sheet)
 
     def keep(self, entry_id: int, entry_index: int, entry: RequestedEntry, *, redraw: bool) -> None:
-        """An entry that is requested again; `redraw` draws its random seed again."""
+        """Keep an entry that is requested again; `redraw` draws its random seed again."""
         self.sql.execute(
             "UPDATE entries SET place = ?, priority = ? WHERE id = ?",
             (entry_index, entry.priority, entry_id),
@@ -98,9 +98,9 @@ class SaveWriter:
             self._request_sheet_again(entry_id)
 
     def _keep_sheet(self, entry_id: int, sheet: str) -> None:
-        """Keep the sheet that an earlier save had drawn, as the first of A, B, A has.
+        """Keep the sheet of an earlier save, as where a recipe changes from A to B and back to A.
 
-        Pictures that are still to be rendered have no files yet, or will have others.
+        Pictures that are still to be rendered have no files yet, so their sheet is another one.
         """
         files = [image["file"] for image in images_of(self.sql, entry_id)]
         row = self.sql.execute(
@@ -122,11 +122,10 @@ class SaveWriter:
     def _keep_image(
         self, image: sqlite3.Row, place: Place, priority: int, *, even_if_deleted: bool = False
     ) -> bool:
-        """Keep an image of before; returns whether it is queued again.
+        """Keep an image of an earlier save; return whether it is queued again.
 
-        It is if it failed, was cancelled, or its picture is gone. Otherwise one that is still to be
-        rendered keeps its place in the queue, to which it may be put back; pictures are named in
-        the order of the recipe.
+        It is queued again if it failed, was cancelled, or its picture is gone. An unfinished one
+        keeps its place in the queue, because pictures are named in the order of the recipe.
         """
         state = image["state"]
         is_gone = state == "done" and not even_if_deleted and not self.picture_exists(image["file"])
@@ -189,10 +188,10 @@ class SaveWriter:
             )
 
     def _drawn(self, entry: RequestedEntry, entry_index: int) -> Sequence[tuple[str, ImageRequest]]:
-        """The entry's requests, each after its digest, which is slow to compute.
+        """Return the entry's requests, each with its digest, which is slow to compute.
 
-        A random draw that this recipe already has is drawn again. Images that two draws have in
-        common are the same whatever is drawn.
+        Seeds are drawn again if this recipe already has their images; images that do not depend on
+        the seed are the same in each draw.
         """
         if not entry.random:
             return _with_digests(entry.requests(None))
@@ -209,10 +208,10 @@ class SaveWriter:
     def _drawn_before(
         self, entry: RequestedEntry, entry_index: int
     ) -> Sequence[tuple[str, ImageRequest]]:
-        """The entry's images as they were drawn, if one of them was rendered; else none.
+        """Return the entry's images as they were drawn, if one of them was rendered; else none.
 
-        Image i has seed+i, but a sweep's images all have the first seed, so both are tried. If a
-        variation seed was drawn, either of the two is it.
+        Image i has seed+i, but a sweep's images all have the first seed, so both are tried. With a
+        variation seed, either of the two may be the one that was drawn.
         """
         rows = self.sql.execute(
             """SELECT digest, image_index, json_extract(request, '$.seed') AS seed,
@@ -227,7 +226,7 @@ class SaveWriter:
                 seeds.append(variation_seed_of(row["variation_seed"]))
             for seed in (*((seed - at) % SEEDS for seed in seeds), *seeds):
                 drawn = _with_digests(entry.requests(seed))
-                # At its own place: with another first seed a sweep has some of the same images.
+                # Compared at its place: with another first seed, a sweep has some equal images.
                 if [digest for digest, _ in drawn[at : at + 1]] == [row["digest"]]:
                     return drawn
         return ()
@@ -264,10 +263,10 @@ class SaveWriter:
 
 
 class ContactSheets(Database):
-    """The sheets that entries request, done or due."""
+    """Contact sheets that entries request, drawn or due."""
 
     def sheets_due(self, recipe: str) -> list[DueSheet]:
-        """Entries that request a sheet and whose images have all ended, at least one done."""
+        """Return entries with a sheet to draw, whose images have all ended, at least one done."""
         due = []
         with self.transaction() as sql:
             for entry in self.select(
@@ -282,7 +281,7 @@ class ContactSheets(Database):
         return due
 
     def reserve_sheet(self, sheet: DueSheet, recipe: str, names: OutboxNames) -> str:
-        """The path of a contact sheet; the same one again after a crash."""
+        """Return the path for a contact sheet; after a crash, the same one again."""
         if sheet.file is not None:
             return sheet.file
         with self.transaction() as sql:
@@ -301,7 +300,7 @@ class ContactSheets(Database):
             return file
 
     def mark_sheet_done(self, sheet: DueSheet) -> None:
-        """The contact sheet is written, or was given up."""
+        """Record that the contact sheet is written, or was given up."""
         with self.transaction() as sql:
             row = sql.execute(
                 "UPDATE entries SET sheet_done = 1 WHERE id = ? RETURNING recipe, sheet_file",

@@ -1,8 +1,8 @@
 """What was requested, what is queued, what is done: the daemon's only memory.
 
-Each change of state is guarded by the old state, so that a step that runs twice does nothing
-the second time. `accept.py` holds what a save means. A ledger that cannot be used is set aside, and
-a new one filled from images.jsonl.
+Each change of state is guarded by the old state, so a step that runs twice does nothing the second
+time. `accept.py` says what a save means. A ledger that cannot be used is set aside, and a new one
+is filled from images.jsonl.
 """
 
 import logging
@@ -14,38 +14,38 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.errors import LedgerCorrupt
-from picowatch.ledger.accept import Accepting
+from picowatch.ledger.accept import Saves
 from picowatch.ledger.entries import ContactSheets
 from picowatch.ledger.questions import Questions
 from picowatch.ledger.queue import Queue
 from picowatch.ledger.rows import NEVER_READ, folded, request_text
-from picowatch.outbox.listing import request_of
+from picowatch.outbox.listing import request_in
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
-from picowatch.signals import ALIVE, notify
+from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
-LINES_ALIVE = 1000  # between two signs of life: a list of a million pictures takes minutes
+LINES_ALIVE = 1000  # between two watchdog messages: a million lines take minutes
 
 
-class Ledger(Accepting, Queue, Questions, ContactSheets):
+class Ledger(Saves, Queue, Questions, ContactSheets):
     """All SQL that the daemon runs, on one file. Safe to use from several threads."""
 
     def rebuild(self, outbox: Outbox) -> int:
-        """Enter the pictures of images.jsonl as done; returns how many.
+        """Enter the pictures of images.jsonl as done; return how many.
 
-        What was queued or failed is requested again by the inbox: its recipes are read again.
+        Queued and failed images are requested again, because all recipes are read again.
         """
         numbers: Counter[str] = Counter()
-        digests: dict[str, str] = {}  # of each recipe, the newest
+        digests: dict[str, str] = {}  # the newest of each recipe
         entered = 0
         with self.transaction() as sql:
             for save, line in enumerate(outbox.listing.all(), 1):
                 if save % LINES_ALIVE == 1:
                     notify(*ALIVE)
                 with suppress(KeyError, TypeError, ValueError):  # not a line of ours
-                    recipe, file, request = str(line["recipe"]), str(line["file"]), request_of(line)
+                    recipe, file, request = str(line["recipe"]), str(line["file"]), request_in(line)
                     number = outbox.names.number_of(file, recipe, request)
                     entered += _enter(sql, line, request, save)
                     folder = folded(file.rpartition("/")[0])
@@ -57,7 +57,7 @@ class Ledger(Accepting, Queue, Questions, ContactSheets):
                 [(recipe, NEVER_READ.as_text(), digest) for recipe, digest in digests.items()],
             )
             sql.executemany("INSERT INTO numbers (folder, last) VALUES (?, ?)", numbers.items())
-            # Later saves come after all of these.
+            # Later saves get higher numbers than these lines.
             sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('saves', ?)", (entered,))
         return entered
 
@@ -74,7 +74,7 @@ def open_ledger(path: Path, outbox: Outbox) -> Ledger:
         ledger = Ledger(path)
     if ledger.is_new:
         try:
-            outbox.problems.remove_all_but((), ())  # what is still wrong is reported again
+            outbox.problems.remove_all_but((), ())  # remaining problems are reported again
             entered = ledger.rebuild(outbox)
         except BaseException:
             ledger.close()
@@ -85,7 +85,7 @@ def open_ledger(path: Path, outbox: Outbox) -> Ledger:
 
 
 def set_aside(path: Path, damage: str) -> None:
-    """Keep a damaged ledger and its journal, which must not be replayed into the next one."""
+    """Rename a damaged ledger and its journal, which must not be replayed into a new one."""
     kept = path.with_name(f"{path.name}.damaged-{datetime.now():%Y%m%d-%H%M%S}")
     for part in ("-journal", ""):
         with suppress(FileNotFoundError):
@@ -94,7 +94,7 @@ def set_aside(path: Path, damage: str) -> None:
 
 
 def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest, save: int) -> int:
-    """Enter a line's picture; of several lines with one request, the last counts."""
+    """Enter a line's picture; of several lines with the same request, the last counts."""
     return sql.execute(
         """INSERT INTO images
            (recipe, digest, request, batch_key, checkpoint, state, priority, save, save_digest,

@@ -1,4 +1,4 @@
-"""What others ask the ledger: recipes and their states, counts, outcomes; cancel, retry, pause."""
+"""Queries: recipes and their states, counts, outcomes; and commands: cancel, retry, pause."""
 
 import json
 import sqlite3
@@ -23,22 +23,22 @@ from picowatch.recipe.request import ImageRequest
 
 FAILED = """state = 'failed'
             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
-KEPT_SECONDS = 31 * 24 * 3600.0  # saves, and recipes that were archived
+KEPT_SECONDS = 31 * 24 * 3600.0  # for saves, and for recipes that were archived
 
 
 class Questions(Database):
-    """Reads what others decide by, and changes what commands ask for."""
+    """Answers the daemon's questions, and makes the changes that commands ask for."""
 
     def known_recipes(self) -> dict[str, KnownRecipe]:
-        """Return each recipe of the inbox whose last save was taken."""
+        """Return each recipe of the inbox whose last save was accepted or refused."""
         return self._recipes("")
 
     def known_recipe(self, recipe: str) -> KnownRecipe | None:
-        """The recipe as its last save was taken, or None."""
+        """Return the recipe as of its last save, or None."""
         return self._recipes("AND path = ?", recipe).get(recipe)
 
     def with_digest(self, digest: str) -> dict[str, KnownRecipe]:
-        """The recipes of the inbox that have these bytes."""
+        """Return the recipes of the inbox that have these bytes."""
         return self._recipes("AND digest = ? ORDER BY path", digest)
 
     def _recipes(self, which: str, *values: str) -> dict[str, KnownRecipe]:
@@ -47,14 +47,14 @@ class Questions(Database):
             return {row["path"]: _known(row) for row in rows}
 
     def seen_in(self, folder: str, recipes: Iterable[str]) -> None:
-        """Record that these recipes are in the folder that is the inbox now."""
+        """Record that these recipes were seen in the folder that is the inbox now."""
         self.change_each(
             "UPDATE recipes SET folder = ? WHERE path = ?",
             ((folder, recipe) for recipe in recipes),
         )
 
     def waits_below(self, folder: str, waits_for: str | None) -> bool:
-        """Whether a recipe below the folder, which ends with a slash, waits for the same."""
+        """Whether a recipe below the folder, which ends with a slash, waits for this."""
         rows = self.select(
             """SELECT 1 FROM recipes WHERE waits_for = :waits_for
                AND path > :folder AND substr(path, 1, length(:folder)) = :folder LIMIT 1""",
@@ -65,9 +65,9 @@ class Questions(Database):
     # -- what is still to be done
 
     def todo(self) -> list[tuple[str, int, bool]]:
-        """Recipes with changes whose consequences are to be drawn, and the count of these.
+        """Return recipes with unfinished consequences: path, count, and whether any can be drawn.
 
-        There are none as long as nothing is wrong and no image has ended.
+        None can be drawn while nothing is wrong and no image has ended.
         """
         rows = self.select(
             """SELECT path, todo, problem IS NOT NULL OR EXISTS (
@@ -78,18 +78,18 @@ class Questions(Database):
         return [(row["path"], row["todo"], bool(row["has_any"])) for row in rows]
 
     def done_with(self, todo: Iterable[tuple[str, int]]) -> None:
-        """Record that they were drawn, unless more has changed since."""
+        """Record that the consequences were drawn, unless more has changed since."""
         self.change_each("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", todo)
 
     def note_problem(self, recipe: str, problem: str | None) -> None:
-        """What is wrong with the recipe, in a line; None if nothing is any more."""
+        """Record what is wrong with the recipe, in a line; None if nothing is any more."""
         self.change(
             "UPDATE recipes SET problem = ? WHERE path = ? AND problem IS NOT ?",
             (problem, recipe, problem),
         )
 
     def problems(self, most: int) -> tuple[list[str], int, int]:
-        """The newest problems, oldest first; how many there are, and how many recipes refused."""
+        """Return the newest problems, oldest first, their number, and that of refused recipes."""
         rows = self.select(
             """SELECT problem FROM recipes WHERE problem IS NOT NULL
                ORDER BY save DESC LIMIT ?""",
@@ -109,7 +109,7 @@ class Questions(Database):
         )
 
     def leave_to_make(self, recipe: str) -> None:
-        """Record that `make` removes the recipe: no file of the same bytes is its new name."""
+        """Record that `make` removes the recipe, so that an equal file is no renaming of it."""
         self.change("UPDATE recipes SET digest = '' WHERE path = ?", (recipe,))
 
     def prune(self, now: float) -> None:
@@ -129,7 +129,7 @@ class Questions(Database):
     # -- commands
 
     def retry(self, recipes: Iterable[str]) -> dict[str, int]:
-        """Queue again the failed images that are still requested; returns counts by recipe."""
+        """Queue failed images that are still requested again; return their number by recipe."""
         with self.transaction() as sql:
             retried: Counter[str] = Counter()
             for recipe in recipes:
@@ -148,9 +148,9 @@ class Questions(Database):
             return dict(+retried)
 
     def want_again(self, recipes: Collection[str], *, as_saved: bool) -> None:
-        """Have the recipes read again as they are, with what belongs to them now.
+        """Have recipes read again, with the templates and files that belong to them now.
 
-        `as_saved`: as if each had been saved again, unless it still waits for what it asked before.
+        `as_saved`: as if each had been saved again, unless it still has unfinished images.
         """
         with self.transaction() as sql:
             sql.execute(
@@ -163,14 +163,14 @@ class Questions(Database):
             )
 
     def recipes_with_failures(self) -> list[str]:
-        """Recipes whose last valid save requests images that failed."""
+        """Return the recipes whose last valid save requests images that failed."""
         rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {FAILED} ORDER BY recipe")
         return [row["recipe"] for row in rows]
 
     def cancel(self, recipes: Collection[str]) -> tuple[int, int]:
-        """Cancel images of the recipes; returns how many, and how many of these were running.
+        """Cancel images of the recipes; return how many, and how many of these were running.
 
-        They are still requested: the recipe's next save queues them again (accept.py).
+        Their entries stay, so the recipe's next save queues them again (accept.py).
         """
         cancelled = running = 0
         with self.transaction() as sql:
@@ -187,30 +187,30 @@ class Questions(Database):
         return cancelled, running
 
     def unfinished_recipes(self) -> list[str]:
-        """Recipes of images that can be cancelled."""
+        """Return the recipes with images that can be cancelled."""
         rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {UNFINISHED} ORDER BY recipe")
         return [row["recipe"] for row in rows]
 
     def pause(self, since: float) -> None:
-        """Let nothing be rendered until `resume`."""
+        """Start no rendering until `resume`."""
         self.change("INSERT INTO paused SELECT ? WHERE NOT EXISTS (SELECT 1 FROM paused)", (since,))
 
     def resume(self) -> None:
-        """Let images be rendered again."""
+        """Start rendering again."""
         self.change("DELETE FROM paused")
 
     def is_paused(self) -> bool:
-        """Whether nothing is to be rendered."""
+        """Whether rendering is paused."""
         return bool(self.select("SELECT 1 FROM paused"))
 
     # -- states
 
     def queued_recipes(self) -> list[tuple[str, int]]:
-        """The recipes with queued images in the order of their first ones, and how many.
+        """Return recipes and their numbers of queued images, in the order of their first ones.
 
-        Priorities and saves decide that order, not the order within a file. The index
-        of the queue holds all but the recipe, which is read from one image a save: images done
-        long ago are not read.
+        Priorities and saves decide that order, not the order within a file. The queue's index has
+        everything but the recipe, which is read from one image per save; finished images are not
+        read.
         """
         with self.reading() as sql:
             rows = sql.execute(
@@ -225,7 +225,7 @@ class Questions(Database):
             return [(row["recipe"], row["images"]) for row in rows]
 
     def outcome(self, recipe: str, digest: str) -> Outcome | None:
-        """The outcome of the newest save with these bytes; None if there was no such save."""
+        """Return the outcome of the newest save with these bytes; None if there was none."""
         with self.transaction():
             saves = self.select(
                 """SELECT id, outcome FROM saves WHERE recipe = ? AND digest = ?
@@ -255,12 +255,12 @@ class Questions(Database):
         return replace(outcome, sheets=tuple(row["sheet_file"] for row in sheets))
 
     def last_save(self) -> int:
-        """The id of the newest save; 0 before the first."""
+        """Return the id of the newest save; 0 before the first."""
         ((last,),) = self.select("SELECT coalesce(max(id), 0) FROM saves")
         return int(last)
 
     def is_unfinished_below(self, folder: str) -> bool:
-        """Whether images of recipes in this folder and below are queued or running."""
+        """Whether images of recipes in this folder or below are queued or running."""
         rows = self.select(
             """SELECT 1 FROM images INDEXED BY images_queue
                WHERE state = 'queued' AND recipe > :first AND recipe < :end
@@ -271,9 +271,9 @@ class Questions(Database):
         return bool(rows)
 
     def outcomes_below(self, folder: str, since: int) -> dict[str, Outcome]:
-        """The outcomes of the last saves of the recipes in a folder and below.
+        """Return the outcomes of the last saves of the recipes in a folder and below.
 
-        Those that were archived are among them if they were saved after the save `since`.
+        Archived recipes are included if they were saved after the save `since`.
         """
         first, end = _below(folder)
         rows = self.select(
@@ -294,14 +294,14 @@ class Questions(Database):
         return found
 
     def counts(self) -> Counts:
-        """Counts of all images by state."""
+        """Return the numbers of all images by state."""
         rows = self.select("SELECT state, images FROM tallies")
         return Counts(**{row["state"]: row["images"] for row in rows})
 
     def queued_kinds(self, recipe: str | None = None) -> list[tuple[ImageRequest, int]]:
-        """How many images are queued that can be rendered together, with one request of each kind.
+        """Return one request of each kind of queued images, and how many images are of this kind.
 
-        Of a recipe, or of the whole queue.
+        Images of a kind can be rendered together. `recipe` None means the whole queue.
         """
         kinds = """SELECT batch_key, count(*) AS images, min(id) AS first
                    FROM images INDEXED BY images_alike WHERE state = 'queued' GROUP BY batch_key"""
@@ -319,10 +319,10 @@ class Questions(Database):
         return [(request_of(row), row["images"]) for row in rows]
 
     def dropped_images(self) -> list[tuple[str, str, int, ImageRequest | None]]:
-        """How many images of each state dropped pictures request, by the folder of the pictures.
+        """Return how many images dropped pictures request, by the pictures' folder and by state.
 
-        Of queued ones by kind, each with one of its requests. A folder ends with a slash: `rtrim`
-        takes off every letter that is none.
+        Queued ones are counted by kind, each with one of its requests. A folder ends with a slash,
+        because `rtrim` removes all characters after the last one.
         """
         rows = self.select(
             """SELECT kinds.of_folder, kinds.state, kinds.images, images.request FROM (
@@ -347,7 +347,7 @@ class Questions(Database):
         ]
 
     def recipe_counts(self, recipe: str) -> Counts:
-        """Counts by state of the images that the recipe's last valid save requests."""
+        """Return the numbers by state of the images that the recipe's last valid save requests."""
         rows = self.select(
             """SELECT state, count(DISTINCT images.id) AS images FROM images
                JOIN entry_images ON entry_images.image = images.id
@@ -358,7 +358,7 @@ class Questions(Database):
         return Counts(**{row["state"]: row["images"] for row in rows})
 
     def failures(self, recipe: str) -> list[tuple[QueuedImage, str]]:
-        """The failed images that the recipe's last valid save requests, with their reasons."""
+        """Return the failed images that the last valid save requests, with their reasons."""
         rows = self.select(
             f"""SELECT * FROM images WHERE recipe = ? AND {FAILED}
                 ORDER BY entry_index, image_index""",
@@ -368,7 +368,7 @@ class Questions(Database):
 
 
 def _below(folder: str) -> tuple[str, str]:
-    """What paths in a folder lie between: "0" follows "/" in ASCII."""
+    """Return two texts between which paths in a folder sort: "0" follows "/" in ASCII."""
     return f"{folder}/", f"{folder}0"
 
 
@@ -392,7 +392,7 @@ def _known(row: sqlite3.Row) -> KnownRecipe:
     return KnownRecipe(
         size_and_time,
         row["digest"],
-        intern(row["outcome"]),  # thousands have the same
+        intern(row["outcome"]),  # thousands of rows share these values
         intern(row["folder"]),
         intern(row["template"]),
         row["waits_for"],

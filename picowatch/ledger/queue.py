@@ -1,4 +1,4 @@
-"""The queue: which images come next, and how those that were claimed end."""
+"""The queue: which images are next, and how claimed images end."""
 
 import json
 import sqlite3
@@ -20,25 +20,25 @@ from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 
 IN_ORDER = "priority DESC, save, entry_index, image_index"
-# Each by its index: of a hundred thousand images, almost all were done long ago.
+# Each part uses an index: of a hundred thousand images, almost all were done long ago.
 _TO_RENDER = """(SELECT id, request FROM images INDEXED BY images_queue WHERE state = 'queued'
                  UNION ALL
                  SELECT id, request FROM images INDEXED BY images_running WHERE state = 'running'
                  UNION ALL
                  SELECT id, request FROM images WHERE state = 'failed'
                  AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id))"""
-# Its recipe may have been deleted while its picture was being written.
+# The recipe may have been deleted while the picture was being written.
 _QUEUED = """state = CASE WHEN EXISTS (SELECT 1 FROM entry_images
              WHERE entry_images.image = images.id) THEN 'queued' ELSE 'cancelled' END"""
-LINES_AT_ONCE = 500  # few enough to find those that a crash left unmarked in the list's end
+LINES_AT_ONCE = 500  # so few that after a crash all of them are found at the file's end
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
 class Queue(Database):
     """Changes of an image's state, from 'queued' to 'done', 'failed' or 'cancelled'.
 
-    Each is guarded by the state before, so that a step that runs twice does nothing the second
-    time: what an engine says of an image that was cancelled meanwhile changes nothing.
+    Each is guarded by the old state, so a step that runs twice does nothing the second time, and an
+    engine's result for an image that was cancelled meanwhile changes nothing.
     """
 
     def claim(
@@ -49,12 +49,13 @@ class Queue(Database):
         others: Collection[str] = (),
         patience: int = 0,
     ) -> list[QueuedImage]:
-        """The next batch, now 'running', each image with its file reserved; [] if none is queued.
+        """Return the next batch, now 'running', each image with a reserved file; [] if none waits.
 
-        Of the highest priority first comes what needs the checkpoint `held` (its hash), then what
-        no other engine holds, then the oldest; once the oldest was passed over `patience` times,
-        it comes in any case. Later images join it if they can share its batch. An image runs alone
-        if a batch failed or the engine or the daemon died with it.
+        Among images of the highest priority, those that need the checkpoint `held` (its hash) come
+        first, then those whose checkpoint no other engine holds, then the oldest. An oldest image
+        that was passed over `patience` times comes in any case. Later images that can share its
+        batch join it. An image runs alone if a batch failed, or the engine or the daemon died, with
+        it.
         """
         with self.transaction() as sql:
             first = _first(sql, held, others, patience)
@@ -67,15 +68,15 @@ class Queue(Database):
             return [_start(sql, image, names) for image in batch]
 
     def hand_over(self, images: Sequence[QueuedImage]) -> set[int]:
-        """Mark rendered images as being written; returns those that are still requested.
+        """Mark rendered images as being written; return the ids of those still requested.
 
-        From now on they are not cancelled.
+        From now on they cannot be cancelled.
         """
         with self.transaction() as sql:
             return {image.id for image in images if _change(sql, image.id, "drawn = 1")}
 
     def finish(self, images: Sequence[QueuedImage], listed: Collection[int]) -> None:
-        """Record that pictures are published; those of `listed` are in images.jsonl, too."""
+        """Record that pictures are published; those in `listed` are in images.jsonl, too."""
         self.change_each(
             """UPDATE images SET state = 'done', drawn = 0, deaths = 0, alone = 0,
                reason = NULL, listed = ? WHERE id = ? AND state = 'running'""",
@@ -98,25 +99,25 @@ class Queue(Database):
             return True
 
     def unlisted_failures(self) -> dict[int, str]:
-        """The first lines that failures.jsonl lacks, by what `mark_failures_listed` takes."""
+        """Return the first lines that failures.jsonl lacks, by id."""
         rows = self.select("SELECT id, line FROM failures ORDER BY id LIMIT ?", (LINES_AT_ONCE,))
         return {row["id"]: row["line"] for row in rows}
 
     def mark_failures_listed(self, failures: Iterable[int]) -> None:
-        """Record that these lines are in failures.jsonl."""
+        """Record that the lines with these ids are in failures.jsonl."""
         self.change_each("DELETE FROM failures WHERE id = ?", ((one,) for one in failures))
 
     def put_back(self, image: int, why: PutBack = PutBack.NO_FAULT, *, drawn: bool = False) -> bool:
-        """Put a running image back into the queue, at its old position. False if it was not."""
+        """Put a running image back into its place in the queue. False if it was not running."""
         with self.transaction() as sql:
             return _change(sql, image, f"{_QUEUED}, drawn = 0, {why.value}", drawn=drawn)
 
     def nothing_is_written(self) -> None:
-        """The start: no picture is being written."""
+        """Record, at the start, that no picture is being written."""
         self.change("UPDATE images SET drawn = 0 WHERE state = 'running' AND drawn = 1")
 
     def picture_missing(self, image: QueuedImage) -> None:
-        """The dropped picture that it starts from is not there as requested: read it again."""
+        """Cancel an image whose dropped picture changed or is gone, and have that read again."""
         with self.transaction() as sql:
             if _change(sql, image.id, "state = 'cancelled', file = NULL"):
                 sql.execute(
@@ -126,7 +127,7 @@ class Queue(Database):
                 )
 
     def are_running(self, images: Sequence[QueuedImage]) -> bool:
-        """Whether any of these images is still requested, and not being written."""
+        """Whether any of these images is still requested and not being written."""
         places = ", ".join("?" * len(images))
         return bool(
             self.select(
@@ -137,7 +138,7 @@ class Queue(Database):
         )
 
     def is_start_image_needed(self, digest: str, besides: Sequence[int]) -> bool:
-        """Whether images need this start image, `besides` these: see `start_images_needed`."""
+        """Whether images other than `besides` need a start image: see `start_images_needed`."""
         places = ", ".join("?" * len(besides))
         return bool(
             self.select(
@@ -148,12 +149,12 @@ class Queue(Database):
         )
 
     def running(self) -> list[QueuedImage]:
-        """The running images, or those that were running when the last daemon died."""
+        """Return the running images, or those that were running when the last daemon died."""
         rows = self.select(f"SELECT * FROM images WHERE state = 'running' ORDER BY {IN_ORDER}")
         return [QueuedImage.of(row) for row in rows]
 
     def recipe_of(self, image: QueuedImage) -> str:
-        """The recipe of an image: it may have been renamed since the image was claimed."""
+        """Return an image's recipe, which may have been renamed since the image was claimed."""
         rows = self.select("SELECT recipe FROM images WHERE id = ?", (image.id,))
         return rows[0]["recipe"] if rows else image.recipe
 
@@ -162,7 +163,7 @@ class Queue(Database):
         return bool(self.select("SELECT 1 FROM entry_images WHERE image = ? LIMIT 1", (image,)))
 
     def unlisted(self) -> list[QueuedImage]:
-        """Pictures that are published but not listed yet."""
+        """Return pictures that are published but not listed yet."""
         rows = self.select("SELECT * FROM images WHERE state = 'done' AND listed = 0 ORDER BY id")
         return [QueuedImage.of(row) for row in rows]
 
@@ -171,9 +172,9 @@ class Queue(Database):
         self.change("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
     def start_images_needed(self) -> set[str]:
-        """The hashes of the pictures that queued images need, and failed ones at a retry.
+        """Return the hashes of pictures that unfinished images need, and failed ones if retried.
 
-        A save that tries these again copies the pictures again; `picowatch retry` does not.
+        A new save copies the pictures of failed images again; `picowatch retry` does not.
         """
         needed = set()
         with self.transaction() as sql:
@@ -187,10 +188,10 @@ class Queue(Database):
 
 
 def put_all_back(ledger: Path) -> None:
-    """The end: put what runs back into the queue, but for pictures that are being written.
+    """Put running images back into the queue at the end, unless they are being written.
 
-    By another connection: the daemon's own may be in the middle of something that takes long. What
-    cannot be put back now is at the next start.
+    It uses a connection of its own, as the daemon's may be in the middle of something long. Images
+    that cannot be put back now are put back at the next start.
     """
     with (
         suppress(sqlite3.Error),
@@ -208,7 +209,7 @@ def put_all_back(ledger: Path) -> None:
 def _change(
     sql: sqlite3.Connection, image: int, change: str, *values: object, drawn: bool = False
 ) -> bool:
-    """Change a running image; `drawn`: one whose picture is being written."""
+    """Change a running image; with `drawn`, one whose picture is being written."""
     query = f"UPDATE images SET {change} WHERE id = ? AND state = 'running' AND drawn = ?"
     return bool(sql.execute(query, (*values, image, int(drawn))).rowcount)
 
@@ -216,13 +217,13 @@ def _change(
 def _first(
     sql: sqlite3.Connection, held: str, others: Collection[str], patience: int
 ) -> sqlite3.Row | None:
-    """The image that the next batch holds in any case; see `Queue.claim`."""
+    """Return the image that the next batch has in any case; see `Queue.claim`."""
     oldest: sqlite3.Row | None = sql.execute(
         f"SELECT * FROM images WHERE state = 'queued' ORDER BY {IN_ORDER} LIMIT 1"
     ).fetchone()
     if oldest is None or not (held or others) or oldest["passed"] >= patience:
         return oldest
-    # The oldest image of each checkpoint, by the index: reading all that wait would take longer.
+    # The oldest image of each checkpoint, by the index: reading the whole queue takes longer.
     row: sqlite3.Row = sql.execute(
         f"""WITH RECURSIVE needed(checkpoint) AS (
                 SELECT min(checkpoint) FROM images
@@ -278,9 +279,9 @@ def next_file(
     recipe: str,
     file_for: Callable[[int], str | None],
 ) -> str:
-    """The next free file of a recipe's folder; its number is never used again.
+    """Return the next free file of a recipe's folder; its number is never used again.
 
-    A dropped picture's has the lowest number that is free: the first is called like the picture.
+    A dropped picture's result gets the lowest free number; the first is named like the picture.
     """
     if is_picture_name(recipe):
         return next(filter(None, map(file_for, count(1))))
@@ -299,10 +300,10 @@ def next_file(
 def _file_with_number(
     sql: sqlite3.Connection, names: OutboxNames, recipe: str, request: ImageRequest
 ) -> Callable[[int], str | None]:
-    """Gives the file for a number, unless its name is reserved for another image in progress.
+    """Return a function that gives the file for a number, or None if its name is taken.
 
-    No number comes twice, but `file_name` may have changed meanwhile: 3-7 was number 3 with seed 7,
-    and may be number 7 with seed 3 now. It counts without ending, as what is in the outbox does.
+    No number comes twice, but `file_name` may have changed: 3-7 was number 3 with seed 7, and may
+    be number 7 with seed 3 now.
     """
 
     def file_for(number: int) -> str | None:
@@ -313,7 +314,7 @@ def _file_with_number(
 
 
 def is_reserved(sql: sqlite3.Connection, names: OutboxNames, file: str) -> bool:
-    """Whether an image in progress has this name, whatever its ending, its case and its accents."""
+    """Whether a running image has this name, whatever its suffix, case and Unicode form."""
     stem = folded(f"{PurePosixPath(file).with_suffix('')}.")
     running = sql.execute(
         "SELECT file FROM images INDEXED BY images_running WHERE state = 'running'"
@@ -324,12 +325,12 @@ def is_reserved(sql: sqlite3.Connection, names: OutboxNames, file: str) -> bool:
 def _file_for_dropped(
     sql: sqlite3.Connection, names: OutboxNames, recipe: str, request: ImageRequest
 ) -> Callable[[int], str | None]:
-    """Gives the file for a dropped picture's result with a number, if it was never another's.
+    """Return a function that gives a dropped picture's result its file, or None if that is taken.
 
-    Where several pictures have one name but for their endings, theirs keep the ending.
+    Where several pictures differ only in their suffix, their results keep it.
     """
     stem = stem_of(recipe)
-    # All that begin with the stem and a dot: "/" follows "." in ASCII.
+    # All paths that begin with the stem and a dot: "/" follows "." in ASCII.
     alike = sql.execute(
         "SELECT path FROM recipes WHERE path > ? AND path < ? AND path != ?",
         (f"{stem}.", f"{stem}/", recipe),

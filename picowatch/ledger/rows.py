@@ -27,9 +27,9 @@ class SizeAndTime(NamedTuple):
     sidecars: int = 0
 
     def written_since(self, other: "SizeAndTime") -> bool:
-        """Whether it is another version; inodes are not stable everywhere.
+        """Whether this is another version; inodes, which are not stable everywhere, do not count.
 
-        That what lay beside a picture is gone makes no other version of it.
+        A picture whose sidecars were removed is still the same version.
         """
         sidecars = self.sidecars or other.sidecars
         found = self.size, self.mtime_ns, sidecars
@@ -42,7 +42,7 @@ class SizeAndTime(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str) -> "SizeAndTime":
-        """The inverse of `as_text`."""
+        """Return the value whose `as_text` this is."""
         return cls(*map(int, text.split()))
 
 
@@ -63,11 +63,11 @@ class Save:
     saved_at: float = field(default_factory=lambda: time.time())
 
 
-NEVER_READ = SizeAndTime(0, 0, 0)  # differs from all files: the recipe is to be read again
+NEVER_READ = SizeAndTime(0, 0, 0)  # differs from every file, so that the recipe is read again
 
 
 class KnownRecipe(NamedTuple):
-    """A recipe whose last save was taken, as the ledger has it."""
+    """A recipe as of its last accepted or refused save."""
 
     size_and_time: SizeAndTime
     digest: str
@@ -83,9 +83,9 @@ class KnownRecipe(NamedTuple):
 class RequestedEntry:
     """One entry of a save, as the ledger needs it.
 
-    `requests` returns the entry's images; it takes a seed if one is to be drawn. `sheet` is JSON of
-    what its contact sheet shows, if it requests one; the ledger only stores it. `may_differ`: with
-    the same digest and seeds it may give other images than before.
+    `requests` returns the entry's images; it takes the drawn seed, or None for fixed seeds. `sheet`
+    is JSON of what its contact sheet shows, if it requests one; the ledger only stores it.
+    `may_differ`: with the same digest and seeds it may give other images than before.
     """
 
     digest: str
@@ -98,10 +98,10 @@ class RequestedEntry:
 
 @dataclass(slots=True)
 class Acceptance:
-    """What accepting a save changed: counts of images, and the pictures that existed.
+    """What accepting a save changed: numbers of images, and the pictures that existed.
 
-    `redrawn` of the queued ones come from random seeds that are drawn again, and the pictures of
-    `gone` were there, and are not any more.
+    Of the queued ones, `redrawn` come from random seeds that were drawn again, and `gone` had
+    pictures that do not exist any more.
     """
 
     queued: int = 0
@@ -113,19 +113,19 @@ class Acceptance:
 
 
 def failure_line(recipe: str, save_digest: str, reason: str, **image: object) -> str:
-    """A line of failures.jsonl; `image` is what tells one image of the save from the others."""
+    """Return a line of failures.jsonl; `image` tells the image from others of the save."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = {"recipe": recipe, "reason": reason, "time": at, "save_digest": save_digest}
     return json.dumps(line | image)
 
 
 def request_text(request: ImageRequest) -> str:
-    """The request as a row of `images` has it."""
+    """Return the request as a row of `images` stores it."""
     return json.dumps(request.as_dict(), sort_keys=True)
 
 
 def request_of(row: Row) -> ImageRequest:
-    """The request of a row of `images`; raises LedgerCorrupt."""
+    """Return the request of a row of `images`. Raises LedgerCorrupt."""
     try:
         return ImageRequest.from_dict(json.loads(row["request"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -172,7 +172,7 @@ class QueuedImage:
 
 
 class PutBack(Enum):
-    """Why an image that ran is queued again, and what of its row remembers that."""
+    """Why a running image is queued again, and how its row records that."""
 
     NO_FAULT = "deaths = 0"
     ALONE = "alone = 1"  # a batch with it failed: it is rendered in one of its own
@@ -213,7 +213,7 @@ class Counts:
 class Outcome:
     """The outcome of a save: its pictures in the order of the file, the other images as counts.
 
-    `sheets` are its contact sheets, also those that could not be drawn.
+    `sheets` are its contact sheets, including those that could not be drawn.
     """
 
     valid: bool
@@ -225,6 +225,6 @@ class Outcome:
 
 
 def folded(folder: str) -> str:
-    """The folder as file systems compare it that ignore case and Unicode normalisation."""
+    """Return the folder as file systems compare it that ignore case and Unicode normalisation."""
     decomposed = unicodedata.normalize("NFD", folder)
     return unicodedata.normalize("NFD", decomposed.casefold())

@@ -1,11 +1,10 @@
-"""Commands to a daemon: files in `.picowatch/commands/`, so they work wherever the outbox is
-mounted.
+"""Commands to a daemon: files in `.picowatch/commands/`, so any machine with the outbox can send.
 
-A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}, or, of pictures,
+A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}, or, for pictures,
 {"command": "delete", "files": ["corgi/0001-1.png"]}. The daemon answers with `NAME.answer`:
-{"done": true, "text": "…", "pictures": []}, and then deletes the command; a crash in between
-repeats it. The sender deletes the answer; answers that are unread after an hour are deleted at the
-daemon's next start. A sender that no longer waits for its answer deletes the command.
+{"done": true, "text": "…", "pictures": []}, and then deletes the command; after a crash in between
+it runs the command again. The sender deletes the answer; answers that are unread after an hour are
+deleted at the daemon's next start. A sender that stops waiting deletes the command.
 """
 
 import json
@@ -28,7 +27,7 @@ log = logging.getLogger("picowatch")
 
 MAX_BYTES = 100_000
 POLL_SECONDS = 0.1
-# That a sender may take to read its answer: it may be stopped meanwhile, and picowatch restarted.
+# How long a sender may take to read its answer: it may be stopped, and picowatch restarted.
 READING_SECONDS = 3600.0
 
 
@@ -36,8 +35,8 @@ READING_SECONDS = 3600.0
 class Command:
     """A request to the daemon; without `recipe` it concerns all recipes.
 
-    `digest` is the sha256 of the recipe's bytes, where a certain save is meant. `files` are
-    pictures, as paths below the outbox. `sent_at_ns` is the time of its file, once it has one.
+    `digest` is the sha256 of the recipe's bytes, if a certain save is meant. `files` are pictures,
+    as paths below the outbox. `sent_at_ns` is the time of the command's file, once it has one.
     """
 
     name: str
@@ -49,10 +48,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether it was done, a sentence for the user, and pictures by path below the outbox.
+    """Whether a command was done, a sentence for the user, and pictures, as paths in the outbox.
 
-    `sheets` are contact sheets, by path, too. `error` and `warning` are the texts of the recipe's
-    own files in the outbox, "" without one. For a folder, `parts` are the answers of its pictures.
+    `sheets` are the paths of contact sheets. `error` and `warning` are the texts of the recipe's
+    error and warning files, "" without one. For a folder, `parts` has an answer for each picture.
     """
 
     done: bool
@@ -65,7 +64,7 @@ class Answer:
 
 
 class Commands:
-    """The daemon's side."""
+    """Commands as the daemon reads and answers them."""
 
     def __init__(self, outbox: Path) -> None:
         self._folder = _folder(outbox)
@@ -77,10 +76,10 @@ class Commands:
                     answer.unlink()
 
     def answer_all(self, do: Callable[[Command], Answer | None]) -> None:
-        """Carry out the commands, oldest first.
+        """Run the commands, oldest first.
 
-        A command stays where it is while `do` returns None, because it has no answer yet, or raises
-        an error that passes. Any other error is its answer.
+        A command stays while `do` returns None, because it has no answer yet, or raises an error
+        that may pass. Any other error becomes its answer.
         """
         for path in sorted(self._folder.glob("*.json")):
             if path.name.startswith(TEMPORARY_PREFIX):
@@ -117,20 +116,20 @@ class Commands:
 
 
 def new_file(outbox: Path) -> Path:
-    """The path of the next command's file."""
+    """Return a path for a new command's file."""
     return _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
 
 
 def send(outbox: Path, command: Command, path: Path | None = None) -> Path:
-    """Send a command to the daemon of an outbox, or to its next start; returns the file.
+    """Send a command to the daemon of an outbox, now or at its next start; return the file.
 
-    `path` is a `new_file` that is known before: to withdraw it, however this ends. Raises OSError
-    if the outbox cannot be written.
+    `path` is a `new_file` if the caller has to know it before, to withdraw the command in any case.
+    Raises OSError if the outbox cannot be written to.
     """
     path = path or new_file(outbox)
     values = {"command": command.name, "recipe": command.recipe, "digest": command.digest}
     text = json.dumps({**values, "files": command.files})
-    # The daemon may run as another user, and the sender's umask may be 077.
+    # Readable for all: the daemon may run as another user, and the sender's umask may be 077.
     write_atomically(path, text.encode(), readers=0o444)
     return path
 
@@ -156,7 +155,7 @@ def _answer(values: dict[str, Any]) -> Answer:
 
 
 def withdraw(path: Path) -> None:
-    """Delete the command, and its answer."""
+    """Delete a command and its answer."""
     for file in (path, path.with_suffix(".answer")):
         with suppress(OSError):
             file.unlink()
@@ -167,7 +166,7 @@ def _folder(outbox: Path) -> Path:
 
 
 def _read(path: Path) -> Command:
-    """Raises ValueError, KeyError, TypeError or RecursionError for what is no command."""
+    """Read a command. Raises ValueError, KeyError, TypeError or RecursionError if it is not one."""
     with os.fdopen(open_regular(path), "rb") as file:
         found = json.loads(file.read(MAX_BYTES))
         sent_at_ns = os.fstat(file.fileno()).st_mtime_ns
@@ -175,5 +174,5 @@ def _read(path: Path) -> Command:
     files = tuple(found.get("files") or ())
     for text in (name, recipe or "", digest or "", *files):
         if not isinstance(text, str):
-            raise TypeError("it has values that are no texts")
+            raise TypeError("it has values that are not texts")
     return Command(name, recipe, digest, files, sent_at_ns)

@@ -1,4 +1,4 @@
-"""Pictures as files: encoded in the format that their names end with, with their texts inside."""
+"""Encodes pictures in the format that their file's suffix names, with their texts inside."""
 
 import logging
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
 
 log = logging.getLogger("picowatch")
 
-SHEET_KEYWORD = "picowatch-sheet"  # of the text in which a contact sheet says what it shows
-# zlib's level for PNGs: 6, Pillow's own, takes 2.2 to 2.6 times as long for 2 to 6 % less
+SHEET_KEYWORD = "picowatch-sheet"  # of the text that says what a contact sheet shows
+# zlib's level for PNGs: 6, Pillow's default, takes 2.2 to 2.6 times as long and saves 2 to 6 %
 # (benchmarks/RESULTS.md).
 _COMPRESSION = 4
 
 
 def encode_png(picture: Image.Image, texts: Mapping[str, str]) -> bytes:
-    """A PNG file's bytes; the texts by keyword precede the image data.
+    """Return a PNG file's bytes; the texts, by keyword, precede the image data.
 
     Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8).
     """
@@ -38,7 +38,7 @@ def encode_png(picture: Image.Image, texts: Mapping[str, str]) -> bytes:
 
 
 def srgb() -> PngImagePlugin.PngInfo:
-    """The chunk that says what the numbers of a picture mean; more may be added.
+    """Return PNG chunks with the one that says that colours are sRGB; more may be added.
 
     Its rendering intent is perceptual, as for photographs: https://www.w3.org/TR/png-3/#11sRGB.
     """
@@ -48,7 +48,7 @@ def srgb() -> PngImagePlugin.PngInfo:
 
 
 def _check_keyword(keyword: str) -> None:
-    """Readers take `prompt` for ComfyUI's or Easy Diffusion's."""
+    """Refuse keywords that PNG forbids, and "prompt", which readers take for ComfyUI's."""
     is_plain = keyword.isascii() and keyword == keyword.strip()
     if keyword.casefold() == "prompt" or not is_plain or not 1 <= len(keyword) <= 79:
         raise ValueError(f"not a PNG keyword of ours: {keyword!r}")
@@ -60,9 +60,9 @@ def encoded(
     texts: Mapping[str, str],
     settings: Settings,
 ) -> bytes:
-    """The bytes of a picture, RGB or RGBA, with its texts by keyword, as its ending says.
+    """Encode an RGB or RGBA picture with its texts, by keyword, in the format of the file's suffix.
 
-    Raises OSError where the picture is larger than the format allows.
+    Raises OSError if the picture is larger than the format allows.
     """
     kind = format_of(file)
     if max(picture.size) > kind.longest_side:
@@ -75,8 +75,8 @@ def encoded(
             return encode_png(picture, texts)
         case "jpeg":
             picture = on_white(picture)
-            # Full colour resolution: pictures are drawn with edges between pure colours.
-            # Without `optimize`: Pillow gives it too little room for a grainy picture.
+            # Full colour resolution, because drawings have edges between pure colours. Without
+            # `optimize`, for which Pillow's buffer is too small if a picture is grainy.
             options = {"subsampling": "4:4:4", "exif": _exif_of_jpeg(file, texts)}
         case "avif":
             options = {"subsampling": "4:4:4", "exif": exif_of(texts)}
@@ -88,9 +88,9 @@ def encoded(
 
 
 def _quality(kind: Format, settings: Settings) -> dict[str, Any]:
-    """The setting is for its format; a file of another one gets that one's usual quality.
+    """Return the options for `quality`; a file of another format than the setting gets the default.
 
-    Both may change meanwhile, one after the other.
+    `format` may have changed since the file's name was reserved.
     """
     quality = settings.quality
     if kind.name != settings.format or quality == "auto":
@@ -101,17 +101,17 @@ def _quality(kind: Format, settings: Settings) -> dict[str, Any]:
 
 
 def _exif_of_jpeg(file: str, texts: Mapping[str, str]) -> bytes:
-    """Return a contact sheet without its text, where many pictures leave no room for it."""
+    """Return EXIF data with the texts, or none if these are too long, as those of large sheets."""
     exif = exif_of(texts)
     if len(exif) <= MAX_JPEG_EXIF_BYTES:
         return exif
-    log.warning("%s: what it shows is too long for the 64 kB that a JPEG has for it", file)
+    log.warning("%s: its texts are left out, as a JPEG has only 64 kB for them", file)
     return exif_of({})
 
 
 def check_format(settings: Settings) -> None:
     """Refuse a format that this Pillow was built without."""
-    # Pillow's names of what it may have been built without.
+    # Pillow's feature names are the suffixes without their dots.
     feature = FORMATS[settings.format].ending[1:]
     if settings.format != "png" and not features.check(feature):
         raise SettingsInvalid(

@@ -4,10 +4,10 @@ A page opened from disk may not fetch files, but it may load scripts, so the dat
 
     page-00001.js …   250 pictures each, one call a line           (pages.py)
     pages.js          the version of each page                     (pages.py)
-    now.js            what is running, what is queued, what went wrong (status.py)
+    now.js            what is running, queued and wrong             (status.py)
     thumbs/           a small WebP of each picture
 
-All of them are a cache: what is missing or damaged is made from images.jsonl and the pictures.
+All of them are a cache: missing or damaged files are made again from images.jsonl and the pictures.
 """
 
 import hashlib
@@ -42,20 +42,20 @@ log = logging.getLogger("picowatch")
 
 PAGE = "index.html"
 ASSETS = resources.files("picowatch").joinpath("assets/gallery")
-LOADED = re.compile(rb"\.picowatch/gallery/(\w+\.(?:js|css))")  # by the page
-CHECK_SECONDS = 60.0  # between checks of what is there and what is shown, at least
-CHECK_REST = 100.0  # times as long as a check takes
-SIDE = 384  # pixels of a thumbnail's longer side: sharp in a row of 190 on a dense display
+LOADED = re.compile(rb"\.picowatch/gallery/(\w+\.(?:js|css))")  # what the page loads
+CHECK_SECONDS = 60.0  # between comparisons of the shown pictures with the existing ones, at least
+CHECK_REST = 100.0  # … or this many times as long as one takes
+SIDE = 384  # a thumbnail's longer side in pixels: sharp in rows of 190 on a dense display
 QUALITY = 80
 METHOD = 2  # of libwebp, 0 to 6: slower ones save a twentieth
-MOST_PIXELS = 20_000_000  # decoded for a thumbnail later on; larger pictures are shown themselves
+MOST_PIXELS = 20_000_000  # of a picture that is decoded for a missing thumbnail
 
 
 class Gallery:
-    """Safe to use from several threads."""
+    """The gallery of one outbox. Safe to use from several threads."""
 
     def __init__(self, root: Path, listing: Listing) -> None:
-        """Take up the gallery as it is, or make it from the list and the pictures."""
+        """Use the gallery as it is on disk, or make it from the list and the pictures."""
         self._root = root
         self._listing = listing
         self._folder = root / ".picowatch" / "gallery"
@@ -65,18 +65,18 @@ class Gallery:
         self._write_page()
         if not self._pages.read():
             self._rebuild()
-        for line in listing.recent():  # a power cut takes back what was shown last
+        for line in listing.recent():  # a power cut may have undone the last additions
             if line["file"] not in self._pages and (root / line["file"]).is_file():
                 self._pages.append(picture_entry(root, line))
 
     def add(self, line: dict[str, Any]) -> None:
-        """Show a listed picture; nothing happens if it is shown already."""
+        """Show a listed picture, unless it is shown already."""
         with self._whole_pages() as pages:
             if line["file"] not in pages:
                 pages.append(picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
-        """Show a contact sheet, which may have been drawn again; `text` is its description."""
+        """Show a contact sheet, possibly instead of an earlier one; `text` is its description."""
         entry = sheet_entry(self._root, file, page.size, text)
         self.add_thumbnail(file, page)
         if entry is not None:
@@ -85,10 +85,10 @@ class Gallery:
                 pages.append(entry)
 
     def add_thumbnail(self, file: str, picture: Image.Image) -> None:
-        """Write a picture's thumbnail from its pixels, which are changed by it.
+        """Write a picture's thumbnail, which changes `picture`.
 
-        It never holds up a picture: if it cannot be written now, the next start writes it, and
-        meanwhile the page shows the picture itself.
+        It never delays a picture: if it cannot be written now, the next start writes it, and until
+        then the page shows the picture itself.
         """
         picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
         small = BytesIO()
@@ -109,11 +109,11 @@ class Gallery:
             pages.remove(files)
 
     def check(self, ends: Callable[[], bool] = lambda: False) -> None:
-        """Show what is there, and nothing else, unless picowatch `ends` meanwhile.
+        """Show all existing pictures and no others, unless picowatch `ends` meanwhile.
 
-        Users delete pictures and restore them by hand, and programs that tidy up delete old files
-        of the gallery's own. Without the gallery's folder the whole outbox is away, or the next
-        picture brings all of it back.
+        Users delete and restore pictures by hand, and clean-up programs delete the gallery's own
+        files. If the gallery's folder is gone, the outbox is away, or the next picture makes the
+        gallery again.
         """
         if not self._folder.is_dir():
             return
@@ -133,23 +133,23 @@ class Gallery:
             self.remove(gone)
 
     def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
-        """Make them newest first. `rest` waits so many seconds; once it returns true, this ends.
+        """Make missing thumbnails, newest first, until `rest(seconds)` returns true.
 
-        It waits as long as each thumbnail took, so that rendering keeps the processor.
+        It rests as long as each thumbnail took, so that rendering keeps the processor.
         """
         with self._lock:
             files = list(self._pages.files())
         for file in reversed(files):
             began = time.monotonic()
             path = self._thumbnail(file)
-            # A power cut may have left an empty file in its place.
+            # A power cut may have left an empty file.
             if not path.is_file() or not path.stat().st_size:
                 self._make_thumbnail(file)
             if rest(time.monotonic() - began):
                 return
 
     def _make_thumbnail(self, file: str) -> None:
-        """Write the thumbnail of an existing picture; one that cannot be read gets none."""
+        """Write the thumbnail of an existing picture, unless it is unreadable or very large."""
         with (
             suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
             os.fdopen(open_regular(self._root / file), "rb") as opened,
@@ -164,7 +164,7 @@ class Gallery:
 
     @contextmanager
     def _whole_pages(self) -> Iterator[Pages]:
-        """The pages, for one thread at a time, and made again if any of them was deleted."""
+        """Give one thread at a time the pages, made again if any of them was deleted."""
         with self._lock:
             if not self._pages.are_there():
                 self._write_page()
@@ -176,8 +176,8 @@ class Gallery:
         self._pages.rewrite(self._entries_of(picture_files(self._root)))
 
     def _entries_of(self, files: Iterable[str]) -> list[dict[str, Any]]:
-        """The entries of existing pictures, oldest first: listed ones by their lines."""
-        wanted = dict.fromkeys(files)  # of a long list, only these lines are kept
+        """Return the entries of existing pictures, oldest first, from their lines if listed."""
+        wanted = dict.fromkeys(files)  # only these lines of a long list are kept
         lines = {line["file"]: line for line in self._listing.all() if line["file"] in wanted}
         found = (
             picture_entry(self._root, lines[file])
@@ -192,9 +192,9 @@ class Gallery:
         )
 
     def _write_page(self, *, missing_only: bool = False) -> None:
-        """Write index.html and, beside the data, what it loads, as this version has them.
+        """Write index.html and, beside the data, the files that it loads.
 
-        A folder in the place of one of them stays, and stops nothing.
+        A folder that is in the place of one of them stays, and does no harm.
         """
         for source in ASSETS.iterdir():
             target = (self._root if source.name == PAGE else self._folder) / source.name
@@ -209,7 +209,7 @@ class Gallery:
 
 
 def _is_gone(path: Path) -> bool:
-    """Whether it was deleted; a folder that cannot be read now says nothing."""
+    """Whether a file was deleted; in a folder that cannot be read now, it was not."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -220,7 +220,7 @@ def _is_gone(path: Path) -> bool:
 
 
 def _address(loaded: re.Match[bytes]) -> bytes:
-    """Another one for each version: browsers keep what a web server sent them for days."""
+    """Return an address that changes with the content: browsers cache files for days."""
     content = ASSETS.joinpath(loaded[1].decode()).read_bytes()
     return loaded[0] + b"?" + hashlib.sha256(content).hexdigest()[:8].encode()
 
@@ -228,7 +228,7 @@ def _address(loaded: re.Match[bytes]) -> bytes:
 class GalleryMaintenance:
     """A thread that lists old problems, and checks the gallery again and again.
 
-    It is started once what a crash left is removed: among that are files that it writes.
+    It must start after a crash's leftovers are removed, as these may be files that it writes.
     """
 
     def __init__(self, gallery: Gallery, problems: ProblemFiles) -> None:
@@ -242,7 +242,7 @@ class GalleryMaintenance:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, and wait for its end."""
+        """End the thread, and wait for it."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -261,6 +261,6 @@ class GalleryMaintenance:
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
-        # Those who must write wait for a full disk; a damaged page is made anew at the next start.
+        # On a full disk, others do the waiting; a damaged page is made again at the next start.
         except (OSError, ValueError, LookupError, TypeError) as error:
             log.debug("the gallery will be updated later: %s", error)

@@ -1,4 +1,4 @@
-"""images.jsonl, the published pictures, and failures.jsonl: a JSON object a line, only appended."""
+"""images.jsonl, the published pictures, and failures.jsonl: one JSON object per line."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from picowatch.files.atomic import append
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
-# What a line contains besides the request, with the texts of docs/metadata.md.
+# What a line has besides the request, described as in docs/metadata.md.
 OWN = {
     "file": "the picture, below the outbox",
     "recipe": "the recipe's path below the inbox, as it was when its rendering began",
@@ -27,7 +27,7 @@ OWN = {
 }
 
 
-# What a line of failures.jsonl contains.
+# What a line of failures.jsonl has.
 OF_FAILURES = {
     "recipe": "the path of the recipe or dropped picture below the inbox",
     "reason": "what is wrong, or why the image failed",
@@ -39,12 +39,12 @@ OF_FAILURES = {
 
 
 class Listing:
-    """A list of one outbox, written by several threads. Each line has at least its `key`."""
+    """An append-only list that several threads write. Each line has at least its `key`."""
 
     def __init__(self, path: Path, key: str = "file") -> None:
-        """Cut off a last line that a crash left incomplete, or a power cut damaged.
+        """Cut off a last line that a crash left incomplete or a power cut damaged.
 
-        Each line is durable before the next is written, so only the last one can be torn.
+        Each line is durable before the next is written, so only the last one can be damaged.
         """
         self._path, self._key = path, key
         self._lock = Lock()
@@ -64,31 +64,31 @@ class Listing:
             append(self._path, text.encode())
 
     def recent(self) -> list[dict[str, Any]]:
-        """The last lines, some hundreds, oldest first."""
+        """Return the last lines, some hundreds, oldest first."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             return list(self._lines(_tail(file)[1].splitlines(keepends=True)))
 
     def all(self) -> Iterator[dict[str, Any]]:
-        """Every line, oldest first."""
+        """Yield every line, oldest first."""
         if self._path.exists():
             with self._path.open("rb") as file:
                 yield from self._lines(file)
 
     def _lines(self, texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-        """The complete lines: the first may be cut off, and a user may have edited the file."""
+        """Yield valid lines: the first may be cut off, and users may have edited the file."""
         for text in texts:
             line = _object(text)
             if line and isinstance(line.get(self._key), str):
                 yield line
 
     def recent_files(self) -> list[str]:
-        """The files in the last lines, oldest first: among them what a crash left unlisted."""
+        """Return the files in the last lines, oldest first."""
         return [line["file"] for line in self.recent()]
 
     def newest_first(self) -> Iterator[str]:
-        """The files of all pictures, the last ones twice.
+        """Yield the files of all pictures, the last ones twice.
 
         The whole list is read only if more than its last lines are wanted.
         """
@@ -97,7 +97,7 @@ class Listing:
 
 
 def _tail(file: IO[bytes]) -> tuple[int, bytes]:
-    """The offset of the file's last part, and its bytes: at least the last line, however long."""
+    """Return the offset and bytes of the file's last part: at least its last line."""
     size, wanted = file.seek(0, os.SEEK_END), TAIL_BYTES
     while True:
         start = max(0, size - wanted)
@@ -109,7 +109,7 @@ def _tail(file: IO[bytes]) -> tuple[int, bytes]:
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
-    """A line's object, None if the line is not valid."""
+    """Return a line's object; None if the line is not valid."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
@@ -117,6 +117,6 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else None
 
 
-def request_of(line: dict[str, Any]) -> ImageRequest:
-    """The request of a line's picture; raises KeyError, TypeError or ValueError."""
+def request_in(line: dict[str, Any]) -> ImageRequest:
+    """Return the request of a line's picture. Raises KeyError, TypeError or ValueError."""
     return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN.keys()})

@@ -11,12 +11,12 @@ from typing import IO
 from picowatch.errors import OutboxInUse, OutboxInUseByMake
 from picowatch.files.atomic import make_folder, sync_folder
 
-_MAKE = " make"  # follows the process number of a holder that is a `picowatch make`
+_MAKE = " make"  # follows the process id if the holder is a `picowatch make`
 _RETRY_SECONDS = 0.001
 
 
 class Whereabouts(Enum):
-    """The place of the locked outbox now."""
+    """Where the locked outbox is now."""
 
     IN_PLACE = auto()
     AWAY = auto()  # moved or unmounted: nothing is at its path, or a folder that is not an outbox
@@ -24,15 +24,15 @@ class Whereabouts(Enum):
 
 
 class OutboxLock:
-    """Holds the outbox for this process until it is released.
+    """Keeps the outbox for this process until it is released.
 
-    `after_crash`: the last holder never released it.
+    `after_crash`: the last holder did not release it.
     """
 
     def __init__(self, outbox: Path, *, by_make: bool = False) -> None:
-        """`by_make`: only until the recipes of a `picowatch make` are done.
+        """Take the lock; `by_make`: until the recipes of a `picowatch make` are done.
 
-        Raises OutboxInUse, naming the process that holds it, or OSError.
+        Raises OutboxInUse, which names the process that has the lock, or OSError.
         """
         self._outbox = outbox
         path = _path(outbox)
@@ -50,11 +50,11 @@ class OutboxLock:
         self._lock_id = _id(os.fstat(self._file.fileno()))
         self._outbox_id = _id(outbox.stat())
         try:
-            # Overwrites the content: on a full disk, an empty file would look like a normal end.
+            # Overwritten, not emptied first: on a full disk, that would look like a normal end.
             self._file.seek(0)
             self._file.write(f"{os.getpid()}{_MAKE if by_make else ''}")
             self._file.truncate()
-            os.fsync(self._file.fileno())  # a power cut, too, is a crash
+            os.fsync(self._file.fileno())  # a power cut is a crash, too
             sync_folder(path.parent)
         except OSError:
             with suppress(OSError):
@@ -66,10 +66,9 @@ class OutboxLock:
         return self.whereabouts() is Whereabouts.IN_PLACE
 
     def whereabouts(self) -> Whereabouts:
-        """Look where the locked outbox is: no event reports that it was moved or unmounted.
+        """Find out where the locked outbox is: no event reports that it was moved or unmounted.
 
-        In the same folder, a lock file that is gone can be made again; another folder may be
-        anybody's.
+        In the same folder, a deleted lock file can be made again; another folder may be anybody's.
         """
         try:
             found = _id(_path(self._outbox).stat())
@@ -91,9 +90,9 @@ class OutboxLock:
         self._file.close()
 
     def _sync_rest(self) -> None:
-        """Make durable what was renamed without waiting for the disk, contents before names.
+        """Make files durable that were written without waiting for the disk, contents before names.
 
-        After a normal end nothing is repaired, so a power cut soon after must not undo it.
+        Nothing is repaired after a normal end, so a power cut soon after it must not undo them.
         """
         below = (Path(folder) for folder, _, _ in os.walk(self._outbox / ".picowatch"))
         for path in (*self._outbox.glob("latest.*"), self._outbox, *below):
@@ -110,10 +109,10 @@ def _id(status: os.stat_result) -> tuple[int, int]:
 
 
 def _try_lock(file: IO[str]) -> bool:
-    """Take the lock, unless a picowatch holds it.
+    """Take the lock, unless a picowatch has it.
 
-    `is_held` shares the lock for a moment, which is no reason to give up: a lock that others
-    share can be shared, one that a picowatch holds cannot.
+    `is_held` shares the lock for a moment, which is no reason to give up: then the lock can be
+    shared, which is impossible while a picowatch has it.
     """
     while True:
         with suppress(OSError):
@@ -131,18 +130,16 @@ def _in_use(outbox: Path, holder: str) -> OutboxInUse:
     if holder.endswith(_MAKE):
         return OutboxInUseByMake(
             f"`picowatch make` (process {holder.removesuffix(_MAKE)}) is using the outbox "
-            f"{outbox.absolute()} until its recipes are done.",
-            "Wait for it, or use another --outbox.",
+            f"{outbox.absolute()} until its recipes are done."
         )
     return OutboxInUse(
         f"Another picowatch is already using the outbox {outbox.absolute()}"
-        + (f" (process {holder})." if holder else "."),
-        "Stop it first, or use another --outbox.",
+        + (f" (process {holder})." if holder else ".")
     )
 
 
 def is_held(outbox: Path) -> bool:
-    """Whether a running picowatch holds the outbox; changes nothing."""
+    """Whether a running picowatch has the outbox locked; changes nothing."""
     try:
         with _path(outbox).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -154,7 +151,7 @@ def is_held(outbox: Path) -> bool:
 
 
 def holder(outbox: Path) -> int | None:
-    """The process that holds the outbox, as its machine numbers it; None if it is not known."""
+    """Return the id of the process that has the lock, on its own machine; None if unknown."""
     try:
         return int(_path(outbox).read_text().removesuffix(_MAKE))
     except (OSError, ValueError):

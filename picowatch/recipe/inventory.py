@@ -15,7 +15,7 @@ MAX_SIDE = 4096  # pixels, after hires
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class FamilyRules:
     """The rules of one family, or one variant: see `Family` and `Variant`.
 
     Sides are multiples of `multiple`, and `max_side` at most. `flow`: one of diffusers' pipelines
@@ -43,11 +43,11 @@ class Rules:
 
 
 @cache
-def rules_of(family: str, variant: str = "") -> Rules:
+def rules_of(family: str, variant: str = "") -> FamilyRules:
     """Return the rules of a family's variant, or of the family if the variant is unknown."""
     row = FAMILIES[family]
     one = row.variant(variant)
-    return Rules(
+    return FamilyRules(
         multiple=row.size_multiple,
         max_side=one.largest or MAX_SIDE,
         defaults=({"sampler": row.samplers[0]} if row.samplers else {}) | dict(one.defaults),
@@ -101,7 +101,7 @@ class Checkpoint:
     text_layers: int = 12
     zero_snr: bool = False
     family: str = ""
-    rules: Rules = UNET
+    rules: FamilyRules = UNET
     prediction: str = ""
     says_prediction: bool = True
     text_width: int = 0
@@ -111,7 +111,7 @@ class Checkpoint:
 
 # Used where a recipe draws nothing, or names a checkpoint that is not installed. The latter is
 # reported; what else would suit that checkpoint is unknown, so this one accepts everything.
-NO_CHECKPOINT = Checkpoint("", 512, text_layers=99, rules=Rules())
+NO_CHECKPOINT = Checkpoint("", 512, text_layers=99, rules=FamilyRules())
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,16 @@ from picowatch.settings.values import one_line, words_of
 
 MAX_FILE_BYTES = 100_000
 
-_Given = dict[str, tuple[Any, str]]  # by name: the value, and where it stands
+_Given = dict[str, tuple[Any, str]]  # by name: the value, and where it is set
 
 
 def load_folders(
     flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
 ) -> tuple[Settings, SettingsInvalid | None]:
-    """The settings for a command that needs only the folders, and what is wrong with the file.
+    """Return settings for a command that needs only the folders, and what is wrong with the file.
 
-    Where something is, all but the folders have their defaults. A daemon runs on then, too.
+    If something is wrong, everything but the folders has its default. A running daemon goes on
+    then, too.
     """
     try:
         return load_settings(flags, environment, file), None
@@ -44,10 +45,9 @@ def load_settings(
 ) -> Settings:
     """Merge flags, environment and the settings file; raises SettingsInvalid.
 
-    `flags` holds only what was given. `file` None means ./picowatch.yaml, if it is there; a
-    file that was named must exist. Relative folders in the file are relative to the file's
-    own folder, elsewhere to the working directory. With `only_folders` the rest of the file
-    is not looked at.
+    `flags` has only flags that were given. `file` None means ./picowatch.yaml, if it exists; a
+    named file must exist. Folders in the file are relative to the file's own folder, others to the
+    working directory. With `only_folders` the rest of the file is ignored.
     """
     given: _Given = {}
     problems: list[str] = []
@@ -65,7 +65,7 @@ def load_settings(
 
 
 def _text_of(path: Path) -> str:
-    """The text of a settings file; raises OSError or SettingsInvalid, for a pipe or device, too."""
+    """Return the text of a settings file. Raises OSError, also for a pipe, or SettingsInvalid."""
     with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -76,7 +76,7 @@ def _text_of(path: Path) -> str:
 
 
 def _from_file(path: Path) -> tuple[_Given, list[str]]:
-    """The values of a settings file, each with its line and column, and what is no setting."""
+    """Return a settings file's values, each with its line and column, and its problems."""
     node, values = _parsed(path)
     given: _Given = {}
     problems = []
@@ -98,7 +98,7 @@ def _from_file(path: Path) -> tuple[_Given, list[str]]:
 
 
 def _parsed(path: Path) -> tuple[yaml.MappingNode, dict[str, Any]]:
-    """The mapping in a settings file, as YAML's node and as values."""
+    """Return the mapping in a settings file, as YAML's node and as values."""
     try:
         loader = yaml.SafeLoader(_text_of(path))
         node = loader.get_single_node()
@@ -124,7 +124,7 @@ def _parsed(path: Path) -> tuple[yaml.MappingNode, dict[str, Any]]:
 
 
 def _unknown(name: str) -> str:
-    """Say what may have been meant: a setting, or the field of a recipe."""
+    """Return what may have been meant: another setting, or a recipe's field."""
     near = difflib.get_close_matches(name, [*Settings.model_fields], n=1, cutoff=0.65)
     if near:
         return f"unknown setting '{name}'. Did you mean '{near[0]}'?"
@@ -137,7 +137,7 @@ def _position(mark: yaml.Mark) -> str:
 
 
 def _validated(given: _Given, problems: list[str]) -> Settings:
-    """Raises SettingsInvalid with all that is wrong, in the order of the file's lines."""
+    """Return the settings, or raise SettingsInvalid with all problems, in the file's order."""
     settings = None
     try:
         settings = Settings.model_validate({name: value for name, (value, _) in given.items()})
@@ -154,14 +154,14 @@ def _validated(given: _Given, problems: list[str]) -> Settings:
 
 
 def _line(problem: str) -> int:
-    """The line of a file that a message begins with; others come last."""
+    """Return the line number in a message; messages without one come last."""
     found = re.match(r".*?, line (\d+), column ", problem)
     return int(found[1]) if found else sys.maxsize
 
 
 def _shown(value: Any) -> str:
-    """A value in a message; repr would write out what aliases only repeat."""
+    """Return a value for a message; plain repr would write out everything that aliases repeat."""
     try:
         return reprlib.repr(str(value) if isinstance(value, Path) else value)
-    except ValueError:  # Python writes out no number of more than 4300 digits
+    except ValueError:  # Python does not write out numbers of more than 4300 digits
         return "(a number with thousands of digits)"

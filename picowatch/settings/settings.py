@@ -196,7 +196,7 @@ class Settings(BaseModel):
 
     @property
     def most_picture_pixels(self) -> int:
-        """The limit of `size: picture`."""
+        """The most pixels that `size: picture` allows."""
         return int(self.max_picture_megapixels * 1_000_000)
 
     @property

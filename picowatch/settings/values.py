@@ -1,4 +1,4 @@
-"""What is written for a setting, understood; a ValueError says what is wrong with it."""
+"""Parses the values of settings; a ValueError says what is wrong with one."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 LOSSLESS: Literal["lossless"] = "lossless"
 HOOKS = ("picture", "failed", "idle")
 MAX_NAME = 255  # bytes of a file name, which hardly any file system exceeds
-_MAX_FOLDER_BYTES = 2000  # Linux opens 4095, which pictures in subfolders need, too
+_MAX_FOLDER_BYTES = 2000  # Linux opens paths of 4095, which have to include subfolders, too
 _PROGRAM: dict[str, Any] = {
     "anyOf": [
         {"type": "string"},
@@ -29,7 +29,7 @@ HOOKS_SCHEMA: dict[str, Any] = {
 
 
 def not_boolean(value: Any) -> Any:
-    """Refuse true and false as numbers: pydantic would take true for 1."""
+    """Refuse true and false as numbers, as pydantic would take true for 1."""
     if isinstance(value, bool):
         raise ValueError("Input should be a number, not true or false")
     return value
@@ -39,7 +39,7 @@ Number = BeforeValidator(not_boolean)
 
 
 def folder_value(folder: Path) -> Path:
-    """Expand `~`; refuse what no file system takes, or what leaves no room for pictures."""
+    """Expand `~`; refuse paths that no file system takes or that leave no room for pictures."""
     try:
         folder = folder.expanduser()
     except RuntimeError as error:
@@ -72,8 +72,8 @@ def metrics_address_value(value: Any) -> str:
 
 
 def hooks_value(value: Any) -> Any:
-    """Programs by event, each an argument list; a text is split as a shell would."""
-    if isinstance(value, str):  # of the environment
+    """Return an argument list for each event; a text is split as a shell would."""
+    if isinstance(value, str):  # from the environment
         value = yaml_value(value)
     if not isinstance(value, dict):
         raise ValueError("it must be a mapping like {picture: notify-send}")
@@ -91,7 +91,7 @@ def hooks_value(value: Any) -> Any:
 
 
 def yaml_value(text: str) -> Any:
-    """The value of a text from the environment or a flag."""
+    """Return the value of a text from the environment or a flag."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -99,7 +99,7 @@ def yaml_value(text: str) -> Any:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong within a value, with the name of its part."""
+    """Return the first problem within a value, with the name of its part."""
     problems = error.errors()
     name = problems[0]["loc"][0]
     words = [words_of(one["msg"]) for one in problems if one["loc"][0] == name]
@@ -107,7 +107,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def words_of(message: str) -> str:
-    """pydantic's message without what it puts before those of our own validators."""
+    """Return pydantic's message without its prefix for our own validators."""
     return message.removeprefix("Value error, ").rstrip(".")
 
 
@@ -122,7 +122,7 @@ _PLACEHOLDERS = (*_TEXTS, *_NUMBERS, "cfg_scale")
 
 
 def file_name_value(template: str) -> str:
-    """Refuse a template that cannot name pictures, or pads without measure."""
+    """Refuse a template that cannot name pictures, or that pads without limit."""
     if len(template) > MAX_NAME:
         raise ValueError(f"it is too long; the limit is {MAX_NAME} characters")
     try:
@@ -149,7 +149,7 @@ def _check_placeholders(template: str) -> None:
 
 
 def _sample_name(template: str, number: int) -> str:
-    """The template's name for a picture with this number."""
+    """Return the template's name for a picture with this number."""
     sample: dict[str, Any] = dict.fromkeys(_TEXTS, "x") | dict.fromkeys(_NUMBERS, MAX_SEED)
     return template.format_map({**sample, "cfg_scale": 7.5, "number": number})
 
@@ -158,7 +158,7 @@ MOST_ENGINES = 1024
 
 
 class LocalSettings(BaseModel):
-    """Engines on this machine: one for each GPU, or a share of the cores each."""
+    """Engines on this machine, one for each GPU, or each with a share of the cores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -210,7 +210,7 @@ EXECUTOR_SCHEMA: dict[str, Any] = {
 
 
 def executor_value(value: Any) -> Any:
-    """`local`, `local:2`, `ray`, or a mapping `{ray: {address: …}}`; as text from flags, too."""
+    """Parse `local`, `local:2`, `ray`, or a mapping `{ray: {address: …}}`, which may be text."""
     if isinstance(value, Executor):
         return value
     if isinstance(value, str) and value.startswith("{"):

@@ -70,7 +70,11 @@ def _run(
 
 
 def start(
-    folder: Path, *arguments: str | Path, program: str = "picowatch", **environment: str
+    folder: Path,
+    *arguments: str | Path,
+    program: str = "picowatch",
+    stderr: int = subprocess.STDOUT,
+    **environment: str,
 ) -> "subprocess.Popen[str]":
     """Start a command that runs on."""
     return subprocess.Popen(
@@ -78,7 +82,7 @@ def start(
         cwd=folder,
         env=clean_environment(**environment),
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
     )
 

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from picowatch.errors import PicowatchError
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, command, picowatch, start
+from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch, start
 from tests.house import PATIENCE, House, wait_for
 
 Captured = pytest.CaptureFixture[str]
@@ -40,6 +41,21 @@ def made_here(house: House, *files: Path) -> int:
     code = make(house.settings(), files, house.make_engine)
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     return code
+
+
+def making(house: House, *words: str | Path) -> "subprocess.Popen[str]":
+    """A `picowatch make` that has begun, beside a daemon."""
+    return start(house.folder, "make", *words, stderr=subprocess.PIPE)
+
+
+def fails_on(house: House, prompt: str) -> None:
+    """Every image with the prompt fails."""
+
+    def fail(batch: Sequence[ImageRequest]) -> None:
+        if any(request.prompt == prompt for request in batch):
+            raise RuntimeError("oh")
+
+    house.engine.before_batch = fail
 
 
 def commands(house: House) -> list[Path]:
@@ -92,39 +108,33 @@ def test_make_lets_those_read_the_recipe_who_could_read_the_file(house: House) -
     assert modes == [0o644, 0o600]
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("one --seed 5\n", "stdin.txt"),
-        ("# a comment\nprompt: one\nseed: 5\n", "stdin.yaml"),
-        ("---\nprompt: one\nseed: 5\n", "stdin.yaml"),
-        ("- prompt: one\n  seed: 5\n", "stdin.yaml"),
-        ("negative: two\nprompt: one\nseed: 5\n", "stdin.yaml"),
-        ('{"prompt": "one", "seed": 5}', "stdin.json"),
-        ("portrait: one --seed 5\n", "stdin.txt"),
-        ("", None),
-    ],
-)
-def test_make_reads_standard_input(house: House, text: str, name: str | None) -> None:
+def test_make_reads_standard_input(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
     """A text that begins with a field is YAML, what is JSON is JSON, anything else is prompts."""
-    with house.running():
-        answer = subprocess.run(
-            command("make", "-"),
-            cwd=house.folder,
-            env=clean_environment(),
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=120,
+
+    def typed(text: str, name: str = "") -> int:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        return make(house.settings(), [Path("-")], house.make_engine, name=name)
+
+    for number, (text, ending) in enumerate(
+        (
+            ("one --seed 5\n", ".txt"),
+            ("# a comment\nprompt: one\nseed: 5\n", ".yaml"),
+            ("---\nprompt: one\nseed: 5\n", ".yaml"),
+            ("- prompt: one\n  seed: 5\n", ".yaml"),
+            ("negative: two\nprompt: one\nseed: 5\n", ".yaml"),
+            ('{"prompt": "one", "seed": 5}', ".json"),
+            ("portrait: one --seed 5\n", ".txt"),
         )
-    if name is None:
-        assert (answer.returncode, answer.stderr) == (
-            1,
-            "picowatch: Standard input is empty. Write at least a prompt.\n",
-        )
-    else:
-        assert answer.stdout == "outbox/stdin/0001-5.png\n", answer.stderr
-        assert [file.name for file in house.inbox.iterdir()] == [name]
+    ):
+        assert typed(text, f"a{number}") == 0
+        assert capsys.readouterr().out == f"{house.outbox}/a{number}/0001-5.png\n"
+        assert (house.inbox / f"a{number}{ending}").exists()
+    assert typed("one\n") == 0
+    assert (house.inbox / "stdin.txt").exists()
+    with pytest.raises(PicowatchError, match="Standard input is empty"):
+        typed("")
 
 
 def test_make_refuses_what_is_no_recipe(house: House) -> None:
@@ -154,13 +164,7 @@ def test_make_says_what_a_daemon_is_waiting_for(house: House) -> None:
     house.engine.before_batch = fail
     with (
         house.running(),
-        subprocess.Popen(
-            command("make", elsewhere(house, "a.txt", "one\n")),
-            cwd=house.folder,
-            env=clean_environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process,
+        making(house, elsewhere(house, "a.txt", "one\n")) as process,
     ):
         assert process.stderr
         try:
@@ -190,13 +194,7 @@ def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(
     house.engine.before_batch = lambda batch: wait_for(go.is_set)
     a = elsewhere(house, "a.txt", "one --seed 5\n")
     with house.running():
-        process = subprocess.Popen(
-            command("make", "--json", *flags, a),
-            cwd=house.folder,
-            env=clean_environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = making(house, "--json", *flags, a)
         wait_for(lambda: house.status()["images"]["running"], "the image in progress")
         (house.inbox / "a.txt").rename(house.inbox / "b.txt")
         wait_for(lambda: "renamed to b.txt" in house.log(), "the rename")
@@ -247,7 +245,6 @@ def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) ->
         assert go.wait(PATIENCE)
 
     house.engine.before_batch = hold
-    codes: list[int] = []
     with house.running():
         caller = subprocess.Popen(
             [sys.executable, "-c", MAKE_ON_DIGESTS, house.folder],
@@ -259,8 +256,7 @@ def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) ->
         assert reached.wait(PATIENCE)
     go.set()
     printed, _ = caller.communicate(timeout=PATIENCE)
-    codes.append(caller.returncode)
-    assert codes == [0]
+    assert caller.returncode == 0
     assert printed.startswith("outbox/a/0002-5.png")
 
 
@@ -299,14 +295,7 @@ def test_ctrl_c_leaves_the_recipe_and_no_command(house: House) -> None:
     house.engine.before_batch = lambda batch: wait_for(go.is_set)
     a = elsewhere(house, "a.txt", "one --seed 5\n")
     with house.running():
-        process = subprocess.Popen(
-            command("make", a),
-            cwd=house.folder,
-            env=clean_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = making(house, a)
         wait_for(lambda: house.status()["images"]["running"], "the image in progress")
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE)
@@ -390,12 +379,7 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
 
 def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -> None:
     """Pictures with their seeds, and errors where they belong, on standard output alone."""
-
-    def fail(batch: Sequence[ImageRequest]) -> None:
-        if any(request.prompt == "fails" for request in batch):
-            raise RuntimeError("oh")
-
-    house.engine.before_batch = fail
+    fails_on(house, "fails")
     good = elsewhere(house, "good.yaml", "prompt: one\nseed: 5\ncount: 2\nsize: 64x128\n")
     bad = elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n")
     fails = elsewhere(house, "fails.txt", "fails\n")
@@ -450,12 +434,7 @@ def test_make_with_a_name(house: House, capsys: Captured) -> None:
 
 def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured) -> None:
     """Whether they were rendered, failed, or the recipe was wrong; each error is shown whole."""
-
-    def fail(batch: Sequence[ImageRequest]) -> None:
-        if any(request.prompt == "fails" for request in batch):
-            raise RuntimeError("oh")
-
-    house.engine.before_batch = fail
+    fails_on(house, "fails")
     files = [
         elsewhere(house, "good.yaml", "prompt: one\nseed: 5\nsweep: {steps: [1, 2]}\n"),
         elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n"),
@@ -498,13 +477,7 @@ def test_a_signal_removes_the_recipe_and_cancels(house: House, number: int) -> N
     house.engine.before_batch = lambda batch: wait_for(go.is_set)
     a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
     with house.running(batch_size=1):
-        process = subprocess.Popen(
-            command("make", "--rm", "--json", a),
-            cwd=house.folder,
-            env=clean_environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = making(house, "--rm", "--json", a)
         wait_for(lambda: house.status()["images"]["running"], "the image in progress")
         process.send_signal(number)
         printed, _ = process.communicate(timeout=PATIENCE)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from picowatch.commands.show import show
 from tests.house import House
@@ -51,11 +52,16 @@ def test_show_leaves_out_what_is_a_default(
 def test_show_goes_on_after_a_picture_without_a_recipe(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`picowatch show outbox/a/*.png` names contact sheets, too."""
+    """Whatever it is; `picowatch show outbox/a/*.png` names contact sheets, too."""
+    plain, none = house.folder / "plain.png", house.folder / "none.png"
+    Image.new("RGB", (8, 8)).save(plain)
+    for path in (plain, house.save("b.txt", "a cat\n"), none):
+        assert show([path], as_json=False) == 1
+        assert str(path) in capsys.readouterr().err
     house.save("a.yaml", "prompt: a star\nseed: 7\nsweep: {steps: [1, 2]}\n")
     assert house.once()
     sheet = next(house.outbox.glob("a/*sheet*"))
-    pictures = [house.outbox / file for file in house.pictures()]
+    pictures = [house.outbox / file for file in house.pictures("a")]
     assert show([pictures[0], sheet, pictures[1]], as_json=False) == 1
     printed = capsys.readouterr()
     assert [line for line in printed.out.splitlines() if line.startswith(("---", "steps"))] == [

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from picowatch.commands.check import check
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
-from picowatch.inbox import noticing, reading
+from picowatch.inbox import reading, watch
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import Batch
@@ -129,7 +129,7 @@ def errors(house: House) -> list[str]:
         pytest.param(
             {"_pictures.yaml": CORGI, "1.png": 1, "a.yaml": "prompt: a star\nseed: 1\n"},
             {"a/0001-1.png": {}},
-            {"_pictures.yaml": "Move it into a folder of its own"},
+            {"_pictures.yaml": "Move _pictures.yaml into a folder of its own"},
             id="a-template-in-the-inbox-itself-is-refused",
         ),
         pytest.param(
@@ -247,7 +247,7 @@ def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its absence counts once it has settled, as a deletion does; here a look falls into it."""
-    monkeypatch.setattr(noticing.Watch, "start", lambda watch, root: None)
+    monkeypatch.setattr(watch.Watch, "start", lambda self, root: None)
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/1.txt": "a star"})
     path = house.inbox / "frames/_pictures.yaml"
     assert house.once()

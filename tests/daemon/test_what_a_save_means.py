@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import EngineDied
-from picowatch.outbox.listing import request_of
+from picowatch.outbox.listing import request_in
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, wait_for
 
@@ -51,7 +51,7 @@ def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: Hous
     assert again | {"finished": ""} == line | {"finished": ""}
     written = datetime.fromtimestamp((house.outbox / line["file"]).stat().st_mtime, UTC)
     assert again["finished"] == written.isoformat(timespec="seconds")
-    assert request_of(again) == house.chunk(line["file"]).request
+    assert request_in(again) == house.chunk(line["file"]).request
 
 
 # -- one save after the other: what the user does, and how many pictures there are then

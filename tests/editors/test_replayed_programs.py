@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from picowatch.inbox.noticing import Watch
+from picowatch.inbox.watch import Watch
 from tests.editors import replays
 from tests.editors.desk import desk_of, recipe
 from tests.editors.programs import Place

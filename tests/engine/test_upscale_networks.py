@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from picowatch.engine import upscale
-from picowatch.engine.upscale import Pixels, enlarged_once, passes_of
+from picowatch.engine.upscale import Pixels, enlarged_once, input_sizes
 from picowatch.engine.upscale_networks import weights_of
 from tests.catalog.files import Shapes
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
@@ -95,4 +95,4 @@ def test_an_upscaler_is_used_as_often_as_the_size_needs(
     scale: int, before: tuple[int, int], size: tuple[int, int], passes: list[tuple[int, int]]
 ) -> None:
     """As A1111 does, three times at most; never into more pixels than memory should hold."""
-    assert passes_of(scale, before, size) == passes
+    assert input_sizes(scale, before, size) == passes

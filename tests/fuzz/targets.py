@@ -23,9 +23,9 @@ from picowatch.recipe import (
     DefaultsFile,
     Inventory,
     RecipeInvalid,
+    error_line,
     error_text,
     no_hash,
-    one_line,
     read_recipes,
 )
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
@@ -69,7 +69,7 @@ def check_invalid(invalid: RecipeInvalid) -> None:
     text = error_text(invalid)
     assert invalid.problems
     assert_shown(text.replace("\n", ""))
-    assert_shown(one_line(invalid))
+    assert_shown(error_line(invalid))
     first = invalid.problems[0]
     assert f"line {first.line}, column {first.column}" in text
     for problem in invalid.problems:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from picowatch.files.inside import open_below
 from picowatch.inbox.names import is_recipe_path
-from picowatch.inbox.noticing import Watch
 from picowatch.inbox.putting import put
 from picowatch.inbox.scan import scan
+from picowatch.inbox.watch import Watch
 from tests.house import HeldEngine, House, wait_for
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.inbox.noticing import Watch
+from picowatch.inbox.watch import Watch
 from tests.house import House, wait_for, within
 from tests.load.live_daemon import live_daemon
 from tests.load.recipes import text_of, write_recipes

@@ -18,6 +18,7 @@ import pytest
 import picowatch.inbox.inbox
 import picowatch.ledger.database
 from picowatch.daemon.build import build_and_run
+from picowatch.daemon.daemon import Mode
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.recipe.request import ImageRequest
@@ -158,7 +159,7 @@ class Machine:
                 settings,
                 lambda options: DigestEngine(before_batch=self._before_batch),
                 SilentConsole(),
-                False,
+                Mode(),
                 stop=self.stop,  # type: ignore[arg-type]
                 wake=self.wake,  # type: ignore[arg-type]
                 signals=self.signals,

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.inbox.noticing import Watch
+from picowatch.inbox.watch import Watch
 from tests.digest_engine import DigestEngine
 
 MOST_STEPS = 20_000  # in a while: more is a thread that never rests

@@ -19,7 +19,7 @@ _WORDS = {
     "n images num_images num_images_per_prompt n_samples n_iter batch_count number_of_images "
     "iterations batch": _COUNT,
     "batch_size": f"{_COUNT} In picowatch.yaml, batch_size limits how many render at once.",
-    "enable_hr hr_scale hires_scale hires_upscale upscale_by hires_fix hires_denoising_strength "
+    "enable_hr hr_scale hires_scale hires_upscale upscale_by hires_denoising_strength "
     "hires_steps hr_second_pass_steps hr_upscaler hires_upscaler": _HIRES,
     "upscaler": "Write upscale: NAME for the finished picture, or hires: {upscaler: NAME}.",
     "scale": "It is a part of hires or upscale: indent it below that line, or write "

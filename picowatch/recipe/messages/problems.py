@@ -133,7 +133,7 @@ def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOS
     return "\n".join([*paragraphs, closing + "\n"])
 
 
-def one_line(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
+def error_line(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
     """Return the problems in one line, for the log."""
     return "; ".join(_briefly(invalid.problems, inbox))
 

@@ -37,7 +37,7 @@ ALIASES = {
 # In A1111's "Prompts from file", their product is the count.
 _FACTORS = ("batch_size", "n_iter", "n_samples")
 # Other programs' further flags, which are ignored with a warning, unless they are off.
-_THEIRS_ALONE = (
+THEIRS_ALONE = (
     *("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces", "eta"),
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("do_not_save_samples", "do_not_save_grid"),
@@ -136,7 +136,7 @@ def _put_flag(
     key = written.name_position
     if name in _FACTORS:
         factors.append(written)
-    elif field is None and name in _THEIRS_ALONE:
+    elif field is None and name in THEIRS_ALONE:
         if written.text.casefold() not in OFF and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None:

@@ -135,7 +135,7 @@ def _is_about_drawing(field: str, written: Written) -> bool:
     return field in ROWS and field not in _WITHOUT_DRAWING and not says_nothing
 
 
-def idle_fields(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
+def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
     """Find fields that change no image of an entry; a folder's defaults may be for others."""
     layer = {name: w for name, w in layer.items() if w.origin is not Origin.FOLDER}
     if not images[0].draws:

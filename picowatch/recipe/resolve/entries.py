@@ -12,7 +12,7 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.advice import (
     advice,
-    idle_fields,
+    idle_findings,
     says_drawing,
     with_unknown_words,
 )
@@ -129,7 +129,7 @@ class EntryResolver:
         if not images:
             return None
         judge = Judge(layer | first_values(axes), self._problems, entry.position, warnings)
-        for finding in idle_fields(judge.layer, images):
+        for finding in idle_findings(judge.layer, images):
             # A template's fields may be for other pictures.
             if not entry.nearer or judge.origin_of(finding.field) is Origin.OTHERS:
                 judge.replaces(finding)

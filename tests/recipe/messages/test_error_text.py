@@ -1,6 +1,6 @@
 """The text of an error file, its one line in the log, and what it shows of hostile files."""
 
-from picowatch.recipe import error_text, one_line
+from picowatch.recipe import error_line, error_text
 from tests.recipe.reading import refused
 
 
@@ -27,7 +27,7 @@ def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
 def test_the_log_gets_the_same_in_one_line() -> None:
     """The file once, each problem with its position."""
     invalid = refused("prompt: a\nstesp: 300\nwidth: 500\n")
-    assert one_line(invalid, "in") == (
+    assert error_line(invalid, "in") == (
         "in/corgi.yaml, line 2, column 1: unknown field 'stesp'. Did you mean 'steps'?; "
         "line 3, column 8: width must be a multiple of 8: 496 or 504 would do."
     )
@@ -72,7 +72,9 @@ def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
         f"{ink}\n{again}\n\ninbox/a.txt, line 201, column 1\n"
     )
     assert text.count(ink) == 1
-    assert one_line(invalid).startswith(f"inbox/a.txt, line 1, column 1: {ink} {again}; line 201, ")
+    assert error_line(invalid).startswith(
+        f"inbox/a.txt, line 1, column 1: {ink} {again}; line 201, "
+    )
 
 
 def test_the_same_mistake_many_times_on_one_line_is_counted() -> None:
@@ -89,7 +91,7 @@ def test_problems_that_are_not_kept_are_not_denied() -> None:
     cats = "".join(f"cats <lora:{number}:1>\n" for number in range(1001))
     invalid = refused(cats, name="corgi.txt", max_images=2000)
     assert "… and at least 950 more.\n" in error_text(invalid)
-    assert one_line(invalid).endswith("; and at least 950 more")
+    assert error_line(invalid).endswith("; and at least 950 more")
     invalid = refused("cats AND dogs\n" * 1001, name="corgi.txt", max_images=2000)
     assert "(The same mistake at least 999 more times, on lines 2, 3, 4, " in error_text(invalid)
 

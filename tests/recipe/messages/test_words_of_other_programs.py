@@ -2,6 +2,9 @@
 
 import pytest
 
+from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.messages.other_programs import words_of_others
+from picowatch.recipe.read.flags import THEIRS_ALONE
 from tests.recipe.reading import messages, read_one
 
 REFINER = "picowatch does not have SDXL's refiner. Remove it."
@@ -20,6 +23,13 @@ HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
 def test_a_field_of_another_program_says_what_to_write(name: str, remedy: str) -> None:
     """And no field that only looks alike."""
     assert messages(f"prompt: a\n{name}: 1") == [f"unknown field '{name}'. {remedy}"]
+
+
+def test_no_field_is_told_as_another_programs() -> None:
+    """The hint and the flag of a name go when recipes get it."""
+    names = {*FIRST_NAME_OF}
+    assert not [name for name in names if words_of_others(name)]
+    assert not names & {*THEIRS_ALONE}
 
 
 def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:

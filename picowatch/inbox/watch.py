@@ -1,0 +1,73 @@
+"""File events, which only wake the daemon.
+
+Events are missing on network file systems, when the kernel's queue overflows, and beyond the limit
+of inotify watches. Nothing relies on them: without any, the next scan comes a little later.
+"""
+
+import logging
+import threading
+import warnings
+from pathlib import Path
+
+from watchdog.events import (
+    DirAttribEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+
+log = logging.getLogger("picowatch")
+
+# Opening and reading a file, as picowatch does itself, raises none of these.
+TELLING: list[type[FileSystemEvent]] = [
+    DirAttribEvent, DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent,
+    FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+]  # fmt: skip
+
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
+
+
+class Watch(FileSystemEventHandler):
+    """A watch on a folder and all folders below it, which sets an event."""
+
+    def __init__(self, wake: threading.Event) -> None:
+        self._wake = wake
+        self._observer: threading.Thread | None = None
+        self.has_news = threading.Event()
+
+    def start(self, root: Path) -> None:
+        """Watch a folder, which must be resolved: a watch on a link gives no events."""
+        self.stop()
+        # watchdog 7.1.0 adds a folder twice if its parent was made at the same moment, and prints
+        # a screenful of warning; both are the same watch.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+        observer = Observer()
+        try:
+            observer.schedule(self, str(root), recursive=True, event_filter=TELLING)
+            observer.start()
+        # RecursionError: watchdog cannot follow a thousand nested folders.
+        except (OSError, RecursionError) as error:
+            log.info("no file events for %s (%s): it is scanned every few seconds", root, error)
+            return
+        self._observer = observer
+
+    def stop(self) -> None:
+        """End the watch."""
+        if self._observer is not None:
+            self._observer.stop()  # type: ignore[attr-defined]  # watchdog's, not Thread's
+            self._observer.join(timeout=2)
+        self._observer = None
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Wake the daemon. An exception here would end watchdog's dispatching for good."""
+        self.has_news.set()
+        self._wake.set()
