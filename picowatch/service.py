@@ -1,4 +1,4 @@
-"""What a service manager such as systemd is told: sd_notify(3)."""
+"""Messages to a service manager such as systemd: sd_notify(3)."""
 
 import logging
 import os
@@ -6,12 +6,12 @@ import socket
 
 log = logging.getLogger("picowatch")
 
-# What a start or an end may take from one sign of life to the next.
+# Sign of life during a long start or end, which also extends systemd's time limit.
 ALIVE = ("WATCHDOG=1", f"EXTEND_TIMEOUT_USEC={60_000_000}")
 
 
 def notify(*lines: str) -> None:
-    """Send lines such as `READY=1`; does nothing where no service manager listens."""
+    """Send lines such as `READY=1`; do nothing if no service manager listens."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

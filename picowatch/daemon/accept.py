@@ -211,9 +211,9 @@ class Accepting:
         self._accept(seen, [])
         self.outbox.problems.clear(seen.path)
         self.inbox.want_scan()
-        words = "saved, it holds for pictures that are saved from now on; save others again for it"
+        words = "saved, it applies to pictures saved from now on; save older ones again to apply it"
         if is_new:
-            words = "saved, the pictures in its folder are rendered with it"
+            words = "saved, it applies to the pictures in its folder"
         return [said(seen.path, words)]
 
     def _check_template(self, template: DefaultsFile, seen: Saved, inventory: Inventory) -> None:
@@ -221,7 +221,7 @@ class Accepting:
         if "/" not in template.name:
             raise FileUnreadable(
                 "Pictures cannot be dropped into the inbox itself, where recipes are saved.",
-                "Move it into a folder of its own.",
+                f"Move {template.name} into a folder of its own.",
             )
         check_template(template, inventory, seen.defaults, self.settings.max_images_per_save)
 
@@ -276,13 +276,14 @@ class Accepting:
             raise PictureUnreadable(seen.damage)
         if why_no_path(seen.path):
             raise PictureUnreadable(
-                "Its name has characters that no recipe can name, or is too long.", "Rename it."
+                "Its name is too long, or has characters that a recipe cannot contain.",
+                "Rename it.",
             )
         for path in filter(None, (seen.path, dropped.mask)):
             pictures.size(path)
         if self._made_with(pictures.texts(seen.path)) == dropped.template.name:
             raise PictureUnreadable(
-                f"It was rendered with {dropped.template.name}, and would be again without end.",
+                f"It was rendered with {dropped.template.name}: it would be rendered endlessly.",
                 "Drop it into another folder, or remove its metadata.",
             )
 

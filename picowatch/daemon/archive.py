@@ -1,4 +1,4 @@
-"""What leaves the inbox once it is done: `when_done`, and recipes of `make`."""
+"""Takes finished files out of the inbox: the setting `when_done`, and recipes of `make`."""
 
 import logging
 
@@ -66,7 +66,7 @@ class Archive:
         return found is not None and found.written_since(known.size_and_time)
 
     def _sidecars(self, path: str, known: KnownRecipe) -> dict[str, str] | None:
-        """The files that belong to a dropped picture alone, with the sha256 of each.
+        """Return the sidecars of a dropped picture, with the sha256 of each.
 
         None if one has come or changed since the picture was accepted.
         """
@@ -95,7 +95,7 @@ class Archive:
             return ""
 
     def _take_out(self, file: str, digest: str) -> bool:
-        """Remove a file with these bytes from the inbox; returns whether it was."""
+        """Remove a file with these bytes from the inbox; return whether that worked."""
         try:
             return self._unlink(file, digest)
         except FileNotFoundError:

@@ -50,8 +50,8 @@ log_picture = logging.getLogger("picowatch.pictures")
 NEWEST = 5  # pictures in the status
 MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
 ON_WHITE = (
-    "It is transparent, and JPEGs cannot be: white was put behind it. Use the setting format: png, "
-    "webp or avif."
+    "It is transparent, which JPEG cannot store, so it was put on white. Use the setting format: "
+    "png, webp or avif."
 )
 FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
 

@@ -65,7 +65,7 @@ class SettingsWatch:
         name = self.file.path.name
         self._is_new = False
         if found is None:
-            log.warning("%s is gone; its settings stay in force", self.file.path)
+            log.warning("%s is gone; its settings stay in effect", self.file.path)
         else:
             try:
                 new = self.file.load()
@@ -77,7 +77,7 @@ class SettingsWatch:
                 return
             self._is_new = new != self.settings
             if self._is_new:
-                log.info("%s: saved, in force after the batch in progress", name)
+                log.info("%s: saved, takes effect after the batch in progress", name)
             elif self._read is not None:
                 log.info("%s: saved, nothing changed", name)
         self.problems.show_settings_error("")

@@ -47,7 +47,7 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
         try:
             _publish(recipe, due, file, outbox)
         except SheetTooLarge as error:
-            words = f"No contact sheet: {error} are too many for one page."
+            words = f"No contact sheet: {error} are too many for one page. Request fewer at once."
             log.warning("%s: %s", recipe, words)
             outbox.problems.add_warning(recipe, words)
         else:

@@ -115,7 +115,7 @@ class Retry:
             self._waiting.discard(threading.current_thread().name)
             if self.trouble and not self._waiting:
                 self.trouble = ""
-                log.info("it can be written again; continuing")
+                log.info("writing works again; continuing")
 
     def _room(self, error: Exception) -> str:
         """Return how little room there is, if that may be the reason."""

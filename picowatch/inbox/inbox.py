@@ -108,7 +108,9 @@ class Inbox:
         self._device, self._inode = status.st_dev, status.st_ino
         if (self._device, self._inode) != before or root != self._root:
             if self.scanned_at > 0:
-                log.warning("the inbox %s is another folder now; it is watched again", self.path)
+                log.warning(
+                    "the inbox %s is another folder now, which is watched instead", self.path
+                )
             self._root = root
             self._watch.start(root)
             self._wanted = True

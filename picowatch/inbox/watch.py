@@ -1,7 +1,7 @@
 """File events, which only wake the daemon.
 
 Events are missing on network file systems, when the kernel's queue overflows, and beyond the limit
-of inotify watches. Nothing relies on them: without any, the next look comes a little later.
+of inotify watches. Nothing relies on them: without any, the next scan comes a little later.
 """
 
 import logging
@@ -27,7 +27,7 @@ from watchdog.observers import Observer
 
 log = logging.getLogger("picowatch")
 
-# Files that are opened and read, as picowatch does itself, raise none of these.
+# Opening and reading a file, as picowatch does itself, raises none of these.
 TELLING: list[type[FileSystemEvent]] = [
     DirAttribEvent, DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent,
     FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
@@ -37,7 +37,7 @@ logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
 class Watch(FileSystemEventHandler):
-    """A watch on a folder and all below it, which sets an event."""
+    """A watch on a folder and all folders below it, which sets an event."""
 
     def __init__(self, wake: threading.Event) -> None:
         self._wake = wake
@@ -47,8 +47,8 @@ class Watch(FileSystemEventHandler):
     def start(self, root: Path) -> None:
         """Watch a folder, which must be resolved: a watch on a link gives no events."""
         self.stop()
-        # A folder whose parent was made in the same moment is added twice by watchdog 7.1.0,
-        # which warns of it with a screenful; the second watch is the first one.
+        # watchdog 7.1.0 adds a folder twice if its parent was made at the same moment, and prints
+        # a screenful of warning; both are the same watch.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         observer = Observer()
         try:
@@ -56,7 +56,7 @@ class Watch(FileSystemEventHandler):
             observer.start()
         # RecursionError: watchdog cannot follow a thousand nested folders.
         except (OSError, RecursionError) as error:
-            log.info("no file events of %s (%s): it is looked at every few seconds", root, error)
+            log.info("no file events for %s (%s): it is scanned every few seconds", root, error)
             return
         self._observer = observer
 
@@ -68,6 +68,6 @@ class Watch(FileSystemEventHandler):
         self._observer = None
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Wake whoever waits; an exception here would end watchdog's dispatch for good."""
+        """Wake the daemon. An exception here would end watchdog's dispatching for good."""
         self.has_news.set()
         self._wake.set()

@@ -105,7 +105,7 @@ def _exif_of_jpeg(file: str, texts: Mapping[str, str]) -> bytes:
     exif = exif_of(texts)
     if len(exif) <= MAX_JPEG_EXIF_BYTES:
         return exif
-    log.warning("%s: what it shows is too long for the 64 kB that a JPEG has for it", file)
+    log.warning("%s: its texts are left out, as a JPEG has only 64 kB for them", file)
     return exif_of({})
 
 

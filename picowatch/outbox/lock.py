@@ -130,13 +130,11 @@ def _in_use(outbox: Path, holder: str) -> OutboxInUse:
     if holder.endswith(_MAKE):
         return OutboxInUseByMake(
             f"`picowatch make` (process {holder.removesuffix(_MAKE)}) is using the outbox "
-            f"{outbox.absolute()} until its recipes are done.",
-            "Wait for it, or use another --outbox.",
+            f"{outbox.absolute()} until its recipes are done."
         )
     return OutboxInUse(
         f"Another picowatch is already using the outbox {outbox.absolute()}"
-        + (f" (process {holder})." if holder else "."),
-        "Stop it first, or use another --outbox.",
+        + (f" (process {holder})." if holder else ".")
     )
 
 

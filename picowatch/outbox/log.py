@@ -1,4 +1,4 @@
-"""picowatch.log and the console: one plain line per event, whatever a prompt contains."""
+"""picowatch.log and the console: one plain line per event, even if a prompt has line breaks."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ LOG_FILES = 5
 
 
 class LineFormatter(logging.Formatter):
-    """`2026-11-20 09:00:01 warning corgi.yaml: …`; the level only above info."""
+    """Formats "2026-11-20 09:00:01 warning corgi.yaml: …", with a level only above info."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()} "
@@ -44,7 +44,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _traceback(record: logging.LogRecord) -> str:
-    """The traceback that --debug shows; that of an engine's process is in `extra`."""
+    """Return the traceback that --debug shows; an engine's comes as `extra`."""
     text = getattr(record, "traceback", "")
     if record.exc_info:
         text = "".join(format_exception(*record.exc_info))
@@ -52,7 +52,7 @@ def _traceback(record: logging.LogRecord) -> str:
 
 
 class _TolerantHandler(logging.Handler):
-    """A handler whose target may be full or gone for a while; that logs no traceback."""
+    """A handler whose target may be full or gone for a while, without printing tracebacks."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         if not isinstance(sys.exc_info()[1], OSError):
@@ -64,7 +64,7 @@ class _TolerantHandler(logging.Handler):
 
 
 class _LogFile(_TolerantHandler, RotatingFileHandler):
-    """Continues in a new file when somebody deletes or rotates the log."""
+    """The rotated log file, reopened if somebody deletes or renames it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -92,11 +92,11 @@ class _LogFile(_TolerantHandler, RotatingFileHandler):
 
 
 class PlainHandler(_TolerantHandler, logging.StreamHandler[TextIO]):
-    """A handler for lines on standard output, or another stream."""
+    """A handler for lines on standard output or another stream."""
 
 
 def open_log(path: Path, log_format: str, console: logging.Handler | None) -> None:
-    """Send the logger "picowatch" to the rotated file, and to the console."""
+    """Let the logger "picowatch" write to the rotated file and to the console."""
     formatter = JsonFormatter() if log_format == "json" else LineFormatter()
     logger = logging.getLogger("picowatch")
     if logger.level == logging.NOTSET:

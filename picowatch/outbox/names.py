@@ -2,8 +2,8 @@
 
 The outbox mirrors the inbox, with one folder per recipe: the pictures of `inbox/pets/corgi.yaml`
 are in `outbox/pets/corgi/`, its errors in `outbox/pets/corgi.yaml.error.txt`. No name leaves the
-outbox or replaces one of picowatch's own. The ending of a picture's name decides its format, so one
-that was reserved before the setting `format` changed is still what its name says.
+outbox or replaces one of picowatch's own. The suffix of a picture's name decides its format, so a
+name that was reserved before the setting `format` changed keeps its format.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ SIDECAR_ENDING = ".txt"
 class Format:
     """A format of published pictures.
 
-    `longest_side` is the most pixels that the format, or its library, has room for. `quality` is
-    what "auto" means; None for a format without one. `transparent`: pixels may be.
+    `longest_side` is the limit of the format or its library, in pixels. `quality` is the meaning of
+    "auto"; None for a format without one. `transparent`: it can store transparency.
     """
 
     name: str
@@ -65,22 +65,22 @@ ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 MAP_ENDING = ".control{}.png"
 ERROR_ENDING = ".error.txt"
 WARNING_ENDING = ".warning.txt"
-# What files in a recipe's folder end with: pictures, sidecars, and recipes that were archived.
+# Suffixes of files in a recipe's folder: pictures, sidecars, and archived recipes.
 FILE_ENDINGS = (*ENDINGS, SIDECAR_ENDING, ".yaml", ".yml")
-# At the start of a picture's name; longer ones, which SQLite could not keep, are not ours.
+# At the start of a picture's name; longer numbers, which SQLite could not store, are not ours.
 NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
 NUMBERS = re.compile(r"(?<!\d)\d{1,15}(?!\d)")
 MAP = re.compile(r"\.control(-\d+)?\.png$")
-ORIGINALS = "originals"  # the folder of dropped pictures that are archived
-ROOM = 40  # bytes after a dropped picture's name: its number, and the endings of files beside it
-# Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
-# temporary of an atomic write is shorter.
+ORIGINALS = "originals"  # the folder of archived dropped pictures
+ROOM = 40  # bytes after a dropped picture's name: its number, and suffixes of files beside it
+# Most file systems take names of 255 bytes, encrypted folders of fewer (eCryptfs 143); temporary
+# files of atomic writes have shorter names.
 MAX_NAME_BYTES = 255
-# What Windows, exFAT or NTFS refuse in a name, or give a meaning.
+# Characters that Windows, exFAT or NTFS refuse in a name or give a meaning.
 UNSAFE = re.compile(r'[/\\:*?"<>|]+')
-# What moves a cursor or turns text around where names are listed.
+# Characters that move a cursor or reverse text where names are listed.
 INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
-# Windows takes these for devices, whatever follows after a dot
+# Windows takes these for devices, even with a dot and more after them
 # (https://learn.microsoft.com/windows/win32/fileio/naming-a-file).
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"} | {
     port + number for port in ("com", "lpt") for number in "0123456789¹²³"
@@ -91,26 +91,27 @@ class OutboxNames:
     """Gives recipes their folders and pictures their files, all as paths below the outbox."""
 
     def __init__(self, settings: Settings) -> None:
-        """New pictures are named as `file_name` and `format` say at that time."""
+        """Name new pictures by `file_name` and `format` of these settings."""
         self._settings = settings
         self._outbox = outbox = settings.outbox
-        # Some shares say nothing, or 0; with names shorter than that hardly any program would work.
+        # Some shares report nothing or 0; hardly any program works with shorter names than 100.
         limit = os.pathconf(outbox, "PC_NAME_MAX")
         self._max_name_bytes = limit if 100 <= limit <= MAX_NAME_BYTES else MAX_NAME_BYTES
 
     def folder(self, recipe: str) -> str:
-        """The folder of a recipe's pictures: its path without ending; of a dropped picture's: its.
+        """Return the folder for a recipe's pictures: its path without suffix.
 
-        A first part that is one of picowatch's own names (compared case-folded), a part that
-        ends as files in these folders do, one at which a file exists, and one that Windows
-        cannot open, gets `_` after it. Characters that Windows refuses become `-`.
+        A dropped picture's results are in its own folder. `_` is added to a first part that is one
+        of picowatch's own names (compared case-folded), and to a part that ends like files in these
+        folders, that is a file already, or that Windows cannot open. Characters that Windows
+        refuses become `-`.
         """
         path = PurePosixPath(recipe)
         own = () if is_picture_name(recipe) else (path.stem,)
         return "/".join(self._folders([*path.parent.parts, *own]))
 
     def _folders(self, parts: Sequence[str]) -> list[str]:
-        """The folders of the outbox for these of the inbox."""
+        """Return the outbox's folders for these of the inbox."""
         folders: list[str] = []
         for part in map(_portable, parts):
             marks = ""
@@ -127,15 +128,15 @@ class OutboxNames:
         return name.endswith(FILE_ENDINGS) or os.path.isfile(path)  # noqa: PTH113  (never raises)
 
     def error_file(self, recipe: str) -> str:
-        """The path of a recipe's error file."""
+        """Return the path of a recipe's error file."""
         return self._beside(recipe, ERROR_ENDING)
 
     def warning_file(self, recipe: str) -> str:
-        """The path of a recipe's warning file, which says what in it was ignored."""
+        """Return the path of a recipe's warning file."""
         return self._beside(recipe, WARNING_ENDING)
 
     def _beside(self, recipe: str, ending: str) -> str:
-        """The recipe's path with an ending; with a hash too if it had to be spelled otherwise."""
+        """Return the recipe's path with a suffix, and with a hash if characters were replaced."""
         *parts, name = recipe.split("/")
         folders = self._folders(parts)
         if [*folders, _portable(name)] == [*parts, name]:
@@ -143,7 +144,7 @@ class OutboxNames:
         return "/".join([*folders, self._tagged(name, recipe, len(ending)) + ending])
 
     def highest_number(self, folder: str) -> int:
-        """The highest number at the start of a picture's name there, 0 if there are no pictures."""
+        """Return the highest number at the start of a picture's name there; 0 without pictures."""
         try:
             names = [child.name for child in (self._outbox / folder).iterdir()]
         except OSError:
@@ -152,13 +153,13 @@ class OutboxNames:
         return max((int(number[1]) for number in numbers if number), default=0)
 
     def number_of(self, file: str, recipe: str, request: ImageRequest) -> int:
-        """The number in a picture's name as `file_name` writes it now, so no seed; else 0."""
+        """Return the number in a picture's name, as `file_name` writes it now; 0 without one."""
         stem = PurePosixPath(file).stem
         numbers = map(int, NUMBERS.findall(stem))
         return next((one for one in numbers if self._name(recipe, one, request) == stem), 0)
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
-        """A picture's path, or None if anything exists there already."""
+        """Return a picture's path, or None if anything exists there already."""
         return self._free(recipe, self._name(recipe, number, request), request)
 
     def _name(self, recipe: str, number: int, request: ImageRequest) -> str:
@@ -174,13 +175,13 @@ class OutboxNames:
             "width": request.width,
             "height": request.height,
         }
-        # Where an image has no {picture}, a name could be that of a hidden file.
+        # If an image has no {picture}, the name might begin with a dot: a hidden file.
         return _portable(self._settings.file_name.format_map(fields)).lstrip(".")
 
     def of_dropped(
         self, recipe: str, number: int, request: ImageRequest, *, keeps_ending: bool
     ) -> str | None:
-        """The path of a dropped picture's result, or None if anything exists there already."""
+        """Return the path of a dropped picture's result, or None if anything exists there."""
         path = PurePosixPath(recipe)
         name = path.name if keeps_ending else path.stem
         later = f"-{number}" if number > 1 else ""
@@ -188,7 +189,7 @@ class OutboxNames:
         return self._free(recipe, name, request)
 
     def sheet(self, recipe: str, number: int) -> str | None:
-        """A contact sheet's path, or None if anything exists there already."""
+        """Return a contact sheet's path, or None if anything exists there already."""
         if is_picture_name(recipe):
             stem = self._fitting(_portable(PurePosixPath(recipe).stem), ROOM)
             later = f"-{number}" if number > 1 else ""
@@ -196,9 +197,9 @@ class OutboxNames:
         return self._free(recipe, f"{number:04}-sheet")
 
     def archived(self, file: str, number: int, recipe: str) -> str:
-        """A path for a file's bytes in its recipe's folder; another one for each number, from 1 on.
+        """Return a path for a file in its recipe's folder; another one for each number, from 1 on.
 
-        The file is the recipe itself, or lies beside a dropped picture.
+        The file is the recipe itself, or a dropped picture's sidecar.
         """
         path = PurePosixPath(file)
         ending = (f"-{number}" if number > 1 else "") + _portable(path.suffix)
@@ -208,29 +209,29 @@ class OutboxNames:
         return f"{folder}/{self._fitting(_portable(path.stem), len(ending))}{ending}"
 
     def _fitting(self, name: str, room: int = 0) -> str:
-        """The name, shortened to what the file system takes; a hash keeps it its own."""
+        """Shorten a name to what the file system takes; a hash keeps it unique."""
         if len(os.fsencode(name)) + room <= self._max_name_bytes:
             return name
         return self._tagged(name, name, room)
 
     def _tagged(self, name: str, whole: str, room: int = 0) -> str:
-        """The name with a hash of `whole` after it, shortened to what the file system takes."""
+        """Add a hash of `whole` to a name, shortened to what the file system takes."""
         digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]
         most = self._max_name_bytes - room - 9
         return f"{os.fsencode(_portable(name))[:most].decode('utf-8', 'ignore')}-{digest}"
 
     def _free(self, recipe: str, name: str, request: ImageRequest | None = None) -> str | None:
-        """The file of this name, or None if anything exists there, whatever its ending.
+        """Return the file of this name, or None if anything exists there, with any suffix.
 
-        A picture of another format, or a text, beside it would look as if it belonged to it. A
-        picture that is larger than its format allows, or has longer settings, is a PNG.
+        A picture of another format, or a text, of the same name would seem to belong to it. If a
+        picture is too large for the format, or its settings too long, it becomes a PNG.
         """
         kind = FORMATS[self._settings.format]
         if request and not _fits(request, kind):
             kind = PNG
         if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
             name += "_"
-        if MAP.search(f"{name}.png"):  # it would be written over, and deleted with another picture
+        if MAP.search(f"{name}.png"):  # else it would be replaced and deleted as a control map
             name += "_"
         path = f"{self.folder(recipe)}/{self._fitting(name, len(kind.ending))}"
         if any(lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING)):
@@ -244,39 +245,39 @@ def _fits(request: ImageRequest, kind: Format) -> bool:
 
 
 def format_of(file: str) -> Format:
-    """The format that a file's ending names; PNG for any other ending."""
+    """Return the format that a file's suffix names; PNG for any other suffix."""
     return next((one for one in FORMATS.values() if file.endswith(one.ending)), PNG)
 
 
 def sidecar_of(file: str) -> str:
-    """The text beside a picture: its file with another ending."""
+    """Return the path of a picture's sidecar: its own with another suffix."""
     return file.removesuffix(format_of(file).ending) + SIDECAR_ENDING
 
 
 def map_of(file: str, index: int) -> str:
-    """The path of what a picture's ControlNet followed; the second one's has a number."""
+    """Return the path of a picture's control map; from the second one on with a number."""
     number = f"-{index + 1}" if index else ""
     return f"{PurePosixPath(file).with_suffix('')}{MAP_ENDING.format(number)}"
 
 
 def picture_files(outbox: Path, ends: Callable[[], bool] = lambda: False) -> Iterator[str]:
-    """The pictures in the recipes' folders, whatever their format, as paths below the outbox.
+    """Yield the pictures in the recipes' folders, in any format, as paths below the outbox.
 
-    No other folder is looked at once picowatch `ends`.
+    Ends early once picowatch `ends`.
     """
     for folder, folders, names in os.walk(outbox):
         if ends():
             return
-        if folder == str(outbox):  # here all files are picowatch's own
+        if folder == str(outbox):  # all files here are picowatch's own
             folders[:] = (name for name in folders if not name.startswith("."))
         else:
             below = Path(folder).relative_to(outbox).as_posix()
             yield from (f"{below}/{name}" for name in names if name.endswith(ENDINGS))
 
 
-@lru_cache(maxsize=1024)  # of a save, several files are named
+@lru_cache(maxsize=1024)  # each save has several files
 def _portable(name: str) -> str:
-    """The name as every system can open it and every terminal can list it."""
+    """Return the name such that every system can open it and every terminal can list it."""
     name = UNSAFE.sub("-", INVISIBLE.sub("-", name))
     device, dot, rest = name.partition(".")
     if device.rstrip(" ").casefold() in DEVICES:

@@ -1,4 +1,4 @@
-"""The outbox: everything a user gets back. picowatch alone writes here."""
+"""The outbox: everything that users get. Only picowatch writes here."""
 
 import errno
 import json
@@ -40,10 +40,10 @@ log = logging.getLogger("picowatch")
 
 
 class Outbox:
-    """One outbox folder: its pictures and archived recipes, and the parts that keep the rest."""
+    """One outbox folder: its pictures and archived recipes, and the parts for everything else."""
 
     def __init__(self, settings: Settings) -> None:
-        """The folder exists and is locked; pictures are written as the settings say then."""
+        """Use a folder that exists and is locked."""
         self._settings = settings
         self.root = root = settings.outbox
         self.names = OutboxNames(settings)
@@ -54,9 +54,9 @@ class Outbox:
         self.status = StatusFiles(root, self.problems)
 
     def publish(self, file: str, picture: Image.Image, texts: Mapping[str, str]) -> None:
-        """Write an RGB or RGBA picture to its path, whole or not at all; durable when this returns.
+        """Write an RGB or RGBA picture atomically; it is durable when this returns.
 
-        Its sidecar follows, and is written by `complete` if a crash came between.
+        Its sidecar is written next; after a crash in between, `complete` writes it.
         """
         content = encoded(file, picture, texts, self._settings)
         write_atomically(self.root / file, content)
@@ -65,9 +65,9 @@ class Outbox:
         self.gallery.add_thumbnail(file, picture)
 
     def publish_maps(self, file: str, maps: Sequence[Image.Image]) -> None:
-        """Write what ControlNets followed beside a picture: NAME.control.png, for a look at it.
+        """Write the control maps of a picture beside it, as NAME.control.png.
 
-        No picture fails because of it.
+        No picture fails because of them.
         """
         for index, picture in enumerate(maps):
             name = map_of(file, index)
@@ -82,7 +82,7 @@ class Outbox:
         side: int,
         about: Mapping[str, Any],
     ) -> None:
-        """Draw a contact sheet and write it to its path; `about` says what it shows.
+        """Draw a contact sheet and write it; `about` says what it shows.
 
         Raises SheetTooLarge.
         """
@@ -93,12 +93,12 @@ class Outbox:
         self.gallery.add_sheet(file, sheet, text)
 
     def complete(self, file: str) -> None:
-        """Write the sidecar of a published picture, if it is wanted and not there."""
+        """Write the sidecar of a published picture, if it is wanted and missing."""
         with suppress(PictureUnreadable):
             self._write_sidecar(file, read_texts(self.root / file))
 
     def _write_sidecar(self, file: str, texts: Mapping[str, str]) -> None:
-        """A1111's text and a line break, as A1111 writes it; what is at that path already stays.
+        """Write A1111's text and a line break, as A1111 does, unless something is at that path.
 
         No picture fails because of it.
         """
@@ -114,7 +114,7 @@ class Outbox:
                 log.warning("%s exists already; it was not overwritten", sidecar)
 
     def show_as_latest(self, file: str) -> None:
-        """Let the latest picture be this one, if it still exists."""
+        """Make this picture the latest one, if it still exists."""
         try:
             with os.fdopen(open_regular(self.root / file), "rb") as picture:
                 content = picture.read()
@@ -123,24 +123,24 @@ class Outbox:
         self._write_latest(file, content)
 
     def _write_latest(self, file: str, content: bytes) -> None:
-        """latest.png, or latest.jpg and so on; no picture fails because of what is at that path."""
+        """Write latest.png, latest.jpg and so on; no picture fails if that is impossible."""
         latest = f"latest{format_of(file).ending}"
         with _logged(latest):
             write_atomically(self.root / latest, content, durable=False)
-            for other in set(LATEST) - {latest}:  # of another format, from before
+            for other in set(LATEST) - {latest}:  # the former one, in another format
                 (self.root / other).unlink(missing_ok=True)
 
     def repair_latest(self) -> None:
-        """A power cut may have emptied latest.png: its writing does not wait for the disk."""
+        """Write latest.png again, as a power cut may have emptied it: it is not durable."""
         for newest in self.listing.recent_files()[-1:]:
             self.show_as_latest(newest)
 
     def delete(self, files: Collection[str]) -> list[str]:
-        """Delete pictures that the gallery shows, durably, with what lies beside each.
+        """Delete pictures that the gallery shows, durably, with their sidecars and control maps.
 
-        Returns those in folders that must not be written. May be repeated: the gallery knows them
-        until everything else is done. Their lines stay in images.jsonl, which tells a rebuilt
-        ledger that they were rendered.
+        Returns those in folders without write permission. May be repeated: the gallery forgets the
+        pictures last. Their lines stay in images.jsonl, so that a rebuilt ledger knows that they
+        were rendered.
         """
         self._replace_latest(files)
         kept = []
@@ -156,7 +156,7 @@ class Outbox:
         return kept
 
     def _unlink(self, file: str) -> None:
-        """The picture last: until then a sidecar can be told from another text of that name."""
+        """Delete the picture last, as it tells its sidecar from another text of that name."""
         path = self.root / file
         check_in_place(path)
         if leads_out(self.root, str(path.parent)):
@@ -176,7 +176,7 @@ class Outbox:
         sync_folder(path.parent)
 
     def _replace_latest(self, deleted: Collection[str]) -> None:
-        """Show, before these are deleted, the newest picture that is left, if latest.png is one."""
+        """If latest.png shows a picture to be deleted, replace it by the newest other one."""
         latest = [path for name in LATEST if (path := self.root / name).is_file()]
         if not any(
             self.exists(file) and cmp(self.root / file, path, shallow=False)
@@ -203,16 +203,16 @@ class Outbox:
             return False
 
     def remove_leftovers(self) -> None:
-        """Delete what a crash left half-written anywhere in the outbox."""
+        """Delete half-written files that a crash left anywhere in the outbox."""
         for folder, _, _ in os.walk(self.root):
             remove_leftovers(Path(folder))
 
     def archive(self, file: str, digest: str, blocks: Iterator[bytes], recipe: str) -> str:
-        """Keep a recipe's bytes in its folder; returns their path below the outbox.
+        """Keep a file's bytes in its recipe's folder; return their path below the outbox.
 
-        The file is the recipe itself, or lies beside a dropped picture. `digest` is the sha256 of
-        its bytes. Another file of that name is not overwritten, the recipe's gets a
-        number; one that holds these very bytes is theirs already, from before a crash.
+        The file is the recipe itself, or a dropped picture's sidecar. `digest` is the sha256 of its
+        bytes. If another file has that name, a number is added; one with the same bytes was written
+        before a crash, and is used.
         """
         number = 1
         while lexists(target := self.root / self.names.archived(file, number, recipe)):
@@ -226,7 +226,7 @@ class Outbox:
 
 @contextmanager
 def _logged(file: str) -> Iterator[None]:
-    """Log why a file beside the pictures cannot be written; a disk that is full is waited for."""
+    """Log why a file beside the pictures cannot be written; a full disk is waited for."""
     try:
         yield
     except OSError as error:
@@ -236,7 +236,7 @@ def _logged(file: str) -> Iterator[None]:
 
 
 def _holds(path: Path, digest: str) -> bool:
-    """Whether it is a regular file whose bytes have this sha256."""
+    """Whether a path is a regular file whose bytes have this sha256."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""The gallery's entries, one for each picture, and the scripts that hold them: one call a line.
+"""The gallery's entries, one for each picture, in scripts with one call per line.
 
-Adding a picture costs the same however many there are: a line at the end of the newest page.
-All of it is a cache of images.jsonl and the pictures, so nothing waits for the disk.
+Adding a picture costs the same at any number of pictures: a line at the end of the newest page.
+Everything is a cache of images.jsonl and the pictures, so nothing waits for the disk.
 """
 
 import json
@@ -23,13 +23,13 @@ from picowatch.outbox.listing import request_in
 from picowatch.outbox.names import PILLOW_NAMES
 
 PICTURES_PER_PAGE = 250
-FORMAT = 4  # of the entries and the index; pages in another format are written anew
+FORMAT = 4  # of the entries and the index; pages in another format are written again
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a listed picture; `yaml` is its recipe, without fields at their defaults."""
+    """Return the entry of a listed picture; its `yaml` is the recipe without default values."""
     entry = _entry(root, line["file"]) | line
-    # `made_at` says it, also of pictures that are not listed; a copy may have a later time.
+    # `made_at`, which unlisted pictures have, too, replaces it; a copied file may be younger.
     with suppress(KeyError, TypeError, ValueError, OverflowError):
         finished = datetime.fromisoformat(entry.pop("finished"))
         entry["made_at"] = min(entry["made_at"], int(finished.timestamp()))
@@ -41,7 +41,7 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def sheet_entry(root: Path, file: str, size: tuple[int, int], text: str) -> dict[str, Any] | None:
-    """The entry of a contact sheet; `text` is its description. None if it is not one of ours.
+    """Return the entry of a contact sheet with this description; None if it is not one of ours.
 
     `cells` are the files of its pictures, None for each that was not rendered.
     """
@@ -61,7 +61,7 @@ def sheet_entry(root: Path, file: str, size: tuple[int, int], text: str) -> dict
 
 
 def entry_from_picture(root: Path, file: str) -> dict[str, Any] | None:
-    """The entry of a picture that is not listed, from its own texts; None if it has none."""
+    """Return the entry of an unlisted picture, from its own texts; None if it has none."""
     try:
         texts = read_texts(root / file)
         if SHEET_KEYWORD in texts:
@@ -87,7 +87,7 @@ def entry_from_picture(root: Path, file: str) -> dict[str, Any] | None:
 
 
 def _entry(root: Path, file: str) -> dict[str, Any]:
-    """The values that every entry has."""
+    """Return the values that every entry has."""
     made_at = 0
     with suppress(OSError):
         made_at = int((root / file).stat().st_mtime)
@@ -95,13 +95,13 @@ def _entry(root: Path, file: str) -> dict[str, Any]:
 
 
 def thumbnail_of(file: str) -> str:
-    """The name of a picture's thumbnail: short and plain, whatever the picture is called."""
+    """Return the name of a picture's thumbnail: short and plain, unlike some pictures' names."""
     digest = sha256(file.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{digest[:2]}/{digest[2:16]}.webp"
 
 
 class Pages:
-    """The entries of the gallery on disk; in memory only which files they show."""
+    """The entries of the gallery on disk; in memory there are only the files that they show."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -109,14 +109,14 @@ class Pages:
         self._pages: list[dict[str, None]] = []  # the files of each page, the oldest first
 
     def files(self) -> Iterator[str]:
-        """Every file that is shown, oldest first."""
+        """Return every file that is shown, oldest first."""
         return chain.from_iterable(self._pages)
 
     def __contains__(self, file: str) -> bool:
         return any(file in page for page in self._pages)
 
     def read(self) -> bool:
-        """Take up the pages of an earlier run; False if any is missing or damaged."""
+        """Use the pages of an earlier run; return False if any is missing or damaged."""
         paths = sorted(self._folder.glob("page-*.js"))
         try:
             is_current = f'"format": {FORMAT},' in self._index.read_text("ascii", "replace")
@@ -130,7 +130,7 @@ class Pages:
         return True
 
     def are_there(self) -> bool:
-        """Whether no page is missing, nor the index: programs that tidy up delete old files."""
+        """Whether the index and all pages exist: clean-up programs delete old files."""
         pages = map(self._path, range(len(self._pages)))
         return self._index.is_file() and all(page.is_file() for page in pages)
 
@@ -171,7 +171,7 @@ class Pages:
         self._announce()
 
     def _announce(self) -> None:
-        """Let open galleries load the pages that have another version than before."""
+        """Write the index, so that open galleries load pages whose version has changed."""
         versions = list(map(self._version, range(len(self._pages))))
         index = json.dumps({"format": FORMAT, "pages": versions})
         write_atomically(self._index, f"pages({index});\n".encode(), durable=False)
@@ -180,7 +180,7 @@ class Pages:
         write_atomically(self._path(page), b"".join(calls), durable=False)
 
     def _version(self, page: int) -> str:
-        """The size and time of a page."""
+        """Return the size and time of a page; "" if it does not exist."""
         with suppress(FileNotFoundError):
             found = self._path(page).stat()
             return f"{found.st_size:x}.{found.st_mtime_ns:x}"
@@ -191,12 +191,12 @@ class Pages:
 
 
 def _call(entry: Mapping[str, Any]) -> bytes:
-    """A call in ASCII: no line separator and no end of a script is anything but data."""
+    """Return a call in ASCII, in which line separators and ends of scripts are only data."""
     return f"picture({json.dumps(entry, ensure_ascii=True)});\n".encode()
 
 
 def _files_of(content: bytes) -> dict[str, None]:
-    """The files that a page shows; ValueError, LookupError or TypeError if a line is damaged."""
+    """Return a page's files. Raises ValueError, LookupError or TypeError for a damaged line."""
     *calls, rest = content.split(b"\n")
     if rest:
         raise ValueError("the last line is cut off")

@@ -16,7 +16,7 @@ from picowatch.streams import harmless, harmless_lines
 
 log = logging.getLogger("picowatch")
 
-SETTINGS_ERROR = f"settings{ERROR_ENDING}"  # no recipe is called that: it has no ending
+SETTINGS_ERROR = f"settings{ERROR_ENDING}"  # cannot be a recipe's, whose name has a suffix
 MOST_SHOWN = 20
 MOST_CHARACTERS = 2000  # of one file
 MOST_ADDED = 50_000  # characters of a warning file
@@ -34,7 +34,7 @@ class ShownProblem:
 
 
 class ProblemFiles:
-    """Safe to use from several threads."""
+    """The error and warning files of all recipes. Safe to use from several threads."""
 
     def __init__(self, root: Path, names: OutboxNames) -> None:
         self._root = root
@@ -44,20 +44,20 @@ class ProblemFiles:
         self.changes = 0
 
     def write_error(self, recipe: str, text: str) -> bool:
-        """Answer a recipe with an error file; returns whether it says something new."""
+        """Write a recipe's error file; return whether it says something new."""
         is_new = self.error(recipe) != text.encode("utf-8", "backslashreplace").decode()
         return self._write(self._names.error_file(recipe), text) and is_new
 
     def error(self, recipe: str) -> str:
-        """The recipe's error file, "" if it does not exist."""
+        """Return the text of the recipe's error file; "" if it does not exist."""
         return self._text(self._names.error_file(recipe), -1) or ""
 
     def warning(self, recipe: str) -> str:
-        """The recipe's warning file, "" if it does not exist."""
+        """Return the text of the recipe's warning file; "" if it does not exist."""
         return self._text(self._names.warning_file(recipe), -1) or ""
 
     def remove_error(self, recipe: str) -> None:
-        """Delete the error file: the recipe is valid now, or gone."""
+        """Delete the error file of a recipe that is valid now, or gone."""
         self._remove(self._names.error_file(recipe))
 
     def clear(self, recipe: str) -> None:
@@ -73,7 +73,7 @@ class ProblemFiles:
             self._remove(SETTINGS_ERROR)
 
     def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
-        """Write a warning file with what in a recipe was ignored, or delete it if nothing was."""
+        """Write a recipe's warning file, or delete it if there are no warnings."""
         file = self._names.warning_file(recipe)
         if warnings:
             shown = [harmless(f"inbox/{recipe}"), *map(harmless_lines, warnings)]
@@ -82,9 +82,9 @@ class ProblemFiles:
             self._remove(file)
 
     def add_warning(self, recipe: str, warning: str) -> bool:
-        """Add a warning after the save was accepted, unless it is there already.
+        """Add a warning to the recipe's file; return whether it is new.
 
-        Returns whether it is new. Of very many, only the log has the rest.
+        If there are very many, only the log has the rest.
         """
         file = self._names.warning_file(recipe)
         with self._lock:
@@ -92,12 +92,12 @@ class ProblemFiles:
             added = f"\n{harmless_lines(warning)}\n"
             if added in before:
                 return False
-            if len(before) > MOST_ADDED:  # it is written anew for each
+            if len(before) > MOST_ADDED:  # the whole file is written for each one
                 added = MORE
             return added in before or self._write(file, before + added)
 
     def remove_warning(self, recipe: str, warning: str) -> None:
-        """Remove a warning that holds no longer; others stay."""
+        """Remove a warning that is no longer true; others stay."""
         file = self._names.warning_file(recipe)
         with self._lock:
             before = self._text(file, -1) or ""
@@ -108,9 +108,9 @@ class ProblemFiles:
                 self._write(file, rest)
 
     def remove_all_but(self, recipes: Collection[str], wrong: Collection[str]) -> None:
-        """Delete the files of all other recipes, and the error files of all that are not `wrong`.
+        """Delete a crash's leftovers: files of other recipes, error files of those not `wrong`.
 
-        A crash or a power cut has left them. An archived recipe may have such a name: it stays.
+        An archived recipe may have such a name; it stays.
         """
         kept = {*map(self._names.warning_file, recipes), *map(self._names.error_file, wrong)}
         for file in self._existing():
@@ -118,16 +118,16 @@ class ProblemFiles:
                 self._remove(file)
 
     def list_existing(self, ends: Callable[[], bool]) -> None:
-        """List the files that earlier runs left, unless picowatch `ends` meanwhile."""
+        """List the files of earlier runs, unless picowatch `ends` meanwhile."""
         found = sorted(self._existing(ends), key=self._changed_at)
         with self._lock:
             self._files = dict.fromkeys(found) | self._files
             self.changes += 1
 
     def shown(self) -> tuple[list[ShownProblem], int]:
-        """The newest problems, errors first, and how many more there are.
+        """Return the newest problems, errors first, and how many more there are.
 
-        A file that the user deleted no longer counts.
+        Files that the user deleted do not count.
         """
         with self._lock:
             files = list(reversed(self._files))
@@ -142,7 +142,7 @@ class ProblemFiles:
         return problems, 0
 
     def _write(self, file: str, text: str) -> bool:
-        """Return whether it was written: something else may be in its place."""
+        """Write a file; return whether that worked, as something else may be in its place."""
         try:
             write_atomically(self._root / file, text.encode("utf-8", "backslashreplace"))
         except OSError as error:
@@ -157,7 +157,7 @@ class ProblemFiles:
         return True
 
     def _remove(self, file: str) -> None:
-        """Delete a file; something else that somebody put there stays."""
+        """Delete a file; a folder in its place stays."""
         try:
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 os.unlink(f"{self._root}/{file}")  # noqa: PTH108 (no Path for each save)
@@ -183,10 +183,10 @@ class ProblemFiles:
         try:
             return (self._root / file).stat().st_mtime
         except OSError:
-            return 0.0  # it was fixed in between
+            return 0.0  # the problem was fixed meanwhile
 
     def _text(self, file: str, most: int = MOST_CHARACTERS) -> str | None:
-        """The beginning of a file, with -1 the whole of it; None if it cannot be read."""
+        """Return the beginning of a file, with -1 all of it; None if it cannot be read."""
         try:
             handle = open_regular(self._root / file)
             with os.fdopen(handle, encoding="utf-8", errors="replace") as stream:
@@ -195,5 +195,5 @@ class ProblemFiles:
             with self._lock:
                 self._files.pop(file, None)
         except OSError:
-            pass  # it may be readable the next time
+            pass  # it may be readable next time
         return None

@@ -28,36 +28,36 @@ GAP = 8
 LINES = 3  # of a label
 LARGEST_FONT = 28  # pixels
 SHORTEST_LABEL = 8  # characters of an axis beside a long value
-# Of Linux and macOS, for letters that Pillow's own lacks: it has English ones only.
+# Fonts of Linux and macOS, for letters that Pillow's own font lacks, which has only English ones.
 FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial Unicode.ttf"),
     *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "Hiragino Sans GB.ttc"),
 )
 PAPER, INK, MISSING = (255, 255, 255), (32, 32, 36), (224, 224, 228)
-SQUARE, SHADE = 8, (217, 217, 217)  # of the ground behind what is transparent
+SQUARE, SHADE = 8, (217, 217, 217)  # of the chequered ground behind transparent pictures
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A picture's cell on the sheet; None if it could not be rendered."""
+    """A cell of the sheet; `picture` is None if it could not be rendered."""
 
     picture: Path | None
     label: str = ""
 
 
-_Line = tuple[tuple[str, str], ...]  # what a row or a column shows: axes, each with its value
+_Line = tuple[tuple[str, str], ...]  # what a row or column shows: axes, each with its value
 
 
 class SheetTooLarge(ControlFlow):
-    """More pictures than fit on a sheet at a size at which anything can be seen."""
+    """More pictures than fit on a sheet at a recognisable size."""
 
 
 def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Image.Image:
-    """A sheet of `cells` in the order of the axes, the last one fastest.
+    """Draw a sheet of `cells`, which are in the order of the axes, the last one fastest.
 
-    The last axis gives the columns, the combinations of the others the rows. Without axes the
-    cells form a square, each with its own label. `side` is the longer side of a picture in pixels;
-    pictures shrink until the sheet has at most MAX_SIDE each way. Raises SheetTooLarge.
+    The last axis gives the columns, the combinations of the others the rows. Without axes the cells
+    form a square, each with its own label. `side` is a picture's longer side in pixels; pictures
+    shrink until the sheet's sides have at most MAX_SIDE. Raises SheetTooLarge.
     """
     named = [[(axis.label, value) for value in axis.values] for axis in axes]
     columns: list[_Line] = [(value,) for value in named[-1]] if named else []
@@ -81,7 +81,7 @@ def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Ima
 
 
 def _font_with(letters: set[str]) -> str:
-    """The file of the installed font that lacks the fewest of them; "" is Pillow's own."""
+    """Return the file of the installed font that lacks the fewest letters; "" is Pillow's own."""
     best, fewest = "", _count_missing(ImageFont.load_default(12), letters)
     for name in FONTS:
         if not fewest:
@@ -94,7 +94,7 @@ def _font_with(letters: set[str]) -> str:
 
 
 def _count_missing(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letters: set[str]) -> int:
-    """How many of the letters the font lacks: they look like U+10FFFF, which no font has."""
+    """Count the letters that a font lacks: they look like U+10FFFF, which no font has."""
     box, *masks = (font.getmask(letter) for letter in ("\U0010ffff", *letters))
     return sum(mask.size == box.size and bytes(mask) == bytes(box) for mask in masks)
 
@@ -149,7 +149,7 @@ class _Drawing:
         return page
 
     def _named(self, line: _Line) -> str:
-        """Values with their axes; where both are too long, the axis is what is shortened."""
+        """Return values with their axes; if both are too long, the axis is shortened."""
         words = []
         for label, value in line:
             room = (self._characters - 1) * LINES // len(line) - len(value)
@@ -158,13 +158,13 @@ class _Drawing:
         return ", ".join(words)
 
     def _text(self, draw: ImageDraw.ImageDraw, left: int, top: int, text: str) -> None:
-        """A label in at most three lines; a longer one is shortened."""
+        """Draw a label of at most three lines; a longer one is shortened."""
         lines = wrap(text, self._characters, max_lines=LINES, placeholder="…")
         draw.multiline_text((left, top), "\n".join(lines), INK, self._font, spacing=2)
 
 
 def chequered(size: tuple[int, int]) -> Image.Image:
-    """The ground that a transparent picture is shown on, as picture editors and the gallery do."""
+    """Return the ground on which a transparent picture is shown, as in picture editors."""
     wide, high = (-(-side // SQUARE) for side in size)
     ground = Image.new("RGB", (wide, high), PAPER)
     ground.putdata([(PAPER, SHADE)[(x + y) % 2] for y in range(high) for x in range(wide)])
@@ -173,7 +173,7 @@ def chequered(size: tuple[int, int]) -> Image.Image:
 
 
 def _small_picture(path: Path, side: int) -> Image.Image | str:
-    """A picture at its size on the sheet, or words for one that somebody damaged or replaced."""
+    """Return a picture at its size on the sheet, or words for one that cannot be read."""
     try:
         with warnings.catch_warnings(), os.fdopen(open_regular(path), "rb") as file:
             warnings.simplefilter("ignore")
@@ -182,6 +182,6 @@ def _small_picture(path: Path, side: int) -> Image.Image | str:
                 return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
     except Exception as error:
-        check_in_place(path)  # it may be the whole outbox that cannot be read
+        check_in_place(path)  # raises if the whole outbox is away
         log.warning("%s cannot be shown on its contact sheet: %s", path, error)
         return "unreadable"

@@ -1,7 +1,7 @@
-"""Start images and masks: found where a recipe may name them, checked, kept until they are used.
+"""Start images and masks: found where a recipe may name them, checked, and copied.
 
-A copy is kept under its sha256 when the save is accepted, so that editing, moving or deleting
-the picture afterwards does not change what was requested.
+A copy is stored under its sha256 when the save is accepted, so editing, moving or deleting the
+picture afterwards does not change what was requested.
 """
 
 import errno
@@ -25,11 +25,11 @@ from picowatch.recipe.read.a1111 import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
 
 FOLDER = "start-images"
-# Errors that mean that no such picture exists there, or that it is not a regular file.
+# Errors that mean that there is no such picture, or that it is not a regular file.
 NOT_THERE = {
     errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EXDEV, errno.EINVAL,
 }  # fmt: skip
-# Errors that say nothing of the picture: it is opened again when this process or system has room.
+# Errors that are not the picture's: it is opened again when this process or system has resources.
 OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 T = TypeVar("T")
@@ -40,20 +40,20 @@ _TEMPLATE = (
 
 
 class NamedPictures(Pictures):
-    """The pictures that one recipe names, while it is read.
+    """The pictures that one recipe names, while it is being read.
 
-    Methods that read one raise PictureUnreadable if it is not there, lies elsewhere, or cannot be
+    Methods that read one raise PictureUnreadable if it is missing, lies elsewhere, or cannot be
     used.
     """
 
     def __init__(
         self, inbox: Path, outbox: Path, recipe: str, most_pixels: int, beside: Path | None = None
     ) -> None:
-        """`most_pixels`: the limit of `size: picture`.
+        """Find a recipe's pictures; `most_pixels` is the limit of `size: picture`.
 
-        A recipe that is not in the inbox yet may name what is in the folder `beside` it.
+        A recipe that is not in the inbox yet may name pictures in the folder `beside` it.
         """
-        self._inbox = inbox  # resolved at each look: it may be a link
+        self._inbox = inbox  # it may be a link, so it is resolved at each use
         self._outbox = outbox
         self._recipe = recipe
         self._beside = beside
@@ -65,7 +65,7 @@ class NamedPictures(Pictures):
         self._kept: dict[str, str] = {}
 
     def keep(self, path: str) -> str:
-        """Keep a copy of the picture; returns its sha256. Each is read once."""
+        """Keep a copy of the picture; return its sha256. Each picture is read once."""
         if path not in self._kept:
             with self._recording(path):
                 with self._opened(path) as file:
@@ -79,25 +79,25 @@ class NamedPictures(Pictures):
         return self._kept[path]
 
     def hashes(self, own: Mapping[str, str]) -> Callable[[str], str]:
-        """Return a function for the sha256 of pictures; those in `own` are known and not copied."""
+        """Return a function that gives a picture's sha256 and copies it unless it is in `own`."""
         return lambda path: own.get(path) or self.keep(path)
 
     def digest(self, path: str) -> str:
-        """The sha256 of the picture, which is not copied."""
+        """Return the sha256 of a picture without copying it."""
         with self._opened(path) as file:
             return sha256_of(file, MAX_BYTES)
 
     def check(self, path: str) -> None:
-        """Make sure that the picture can be decoded; it is not copied."""
+        """Check that a picture can be decoded, without copying it."""
         with self._opened(path) as file:
             check_picture(file)
 
     def texts(self, path: str) -> dict[str, str]:
-        """The texts in the picture's metadata. Each is read once."""
+        """Return the texts in a picture's metadata. Each picture is read once."""
         return self._once(texts_in, path)
 
     def size(self, path: str) -> tuple[int, int]:
-        """Width and height of the picture, upright. Each is read once."""
+        """Return width and height of an upright picture. Each picture is read once."""
         return self._once(picture_size, path)
 
     def _once(self, read: Callable[[IO[bytes]], T], path: str) -> T:
@@ -108,7 +108,7 @@ class NamedPictures(Pictures):
         return found
 
     def called_here(self, path: str, digest: str, folder: str) -> str:
-        """The path by which this recipe names a picture that another folder's recipe names so."""
+        """Return this recipe's path for a picture that a recipe in another folder names `path`."""
         beside = [f"inbox/{folder}/{path}"] if folder else []
         for name in (path, *beside, f"inbox/{path}", f"outbox/{path}"):
             with suppress(PictureUnreadable, OSError):
@@ -119,7 +119,7 @@ class NamedPictures(Pictures):
         return path
 
     def inside(self, path: str) -> str | None:
-        """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
+        """Return an absolute path as `inbox/…` or `outbox/…`; None if it leads elsewhere."""
         for name, root in (("inbox", self._inbox), ("outbox", self._outbox)):
             for folder in (root.absolute(), root.resolve()):
                 if path.startswith(f"{folder}/"):
@@ -128,16 +128,16 @@ class NamedPictures(Pictures):
 
     @property
     def refused(self) -> str:
-        """The pictures that could not be used, and what was at their paths; "" if all could."""
+        """The pictures that could not be used, with what was at their paths; "" if none."""
         return json.dumps(self._refused) if self._refused else ""
 
     def look_again(self, refused: str) -> str:
-        """The same of the files that are at these paths now."""
+        """Return `refused` with what is at these paths now."""
         return json.dumps({path: self._stamps(path) for path in json.loads(refused)})
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[IO[bytes]]:
-        """The picture's file, to be read."""
+        """Open a picture's file for reading."""
         with self._recording(path):
             try:
                 with self._open(path) as file:
@@ -149,7 +149,7 @@ class NamedPictures(Pictures):
 
     @contextmanager
     def _recording(self, path: str) -> Iterator[None]:
-        """Remember, if the picture is refused, what was at its paths before."""
+        """If the picture is refused, remember what was at its paths before."""
         before = self._stamps(path)
         try:
             yield
@@ -158,11 +158,11 @@ class NamedPictures(Pictures):
             raise
 
     def _stamps(self, path: str) -> list[list[int] | None]:
-        """The size and time of the file at each of the picture's paths, None without one."""
+        """Return size and time of the file at each of a picture's paths, None without one."""
         return [_stamp(root / place) for root, place in self._places(path)]
 
     def _places(self, path: str) -> list[tuple[Path, str]]:
-        """The places of a picture, as paths below a folder, in the order of looking."""
+        """Return the places of a picture, as paths below a folder, in the order of search."""
         outbox = self._outbox
         if is_picture_name(self._recipe) and stem_of(path) in self._own_stems:
             return [(self._inbox, path)]
@@ -192,18 +192,18 @@ class NamedPictures(Pictures):
 
 
 def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
-    """Delete copies that no queued image needs; others may just be written."""
+    """Delete copies that no queued image needs, but not those that are being written."""
     folder = _folder(outbox)
     if not folder.is_dir():
         return
     for copy in folder.iterdir():
         if copy.name not in digests and not copy.name.startswith(TEMPORARY_PREFIX):
-            with suppress(OSError):  # a folder that a user made: not a copy, ignored
+            with suppress(OSError):  # a folder, which a user made, is no copy
                 copy.unlink()
 
 
 def kept_parameters(outbox: Path, digest: str) -> str:
-    """A1111's text in the copy of a picture; "" if it has none, or is gone."""
+    """Return A1111's text in the copy of a picture; "" if it has none, or is gone."""
     try:
         text = read_texts(_folder(outbox) / digest).get(PARAMETERS, "")
     except (OSError, PictureUnreadable):

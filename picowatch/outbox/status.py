@@ -20,8 +20,7 @@ from picowatch.streams import harmless
 if TYPE_CHECKING:
     from picowatch.outbox.problems import ProblemFiles, ShownProblem
 
-# A status is written every five seconds; a share's cache and two clocks may differ by as much
-# again.
+# A status is written every five seconds; a share's cache and differing clocks may delay it.
 FRESH_SECONDS = 30.0
 # Fields that the gallery shows.
 IN_GALLERY = (
@@ -33,8 +32,8 @@ IN_GALLERY = (
 class EngineStatus:
     """One engine. `node` is "" on the daemon's own machine.
 
-    `checkpoint` is the name of what it used last, "" if it holds none; `images` are those it
-    rendered, `trouble` says why it renders none. Memory is bytes on its device.
+    `checkpoint` is the name of the one that it used last, "" if it holds none; `images` is how many
+    it has rendered, `trouble` says why it renders none. Memory is in bytes, on its device.
     """
 
     number: int
@@ -53,7 +52,7 @@ class EngineStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderStatus:
-    """The images of a template's dropped pictures: ended ones `of` all, and of these, failed."""
+    """The images of a template's dropped pictures: `done` of `of` have ended, `failed` of those."""
 
     folder: str
     done: int
@@ -62,7 +61,7 @@ class FolderStatus:
     seconds_left: float | None = None
 
     def line(self) -> str:
-        """`photos: 65 of 300, 12 min left`."""
+        """Return "photos: 65 of 300, 12 min left"."""
         left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{self.folder}: {self.done} of {self.of}{left}{failed}"
@@ -70,18 +69,17 @@ class FolderStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """One look at the daemon. Times are Unix seconds, durations seconds.
+    """The daemon's state at one time. Times are Unix seconds, durations seconds.
 
     `recipe` to `seconds_left` describe what is being rendered: the images from `image` to
-    `last_image` `of` the recipe's, and the checkpoint that is `loading`, "" once a step is done.
-    Of a dropped picture, it is its template's `folder` whose images are counted. `seconds_left` is
-    for the recipe or folder, `all_seconds_left` for everything queued, too. `waiting` names the
-    recipes and folders that come next, each with its number of images, of `waiting_recipes` in all.
-    `folders` are those with images to render, the first ones.
-    `pictures` and `errors` are the last ones, the newest at the end; `error_count` says how many
-    errors there are in all, `refused` how many recipes are refused. `device` to
-    `memory_peak_bytes` describe the first engine, `engines` all of them. `scanned` is when the
-    inbox was looked at last.
+    `last_image` of `of` in the recipe, and the checkpoint that is `loading`, "" once a step is
+    done. For a dropped picture, the images of its template's `folder` are counted. `seconds_left`
+    is for the recipe or folder, `all_seconds_left` for everything queued. `waiting` names the next
+    recipes and folders, each with its number of images, of `waiting_recipes` in all. `folders` are
+    the first ones with images to render. `pictures` and `errors` are the last ones, the newest at
+    the end; `error_count` and `refused` are the numbers of all errors and refused recipes. `device`
+    to `memory_peak_bytes` describe the first engine, `engines` all of them. `scanned` is the time
+    of the last scan of the inbox.
     """
 
     updated: float
@@ -119,7 +117,7 @@ class Status:
     host: str = field(default_factory=socket.gethostname)
 
     def line(self) -> str:
-        """One line for people: `corgi.yaml: 1–8 of 20, 40 s left; 112 images wait`."""
+        """Return a line for people: "corgi.yaml: 1–8 of 20, 40 s left; 112 images wait"."""
         queued = self.images["queued"]
         waiting = images_wait(queued)
         if self.paused:
@@ -138,24 +136,24 @@ class Status:
 
     @property
     def images_in_progress(self) -> str:
-        """`1–8 of 9`, and what is loaded before: `loading dreamshaper_8 …`."""
+        """Such as "1–8 of 9", with ", loading dreamshaper_8 …" before the first step."""
         numbers = f"{self.image}–{self.last_image}" if self.last_image > self.image else self.image
         loading = f", loading {self.loading} …" if self.loading else ""
         return f"{numbers} of {self.of}{loading}"
 
 
 def images(count: int) -> str:
-    """A number of images, in words."""
+    """Return a number of images in words."""
     return f"{count} image{'' if count == 1 else 's'}"
 
 
 def images_wait(count: int) -> str:
-    """The number of queued images, in words."""
+    """Return the number of queued images in words."""
     return f"{images(count)} wait{'s' if count == 1 else ''}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `40 s`, `12 min`, `3 h 20 min`."""
+    """Return seconds for people: "40 s", "12 min", "3 h 20 min"."""
     whole = max(0, round(seconds))
     if whole < 100:
         return f"{whole} s"
@@ -166,9 +164,9 @@ def duration(seconds: float) -> str:
 
 
 class StatusFiles:
-    """Writes the status for programs, for people, and for the gallery while it is open.
+    """Writes the status for programs, for people and for an open gallery.
 
-    Not durable on purpose: they are written again within seconds.
+    The files are not durable on purpose: they are written again within seconds.
     """
 
     def __init__(self, outbox: Path, problems: "ProblemFiles") -> None:
@@ -177,7 +175,7 @@ class StatusFiles:
         self._line = ""
 
     def write(self, status: Status) -> None:
-        """Replace the files; now.txt only if its line has changed, or it is gone."""
+        """Replace the files; now.txt only if its line has changed or it is missing."""
         text = json.dumps(asdict(status), ensure_ascii=True, indent=1) + "\n"
         write_atomically(_path(self._outbox), text.encode(), durable=False)
         line = "picowatch is not running" if status.ended else status.line()
@@ -192,7 +190,7 @@ class StatusFiles:
 def write_news(
     outbox: Path, status: Status, problems: Sequence["ShownProblem"] = (), more_problems: int = 0
 ) -> None:
-    """Write the news that the gallery shows on top."""
+    """Write the news that the gallery shows at its top."""
     values = {name: getattr(status, name) for name in IN_GALLERY} | {
         "runs": not status.ended,
         "line": status.line(),
@@ -206,7 +204,7 @@ def write_news(
 
 
 def read_status(outbox: Path) -> Status | None:
-    """The last status of a daemon, whatever its version; None if there never was one."""
+    """Return the last status of a daemon of any version; None if there is none."""
     try:
         return _validator().validate_json(_path(outbox).read_bytes())
     except (OSError, ValueError):
@@ -236,9 +234,9 @@ def _path(outbox: Path) -> Path:
 
 
 def is_running(outbox: Path) -> bool:
-    """Whether a picowatch runs, by its lock: on one machine and over most network file systems.
+    """Whether a picowatch is running, by its lock, which works over most network file systems.
 
-    Where locks do not reach, the status of another machine is fresh or not.
+    Over the others, it is running if the status of another machine is fresh.
     """
     if is_held(outbox):
         return True

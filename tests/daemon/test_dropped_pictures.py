@@ -129,7 +129,7 @@ def errors(house: House) -> list[str]:
         pytest.param(
             {"_pictures.yaml": CORGI, "1.png": 1, "a.yaml": "prompt: a star\nseed: 1\n"},
             {"a/0001-1.png": {}},
-            {"_pictures.yaml": "Move it into a folder of its own"},
+            {"_pictures.yaml": "Move _pictures.yaml into a folder of its own"},
             id="a-template-in-the-inbox-itself-is-refused",
         ),
         pytest.param(

@@ -201,7 +201,7 @@ def test_a_batch_in_progress_is_finished_before_new_settings_apply(
         hold.wait_until_held()
         house.save("b.yaml", "prompt: a\nseed: 2\n")
         file.path.write_text(f"{OWN}format: jpeg\n")
-        wait_for(lambda: "in force after the batch in progress" in house.log(), "the save")
+        wait_for(lambda: "takes effect after the batch in progress" in house.log(), "the save")
         if taken_back:
             file.path.write_text(f"{OWN}# no format\n")
             wait_for(lambda: "saved, nothing changed" in house.log(), "the second save")

@@ -195,7 +195,7 @@ def test_transparency_is_written_where_a_format_has_it(
     assert house.once(format=name)
     beside = [path.name for path in (house.outbox / "photos").glob("*.warning.txt")]
     assert beside == (["_pictures.yaml.warning.txt"] if name == "jpeg" else [])
-    assert (said.count("white was put behind it"), house.log().count("white was put")) == (
+    assert (said.count("it was put on white"), house.log().count("it was put on white")) == (
         (1, 2) if name == "jpeg" else (0, 0)
     )
 

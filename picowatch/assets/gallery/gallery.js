@@ -1,15 +1,15 @@
 "use strict";
-// Order, folders, searching, picking: connects what there is with what is shown.
+// Order, folders, search, selection: connects all pictures with those that are shown.
 
 const part = id => document.getElementById(id);
 const Filter = { query: "", folder: "", sheets: false };
-let shownList = []; // what the filters leave, in the order in which it is shown
+let shownList = []; // the pictures that pass the filters, in the order in which they are shown
 
 // -- order, days and folders as headings
 
 const sort = part("sort"), jump = part("jump");
 const names = new Intl.Collator(undefined, { numeric: true });
-// Folders that sort alike, as `day 1` and `day 01` do, stay apart.
+// Folders with equal sort keys, such as `day 1` and `day 01`, stay apart.
 const byName = (a, b) => names.compare(a, b) || (a < b ? -1 : Number(a > b));
 
 function sorted(entries) {
@@ -44,13 +44,13 @@ function show() {
   Large.refresh();
 }
 
-// Another order or other filters: the view begins at its top.
+// With another order or other filters, the view begins at its top.
 function showAnew() {
   scrollTo(0, 0);
   show();
 }
 
-// A page that stays open over midnight.
+// The page may stay open over midnight.
 let shownOn = "";
 const showNewDay = () => { if (shownOn && shownOn !== new Date().toDateString()) show(); };
 
@@ -90,7 +90,7 @@ part("clear").onclick = () => {
   search.focus();
 };
 
-// Before the first picture: where to save what.
+// Before the first picture, the page says what to save where.
 function showEmpty() {
   part("empty").hidden = Pictures.all.length > 0 || !Pictures.loaded;
   part("tools").hidden = !Pictures.all.length;
@@ -111,7 +111,7 @@ size.oninput = () => {
 };
 size.oninput();
 
-// -- pictures that come and go
+// -- new and deleted pictures
 
 let seen = null, newest = 0; // files; new pictures above what the user looks at
 
@@ -129,7 +129,7 @@ Pictures.onchange = () => {
   if (Pictures.loaded) readAhead();
 };
 
-// Only those on top are told where they are.
+// The link to new pictures appears only if they are at the top, out of sight.
 function tellFresh(before) {
   const words = count => `${count} new ${count === 1 ? "picture" : "pictures"}`;
   const added = entries => entries.filter(({ file }) => !before.has(file)).length;
@@ -150,7 +150,7 @@ addEventListener("scroll", () => {
 const MOST_FOLDERS = 300; // in one list
 const rowOf = new Map();
 
-// The folders on top, and those below the chosen one and its parents, each with all pictures below it.
+// Top folders, and those below the chosen one and its parents, each with all pictures below it.
 function showFolders() {
   const counts = new Map();
   for (const { file } of Pictures.all) {
@@ -201,7 +201,7 @@ function row(name, count, { folder = "", sheets = false, depth = 0 }) {
   return rowOf.get(key);
 }
 
-// -- searching
+// -- search
 
 const search = part("search");
 search.oninput = () => {
@@ -220,7 +220,7 @@ search.onkeydown = event => {
   }
 };
 
-// -- picking and comparing
+// -- selecting and comparing
 
 const picked = []; // two at most
 const isPicked = entry => picked.some(({ file }) => file === entry.file);
@@ -269,8 +269,8 @@ document.addEventListener("keydown", event => {
   if (event.key === "?") help.showModal();
 });
 
-// An address with a picture behind # opens it, once it is loaded: of a bookmark, or of an entry in
-// the history that going forward comes to.
+// An address with a picture behind "#" opens that once it is loaded. It may come from a bookmark, or
+// from the history, by going forward.
 let linked = "";
 function readLink() {
   linked = linkedFile();

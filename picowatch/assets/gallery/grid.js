@@ -1,19 +1,19 @@
 "use strict";
-// The grid: a section for each day or folder, and in it blocks of tiles, which the style sheet puts
-// into rows. A block gets its tiles once it comes near the window.
+// The grid: a section for each day or folder, with blocks of tiles, which the style sheet puts into
+// rows. A block gets its tiles when it comes near the window.
 
 const Grid = (() => {
-  const BLOCK = 100, NEAR = "1500px", CALM = 50; // pictures in a block at least; of the window; milliseconds
-  const GAP = 6, STRETCHED = 1.15; // pixels between tiles; how much rows are higher than asked for
+  const BLOCK = 100, NEAR = "1500px", CALM = 50; // least pictures per block; from the window; milliseconds
+  const GAP = 6, STRETCHED = 1.15; // pixels between tiles; how much higher rows are than `size`
   const grid = document.getElementById("grid");
   const tiles = new Map(), sections = new Map(); // by file, by heading
-  let shown = [], blocks = [], current = ""; // entries; the file whose tile Tab comes to
+  let shown = [], blocks = [], current = ""; // entries; blocks; the file whose tile Tab reaches
   let size = 190, width = 1000; // pixels: height of a row, width of the grid
   const self = {};
 
   // -- what is shown
 
-  // Show these entries, each below its heading. The browser keeps what the user looks at in its place.
+  // Show these entries, each below its heading. The browser keeps the scroll position.
   self.show = (entries, headingOf) => {
     const hadFocus = grid.contains(document.activeElement), place = placeOf(current);
     const below = new Map();
@@ -26,7 +26,7 @@ const Grid = (() => {
     }
     blocks = [...below].flatMap(([heading, its]) => divide(sectionOf(heading), its));
     fill(grid, [...below.keys()].map(sectionOf));
-    if (blocks.length && !blocks[0].isFilled) fillBlock(blocks[0]); // as a rule it is in the window
+    if (blocks.length && !blocks[0].isFilled) fillBlock(blocks[0]); // usually it is in the window
     for (const heading of sections.keys()) if (!below.has(heading)) sections.delete(heading);
     if (placeOf(current) < 0) setCurrent(shown[Math.max(0, Math.min(place, shown.length - 1))]?.file);
     if (hadFocus && !grid.contains(document.activeElement)) focusCurrent();
@@ -41,7 +41,7 @@ const Grid = (() => {
     return sections.get(heading);
   }
 
-  // Blocks are counted from the end, so that a new picture on top changes the first one alone.
+  // Blocks are counted from the end, so that a new picture at the top changes only the first one.
   function divide(section, entries) {
     const heading = section.firstChild, made = [];
     const before = new Map([...section.querySelectorAll(".tile")].map(tile => [tile.entry.file, tile.parentNode]));
@@ -58,13 +58,13 @@ const Grid = (() => {
     return made;
   }
 
-  const waiting = new Set(); // blocks that are near, and not filled
+  const waiting = new Set(); // blocks near the window that are not filled
   const near = new IntersectionObserver(seen => {
     for (const { target, isIntersecting } of seen) if (isIntersecting) waiting.add(target); else waiting.delete(target);
     if (waiting.size) fillSoon();
   }, { rootMargin: NEAR });
 
-  // Where somebody rushes by, nothing is filled until it calms down.
+  // During fast scrolling nothing is filled until it calms down.
   let timer = 0;
   function fillSoon() {
     const top = scrollY;
@@ -91,7 +91,7 @@ const Grid = (() => {
     fill(block, block.entries.map(tileOf));
   }
 
-  // As high as a block will be, nearly, so that the scrollbar tells where one is.
+  // Estimate a block's height, so that the scrollbar shows the position.
   function estimate(block) {
     const wide = block.entries.reduce((sum, entry) => sum + shapeOf(entry) * size + GAP, 0);
     const high = Math.max(1, wide / width) * (size * STRETCHED + GAP);
@@ -107,7 +107,7 @@ const Grid = (() => {
     for (const block of blocks) if (!block.isFilled) estimate(block);
   };
 
-  // Forget the tiles of pictures that are no more.
+  // Forget the tiles of deleted pictures.
   self.forget = () => { for (const file of tiles.keys()) if (!Pictures.byFile.has(file)) tiles.delete(file); };
 
   self.headings = () => [...grid.children].map(section => section.firstChild.textContent);
@@ -135,7 +135,7 @@ const Grid = (() => {
     return undefined;
   }
 
-  // A picture that was drawn again, as contact sheets are, has a new tile.
+  // A picture that was drawn again, such as a contact sheet, gets a new tile.
   function tileOf(entry) {
     let tile = tiles.get(entry.file);
     if (!tile || tile.entry.made_at !== entry.made_at) tiles.set(entry.file, tile = newTile(entry));
@@ -175,7 +175,7 @@ const Grid = (() => {
     tile.classList.remove("missing");
   }
 
-  // Without a thumbnail the picture is shown. Where that is gone, too, picowatch tells of it soon.
+  // Without a thumbnail the picture itself is shown. If that is gone, too, picowatch reports it soon.
   function showMissing({ target }) {
     const tile = target.closest(".tile"), file = address(tile.entry.file);
     if (target.getAttribute("src") === file) tile.classList.add("missing"); else target.src = file;
@@ -196,7 +196,7 @@ const Grid = (() => {
   }
   const focusCurrent = () => tileAt(placeOf(current))?.firstChild.focus({ preventScroll: true });
 
-  // Make a picture the current one, if it is shown, and bring the current one into the window.
+  // Make a picture the current one, if it is shown, and scroll to the current one.
   self.goTo = (file, { focus }) => {
     if (placeOf(file) >= 0) setCurrent(file);
     tileAt(placeOf(current))?.scrollIntoView({ block: "nearest" });
@@ -214,7 +214,7 @@ const Grid = (() => {
     }
   }
 
-  // The picture of the next row, or the one before, that is nearest.
+  // Return the nearest picture of the next or the previous row.
   function inNextRow(place, by) {
     const from = tileAt(place).getBoundingClientRect(), middle = from.left + from.width / 2;
     let best, row, least = Infinity;

@@ -1,12 +1,12 @@
 "use strict";
-// One picture, as large as the window, with its settings and its recipe.
+// The large view: one picture, as large as the window, with its settings and its recipe.
 
 const Large = (() => {
   const dialog = document.getElementById("large"), part = id => document.getElementById(id);
   const full = part("full"), small = part("small"), stage = part("stage"), frame = part("frame");
   const button = name => dialog.querySelector(`[data-do="${name}"]`);
   const self = { entry: null };
-  let place = 0; // of the picture in the list that is shown, or where it was
+  let place = 0; // of the picture in the shown list, also after it has left the list
 
   self.open = entry => {
     const isNew = !dialog.open || self.entry !== entry;
@@ -18,7 +18,7 @@ const Large = (() => {
   };
 
   dialog.addEventListener("close", () => {
-    if (dialog.open) return; // the next one was opened before the browser told of it
+    if (dialog.open) return; // the next one was opened before this event came
     leaveWindow();
     Grid.goTo(self.entry.file, { focus: true });
   });
@@ -36,10 +36,10 @@ const Large = (() => {
     self.tellPicked();
     self.refresh();
     self.findBefore();
-    part("panel").scrollTop = part("panel").parentElement.scrollTop = 0; // in a narrow window both scroll as one
+    part("panel").scrollTop = part("panel").parentElement.scrollTop = 0; // in a narrow window the parent scrolls
   }
 
-  // The thumbnail until the picture is there: what was shown before is another picture.
+  // Show the thumbnail until the picture is loaded, as the previous one is another picture.
   function showFile() {
     const { entry } = self, file = address(entry.file);
     frame.hidden = false;
@@ -60,7 +60,7 @@ const Large = (() => {
   }
   full.onerror = showDeleted;
 
-  // More pictures came, or some went.
+  // Pictures were added or deleted.
   self.refresh = () => {
     if (!dialog.open) return;
     const { file } = self.entry, found = shownList.findIndex(entry => entry.file === file);
@@ -71,11 +71,11 @@ const Large = (() => {
       const other = near(by), made = button(name);
       if (!other && made === document.activeElement) part("panel").focus({ preventScroll: true });
       made.disabled = !other;
-      if (other) new Image().src = address(other.file); // so that it is there when it is asked for
+      if (other) new Image().src = address(other.file); // loaded in advance
     }
   };
 
-  // The next picture, or the one before. Where this one has left the list, the next one is in its place.
+  // Go to the next or previous picture. If this one has left the list, the next one has its place.
   function near(by) {
     const isListed = shownList[place]?.file === self.entry.file;
     return shownList[isListed || by < 0 ? place + by : place];
@@ -88,7 +88,7 @@ const Large = (() => {
     say(`${part("place").textContent}: ${titleOf(next)}`);
   }
 
-  // Of a contact sheet its pictures, of a picture the sheets that it is on.
+  // For a contact sheet, show its pictures; for a picture, the sheets that it is on.
   function showRelated(entry) {
     const found = entry.sheet
       ? entry.cells.map(file => Pictures.byFile.get(file)).filter(Boolean)
@@ -113,12 +113,12 @@ const Large = (() => {
     button("pick").textContent = is ? "Picked" : "Pick";
   };
 
-  // -- before and after: the picture that this one was made from, if it is still there
+  // -- before and after: the picture that this one was made from, if it still exists
 
   const original = part("before"), left = part("left"), BESIDE = "picowatch before";
   let places = [], isFound = false, isBeside = kept(() => localStorage.getItem(BESIDE)) !== "no";
 
-  // Until it is known, the last one's place stays, so that nothing jumps from picture to picture.
+  // Until it is known, the previous one's space stays, so that nothing jumps.
   self.findBefore = () => {
     if (!dialog.open) return;
     places = originalsOf(self.entry);
@@ -149,9 +149,9 @@ const Large = (() => {
     one.addEventListener("scroll", () => other.scrollTo(one.scrollLeft, one.scrollTop));
   }
 
-  // -- zooming: `zoom` is screen pixels for each of the picture, null where it fills the window
+  // -- zooming: `zoom` is screen pixels per picture pixel, null if the picture fills the window
 
-  const LARGEST_FIT = 5; // times its size, where a picture fills the window
+  const LARGEST_FIT = 5; // the largest magnification of a picture that fills the window
   let zoom = null;
 
   const natural = () => full.naturalWidth
@@ -162,7 +162,7 @@ const Large = (() => {
     return Math.max(0.01, Math.min(fit, LARGEST_FIT)) * devicePixelRatio;
   };
 
-  // Sets the size; the point of the picture under `at`, of the window, stays there.
+  // Set the size; the point of the picture at the window's point `at` stays there.
   function zoomTo(next, at) {
     const before = frame.getBoundingClientRect(), [wide, high] = natural();
     zoom = next && Math.min(32, Math.max(0.05, next));
@@ -193,7 +193,7 @@ const Large = (() => {
   left.addEventListener("wheel", event => zoomBy(Math.exp(-event.deltaY / 500)), { passive: true });
   stage.addEventListener("dblclick", event => zoomTo(zoom === null ? 1 : null, event));
 
-  // A mouse moves what is zoomed.
+  // A mouse moves a zoomed picture.
   stage.addEventListener("pointerdown", event => {
     if (event.pointerType === "mouse" && !event.button && zoom !== null) stage.setPointerCapture(event.pointerId);
   });
@@ -201,7 +201,7 @@ const Large = (() => {
     if (stage.hasPointerCapture(event.pointerId)) stage.scrollBy(-event.movementX, -event.movementY);
   });
 
-  // A finger across turns the page; down it scrolls, and what two fingers enlarged it moves.
+  // A horizontal swipe goes to the next picture; a vertical one scrolls; a zoomed picture is moved.
   let touched = null;
   stage.addEventListener("touchstart", event => {
     touched = event.touches.length === 1 && zoom === null && visualViewport.scale < 1.01 ? event.touches[0] : null;

@@ -1,5 +1,5 @@
 "use strict";
-// What runs, what waits and what went wrong, on top; and asking for it every two seconds.
+// The news at the top: what is running, queued and wrong. Loaded every two seconds.
 
 const News = (() => {
   const POLL = 2000, SILENT = 15000; // milliseconds
@@ -10,12 +10,12 @@ const News = (() => {
   // Called by now.js.
   globalThis.now = news => {
     if (news.updated !== updated) { updated = news.updated; heardAt = Date.now(); }
-    // Clocks of two machines may differ; a status that never changes is an old one.
+    // Two machines' clocks may differ, so a status is old if it does not change.
     const isOld = Date.now() - heardAt > SILENT || Date.now() / 1000 - news.updated > 3600;
     self.runs = news.runs && !isOld;
     if (self.inbox !== news.inbox) {
       self.inbox = news.inbox;
-      Large.findBefore(); // there, if the picture in the large view was opened first
+      Large.findBefore(); // if the large view was opened before the news came
     }
     showEmpty();
     tellWork(news);
@@ -31,7 +31,7 @@ const News = (() => {
     part("bar").hidden = !works;
     part("bar").max = news.of || 1;
     part("bar").value = Math.max(0, Math.min(news.of, news.image - 1 + (news.steps && news.step / news.steps)));
-    // Between two pictures the last preview stays, so that nothing below it jumps.
+    // Between two pictures the last preview stays, so that nothing below jumps.
     preview.hidden = !works || !(news.preview || preview.src);
     if (works && news.preview) preview.src = `preview.png?${news.updated}`;
   }
@@ -128,7 +128,7 @@ const Problems = (() => {
     return made;
   }
 
-  // A text that changes is another problem. What is no more is forgotten.
+  // A text that changes is another problem. Problems that are gone are forgotten.
   function dismiss(some) {
     const present = new Set(problems.map(keyOf));
     dismissed = new Set([...dismissed, ...some.map(keyOf)].filter(key => present.has(key)));
@@ -137,11 +137,11 @@ const Problems = (() => {
     say("Dismissed");
   }
 
-  const QUOTED = /((?:^ {4}.*\n?)+)/m; // lines of a recipe, with carets below what is wrong
+  const QUOTED = /((?:^ {4}.*\n?)+)/m; // quoted lines of a recipe, with carets
   const IMAGE = /^entry \d+, image \d+, seed \d+:$/;
 
-  // The sentence that says what is wrong: neither the path nor the quoted line, and of images that
-  // failed the reason of the first.
+  // Return the sentence that says what is wrong, without the path and the quoted line; for failed
+  // images, the reason of the first.
   function firstWords(text) {
     const lines = text.split("\n").slice(1).filter(line => line.trim() && !line.startsWith("    "));
     const failed = lines.filter(line => IMAGE.test(line)).length;

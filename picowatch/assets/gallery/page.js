@@ -1,5 +1,5 @@
 "use strict";
-// What all parts of the page use.
+// Functions that all parts of the page use.
 
 function element(tag, text, kind) {
   const made = document.createElement(tag);
@@ -8,7 +8,7 @@ function element(tag, text, kind) {
   return made;
 }
 
-// Replace what is in a list, and leave alone what stays: it may have the focus, or be touched now.
+// Replace a list's elements, but do not touch those that stay: they may have the focus or a finger.
 function fill(list, wanted) {
   const stays = new Set(wanted);
   for (const old of [...list.children]) if (!stays.has(old)) old.remove();
@@ -18,19 +18,19 @@ function fill(list, wanted) {
   }
 }
 
-// Browsers may refuse to keep anything for a page from disk, and names need not be UTF-8.
+// Browsers may refuse storage to a page from disk, and names need not be UTF-8.
 const kept = action => { try { return action(); } catch { return null; } };
 
-// -- telling
+// -- messages
 
-// Tell a screen reader.
+// Announce a text to screen readers.
 function say(text) {
   const told = element("p", text);
   document.getElementById("live").append(told);
   setTimeout(() => told.remove(), 5000);
 }
 
-// Tell everybody, above whatever is open.
+// Show a text above whatever is open.
 function notice(text) {
   const box = document.getElementById("notice");
   say(text);
@@ -47,7 +47,7 @@ async function copy(text, words) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    copySelected(text); // pages from most web servers have no clipboard
+    copySelected(text); // without HTTPS, web pages have no clipboard
   }
   notice(words);
 }
@@ -63,7 +63,7 @@ function copySelected(text) {
 
 const isFromDisk = location.protocol === "file:";
 
-// The outbox as commands name it. A page from a web server does not know where it is.
+// The outbox's path for commands. A page from a web server does not know it.
 function outboxFolder() {
   const path = location.pathname.slice(0, location.pathname.lastIndexOf("/"));
   return isFromDisk ? kept(() => decodeURIComponent(path)) ?? path : "outbox";
@@ -71,7 +71,7 @@ function outboxFolder() {
 
 const quoted = text => /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
-// The command for a terminal that deletes a picture; a name like a flag's comes behind "--".
+// The command line that deletes a picture; a name like a flag's comes after "--".
 function deleteCommand(file) {
   const outbox = isFromDisk ? ["--outbox", outboxFolder()] : [];
   return ["picowatch", "delete", ...outbox, ...file.startsWith("-") ? ["--"] : [], file].map(quoted).join(" ");
@@ -79,9 +79,9 @@ function deleteCommand(file) {
 
 // -- going back
 
-// What fills the window has one entry in the history, so that going back closes it, as phones do.
-// The entry stays, as the grid's, when it is closed otherwise, and is used again.
-history.scrollRestoration = "manual"; // the grid knows better where the user is
+// A view that fills the window has one entry in the history, so that going back closes it, as on
+// phones. If it is closed otherwise, the entry stays, now for the grid, and is used again.
+history.scrollRestoration = "manual"; // the grid keeps the position better
 
 function fillWindow(dialog, address) {
   const root = document.documentElement;

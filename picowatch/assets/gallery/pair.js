@@ -1,5 +1,5 @@
 "use strict";
-// Two pictures side by side, and what differs.
+// Two pictures side by side, with their differences.
 
 const Pair = (() => {
   const dialog = document.getElementById("pair"), table = document.getElementById("table");
@@ -53,7 +53,7 @@ const Pair = (() => {
     return made;
   }
 
-  // Two cells in which the words are marked that the other one has not, in their order.
+  // Two cells; words that the other one lacks, in their order, are marked.
   function marked(one, other) {
     const a = wordsIn(one), b = wordsIn(other), cells = [element("td"), element("td")];
     if (a.length * b.length > 250000) return [element("td", one), element("td", other)];
@@ -73,7 +73,7 @@ const Pair = (() => {
   }
   const wordsIn = text => text.match(/\s+|[^\s,]+|,/g) ?? [];
 
-  // The longest common subsequence: `[i][j]` is its length for a from i and b from j.
+  // The longest common subsequence: `[i][j]` is its length in a from i and b from j.
   function commonWords(a, b) {
     const length = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
     for (let i = a.length - 1; i >= 0; i--) {

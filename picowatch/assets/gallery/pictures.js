@@ -1,6 +1,6 @@
 "use strict";
-// What there is: pages of pictures, loaded as scripts because a page that was opened from disk may
-// not fetch files; and what each picture says.
+// All pictures: pages of them, loaded as scripts because a page that was opened from disk may not
+// fetch files; and each picture's settings.
 
 const FOLDER = ".picowatch/gallery/";
 const FORMAT = 4;
@@ -8,20 +8,20 @@ const FORMAT = 4;
 const Pictures = {
   all: [], // newest first
   byFile: new Map(),
-  loaded: false, // all pages, once
+  loaded: false, // true once all pages are loaded
   onchange: () => {},
 };
 
 // -- loading
 
-let told = []; // the version of each page, the oldest first
-const versions = []; // of each page, that was loaded
+let told = []; // each page's present version, the oldest page first
+const versions = []; // each page's loaded version
 const entriesOf = []; // by page
 let arriving = null; // pictures of the page that is being loaded
 
-// Calls `done` with whether the script ran: one that was read in the middle of a write does not.
-// The browser tells of its error right before it says that the script is loaded. It also tells of
-// sizes that change while they are observed: no script's fault.
+// Calls `done` with whether the script ran; one that is read in the middle of a write does not. The
+// browser reports its error right before its load event. It also reports errors of size observers,
+// which are no script's fault.
 let isBroken = false;
 addEventListener("error", event => { isBroken ||= !event.message?.startsWith("ResizeObserver"); });
 
@@ -40,7 +40,7 @@ function load(name, done) {
 // Called by pages.js.
 function pages(next) {
   if (next.format !== FORMAT) {
-    globalThis.now = () => {}; // which would say something else in the same place
+    globalThis.now = () => {}; // it would replace this message
     document.getElementById("line").textContent = "This page belongs to another version of picowatch. Reload it.";
     return;
   }
@@ -53,7 +53,7 @@ function picture(entry) {
   arriving.push(entry);
 }
 
-// The newest page comes first. One that was read in the middle of a write is read again next time.
+// The newest page comes first. One that is read in the middle of a write is read again next time.
 const tried = new Set();
 function loadNext() {
   const page = told.findLastIndex((version, place) => versions[place] !== version && !tried.has(place));
@@ -81,14 +81,14 @@ function gather() {
   if (now === gathered && Pictures.loaded) return;
   gathered = now;
   Pictures.byFile = new Map(entriesOf.flat().map(entry => [entry.file, entry]));
-  // Nearly sorted: engines that work at once, or a clock that was set back, list some out of order.
+  // Pages are nearly sorted: parallel engines, or a clock that is set back, list some out of order.
   Pictures.all = [...Pictures.byFile.values()].reverse().sort((a, b) => b.made_at - a.made_at);
   Pictures.loaded ||= told.every((version, page) => versions[page] === version);
   Pictures.onchange();
   gatherAt = performance.now() + 1000;
 }
 
-// -- what a picture says
+// -- a picture's settings
 
 const address = path => path.split("/").map(encodeURIComponent).join("/");
 const thumbnail = entry => `${FOLDER}thumbs/${entry.thumb}`;
@@ -97,8 +97,8 @@ const titleOf = entry => entry.prompt || entry.file;
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const timeOf = entry => entry.made_at ? clock.format(entry.made_at * 1000) : "";
 
-// Where the picture may lie that another was made from: its start image, or its first reference. A
-// copy has its hash for a name. What is in the inbox is another one if newer results say so.
+// Where the picture that another was made from may be: its start image, or its first reference. A
+// copy is named by its hash. The file in the inbox is another picture if newer results say so.
 function originalsOf(entry) {
   const named = ({ image, image_hash, references }) =>
     image ? [image, image_hash] : [references?.[0]?.image, references?.[0]?.hash];
@@ -121,7 +121,7 @@ const ELSEWHERE = new Set([
   "width", "height", ...LOCATIONS,
 ]);
 
-// Every setting as [name, text], in the order in which recipes are written.
+// Every setting as [name, text], in the order of recipes.
 function settingsOf(entry) {
   const size = entry.width ? `${entry.width}x${entry.height}` : "";
   const found = [["prompt", entry.prompt], ["negative_prompt", entry.negative_prompt]];

@@ -1,14 +1,14 @@
 "use strict";
-// Searching: `corgi "red hat" -blurry steps:<20`.
+// Search, such as `corgi "red hat" -blurry steps:<20`.
 
 const textsOf = (() => {
-  const texts = new WeakMap(); // of each entry: its settings in small letters, and all of them in one
+  const texts = new WeakMap(); // by entry: its settings in lower case, and all of them in one text
 
   return entry => {
     let found = texts.get(entry);
     if (!found) {
       found = readTexts(entry);
-      if (Pictures.loaded || !entry.sheet) texts.set(entry, found); // a sheet is known before its pictures
+      if (Pictures.loaded || !entry.sheet) texts.set(entry, found); // a sheet may be loaded before its pictures
     }
     return found;
   };
@@ -17,13 +17,13 @@ const textsOf = (() => {
 function readTexts(entry) {
   const settings = settingsOf(entry).map(([name, text]) => [name, text.toLowerCase()]);
   if (entry.sheet) asDrawn(settings, entry);
-  // What a prompt with wildcards could have been is found by its name alone: unexpanded:cat.
+  // The alternatives of a prompt with wildcards are found only by name: unexpanded:cat.
   const drawn = settings.filter(([name]) => !name.startsWith("unexpanded_"));
   settings.push(["width", `${entry.width}`], ["height", `${entry.height}`]);
   return { settings, whole: drawn.map(([name, text]) => `${name} ${text}`).join("\n") };
 }
 
-// A contact sheet is found by what its pictures show, not by what its recipe could have drawn.
+// A contact sheet is found by its pictures' prompts, not by its recipe's wildcards.
 function asDrawn(settings, entry) {
   const prompts = entry.cells.map(file => Pictures.byFile.get(file)?.prompt?.toLowerCase()).filter(Boolean);
   if (!prompts.length) return;
@@ -32,7 +32,7 @@ function asDrawn(settings, entry) {
   settings.push(["prompt", [...new Set(prompts)].join("\n")]);
 }
 
-// Read all pictures' texts while nothing else is to be done, so that the first letter finds them.
+// Read all pictures' texts while the page is idle, so that the first letter finds them at once.
 function readAhead(place = 0) {
   const entries = Pictures.all;
   (globalThis.requestIdleCallback ?? setTimeout)(deadline => {
@@ -42,7 +42,7 @@ function readAhead(place = 0) {
   });
 }
 
-// What has to be true of a picture: every word of the query.
+// A picture matches if every word of the query does.
 function wanted(query) {
   const words = wordsOf(query);
   return entry => words.every(word => holds(textsOf(entry), word) !== word.not);
@@ -60,7 +60,7 @@ function wordsOf(query) {
   return words;
 }
 
-// Whether any picture has a setting whose name begins so.
+// Whether any picture has a setting whose name begins with this.
 function isSetting(name) {
   return Pictures.all.some(entry => textsOf(entry).settings.some(([own]) => own.startsWith(name)));
 }
@@ -78,7 +78,7 @@ function holds({ settings, whole }, { name, text }) {
   return values.some(value => fits && !isNaN(value) ? fits(Number(value)) : value.includes(text));
 }
 
-// What a number has to be: 24, <20, >=7.5 or 20..30; null for what is no number.
+// Parse a condition on a number: 24, <20, >=7.5 or 20..30; null if it is none.
 function numbers(text) {
   const [, sign, first, last] = text.match(/^([<>]=?|=)?(-?[\d.]+?)(?:\.\.(-?[\d.]+))?$/) ?? [];
   const from = Number(first), to = Number(last ?? first);

@@ -127,8 +127,8 @@ OTHER_EMBEDDING = (
         ("checkpoint: sana\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
         (
             "checkpoint: xl\nguidance: 3",
-            "Stable Diffusion XL has no guidance: guidance is a number that FLUX.1 dev was "
-            "trained with; use cfg_scale. Remove it.",
+            "Stable Diffusion XL has no guidance: guidance is an input of FLUX.1 dev; use "
+            "cfg_scale. Remove it.",
         ),
         (
             "checkpoint: dev\nclip_skip: 2",
