@@ -211,7 +211,7 @@ def test_a_request_holds_loras_and_embeddings_with_their_hashes() -> None:
 
 
 def test_a_recipe_needs_the_hash_of_all_that_its_prompts_name_as_written() -> None:
-    """Both alternatives count, but not the lines of wildcard files: changing those is no request."""
+    """Both alternatives count, but not lines of wildcard files: changing those is no request."""
     hashed: list[tuple[str, str]] = []
 
     def noted(kind: str, name: str) -> str:
