@@ -35,6 +35,8 @@ class Drawn(NamedTuple):
     control_maps: tuple[ControlMap, ...] = ()
     chunks: int = 0
     batch_size: int = 1
+    precision: str = "float32"
+    compiled: bool = False
     warnings: tuple[str, ...] = ()
 
     @property

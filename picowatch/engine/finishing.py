@@ -70,7 +70,7 @@ class Finishing:
         self._networks = networks
         self._batch = batch
         self._on_step = on_step
-        self._interrupted = interrupted
+        self.interrupted = interrupted
         self._steps = sum(bool(one.upscale) + bool(one.cutout) for one in batch)
         self._done, self._total = 0, self._steps
 
@@ -130,7 +130,7 @@ class Finishing:
     def _look(self) -> None:
         """Report that the engine is alive, and raise EngineStopped if the batch is to end."""
         self._on_step(self._done, self._total)
-        raise_if(self._interrupted)
+        raise_if(self.interrupted)
 
 
 def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:

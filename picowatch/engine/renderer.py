@@ -118,30 +118,13 @@ class Renderer:
         batch = [shrunken(request, rung.shrunk) for request in requested]
         first, timings = batch[0], dict[str, float]()
         finishing = Finishing(self._networks, batch, on_step, interrupted)
-        warnings: tuple[str, ...] = ()
-        dtype, compiled = torch.float32, False
         if first.draws:
-            loaded = self._loaded(first, rung, timings)
-            job = Job(
-                self._target.device,
-                self._start_images,
-                finishing.drawn,
-                interrupted,
-                timings,
-                self._previewer,
-                self._depth_models.guess,
-                finishing.for_hires,
-                alone=rung.tiled or first.exact,
-                compiled=self._compiled(loaded, first, rung),
-            )
-            drawn = self._drawn(loaded, batch, job)
-            unable = loaded.compiled.failure if loaded.compiled else ""
-            warnings = (*loaded.lora_warnings, *([unable] if unable else []))
-            dtype, compiled = loaded.denoiser.dtype, job.compiled is not None and not unable
+            drawn = self._drawn(rung, batch, finishing, timings)
         else:
             drawn = [given_picture(request, self._start_images) for request in batch]
         with self._algorithms(exact=first.exact):
             drawn = finishing.finished(drawn, timings)
+        timings = {phase: seconds / len(batch) for phase, seconds in timings.items()}
         return [
             RenderedImage(
                 width=one.picture.width,
@@ -149,15 +132,14 @@ class Renderer:
                 pixels=one.picture.convert("RGB").tobytes(),
                 alpha=one.alpha,
                 device=self._target.name,
-                precision=precision_name(dtype),
+                precision=one.precision,
                 batch_size=one.batch_size,
-                compiled=compiled,
+                compiled=one.compiled,
                 memory_rung=rung.name,
                 chunks=one.chunks,
-                timings={phase: seconds / len(batch) for phase, seconds in timings.items()},
+                timings=timings,
                 versions=versions(),
                 warnings=(
-                    *warnings,
                     *one.warnings,
                     *picture_warnings(self._start_images, request),
                     *shrink_warning(request, smaller),
@@ -165,6 +147,40 @@ class Renderer:
                 control_maps=one.control_maps,
             )
             for one, request, smaller in zip(drawn, requested, batch, strict=True)
+        ]
+
+    def _drawn(
+        self,
+        rung: Rung,
+        batch: Sequence[ImageRequest],
+        finishing: Finishing,
+        timings: dict[str, float],
+    ) -> list[Drawn]:
+        """Return the pictures before they are finished; adds to `timings`."""
+        first = batch[0]
+        loaded = self._loaded(first, rung, timings)
+        job = Job(
+            self._target.device,
+            self._start_images,
+            finishing.drawn,
+            finishing.interrupted,
+            timings,
+            self._previewer,
+            self._depth_models.guess,
+            finishing.for_hires,
+            alone=rung.tiled or first.exact,
+            compiled=self._compiled(loaded, first, rung),
+        )
+        drawn = self._draw(loaded, batch, job)
+        unable = loaded.compiled.failure if loaded.compiled else ""
+        warnings = (*loaded.lora_warnings, *([unable] if unable else []))
+        return [
+            one._replace(
+                precision=precision_name(loaded.denoiser.dtype),
+                compiled=job.compiled is not None and not unable,
+                warnings=(*warnings, *one.warnings),
+            )
+            for one in drawn
         ]
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
@@ -190,7 +206,7 @@ class Renderer:
             loaded.compiled = Compiled(loaded.denoiser, key, device, self._cache)
         return None if loaded.compiled.failure else loaded.compiled
 
-    def _drawn(self, loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
+    def _draw(self, loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
         """Draw the pictures; an interrupted batch leaves no changes behind."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
         if batch[0].references:
