@@ -39,7 +39,7 @@ def three_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
 
 
 def lora_of(models: Path, name: str, mark: str) -> LoraUse:
-    """Write a LoRA for all attention of a transformer in diffusers' names; `mark` is its family's."""
+    """Write a LoRA for all attention of a transformer, in diffusers' names with this `mark`."""
     tensors: dict[str, torch.Tensor] = {}
     for key, weight in weights_of(name).items():
         if re.search(r"(attn|attention)\.to_.*weight", key) and weight.ndim > 1:

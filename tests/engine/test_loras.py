@@ -353,7 +353,7 @@ def test_a_lora_of_another_size_is_refused(folder: Folder, loras: Loras) -> None
 def test_a_lora_that_cannot_be_loaded_leaves_nothing(
     pipeline: Any, folder: Folder, loras: Loras, error: Any, refused: Any
 ) -> None:
-    """Layers that are already in the UNet are removed, also earlier LoRAs'; later it can be used."""
+    """Layers in the UNet are removed, also those of earlier LoRAs; later it can be used."""
     for number, name in enumerate("ab"):
         style(folder, pipeline, name, number)
     drawn = draw(pipeline)
