@@ -509,7 +509,7 @@ _ROWS = (
             )
         },
         hub="black-forest-labs/FLUX.2-dev",
-        # Its tokenizer's folder is that of a processor, of which the tokenizer is read.
+        # Its tokenizer/ has a whole processor, of which only the tokenizer is loaded.
         parts=_parts(
             "Flux2Transformer2DModel",
             _KL_FLUX2,
@@ -527,7 +527,7 @@ _ROWS = (
         ),
         lora_marks=("flux2-dev", "flux2_dev", "flux.2-dev", "flux-2-dev"),
     ),
-    # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
+    # FLUX.2 klein: Qwen3 reads the prompt, and the transformer sees start images.
     Family(
         key="flux2",
         name="FLUX.2",
@@ -554,7 +554,7 @@ _ROWS = (
         lora_layers=(
             (r"(double|single)_stream_modulation_", ()),
             (r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_", ()),
-            # Other names are those of FLUX.1; klein 4B is as wide, but for this.
+            # Other names are those of FLUX.1; klein 4B has the same widths, except here.
             (r"single_blocks_\d+_linear1_lora_(up|B)_", (27648,)),
             (
                 rf"(double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1|{_ATTENTION}){_DOWN}",
@@ -587,7 +587,7 @@ _ROWS = (
         guidance="guidance_and_true_cfg_scale",
         lacks=_FLOW_LACKS,
         variants={
-            # Told by the width of the image's latents; Krea and Kontext look like dev.
+            # Recognised by the width of the image's latents; Krea and Kontext look like dev.
             "dev": _steps(
                 28,
                 guidance=3.5,
@@ -640,14 +640,14 @@ _ROWS = (
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
         alike=True,
-        # Qwen-Image's attention has the names and widths of the double blocks'.
+        # Qwen-Image's attention has the names and widths of the double blocks.
         lora_layers=(
             (r"(double|single)_blocks_|single_transformer_blocks_", ()),
             (rf"transformer_blocks_\d+_ff(_context)?_net_0_proj{_DOWN}", (3072,)),
         ),
         lora_marks=("flux",),
     ),
-    # Z-Image with SigLIP 2, which looks at the references. Its pipeline's guidance is Z-Image's.
+    # Z-Image with SigLIP 2, which sees the references. Its pipeline's guidance is Z-Image's.
     Family(
         key="z_image_omni",
         name="Z-Image Omni",
@@ -699,7 +699,7 @@ _ROWS = (
         variants={"": _steps(50, 4, sign=Sign(lacks=("clip_text_pooled_proj.",)))},
         hub="Alpha-VLLM/Lumina-Image-2.0",
         preview="flux",
-        # What diffusers called it first.
+        # diffusers' first name for it.
         more_folders=("Lumina2Text2ImgPipeline",),
         parts=_parts("Lumina2Transformer2DModel", _KL, _GEMMA2),
         signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
@@ -764,7 +764,7 @@ _ROWS = (
         native_size=1328,
         lacks=_LACKS,
         variants={
-            # All look alike but 2511, whose files may show it; Lightning's names say both, too.
+            # All look alike except 2511, which some files show; names of Lightning files have both.
             "Edit 2511": _qwen_edit(
                 *(40, "QwenImageEditPlus", 3, "Edit-2511"),
                 sign=Sign(has=("__index_timestep_zero__",)),
@@ -794,14 +794,14 @@ _ROWS = (
             "shift_terminal": None,
         },
     ),
-    # Qwen3-VL reads the prompt, and the transformer looks at twelve of its layers.
+    # Qwen3-VL reads the prompt, and the transformer takes twelve of its layers.
     Family(
         key="krea2",
         name="Krea 2",
         pipelines=Pipelines(text="Krea2Pipeline"),
         guidance="cfg_scale_less_one",
         variants={
-            # Its noise levels do not move with the size.
+            # Its noise levels do not depend on the size.
             "Turbo": _steps(
                 8,
                 guided=False,
@@ -832,7 +832,7 @@ _ROWS = (
         name="Sana",
         short=True,
         pipelines=Pipelines(text="SanaPipeline"),
-        # Else it draws in one of a few sizes, and scales the picture to the requested one.
+        # Otherwise it draws in one of a few sizes, and scales the picture to the requested one.
         inputs={"use_resolution_binning": False},
         size_multiple=32,
         latent_pixels=32,
@@ -853,7 +853,7 @@ _ROWS = (
         pipelines=Pipelines(text="SanaSprintPipeline"),
         guidance="guidance",
         inputs={"use_resolution_binning": False},
-        # The noise level between two steps; the pipeline refuses it with more or fewer.
+        # The noise level between two steps; with more or fewer steps the pipeline refuses it.
         inputs_at_other_steps={"intermediate_timesteps": None},
         size_multiple=32,
         latent_pixels=32,
@@ -864,7 +864,7 @@ _ROWS = (
         parts=_parts("SanaTransformer2DModel", "AutoencoderDC", _GEMMA2, scheduler="SCMScheduler"),
         vaes=(SANA_VAE,),
     ),
-    # Mistral 3 reads the prompt, as it is written: nothing rewrites it before.
+    # Mistral 3 reads the prompt as it is written: no model rewrites it before.
     Family(
         key="ernie_image",
         name="ERNIE-Image",
@@ -890,7 +890,7 @@ _ROWS = (
         name="PixArt",
         short=True,
         pipelines=Pipelines(text="PixArtSigmaPipeline"),
-        # The second would make small letters of the prompt, where a library for it is installed.
+        # The second would lower the prompt's case, if a library for it is installed.
         inputs={"use_resolution_binning": False, "clean_caption": False},
         latent_pixels=8,
         samplers=(DPM,),
@@ -898,7 +898,7 @@ _ROWS = (
         variants={"Sigma": _steps(20, 4.5)},
         hub="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
         parts=_parts(
-            # The second is what diffusers called it first.
+            # The second is diffusers' first name for it.
             ("PixArtTransformer2DModel", "Transformer2DModel"),
             *(_KL, _T5),
             scheduler=_DPM_SOLVER,
