@@ -1,9 +1,9 @@
 """The families of models: one row each, read by the recipe, the catalog and the engine.
 
 Data only. Class names are those of diffusers and transformers. Names of tensors are those of the
-models' authors and of diffusers (loaders/single_file_utils.py), after ComfyUI
-(comfy/model_detection.py) and InvokeAI (model_manager/configs), too. Steps and guidance are those
-of the models' own cards and programs; docs/models.md names them.
+models' authors and of diffusers (loaders/single_file_utils.py), also as in ComfyUI
+(comfy/model_detection.py) and InvokeAI (model_manager/configs). Steps and guidance are those of the
+models' own cards and programs; docs/models.md names them.
 
 To add a family that diffusers draws: a row here, a row in engine/families.py unless it is `short`,
 a tiny folder for tests/engine/test_family_rows.py, and a paragraph in docs/models.md.
@@ -17,10 +17,10 @@ from typing import Any, Literal
 Classes = tuple[str, ...]
 Guidance = Literal[
     "cfg_scale",  # guidance_scale is the recipe's cfg_scale
-    "cfg_scale_less_one",  # it counts from 0: guidance_scale times the difference is added
-    "true_cfg_scale",  # the pipeline calls it so
+    "cfg_scale_less_one",  # guidance_scale is cfg_scale - 1
+    "true_cfg_scale",  # true_cfg_scale is the recipe's cfg_scale
     "guidance",  # guidance_scale is the recipe's guidance, an input of the model
-    "guidance_and_true_cfg_scale",  # it has both
+    "guidance_and_true_cfg_scale",  # both of the above
 ]
 
 EULER = "Euler"
@@ -33,8 +33,7 @@ DEMO = "demo"  # the name of the embedded model, and its family
 class Pipelines:
     """The classes of diffusers' pipelines that draw from text, a start image, a mask, references.
 
-    "" where there is none. A UNet's pipeline from text draws everything, from latents that the
-    engine makes.
+    "" where there is none. A UNet's pipeline from text draws everything, from the engine's latents.
     """
 
     text: str = ""
@@ -45,7 +44,7 @@ class Pipelines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """What a header shows: tensors with one of the beginnings in `has`, and none in `lacks`.
+    """A condition on a header: tensors with one of the prefixes in `has`, and none in `lacks`.
 
     With `width`, a tensor in `of` has inputs of that width; with `positions`, the table of
     positions is that long.
@@ -60,11 +59,11 @@ class Sign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """The pictures that a variant looks at while it draws: to edit them, or to take from them.
+    """How a variant uses reference pictures: to edit them, or to take something from them.
 
-    `most` at once; `required`: it only edits. Pictures are rendered in sides that are multiples of
-    `multiple`, of `area` pixels at most; `stretched`: of exactly that area. `alpha`: it reads, and
-    gives, transparency.
+    `most`: how many at once; `required`: it only edits. Pictures are rendered with sides that are
+    multiples of `multiple` and with at most `area` pixels; `stretched`: with exactly that area.
+    `alpha`: it reads and writes transparency.
     """
 
     most: int
@@ -77,20 +76,21 @@ class References:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A variant of a family that is rendered.
+    """A variant of a family.
 
-    `defaults` are the values of fields that a recipe leaves out, `lacks` the fields that must stay
-    off beyond those of the family, with the reason. `guided`: it was trained for a cfg_scale above
-    1. `fills`: it only redraws the part of a picture that a mask shows. `references`: what it does
-    with those of a recipe, None where it takes none. Sides are `largest` at
-    most; start images have at most `most_start_pixels`, where a pipeline would make larger ones
-    smaller. `hub` is a folder to download. `pipelines` and `guidance_as` are its own where it has
-    others than the family, `options` what its pipeline is made with. `encoders` are as in `Family`.
-    `configs` is the variant whose configs in the package are its own, too.
+    `defaults` are the values of fields that a recipe does not set, `lacks` the further fields that
+    must stay off, with the reason. `guided`: it was trained for a cfg_scale above 1. `fills`: it
+    only redraws the part of a picture that a mask selects. `references`: how it uses those of a
+    recipe, None if it takes none. Sides are at most `largest`; start images have at most
+    `most_start_pixels`, if the pipeline would reduce larger ones. `hub` is a folder to download.
+    `pipelines` and `guidance_as` override the family's, `options` are arguments for creating the
+    pipeline. `encoders` are as in `Family`. `configs` is the variant whose configs in the package
+    it shares.
 
-    `sign` tells it by a file's header. `config` tells it in a folder: settings of the index, or
-    "transformer/" and one of its config. With `like`, a file's header is that variant's, and only
-    the `word` in its name tells them apart; so it is with folders, unless there is a `config`.
+    `sign` recognises it by a file's header. `config` recognises it in a folder: by settings of the
+    index, or "transformer/" and a setting of that config. With `like`, a file's header looks like
+    that variant's, and only the `word` in its name tells them apart; the same holds for folders,
+    unless there is a `config`.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Variant:
     word: str = ""
 
 
-_NO_GUIDANCE = {"guidance": "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"}
+_NO_GUIDANCE = {"guidance": "guidance is an input of FLUX.1 dev; use cfg_scale"}
 _FLOW_LACKS = {
     "control": "ControlNets are supported for Stable Diffusion 1.x, 2.x and XL",
     "clip_skip": "its text encoders are read where it was trained to",
@@ -138,37 +138,37 @@ class Family:
 
     `kind`: "unet" is a Stable Diffusion with a UNet, whose single files are whole checkpoints;
     "flow" is drawn by a pipeline of diffusers with a transformer.
-    `short` families have no code of their own: the pipeline reads the prompt itself.
+    `short` families have no code of their own: the pipeline encodes the prompt itself.
 
-    Drawing: `inputs` are what each call of a pipeline gets beside the request, and
-    `inputs_at_other_steps` those of calls with other steps than the variant's default. Recipes may
-    name the `samplers`: the first is the folder's own scheduler. `size_multiple` divides both
-    sides. `native_size` is the side of the square that it was trained for; with `latent_pixels`
-    that of the transformer's config, which counts latents of so many pixels. `lacks` maps the
-    fields that must stay off to the reason. `preview` names the latents' colours.
+    Drawing: `inputs` are further arguments of each call of a pipeline, and `inputs_at_other_steps`
+    those of calls with other steps than the variant's default. Recipes may name the `samplers`: the
+    first is the folder's own scheduler. Sides must be multiples of `size_multiple`. `native_size`
+    is the side of the square that it was trained for; with `latent_pixels`, the transformer's
+    config has it in latents of so many pixels. `lacks` maps the fields that must stay off to the
+    reason. `preview` names the latents' colours.
 
-    Of `variants`, the first one that fits a header, a folder or a name counts.
+    Of `variants`, the first one that matches a header, a folder or a name counts.
 
-    Folders: `more_folders` are classes in model_index.json beside the pipelines' own. `parts` are
-    the classes that each part may have: the engine loads these and no others. A folder may do
-    without the `optional` ones. `settings` of the index must be as here, where it has them.
+    Folders: `more_folders` are classes in model_index.json besides the pipelines' own. `parts` are
+    the classes that each part may have: the engine loads no others. A folder may lack the
+    `optional` parts. `settings` of the index, if present, must have these values.
 
-    Files: `signs` are beginnings of tensors' names, one of which tells the family's transformer,
-    unless no variant's sign fits. Unless the family is short, its transformer may be a file of its
+    Files: `signs` are prefixes of tensors' names, one of which the family's transformer has; a
+    variant's sign must match, too. Unless the family is short, its transformer may be a file of its
     own, which is completed by `encoders` (by part), and a VAE of one of the variants in `vaes`.
     With `vae_assets` no folder is needed, because the package has the other configs, and those of
     that family's VAE; `vae_file` says which VAE to get.
-    Variants that are `alike` may lend one another their parts.
+    Variants that are `alike` may use one another's parts.
 
-    UNets: `text_width` is that of the texts that they look at, `text_layers` are those of the text
-    encoder that clip_skip chooses from, and one of `text_prefixes` stands before the names of a
+    UNets: `text_width` is the width of the text embeddings that they read, `text_layers` the number
+    of layers of the text encoder that clip_skip chooses from, and `text_prefixes` are prefixes of a
     text encoder's tensors in single files.
 
-    LoRAs: with `loras`, its pipelines load them. `lora_layers` tell them by names of tensors, as
-    regular expressions, with "_" for ".". With widths, that is the width of their layer's inputs;
-    of its outputs for the upper half. `lora_marks` are what trainers write into metadata.
-    `lightning` is what the scheduler's config says otherwise with a LoRA that has that word in its
-    name, and was distilled for a few steps of such a schedule.
+    LoRAs: with `loras`, its pipelines load them. `lora_layers` recognise them by names of tensors:
+    regular expressions, with "_" for ".", and widths of the layer's inputs, or outputs for the
+    upper half; no widths match all. `lora_marks` are parts of trainers' metadata. `lightning` are
+    changes of the scheduler's config for LoRAs with that word in their names, which were distilled
+    for a few steps of such a schedule.
     """
 
     key: str
@@ -206,31 +206,31 @@ class Family:
     lightning: Mapping[str, Any] = field(default_factory=dict)
 
     def variant(self, name: str) -> Variant:
-        """The variant of this name, else the one that stands for all."""
+        """Return the variant of this name, or the one for all others."""
         return self.variants.get(name) or self.variants.get("") or Variant()
 
     @property
     def folders(self) -> set[str]:
-        """The classes in model_index.json that are this family's."""
+        """The classes in model_index.json that belong to this family."""
         own = (one.pipelines.text for one in self.variants.values() if one.pipelines)
         return {self.pipelines.text, *self.more_folders, *own}
 
 
 def _all_three(name: str) -> Pipelines:
-    """The pipelines of a model that diffusers draws from text, pictures and masks."""
+    """Return the pipelines of a model that diffusers draws from text, pictures and masks."""
     return Pipelines(
         text=f"{name}Pipeline", image=f"{name}Img2ImgPipeline", mask=f"{name}InpaintPipeline"
     )
 
 
 def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -> Variant:
-    """A variant of a flow family, with its steps and guidance; 0 where it has none."""
+    """Return a variant of a flow family with its steps and guidance; guidance 0 is none."""
     start: Mapping[str, Any] = more.pop("starts", {})
     guided = {"cfg_scale": float(cfg_scale), "guidance": float(guidance)}
     return Variant(defaults={"steps": steps, **guided, **start}, **more)
 
 
-# Start images of FLUX.2 are looked at, not drawn over: noise is where it begins.
+# FLUX.2 sees start images as references, and begins with pure noise.
 _NOISE = {"denoising_strength": 1.0}
 
 
@@ -238,7 +238,7 @@ _LOOKS_AT_TEN = References(most=10)
 
 
 def _klein(size: str, steps: int, base: str = "", **more: Any) -> Variant:
-    """FLUX.2 klein of a size, "" for one that is not published, or the `base` it was made from."""
+    """Return FLUX.2 klein of a size, "" for unpublished ones, or the `base` it was made from."""
     width = {"4B": 7680, "9B": 12288}.get(size, 0)  # of the texts
     config: dict[str, Any] = {"transformer/joint_attention_dim": width} if size else {}
     if size:
@@ -260,7 +260,7 @@ _ONLY_EDITS = {
 
 
 def _qwen_edit(steps: int, name: str, most: int, hub: str, **more: Any) -> Variant:
-    """A Qwen-Image that edits: pictures are rendered in one megapixel, as it was trained."""
+    """Return a Qwen-Image that edits: pictures are rendered in one megapixel, as in training."""
     return _steps(
         steps,
         hub=f"Qwen/Qwen-Image-{hub}",
@@ -278,7 +278,7 @@ _KL, _KL_FLUX2, _KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKL
 _KL_QWEN21 = "AutoencoderKLQwenImage21"
 _FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
 _DPM_SOLVER = "DPMSolverMultistepScheduler"
-# Schedulers that say the same about noise; the engine makes its own from the config of any.
+# Schedulers with the same settings for noise; the engine creates its own from any config of these.
 _NOISE_SCHEDULERS = (
     *("EulerDiscreteScheduler", "PNDMScheduler", "DDIMScheduler", "DDPMScheduler"),
     *("EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler", "HeunDiscreteScheduler"),
@@ -309,7 +309,7 @@ def _parts(
     scheduler: str | Classes = _FLOW_EULER,
     denoiser: str = "transformer",
 ) -> Mapping[str, Classes]:
-    """The classes of a pipeline's parts; of each text encoder with the tokenizer's."""
+    """Return the classes of a pipeline's parts; each text encoder is given with its tokenizer."""
     found: dict[str, str | Classes] = {"scheduler": scheduler, denoiser: transformer, "vae": vae}
     for ending, (encoder, tokenizer) in zip(("", "_2", "_3"), texts, strict=False):
         found |= {f"text_encoder{ending}": encoder, f"tokenizer{ending}": tokenizer}
@@ -324,7 +324,7 @@ def _unet_parts(*texts: tuple[str | Classes, Classes]) -> Mapping[str, Classes]:
 # Without it, diffusers would log at each start that there is no safety checker.
 _NO_CHECKER = {"requires_safety_checker": False}
 
-# The VAEs of each kind: how catalog/encoders.py calls them.
+# The kinds of VAEs, by their names in catalog/encoders.py.
 SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
 QWEN_VAE, QWEN21_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "Qwen-Image 2.1", "FLUX.2", "Sana"
@@ -334,14 +334,14 @@ _FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
 _FLUX2_TEXT = ("txt_in.weight", "context_embedder.weight")
 _FLUX_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
 
-# Numbers of positions, which are those of a square: of patches of the picture's latents.
+# Numbers of positions: the patches of a square picture's latents.
 _96_ROWS, _192_ROWS, _384_ROWS = 9216, 36864, 147456
 _KREA2_LAYERS = [*range(2, 36, 3)]  # the layers of the text encoder that are read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Unet(Family):
-    """A Stable Diffusion with a UNet, as 1.x."""
+    """A Stable Diffusion with a UNet; the defaults are those of 1.x."""
 
     kind: Literal["unet", "flow"] = "unet"
     pipelines: Pipelines = Pipelines(text="StableDiffusionPipeline")
@@ -356,15 +356,15 @@ class _Unet(Family):
     vaes: tuple[str, ...] = (SD_VAE,)
 
 
-# Names of LoRAs' tensors, of the half that is as wide as the layer's inputs.
+# Names of LoRAs' tensors, for the half that is as wide as the layer's inputs.
 _DOWN = r"_lora_(down|A)_"
 _ATTENTION = r"single_transformer_blocks_\d+_attn_to_q"
 _TO_Q = rf"transformer_blocks_\d+_attn1?_to_q{_DOWN}"
 _LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_1)){_DOWN}"
 
 
-# The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
-# `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
+# Headers are compared with `signs` and `lora_layers`, and metadata with `lora_marks`, in this
+# order. A family comes before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
 # before FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2, AuraFlow before Stable Diffusion
 # 3, Sana before PixArt, Z-Image Omni before Z-Image, Nucleus-Image before Qwen-Image.
 _ROWS = (
@@ -372,7 +372,7 @@ _ROWS = (
         key=DEMO,
         name="the demo model",
         native_size=512,
-        # With a higher one, samplers that look back at earlier steps or add noise overshoot
+        # With a higher one, samplers that use earlier steps or add noise overshoot
         # (assets/demo/README.md).
         variants={"": Variant(defaults={"cfg_scale": 4.0}, options=_NO_CHECKER)},
         preview=DEMO,
@@ -384,7 +384,7 @@ _ROWS = (
         pipelines=Pipelines(text="StableDiffusionXLPipeline"),
         native_size=1024,
         more_folders=(),
-        # Where a library for it is installed, diffusers would draw a watermark into pictures.
+        # If a library for it is installed, diffusers would add a watermark to pictures.
         variants={"": Variant(options={"add_watermarker": False})},
         preview="sdxl",
         parts=_unet_parts(_CLIP, _PROJECTED),
@@ -409,7 +409,7 @@ _ROWS = (
         native_size=768,
         preview="sd1",
         text_width=1024,
-        # Of OpenCLIP H's but the last, which it was trained without.
+        # Those of OpenCLIP H without the last, which training did not use.
         text_layers=23,
         text_prefixes=("cond_stage_model.model.", "conditioner.embedders.0.model."),
         lora_marks=("sd_v2", "stable-diffusion-v2"),
@@ -509,7 +509,7 @@ _ROWS = (
             )
         },
         hub="black-forest-labs/FLUX.2-dev",
-        # Its tokenizer's folder is that of a processor, of which the tokenizer is read.
+        # Its tokenizer/ has a whole processor, of which only the tokenizer is loaded.
         parts=_parts(
             "Flux2Transformer2DModel",
             _KL_FLUX2,
@@ -527,7 +527,7 @@ _ROWS = (
         ),
         lora_marks=("flux2-dev", "flux2_dev", "flux.2-dev", "flux-2-dev"),
     ),
-    # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
+    # FLUX.2 klein: Qwen3 reads the prompt, and the transformer sees start images.
     Family(
         key="flux2",
         name="FLUX.2",
@@ -554,7 +554,7 @@ _ROWS = (
         lora_layers=(
             (r"(double|single)_stream_modulation_", ()),
             (r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_", ()),
-            # Other names are those of FLUX.1; klein 4B is as wide, but for this.
+            # Other names are those of FLUX.1; klein 4B has the same widths, except here.
             (r"single_blocks_\d+_linear1_lora_(up|B)_", (27648,)),
             (
                 rf"(double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1|{_ATTENTION}){_DOWN}",
@@ -587,7 +587,7 @@ _ROWS = (
         guidance="guidance_and_true_cfg_scale",
         lacks=_FLOW_LACKS,
         variants={
-            # Told by the width of the image's latents; Krea and Kontext look like dev.
+            # Recognised by the width of the image's latents; Krea and Kontext look like dev.
             "dev": _steps(
                 28,
                 guidance=3.5,
@@ -640,14 +640,14 @@ _ROWS = (
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
         alike=True,
-        # Qwen-Image's attention has the names and widths of the double blocks'.
+        # Qwen-Image's attention has the names and widths of the double blocks.
         lora_layers=(
             (r"(double|single)_blocks_|single_transformer_blocks_", ()),
             (rf"transformer_blocks_\d+_ff(_context)?_net_0_proj{_DOWN}", (3072,)),
         ),
         lora_marks=("flux",),
     ),
-    # Z-Image with SigLIP 2, which looks at the references. Its pipeline's guidance is Z-Image's.
+    # Z-Image with SigLIP 2, which sees the references. Its pipeline's guidance is Z-Image's.
     Family(
         key="z_image_omni",
         name="Z-Image Omni",
@@ -699,7 +699,7 @@ _ROWS = (
         variants={"": _steps(50, 4, sign=Sign(lacks=("clip_text_pooled_proj.",)))},
         hub="Alpha-VLLM/Lumina-Image-2.0",
         preview="flux",
-        # What diffusers called it first.
+        # diffusers' first name for it.
         more_folders=("Lumina2Text2ImgPipeline",),
         parts=_parts("Lumina2Transformer2DModel", _KL, _GEMMA2),
         signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
@@ -764,7 +764,7 @@ _ROWS = (
         native_size=1328,
         lacks=_LACKS,
         variants={
-            # All look alike but 2511, whose files may show it; Lightning's names say both, too.
+            # All look alike except 2511, which some files show; names of Lightning files have both.
             "Edit 2511": _qwen_edit(
                 *(40, "QwenImageEditPlus", 3, "Edit-2511"),
                 sign=Sign(has=("__index_timestep_zero__",)),
@@ -794,14 +794,14 @@ _ROWS = (
             "shift_terminal": None,
         },
     ),
-    # Qwen3-VL reads the prompt, and the transformer looks at twelve of its layers.
+    # Qwen3-VL reads the prompt, and the transformer takes twelve of its layers.
     Family(
         key="krea2",
         name="Krea 2",
         pipelines=Pipelines(text="Krea2Pipeline"),
         guidance="cfg_scale_less_one",
         variants={
-            # Its noise levels do not move with the size.
+            # Its noise levels do not depend on the size.
             "Turbo": _steps(
                 8,
                 guided=False,
@@ -832,7 +832,7 @@ _ROWS = (
         name="Sana",
         short=True,
         pipelines=Pipelines(text="SanaPipeline"),
-        # Else it draws in one of a few sizes, and scales the picture to the requested one.
+        # Otherwise it draws in one of a few sizes, and scales the picture to the requested one.
         inputs={"use_resolution_binning": False},
         size_multiple=32,
         latent_pixels=32,
@@ -853,7 +853,7 @@ _ROWS = (
         pipelines=Pipelines(text="SanaSprintPipeline"),
         guidance="guidance",
         inputs={"use_resolution_binning": False},
-        # The noise level between two steps; the pipeline refuses it with more or fewer.
+        # The noise level between two steps; with more or fewer steps the pipeline refuses it.
         inputs_at_other_steps={"intermediate_timesteps": None},
         size_multiple=32,
         latent_pixels=32,
@@ -864,7 +864,7 @@ _ROWS = (
         parts=_parts("SanaTransformer2DModel", "AutoencoderDC", _GEMMA2, scheduler="SCMScheduler"),
         vaes=(SANA_VAE,),
     ),
-    # Mistral 3 reads the prompt, as it is written: nothing rewrites it before.
+    # Mistral 3 reads the prompt as it is written: no model rewrites it before.
     Family(
         key="ernie_image",
         name="ERNIE-Image",
@@ -890,7 +890,7 @@ _ROWS = (
         name="PixArt",
         short=True,
         pipelines=Pipelines(text="PixArtSigmaPipeline"),
-        # The second would make small letters of the prompt, where a library for it is installed.
+        # The second would lower the prompt's case, if a library for it is installed.
         inputs={"use_resolution_binning": False, "clean_caption": False},
         latent_pixels=8,
         samplers=(DPM,),
@@ -898,7 +898,7 @@ _ROWS = (
         variants={"Sigma": _steps(20, 4.5)},
         hub="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
         parts=_parts(
-            # The second is what diffusers called it first.
+            # The second is diffusers' first name for it.
             ("PixArtTransformer2DModel", "Transformer2DModel"),
             *(_KL, _T5),
             scheduler=_DPM_SOLVER,

@@ -1,5 +1,5 @@
-"""Renders pictures from image requests. Only what the engine's process runs imports torch.
+"""Renders pictures from image requests. Only code that runs in the engine process imports torch.
 
-The daemon's side: protocol, options, local, child and ray. The engine process' side, never imported
-by the daemon: the renderer, which child_main imports there.
+The daemon's side is protocol, child and ray. The engine process' side, never imported by the
+daemon, is the renderer, which child_main imports there, and what it uses.
 """

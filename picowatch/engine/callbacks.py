@@ -1,8 +1,7 @@
-"""What a pipeline's call reports and obeys: progress, interruption, previews, prompts that change.
+"""Progress, interruption, previews and prompt editing during a pipeline's call.
 
-A pipeline calls its denoiser once or twice a step, and its callback after each step. Here the
-denoiser is a stand-in for the checkpoint's own, so that what belongs to one call changes no module
-that other calls share.
+A pipeline calls its denoiser once or twice per step, and its callback after each step. Here a
+wrapper replaces the checkpoint's denoiser, so that one call changes no module that others share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ def raise_if(interrupted: Interrupted) -> None:
 class Steps:
     """A pipeline's denoiser in one call, and the call's `after_step`.
 
-    Each evaluation looks first whether the batch is to end. What does not compute is the module's.
+    Each evaluation first checks whether the batch is to end. All other attributes are the module's.
     """
 
     def __init__(self, passes: Passes) -> None:
@@ -50,10 +49,10 @@ class Steps:
     def after_step(
         self, _: Any, __: int, ___: Any, kept: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Return what the pipeline goes on with instead of what it has."""
+        """Return the tensors that replace the pipeline's own."""
         if self._job.device.type == "cuda":
-            # A GPU accepts work faster than it does it. With one step queued it never idles,
-            # progress is true, and an interruption takes effect.
+            # A GPU accepts work faster than it does it. With only one step queued it never idles,
+            # yet progress is true and an interruption takes effect.
             before, self._queued = self._queued, torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._queued.record()
             if before:
@@ -63,7 +62,7 @@ class Steps:
 
 
 class FlowSteps(Steps):
-    """The transformer. A pipeline without a callback is counted by its evaluations."""
+    """The transformer; in a pipeline without a callback, each evaluation counts as a step."""
 
     def __init__(self, passes: Passes, *, preview: FlowPreview, has_callback: bool) -> None:
         super().__init__(passes)
@@ -71,7 +70,7 @@ class FlowSteps(Steps):
         self._has_callback = has_callback
 
     def inputs(self) -> dict[str, Any]:
-        """Return what the pipeline is called with."""
+        """Return the pipeline's arguments for this call."""
         return {"callback_on_step_end": self.after_step} if self._has_callback else {}
 
     def __call__(self, *given: Any, **named: Any) -> Any:
@@ -84,18 +83,18 @@ class FlowSteps(Steps):
     def after_step(
         self, pipeline: Any, step: int, timestep: Any, kept: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Change nothing."""
+        """Show a preview if it is time; change nothing."""
         self._preview.after_step(pipeline.scheduler, kept["latents"])
         return super().after_step(pipeline, step, timestep, kept)
 
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """What the steps do besides following the prompt, each a row for each image.
+    """Tensors that guide the steps besides the prompt, with a row for each image.
 
-    Where `redrawn` is 0, `start` comes back after each step with the noise that step leaves (as
-    diffusers' inpainting pipeline does with ordinary checkpoints). `seen` are the channels that an
-    inpainting UNet gets besides the latents: mask and what the mask leaves.
+    Where `redrawn` is 0, `start` with the step's remaining noise replaces the latents after each
+    step, as in diffusers' inpainting pipeline with ordinary checkpoints. `seen` are the channels
+    that an inpainting UNet takes besides the latents: the mask and what it leaves of the picture.
     """
 
     start: torch.Tensor | None = None
@@ -105,10 +104,9 @@ class Guide:
 
 
 class UnetSteps(Steps):
-    """The UNet.
+    """The UNet, guided by `conditions` at each evaluation.
 
-    `conditions` guide each evaluation. Latents keep their type between the steps, float32, whatever
-    the UNet computes in.
+    Between the steps latents stay float32, whatever type the UNet computes in.
     """
 
     def __init__(
@@ -132,7 +130,7 @@ class UnetSteps(Steps):
         self._embeds_guidance = self.config.time_cond_proj_dim is not None
 
     def inputs(self) -> dict[str, Any]:
-        """Return what the pipeline is called with to begin with the first evaluation."""
+        """Return the pipeline's arguments, for the first evaluation."""
         first = self._conditions[0]
         given = {
             "prompt_embeds": first.positive.states,
@@ -190,7 +188,7 @@ class UnetSteps(Steps):
     def after_step(
         self, pipeline: Any, step: int, timestep: Any, kept: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Go on with the latents of the start image, and the prompts of the next evaluation."""
+        """Return the latents outside the mask reset, and the prompts of the next evaluation."""
         super().after_step(pipeline, step, timestep, kept)
         self._evaluation = step + 1
         changed = {"latents": self._with_start(kept["latents"])}
@@ -208,7 +206,7 @@ class UnetSteps(Steps):
         return changed
 
     def _with_start(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return latents that outside the mask are the start image's, as noisy as the next step."""
+        """Return latents that outside the mask are the start image's, noisy as the next step."""
         guide, done = self._guide, self._evaluation
         if guide.redrawn is None or not self._sampler.at_full_step():
             return latents
@@ -230,7 +228,7 @@ class UnetSteps(Steps):
         return self._request.cfg_scale if self._is_guided() or self._embeds_guidance else 1.0
 
     def _show(self, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor) -> None:
-        """Preview what the prediction means for the first image, guided as the pipeline does."""
+        """Show a preview of the first image by the prediction, with the pipeline's guidance."""
         first = predicted[0]
         if self._is_guided() and not self._embeds_guidance:
             towards = predicted[len(predicted) // 2]

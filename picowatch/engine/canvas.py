@@ -1,4 +1,4 @@
-"""A start image and mask, fitted to the picture that is rendered from them. Imports no torch."""
+"""Start images and masks, fitted to the size of the rendered picture. Imports no torch."""
 
 import re
 from collections.abc import Callable
@@ -20,10 +20,10 @@ WHITE = 128  # a mask's grey from here on counts as white
 
 
 class Canvas(NamedTuple):
-    """What one image starts from, at the size of its pass.
+    """The start image and mask of one image, at the size of its pass.
 
-    `redrawn` is white where the mask says so and black elsewhere, `opacity` the same blurred: how
-    much of the new picture covers the start image. Both are None without a mask.
+    `redrawn` is white in the area to redraw and black elsewhere. `opacity` is the same, blurred:
+    how much the new picture covers the start image. Both are None without a mask.
     """
 
     picture: Image.Image
@@ -31,16 +31,16 @@ class Canvas(NamedTuple):
     opacity: Image.Image | None = None
 
     def under(self, drawn: Image.Image) -> Image.Image:
-        """The new picture over the start image, whose bytes outside the mask stay unchanged."""
+        """Return the new picture over the start image, which outside the mask stays unchanged."""
         if self.opacity is None:
             return drawn
         return Image.composite(drawn, self.picture.convert(drawn.mode), self.opacity)
 
 
 def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canvas | None:
-    """The request's start image and mask as kept in `folder`, in another size.
+    """Return the request's start image and mask from `folder` in another size, None without any.
 
-    None without a start image; a mask may be one of a reference.
+    A mask without a start image belongs to the first reference.
     """
     kept, path = request.image_hash, request.image
     if request.references and request.mask and not path:
@@ -59,12 +59,12 @@ def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canva
 def read_picture(
     folder: Path | None, digest: str, path: str, size: Size, resize: str
 ) -> Image.Image:
-    """A picture as kept in `folder`, in another size: RGB."""
+    """Return a picture from `folder` in another size, as RGB."""
     return fit(decoded(decode_picture, folder, digest, path), size, resize)
 
 
 def fit(picture: Image.Image, size: Size, resize: str) -> Image.Image:
-    """The picture in another size.
+    """Return the picture in another size.
 
     "crop" fills the size and cuts off the excess on two sides, "stretch" changes the proportions.
     "fit" shows the whole picture and fills the rest with its outermost pixels, as A1111's "Resize
@@ -87,7 +87,7 @@ def fit(picture: Image.Image, size: Size, resize: str) -> Image.Image:
 
 
 def decoded(decode: Callable[[bytes], T], folder: Path | None, digest: str, path: str) -> T:
-    """Decode a picture that was kept under its hash when the save was accepted."""
+    """Decode a picture that was stored under its hash when the save was accepted."""
     try:
         content = (folder / digest).read_bytes() if folder else b""
     except OSError:
@@ -103,15 +103,15 @@ def decoded(decode: Callable[[bytes], T], folder: Path | None, digest: str, path
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
 
 
-# What follows light lines on black, by the names that such ControlNets are shared under.
+# Names of ControlNets that follow light lines on black.
 _FOLLOWS_LINES = re.compile(r"canny|lineart|scribble|sketch|soft_?edge|hed|mlsd|\bedges", re.I)
-_LIGHT_GROUND = 0.8  # the share of light pixels from which on lines are dark on a light ground
+_LIGHT_GROUND = 0.8  # the least share of light pixels in a picture of dark lines
 
 
 def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
-    """Masks and sketches that probably do something else than their user expects.
+    """Return warnings about masks and sketches that probably have no or an unexpected effect.
 
-    `folder` keeps the pictures under their hashes. RenderFailed if one is missing or damaged.
+    `folder` has the pictures under their hashes. RenderFailed if one is missing or damaged.
     """
     found = []
     if request.mask:
@@ -134,6 +134,6 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
 def _light_share(
     folder: Path | None, digest: str, path: str, decode: Callable[[bytes], Image.Image]
 ) -> float:
-    """The share of pixels that would count as white in a mask."""
+    """Return the share of pixels that count as white in a mask."""
     counts = decoded(decode, folder, digest, path).convert("L").histogram()
     return sum(counts[WHITE:]) / sum(counts)

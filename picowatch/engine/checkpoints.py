@@ -23,9 +23,9 @@ from picowatch.recipe.request import ControlUse, ImageRequest
 
 
 class Checkpoints:
-    """The checkpoints in memory by names and hashes: the last one, more while they fit.
+    """The checkpoints in memory by names and hashes: the last one, and more while they fit.
 
-    One file may be two checkpoints: its name can say which variant of its family it is.
+    One file may be several checkpoints: the name can tell the variant of its family.
     """
 
     def __init__(self, catalog: Catalog, target: Target) -> None:
@@ -54,7 +54,7 @@ class Checkpoints:
             return bytes_in(model.path, self._target.dtype)
 
     def held(self, request: ImageRequest, place: Place) -> Loaded | None:
-        """Return the image's checkpoint if all that it needs is in memory, at this place."""
+        """Return the image's checkpoint if it is in memory at this place with all it needs."""
         loaded = self._kept.get(_key(request))
         if loaded is None or (loaded.place, loaded.vae_file) != (place, _vae(request)):
             return None
@@ -64,9 +64,9 @@ class Checkpoints:
         return loaded
 
     def load(self, request: ImageRequest, place: Place) -> Loaded:
-        """Load the image's checkpoint; what does not fit beside it is released first.
+        """Load the image's checkpoint, after releasing others to make room.
 
-        If weights are not all on the device, memory is short, and nothing else is kept.
+        If not all weights are to be on the device, memory is short and nothing else is kept.
         """
         loaded, needed = self._kept.pop(_key(request), None), {"vae"}
         if place != "device":
@@ -89,11 +89,11 @@ class Checkpoints:
         return loaded
 
     def file(self, kind: Kind, name: str, expected_hash: str) -> Path:
-        """The file or folder of a model that an image requests."""
+        """Return the file or folder of a model that an image requests."""
         return self._find(kind, name, expected_hash).path
 
     def forget_others(self, request: ImageRequest) -> bool:
-        """Hold this image's checkpoint and ControlNets alone; False if nothing else was there."""
+        """Release all but this image's checkpoint and ControlNets; return whether any was."""
         others = [one for one in self._kept if one != _key(request)]
         for one in others:
             del self._kept[one]
@@ -105,7 +105,7 @@ class Checkpoints:
         return bool(others or unused)
 
     def give_memory_back(self) -> None:
-        """Return the memory of what was released to the device."""
+        """Give the memory of released checkpoints back to the device."""
         gc.collect()
         if self._target.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -113,20 +113,20 @@ class Checkpoints:
             torch.mps.empty_cache()
 
     def _make_room(self, needed: int) -> None:
-        """Release the checkpoints that were used longest ago, until so many bytes are free."""
+        """Release the least recently used checkpoints until so many bytes are free."""
         self.give_memory_back()
         while self._kept and free_bytes(self._target.device) < needed:
             self._kept.popitem(last=False)
             self.give_memory_back()
 
     def _read_to(self, place: Place) -> torch.device:
-        """Return the main memory, if weights come to the device when they compute."""
+        """Return the CPU if weights are moved to the device when they compute."""
         return torch.device("cpu") if place in ("models", "layers") else self._target.device
 
     def _read(
         self, request: ImageRequest, device: torch.device, names: Iterable[str]
     ) -> dict[str, Any]:
-        """Parts of an image's checkpoint, from verified files."""
+        """Read parts of an image's checkpoint from verified files."""
         found = {}
         with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
             for name in names:
@@ -138,7 +138,7 @@ class Checkpoints:
         return found
 
     def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
-        """Read an image's ControlNets; those of others make room for them."""
+        """Read an image's missing ControlNets, after releasing those it does not use."""
         wanted, held = _controlnets(request), loaded.controlnets
         missing = wanted.keys() - held.keys()
         if not missing:

@@ -1,8 +1,8 @@
 """Engines in processes of their own, as the daemon sees them. Imports no torch.
 
-A native crash, a poisoned CUDA context or the kernel's OOM killer ends the child, never the
-daemon, and ending the child frees all its memory. Nothing in the child is worth saving, so it is
-ended by SIGKILL: at once, and in every phase, even during an import or a load.
+A native crash, a broken CUDA context or the kernel's OOM killer ends the child, never the daemon,
+and ending the child frees all its memory. Nothing in the child is worth saving, so it is ended by
+SIGKILL: at once and in every phase, even during an import or a load.
 """
 
 import atexit
@@ -45,13 +45,13 @@ from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 _END_SECONDS = 1.5
-_CHECK_SECONDS = 0.5  # between checks whether a silent process is still there
-_KEPT_BYTES = 16_384  # of its last words
+_CHECK_SECONDS = 0.5  # between checks that a silent process still runs
+_KEPT_BYTES = 16_384  # the end of what it wrote to its standard error
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch, and where its results go."""
+    """One batch, with its callbacks and the future of its results."""
 
     work: Render
     on_step: OnStep
@@ -60,9 +60,9 @@ class Batch:
 
 
 class RemoteEngine(ABC):
-    """An Engine with a thread for each batch, which passes on what another process reports.
+    """An Engine with a thread for each batch, which forwards the reports of another process.
 
-    That process is a child of the daemon's, or an actor on a Ray cluster.
+    That process is a child of the daemon or an actor on a Ray cluster.
     """
 
     def __init__(self, options: EngineOptions) -> None:
@@ -95,12 +95,12 @@ class RemoteEngine(ABC):
         return self._known
 
     def memory(self) -> MemoryUse | None:
-        """Return what was held after the last batch."""
+        """Return the memory that was held after the last batch."""
         return self._reported
 
     @abstractmethod
     def _outcome(self, batch: Batch) -> Outcome:
-        """Render a batch, in its thread; what is raised ends the batch as well."""
+        """Render a batch in its thread; an exception also ends the batch."""
 
     def _run(self, batch: Batch) -> None:
         try:
@@ -109,7 +109,7 @@ class RemoteEngine(ABC):
             resolve(batch.future, error)
 
     def _pass_on(self, reports: Iterable[FromEngine], batch: Batch) -> Outcome:
-        """Pass on the reports of a batch up to its outcome, which is returned."""
+        """Forward the reports of a batch, and return its outcome."""
         for report in reports:
             match report:
                 case Ready():
@@ -129,12 +129,12 @@ class RemoteEngine(ABC):
         raise EOFError
 
     def _end_batch(self, why: Exception) -> None:
-        """End the batch in progress, if there is one; to be called with the lock."""
+        """End the batch in progress, if there is one. The caller holds the lock."""
         if self._batch is not None:
             resolve(self._batch.future, why)
 
     def join(self, seconds: float) -> None:
-        """Wait for the last batch's thread, unless it is that one: `on_step` may call `close`."""
+        """Wait for the last batch's thread, unless called in it: `on_step` may call `close`."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(seconds)
 
@@ -151,7 +151,7 @@ class ChildEngine(RemoteEngine):
         self._process: _Process | None = None
 
     def memory(self) -> MemoryUse | None:
-        """Return a GPU's as of the last batch, else the computer's as of now."""
+        """Return the GPU memory held after the last batch, or the main memory held now."""
         process = self._process
         if process is None:
             return None
@@ -186,7 +186,7 @@ class ChildEngine(RemoteEngine):
             process = self._living()
         try:
             outcome = self._pass_on(process.reports(batch.work), batch)
-        except Exception:  # whatever it still reports is not for the next batch
+        except Exception:  # its remaining reports must not reach the next batch
             self._drop(process)
             raise
         if isinstance(outcome, list | RenderFailed | EngineStopped):
@@ -196,7 +196,7 @@ class ChildEngine(RemoteEngine):
         return outcome
 
     def _living(self) -> "_Process":
-        """Return the process, or a new one; to be called with the lock."""
+        """Return the running process, or start a new one. The caller holds the lock."""
         if self._process is not None and self._process.exit_code() is not None:
             self._process.close()
             self._process = None
@@ -209,7 +209,7 @@ class ChildEngine(RemoteEngine):
         return self._process
 
     def _drop(self, process: "_Process") -> None:
-        """End the process, if `close` does not."""
+        """End the process, unless `close` does."""
         with self._lock:
             if self._process is not process:
                 return
@@ -218,17 +218,17 @@ class ChildEngine(RemoteEngine):
 
 
 class _Process:
-    """A process of multiprocessing's, its pipe, and what it wrote to its standard error."""
+    """A multiprocessing process, its pipe, and the file of its standard error."""
 
-    _one_at_a_time = threading.Lock()  # the environment is the whole daemon's
+    _one_at_a_time = threading.Lock()  # all threads of the daemon share the environment
 
     def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
-        """Start it; raises OSError."""
+        """Start the process. Raises OSError."""
         context = multiprocessing.get_context("spawn")
         self.interrupted = context.RawValue(ctypes.c_bool)
         with ExitStack() as files:
             self._words = files.enter_context(tempfile.TemporaryFile(buffering=0))
-            words = Connection(os.dup(self._words.fileno()))  # which multiprocessing hands on
+            words = Connection(os.dup(self._words.fileno()))  # multiprocessing can pass these on
             self._connection, theirs = context.Pipe()
             files.enter_context(self._connection)
             self._process = context.Process(
@@ -247,7 +247,7 @@ class _Process:
         atexit.register(self.kill)
 
     def reports(self, work: Render) -> Iterator[FromEngine]:
-        """Have a batch rendered; yield what the process reports. Raises EngineDied."""
+        """Have a batch rendered, and yield the process' reports. Raises EngineDied."""
         self.interrupted.value = False
         try:
             self._connection.send(work)
@@ -257,24 +257,24 @@ class _Process:
             raise self._death() from error
 
     def exit_code(self) -> int | None:
-        """Return its exit code (negative: a signal), None while it runs."""
+        """Return the exit code (negative: a signal), None while the process runs."""
         return self._process.exitcode
 
     def kill(self) -> None:
-        """End it and whatever it started, even if it ended before them."""
+        """End the process and those it started, even if it has ended already."""
         try:
             os.killpg(self.id, signal.SIGKILL)
-        # It has no group of its own yet; or (macOS) only a dead process is left.
+        # It has no process group yet, or (macOS) only a dead process is left in it.
         except (ProcessLookupError, PermissionError):
             self._process.kill()
 
     def forget_words(self) -> None:
-        """Keep the file small: libraries may write for months."""
+        """Empty the file of its standard error: libraries may write for months."""
         self._words.seek(0)  # for the process, too: both have the same open file
         self._words.truncate()
 
     def close(self) -> None:
-        """End it and give everything back."""
+        """End the process, and release its files."""
         self.kill()
         atexit.unregister(self.kill)
         self._process.join(_END_SECONDS)
@@ -283,9 +283,9 @@ class _Process:
         self._files.close()
 
     def _message(self) -> FromEngine:
-        """Return the next message; raises EOFError once the process is gone.
+        """Return the next message. Raises EOFError once the process is gone.
 
-        The pipe need not say so: a process that this one started may still hold it.
+        The pipe may not close then, since a process that it started may still have it open.
         """
         while not self._connection.poll(_CHECK_SECONDS):
             if self.exit_code() is not None and not self._connection.poll(0):
@@ -295,7 +295,7 @@ class _Process:
         return message
 
     def _death(self) -> EngineDied:
-        """Return how it ended, as far as it did."""
+        """Return the error that says how the process ended."""
         self._process.join(_END_SECONDS)
         size = self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, size - _KEPT_BYTES))
@@ -305,7 +305,7 @@ class _Process:
 
 
 class LocalEngines(Executor):
-    """The Executor of this machine: a fixed number of engines that never leave."""
+    """The Executor of this machine: a fixed number of engines."""
 
     def __init__(
         self,
@@ -323,6 +323,6 @@ class LocalEngines(Executor):
         return self._engines
 
     def close(self) -> None:
-        """Close all at once, for each may take a second to end."""
+        """Close all engines at once, since each may take a second to end."""
         with ThreadPoolExecutor(len(self._engines)) as pool:
             list(pool.map(lambda engine: engine.close(), self._engines))

@@ -1,6 +1,6 @@
 """The engine process: takes batches from the daemon, replies with pictures. Imports no torch.
 
-It ends when the daemon does, however that ends.
+It ends whenever the daemon ends, however that happens.
 """
 
 import ctypes
@@ -56,20 +56,20 @@ _ENVIRONMENT = {
     # What Apple's GPUs cannot compute, the CPU does:
     # https://docs.pytorch.org/docs/stable/mps_environment_variables.html
     "PYTORCH_ENABLE_MPS_FALLBACK": "1",
-    # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
-    # Guide, "Specifying Code Branches"). Without, a picture depends on its position in a batch
+    # With this, MKL gives the rows of a matrix the same bits at any position (oneMKL Developer
+    # Guide, "Specifying Code Branches"). Without it, a picture depends on its position in a batch
     # of 3. No cost could be measured.
     "MKL_CBWR": "AUTO,STRICT",
 }
 # Users may set these differently.
 _DEFAULTS = {
     # How long threads spin before they sleep, in libgomp's rounds. With 10,000 a demo picture takes
-    # 0.35 instead of 0.4 s on idle cores, and beside a program whose threads spin, too, none was
-    # done in 20 s.
+    # 0.35 instead of 0.4 s on idle cores, but next to another program with spinning threads none
+    # was finished in 20 s.
     "GOMP_SPINCOUNT": "1000",
-    # glibc gives what is larger than a threshold back to the system at once, and takes pages again
-    # for the next layer's result: a fifth of a step's time for a part of a batch of the demo model.
-    # It takes both (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    # glibc returns blocks above a threshold to the system at once, and requests pages again for the
+    # next layer's result: a fifth of a step's time for a part of a batch of the demo model.
+    # Both settings are needed (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
     "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
@@ -77,12 +77,12 @@ _DEFAULTS = {
 
 @contextmanager
 def surroundings() -> Iterator[None]:
-    """Have a process that the daemon starts inside begin with the engine's environment.
+    """Set the engine's environment for a process that is started inside.
 
     multiprocessing has no argument for it, and some of it is read before any of our code runs:
-    malloc's thresholds, and where Python imports from. Nothing else may start processes meanwhile
-    with os.environ as it is: see `Hooks`. And multiprocessing flushes the console, unless there is
-    none: that fails where it is a file on a full disk, or nobody reads it.
+    malloc's thresholds, and the import path. Meanwhile other processes must not be started with
+    os.environ as it is: see `Hooks`. The console is hidden, too, because multiprocessing flushes
+    it, which fails if it is a file on a full disk or a pipe without a reader.
     """
     before = dict(os.environ)
     ours = _DEFAULTS | before | _ENVIRONMENT
@@ -97,10 +97,10 @@ def surroundings() -> Iterator[None]:
 
 
 def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
-    """Import torch and all that belongs to it, and make the renderer."""
+    """Import torch and the libraries around it, and create the renderer."""
     from picowatch.engine.renderer import Renderer
 
-    gc.freeze()  # what an import creates stays: to search it for garbage takes a quarter second
+    gc.freeze()  # imported objects stay: searching them for garbage takes a quarter second
     return Renderer(options, on_preview)
 
 
@@ -111,9 +111,10 @@ def main(
     options: EngineOptions,
     make_renderer: MakeRenderer,
 ) -> None:
-    """Serve the daemon at the other end of the pipe; `stderr` holds a file for last words.
+    """Serve the daemon at the other end of the pipe.
 
-    `interrupted` is memory that the daemon shares: a batch ends at its next step.
+    `stderr` holds the file of the standard error. `interrupted` is memory shared with the daemon:
+    if it is set, the batch ends at its next step.
     """
     _stand_alone(stderr)
     _end_with_daemon()
@@ -123,10 +124,10 @@ def main(
 def _stand_alone(stderr: Connection) -> None:
     """Leave the daemon's terminal, signals, standard streams and import path.
 
-    In a session of its own: Ctrl-C is for the daemon alone, and what this process starts can be
-    ended with it. The working folder is no longer imported from: a torch.py beside the recipes is
-    not torch. `python -m picowatch` has that folder on its path, and multiprocessing hands the path
-    on. picowatch itself may stand there, so its parent comes last.
+    The session of its own keeps Ctrl-C for the daemon, and lets the processes that this one starts
+    be ended with it. The working folder is removed from the import path: a torch.py beside the
+    recipes is not torch. `python -m picowatch` puts that folder on the path, and multiprocessing
+    passes the path on. picowatch itself may be there, so its parent folder is added at the end.
     """
     ignore_signals()  # a service manager's SIGTERM reaches all processes; the daemon decides
     os.setsid()
@@ -143,14 +144,14 @@ def _stand_alone(stderr: Connection) -> None:
 def _end_with_daemon() -> None:
     """End when the daemon ends, even by `kill -9`.
 
-    Only the daemon holds the other end of a pipe of multiprocessing's. When that is closed, Linux
-    sends SIGKILL, which works even while native code holds Python's lock. (After PR_SET_PDEATHSIG
-    it would do so already when the daemon's thread ends that started this process.)
+    Only the daemon has the other end of a pipe that multiprocessing creates. When it closes, Linux
+    sends SIGKILL, which works even while native code holds Python's lock. (PR_SET_PDEATHSIG would
+    send it as soon as the thread that started this process ends.)
     """
     daemon = multiprocessing.parent_process()
     assert daemon is not None
     if sys.platform == "linux":
-        with suppress(OSError):  # where Linux is imitated
+        with suppress(OSError):  # on imitations of Linux
             fcntl.fcntl(daemon.sentinel, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(daemon.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
             fcntl.fcntl(daemon.sentinel, fcntl.F_SETFL, os.O_ASYNC)
@@ -167,7 +168,7 @@ def serve(
     interrupted: Callable[[], bool],
     make_renderer: Callable[[OnPreview], BatchRenderer],
 ) -> None:
-    """Render one batch after the other; an exception is an answer, and ends no process.
+    """Render one batch after the other; exceptions are sent to the daemon.
 
     Returns after EngineDied, or if the renderer cannot be made.
     """
@@ -203,11 +204,11 @@ def serve(
 
 
 def _explained(error: Exception) -> PicowatchError:
-    """Return what a batch ends with: no single one may take the engine down."""
+    """Return the error to send for an exception: no single batch may take the engine down."""
     if isinstance(error, EngineStopped):
         return error
     if isinstance(error, RenderFailed):
-        failed = copy(error)  # without its frames, and what those hold
+        failed = copy(error)  # without its traceback, which keeps objects alive
         failed.trace = traceback.format_exc()
         return failed
     return explain_error(error, traceback.format_exc(), broken_gpu())

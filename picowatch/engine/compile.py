@@ -1,9 +1,9 @@
 """Denoisers compiled for the machine that they run on: `compile: true`.
 
-On a card diffusers compiles the blocks that a denoiser repeats, at their first use. On a CPU
-OpenVINO computes the whole denoiser: it is converted once for each shape that it is called with,
-and kept on the disk. The modules keep their own layers, so each of them can be run as it is at any
-time: on a CPU by calling it, on a card inside `Compiled.eager`.
+On a GPU, diffusers compiles a denoiser's repeated blocks at their first use. On a CPU, OpenVINO
+computes the whole denoiser: it is converted once for each shape of its inputs, and cached on disk.
+The module itself is unchanged and can still run uncompiled: on a CPU by calling it, on a GPU inside
+`Compiled.eager`.
 """
 
 import copy
@@ -24,7 +24,7 @@ from typing import Any
 import diffusers
 import torch
 
-# Private, for torch has no public one; what diffusers' models are called with is nested.
+# Private, since torch has no public equivalent; the arguments of diffusers' models are nested.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from picowatch.engine.failures import as_clause
@@ -32,21 +32,21 @@ from picowatch.engine.memory import free_bytes
 from picowatch.errors import install_command
 from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_file, sync_folder
 
-# Each width of a denoiser's blocks and each kind of shape is one: torch's 8 are too few for
+# Each width of a denoiser's blocks and each kind of shape needs one: torch's 8 are too few for
 # Stable Diffusion at three sizes.
 _RECOMPILE_LIMIT = 64
-# Bytes for each weight at the peak, beside the module: to convert it, and to open what was.
+# Bytes per weight at the peak, besides the module: to convert it, and to open a converted one.
 _BYTES_TO_CONVERT = 10
 _BYTES_TO_OPEN = 6
 _CACHE_BYTES = 30 * 10**9
 
 
 class Compiled:
-    """A denoiser compiled for the shapes that it is called with; what fails it computes itself.
+    """A denoiser compiled for the shapes of its inputs; after a failure it runs uncompiled.
 
     It is called as the module is, with `return_dict=False`. `key` is the checkpoint's hash, `cache`
-    the folder for what OpenVINO has converted; with None it is converted at each start. `failure`
-    says in a sentence why the module computes uncompiled, "" if nothing went wrong.
+    the folder of OpenVINO's converted models, None for no cache. `failure` says in a sentence why
+    the module runs uncompiled, "" if nothing went wrong.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class Compiled:
             self._fail(f"does nothing for {type(denoiser).__name__}: it has no repeated blocks.")
 
     def eager(self) -> Any:
-        """Return a context in which the module computes with its own layers, as on a CPU anyway."""
+        """Return a context in which the module runs uncompiled; on a CPU it always does."""
         if self._device.type == "cpu":
             return nullcontext()
         return torch.compiler.set_stance("force_eager")
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """Return the output; the module's own, from the first failure on."""
+        """Return the output, from the first failure on that of the uncompiled module."""
         reason: Exception | None = None
         if not self.failure:
             try:
@@ -84,8 +84,8 @@ class Compiled:
                 return self._denoiser(*given, **named)
             except torch.OutOfMemoryError:
                 raise
-            # What compilers raise is of no common class. What is not theirs is raised again below,
-            # and says nothing against them.
+            # Compilers' errors have no common class. Other errors occur again uncompiled, below,
+            # and are not held against the compiler.
             except Exception as error:
                 reason = error
         with self.eager():
@@ -113,7 +113,7 @@ class Compiled:
         return (torch.from_numpy(results[0]).to(self._denoiser.dtype),)
 
     def _model(self, call: str, convert: Callable[[], Any]) -> Any:
-        """Return the model for a shape, compiled: from the cache, or converted now."""
+        """Return the compiled model for a shape, from the cache or converted now."""
         openvino, dtype = _import_openvino(), self._denoiser.dtype
         versions = openvino.__version__, torch.__version__, diffusers.__version__
         described = repr((versions, type(self._denoiser).__name__, dtype, self._key, call))
@@ -140,7 +140,7 @@ class Compiled:
         return core.compile_model(graph, "CPU", properties)
 
     def _make_room(self, bytes_each: int) -> None:
-        """Forget models until there is room for one more, the one not used for longest first."""
+        """Drop the least recently used models until there is room for one more."""
         needed = bytes_each * sum(weight.numel() for weight in self._denoiser.parameters())
         while free_bytes(self._device) < needed:
             if not self._models:
@@ -153,7 +153,7 @@ def _in_numpys_types(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _Call(torch.nn.Module):
-    """A denoiser that takes the tensors of a call one by one, and gives the one of its output."""
+    """A denoiser that takes a call's tensors as flat arguments, and returns one tensor."""
 
     def __init__(self, denoiser: Any, leaves: Sequence[Any], tree: TreeSpec) -> None:
         super().__init__()
@@ -180,10 +180,10 @@ def _convert(
     module = _Call(denoiser if whole else copy.deepcopy(denoiser).float(), leaves, tree)
     example = tuple(_in_numpys_types(tensor).clone() for tensor in tensors)
     trace: Any = torch.jit.trace
-    # What torch says while it traces: that shapes become constants, as they should.
+    # While tracing, torch warns that shapes become constants, as they should.
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
-        # OpenVINO itself would have the trace checked, which takes as long again, twice.
+        # OpenVINO itself would have the trace checked, which takes three times as long.
         graph = trace(module, example, check_trace=False)
         model = _import_openvino().convert_model(graph, example_input=example)
     model.reshape({at: list(t.shape) for at, t in zip(model.inputs, example, strict=True)})
@@ -191,7 +191,7 @@ def _convert(
 
 
 def _keep(model: Any, folder: Path, *, narrow: bool) -> None:
-    """Write a model to the cache, whole or not at all; with `narrow` its weights in float16."""
+    """Write a model to the cache atomically; `narrow`: with weights in float16."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _delete_oldest(folder.parent)
     temporary = folder.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
@@ -201,7 +201,7 @@ def _keep(model: Any, folder: Path, *, narrow: bool) -> None:
         for path in temporary.iterdir():
             with path.open("rb") as file:
                 sync_file(file)
-        with suppress(OSError):  # another engine was quicker
+        with suppress(OSError):  # another engine was faster
             temporary.rename(folder)
         sync_folder(folder.parent)
     finally:
@@ -209,7 +209,7 @@ def _keep(model: Any, folder: Path, *, narrow: bool) -> None:
 
 
 def _delete_oldest(cache: Path) -> None:
-    """Bound the cache: delete what was not used for longest."""
+    """Delete the least recently used models of the cache beyond its size limit."""
     total = 0
     with suppress(OSError):  # another engine deletes, too
         files = [(file.stat(), file.parent) for file in cache.glob("*/model.bin")]
@@ -222,7 +222,7 @@ def _delete_oldest(cache: Path) -> None:
 def _import_openvino() -> Any:
     """Import OpenVINO without its telemetry, which would send an event at once.
 
-    Where its package is missing, OpenVINO takes a stub instead.
+    Without the telemetry package, OpenVINO uses a stub.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino  # type: ignore[import-untyped]

@@ -4,9 +4,9 @@
 Weights, modes, and when each begins and ends are those of A1111's extension
 (https://github.com/Mikubill/sd-webui-controlnet, scripts/hook.py).
 
-A ControlNet copies one half of a UNet, so what it consists of is in the UNet's config; the rest
-(fewer layers, a union's tasks, how its map is read) is in its own tensors, in a file in any layout
-or a diffusers folder.
+A ControlNet copies one half of a UNet, so most of its config is the UNet's; the rest (fewer layers,
+a union's tasks, how its map is read) follows from its own tensors, in a file of any layout or a
+diffusers folder.
 """
 
 import re
@@ -38,13 +38,13 @@ from picowatch.recipe.request import ControlUse, ImageRequest
 
 # One for each block of the UNet's first half in their order, the middle's last.
 Residuals = tuple[torch.Tensor, ...]
-# What a UNet is told besides, by diffusers' names (SDXL); None elsewhere.
+# A UNet's further conditions by diffusers' names (SDXL); None for others.
 Added = Mapping[str, torch.Tensor] | None
 
-# Soft weights: the layers that look at the whole picture count most.
+# Soft weights: layers that see the whole picture count most.
 _SOFTENED = 0.825
 _LAST = 12  # the index of the middle's residual in Stable Diffusion 1.x
-# A map's value where an inpainting ControlNet has to invent.
+# A map's value where an inpainting ControlNet fills in.
 _UNKNOWN = -1.0
 
 
@@ -52,7 +52,7 @@ _UNKNOWN = -1.0
 class Hint:
     """A ControlNet and its maps for the images of a batch, a row for each, 0 to 1.
 
-    `soft` weakens the layers that look at details, whatever the mode.
+    `soft` weakens the layers for details, whatever the mode.
     """
 
     model: Any
@@ -63,7 +63,7 @@ class Hint:
     def residuals(
         self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor, added: Added
     ) -> Residuals:
-        """Return what it adds to each row; with guidance, those without the prompt come first."""
+        """Return what to add to each row; with guidance, rows without the prompt come first."""
         images = len(self.maps)
         pooled = self.model.config.global_pool_conditions
         prompt_alone = len(latents) > images and (self.use.mode == "control" or pooled)
@@ -90,7 +90,7 @@ class Hint:
             one * self.use.weight * (_SOFTENED ** (_LAST - index) if soft else 1.0)
             for index, one in enumerate((*down, middle))
         )
-        if prompt_alone:  # nothing is added where the prompt is not
+        if prompt_alone:  # rows without the prompt stay as they are
             found = tuple(torch.cat([torch.zeros_like(one), one]) for one in found)
         return found
 
@@ -103,7 +103,7 @@ def residuals_of(
     states: torch.Tensor,
     added: Added,
 ) -> Residuals | None:
-    """Return what those that act after this share of the steps add together, None if none does."""
+    """Return the sum for all hints that act at this share of the steps, None if none does."""
     total: Residuals | None = None
     for hint in hints:
         if hint.use.start <= share <= hint.use.end and hint.use.weight > 0:
@@ -115,10 +115,10 @@ def residuals_of(
 def hints_of(
     group: Group, one: Pass, controlnets: Mapping[str, Any], job: Job
 ) -> tuple[list[Hint], list[tuple[ControlMap, ...]]]:
-    """Return the maps of a pass: as ControlNets take them, and each image's to show.
+    """Return the maps of a pass: as ControlNets take them, and those that each image shows.
 
-    In the second pass the edges of canny are softened, as in A1111: at the larger size they would
-    be drawn along as lines.
+    In the second pass canny is weakened, as in A1111: at the larger size its edges would show as
+    lines.
     """
     hints = []
     shown: list[list[ControlMap]] = [[] for _ in group.requests]
@@ -141,7 +141,7 @@ def hints_of(
 def _map(
     request: ImageRequest, use: ControlUse, canvas: Canvas | None, size: tuple[int, int], job: Job
 ) -> NDArray[np.float32]:
-    """Height x width x RGB, 0 to 1."""
+    """Return the map of an image: height x width x RGB, 0 to 1."""
     kept = read_picture(job.start_images, use.image_hash, use.image, size, request.resize)
     picture = np.asarray(kept)
     if use.preprocess == "depth":
@@ -154,17 +154,17 @@ def _map(
     return values
 
 
-# These only a folder's own config says.
+# Settings that only a folder's own config has.
 _OWN = ("global_pool_conditions", "controlnet_conditioning_channel_order")
-_POOLED = "shuffle"  # only the name of a file tells that it was trained so
-# diffusers' conversion leaves these out, which SDXL's has.
+_POOLED = "shuffle"  # in the names of files that were trained with pooled conditions
+# SDXL's layers that diffusers' conversion leaves out.
 _ADDED = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
 _HINT = "controlnet_cond_embedding."
 _TASKS = "task_embedding"
 
 
 def load_controlnet(model: Model, unet: Any, target: Target, device: torch.device) -> Any:
-    """The ControlNet, on `device`, to compute beside this UNet in the type of `target`."""
+    """Load a ControlNet for this UNet to `device`, in the type of `target`."""
     own: dict[str, Any] = {}
     if model.layout == "folder":
         config = read_json(model.path / "config.json")
@@ -172,7 +172,7 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
         prefix = ""
     else:
         own["global_pool_conditions"] = _POOLED in model.path.stem.casefold()
-        # The first files also have the checkpoint that they were trained for.
+        # The first files also contain the checkpoint that they were trained for.
         prefix = ORIGINAL if read_header(model.path).has(ORIGINAL) else ""
     tensors = read_tensors(model.path, lambda _: target.dtype, device, prefix)
     tensors = _modern_names(tensors, unet.config)
@@ -200,7 +200,7 @@ def _modern_names(tensors: Tensors, unet: Any) -> Tensors:
 
 
 def _layers(tensors: Tensors, unet: Any) -> dict[str, Any]:
-    """Return the config of its blocks: the small ones for SDXL have less attention, or none."""
+    """Return the config of the blocks: small ControlNets for SDXL have less attention, or none."""
     levels = range(len(unet["block_out_channels"]))
     depths = [_depth(tensors, f"down_blocks.{level}.") for level in levels]
     middle = _depth(tensors, "mid_block.")
@@ -214,7 +214,7 @@ def _layers(tensors: Tensors, unet: Any) -> dict[str, Any]:
             "CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths
         ],
         "mid_block_type": "UNetMidBlock2DCrossAttn" if middle else "UNetMidBlock2D",
-        # The last number is the middle's, too; where the last level has none, only the middle's.
+        # The last number is for the middle, too, or only for it if the last level has no attention.
         "transformer_layers_per_block": [depth or middle or 1 for depth in depths],
         "conditioning_embedding_out_channels": [
             len(tensors[f"{_HINT}conv_in.weight"]),

@@ -1,7 +1,7 @@
 """Writes the weights of a file by torch.save as safetensors, bit for bit.
 
-PyTorch reads the file without running what is in it (`torch.load(weights_only=True)`). Of a
-training's files only the weights are kept that its author publishes.
+PyTorch reads the file without running code in it (`torch.load(weights_only=True)`). From a file
+that a trainer saved, only the weights that authors publish are kept.
 """
 
 import os
@@ -24,15 +24,16 @@ from picowatch.files.inside import open_regular
 
 ENDING = ".safetensors"
 _ZIP = b"PK\x03\x04"
-# Where trainers keep the weights beside other things, the better ones first: BasicSR's average
-# over the training (Real-ESRGAN) and its last state, Lightning's, others', A1111's embeddings.
+# The keys under which trainers save weights beside other things, the better ones first: BasicSR's
+# average over the training (Real-ESRGAN) and its last state, Lightning's, others', A1111's
+# embeddings.
 _WITHIN = (
     *("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net"),
     "string_to_param",
 )
 _MOST_WITHIN = 4
 _PARALLEL = "module."  # before every name where a model was trained on several GPUs
-# Views of one memory become copies: some weights have two names, but not many.
+# The limit for copies of tensors that share memory: some weights have two names, but not many.
 _MOST_COPIES = 4
 _NAMED = re.compile(r"GLOBAL (\S+) was not an allowed global")
 _NOT_RUN = "Nothing of it was run. Get the model from its author, as .safetensors if there is one."
@@ -40,7 +41,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class _Ignored:
-    """A value that trainers write beside weights, which means nothing here."""
+    """A stand-in for values that trainers save beside the weights."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -60,11 +61,11 @@ _IGNORED = (
 
 
 def convert(old: Path, *, force: bool = False) -> Path:
-    """Write `old` beside it as safetensors and return the new file.
+    """Write `old` as safetensors in the same folder, and return the new file.
 
-    Nothing is overwritten without `force`. ModelRefused or CommandFailed says why it cannot be.
+    Nothing is overwritten without `force`. Raises ModelRefused or CommandFailed.
     """
-    # transformers' name for pickles is another one than for safetensors.
+    # transformers has different names for pickles and safetensors.
     new = old.with_name(re.sub("^pytorch_model", "model", old.name)).with_suffix(ENDING)
     if new == old:
         raise CommandFailed(f"{old} is a safetensors file already.", "Nothing has to be done.")
@@ -96,17 +97,17 @@ def _loaded(path: Path) -> Any:
             _check_zip(path)
         ignored: Any = [(_Ignored, name) for name in _IGNORED]
         with torch.serialization.safe_globals(ignored), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd protocols; what comes of them is said below
+            warnings.simplefilter("ignore")  # about odd protocols, whose errors are reported below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except ModelRefused:
         raise
-    # Both raise whatever a stranger's bytes lead to.
+    # Both may raise anything for untrusted bytes.
     except Exception as error:
         raise _refusal(str(error)) from error
 
 
 def _refusal(said: str) -> ModelRefused:
-    """Say in a sentence why PyTorch did not read a file."""
+    """Return why PyTorch did not read a file."""
     if name := _NAMED.search(said):
         return ModelRefused(f"contains more than numbers: it names {name[1][:80]!r}.", _NOT_RUN)
     if "nsupported" in said or "blocked" in said:
@@ -115,7 +116,7 @@ def _refusal(said: str) -> ModelRefused:
 
 
 def _check_zip(path: Path) -> None:
-    """All entries are there as they were written, and none is packed: they are mapped."""
+    """Raise unless all entries are intact and uncompressed, since they are memory-mapped."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(one.filename.endswith("constants.pkl") for one in entries):
@@ -127,7 +128,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _weights_in(content: Any) -> Tensors:
-    """The named tensors of a file's content; ModelRefused if it has none."""
+    """Return the named tensors of a file's content. Raises ModelRefused if it has none."""
     for _ in range(_MOST_WITHIN):
         content = _within(content)
     named = content.items() if isinstance(content, dict) else ()
@@ -148,7 +149,7 @@ def _weights_in(content: Any) -> Tensors:
 
 
 def _within(content: Any) -> Any:
-    """The dictionary within a dictionary in which the weights are; else the content itself."""
+    """Return the inner dictionary with the weights, or the content itself."""
     if not isinstance(content, dict):
         return content
     inner = [content[name] for name in _WITHIN if isinstance(content.get(name), dict)]
@@ -158,7 +159,7 @@ def _within(content: Any) -> Any:
 
 
 def _separate(tensors: Tensors, size: int) -> Tensors:
-    """The same tensors, each with a memory of its own; refused if a few bytes claim many."""
+    """Return the tensors without shared memory. ModelRefused if a small file claims many."""
     if sum(one.nbytes for one in tensors.values()) > _MOST_COPIES * size:
         raise ModelRefused("is no file of weights: its tensors repeat the same numbers.")
     seen: set[int] = set()
@@ -172,7 +173,7 @@ def _separate(tensors: Tensors, size: int) -> Tensors:
 
 
 def _write(new: Path, tensors: Tensors) -> None:
-    """Write the file whole or not at all."""
+    """Write the file atomically."""
     name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     temporary = new.with_name(name)
     try:

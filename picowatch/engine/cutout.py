@@ -1,7 +1,7 @@
-"""Figures cut out of finished pictures, as the field `cutout` says.
+"""The field `cutout`: figures cut out of finished pictures.
 
-A network looks at the picture in the size that it was trained for, squeezed to a square, and says
-how much of each pixel is figure. catalog/cutouts.py has the names of its layers.
+The network sees the picture squeezed to a square of the size that it was trained for, and tells how
+much of each pixel belongs to the figure. catalog/cutouts.py has the names of its layers.
 """
 
 from collections.abc import Iterable
@@ -28,22 +28,22 @@ from picowatch.engine.part_files import Tensors
 from picowatch.files.pictures import on_white
 
 _MOST_DIGITS = 4
-# What their authors trained with: sides, and what is taken from the colours and divides the rest.
+# Their authors' settings for training: sides, and the mean and spread of colours.
 _SIDES = {U2NET: 320, ISNET: 1024}
 _MEANS = {U2NET: (0.485, 0.456, 0.406), ISNET: (0.5, 0.5, 0.5)}
 _SPREADS = {U2NET: (0.229, 0.224, 0.225), ISNET: (1.0, 1.0, 1.0)}
-# A pixel has the figure's colour alone from the second level on, and below the first that of the
-# figure beside it.
+# From the second level on, a pixel keeps its colour; below the first, it takes that of the nearby
+# figure.
 _UNSURE, _SURE = 192, 250
-_EDGE = 2  # pixels of what the network sees: as far as an edge is soft
-_FOUND = 0.002  # the share of a picture that is some figure, at least
+_EDGE = 2  # the width of soft edges, in pixels that the network sees
+_FOUND = 0.002  # the least share of a picture that counts as a figure
 NOTHING_FOUND = "No figure stood out from the background, so hardly anything of it was left."
 
 
 class Network(nn.Module):
     """A U²-Net or an IS-Net, trained for squares of `side` pixels.
 
-    Takes colours, gives the logits of a mask of that size.
+    It takes colours and returns the logits of a mask of that size.
     """
 
     def __init__(self, layout: Layout, side: int) -> None:
@@ -60,7 +60,7 @@ class Network(nn.Module):
             self.outconv = nn.Conv2d(LEVELS, 1, 1)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Give the mask alone."""
+        """Return only the final mask."""
         masks = self.masks(pixels)
         mask: torch.Tensor = masks[0] if self.layout.stem else self.outconv(torch.cat(masks, 1))
         return mask
@@ -107,7 +107,7 @@ class _Stage(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A convolution, its features brought to one scale, and those below 0 cut off."""
+    """A convolution, a batch normalisation and a ReLU."""
 
     def __init__(self, takes: int, gives: int, dilation: int) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def _as_large(features: torch.Tensor, as_this: torch.Tensor) -> torch.Tensor:
 
 
 def as_seen(picture: Image.Image, network: Network) -> torch.Tensor:
-    """An RGB picture as a network sees it; U²-Net's brightest pixel is always white."""
+    """Return an RGB picture as a network sees it; U²-Net's brightest pixel is always white."""
     small = picture.resize((network.side, network.side), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
     kind = network.layout.architecture
@@ -142,10 +142,7 @@ def as_seen(picture: Image.Image, network: Network) -> torch.Tensor:
 
 @torch.inference_mode()
 def cut_out(network: Network, drawn: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return the picture without its background, and warnings.
-
-    What was transparent stays so.
-    """
+    """Return the picture without its background, and warnings. Transparent parts stay so."""
     picture, seen = drawn.convert("RGB"), as_seen(on_white(drawn), network)
     seen = seen.to(next(network.parameters()).device)
     mask = torch.sigmoid(network(seen))[0, 0].cpu()
@@ -162,27 +159,27 @@ def cut_out(network: Network, drawn: Image.Image) -> tuple[Image.Image, tuple[st
 
 
 def with_counts(network: Network, tensors: Tensors) -> Tensors:
-    """A file's tensors with counts of batches, which mean nothing here and not every file has."""
+    """Return a file's tensors with counts of batches, which have no effect and may be missing."""
     counts = (name for name in network.state_dict() if name.endswith(COUNTED))
     return dict.fromkeys(counts, torch.tensor(0)) | tensors
 
 
 def network_in(header: Header) -> Network:
-    """The network that a file's header tells, without weights.
+    """Return the network that a file's header describes, without weights.
 
-    The side is what a file says that it was trained for, by Stability's ModelSpec, or as published.
+    Its side is the one in the file's metadata (Stability's ModelSpec), or the published one's.
     """
     layout = layout_of(header.shapes)
-    assert layout  # the catalog has seen to it
+    assert layout  # the catalog has checked it
     said = header.metadata.get("modelspec.resolution", "").partition("x")[0]
     side = int(said) if said.isdecimal() and len(said) <= _MOST_DIGITS else 0
     return Network(layout, side or _SIDES[layout.architecture])
 
 
 def _with_own_colours(picture: Image.Image, alpha: Image.Image, side: int) -> Image.Image:
-    """The picture whose edges have the colour of the figure beside them, not of the ground behind.
+    """Return the picture with edges in the figure's colours instead of the background's.
 
-    What is not seen at all is black: nobody can uncover it, and it takes no room in a file.
+    Invisible pixels become black: nobody can uncover them, and they take no space in a file.
     """
     sure = picture.copy()
     sure.putalpha(alpha.point(lambda level: 255 if level >= _SURE else 0))

@@ -27,24 +27,24 @@ class Target:
     name: str
 
     def for_unet(self, native_size: int) -> "Target":
-        """The same target with the type for a UNet of this native size."""
+        """Return the target with the type for a UNet of this native size."""
         large = native_size >= LARGE_NATIVE_SIZE
         return replace(self, dtype=self.large_unet_dtype) if large else self
 
 
 def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target:
-    """The device the settings mean. "auto" takes CUDA, else MPS, else the CPU.
+    """Return the target for the settings. Device "auto" is CUDA, then MPS, then the CPU.
 
-    If the settings name no CUDA device by its number, the engine number `ordinal` of this machine
-    takes that one; more engines than devices share them. A CUDA device becomes the one that this
-    thread means where it names none: events, memory figures and torch's answers are of that one.
+    If the settings give a CUDA device no number, engine number `ordinal` of this machine takes the
+    device of that number; more engines than devices share them. The CUDA device becomes the current
+    one of this thread, for which torch reports events and memory.
 
     Precision "auto" is float16 on CUDA. Elsewhere it is float32 (with some checkpoints float16
     gives black pictures on MPS), except for the UNet of a full-size checkpoint on a CPU that
     computes bfloat16: a step of Stable Diffusion 1.5 at 256x256 took 3 seconds instead of 7 on two
     such cores, and the UNet took half the memory. The demo model gains nothing from it. Flow
-    families are trained in bfloat16, and many overflow in float16: they compute in it where the
-    device does not merely emulate it, else in float32.
+    families are trained in bfloat16, and many overflow in float16: they compute in bfloat16 unless
+    the device only emulates it, then in float32.
     """
     chosen = torch.device(_best() if device == "auto" else device)
     if chosen.type == "cuda" and chosen.index is None:
@@ -68,7 +68,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
 
 
 def compute_float32_in_full(*, full: bool) -> None:
-    """Compute float32 with all its bits, or let convolutions take TF32's ten.
+    """Compute float32 with all its bits, or allow TF32's ten for convolutions.
 
     https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
     """
@@ -77,13 +77,13 @@ def compute_float32_in_full(*, full: bool) -> None:
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    """The type's name as settings have it."""
+    """Return the type's name as in the settings."""
     return str(dtype).removeprefix("torch.")
 
 
 def _computes_bfloat16() -> bool:
-    """True if the CPU has instructions for it; otherwise it is slower than float32."""
-    # Private, for torch 2.6 has no public function that tells.
+    """Return whether the CPU has instructions for it; otherwise it is slower than float32."""
+    # Private, since torch 2.6 has no public function for it.
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return probe is not None and bool(probe())
 
@@ -95,10 +95,10 @@ def _best() -> str:
 
 
 def _use(device: torch.device) -> None:
-    """Make a device this thread's own, if there are several; RenderFailed if it does not compute.
+    """Make a device the current one of this thread. RenderFailed if it cannot compute.
 
-    A driver or device may be missing, and a build of torch is for some cards only: it says of that
-    in a warning, and fails at the first picture.
+    A driver or device may be missing, and a build of torch supports only some GPUs: it warns about
+    others, and fails at the first picture.
     """
     try:
         torch.ones(1, device=device).add(1).cpu()

@@ -1,7 +1,7 @@
 """Draws a batch: encode, group, one or two passes through a pipeline of diffusers, decode, paste.
 
-Two kinds of families differ in what a pass gives: latents of ours (`unet.py`), or pictures
-(`flow.py`). Everything else is here.
+The two kinds of families differ in the result of a pass: latents (`unet.py`), or pictures
+(`flow.py`).
 """
 
 from abc import ABC, abstractmethod
@@ -35,22 +35,24 @@ class Drawn(NamedTuple):
     control_maps: tuple[ControlMap, ...] = ()
     chunks: int = 0
     batch_size: int = 1
+    precision: str = "float32"
+    compiled: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
     def alpha(self) -> bytes:
-        """A byte for each pixel, or none where nothing is transparent."""
+        """A byte for each pixel, or empty if nothing is transparent."""
         return self.picture.getchannel("A").tobytes() if self.picture.mode == "RGBA" else b""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """How a batch is drawn: where, and whom to tell.
+    """How a batch is drawn: the device, the files and the callbacks.
 
-    `start_images` has the start images and masks under their hashes. `enlarge_for_hires` gives what
-    makes the second pass' picture of the first one's, `guess_depth` the depth of an RGB picture as
-    grey. `timings` are added to. `alone`: each image by itself. `compiled` is what computes in
-    place of the denoiser, or None.
+    `start_images` has the start images and masks under their hashes. `enlarge_for_hires` returns
+    the function that enlarges a picture for the second pass, `guess_depth` the depth of an RGB
+    picture in grey. `timings` are added to. `alone`: each image by itself. `compiled` is called
+    instead of the denoiser, unless it is None.
     """
 
     device: torch.device
@@ -74,10 +76,10 @@ def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
 
 
 class Prompted(NamedTuple):
-    """What guides one image.
+    """The encoded prompts of one image.
 
-    `key` is equal for what can go through the denoiser together, and changes no picture by it.
-    `warnings` say what of the prompts could not be used.
+    Images with equal keys can go through the denoiser together without changing each other.
+    `warnings` say which parts of the prompts could not be used.
     """
 
     key: object
@@ -87,7 +89,7 @@ class Prompted(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Images that go through a pipeline together: what guides each, and what it starts from."""
+    """Images that go through a pipeline together, with their encoded prompts and start images."""
 
     requests: list[ImageRequest]
     conditions: list[Any]
@@ -95,10 +97,10 @@ class Group(NamedTuple):
 
 
 class Passes(ABC):
-    """How a kind of family draws: what guides it, and one pass.
+    """How a kind of family encodes prompts and draws a pass.
 
-    `parts` is how many parts of a group are drawn at once, each by a core of its own; `on_step` is
-    called after each step.
+    `parts` is the most parts of a group that are drawn at once, each by a core of its own;
+    `on_step` is called after each step.
     """
 
     parts = 1
@@ -110,11 +112,11 @@ class Passes(ABC):
 
     @abstractmethod
     def encode(self, request: ImageRequest) -> Prompted:
-        """Return what guides an image."""
+        """Return the encoded prompts of an image."""
 
     @abstractmethod
     def evaluations(self, request: ImageRequest) -> int:
-        """Return how many steps are reported for an image."""
+        """Return the number of steps that are reported for an image."""
 
     @abstractmethod
     def run(self, group: Group, one: Pass, before: Any) -> Any:
@@ -128,8 +130,8 @@ class Passes(ABC):
 def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
     """Return the pictures of a batch, in its order.
 
-    Images whose prompts have other shapes are drawn group after group: to pad a prompt to its
-    neighbour's length would change its picture.
+    Images whose prompts have different shapes are drawn in different groups: padding a prompt to
+    its neighbour's length would change its picture.
     """
     job = passes.job
     with timed(job.timings, "encode"):
@@ -153,7 +155,7 @@ def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
 Images = Sequence[tuple[ImageRequest, Any]]
 
 
-@torch.inference_mode()  # a part is drawn in a thread of its own, which the caller's does not reach
+@torch.inference_mode()  # a part is drawn in a thread of its own, which does not inherit this mode
 def _drawn_group(passes: Passes, images: Images) -> list[Drawn]:
     """Draw images that go through a pipeline together, in one or two passes."""
     job, result = passes.job, None
@@ -172,17 +174,16 @@ def _drawn_group(passes: Passes, images: Images) -> list[Drawn]:
     ]
 
 
-# Small pictures on a CPU: a part of the batch on each core. Their layers are too short to share
-# out: with two threads on each, both wait for each other some thousand times a second, and for
-# whatever else the computer does. So every core renders some of the pictures by itself
-# (benchmarks/RESULTS.md).
+# Small pictures on a CPU: a part of the batch on each core. Their layers are too small to be split
+# among threads, which would wait for each other, and for other programs, some thousand times a
+# second. So every core renders some of the pictures by itself (benchmarks/RESULTS.md).
 
 
 def _drawn_in_parts(passes: Passes, images: Images) -> list[Drawn]:
-    """Draw as many equal parts as cores at once, or fewer, each by a thread.
+    """Draw equal parts of the images at once, at most one per core, each in a thread.
 
-    Equal, because a picture's last bit may depend on how many are rendered with it, and must not
-    depend on its position among them. Steps, previews and times are those of the first part.
+    The parts are equal because a picture's last bit may depend on the number of pictures in its
+    part, and must not depend on its position. Steps, previews and times are the first part's.
     """
     if passes.parts == 1:
         return _drawn_group(passes, images)

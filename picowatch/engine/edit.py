@@ -1,8 +1,8 @@
-"""Draws what a pipeline makes of reference pictures: one image in each call.
+"""Draws from reference pictures, with one call of a pipeline per image.
 
-Most pipelines give all pictures of a call to each of its prompts, so images with references never
-share one (diffusers 0.42; docs/design.md). All prompts of a batch are read before its first step:
-where weights come to the device in turn, text encoders come once for all of them.
+Most pipelines use all pictures of a call for each of its prompts, so images with references never
+share a call (diffusers 0.42; docs/design.md). All prompts of a batch are encoded before its first
+step, so that text encoders are loaded once per batch where parts take turns in memory.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from picowatch.recipe.request import ImageRequest
 
 
 class Edit(NamedTuple):
-    """What guides one image: its references in their frame, and what its texts were read as."""
+    """The references of one image in their frame, its texts, and the encoded texts."""
 
     frame: Frame
     pictures: list[Image.Image]
@@ -27,10 +27,10 @@ class Edit(NamedTuple):
 
 
 class EditPasses(FlowPasses):
-    """Draws with references; see `Passes`. What guides an image is an `Edit`."""
+    """Passes with references: an image's conditions are an `Edit`."""
 
     def encode(self, request: ImageRequest) -> Prompted:
-        """Implement `Passes.encode`; no image shares a call with another."""
+        """Implement `Passes.encode`; no images share a call."""
         rules = self.loaded.variant.references
         assert rules
         frame, pictures = read_references(self.job.start_images, request, rules)

@@ -22,7 +22,7 @@ _LONGEST = 300
 def explain_exit(status: int | None, stderr: Sequence[str]) -> tuple[str, str]:
     """Return message and remedy for a process' exit code (negative: a signal).
 
-    `stderr` are the last lines that it wrote. None: it did not end by itself.
+    `stderr` are the last lines that it wrote. Exit code None means that it did not end by itself.
     """
     if status == -signal.SIGKILL:
         return _KILLED
@@ -39,16 +39,16 @@ def explain_exit(status: int | None, stderr: Sequence[str]) -> tuple[str, str]:
 
 
 def _last_words(stderr: Sequence[str]) -> str:
-    """Return the last line that says something, without control characters, as a sentence."""
+    """Return the last line that is not empty, without control characters and final stop."""
     lines = ("".join(filter(str.isprintable, line)).strip() for line in reversed(stderr))
     return next(filter(None, lines), "")[:_LONGEST].rstrip(".")
 
 
 def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFailed | EngineDied:
-    """Say what happened and what to do; EngineDied if this process can no longer use the GPU.
+    """Return the error for the daemon: EngineDied if this process can no longer use the GPU.
 
-    `broken` is what the GPU said when it was asked afterwards, "" if it still works: an error of
-    another library may be all that a kernel's failure leaves.
+    `broken` is the error of the GPU when it was used afterwards, "" if it still works: a kernel's
+    failure may appear only as an error of some library.
     """
     text = str(error)
     if not broken and (short_of_memory := out_of_memory(error)):
@@ -72,15 +72,15 @@ def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFaile
 
 
 def _breaks_the_process(error: Exception) -> bool:
-    """Tell whether a GPU error leaves the process' context unusable: all but lack of memory do.
+    """Return whether a GPU error makes the context unusable, as all but out-of-memory errors do.
 
     https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
     """
     return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
-# What torch and the libraries it calls say when a card's memory is full. Which of them finds out
-# is chance: torch's allocator, a driver's call, or a library that wants room to work in.
+# Messages of torch and its libraries about full GPU memory. It may be torch's allocator, a driver's
+# call, or a library that needs work space.
 # c10/cuda/CUDACachingAllocator.cpp, c10/cuda/CUDAException.cpp, aten/src/ATen/cuda/Exceptions.h
 # and aten/src/ATen/mps/MPSAllocator.mm of https://github.com/pytorch/pytorch.
 _GPU_MEMORY = re.compile(
@@ -90,7 +90,7 @@ _MEMORY_TEXTS = ("not enough memory", "can't allocate memory")
 
 
 def out_of_memory(error: Exception) -> str:
-    """Say in a sentence whose memory ran out; "" for every other error."""
+    """Return a sentence about whose memory ran out; "" for every other error."""
     text = str(error)
     if isinstance(error, MemoryError) or any(each in text for each in _MEMORY_TEXTS):
         return "The computer does not have enough memory for this image."
@@ -104,5 +104,5 @@ def _first_line(text: str) -> str:
 
 
 def as_clause(said: object) -> str:
-    """Return what an error says as the end of a sentence: short, on one line, without its stop."""
+    """Return an error's text for the end of a sentence: short, on one line, without a stop."""
     return " ".join(str(said).split())[:_LONGEST].rstrip(".: ")

@@ -1,6 +1,6 @@
-"""What the rows of `picowatch.families` mean for diffusers' pipelines: the callables of a family.
+"""The code of families for diffusers' pipelines, beside their rows in `picowatch.families`.
 
-A family without a row here is short: its pipeline reads the prompt itself.
+A family without a row here is short: its pipeline encodes the prompt itself.
 """
 
 import re
@@ -24,8 +24,8 @@ from picowatch.families import Family, Variant
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
 from picowatch.recipe.request import ImageRequest
 
-# What a pipeline takes in place of prompts, by its names: tensors with a row, or lists with an
-# entry for each image.
+# A pipeline's arguments in place of prompts: tensors with a row, or lists with an entry, for each
+# image.
 Encoded = Mapping[str, Any]
 # A checkpoint's parts by diffusers' names.
 Parts = Mapping[str, Any]
@@ -36,12 +36,13 @@ _BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """How a flow family's prompts are read.
+    """How a flow family's prompts are encoded.
 
-    `encode` gives one prompt as embeddings, from a pipeline and the checkpoint's variant. The first
-    tokenizer of `reads` that a checkpoint has counts, by `count`: so many tokens are read, or with
-    0 as many as its configuration says; without one, all. `preamble` stands before each prompt, but
-    not before negative ones; `empty` in place of no words.
+    `encode` returns the embeddings of a prompt, given a pipeline and the checkpoint's variant.
+    `reads` are tokenizers, of which the first that a checkpoint has counts the tokens by `count`,
+    and their limits: 0 is the limit of the tokenizer's configuration; without tokenizers there is
+    no limit. `preamble` is put before prompts, but not before negative ones; `empty` replaces an
+    empty prompt.
     """
 
     encode: Callable[[Any, str, str], Encoded]
@@ -51,7 +52,7 @@ class Reader:
     empty: str = ""
 
     def length(self, parts: Parts, prompt: str, variant: str) -> tuple[int, int]:
-        """Count the tokens of a prompt, and those that the text encoder reads at most."""
+        """Return the number of tokens of a prompt, and the limit of the text encoder."""
         name = next(one for one in self.reads if parts.get(one))
         most = self.reads[name] or parts[name].model_max_length
         if name == "tokenizer_2" and variant == "schnell":
@@ -65,7 +66,7 @@ def words(prompt: str) -> str:
 
 
 def pipeline_class(row: Family, variant: Variant, kind: str) -> Any:
-    """The class of diffusers that draws from "text", "image" or "mask"; None without one."""
+    """Return diffusers' pipeline class for "text", "image", "mask" or "edit"; None without one."""
     name: str = getattr(variant.pipelines or row.pipelines, kind)
     return getattr(diffusers, name) if name else None
 
@@ -109,7 +110,7 @@ _TOWERS: dict[str, dict[str, dict[str, Any]]] = {
 def prompt_encoder(
     family: str, parts: Parts, find: FindFile, device: torch.device
 ) -> PromptEncoder:
-    """The encoder of a Stable Diffusion's prompts, which finds embeddings by `find`.
+    """Return the encoder of a Stable Diffusion's prompts; `find` finds embeddings.
 
     SDXL's empty negative prompts are zeros, as in A1111 and in diffusers without one.
     """
@@ -119,7 +120,7 @@ def prompt_encoder(
 
 
 def _encoding(*names: str, **options: Any) -> Callable[[Any, str, str], Encoded]:
-    """Encode by the pipeline's `encode_prompt`; `names` are its results', "" if not needed."""
+    """Return an encoder by the pipeline's `encode_prompt`; `names` are its results, "" to skip."""
 
     def encode(pipeline: Any, prompt: str, _: str) -> Encoded:
         found = pipeline.encode_prompt(prompt, **options)
@@ -128,7 +129,7 @@ def _encoding(*names: str, **options: Any) -> Callable[[Any, str, str], Encoded]
     return encode
 
 
-# The prompt alone: the negative one is encoded by itself.
+# Encodes one prompt: the negative one is encoded by itself.
 _ALONE = {"do_classifier_free_guidance": False}
 
 
@@ -161,7 +162,7 @@ def _z_image_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
 
 
 def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
-    """Count the tokens of a prompt after the instruction that its pipeline writes before it."""
+    """Count the tokens of a prompt together with the instruction that its pipeline adds."""
     messages = flux2.format_input([prompt], flux2.SYSTEM_MESSAGE)
     return len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"][0])
 
@@ -184,7 +185,7 @@ READERS = {
         encode=_encoding("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}
     ),
     "ernie_image": Reader(encode=_ernie_encode, reads={"tokenizer": 0}),
-    # T5 reads further than CLIP; many do without it, for it is the largest part.
+    # T5 reads further than CLIP; many omit it, since it is the largest part.
     "sd3": Reader(
         encode=_encoding(
             *("prompt_embeds", "", "pooled_prompt_embeds"), prompt_2=None, prompt_3=None, **_ALONE
@@ -206,13 +207,13 @@ READERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Editor:
-    """How an editing pipeline is asked.
+    """How an editing pipeline is called.
 
-    `reads` are the arguments of its `encode_prompt` beside the prompt, from the pipeline and the
-    pictures in their frames; `sees`: its text encoder looks at them. `answers` are those of the
-    pipeline's calls of `encode_prompt`, from what was read in the prompt and the negative one.
-    `many`: it takes a list of pictures. `inputs` are what each call gets beside the request, for
-    the size that is rendered.
+    `reads` returns the arguments of its `encode_prompt` besides the prompt, given the pipeline and
+    the pictures in their frames; `sees`: its text encoder reads the pictures. `answers` turns the
+    encoded prompt and negative prompt into the results of the pipeline's own calls of
+    `encode_prompt`. `many`: it takes a list of pictures. `inputs` returns further arguments of each
+    call, given the size that is rendered.
     """
 
     reads: Callable[[Any, Sequence[Image.Image]], Encoded] = lambda *_: {}
@@ -225,7 +226,7 @@ class Editor:
 def _scaled(
     pipeline: Any, pictures: Sequence[Image.Image], dimensions: Callable[..., Any], area: int
 ) -> list[Image.Image]:
-    """The pictures as their pipeline scales them for its text encoder: to an area of pixels."""
+    """Return the pictures as the pipeline scales them for its text encoder: to an area."""
     found = []
     for one in pictures:
         width, height, *_ = dimensions(area, one.width / one.height)
@@ -250,7 +251,7 @@ def _read_transparent(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded
 
 _MEGAPIXEL = 1024 * 1024
 EDITORS = {
-    # The size is only its proportions; its pixels are `max_area`. The reference keeps its own.
+    # The size gives only the proportions, `max_area` the pixels. The reference keeps its size.
     "FluxKontextPipeline": Editor(
         many=False,
         inputs=lambda size: {"max_area": size[0] * size[1], "_auto_resize": False},
@@ -258,7 +259,7 @@ EDITORS = {
     "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_read_whole),
     "QwenImageEditPlusPipeline": Editor(sees=True, reads=_read_small),
     "QwenImage21Pipeline": Editor(sees=True, reads=_read_transparent),
-    # It reads both prompts in one call.
+    # It encodes both prompts in one call.
     "ZImageOmniPipeline": Editor(
         reads=lambda _, pictures: {"num_condition_images": len(pictures), **_ALONE},
         answers=lambda read: [(read[0][0], read[1][0] if len(read) > 1 else [])],
@@ -267,21 +268,21 @@ EDITORS = {
 
 
 def editor_of(row: Family, variant: Variant) -> Editor:
-    """Return how the variant's pipeline for references is asked."""
+    """Return how the variant's pipeline for references is called."""
     return EDITORS.get((variant.pipelines or row.pipelines).edit, Editor())
 
 
 @cache
 def _required(pipeline: Any) -> frozenset[str]:
-    """The arguments without which a pipeline of this class cannot be made."""
+    """Return the required arguments of a pipeline's class."""
     arguments = signature(pipeline).parameters.values()
     return frozenset(one.name for one in arguments if one.default is one.empty)
 
 
 def built(row: Family, variant: Variant, kind: str, parts: Parts) -> Any:
-    """A pipeline of diffusers over these parts, which costs next to nothing."""
+    """Return a diffusers pipeline of these parts, which is cheap to create."""
     cls = pipeline_class(row, variant, kind)
-    # Safety checkers, and what a folder may lack.
+    # None for safety checkers, and for parts that a folder may lack.
     given = {**dict.fromkeys(_required(cls) - parts.keys()), **parts}
     if row.key == "chroma" and kind == "mask":
         # diffusers 0.42 asks for a setting of FLUX.1 that Chroma's configs do not have.

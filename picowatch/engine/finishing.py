@@ -1,4 +1,4 @@
-"""Finishes the pictures of a batch, drawn or given: enlarged, and cut out."""
+"""Finishes the pictures of a batch, drawn or given: enlarges them and cuts them out."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -25,11 +25,11 @@ from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
 
 _KEPT = 4
-# A1111's names of what resizes pixels for the second pass without an upscaler.
+# A1111's names for resizing pixels for the second pass without an upscaler.
 _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 
 
-# What makes a network of a file's header, and its weights of the file's tensors.
+# The functions that create a network from a file's header, and its weights from the tensors.
 _NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Tensors]]] = {
     "upscaler": (upscale_networks.network_in, upscale_networks.weights_of),
     "cutout": (cutout.network_in, cutout.with_counts),
@@ -37,7 +37,7 @@ _NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Te
 
 
 class Networks:
-    """The networks that finish pictures, in float32: narrower types show. The last used stay."""
+    """A cache of the networks that finish pictures, in float32: narrower types are visible."""
 
     def __init__(self, catalog: Catalog, device: torch.device) -> None:
         self._find = partial(find_model, catalog)
@@ -55,9 +55,9 @@ class Networks:
 
 
 class Finishing:
-    """Finishes the pictures of a batch, each a step after those of drawing.
+    """Finishes the pictures of a batch; each counts as a step after those of drawing.
 
-    Before each tile of a picture it looks whether the batch is to end.
+    Before each tile of a picture it checks whether the batch is to end.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Finishing:
         self._networks = networks
         self._batch = batch
         self._on_step = on_step
-        self._interrupted = interrupted
+        self.interrupted = interrupted
         self._steps = sum(bool(one.upscale) + bool(one.cutout) for one in batch)
         self._done, self._total = 0, self._steps
 
@@ -80,7 +80,7 @@ class Finishing:
         self._on_step(self._done, self._total)
 
     def for_hires(self, request: ImageRequest) -> Enlarge:
-        """Return what makes the second pass' picture of the first one's."""
+        """Return the function that enlarges a picture for the second pass."""
         assert request.hires is not None
         name, size = request.hires.upscaler, request.size_before_upscale
         if name in _RESAMPLING:
@@ -111,7 +111,7 @@ class Finishing:
         return drawn._replace(picture=cut, warnings=(*drawn.warnings, *warnings))
 
     def _enlarged(self, request: ImageRequest, drawn: Drawn) -> Drawn:
-        """Enlarge a picture; one that repeats has a margin that goes on at the opposite edge."""
+        """Enlarge a picture, with `tiling` together with a margin from the opposite edges."""
         upscale, picture = request.upscale, drawn.picture
         assert upscale is not None
         margin = MOST_OVERLAP if request.tiling else 0
@@ -128,9 +128,9 @@ class Finishing:
         return drawn._replace(picture=large)
 
     def _look(self) -> None:
-        """Give a sign of life."""
+        """Report that the engine is alive, and raise EngineStopped if the batch is to end."""
         self._on_step(self._done, self._total)
-        raise_if(self._interrupted)
+        raise_if(self.interrupted)
 
 
 def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:

@@ -1,4 +1,4 @@
-"""Draws with a transformer: families that diffusers' own pipelines know how to begin and to end."""
+"""Draws with a transformer, by a pipeline of diffusers that makes the noise and decodes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,17 +24,14 @@ from picowatch.recipe.request import ImageRequest
 
 
 class FlowPasses(Passes):
-    """Draws with a transformer; see `Passes`. What guides an image is an `Encoded`.
-
-    What a pass gives are pictures.
-    """
+    """Passes with a transformer: conditions are an `Encoded`, and the results are pictures."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._reader = READERS.get(self.loaded.row.key)
 
     def encode(self, request: ImageRequest) -> Prompted:
-        """Implement `Passes.encode`; texts that would be padded to one length must be equal."""
+        """Implement `Passes.encode`; images share a call only if no text has to be padded."""
         conditions = self._encoded(request)
         key = tuple(_listed(value) for value in conditions.values())
         return Prompted(key, conditions, warnings=self._warnings(request))
@@ -42,7 +39,7 @@ class FlowPasses(Passes):
     def _encoded(self, request: ImageRequest) -> Encoded:
         texts = self._texts(request)
         if self._reader is None:
-            # The pipeline reads prompts itself, and knows what stands for no negative one.
+            # The pipeline encodes prompts itself, and has its own default for the negative one.
             return {name: [text] for name, text in texts.items() if text or name == "prompt"}
         found: dict[str, Any] = {}
         for name, text in texts.items():
@@ -52,7 +49,7 @@ class FlowPasses(Passes):
         return found
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
-        """Return what the text encoder reads: `prompt`, and with guidance `negative_prompt`."""
+        """Return the texts to encode: `prompt`, and with guidance `negative_prompt`."""
         preamble, empty = (self._reader.preamble, self._reader.empty) if self._reader else ("", "")
         texts = {"prompt": preamble + (words(request.prompt) or empty)}
         if request.cfg_scale > 1:
@@ -99,7 +96,7 @@ class FlowPasses(Passes):
         inputs: dict[str, Any],
         read: Sequence[Any] = (),
     ) -> list[Image.Image]:
-        """Call a pipeline, which renders this size; what was `read` before is not read again."""
+        """Call a pipeline for this size; texts that were `read` before are not encoded again."""
         first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
         steps = FlowSteps(
             self,
@@ -123,7 +120,7 @@ class FlowPasses(Passes):
             width=size[0],
             height=size[1],
             num_inference_steps=one.steps,
-            # Anew in each pass, as in A1111.
+            # New ones in each pass, as in A1111.
             generator=generators_for(group.requests, self.job.device),
             output_type="pt",
             return_dict=False,
@@ -131,15 +128,15 @@ class FlowPasses(Passes):
         return list(map(as_picture, found.float()))
 
     def decode(self, result: list[Image.Image]) -> list[Drawn]:
-        """Implement `Passes.decode`: the pipelines have done so."""
+        """Implement `Passes.decode`; the pipelines have decoded already."""
         return list(map(Drawn, result))
 
     def _inputs(
         self, start: list[Image.Image], group: Group, one: Pass
     ) -> tuple[str, dict[str, Any]]:
-        """Return the kind of pipeline that a pass takes, and what it starts from by its names.
+        """Return the kind of pipeline for a pass, and its arguments for start images and masks.
 
-        A family without a pipeline for start images redraws all of one by a white mask.
+        A family without a pipeline for start images redraws all of one with a white mask.
         """
         if not start:
             return "text", {}
@@ -153,9 +150,10 @@ class FlowPasses(Passes):
 
 
 def _answering(read: Sequence[Any]) -> Callable[..., Any]:
-    """A stand-in for a pipeline's `encode_prompt`: it asks for the prompt, then the negative one.
+    """Return a replacement for a pipeline's `encode_prompt` that gives what was encoded before.
 
-    So text encoders need not be in memory, and read each text with each picture once.
+    Pipelines call it for the prompt, then for the negative one. So text encoders need not be in
+    memory, and encode each text with its pictures once.
     """
     answers = iter(read)
     return lambda *_, **__: next(answers)
@@ -169,7 +167,7 @@ def _listed(value: Any) -> object:
 
 
 def _joined(conditions: Sequence[Encoded]) -> dict[str, Any]:
-    """Join what guides several images: a row or an entry for each."""
+    """Join the conditions of several images: a row or an entry for each."""
     joined: dict[str, Any] = {}
     for name, first in conditions[0].items():
         values: list[Any] = [encoded[name] for encoded in conditions]

@@ -1,9 +1,9 @@
-"""Latents: the noise that they begin with, from and to pixels, and enlarged.
+"""Latents: their initial noise, their conversion from and to pixels, and their enlargement.
 
-Every image has noise of its own, so a picture does not depend on its neighbours. Its numbers are
-used as A1111 uses them (modules/rng.py, ImageRNG): a pass begins with the first numbers of its
-seed, mixed with those of the variation seed, and its steps take those that follow, or with `ensd`
-those of another seed.
+Every image has noise of its own, so a picture does not depend on its neighbours. Its random numbers
+are used as in A1111 (modules/rng.py, ImageRNG): a pass begins with the first numbers of its seed,
+mixed with those of the variation seed, and its steps take those that follow, or with `ensd` those
+of another seed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,9 +22,9 @@ from picowatch.recipe.request import ImageRequest
 # Those of Stable Diffusion.
 LATENT_CHANNELS = 4
 LATENT_FACTOR = 8
-# Gives an RGB picture in another size.
+# Returns an RGB picture in another size.
 Enlarge = Callable[[Image.Image], Image.Image]
-# From here on A1111 takes two noises for the same, and does not divide by the angle between them.
+# Above this cosine A1111 takes two noises as equal, and does not divide by the angle between them.
 _PARALLEL = 0.9995
 
 
@@ -33,7 +33,7 @@ def noise_of(
 ) -> tuple[torch.Tensor, list[torch.Generator]]:
     """Draw the noise of a pass at this size, a row for each image.
 
-    The steps draw from the generators. Each pass begins anew, as in A1111.
+    The generators are for the noise of the steps. Each pass begins with the seed, as in A1111.
     """
     shape = (1, LATENT_CHANNELS, height // LATENT_FACTOR, width // LATENT_FACTOR)
     generators = generators_for(requests, device)
@@ -49,12 +49,12 @@ def noise_of(
 
 
 def generators_for(requests: Iterable[ImageRequest], device: torch.device) -> list[torch.Generator]:
-    """Return a generator for each image, from its seed; `device` is what renders them."""
+    """Return a generator for each image, from its seed; `device` renders them."""
     return [_generator(request, request.seed, device) for request in requests]
 
 
 def _generator(request: ImageRequest, seed: int, device: torch.device) -> torch.Generator:
-    """A CPU's or, with `noise: nvidia`, that of the card, which draws other numbers."""
+    """Return a generator on the CPU or, with `noise: nvidia`, on the GPU: its numbers differ."""
     if request.noise != NVIDIA:
         return torch.Generator("cpu").manual_seed(seed)
     if device.type != "cuda" or torch.version.hip:
@@ -70,7 +70,7 @@ def _drawn(generator: torch.Generator, shape: Sequence[int]) -> torch.Tensor:
 
 
 def _varied(noise: torch.Tensor, request: ImageRequest, device: torch.device) -> torch.Tensor:
-    """The noise on its way to that of the variation seed."""
+    """Return the noise mixed with that of the variation seed."""
     if not request.variation_strength:
         return noise
     assert request.variation_seed is not None
@@ -106,7 +106,7 @@ def _decoded(vae: Any, latents: torch.Tensor) -> Image.Image:
 
 
 def as_picture(image: torch.Tensor) -> Image.Image:
-    """A decoded image, RGB x height x width, 0 to 1. RenderFailed rather than a black picture."""
+    """Return an image, RGB x height x width, 0 to 1, as a picture. RenderFailed if it has NaNs."""
     _check_finite(image)
     levels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
     return Image.fromarray(levels.cpu().numpy())
@@ -121,9 +121,9 @@ def _check_finite(numbers: torch.Tensor) -> None:
 
 
 def encode(vae: Any, pixels: Any, device: torch.device) -> torch.Tensor:
-    """The latents of a picture or its numbers, 1 x 4 x height/8 x width/8, in float32.
+    """Return the latents of a picture or its pixels, 1 x 4 x height/8 x width/8, in float32.
 
-    The mode of the encoder's distribution: a sample would take numbers from the seed.
+    They are the mode of the encoder's distribution: a sample would use random numbers.
     """
     image = torch.from_numpy(np.array(pixels)).to(device)
     image = (image.permute(2, 0, 1)[None].float() / 127.5) - 1
@@ -138,9 +138,9 @@ def encode(vae: Any, pixels: Any, device: torch.device) -> torch.Tensor:
 
 
 def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
-    """Compute by the VAE, again in float32 if it overflowed; return float32.
+    """Compute with the VAE, again in float32 if it overflowed; return float32.
 
-    It is changed back: the next picture must not depend on this one.
+    The VAE's type is restored, so that the next picture does not depend on this one.
     """
     result: torch.Tensor = compute().float()
     narrow = vae.dtype
@@ -155,8 +155,8 @@ def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
 
 def _change_type(vae: Any, dtype: torch.dtype) -> None:
     vae.to(dtype)
-    # Where layers come to the device one after the other, diffusers has copies of their weights: it
-    # makes them anew after a change of its own by this, which is all that there is for it.
+    # With group offloading, diffusers has copies of the weights. After changes of its own it renews
+    # them by this private function; there is no public one.
     _maybe_remove_and_reapply_group_offloading(vae)
 
 
@@ -174,7 +174,7 @@ _LATENT: dict[str, dict[str, Any]] = {
 def upscale(
     vae: Any, latents: torch.Tensor, upscaler: str, size: tuple[int, int], enlarge: Enlarge
 ) -> torch.Tensor:
-    """The images' latents for a picture of this width and height.
+    """Return the images' latents for a picture of this width and height.
 
     Latent upscalers resize the latents themselves: fast, and blurred or blocky until the second
     pass redraws them. The others decode, `enlarge` the pixels, and encode again.

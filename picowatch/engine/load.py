@@ -1,7 +1,7 @@
 """Reads checkpoints from files and folders: the parts of a pipeline, ready to compute.
 
-What a file or folder is, the catalog has said from its headers and configs. Of that and of its
-allowlist are the classes here: what else a folder names is never imported. Weights are
+The catalog has recognised the file or folder by its headers and configs. Its allowlist has the
+classes that are loaded here; other classes that a folder names are never imported. Weights are
 safetensors, fp8 with scales, and GGUF.
 """
 
@@ -43,12 +43,12 @@ from picowatch.engine.processors import number_pictures, read_image_processor, r
 from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
-# Of a processor of pictures that asks for torchvision, the tokenizer alone is used.
+# This image processor needs torchvision; only its tokenizer is used.
 _TOKENIZERS = {"PixtralProcessor": "PreTrainedTokenizerFast"}
 
 
 def load_part(model: Model, target: Target, device: torch.device, name: str) -> Any:
-    """One part of a checkpoint by diffusers' name, weights in the types of `target`."""
+    """Load one part of a checkpoint by diffusers' name, with weights in the types of `target`."""
     part = next(part for part in parts_of(model) if part.name == name)
     if name.startswith("tokenizer"):
         kind = getattr(transformers, _TOKENIZERS.get(part.class_name, part.class_name))
@@ -71,11 +71,11 @@ def load_part(model: Model, target: Target, device: torch.device, name: str) -> 
 
 
 def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device) -> Any:
-    """Another VAE for a checkpoint: a file or a folder of its own.
+    """Load another VAE for a checkpoint, from a file or a folder.
 
-    A file does not say what its latents are scaled by: the config of the checkpoint's own VAE does.
-    Nor does it say whether it overflows in float16, as that of Stable Diffusion XL: a name with
-    "fp16" and "fix" in it says that it does not.
+    A file does not tell the scale of its latents: the config of the checkpoint's own VAE does. Nor
+    does it tell whether it overflows in float16, as Stable Diffusion XL's does: a name with "fp16"
+    and "fix" means that it does not.
     """
     part = next(part for part in parts_of(checkpoint) if part.name == "vae")
     if is_tiny(vae.variant):
@@ -95,7 +95,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
 
 
 def _taking_bfloat16(model: Model, vae: Any) -> Any:
-    """Let Z-Image Omni's VAE encode what its pipeline gives it in bfloat16 (diffusers 0.42)."""
+    """Let Z-Image Omni's VAE accept the type that its pipeline passes (diffusers 0.42)."""
     if model.family == "z_image_omni":
         encode = vae.encode
         vae.encode = lambda pixels: encode(pixels.to(vae.dtype))
@@ -107,7 +107,7 @@ _NAMES = {"unet": "UNet", "vae": "VAE", "transformer": "transformer"}
 
 
 def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
-    """The type for the weights of a part."""
+    """Return the type for the weights of a part."""
     if not is_unet(model):
         return target.flow_dtype
     if part.name == "unet":
@@ -117,15 +117,15 @@ def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dt
 
 
 def _scheduler(model: Model, part: Part) -> Any:
-    """The scheduler of a folder's config: for UNets what its class is does not matter.
+    """Return the scheduler of a folder's config.
 
-    The samplers of recipes take their numbers from its config.
+    For UNets its class does not matter: the samplers of recipes use only its config.
     """
     kind = getattr(diffusers, part.class_name)
     if not is_unet(model):
         return scheduler_of(kind, read_json(part.folder / "scheduler_config.json"))
     config = read_schedule(part.folder)
-    if model.prediction:  # what the checkpoint's own header says of its training
+    if model.prediction:  # from the checkpoint's own header
         config["prediction_type"] = model.prediction
     elif (model.family, model.layout) == ("sd2", "file"):
         config["prediction_type"] = _prediction(model)
@@ -140,9 +140,9 @@ _SPREAD_OF_V = 0.09
 
 
 def _prediction(model: Model) -> str:
-    """Return what a single file of 2.x predicts: no header says it, and the wrong one gives noise.
+    """Return what a single file of 2.x predicts: its header does not tell, and a wrong guess fails.
 
-    By the spread of one bias, as ComfyUI does (comfy/supported_models.py, class SD20). Inpainting
+    The spread of one bias tells, as in ComfyUI (comfy/supported_models.py, class SD20). Inpainting
     checkpoints predict noise.
     """
     if model.in_channels != LATENT_CHANNELS:
@@ -156,11 +156,11 @@ _GUIDANCE = ".cond_proj.weight"
 
 
 def _config(model: Model, part: Part) -> dict[str, Any]:
-    """Return the config of a part, corrected by what the checkpoint's own tensors say."""
+    """Return the config of a part, corrected by the checkpoint's own tensors."""
     config = read_json(part.folder / "config.json")
     if part.name == "unet":
         config["in_channels"] = model.in_channels
-        if part.weights:  # one that was distilled (LCM) is told the guidance
+        if part.weights:  # a distilled UNet (LCM) takes the guidance as an input
             shapes = read_any_header(part.weights).shapes
             told = (shape[1] for name, shape in shapes.items() if name.endswith(_GUIDANCE))
             config["time_cond_proj_dim"] = next(told, None)
@@ -168,9 +168,9 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
 
 
 def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """A part with weights, from its file or folder."""
+    """Read a part with weights from its file or folder."""
     encoder = part.name.startswith(("text_encoder", "siglip"))
-    # transformers makes its models in main memory: on the way to a card maps of files will do.
+    # transformers builds models in main memory; for a GPU, mapped files need not be copied first.
     place, copy = (_CPU, device.type == "cpu") if encoder else (device, True)
     types, path = type_of(part.class_name, dtype), part.weights or part.folder
     tensors = read_tensors(path, types, place, part.prefix, copy=copy)
@@ -180,7 +180,7 @@ def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: tor
 
 
 def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
-    """The bytes of a checkpoint's "encoders", "denoiser" and "vae", as they compute."""
+    """Return the bytes of a checkpoint's "encoders", "denoiser" and "vae" in memory."""
     found = {"encoders": 0, "denoiser": 0, "vae": 0}
     for part in parts_of(model):
         if part.name.startswith(("tokenizer", "scheduler")) or part.name.endswith("processor"):
@@ -192,18 +192,18 @@ def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
     return found
 
 
-# What stands beside quantised layers: scales of weights and of inputs, and descriptions.
+# Tensors beside quantised layers: scales of weights and of inputs, and descriptions.
 _NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
 
 
 def read_tensors(
     path: Path, type_of: TypeOf, device: torch.device, prefix: str = "", *, copy: bool = True
 ) -> Tensors:
-    """The tensors of a file or folder whose names begin with `prefix`, without it, on the device.
+    """Read the tensors whose names begin with `prefix`, which is removed, to the device.
 
-    They are copies, because files are mapped into memory: one that is overwritten in place would
-    change the model, and one that is cut short would end the process (SIGBUS). Without `copy` some
-    are not: they must soon go elsewhere. GGUF's matrices stay quantised.
+    They are copies, because files are memory-mapped: overwriting one in place would change the
+    model, and truncating it would end the process (SIGBUS). Without `copy`, some are not copied:
+    the caller must copy them soon. GGUF's matrices stay quantised.
     """
     found: Tensors = {}
     for file in _files(path):
@@ -220,7 +220,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def bytes_in(path: Path, dtype: torch.dtype, prefix: str = "") -> int:
-    """The bytes of the tensors that `read_tensors` would read in this type."""
+    """Return the bytes of the tensors that `read_tensors` would read in this type."""
     size = 0
     for file in _files(path):
         header = read_any_header(file)
@@ -261,13 +261,13 @@ def _copied(
     found: tuple[torch.Tensor, torch.Tensor | None],
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """A tensor in this type, multiplied by its scale if it has one."""
+    """Return a tensor in this type, multiplied by its scale if it has one."""
     tensor, scale = found
     if not tensor.is_floating_point():
         return tensor.to(device, copy=copy)
     if tensor.dtype.itemsize > 1:
         return tensor.to(device, dtype, copy=copy)
-    # fp8, which not every device knows.
+    # fp8, which not every device supports.
     if scale is None:
         return tensor.to(dtype).to(device)
     if scale.numel() > 1:  # one for each row
@@ -276,7 +276,7 @@ def _copied(
 
 
 def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:
-    """Return the scale of a layer's fp8 weights."""
+    """Return the scale of a layer's fp8 weights, None without one."""
     if header.types[name] not in FP8:
         return None
     layer = name.removesuffix(".weight")
@@ -288,7 +288,7 @@ def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:
 def _read_gguf(
     file: Path, header: Header, prefix: str, type_of: TypeOf, device: torch.device
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Matrices as they are, to be widened layer by layer while they compute; the rest in full."""
+    """Yield matrices quantised, to be widened while they compute, and other tensors in full."""
     for one in GGUFReader(file).tensors:
         name = one.name.removeprefix(prefix)
         if not one.name.startswith(prefix):

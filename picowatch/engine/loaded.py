@@ -39,7 +39,7 @@ class Loaded:
     """A checkpoint in memory: its parts by diffusers' names, and ControlNets by their hashes.
 
     `place` says where its weights are, `vae_file` is the name and the hash of its VAE. A part is
-    None until it is restored, by `read`, and when it was dropped to make room for another.
+    None before `restore` reads it, and after it was dropped to make room for another.
     """
 
     def __init__(self, model: Model, find: FindFile, device: torch.device, place: Place) -> None:
@@ -57,7 +57,7 @@ class Loaded:
         self._find = find
         self._device = device
         self._base: Any = None  # the pipeline that moves weights
-        self._moved: WeakSet[torch.nn.Module] = WeakSet()  # whose layers come one after the other
+        self._moved: WeakSet[torch.nn.Module] = WeakSet()  # with group offloading
         self.compiled: Compiled | None = None  # the denoiser
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()
@@ -89,36 +89,36 @@ class Loaded:
 
     @property
     def schedule(self) -> dict[str, Any]:
-        """The noise schedule of the checkpoint's own config, without defaults."""
+        """The noise schedule in the checkpoint's own config, without defaults."""
         config = dict(self.parts["scheduler"].config)
         defaults = config.pop("_use_default_values", ())
         return {key: value for key, value in config.items() if key not in defaults}
 
     @property
     def modules(self) -> list[Any]:
-        """All that computes and is in memory."""
+        """All modules in memory."""
         return [*self._computing_parts(), *self.controlnets.values()]
 
     @property
     def lora_warnings(self) -> tuple[str, ...]:
-        """Warnings about parts of LoRA files that do nothing."""
+        """Warnings about parts of LoRA files that have no effect."""
         return self._loras.warnings if self._loras else ()
 
     def pipeline(self, kind: str = "text", **parts: Any) -> Any:
-        """A pipeline of the family over its parts, or these in place of its own."""
+        """Return a pipeline of the family with its parts, some replaced by `parts`."""
         return built(self.row, self.variant, kind, self.parts | parts)
 
     def has_pipeline(self, kind: str) -> bool:
-        """Tell whether diffusers has a pipeline for "image" or "mask"."""
+        """Return whether diffusers has a pipeline for "image" or "mask"."""
         return pipeline_class(self.row, self.variant, kind) is not None
 
     def drop(self, names: Iterable[str]) -> None:
-        """Give the memory of these parts back."""
+        """Release the memory of these parts."""
         for name in names:
             self.parts[name] = None
 
     def restore(self, names: Collection[str]) -> None:
-        """Read those of these parts that are not there."""
+        """Read those of these parts that are not in memory."""
         missing = [name for name, part in self.parts.items() if name in names and part is None]
         found = self.read(missing)
         self.parts |= found
@@ -126,13 +126,13 @@ class Loaded:
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
-        """Meanwhile every block of layers calls `look` first, in parts that come back, too.
+        """Let every block of layers call `look` first, also in parts that are restored meanwhile.
 
-        Hooks of torch on all modules would cost small models some hundredths of their time.
+        Hooks on all modules would cost small models some percent of their time.
         """
         self._look = look
         try:
-            self._watch(*self.modules)  # without a name here, which would keep them in memory
+            self._watch(*self.modules)  # a variable here would keep them in memory
             yield
         finally:
             self._look = None
@@ -147,7 +147,7 @@ class Loaded:
                     self._handles.append(block.register_forward_pre_hook(lambda *_: look()))
 
     def place_weights(self) -> None:
-        """Let diffusers bring weights to the device, where they are not all there."""
+        """Set up diffusers' offloading, unless all weights are on the device."""
         if self.place == "models" or (self.place == "layers" and not self._comes_by_layers()):
             if self._base is not None:
                 self._base.remove_all_hooks()
@@ -173,34 +173,34 @@ class Loaded:
         return [part for part in parts if isinstance(part, torch.nn.Module)]
 
     def _comes_by_layers(self) -> bool:
-        """Whether all of its layers are called as modules, which diffusers says of each class.
+        """Return whether all layers are called as modules, which group offloading needs.
 
-        It says so nowhere else, and of HunyuanDiT that it is not so.
+        Only an attribute of diffusers' classes tells; HunyuanDiT's layers are not.
         """
         parts = self._computing_parts()
         return all(getattr(part, "_supports_group_offloading", True) for part in parts)
 
     def send_back(self) -> None:
-        """Take the weights off the device after a batch, where models come one after the other."""
+        """Take the weights off the device after a batch, with model offloading."""
         if self._base is not None:
             self._base.maybe_free_model_hooks()
 
     def use_loras(self, uses: Sequence[LoraUse]) -> None:
-        """Let exactly these LoRAs act; where parts take turns, on the denoiser alone."""
+        """Use exactly these LoRAs; where parts take turns, only on the denoiser."""
         self._uses = tuple(uses)
         if self.denoiser is not None:
             self._apply_loras()
 
     def _apply_loras(self) -> None:
         if self._loras is None and self._uses:
-            # Here, for every engine's start would wait for peft.
+            # Imported here: every engine's start would wait for peft.
             from picowatch.engine.loras import Loras
 
             self._loras = Loras(self.pipeline(), self._find)
         if self._loras is None or self._loras.applied == self._uses:
             return
         if self._base is not None:
-            # diffusers would put them back for another device, which their pipeline does not know.
+            # diffusers would put them back for another device.
             self._base.remove_all_hooks()
         adapted = self._loras.adapts_encoders
         try:
@@ -212,7 +212,7 @@ class Loaded:
                 self.place_weights()
 
     def _forget_prompts(self) -> None:
-        """Encode everything again: the text encoders no longer compute what they did."""
+        """Forget encoded prompts, since the text encoders have changed."""
         self.encoded.cache_clear()
         self._read_texts.clear()
         if self.row.kind == "unet":
@@ -225,12 +225,9 @@ class Loaded:
         return READERS[self.row.key].encode(self.pipeline(), text, self.variant_name)
 
     def read_with(self, text: str, pictures: Sequence[Any], hashes: tuple[str, ...]) -> Any:
-        """Return a text as the pipeline for references reads it, with pictures of these hashes.
-
-        It is what its `encode_prompt` gives.
-        """
+        """Return the result of the editing pipeline's `encode_prompt` for a text and pictures."""
         editor = editor_of(self.row, self.variant)
-        # A photo is seen in the size that the picture has; others read how many there are.
+        # Some encoders see the photos in the size of the picture; others need only their number.
         key = text, (hashes, tuple(one.size for one in pictures)) if editor.sees else len(hashes)
         if key not in self._read_texts:
             if self.place == "turns":
@@ -243,17 +240,17 @@ class Loaded:
         return self._read_texts[key]
 
     def bring_denoiser(self) -> None:
-        """Bring the denoiser back before the first step, where parts take turns, with its LoRAs."""
+        """Restore the denoiser and its LoRAs before the first step, where parts take turns."""
         if self.place == "turns":
             self._exchange(self._encoder_names, [self._denoiser_name])
 
     def _exchange(self, dropped: Sequence[str], brought: Sequence[str]) -> None:
-        """Drop some parts, and bring others unless they are there."""
+        """Drop some parts and restore others, unless the latter are in memory."""
         if all(self.parts[name] is not None for name in brought):
             return
         self._loras = None
         self.drop(dropped)
-        gc.collect()  # modules that refer to each other are gone only then
+        gc.collect()  # frees modules that refer to each other
         self.restore(brought)
         if self.denoiser is not None:
             self._apply_loras()

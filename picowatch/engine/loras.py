@@ -1,7 +1,7 @@
-"""LoRAs by diffusers' loaders of a pipeline and peft, which add them to its layers.
+"""LoRAs, loaded by the loaders of diffusers' pipelines and added to layers by peft.
 
-No weight of the checkpoint changes: peft wraps a layer in one that adds the LoRA's share to its
-output. With no LoRA in use every layer is unwrapped, so that the checkpoint computes as it did.
+No weight of the checkpoint changes: peft wraps each layer in one that adds the LoRA's share to the
+output. When no LoRA is in use, all layers are unwrapped again.
 
 A LoHa or LoKr equals a LoRA of a higher rank, and becomes one. Names and shapes are those of
 https://github.com/KohakuBlueleaf/LyCORIS, described in https://arxiv.org/abs/2309.14859.
@@ -35,14 +35,14 @@ from picowatch.recipe.request import LoraUse
 
 Tensors = dict[str, torch.Tensor]
 _NAMED_KEYS = 3
-# It logs a line for each part that a LoRA does not change, and the names that it does not know.
+# diffusers logs a line for each part that a LoRA does not change, and the names it does not know.
 logging.set_verbosity_error()
 
 
 class Loras:
-    """The LoRAs that act on one checkpoint, which `pipeline` is made of.
+    """The LoRAs of one checkpoint, which `pipeline` is made of.
 
-    `applied` are those in use, `warnings` say what of their files does nothing.
+    `applied` are those in use, `warnings` say which parts of their files have no effect.
     """
 
     def __init__(self, pipeline: Any, find: FindFile) -> None:
@@ -58,7 +58,7 @@ class Loras:
         return any(getattr(part, "peft_config", None) for part in self._encoders())
 
     def apply(self, uses: Sequence[LoraUse]) -> None:
-        """Use exactly these LoRAs; none is in use if RenderFailed says why one cannot be."""
+        """Use exactly these LoRAs. If one cannot be used, RenderFailed is raised, and none is."""
         wanted = tuple(uses)
         if wanted == self.applied:
             return
@@ -83,22 +83,22 @@ class Loras:
         self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused if keys)
 
     def _load(self, name: str, sha256: str, path: Path) -> None:
-        """Let diffusers wrap the layers that a file is for."""
+        """Let diffusers wrap the layers of a file."""
         tensors, unused = read_lora(name, path, self._pipeline)
         with warnings.catch_warnings():
-            # A second LoRA in the same model is meant.
+            # Several LoRAs in one model are intended.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
             self._pipeline.load_lora_weights(tensors, adapter_name=_adapter(sha256))
         self._unused[sha256] = unused
 
     def _unload(self) -> None:
-        """Unwrap every layer, so that it is as it was loaded."""
+        """Unwrap every layer."""
         self._unused.clear()
         self.applied = self.warnings = ()
         self._pipeline.unload_lora_weights()
         for part in self._encoders():
-            # Else groups of layers that come to the device have layers of a LoRA that is gone:
-            # diffusers groups its own models again, but text encoders only when a LoRA comes.
+            # Otherwise group offloading still has the layers of the unloaded LoRA: diffusers renews
+            # the groups of its own models, but those of text encoders only when a LoRA is loaded.
             _maybe_remove_and_reapply_group_offloading(part)
 
     def _encoders(self) -> list[nn.Module]:
@@ -118,7 +118,7 @@ def _does_nothing(name: str, keys: Sequence[str]) -> str:
 
 
 class _Layer(NamedTuple):
-    """Halves that add up(down(x)) to a layer; `keys` are those in the LoRA's file, by role."""
+    """Two matrices that add up(down(x)) to a layer; `keys` are those in the file, by role."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -130,15 +130,15 @@ _Target = tuple[str, str]
 
 
 def read_lora(name: str, path: Path, pipeline: Any) -> tuple[Tensors, list[str]]:
-    """Return what a pipeline loads of a file, in diffusers' names, and the keys of the rest.
+    """Return a file's tensors for a pipeline in diffusers' names, and the keys of all others.
 
     RenderFailed says why the LoRA of this name cannot be used; a damaged file raises other errors.
-    Kinds that the names of tensors tell, the catalog has refused.
+    The catalog has already refused the kinds that names of tensors tell.
     """
     layers, unused = _layers(name, path)
     try:
         found, failure = _modules(layers, pipeline), ""
-    # Its converters raise whatever comes of names that they do not expect.
+    # diffusers' converters raise various errors for unexpected names.
     except Exception:
         found, failure = {}, traceback.format_exc()
     if not found:
@@ -161,8 +161,9 @@ def read_lora(name: str, path: Path, pipeline: Any) -> tuple[Tensors, list[str]]
     return tensors, sorted(unused)
 
 
-# The end of a key, which says what the tensor is of its layer: of kohya or peft, of diffusers
-# before it used peft (`to_q_lora.down`, `lora_linear_layer.down`), and of XLabs (`qkv_lora1.down`).
+# The end of a key, which tells the tensor's role in its layer: in kohya's or peft's form, that of
+# diffusers before it used peft (`to_q_lora.down`, `lora_linear_layer.down`), and that of XLabs
+# (`qkv_lora1.down`).
 _FACTOR = r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?"
 _ROLE = re.compile(
     r"\.lora_(down|up|A|B)(?:\.\w+)?\.weight$"
@@ -171,12 +172,12 @@ _ROLE = re.compile(
     rf"|\.({_FACTOR})(?:\.weight)?$"
 )
 _DIFFERENCE = re.compile(r"\.diff(_b)?$")
-# What a LoHa or LoKr may have as a LoRA: 2 GiB in 16 bits.
+# The limit for a LoHa or LoKr as a LoRA: 2 GiB in 16 bits.
 _MOST_NUMBERS = 2**30
 
 
 def _layers(name: str, path: Path) -> tuple[dict[str, _Layer], list[str]]:
-    """The halves by the layers' names with their scales in `up`, and the keys of nothing else."""
+    """Return the layers by name, with their scales in `up`, and the keys of all other tensors."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
@@ -211,11 +212,11 @@ def _layers(name: str, path: Path) -> tuple[dict[str, _Layer], list[str]]:
 def _halves(
     stem: str, own: Tensors, settings: Mapping[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both halves of a layer with its scale in `up`.
+    """Return `down` and `up` of a layer, with its scale in `up`.
 
-    A LoHa is (a1 b1) * (a2 b2), number by number: the rows of (a1, a2) and the columns of (b1, b2),
-    each multiplied by each, make its halves. A LoKr is kron(w, a b) = kron(w, a) kron(1, b). Alpha
-    means nothing for one whose larger factor is whole: its halves are as large as the layer.
+    A LoHa is the elementwise product (a1 b1) * (a2 b2): all products of rows of a1 and a2, and of
+    columns of b1 and b2, make the two matrices. A LoKr is kron(w, a b) = kron(w, a) kron(1, b).
+    Alpha has no effect if the larger factor is one matrix: then the result has full rank.
     """
     if "down" in own and "up" in own:
         return own["down"], _scaled(own["up"], stem, len(own["down"]), own, settings)
@@ -238,7 +239,7 @@ def _scaled(
 ) -> torch.Tensor:
     """Multiply by alpha / rank, or alpha / sqrt(rank) for rsLoRA, https://arxiv.org/abs/2312.03732.
 
-    Nothing is multiplied without a rank.
+    Without a rank, `up` is returned as it is.
     """
     part, _, module = stem.partition(".")
     root = False
@@ -253,17 +254,17 @@ def _scaled(
     return up.float() * (alpha / divisor) if rank and alpha != divisor else up
 
 
-# Stand-ins tell a layer's number and a row's, whole numbers that float64 holds exactly.
+# Placeholder tensors hold the numbers of a layer and a row, which float64 represents exactly.
 _ROWS = 2**24
 
 
 def _modules(
     layers: Mapping[str, _Layer], pipeline: Any
 ) -> dict[_Target, tuple[str, torch.Tensor]]:
-    """The modules of a pipeline that layers are for, with the rows of `up` that are theirs.
+    """Return the modules of a pipeline that layers are for, with each one's rows of `up`.
 
-    diffusers drops layers that it does not know without a word, and cuts others into several. What
-    it does tell stand-ins of rank 1, whose `up` is full of numbers.
+    diffusers silently drops layers that it does not know, and splits others. Converting
+    placeholders of rank 1, whose `up` has the numbers of layers and rows, shows what it does.
     """
     given: Tensors = {}
     for number, (stem, layer) in enumerate(layers.items()):
@@ -279,12 +280,12 @@ def _modules(
     return found
 
 
-# diffusers knows these with kohya's halves alone, for FLUX.1 and what is built like it.
+# diffusers knows these names only with kohya's endings, for FLUX.1 and similar models.
 _FLUX_AUTHORS = re.compile(r"(diffusion_model\.)?(double|single)_blocks\.")
 
 
 def _keys(stem: str, layer: _Layer, pipeline: Any) -> tuple[str, ...]:
-    """The names of both halves, and of alpha where it has to be there."""
+    """Return the names of `down` and `up`, and of alpha where it is required."""
     of_flux = isinstance(pipeline, FluxLoraLoaderMixin) and _FLUX_AUTHORS.match(stem)
     if of_flux or "." not in stem:
         return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"
@@ -298,8 +299,8 @@ def _as_peft(stem: str) -> tuple[str, str]:
 
 
 def _converted(tensors: Tensors, pipeline: Any) -> dict[_Target, torch.Tensor]:
-    """The `up` of each module that there is, as diffusers reads a file's names for this family."""
-    # Without it, names of SDXL's authors stay as they are.
+    """Return the `up` of each existing module, with a file's names converted by diffusers."""
+    # Without this, names of SDXL's authors stay as they are.
     unet = {"unet_config": pipeline.unet.config} if hasattr(pipeline, "unet") else {}
     given: Any = pipeline.lora_state_dict(tensors, **unet)
     by_part: dict[str, Tensors] = {}
@@ -309,7 +310,7 @@ def _converted(tensors: Tensors, pipeline: Any) -> dict[_Target, torch.Tensor]:
     found = {}
     for part, named in by_part.items():
         model = getattr(pipeline, part, None)
-        # Those that its loader takes have no public name.
+        # The attribute for the parts that its loader takes is private.
         if model is None or part not in pipeline._lora_loadable_modules:
             continue
         if not part.startswith("text_encoder"):
@@ -317,7 +318,7 @@ def _converted(tensors: Tensors, pipeline: Any) -> dict[_Target, torch.Tensor]:
         elif not all(".lora_A." in key or ".lora_B." in key for key in named):
             named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(named))
         modules = {
-            name.removesuffix(".base_layer")  # as peft calls it, if another LoRA wraps it
+            name.removesuffix(".base_layer")  # peft's name if another LoRA wraps it
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear | nn.Conv2d)
         }
@@ -333,7 +334,7 @@ def _converted(tensors: Tensors, pipeline: Any) -> dict[_Target, torch.Tensor]:
 def _fitting(
     name: str, model: Any, target: str, down: torch.Tensor, up: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The halves in the module's shape, after a check: diffusers may enlarge FLUX.1's modules."""
+    """Return `down` and `up` in the module's shape, checked: diffusers may enlarge FLUX.1's."""
     module: Any = model.get_submodule(target)
     module = getattr(module, "base_layer", module)
     if isinstance(module, nn.Linear):  # quantised weights have another shape than their layer
@@ -350,7 +351,7 @@ def _fitting(
             f"{down.shape[1]} to {len(up)} values, this checkpoint's from {inputs} to {outputs}.",
             "Use it with a checkpoint of the kind it was trained for, or remove it.",
         )
-    # peft does it, too, but not over quantised weights.
+    # peft converts them, too, but not for quantised weights.
     return down.to(model.dtype), up.to(model.dtype)
 
 

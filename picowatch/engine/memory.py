@@ -1,9 +1,9 @@
-"""The memory ladder, and how much memory there is. Imports no torch by itself.
+"""The memory ladder, and measurements of memory. Does not import torch itself.
 
-Each rung of the ladder renders a batch in less memory than the last. A rung is chosen as a whole
-before a batch and never changed within it: when memory runs out, the batch is rendered again, from
-its first step, on the next rung. So a picture says exactly how it was rendered, and the noise of
-its seed is the same on every rung.
+Each rung of the ladder renders a batch in less memory than the last. A rung is chosen before a
+batch and never changed during it: when memory runs out, the batch is rendered again from its first
+step on the next rung. So a picture records exactly how it was rendered, and the noise of its seed
+is the same on every rung.
 """
 
 import re
@@ -28,9 +28,9 @@ _SHRINK = 0.75
 # Sides of smaller pictures are multiples of this, which every family of models takes.
 _SIDE_MULTIPLE = 32
 
-# Where weights are: all on the device; there one model after the other, or one layer after the
-# other (diffusers' enable_model_cpu_offload and enable_group_offload); or, where the device
-# computes in main memory, text encoders and denoiser in turn, read from their files.
+# Where weights are: all on the device; moved there one model or one layer at a time (diffusers'
+# enable_model_cpu_offload and enable_group_offload); or, if the device computes in main memory,
+# text encoders and denoiser in turn, read from their files.
 Place = Literal["device", "models", "layers", "turns"]
 
 
@@ -54,13 +54,14 @@ MODELS = replace(TILED, name="model offload", place="models")
 LAYERS = replace(TILED, name="group offload", place="layers")
 TURNS = replace(TILED, name="text encoders in turn", place="turns")
 CUDA_LADDER = (FULL, TILED, MODELS, LAYERS)
-# What computes in main memory cannot offload weights to it. A UNet's text encoders are small, and a
-# short family's pipeline reads prompts while it holds everything: neither takes turns.
+# A device that computes in main memory cannot offload weights to it. A UNet's text encoders are
+# small, and a short family's pipeline encodes prompts itself: in neither do parts take turns.
 SHARED_LADDER = (FULL, TILED, TURNS)
 
-# What a batch takes on a card besides weights, at the very least: less is not worth a try.
+# The least memory that a batch needs on a GPU besides weights: less is not worth a try.
 _LEAST_WORKING_BYTES = 2**30
-# What it takes of main memory. Nobody says there that it ran out: the kernel ends the process.
+# The main memory that a batch needs. There is no error when it runs out: the kernel kills the
+# process.
 WORKING_BYTES = 3 * 2**30
 
 
@@ -78,11 +79,11 @@ class Weights:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The bytes of all parts."""
         return self.encoders + self.denoiser + self.vae
 
     def at_once(self, rung: Rung) -> int:
-        """The most of them that is on the device at once."""
+        """Return the most bytes of weights that are on the device at once."""
         match rung.place:
             case "device":
                 return self.total
@@ -94,30 +95,30 @@ class Weights:
                 return 0
 
 
-# After so many batches on a rung the one above it is tried again: another program's memory may have
-# come back.
+# After so many batches on a rung the one above it is tried again: another program may have freed
+# memory.
 _CLIMB_AFTER = 32
 
 
 class MemoryLadder:
-    """Which rungs a batch may try, and which one worked for others like it.
+    """The rungs that a batch may try, and those that worked for similar batches.
 
     It begins with the rung that worked last for the checkpoint and size, and on a GPU now and then
     with the one above it. Otherwise the setting decides: "full" begins at the top, "low" with the
-    third rung, "auto" with the first whose weights the card or main memory has room for.
-    `gpu_bytes` is the memory of the card; None means that it computes in main memory.
+    third rung, "auto" with the first whose weights fit into the GPU's or main memory.
+    `gpu_bytes` is the memory of the GPU; None means that the device computes in main memory.
     """
 
     def __init__(self, setting: Memory, gpu_bytes: int | None) -> None:
         self._setting = setting
         self._gpu_bytes = gpu_bytes
-        # The rung that worked last, and how many batches have gone on there since.
+        # The rung that worked last, and the number of batches on it since.
         self._worked: dict[tuple[object, ...], tuple[Rung, int]] = {}
 
     def rungs(self, request: ImageRequest, weights: Weights, main_bytes: int) -> Iterator[Rung]:
-        """The rungs to try in turn, each once. Smaller pictures only with `shrink_to_fit`.
+        """Yield the rungs to try in turn; those of smaller pictures only with `shrink_to_fit`.
 
-        `main_bytes` is the main memory that this process can have.
+        `main_bytes` is the main memory that this process can use.
         """
         ladder: Sequence[Rung] = CUDA_LADDER
         if self._gpu_bytes is None:
@@ -127,7 +128,7 @@ class MemoryLadder:
         if known := self._worked.get(_key(request)):
             rung, batches = known
             begin = rungs.index(rung)
-            # A computer's memory is not tried out: the kernel ends the process that takes too much.
+            # Main memory is not tried out: the kernel kills the process that takes too much.
             if begin > first and batches >= _CLIMB_AFTER and self._gpu_bytes is not None:
                 begin -= 1
         yield from rungs[begin:]
@@ -139,14 +140,14 @@ class MemoryLadder:
         self._worked[_key(request)] = rung, batches + 1 if again else 0
 
     def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
-        """The first rung for a checkpoint and size of which nothing is known."""
+        """Return the first rung for a checkpoint and size that was not rendered before."""
         if self._setting == "full":
             return ladder[0]
         if self._setting == "low":
             return ladder[min(2, len(ladder) - 1)]
         if self._gpu_bytes is not None:
             room = self._gpu_bytes - _LEAST_WORKING_BYTES
-        # Of a checkpoint that takes less than a batch, there is nothing to save.
+        # For a checkpoint smaller than a batch, there is nothing to save.
         elif weights.total <= WORKING_BYTES or ladder[-1].place == "device":
             return ladder[0]
         else:
@@ -155,7 +156,7 @@ class MemoryLadder:
 
 
 def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:
-    """The rungs of smaller pictures, as long as each makes it smaller, if the image allows any."""
+    """Yield the rungs of smaller pictures down to the smallest, if the image allows any."""
     for times in count(1):
         smaller = shrunken(request, times) != shrunken(request, times - 1)
         if not request.shrink_to_fit or not smaller:
@@ -165,14 +166,14 @@ def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:
 
 def _key(request: ImageRequest) -> tuple[object, ...]:
     hires = request.hires.scale if request.hires else 1
-    # Photos have many sizes, and are edited in about as many pixels.
+    # Photos have many sizes, but are edited in about the same number of pixels.
     size = ("editing",) if request.references else (request.width, request.height, hires)
     controls = tuple(use.model_hash for use in request.control)
     return (request.checkpoint_hash, *size, request.shrink_to_fit, *controls)
 
 
 def shrunken(request: ImageRequest, times: int) -> ImageRequest:
-    """The request with smaller sides: a quarter less each time, none becoming less than 384."""
+    """Return the request with smaller sides: a quarter less each time, but at least 384."""
     shorter = min(request.width, request.height)
     scale = max(_SHRINK**times, min(1.0, SMALLEST_SIDE / shorter))
     if scale == 1:
@@ -185,7 +186,7 @@ def shrunken(request: ImageRequest, times: int) -> ImageRequest:
 
 
 def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str, ...]:
-    """Say in a sentence what is smaller than requested; () if nothing is."""
+    """Return a warning if the picture is smaller than requested, otherwise ()."""
     if rendered == requested:
         return ()
     return (
@@ -198,10 +199,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def gpu_memory() -> MemoryUse | None:
-    """Return what torch holds of the GPU in this process, None if it uses none.
+    """Return the GPU memory that torch holds in this process, None if it uses no GPU.
 
-    The counters are torch's own, so reading them does not wait for kernels. Imports nothing: an
-    engine that computes on a GPU has imported torch.
+    The counters are torch's own, so reading them does not wait for kernels. torch is not imported
+    here: an engine that computes on a GPU has imported it.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
@@ -212,8 +213,8 @@ def gpu_memory() -> MemoryUse | None:
 def broken_gpu() -> str:
     """Return the error of a GPU that this process can no longer use, "" for one that works.
 
-    It is asked to finish all that was queued, because a kernel that failed says so at some later
-    call. Imports nothing, like `gpu_memory`.
+    It waits until all queued kernels are done, because an error of one appears at some later call.
+    Like `gpu_memory`, it does not import torch.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
@@ -227,7 +228,7 @@ def broken_gpu() -> str:
 
 
 def process_memory(process: int) -> MemoryUse | None:
-    """Return what a process holds of the main memory, where the system reports it (Linux)."""
+    """Return the main memory that a process holds, if the system reports it (Linux)."""
     try:
         lines = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -240,7 +241,7 @@ def process_memory(process: int) -> MemoryUse | None:
 
 
 def free_bytes(device: "torch.device") -> int:
-    """Return the free bytes of a card, or of the main memory."""
+    """Return the free bytes of a GPU, or of the main memory."""
     import torch
 
     if device.type != "cuda":
@@ -250,15 +251,15 @@ def free_bytes(device: "torch.device") -> int:
 
 
 def main_memory() -> int:
-    """Return the main memory that this process could have if it gave back all that it holds."""
+    """Return the main memory that this process could use, including what it holds now."""
     free = min(int(psutil.virtual_memory().available), _left_to_container())
     return free + int(psutil.Process().memory_info().rss)
 
 
 def _left_to_container(cgroup: Path = _CGROUP) -> int:
-    """Bytes below the container's limit (cgroup v2), files in its page cache not counted.
+    """Return the bytes left to the container's limit (cgroup v2), not counting its page cache.
 
-    The kernel kills what exceeds it.
+    The kernel kills processes that exceed the limit.
     """
     with suppress(OSError, ValueError):  # the limit is "max" if there is none
         limit = int((cgroup / "memory.max").read_text())

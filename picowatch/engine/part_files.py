@@ -1,7 +1,6 @@
-"""Models of diffusers and transformers from tensors, which may have their authors' names.
+"""Builds models of diffusers and transformers from tensors, which may have their authors' names.
 
-diffusers has the converters of names. Here is what they leave open: whether each weight is there,
-in its shape.
+diffusers converts the names. This module also checks that each weight is there in its shape.
 """
 
 import json
@@ -30,15 +29,16 @@ from picowatch.errors import RenderFailed
 
 Config = Mapping[str, Any]
 Tensors = dict[str, torch.Tensor]
-# Gives the type for a tensor of this name.
+# Returns the type for a tensor of this name.
 TypeOf = Callable[[str], torch.dtype]
-# A file with so many of diffusers' names has none of its authors': those share about half.
+# From this share of diffusers' names on, a file needs no conversion: authors' names share about
+# half.
 _NEARLY_ALL = 0.9
 _GET_ANOTHER = "Get the file again, or another one."
 
 
 def type_of(class_name: str, dtype: torch.dtype) -> TypeOf:
-    """The type for each tensor of a class: some layers of some classes stay in float32."""
+    """Return the type for each tensor of a class: some layers of some classes stay float32."""
     # The libraries' own lists, which their from_pretrained follows.
     kind: Any = getattr(diffusers, class_name, None) or getattr(transformers, class_name)
     kept = kind._keep_in_fp32_modules or ()
@@ -50,7 +50,7 @@ def type_of(class_name: str, dtype: torch.dtype) -> TypeOf:
 def diffusers_model(
     class_name: str, config: Config, tensors: Tensors, what: str, dtype: torch.dtype
 ) -> Any:
-    """A model of diffusers with these weights; RenderFailed names the first that does not fit."""
+    """Return a diffusers model with these weights. RenderFailed names the first wrong one."""
     kind = getattr(diffusers, class_name)
     config = {key: value for key, value in config.items() if key != "quantization_config"}
     with init_empty_weights(include_buffers=False):
@@ -66,21 +66,21 @@ def diffusers_model(
 
 
 def filled(model: Any, tensors: Tensors, what: str) -> Any:
-    """A model with these weights; RenderFailed names the first that is missing or does not fit."""
+    """Load these weights into a model. RenderFailed names the first missing or wrong one."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     _check(what, missing=shapes.keys() - tensors.keys())
     pairs = ((name, tensors[name].shape, shape) for name, shape in shapes.items())
     _check(what, others=[pair for pair in pairs if pair[1] != pair[2]])
     model.load_state_dict({name: tensors[name] for name in shapes}, assign=True)
-    model.to(next(iter(tensors.values())).device)  # buffers that no file holds
+    model.to(next(iter(tensors.values())).device)  # buffers that are in no file
     return model.eval().requires_grad_(False)
 
 
 def _laid_out(model: Any) -> Any:
-    """The model with the memory layout in which narrow types compute the fastest."""
+    """Return the model in the memory layout that is fastest for narrow types."""
     weights = [*model.parameters()]
     narrow = weights[0].dtype != torch.float32 and weights[0].device.type in ("cpu", "cuda")
-    # Convolutions over frames, which have five sides, know no other layout.
+    # Convolutions over frames, which have five sides, support no other layout.
     if narrow and not any(weight.ndim == 5 for weight in weights):
         model.to(memory_format=torch.channels_last)
     return model
@@ -89,9 +89,9 @@ def _laid_out(model: Any) -> Any:
 def text_encoder(
     part: Part, config: Config, tensors: Tensors, what: str, dtype: torch.dtype
 ) -> Any:
-    """A model of transformers with these weights; see `diffusers_model`.
+    """Return a transformers model with these weights, checked as in `diffusers_model`.
 
-    transformers knows the names that its models have had.
+    transformers itself converts the names that its models had in earlier versions.
     """
     kind = getattr(transformers, part.class_name)
     given = _about_weights(config)
@@ -108,7 +108,7 @@ def text_encoder(
 def transformers_model(
     kind: Any, config: Any, tensors: Tensors, what: str, dtype: torch.dtype
 ) -> Any:
-    """A model of this class; RenderFailed names the first weight that does not fit."""
+    """Return a model of this class. RenderFailed names the first weight that does not fit."""
     model, info = kind.from_pretrained(
         None,
         config=config,
@@ -122,12 +122,12 @@ def transformers_model(
     return model.eval().requires_grad_(False)
 
 
-# What would choose other code, or install it, instead of saying what the weights are.
+# Keys that would select or download other code.
 _NOT_ABOUT_WEIGHTS = ("attn_implementation", "quantization_config", "auto_map", "kernel_config")
 
 
 def _about_weights(config: Config) -> dict[str, Any]:
-    """Leave out keys that are not about weights, at any depth."""
+    """Remove keys that are not about weights, at any depth."""
     return {
         key: _about_weights(value) if isinstance(value, dict) else value
         for key, value in config.items()
@@ -138,7 +138,7 @@ def _about_weights(config: Config) -> dict[str, Any]:
 def _check(
     what: str, *, missing: Collection[str] = (), others: Iterable[tuple[str, Any, Any]] = ()
 ) -> None:
-    """Refuse missing weights, and others: names, shapes, and those of the model."""
+    """Raise RenderFailed for missing weights, or for others: names, shapes, expected shapes."""
     if missing:
         raise RenderFailed(
             f"The {what} is incomplete: {len(missing)} weights are missing, starting with "
@@ -154,7 +154,7 @@ def _check(
 
 
 def _quantised(kind: Any, config: Config, tensors: Tensors, dtype: torch.dtype) -> Any:
-    """A transformer whose matrices are widened layer by layer while they compute."""
+    """Return a transformer whose matrices are widened layer by layer while they compute."""
     with TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config))
         model = kind.from_single_file(
@@ -209,13 +209,13 @@ def _flux2_vae(checkpoint: Tensors, config: Config) -> Tensors:
     for inner, outer in _INNER.items():
         checkpoint = {name.replace(inner, outer): one for name, one in checkpoint.items()}
     normalising = {name: one for name, one in checkpoint.items() if name.startswith("bn.")}
-    # How often it was counted is not in all files, and changes nothing.
+    # The number of batches is not in all files, and has no effect.
     counted = {"bn.num_batches_tracked": torch.zeros((), dtype=torch.long)}
     converted: Tensors = convert_ldm_vae_checkpoint(checkpoint, config)
     return counted | normalising | converted
 
 
-# Classes that diffusers reads no single files of, or not whole.
+# Classes whose single files diffusers does not convert, or not completely.
 _CONVERTERS: dict[str, Callable[..., Tensors]] = {
     "UNet2DConditionModel": _unet,
     "AutoencoderKLFlux2": _flux2_vae,
@@ -229,21 +229,21 @@ _TOKENS = "text_model.embeddings.token_embedding.weight"
 
 
 def _text_encoder_names(part: Part, config: Any, tensors: Tensors) -> Tensors:
-    """The weights of a text encoder's file in names that transformers knows."""
+    """Return the weights of a text encoder's file with names that transformers knows."""
     own = tensors.get(_PROJECTION)
     if "positional_embedding" in tensors:
-        # It looks at nothing but the model's config.
+        # The converter uses only the model's config.
         model = SimpleNamespace(config=config)
         tensors = convert_open_clip_checkpoint(model, tensors, "")
     if not part.class_name.endswith("WithProjection"):
         return tensors
     if _TOKENS in tensors and part.name == "text_encoder":
-        # Stable Diffusion 3 reads the pooled output of CLIP L as it is, and that of G projected.
-        # So its folders have a unit matrix for L, whatever a file says (sd3_infer.py of
+        # Stable Diffusion 3 uses the pooled output of CLIP L as it is, and that of G projected. So
+        # its folders have an identity matrix for L, whatever a file has (sd3_infer.py of
         # https://github.com/Stability-AI/sd3-ref: return_projected_pooled=False).
         width = tensors[_TOKENS].shape[1]
         return tensors | {_PROJECTION: torch.eye(width, dtype=tensors[_TOKENS].dtype)}
-    if own is not None:  # as transformers has it: diffusers' script for single files left it so
+    if own is not None:  # in transformers' form, as diffusers' script for single files writes it
         return tensors | {_PROJECTION: own}
     if "text_projection" in tensors:  # OpenCLIP's is transposed
         return tensors | {_PROJECTION: tensors["text_projection"].T.contiguous()}

@@ -1,8 +1,8 @@
-"""Makes of a picture the map that a ControlNet was trained on.
+"""Turns pictures into the maps that ControlNets were trained on.
 
 The maps are those of A1111's extension (https://github.com/Mikubill/sd-webui-controlnet,
 scripts/preprocessor), computed at the size of the picture that is rendered ("pixel perfect").
-Depth is guessed by a model of Depth Anything that the user installed.
+Depth is estimated by a Depth Anything model that the user installed.
 """
 
 from collections.abc import Callable
@@ -25,26 +25,26 @@ from picowatch.recipe.request import ControlUse
 Pixels = NDArray[np.uint8]
 _Numbers = NDArray[np.int32]
 
-# Of lineart_standard: how wide the paper's brightness is looked for, the least strength of lines,
-# and of what counts as one.
+# For lineart_standard: the radius for the paper's brightness, the least strength for scaling lines,
+# and the strength from which on a pixel counts as a line.
 _PAPER_RADIUS = 6.0
 _LEAST_LINE, _LINE = 16, 8
-# Of Canny: the tangent of 22.5 degrees, times 2 ** _BITS.
+# For Canny: the tangent of 22.5 degrees, times 2 ** _BITS.
 _TANGENT, _BITS = 13573, 15
 
 
 def preprocess(picture: Pixels, use: ControlUse) -> Pixels:
-    """The map of an RGB picture of the right size, as RGB."""
+    """Return the map of an RGB picture of the right size, as RGB."""
     return _BY_NAME[use.preprocess](picture, use)
 
 
 def _threshold(picture: Pixels, use: ControlUse) -> Pixels:
-    """White where every channel is lighter."""
+    """Return white where every channel is above the threshold, and black elsewhere."""
     return _grey(np.where(picture.min(axis=2) > use.threshold, 255, 0))
 
 
 def _luminance(picture: Pixels, _: ControlUse) -> Pixels:
-    """CIELAB's lightness of sRGB (IEC 61966-2-1), 0 to 100 brought to 0 to 255."""
+    """Return CIELAB's lightness of sRGB (IEC 61966-2-1), scaled from 0..100 to 0..255."""
     values = picture.astype(np.float64) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     light = linear @ np.array([0.2126, 0.7152, 0.0722])
@@ -53,7 +53,7 @@ def _luminance(picture: Pixels, _: ControlUse) -> Pixels:
 
 
 def _lineart(picture: Pixels, _: ControlUse) -> Pixels:
-    """Dark lines on light paper as white on black (A1111's lineart_standard)."""
+    """Return dark lines on light paper as white on black (A1111's lineart_standard)."""
     darker = _blurred(picture, _PAPER_RADIUS).astype(np.float64) - picture
     strength = darker.min(axis=2).clip(0, 255)
     lines = strength[strength > _LINE]
@@ -82,9 +82,9 @@ _BY_NAME: dict[str, Callable[[Pixels, ControlUse], Pixels]] = {
 
 
 def canny(picture: Pixels, low: float, high: float) -> Pixels:
-    """255 on edges and 0 elsewhere, of an RGB picture, as OpenCV computes them.
+    """Return the edges of an RGB picture as OpenCV computes them: 255 on edges, 0 elsewhere.
 
-    An edge is at least as strong as `low`, and leads to a part of it that is stronger than `high`.
+    An edge is at least as strong as `low`, and connected to a part that is stronger than `high`.
 
     J. Canny, "A Computational Approach to Edge Detection", 1986; the arithmetic is that of
     `cv2.Canny` (modules/imgproc/src/canny.cpp) with its defaults: a Sobel kernel of 3 and the sum
@@ -101,7 +101,7 @@ def canny(picture: Pixels, low: float, high: float) -> Pixels:
 
 
 def _derivatives(picture: Pixels) -> tuple[_Numbers, _Numbers]:
-    """Sobel's derivatives, of each pixel's channel in which they are largest."""
+    """Return Sobel's derivatives for each pixel, in the channel where they are largest."""
     padded = np.pad(picture.astype(np.int32), ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     columns = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
@@ -111,7 +111,7 @@ def _derivatives(picture: Pixels) -> tuple[_Numbers, _Numbers]:
 
 
 def _is_ridge(strength: _Numbers, across: _Numbers, down: _Numbers) -> NDArray[np.bool_]:
-    """Pixels with no stronger neighbour in the direction of the slope."""
+    """Return the pixels that have no stronger neighbour in the direction of the slope."""
     padded = np.pad(strength, 1)
 
     def neighbour(rows: int, columns: int) -> _Numbers:
@@ -130,7 +130,7 @@ def _is_ridge(strength: _Numbers, across: _Numbers, down: _Numbers) -> NDArray[n
 
 
 def _connected(ridge: NDArray[np.bool_], strong: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The ridges that touch a strong one, themselves or through others, corners included."""
+    """Return the ridges connected to a strong one, directly or through others, corners included."""
     waiting, found = (np.pad(one, 1) for one in (ridge & ~strong, strong))
     width = waiting.shape[1]
     around = np.array([row + column for row in (-width, 0, width) for column in (-1, 0, 1)])
@@ -143,15 +143,15 @@ def _connected(ridge: NDArray[np.bool_], strong: NDArray[np.bool_]) -> NDArray[n
     return found.reshape(-1, width)[1:-1, 1:-1]
 
 
-# Pictures are prepared as by the authors of Depth Anything: the shorter side brought to 518 pixels,
-# both sides to multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
+# Pictures are prepared as by the authors of Depth Anything: the shorter side is scaled to 518
+# pixels, both to multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
 _SHORTER_SIDE = 518
-# ImageNet's, which its backbone was trained with.
+# ImageNet's, with which its backbone was trained.
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class DepthModels:
-    """The model that was used last stays in memory, on the device that it computes on."""
+    """Estimates depth; the model that was used last stays in memory on its device."""
 
     def __init__(self, find: FindFile, target: Target) -> None:
         self._find = find
@@ -159,15 +159,15 @@ class DepthModels:
         self._kept = lru_cache(1)(self._load)
 
     def guess(self, picture: Pixels, use: ControlUse) -> Pixels:
-        """The nearest part of an RGB picture white, the farthest black; of its size."""
+        """Return the depth of an RGB picture in its size: near is white, far is black."""
         return _guessed(self._kept(use.depth, use.depth_hash), picture, self._target.device)
 
     def forget(self) -> None:
-        """Give its memory back."""
+        """Release the model's memory."""
         self._kept.cache_clear()
 
     def _load(self, name: str, sha256: str) -> Any:
-        # Here, for every engine's start would wait for what few recipes need.
+        # Imported here: every engine's start would wait for what few recipes need.
         from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
         with unchanged(self._find, "depth", name, sha256) as at:

@@ -1,6 +1,6 @@
-"""Previews of a picture in progress: latents to colours by one small matrix.
+"""Previews of a picture in progress: latents turned into colours by one small matrix.
 
-Where its latents are going is what a UNet predicts, or what two steps of a flow tell.
+The final latents are estimated from a UNet's prediction, or from two steps of a flow.
 """
 
 from math import sqrt
@@ -13,12 +13,12 @@ from picowatch.engine.latents import LATENT_FACTOR
 from picowatch.engine.protocol import OnPreview, Preview
 from picowatch.families import DEMO, DEMO_WIDTH, Family
 
-# What each latent channel adds to red, green and blue, from -1 to 1; the last three numbers are the
-# constant. From ComfyUI at a125cd8, comfy/latent_formats.py, `latent_rgb_factors` of the classes
-# SD15, SDXL, SD3, Flux and Wan21; comfy/supported_models.py says which families have which. By the
-# names that the rows of `picowatch.families` have; other families have no preview. The demo model's
-# VAE has latents of its own: ridge regression fitted them to drawings, and they explain 73 % of the
-# colours of 8x8 pixels.
+# The factors of each latent channel for red, green and blue, from -1 to 1, and three constants.
+# From ComfyUI at a125cd8, comfy/latent_formats.py, `latent_rgb_factors` of the classes SD15, SDXL,
+# SD3, Flux and Wan21; comfy/supported_models.py has the families of each. The keys are in the rows
+# of `picowatch.families`; other families have no preview. The demo model's VAE has its own latents:
+# its factors were fitted to drawings by ridge regression, and explain 73 % of the colours of 8x8
+# pixels.
 COLOURS = {
     family: torch.tensor([float(number) for number in numbers.split()]).view(-1, 3)
     for family, numbers in {
@@ -62,7 +62,7 @@ COLOURS = {
 class Previewer:
     """Shows a batch's first picture now and then; it only reads, so it changes no pixel.
 
-    `seconds` is the least time between two previews; 0 means none.
+    `seconds` is the least time between two previews; 0 means no previews.
     """
 
     seconds: float = 0
@@ -73,14 +73,14 @@ class Previewer:
         self._colours: torch.Tensor | None = COLOURS["sd1"]
 
     def follow(self, row: Family, denoiser: Any) -> None:
-        """The next pictures are drawn by this denoiser, in latents of this family."""
-        # To the loader, the demo model is a Stable Diffusion 1.x of another width.
+        """Set the family and denoiser of the next pictures."""
+        # The demo model is loaded as a Stable Diffusion 1.x of another width.
         demo = row.kind == "unet" and denoiser.config.cross_attention_dim == DEMO_WIDTH
         self._colours = COLOURS.get(DEMO if demo else row.preview)
 
     @property
     def is_on(self) -> bool:
-        """Return whether there is to be any preview."""
+        """Return whether previews are shown at all."""
         return self.seconds > 0 and self._colours is not None
 
     def is_due(self) -> bool:
@@ -90,7 +90,7 @@ class Previewer:
     def show(
         self, scheduler: Any, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
     ) -> None:
-        """Show what the UNet's prediction means for one image: the picture without noise."""
+        """Show one image without noise, by the UNet's prediction."""
         self.show_latents(_without_noise(scheduler, scaled, predicted, timestep))
 
     def show_latents(self, latents: torch.Tensor) -> None:
@@ -98,7 +98,7 @@ class Previewer:
         self._shown_at = monotonic()
         if self._colours is None or len(latents) != len(self._colours) - 1:
             return
-        colours, here = self._colours, latents.float().cpu()  # the one copy that waits for a GPU
+        colours, here = self._colours, latents.float().cpu()  # the only copy that waits for a GPU
         picture = torch.einsum("chw,cr->hwr", here, colours[:-1]) + colours[-1]
         pixels = ((picture + 1) * 127.5).nan_to_num().clamp(0, 255).to(torch.uint8).numpy()
         self._on_preview(Preview(pixels.shape[1], pixels.shape[0], pixels.tobytes()))
@@ -107,9 +107,10 @@ class Previewer:
 def _without_noise(
     scheduler: Any, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
 ) -> torch.Tensor:
-    """Equation 15 of "Denoising Diffusion Probabilistic Models", https://arxiv.org/abs/2006.11239.
+    """Return latents without noise by equation 15 of https://arxiv.org/abs/2006.11239.
 
-    Every scheduler scales the UNet's input to signal and noise of that equation.
+    ("Denoising Diffusion Probabilistic Models".) Every scheduler scales the UNet's input to signal
+    and noise as in that equation.
     """
     kept = float(scheduler.alphas_cumprod[int(timestep)])
     signal, noise = sqrt(kept), sqrt(1 - kept)
@@ -120,10 +121,10 @@ def _without_noise(
 
 
 class FlowPreview:
-    """Looks at one pass; it only reads, so it changes no pixel.
+    """Previews one pass of a flow model; it only reads, so it changes no pixel.
 
-    A flow leads straight from noise to picture, in the latents' own numbers: what is left to go at
-    the noise level of a step follows from that step ("Flow Matching for Generative Modeling",
+    A flow leads in a straight line from noise to picture, so two successive latents and their noise
+    levels give the final ones ("Flow Matching for Generative Modeling",
     https://arxiv.org/abs/2210.02747, section 4.1).
     """
 
@@ -133,7 +134,7 @@ class FlowPreview:
         self._before: tuple[torch.Tensor, float] | None = None
 
     def after_step(self, scheduler: Any, latents: torch.Tensor) -> None:
-        """Keep the first picture's latents, and show what they lead to if it is time."""
+        """Store the first picture's latents, and show the estimated final ones if it is time."""
         if not self._previewer.is_on:
             return
         sigma = float(scheduler.sigmas[scheduler.step_index])
@@ -145,7 +146,7 @@ class FlowPreview:
             self._previewer.show_latents(self._unpacked(now - sigma * velocity))
 
     def _unpacked(self, latents: torch.Tensor) -> torch.Tensor:
-        """Channels x height x width: some pipelines keep patches of 2 x 2 as rows, some frames."""
+        """Return channels x height x width, from rows of 2x2 patches or from frames, too."""
         if latents.ndim == 2:
             height, width = (side // 2 for side in self._side)
             patches = latents.view(height, width, -1, 2, 2).permute(2, 0, 3, 1, 4)

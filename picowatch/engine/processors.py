@@ -1,8 +1,8 @@
 """Processors of vision-language encoders, without torchvision.
 
-transformers' processors of Qwen2-VL and Qwen3-VL have a part for videos that asks for torchvision
-when it is made. Here they have two parts, as their files say: an image processor, Pillow's, and a
-tokenizer. Their numbers are those of the whole processor (docs/design.md).
+transformers' processors of Qwen2-VL and Qwen3-VL have a part for videos that needs torchvision when
+it is created. Here they have only an image processor, by Pillow, and a tokenizer. The results are
+those of the whole processor (docs/design.md).
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ _MARKS |= {"vision_end": "<|vision_end|>"}
 
 
 def read_processor(folder: Path, class_name: str) -> Any:
-    """The processor of a diffusers folder, whose class is one of a family's row."""
+    """Return the processor of a diffusers folder; its class is in a family's row."""
     pixels = read_image_processor(folder)
     words = _T.Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
     template = words.chat_template or read_json(folder / "chat_template.json").get("chat_template")
@@ -26,12 +26,12 @@ def read_processor(folder: Path, class_name: str) -> Any:
 
 
 def read_image_processor(folder: Path) -> Any:
-    """The processor of pictures in a diffusers folder, by Pillow."""
+    """Return the image processor of a diffusers folder, by Pillow."""
     return _T.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
 
 
 def without_videos(kind: Any) -> Any:
-    """A processor's class with two parts: transformers takes them from the constructor's names."""
+    """Return a subclass without videos: the names of its constructor's arguments are its parts."""
 
     class Processor(kind):  # type: ignore[misc]
         def __init__(self, image_processor: Any, tokenizer: Any, chat_template: Any = None) -> None:
@@ -46,11 +46,11 @@ def without_videos(kind: Any) -> Any:
 
 
 def number_pictures(text_encoder: Any) -> None:
-    """Tell Qwen2.5-VL which of its tokens are a picture's.
+    """Tell Qwen2.5-VL which of its tokens belong to pictures.
 
     transformers 5 numbers the positions of pictures by `mm_token_type_ids`, which diffusers 0.42
-    does not pass on (https://github.com/huggingface/diffusers/issues/14194): without it, each
-    picture is read as if it were text. Does nothing where they are passed.
+    does not pass (https://github.com/huggingface/diffusers/issues/14194): without them, each
+    picture is read as if it were text. Does nothing if they are passed.
     """
     image = text_encoder.config.image_token_id
 

@@ -1,9 +1,9 @@
-"""Turns prompt texts into what guides the UNet, with A1111's arithmetic.
+"""Encodes prompts for the UNet, with A1111's arithmetic.
 
-A text is cut into chunks of 75 tokens, each with its begin and end token, each encoded
-separately; weights multiply the hidden states, then the chunk's mean is restored. A comma within
-the last 20 tokens of a full chunk is where the rest moves to the next chunk; BREAK ends a chunk.
-After A1111's modules/sd_hijack_clip.py (tokenize_line, process_tokens) and sd_emphasis.py.
+A text is cut into chunks of 75 tokens, each encoded separately with begin and end tokens; weights
+multiply the hidden states, then the chunk's mean is restored. A full chunk is cut after its last
+comma if that is among its last 20 tokens; BREAK ends a chunk. After A1111's
+modules/sd_hijack_clip.py (tokenize_line, process_tokens) and sd_emphasis.py.
 
 The vectors of an embedding ("An Image is Worth One Word", https://arxiv.org/abs/2208.01618) have
 negative numbers as tokens. The text encoder's own table is never changed.
@@ -37,17 +37,17 @@ _KEPT_CHUNKS = 256
 
 
 class Encoded(NamedTuple):
-    """Encoded texts, a row for each image: what guides the UNet besides latents and timestep.
+    """Encoded texts for the UNet, a row for each image.
 
     `states` are rows x tokens x width. `pooled`, rows x width, is a summary of each text, for
-    families whose UNet is shown one (SDXL).
+    families whose UNet takes one (SDXL).
     """
 
     states: torch.Tensor
     pooled: torch.Tensor | None = None
 
     def zeros(self) -> "Encoded":
-        """Zeros in these shapes."""
+        """Return zeros of the same shapes."""
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
         return Encoded(torch.zeros_like(self.states), pooled)
 
@@ -61,7 +61,7 @@ class Conditions:
 
     @cached_property
     def both(self) -> Encoded:
-        """The rows of all negative prompts, then those of all prompts: once, not in each step."""
+        """The rows of all negative prompts, then those of all prompts; joined only once."""
         return _joined((self.negative, self.positive))
 
 
@@ -73,9 +73,9 @@ def _joined(parts: Sequence[Encoded]) -> Encoded:
 
 
 def at_each_evaluation(images: Iterable[Sequence[Conditions]]) -> list[Conditions]:
-    """Join what guides the images of a batch at each evaluation of a pass.
+    """Join the conditions of a batch's images for each evaluation of a pass.
 
-    Prompt editing changes it between the steps. It is the same object where nothing changed.
+    Prompt editing changes them between the steps. Unchanged ones are the same object.
     """
     known: dict[tuple[int, ...], Conditions] = {}
     found = []
@@ -89,7 +89,7 @@ def at_each_evaluation(images: Iterable[Sequence[Conditions]]) -> list[Condition
 
 
 class Chunk(NamedTuple):
-    """77 tokens and their weights, begin and end included; negative ones are embeddings'."""
+    """77 tokens with their weights, begin and end included; negative tokens are embeddings'."""
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
@@ -99,11 +99,10 @@ class Chunk(NamedTuple):
 class TextTower:
     """One text encoder, and how its family reads it.
 
-    `key` is the tensor with its vectors in an embedding's file that has some for several.
-    `padding` is the token that fills a chunk after its end token, None for the end token itself.
-    `least_skip` is the least `clip_skip`, where a family is trained on an earlier layer than the
-    last; `normed` says whether the final norm is applied to an earlier one. `vectors` are those of
-    the embeddings' tokens.
+    `key` names its tensor in embedding files for several encoders. `padding` is the token that
+    fills a chunk after its end token, None for the end token itself. `least_skip` is the least
+    `clip_skip`, for families that were trained on an earlier layer than the last; `normed`: the
+    final norm is also applied to an earlier layer. `vectors` are those of embeddings by token.
     """
 
     encoder: Any
@@ -114,11 +113,11 @@ class TextTower:
     vectors: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def encoded(self, chunk: Chunk, end: int, clip_skip: int, device: torch.device) -> Encoded:
-        """One chunk's hidden states, 1 x 77 x width, and its summary, where there is one."""
+        """Return one chunk's hidden states, 1 x 77 x width, and its summary, if there is one."""
         skip = max(clip_skip, self.least_skip)
         tokens = chunk.tokens
         if self.padding is not None:
-            # What follows the first end token, as A1111's modules/sd_hijack_clip.py.
+            # After the first end token, as in A1111's modules/sd_hijack_clip.py.
             length = tokens.index(end) + 1
             tokens = (*tokens[:length], *[self.padding] * (len(tokens) - length))
         with self._inserted(tokens):
@@ -130,7 +129,7 @@ class TextTower:
         return Encoded(states, getattr(output, "text_embeds", None))
 
     def read(self, path: Path, name: str) -> torch.Tensor:
-        """An embedding's vectors for this encoder, which fit into one chunk."""
+        """Read an embedding's vectors for this encoder. RenderFailed if they do not fit."""
         vectors = read_vectors(path, self.key)
         count, width = vectors.shape
         own = self._table.embedding_dim
@@ -148,7 +147,7 @@ class TextTower:
 
     @property
     def _layers(self) -> Any:
-        """The module with the layers: an encoder with a projection has another inside."""
+        """The module with the layers: inside an encoder with a projection."""
         return getattr(self.encoder, "text_model", self.encoder)
 
     @property
@@ -157,7 +156,7 @@ class TextTower:
 
     @contextmanager
     def _inserted(self, tokens: Sequence[int]) -> Iterator[None]:
-        """Let the text encoder use the vectors for negative tokens."""
+        """Let the text encoder use the embeddings' vectors for negative tokens."""
         positions = {position: token for position, token in enumerate(tokens) if token < 0}
 
         def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -175,7 +174,7 @@ class TextTower:
 
 
 def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
-    """The vectors as rows: `key`, A1111's `emb_params`, or diffusers' one nameless tensor."""
+    """Return the vectors as rows: `key`, A1111's `emb_params`, or diffusers' only tensor."""
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
         name = next((one for one in (key, "emb_params") if one in names), names[0])
@@ -184,7 +183,7 @@ def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
 
 
 class PromptEncoder:
-    """A checkpoint's tokenizer and text encoders. Keeps the chunks it encoded last."""
+    """A checkpoint's tokenizer and text encoders, with a cache of encoded chunks."""
 
     def __init__(
         self,
@@ -195,11 +194,11 @@ class PromptEncoder:
         *,
         zeros_for_empty_negative: bool = False,
     ) -> None:
-        """The towers' hidden states are joined in their width; the last one gives the summary.
+        """Create an encoder of several towers.
 
-        `find` finds embeddings. `device` is where the towers compute; their weights may be
-        elsewhere until then. `zeros_for_empty_negative`: an empty negative prompt is zeros, not the
-        encoded "".
+        Their hidden states are joined along the width; the last one gives the summary. `find` finds
+        embeddings. The towers compute on `device`; their weights may be elsewhere until then.
+        `zeros_for_empty_negative`: an empty negative prompt is zeros, not the encoded "".
         """
         self._tokenizer = tokenizer
         self._towers = tuple(towers)
@@ -211,9 +210,10 @@ class PromptEncoder:
         self._encoded = lru_cache(_KEPT_CHUNKS)(self._encoded_chunk)
 
     def guiding(self, request: ImageRequest) -> tuple[int, list[tuple[Conditions, ...]]]:
-        """Count the chunks of an image's prompts, and return what guides it.
+        """Return the number of chunks of an image's prompts, and its conditions.
 
-        That is at each evaluation of each pass, in the length of the longest prompt of any.
+        There is a tuple for each pass, with conditions for each evaluation. All have the length of
+        the longest prompt.
         """
         embeddings = {use.name: self._embedding(use) for use in request.embeddings}
         texts = [
@@ -232,9 +232,9 @@ class PromptEncoder:
     def _of_pass(
         self, negatives: list[str], prompts: list[str], encoded: Mapping[str, Encoded]
     ) -> tuple[Conditions, ...]:
-        """Return what guides an image at each evaluation of a pass.
+        """Return an image's conditions for each evaluation of a pass.
 
-        As A1111's "zeros for an empty negative prompt", that holds if no step has another one.
+        As in A1111, an empty negative prompt is zeros only if it is empty at all steps.
         """
         zeros = self._zeros and not any(map(plain_prompt, set(negatives)))
         pairs = list(zip(negatives, prompts, strict=True))
@@ -245,9 +245,9 @@ class PromptEncoder:
         return tuple(found[pair] for pair in pairs)
 
     def _embedding(self, use: EmbeddingUse) -> tuple[int, ...]:
-        """The tokens of an embedding, whose file is read the first time.
+        """Return the tokens of an embedding, whose file is read the first time.
 
-        Each tower has its own vectors for them, and the same number.
+        Each tower has its own vectors for them, in the same number.
         """
         if use.hash not in self._embeddings:
             with unchanged(self._find, "embedding", use.name, use.hash) as path:
@@ -262,10 +262,9 @@ class PromptEncoder:
     def chunks(
         self, text: str, embeddings: Mapping[str, tuple[int, ...]] | None = None
     ) -> list[Chunk]:
-        """The text without its LoRA tags in chunks; an empty text is one empty chunk.
+        """Return the text without its LoRA tags in chunks; an empty text is one empty chunk.
 
-        `embeddings` are the tokens of the words that stand for one. They stay together in one
-        chunk.
+        `embeddings` has the tokens of embeddings by name. The tokens of one stay in one chunk.
         """
         full: list[list[tuple[int, float]]] = []
         chunk: list[tuple[int, float]] = []
@@ -285,11 +284,11 @@ class PromptEncoder:
         return [self._framed(chunk) for chunk in full]
 
     def forget(self) -> None:
-        """Encode everything again: the text encoder no longer computes what it did."""
+        """Forget encoded chunks, since the text encoder has changed."""
         self._encoded.cache_clear()
 
     def encode(self, chunks: Sequence[Chunk], length: int, clip_skip: int) -> Encoded:
-        """The chunks' hidden states joined, padded with empty chunks to `length` chunks.
+        """Return the chunks' hidden states joined, padded with empty chunks to `length` chunks.
 
         The summary is the first chunk's, as in A1111.
         """
@@ -304,7 +303,7 @@ class PromptEncoder:
     def _units(
         self, text: str, embeddings: Mapping[str, tuple[int, ...]]
     ) -> Iterator[tuple[int, ...]]:
-        """The text's tokens one by one, and each embedding's all at once."""
+        """Yield the text's tokens one by one, and each embedding's tokens together."""
         end = 0
         for start, stop, name in embedding_words(text, list(embeddings)):
             yield from ((token,) for token in self._tokens(text[end:start]))
@@ -313,9 +312,9 @@ class PromptEncoder:
         yield from ((token,) for token in self._tokens(text[end:]))
 
     def _kept(self, chunk: list[tuple[int, float]], following: tuple[int, ...]) -> int:
-        """Count the tokens that stay in a chunk when `following` no longer fits.
+        """Return the number of tokens that stay in a chunk when `following` no longer fits.
 
-        A full one is cut after its last comma, if that is near the end.
+        A full chunk is cut after its last comma, if that is near the end.
         """
         if len(chunk) < CHUNK_TOKENS or list(following) == self._comma:
             return len(chunk)
@@ -325,7 +324,7 @@ class PromptEncoder:
         return len(chunk)
 
     def _framed(self, chunk: list[tuple[int, float]]) -> Chunk:
-        """Begin token, the tokens, and end tokens to the full length."""
+        """Return the chunk with a begin token, and with end tokens up to the full length."""
         begin, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         padding = CHUNK_TOKENS + 1 - len(chunk)
         return Chunk(
@@ -334,9 +333,9 @@ class PromptEncoder:
         )
 
     def _encoded_chunk(self, chunk: Chunk, clip_skip: int) -> Encoded:
-        """One chunk's weighted hidden states, 1 x 77 x width, and its summary.
+        """Return one chunk's weighted hidden states, 1 x 77 x width, and its summary.
 
-        One chunk per call, so that its numbers do not depend on what else is in the batch.
+        Each call encodes one chunk, so that the numbers do not depend on the rest of the batch.
         """
         end = self._tokenizer.eos_token_id
         found = [tower.encoded(chunk, end, clip_skip, self._device) for tower in self._towers]
@@ -345,13 +344,13 @@ class PromptEncoder:
 
 
 def _texts(prompt: str, one: Pass) -> list[str]:
-    """Return what the prompt says at each evaluation of a pass, one at least."""
+    """Return the prompt's text at each evaluation of a pass, at least one."""
     nodes = parse_edits(split_loras(prompt)[0])
     return [text_at(nodes, evaluation, one) for evaluation in range(max(1, one.evaluations))]
 
 
 def weighted(hidden: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:
-    """Hidden states times their tokens' weights, scaled back to the mean they had."""
+    """Return hidden states times their tokens' weights, scaled back to the former mean."""
     if all(weight == 1.0 for weight in weights):
         return hidden
     before = hidden.float()

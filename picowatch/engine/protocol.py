@@ -1,4 +1,4 @@
-"""The daemon's side of an engine: options, pictures, messages, seams. Imports no torch."""
+"""The interface of engines: options, pictures, messages and protocols. Imports no torch."""
 
 import os
 from abc import ABC, abstractmethod
@@ -28,8 +28,8 @@ class EngineOptions:
     engine reads it and never writes it. `threads` bounds the CPU threads of one batch; None
     means this engine's share of the cores. `start_images` is the folder of start images and
     masks, each named by its sha256. `memory` says where the memory ladder begins. `compile`:
-    denoisers are compiled (compile.py), and on a CPU kept in the folder `cache`, if there is one.
-    It is the engine number `ordinal` of the machine's `engines`, which share its GPUs or its cores.
+    denoisers are compiled (compile.py), and for a CPU stored in the folder `cache`, if it is set.
+    The engine has the number `ordinal` of the machine's `engines`, which share its GPUs or cores.
     """
 
     models: Path
@@ -56,7 +56,7 @@ def cache_folder() -> Path | None:
 
 @cache
 def versions() -> dict[str, str]:
-    """Our version and those of torch, diffusers and transformers, where installed."""
+    """Return the versions of picowatch, torch, diffusers and transformers, where installed."""
     found = {"picowatch": __version__}
     for library in ("torch", "diffusers", "transformers"):
         with suppress(PackageNotFoundError):
@@ -64,7 +64,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-# Called after each denoising step with (steps done, steps in all) of the batch in progress.
+# Called after each denoising step with the steps done and the total of the batch in progress.
 OnStep = Callable[[int, int], None]
 
 
@@ -109,7 +109,7 @@ class ControlMap:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """The bytes that an engine holds on its device now, and the most it held."""
+    """The bytes that an engine holds on its device now, and its peak."""
 
     now: int
     peak: int
@@ -133,9 +133,9 @@ def unseen(preview: Preview) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """A message to the engine: render these, with a Preview each so many seconds.
+    """A message to the engine: render a batch, with a Preview every `preview_seconds`.
 
-    It replies with Steps and Previews, what it holds of a GPU, and an Outcome at the end.
+    It replies with Steps and Previews, its MemoryUse on a GPU, and an Outcome at the end.
     """
 
     batch: tuple[ImageRequest, ...]
@@ -144,7 +144,7 @@ class Render:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A message from the engine: it has started, and looked at no image yet."""
+    """A message from the engine: it has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class Step:
     total: int
 
 
-# A batch's pictures, or why there are none. After EngineDied the process ends.
+# A batch's pictures, or the error. After EngineDied the process ends.
 Outcome = list[RenderedImage] | PicowatchError
 FromEngine = Ready | Step | Preview | MemoryUse | Outcome
 
@@ -174,15 +174,15 @@ class BatchRenderer(Protocol):
         ...
 
 
-# Pickled for the engine process by its name, so a function or class of a module.
+# Pickled by name for the engine process, so it must be a function or class of a module.
 MakeRenderer = Callable[[EngineOptions, OnPreview], BatchRenderer]
 
 
 class EngineCannotStart(EngineDied):
-    """The engine ended before it looked at an image: no image is at fault.
+    """The engine ended before it rendered anything: no image is at fault.
 
-    Its libraries cannot be imported, the device was not found, memory ran out: every image would
-    fail like this one.
+    Its libraries cannot be imported, the device was not found, or memory ran out: every image would
+    fail in the same way.
     """
 
 
@@ -205,10 +205,10 @@ class Engine(Protocol):
         """Start a batch; the future gives its pictures in the order of the requests.
 
         The future raises RenderFailed, EngineDied (EngineCannotStart is one) or EngineStopped.
-        Pictures have the requested size, or less with `shrink_to_fit`. To be called once the last
+        Pictures have the requested size, or less with `shrink_to_fit`. Callers wait until the last
         batch's future is done. `on_step` is called from a thread of the engine and must return
-        quickly. So is `on_preview`, with how the batch looks so far, at least `preview_seconds`
-        after the last time; 0 means never.
+        quickly. So must `on_preview`, which gets a preview at least `preview_seconds` after the
+        last one; 0 means never.
         """
         ...
 
@@ -238,10 +238,10 @@ class Engine(Protocol):
 class Executor(ABC):
     """Gives the worker pool its engines. Every call returns at once.
 
-    `wanted` is to be set to the number of engines that would have work now, those that are working
-    included: a cluster may grow for it, and release idle engines. `trouble` says why there are no
-    engines, or too few, and "" if there are enough; `is_final`: none will join until somebody
-    fixes it.
+    The caller sets `wanted` to the number of engines that would have work now, those that are
+    working included: a cluster grows to it, and releases idle engines. `trouble` says why there are
+    no or too few engines, "" if there are enough; `is_final`: none will join until somebody fixes
+    the cause.
     """
 
     wanted = 0

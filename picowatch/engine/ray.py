@@ -1,7 +1,7 @@
-"""The Executor of a Ray cluster: as many engines there as are wanted. See docs/design.md.
+"""The Executor of a Ray cluster, with as many engines as are wanted. See docs/design.md.
 
 ray.py          RayEngines, the Executor, and the connection of this process
-ray_engine.py   RayEngine, an Engine, and the actor that it is on a node
+ray_engine.py   RayEngine, an Engine, and its actor on a node
 """
 
 import atexit
@@ -31,22 +31,22 @@ _ENVIRONMENT = {
     # Ray would end this process when the head has been away for a minute, …
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",
     # … and when its node's raylet has ended and the parent of this process is process 1, as in a
-    # service: without this variable it takes the parent for the raylet (IsRayletFailed in Ray's
-    # src/ray/raylet_ipc_client/raylet_ipc_client.cc). This process runs as long as it runs.
+    # service: without this variable Ray takes the parent for the raylet (IsRayletFailed in Ray's
+    # src/ray/raylet_ipc_client/raylet_ipc_client.cc). Set to this process, which is always alive.
     "RAY_RAYLET_PID": str(os.getpid()),
-    # A thread that still waits for an answer would else connect this process again, hold Ray's lock
-    # and wait for a head that is gone.
+    # Otherwise a thread that still waits for a result would connect this process again, hold Ray's
+    # lock and wait for a head that is gone.
     "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it prints what it says of actors that died
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # otherwise Ray prints messages about dead actors
 }
 _TICK_SECONDS = 0.5
 _RECONNECT_SECONDS = 3.0
-_PAUSE_SECONDS = 10.0  # before an engine is requested again, after one that was lost
-_ROOM_SECONDS = 10.0  # that the first engine is pending before it is reported
+_PAUSE_SECONDS = 10.0  # after an engine was lost, before another is requested
+_ROOM_SECONDS = 10.0  # how long the first engine is pending before that is reported
 _MOST_PENDING = 8  # engines for which there is no room: Ray's autoscaler sees them
 _REACH_SECONDS = 5.0
-_JOIN_SECONDS = 0.3  # of the engines' threads, before Ray is shut down
+_JOIN_SECONDS = 0.3  # for the engines' threads, before Ray is shut down
 _CLOSE_SECONDS = 1.6
 _LOST = "The connection to the Ray cluster was lost."
 _START = (
@@ -57,7 +57,7 @@ Place = tuple[str, int]  # a host and its port
 
 
 class RayEngines(Executor):
-    """Engines of a cluster, which is connected to again when it was lost."""
+    """Engines of a cluster; a lost connection to it is restored."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class RayEngines(Executor):
         make_renderer: MakeRenderer = new_renderer,
     ) -> None:
         """`make_renderer` is called in the engines' processes."""
-        # Nodes look for the same folder, and have other working folders.
+        # Nodes use the same path, and have other working folders.
         self._options = replace(options, models=options.models.absolute())
         self._settings = settings
         self._make_renderer = make_renderer
@@ -90,7 +90,7 @@ class RayEngines(Executor):
 
     @property
     def _most(self) -> int:
-        """How many engines there should be now."""
+        """The number of engines that there should be now."""
         most = self._settings.engines
         return self.wanted if most == "auto" else min(self.wanted, most)
 
@@ -109,7 +109,7 @@ class RayEngines(Executor):
             self._closing.wait(_RECONNECT_SECONDS)
 
     def _keep_engines(self, node: Place) -> None:
-        """Keep as many engines as are wanted until the connection is lost, which raises."""
+        """Keep as many engines as are wanted. Raises when the connection is lost."""
         from picowatch.engine.ray_engine import RayEngine
 
         cpus, own = self._settings.cpus_per_engine, self._options.device
@@ -139,7 +139,7 @@ class RayEngines(Executor):
         self._engines = tuple(living)
 
     def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
-        """Request engines that are lacking, and no more of those that are not wanted."""
+        """Request missing engines, and cancel requests for unwanted ones."""
         pending = [engine for engine in self._engines if not engine.is_placed]
         placed = len(self._engines) - len(pending)
         lacking = min(max(0, self._most - placed), _MOST_PENDING)
@@ -149,7 +149,7 @@ class RayEngines(Executor):
             self._engines += tuple(new_engine() for _ in range(lacking - len(pending)))
 
     def _too_few(self, size: str) -> str:
-        """Say why there are fewer engines than there should be; "" if all is well."""
+        """Return why there are fewer engines than there should be; "" if there are enough."""
         placed, now = self.engines(), time.monotonic()
         if len(placed) >= self._most:
             self._lost = ""
@@ -162,7 +162,7 @@ class RayEngines(Executor):
         return self._lost
 
     def _end_engines(self, why: PicowatchError) -> None:
-        """End all engines, and wait until none of their threads waits for Ray."""
+        """End all engines, and wait for their threads to stop waiting for Ray."""
         engines, self._engines = self._engines, ()
         for engine in engines:
             engine.end(why)
@@ -178,7 +178,7 @@ class RayEngines(Executor):
 
 @contextmanager
 def connected(address: str) -> Iterator[Place]:
-    """Ray in this process. Gives where this machine's node is reached; raises EngineLost."""
+    """Connect this process to Ray, and yield the address of this node. Raises EngineLost."""
     os.environ.update(_ENVIRONMENT)
     import ray
 
@@ -189,12 +189,12 @@ def connected(address: str) -> Iterator[Place]:
             ray.init(_reachable(address), log_to_driver=False, configure_logging=False)
             here = ray.get_runtime_context().get_node_id()
             [node] = [node for node in ray.nodes() if node["NodeID"] == here]
-        except Exception as error:  # nearly anything, gRPC's errors, too
+        except Exception as error:  # of many classes, gRPC's included
             reason = as_clause(str(error).partition("Traceback")[0])
             words = f"Cannot connect to the Ray cluster ({address}): {reason}."
             raise EngineLost(words, _START) from error
-        # The node ends when its head does. It is not asked by Ray, whose calls wait for a head
-        # that is gone, and abort this process if another one comes in its place (`ray.nodes()`:
+        # The node ends when its head does. This is not checked through Ray, whose calls wait for a
+        # lost head, and abort this process if another one has taken its place (`ray.nodes()`:
         # GlobalStateAccessor, "WrongClusterID").
         yield node["NodeManagerAddress"], node["NodeManagerPort"]
     finally:
@@ -203,8 +203,8 @@ def connected(address: str) -> Iterator[Place]:
 
 
 def _reachable(address: str) -> str:
-    """The head's address; raises OSError if nobody listens there: Ray would wait for ever."""
-    # Private. In its place `ray.init("auto")` would wait for a head that is gone.
+    """Return the head's address. Raises OSError if nobody listens there: Ray would wait forever."""
+    # Private: `ray.init("auto")` would wait for a head that is gone.
     from ray._private.services import canonicalize_bootstrap_address
 
     found = canonicalize_bootstrap_address(address) or address
@@ -219,7 +219,7 @@ def _reach(place: Place) -> None:
 
 
 def cluster_parts(settings: RaySettings) -> str:
-    """Say what the cluster has, of which this machine is a node; raises EngineLost."""
+    """Return a description of the cluster that this machine is a node of. Raises EngineLost."""
     with connected(settings.address):
         import ray
 

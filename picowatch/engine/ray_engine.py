@@ -31,8 +31,8 @@ from picowatch.engine.protocol import (
 from picowatch.errors import EngineDied, EngineStopped
 from picowatch.recipe.request import ImageRequest
 
-_VERDICT_SECONDS = 15.0  # until Ray knows why an actor cannot be reached
-_THREADS = 4  # of an actor: one renders, one stays, the others answer at once
+_VERDICT_SECONDS = 15.0  # for Ray to find out why an actor cannot be reached
+_THREADS = 4  # of an actor: for `render`, for `stay`, and for calls that return at once
 _MEMORY = (
     "Most often memory ran out there: try a smaller size, batch_size: 1 or fewer engines. Ray's "
     "logs on that node may say more."
@@ -40,7 +40,7 @@ _MEMORY = (
 
 
 class EngineActor:
-    """A ChildEngine on a node. One of Ray's threads renders, the others answer."""
+    """A ChildEngine on a node, called by several of Ray's threads."""
 
     def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
         self._pictures = Path(tempfile.gettempdir(), f"picowatch-{uuid4()}")
@@ -53,7 +53,7 @@ class EngineActor:
         return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here)
 
     def render(self, work: Render, pictures: dict[str, bytes]) -> Iterator[FromEngine]:
-        """Render a batch with these start images by hash; yield what the engine reports."""
+        """Render a batch with these start images by hash, and yield the engine's reports."""
         self._pictures.mkdir(mode=0o700)
         try:
             for digest, content in pictures.items():
@@ -68,7 +68,7 @@ class EngineActor:
             future.add_done_callback(lambda _: reports.put(None))
             while (report := reports.get()) is not None:
                 yield report
-        finally:  # the next batch may come at once
+        finally:  # before the outcome, after which the next batch may come at once
             shutil.rmtree(self._pictures)
         if (memory := self._engine.memory()) is not None:
             yield memory
@@ -79,7 +79,7 @@ class EngineActor:
         self._engine.interrupt()
 
     def stay(self) -> None:
-        """Never return: whoever waits for it learns of this actor's end."""
+        """Never return, so that waiting for it tells when this actor ends."""
         threading.Event().wait()
 
 
@@ -92,7 +92,7 @@ class RayEngine(RemoteEngine):
     def __init__(
         self, options: EngineOptions, make_renderer: MakeRenderer, gpus: float, cpus: float
     ) -> None:
-        """Request an actor with so many of a node's GPUs and cores; raises what Ray raises."""
+        """Request an actor with so many of a node's GPUs and cores. Raises Ray's errors."""
         super().__init__(options)
         self.is_placed = False
         self.gone: Exception | None = None
@@ -105,7 +105,7 @@ class RayEngine(RemoteEngine):
         self._awaited = self._actor.node.remote()
 
     def look(self) -> None:
-        """Notice that it was placed, or has ended; raises nothing."""
+        """Check whether the engine was placed or has ended. Never raises."""
         try:
             if self.gone is not None or not ray.wait([self._awaited], timeout=0)[0]:
                 return
@@ -122,7 +122,7 @@ class RayEngine(RemoteEngine):
             self._actor.interrupt.remote()
 
     def close(self) -> None:
-        """Give its place back to the cluster; another engine joins when one is wanted."""
+        """End the engine and release its place in the cluster."""
         self.end(EngineStopped("The engine was closed."))
 
     def end(self, why: Exception) -> None:
@@ -146,13 +146,13 @@ class RayEngine(RemoteEngine):
                 return [replace(image, node=self._node) for image in outcome]
             if isinstance(outcome, EngineCannotStart):
                 raise self._unfit(outcome.message, outcome.remedy, outcome.trace)
-        except Exception as error:  # whatever it still reports is not for the next batch
+        except Exception as error:  # its remaining reports must not reach the next batch
             self.end(error)
             raise
         return type(outcome)(f"{self._node}: {outcome.message}", outcome.remedy, outcome.trace)
 
     def _reports(self, work: Render) -> Iterator[FromEngine]:
-        """Have a batch rendered; yield what the actor reports. Raises EngineDied."""
+        """Have a batch rendered, and yield the actor's reports. Raises EngineDied."""
         try:
             render = self._actor.render.options(num_returns="streaming")
             for report in render.remote(work, self._start_images(work.batch)):
@@ -161,7 +161,7 @@ class RayEngine(RemoteEngine):
             raise self._explained(error) from error
 
     def _start_images(self, batch: Sequence[ImageRequest]) -> dict[str, bytes]:
-        """The start images and masks of a batch by hash; the engine reports what is missing."""
+        """Return the start images and masks of a batch by hash; the engine reports missing ones."""
         found: dict[str, bytes] = {}
         if (folder := self._options.start_images) is not None:
             for digest in {digest for request in batch for digest in request.pictures.values()}:
@@ -173,10 +173,10 @@ class RayEngine(RemoteEngine):
         return EngineLost(f"{self._node} is not used: {why}", remedy, trace)
 
     def _explained(self, error: Exception) -> Exception:
-        """Say why the actor ended in a sentence for people, which Ray's texts are not."""
+        """Return an error with a readable sentence about why the actor ended."""
         if self.gone is not None:  # Ray may be shut down any moment
             return self.gone
-        if isinstance(error, exceptions.ActorUnavailableError):  # why is known a moment later
+        if isinstance(error, exceptions.ActorUnavailableError):  # Ray knows the reason later
             try:
                 ray.get(self._actor.interrupt.remote(), timeout=_VERDICT_SECONDS)
             except Exception as later:

@@ -1,10 +1,9 @@
-"""Reference pictures of editing families: what a pipeline looks at, and the size that it renders.
+"""Reference pictures of editing families, and the size that a pipeline renders. Imports no torch.
 
-A picture keeps its size and its place. Where a recipe's size has the first reference's proportions,
-which is the default, reference and picture share one grid: both are scaled, or padded, to a size
-that the model takes, and the picture is brought back to the size of the recipe afterwards. Two
-different grids would move and zoom what is in the picture (QwenLM/Qwen-Image #229). Imports no
-torch.
+If a recipe's size has the first reference's proportions, which is the default, reference and
+picture share one grid: both are scaled or padded to a size that the model takes, and the result is
+scaled back to the size of the recipe. Two different grids would move and zoom the contents of the
+picture (QwenLM/Qwen-Image #229).
 """
 
 from math import sqrt
@@ -24,13 +23,13 @@ _LANCZOS = Image.Resampling.LANCZOS
 
 
 class Frame(NamedTuple):
-    """The size that a pipeline renders, and the part of it, from the left top, that is shown."""
+    """The size that a pipeline renders, and the part of it, from the top left, that is shown."""
 
     size: Size
     shown: Size
 
     def hold(self, picture: Image.Image) -> Image.Image:
-        """A picture in this frame: scaled to what is shown, its edges repeated up to the size."""
+        """Return a picture scaled to the shown part, its edges repeated up to the full size."""
         if picture.size != self.shown:
             picture = picture.resize(self.shown, _LANCZOS)
         (width, height), (inner_width, inner_height) = self.size, self.shown
@@ -40,16 +39,16 @@ class Frame(NamedTuple):
         return Image.fromarray(np.pad(np.asarray(picture), margins, mode="edge"))
 
     def release(self, picture: Image.Image, size: Size) -> Image.Image:
-        """A rendered picture in the size of the recipe."""
+        """Return the shown part of a rendered picture in the size of the recipe."""
         shown = picture.crop((0, 0, *self.shown)) if self.size != self.shown else picture
         return shown if shown.size == size else shown.resize(size, _LANCZOS)
 
 
 def frame_for(size: Size, references: References) -> Frame:
-    """The frame in which a family renders a picture of this size."""
+    """Return the frame in which a family renders a picture of this size."""
     width, height = size
     if references.stretched:
-        # As calculate_dimensions of diffusers' pipeline_qwenimage_edit_plus.py: they must agree.
+        # Must agree with calculate_dimensions of diffusers' pipeline_qwenimage_edit_plus.py.
         wide = sqrt(references.area * width / height)
         shown = (
             _nearest(wide, references.multiple),
@@ -74,17 +73,17 @@ def _above(side: int, multiple: int) -> int:
 def read_references(
     folder: Path | None, request: ImageRequest, references: References
 ) -> tuple[Frame, list[Image.Image]]:
-    """The frame of a request, and its references as its family's pipeline is to get them.
+    """Return the frame of a request, and its references as its family's pipeline takes them.
 
-    They are as kept in `folder` under their hashes: RGB, or RGBA where the family reads alpha.
-    RenderFailed if one is missing or damaged.
+    They are read from `folder`, where they have their hashes as names: as RGB, or as RGBA if the
+    family reads transparency. RenderFailed if one is missing or damaged.
     """
     frame = frame_for(request.size_before_upscale, references)
     read = decode_with_alpha if references.alpha else decode_picture
     pictures = [decoded(read, folder, use.hash, use.image) for use in request.references]
     size = request.size_before_upscale
     in_place = is_in_proportion(pictures[0].size, size)
-    if references.stretched:  # by the pipeline, each to its own proportions
+    if references.stretched:  # the pipeline scales each in its own proportions
         if in_place and pictures[0].size != size:
             pictures[0] = pictures[0].resize(size, _LANCZOS)
         return frame, pictures
@@ -94,5 +93,5 @@ def read_references(
 
 
 def is_in_proportion(one: Size, other: Size) -> bool:
-    """Whether two sizes show the same, as far as whole pixels can."""
+    """Return whether two sizes have the same proportions, up to whole pixels."""
     return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)

@@ -1,4 +1,4 @@
-"""Renders pictures in this process: the story of a batch, from requests to pixels."""
+"""Renders pictures in this process: a batch's way from requests to pixels."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -68,9 +68,9 @@ class Renderer:
         interrupted: Interrupted = lambda: False,
         preview_seconds: float = 0,
     ) -> list[RenderedImage]:
-        """The pictures of a batch, in its order. Its images agree in their `batch_key`.
+        """Return the pictures of a batch in its order; its images have one `batch_key`.
 
-        Raises EngineStopped once `interrupted` says so, RenderFailed, or whatever goes wrong.
+        Raises EngineStopped once `interrupted` returns True, RenderFailed, or any other error.
         """
         self._previewer.seconds = preview_seconds
         if not batch[0].draws:
@@ -79,7 +79,7 @@ class Renderer:
         for rung in self._rungs(batch[0]):
             try:
                 images = self._render_on(rung, batch, on_step, interrupted)
-            # Which classes mean that memory ran out differs by device and version of torch.
+            # The classes of out-of-memory errors differ by device and version of torch.
             except Exception as error:
                 failure = out_of_memory(error)
                 if not failure:
@@ -91,9 +91,9 @@ class Renderer:
         raise RenderFailed(f"{failure} No memory-saving level was enough.", remedy)
 
     def _rungs(self, request: ImageRequest) -> Iterator[Rung]:
-        """The ladder's rungs, each once more where other models made room for it.
+        """Yield the ladder's rungs, each again if releasing other models made room.
 
-        Memory is given back here, not where it ran out: the traceback holds what filled it.
+        Memory is released here, not where it ran out: the traceback keeps the tensors alive.
         """
         weights = self._checkpoints.weights(request)
         for rung in self._ladder.rungs(request, weights, main_memory()):
@@ -111,37 +111,20 @@ class Renderer:
         on_step: OnStep,
         interrupted: Interrupted,
     ) -> list[RenderedImage]:
-        """The batch, rendered on one rung from the first step to the last.
+        """Render the batch on one rung, from the first step to the last.
 
         Given pictures that are only finished need no checkpoint.
         """
         batch = [shrunken(request, rung.shrunk) for request in requested]
         first, timings = batch[0], dict[str, float]()
         finishing = Finishing(self._networks, batch, on_step, interrupted)
-        warnings: tuple[str, ...] = ()
-        dtype, compiled = torch.float32, False
         if first.draws:
-            loaded = self._loaded(first, rung, timings)
-            job = Job(
-                self._target.device,
-                self._start_images,
-                finishing.drawn,
-                interrupted,
-                timings,
-                self._previewer,
-                self._depth_models.guess,
-                finishing.for_hires,
-                alone=rung.tiled or first.exact,
-                compiled=self._compiled(loaded, first, rung),
-            )
-            drawn = self._drawn(loaded, batch, job)
-            unable = loaded.compiled.failure if loaded.compiled else ""
-            warnings = (*loaded.lora_warnings, *([unable] if unable else []))
-            dtype, compiled = loaded.denoiser.dtype, job.compiled is not None and not unable
+            drawn = self._drawn(rung, batch, finishing, timings)
         else:
             drawn = [given_picture(request, self._start_images) for request in batch]
         with self._algorithms(exact=first.exact):
             drawn = finishing.finished(drawn, timings)
+        timings = {phase: seconds / len(batch) for phase, seconds in timings.items()}
         return [
             RenderedImage(
                 width=one.picture.width,
@@ -149,15 +132,14 @@ class Renderer:
                 pixels=one.picture.convert("RGB").tobytes(),
                 alpha=one.alpha,
                 device=self._target.name,
-                precision=precision_name(dtype),
+                precision=one.precision,
                 batch_size=one.batch_size,
-                compiled=compiled,
+                compiled=one.compiled,
                 memory_rung=rung.name,
                 chunks=one.chunks,
-                timings={phase: seconds / len(batch) for phase, seconds in timings.items()},
+                timings=timings,
                 versions=versions(),
                 warnings=(
-                    *warnings,
                     *one.warnings,
                     *picture_warnings(self._start_images, request),
                     *shrink_warning(request, smaller),
@@ -167,21 +149,55 @@ class Renderer:
             for one, request, smaller in zip(drawn, requested, batch, strict=True)
         ]
 
+    def _drawn(
+        self,
+        rung: Rung,
+        batch: Sequence[ImageRequest],
+        finishing: Finishing,
+        timings: dict[str, float],
+    ) -> list[Drawn]:
+        """Return the pictures before they are finished; adds to `timings`."""
+        first = batch[0]
+        loaded = self._loaded(first, rung, timings)
+        job = Job(
+            self._target.device,
+            self._start_images,
+            finishing.drawn,
+            finishing.interrupted,
+            timings,
+            self._previewer,
+            self._depth_models.guess,
+            finishing.for_hires,
+            alone=rung.tiled or first.exact,
+            compiled=self._compiled(loaded, first, rung),
+        )
+        drawn = self._draw(loaded, batch, job)
+        unable = loaded.compiled.failure if loaded.compiled else ""
+        warnings = (*loaded.lora_warnings, *([unable] if unable else []))
+        return [
+            one._replace(
+                precision=precision_name(loaded.denoiser.dtype),
+                compiled=job.compiled is not None and not unable,
+                warnings=(*warnings, *one.warnings),
+            )
+            for one in drawn
+        ]
+
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
-        """The checkpoint, VAE and ControlNets of this image, with its LoRAs and no others."""
+        """Return the checkpoint with this image's VAE and ControlNets, and exactly its LoRAs."""
         loaded = self._checkpoints.held(request, rung.place)
         if loaded is None:
             with timed(timings, "load"):
                 loaded = self._checkpoints.load(request, rung.place)
         loaded.use_loras(request.loras)
-        # A VAE that works in tiles knows no opposite edge.
+        # Tiles of a VAE cannot continue at the opposite edge.
         tiled = rung.tiled and not request.tiling
         (loaded.vae.enable_tiling if tiled else loaded.vae.disable_tiling)()
         self._previewer.follow(loaded.row, loaded.denoiser)
         return loaded
 
     def _compiled(self, loaded: Loaded, request: ImageRequest, rung: Rung) -> Compiled | None:
-        """Return the compiled denoiser, None where something changes its graph."""
+        """Return the compiled denoiser, None if the request changes its graph."""
         eager = rung != FULL or request.exact or request.tiling or request.loras or request.control
         if not self._compile or eager:
             return None
@@ -190,14 +206,14 @@ class Renderer:
             loaded.compiled = Compiled(loaded.denoiser, key, device, self._cache)
         return None if loaded.compiled.failure else loaded.compiled
 
-    def _drawn(self, loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
-        """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
+    def _draw(self, loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
+        """Draw the pictures; an interrupted batch leaves no changes behind."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
         if batch[0].references:
             kind = EditPasses
         eager = loaded.compiled.eager() if loaded.compiled and not job.compiled else nullcontext()
         look = partial(raise_if, job.interrupted)
-        # What is compiled has no places to look from.
+        # Compiled code cannot be watched.
         watched = nullcontext() if job.compiled else loaded.watched(look)
         repeating = seamless(loaded.modules if batch[0].tiling else [])
         try:
@@ -208,7 +224,7 @@ class Renderer:
 
     @contextmanager
     def _algorithms(self, *, exact: bool) -> Iterator[None]:
-        """Deterministic algorithms, and float32 in full, while an exact image is rendered."""
+        """Use deterministic algorithms and full float32 while an exact image is rendered."""
         compute_float32_in_full(full=exact or self._all_bits)
         torch.use_deterministic_algorithms(exact)
         try:

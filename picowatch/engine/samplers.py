@@ -1,10 +1,10 @@
-"""Turns a request's sampler and schedule type into a diffusers scheduler: the one place for both.
+"""Turns a request's sampler and schedule type into a diffusers scheduler.
 
-Options: docs/moving.md. Karras, exponential and beta spread the sigmas over the model's
-whole range; "uniform" spaces the steps evenly over the training steps, as A1111's "Automatic"
-does for the samplers it has from k-diffusion, and as DDIM and PNDM were published ("leading").
-"leading" is that spacing for every sampler: what diffusers uses for any scheduler that is created
-from the configuration in a folder of Stable Diffusion 1.x.
+docs/moving.md lists the options. Karras, exponential and beta spread the sigmas over the model's
+whole range; "uniform" spaces the steps evenly over the training steps, as A1111's "Automatic" does
+for samplers from k-diffusion, and for DDIM and PNDM as they were published ("leading"). "leading"
+is that spacing for every sampler, which diffusers uses for all schedulers created from the config
+of a Stable Diffusion 1.x folder.
 """
 
 import math
@@ -37,36 +37,36 @@ from picowatch.recipe.samplers import EVEN, KnownSampler, sampler_named
 # "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6.
 _BETA_SHAPE = 0.6
 _QUADRATURE = 2**16  # steps of the integral of its density
-# "Align Your Steps", https://arxiv.org/abs/2404.14507. Its own table ends with this step; that of
-# diffusers has 0 there.
+# "Align Your Steps", https://arxiv.org/abs/2404.14507. Its table ends with this step; diffusers'
+# table has 0 instead.
 _LEAST_ALIGNED = 0.029
 
 Levels = NDArray[np.float64]
 
 _SIGMA_OPTIONS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
-# What a recipe's `prediction` replaces in the checkpoint's own schedule.
+# The settings of a checkpoint's schedule that a recipe's `prediction` replaces.
 _PREDICTIONS: dict[str, dict[str, Any]] = {
     "": {},
     "epsilon": {"prediction_type": "epsilon", "rescale_betas_zero_snr": False},
     "v": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": False},
     "v_zero_snr": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
 }
-# Few-step models are distilled on a schedule of 50 steps; more need a finer one.
+# Few-step models are distilled on a schedule of 50 steps; more steps need a finer one.
 _DISTILLED = ("LCM", "TCD")
 _DISTILLED_STEPS = 50
 _TCD_ETA = 0.3  # TCDScheduler.step's own default; pipelines pass 0
 
 
 class PreparedSampler:
-    """A scheduler with its timesteps set; stands in for it in a pipeline's call.
+    """A scheduler with its timesteps already set, for a pipeline's call.
 
-    Pipelines set the timesteps of their scheduler and scale the noise that they begin with. Here
-    both are done already: a pass may begin in the middle, and its latents have their noise.
-    Timesteps are in the computer's memory, so that looking them up does not wait for a GPU.
+    Pipelines set the timesteps of their scheduler and scale the initial noise. Here both are done
+    already: a pass may begin in the middle, and its latents have their noise. Timesteps are in main
+    memory, so that looking them up does not wait for a GPU.
     """
 
     init_noise_sigma = 1.0
-    config = SimpleNamespace()  # pipelines warn of configurations of 2022 that they meet here
+    config = SimpleNamespace()  # empty: pipelines would warn about configs from 2022
 
     def __init__(self, scheduler: Any, timesteps: torch.Tensor) -> None:
         self.scheduler = scheduler
@@ -76,18 +76,18 @@ class PreparedSampler:
         return getattr(self.scheduler, name)
 
     def set_timesteps(self, *_: Any, **__: Any) -> None:
-        """Do nothing: they are set."""
+        """Do nothing: the timesteps are set."""
 
     def set_begin_index(self, _: int) -> None:
-        """Do nothing: it is set."""
+        """Do nothing: the begin index is set."""
 
     @property
     def eta(self) -> float:
-        """The noise that a step of TCD adds, as its authors have it; 0 for all others."""
+        """The noise that a step of TCD adds, its authors' value; 0 for all other samplers."""
         return _TCD_ETA if isinstance(self.scheduler, TCDScheduler) else 0.0
 
     def at_full_step(self) -> bool:
-        """False between the two evaluations of one step, which samplers of second order make."""
+        """Return False between the two evaluations of a step of second-order samplers."""
         return bool(getattr(self.scheduler, "state_in_first_order", True))
 
 
@@ -100,11 +100,11 @@ def build_sampler(
     prediction: str = "",
     family: str = "",
 ) -> PreparedSampler:
-    """A new scheduler, ready for its first step; schedulers keep state between steps.
+    """Return a new scheduler, ready for its first step; schedulers keep state between steps.
 
     `config` is the checkpoint's own: betas, prediction type, steps offset; a recipe's `prediction`
     overrides it. `family` is the checkpoint's. With a `strength` below 1 only that share of the
-    steps is taken, the last ones; at least one, none for 0.
+    steps is taken, from the end: at least one, but none for strength 0.
     """
     sampler = sampler_named(name)
     if schedule_type not in EVEN and sampler.with_levels:
@@ -115,7 +115,7 @@ def build_sampler(
 
 
 def class_of(sampler: KnownSampler) -> Any:
-    """The sampler's class in diffusers."""
+    """Return the sampler's class in diffusers."""
     if sampler.scheduler == "LMSDiscrete":
         return LMSDiscreteScheduler
     return getattr(diffusers, f"{sampler.scheduler}Scheduler")
@@ -124,7 +124,7 @@ def class_of(sampler: KnownSampler) -> Any:
 def _scheduler(
     sampler: KnownSampler, schedule_type: str, steps: int, config: dict[str, Any], family: str
 ) -> Any:
-    """The sampler's scheduler with all its steps."""
+    """Return the sampler's scheduler with all its steps."""
     kind = class_of(sampler)
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
     spacing = _spacing(sampler.spacing, schedule_type, steps, zero_snr=zero_snr)
@@ -150,9 +150,9 @@ def _scheduler(
 
 
 def _follow(scheduler: Any, euler: Any) -> None:
-    """Let a scheduler without options for it step through the noise levels of Euler's.
+    """Let a scheduler without options for a schedule step through Euler's noise levels.
 
-    If it knows training steps alone, through the nearest ones, as A1111's LCM does.
+    If it knows only training steps, it takes the nearest ones, as A1111's LCM does.
     """
     whole = not scheduler.timesteps.is_floating_point()
     scheduler.timesteps = euler.timesteps.round().long() if whole else euler.timesteps
@@ -161,7 +161,7 @@ def _follow(scheduler: Any, euler: Any) -> None:
 
 
 def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
-    """The timesteps of the last `strength` of the steps; the scheduler begins with the first."""
+    """Return the timesteps of the last share `strength`, and let the scheduler begin there."""
     skipped = steps - steps_taken(steps, strength)
     timesteps: torch.Tensor = scheduler.timesteps
     if isinstance(scheduler, PNDMScheduler):
@@ -173,9 +173,9 @@ def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor
 
 
 def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
-    """PNDM takes the second timestep it is given twice; the list has that once, at the start.
+    """Return PNDM's timesteps without the skipped ones; its second one occurs twice.
 
-    diffusers' img2img pipeline cuts the list instead, and is one step off from there on.
+    diffusers' img2img pipeline just cuts the list, and is one step off from there on.
     """
     if skipped == 0:
         return timesteps
@@ -184,7 +184,7 @@ def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
 
 
 def _spacing(own: str, schedule_type: str, steps: int, *, zero_snr: bool) -> str:
-    """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise.
+    """Return diffusers' timestep_spacing. A single "linspace" step would be the noiseless last one.
 
     With zero terminal SNR, section 3.3 of https://arxiv.org/abs/2305.08891, "uniform" is
     "trailing": its first step is the one of pure noise.
@@ -205,20 +205,20 @@ class _Steps(int):
 
 
 def _counted_back(steps: int, training_steps: int) -> int:
-    """The same number, such that "trailing" spacing has no step too many.
+    """Return the number of steps as a type with which "trailing" spacing has no step too many.
 
     diffusers' np.arange(1000, 0, -1000 / 61) has 62 entries: rounding leaves the last one above 0.
-    It would be the timestep -1, whose noise some schedulers look up as that of the last one.
+    It would be the timestep -1, for which some schedulers look up the noise of the last one.
     """
     found = len(np.arange(training_steps, 0, -training_steps / steps))
     return steps if found == steps else _Steps(steps)
 
 
 def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> float:
-    """The integral over this step of a Lagrange polynomial through the last sigmas, without scipy.
+    """Integrate a Lagrange polynomial through the last sigmas over this step, without scipy.
 
-    The order is at most the number of derivatives there are: diffusers goes by the step's index,
-    which is wrong where img2img begins in the middle.
+    The order is at most the number of derivatives so far: diffusers uses the step's index, which is
+    wrong if img2img begins in the middle.
     """
     order = min(order, len(scheduler.derivatives) or order)
     if current_order >= order:
@@ -232,10 +232,10 @@ def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> 
 
 
 def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> None:
-    """Let the scheduler step through one of `NOISE_LEVELS`, and then to no noise at all.
+    """Let the scheduler step through one of `NOISE_LEVELS`, and finally to no noise.
 
-    diffusers has a place for the first of them, which needs scipy there, and none for the others:
-    its private method is replaced (test_samplers.py fails if that changes).
+    diffusers supports only "beta", and needs scipy for it, so its private method is replaced
+    (test_samplers.py fails if that changes).
     """
 
     def levels(in_sigmas: Any, num_inference_steps: int) -> Levels:
@@ -247,9 +247,9 @@ def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> No
 
 
 def _beta(low: float, high: float, steps: int, _: str) -> Levels:
-    """Even quantiles of the beta distribution over the model's range, without scipy.
+    """Return even quantiles of the beta distribution over the model's range, without scipy.
 
-    Of the squared sine of an angle, the density is the power of a sine, which is never infinite.
+    It is integrated over the angle whose squared sine is the value: that density is finite.
     """
     angles = np.linspace(0, math.pi / 2, _QUADRATURE + 1)
     middles = (angles[1:] + angles[:-1]) / 2
@@ -260,7 +260,7 @@ def _beta(low: float, high: float, steps: int, _: str) -> Levels:
 
 
 def _kl_optimal(low: float, high: float, steps: int, _: str) -> Levels:
-    """Even angles, by equation 12 of "Align Your Steps".
+    """Return levels at even angles, by equation 12 of "Align Your Steps".
 
     A1111 ends at the model's least noise, which stays in the picture; here that step removes it.
     """
@@ -270,7 +270,7 @@ def _kl_optimal(low: float, high: float, steps: int, _: str) -> Levels:
 
 
 def _align_your_steps(_: float, __: float, steps: int, family: str) -> Levels:
-    """The ten steps, or as many as wanted between them, evenly in logarithms as A1111 has it."""
+    """Return the ten steps, or a number interpolated evenly in logarithms, as in A1111."""
     name = "StableDiffusionXLSigmas" if family == "sdxl" else "StableDiffusionSigmas"
     table = np.log([*AysSchedules[name][:-1], _LEAST_ALIGNED])
     places = np.linspace(0, len(table) - 1, steps)
@@ -278,7 +278,7 @@ def _align_your_steps(_: float, __: float, steps: int, family: str) -> Levels:
     return levels
 
 
-# By the names that requests have: from the model's least and most noise, steps and family.
+# By the names in requests: functions of the model's least and most noise, steps and family.
 NOISE_LEVELS: dict[str, Callable[[float, float, int, str], Levels]] = {
     "beta": _beta,
     "kl_optimal": _kl_optimal,
@@ -286,14 +286,14 @@ NOISE_LEVELS: dict[str, Callable[[float, float, int, str], Levels]] = {
 }
 
 
-# Flows: the model's own schedule, with the steps of another solver.
+# Flow models: the model's own schedule, with the steps of another solver.
 
-# Where there is nothing but noise, the logarithms of the solvers are infinite.
+# At pure noise, the logarithms in the solvers would be infinite.
 _ALMOST_ONE = 1 - 1e-6
 
 
 class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
-    """The model's own noise levels and shifts; `solver` goes from one to the next."""
+    """A scheduler with the model's own noise levels and shifts, and the steps of `solver`."""
 
     solver: Any
     _running: Any = None
@@ -307,7 +307,7 @@ class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         return_dict: bool = True,
         **__: Any,
     ) -> Any:
-        """The sample after this step, as its parent gives it."""
+        """Return the sample after this step, in the form of the parent class."""
         if self._step_index is None:  # a pass begins
             self._init_step_index(timestep)
             self._running = self._begun()
@@ -319,7 +319,7 @@ class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         return SchedulerOutput(after) if return_dict else (after,)
 
     def _begun(self) -> Any:
-        """A solver at the step where this pass begins."""
+        """Return a solver at the step where this pass begins."""
         solver = self.solver(
             num_train_timesteps=self.config.num_train_timesteps,
             prediction_type="flow_prediction",
@@ -339,7 +339,7 @@ _SOLVERS: dict[str, Any] = {
 
 
 def scheduler_for(sampler: str, own: Any) -> Any:
-    """The scheduler of one pass; `own` is the folder's."""
+    """Return the scheduler of one pass; `own` is the folder's."""
     if sampler not in _SOLVERS or isinstance(own, _SOLVERS[sampler]):
         return own
     scheduler = scheduler_of(_Solved, own.config)
@@ -348,7 +348,7 @@ def scheduler_for(sampler: str, own: Any) -> Any:
 
 
 def scheduler_of(kind: Any, config: Mapping[str, Any]) -> Any:
-    """Create a scheduler; diffusers would want scipy for a config with beta sigmas."""
+    """Create a scheduler; diffusers would need scipy for a config with beta sigmas."""
     if not config.get("use_beta_sigmas"):
         return kind.from_config(config)
     scheduler = kind.from_config(config, use_beta_sigmas=False)

@@ -1,8 +1,8 @@
 """Draws with a UNet of Stable Diffusion 1.x, 2.x or XL.
 
-Its pipelines take latents and prompts that are made here: noise of each image's own seed, start
-images, masks and the second pass of hires all begin as latents in the middle of a schedule, so one
-pipeline call serves all. ControlNets and inpainting UNets get theirs by `UnetSteps`.
+Pipelines are given latents and encoded prompts: noise from each image's own seed, start images and
+the second pass of hires are all latents at some step of a schedule, so one kind of pipeline draws
+all of them. `UnetSteps` adds ControlNets, masks and the inputs of inpainting UNets.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.passes import Pass, evaluations
 from picowatch.recipe.request import ImageRequest
 
-# Latents, mask, and the latents of what the mask leaves.
+# Latents, mask, and the latents of the unmasked part.
 INPAINTING_CHANNELS = 9
 
 
@@ -38,10 +38,10 @@ class Denoised(NamedTuple):
 
 
 class UnetPasses(Passes):
-    """A UNet's way to encode, denoise and decode a batch."""
+    """Passes with a UNet."""
 
     def encode(self, request: ImageRequest) -> Prompted:
-        """Encode an image's prompts; rows with other numbers of chunks cannot be joined."""
+        """Encode an image's prompts; only rows with equal numbers of chunks can be joined."""
         chunks, conditions = self.loaded.prompts.guiding(request)
         return Prompted(chunks, conditions, chunks)
 
@@ -51,7 +51,7 @@ class UnetPasses(Passes):
 
     @property
     def parts(self) -> int:  # type: ignore[override]
-        """Count the parts of a batch: a small model is as fast on one core as on several."""
+        """The number of parts of a batch: a small model is as fast on one core as on several."""
         small = self.loaded.native_size < LARGE_NATIVE_SIZE
         small = small and self.loaded.denoiser.dtype == torch.float32
         small = small and self.job.device.type == "cpu" and self.job.compiled is None
@@ -71,7 +71,7 @@ class UnetPasses(Passes):
         )
         hints, maps = hints_of(group, one, self.loaded.controlnets, self.job)
         start = self._start_latents(group) if first.mask or before is None else None
-        # As in diffusers' inpainting pipelines, nothing shows through a mask at full strength.
+        # As in diffusers' inpainting pipelines, at full strength masked areas begin with noise.
         visible = None if first.mask and first.denoising_strength == 1 else start
         begin = self._enlarged(before, first) if before else visible
         if begin is not None and not len(sampler.timesteps):
@@ -106,13 +106,13 @@ class UnetPasses(Passes):
         return list(map(Drawn, images, result.control_maps))
 
     def _start_latents(self, group: Group) -> torch.Tensor | None:
-        """The start images' latents; images of one batch all have one or none has."""
+        """Return the start images' latents; either all images of a batch have one or none has."""
         starts = [each.picture for each in group.canvases if each]
         encoded = [encode(self.loaded.vae, each, self.job.device) for each in starts]
         return torch.cat(encoded) if encoded else None
 
     def _enlarged(self, before: Denoised, request: ImageRequest) -> torch.Tensor:
-        """Return what the second pass begins with."""
+        """Return the latents that the second pass begins with."""
         assert request.hires is not None
         return upscale(
             self.loaded.vae,
@@ -125,11 +125,11 @@ class UnetPasses(Passes):
     def _guide(
         self, group: Group, start: torch.Tensor | None, noise: torch.Tensor, one: Pass
     ) -> Guide:
-        """Return what the steps keep of the start images, or show an inpainting UNet."""
+        """Return the parts of start images that steps keep, or an inpainting UNet's inputs."""
         masks = [np.asarray(each.redrawn) for each in group.canvases if each and each.redrawn]
         redrawn = None
         if masks:
-            # A latent with one white pixel below it is redrawn; the pixels decide in the end.
+            # A latent is redrawn if any of its pixels is white; pasting is exact to the pixel.
             grey = torch.from_numpy(np.stack(masks)).to(self.job.device).float()[:, None] / 255
             redrawn = functional.max_pool2d(grey, LATENT_FACTOR)
         if self.loaded.denoiser.config.in_channels != INPAINTING_CHANNELS:
@@ -139,7 +139,7 @@ class UnetPasses(Passes):
         return Guide(seen=torch.cat([shown, kept], dim=1))
 
     def _kept_latents(self, canvas: Canvas | None, one: Pass) -> torch.Tensor:
-        """Encode what an inpainting UNet sees of a start image: the mask is mid-grey."""
+        """Encode a start image for an inpainting UNet, with the masked area in mid-grey."""
         seen = np.full((*reversed(one.size), 3), 127.5, np.float32)
         if canvas and canvas.redrawn:
             masked = np.asarray(canvas.redrawn)[:, :, None] > 0

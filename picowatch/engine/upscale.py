@@ -1,9 +1,9 @@
-"""Pictures enlarged by upscalers: between the passes of hires, and as the field `upscale` says.
+"""Enlarges pictures by upscalers: between the passes of hires, and for the field `upscale`.
 
-They go through an upscaler in tiles, which bounds the memory, whatever the picture's size. Each
-sees some pixels beyond its edges, and what it made of those is cut off. If the network sees no
-further than that, the result is the one of the whole picture. ESRGAN sees some hundred pixels:
-there a seam differs by what these faint relations amount to (benchmarks/RESULTS.md).
+Pictures are enlarged in tiles, which limits the memory for any size. Each tile includes some pixels
+beyond its edges, whose results are cut off. If the network sees no further than that, the result
+equals that of the whole picture. ESRGAN sees some hundred pixels, so its seams differ slightly
+(benchmarks/RESULTS.md).
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from torch.nn import functional
 from picowatch.engine.upscale_networks import Network
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
 
-# Sides of a tile: A1111's on a CPU; a GPU is not filled by it. ESRGAN needs 1.5 GB for 256.
+# Sides of a tile: A1111's on a CPU, larger ones to fill a GPU. ESRGAN needs 1.5 GB for 256.
 _TILE = {"cuda": 256}
 _USUAL_TILE = 192
 MOST_OVERLAP = 36
@@ -30,10 +30,9 @@ OnTile = Callable[[], None]
 
 
 def input_sizes(scale: int, before: Size, size: Size) -> list[Size]:
-    """The sizes of the pictures that go through an upscaler of this scale, one after the other.
+    """Return the sizes of the pictures that go through an upscaler of this scale in turn.
 
-    Each as it came out of the last, unless memory should not hold what becomes of it: then it is
-    reduced before.
+    Each is the result of the one before, reduced if its own result would exceed the limit.
     """
     passes: list[Size] = []
     while len(passes) < (1 if scale == 1 else _MOST_TIMES):
@@ -47,7 +46,7 @@ def input_sizes(scale: int, before: Size, size: Size) -> list[Size]:
 
 
 def spans(side: int, tile: int) -> list[tuple[int, int]]:
-    """A side cut into tiles of nearly equal length, each at a multiple of 4."""
+    """Divide a side into tiles of nearly equal length, each beginning at a multiple of 4."""
     count = -(-side // tile)
     length = -(-side // (count * 4)) * 4
     return [(begin, min(begin + length, side)) for begin in range(0, side, length)]
@@ -56,9 +55,9 @@ def spans(side: int, tile: int) -> list[tuple[int, int]]:
 def enlarged(
     network: Network, picture: Image.Image, size: Size, before_tile: OnTile
 ) -> Image.Image:
-    """The RGB picture in another size, by an upscaler as often as it needs.
+    """Return an RGB picture in another size, by as many passes of an upscaler as needed.
 
-    What is too large then is reduced by Lanczos, as A1111 does. What `before_tile` raises ends it.
+    A result that is too large is reduced by Lanczos, as in A1111. `before_tile` may raise.
     """
     tile = _TILE.get(next(network.parameters()).device.type, _USUAL_TILE)
     for before in input_sizes(network.scale, picture.size, size):
@@ -69,10 +68,10 @@ def enlarged(
 
 @torch.inference_mode()
 def enlarged_once(network: Network, picture: Pixels, tile: int, before_tile: OnTile) -> Pixels:
-    """The picture, `network.scale` times as large; `before_tile` may raise.
+    """Return the picture, `network.scale` times as large; `before_tile` may raise.
 
-    Tiles overlap as far as the network sees, up to a limit. At the picture's own edges there is no
-    overlap: the network ends there as in training.
+    Tiles overlap as far as the network sees, up to a limit. There is no margin at the picture's own
+    edges, as in training.
     """
     height, width = picture.shape[:2]
     scale, overlap = network.scale, -(-min(network.reach, MOST_OVERLAP) // 4) * 4

@@ -1,7 +1,7 @@
-"""The networks of upscalers, for weights of their authors; catalog/upscalers.py has the names.
+"""The networks of upscalers, for their authors' weights; catalog/upscalers.py has the names.
 
-Each takes RGB from 0 to 1 and gives it `scale` times as large. `reach` is how far, in pixels of the
-input, a pixel of the output can see: tiles that overlap by so much have no seams.
+Each takes RGB from 0 to 1 and returns it `scale` times as large. `reach` is the distance, in pixels
+of the input, that influences a pixel of the output: tiles that overlap by so much have no seams.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _SLOPE, _RESIDUAL = 0.2, 0.2
 
 
 class Network(nn.Module):
-    """An upscaler; sides of its input are multiples of `multiple`."""
+    """An upscaler; the sides of its input must be multiples of `multiple`."""
 
     reach: int
     multiple = 1
@@ -45,7 +45,7 @@ class Esrgan(Network):
             self.add_module(name, _conv(channels, channels))
         self.conv_hr = _conv(channels, channels)
         self.conv_last = _conv(channels, 3)
-        # Convolutions of enlarged pixels reach less far; two pixels are enough for all of them.
+        # Convolutions of enlarged pixels reach less far: two pixels are enough for all of them.
         self.reach = fold * (2 + layout.blocks * _PARTS * _DENSE + 2)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ class Esrgan(Network):
 
 
 class _ResidualDense(nn.Module):
-    """Three dense blocks, a fifth of whose sum is added."""
+    """Three dense blocks in a row, a fifth of whose result is added."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _ResidualDense(nn.Module):
 
 
 class _Dense(nn.Module):
-    """Five convolutions, each of which sees what all before it gave."""
+    """Five convolutions, each of which takes the results of all before it."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Compact(Network):
 class Span(Network):
     """SPAN: attention without parameters (https://arxiv.org/abs/2311.12770).
 
-    Its convolutions were trained as three in a row beside a fourth; `merged` makes one of them.
+    Its convolutions were trained as three in a row beside a fourth; `weights_of` merges them.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -146,7 +146,7 @@ class Span(Network):
 
 
 class _Attentive(nn.Module):
-    """Three convolutions; the last one's result weighs itself."""
+    """Three convolutions; the last one's result weights itself."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -161,16 +161,16 @@ class _Attentive(nn.Module):
 
 
 def network_in(header: Header) -> Network:
-    """The upscaler that a file's header tells, without weights."""
+    """Return the upscaler that a file's header describes, without weights."""
     layout = layout_of(header.shapes)
-    assert layout  # the catalog has seen to it
+    assert layout  # the catalog has checked it
     return {ESRGAN: Esrgan, COMPACT: Compact, SPAN: Span}[layout.architecture](layout)
 
 
 def weights_of(network: Network, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A file's tensors by the names of our network.
+    """Return a file's tensors by the names of the network here.
 
-    SPAN's convolutions in rows (1x1, 3x3, 1x1, beside another 1x1) become single ones of 3x3.
+    SPAN's rows of convolutions (1x1, 3x3, 1x1, beside another 1x1) become single ones of 3x3.
     """
     found = {ours: tensors[theirs] for ours, theirs in network.layout.names.items()}
     rows = [name.removesuffix(".sk.weight") for name in found if name.endswith(".sk.weight")]

@@ -1,7 +1,7 @@
-"""Model files that change, vanish or are damaged while they are read: refused with the reason.
+"""Refuses model files that change, vanish or are damaged while they are read.
 
-A file is verified by its hash before it is read. Since that or the reading takes a moment, it is
-verified again afterwards: weights of another file must not render the picture.
+A file is verified by its hash before it is read, and again afterwards, since it may be replaced
+meanwhile: weights of another file must not render the picture.
 """
 
 import traceback
@@ -17,7 +17,7 @@ from picowatch.engine.failures import as_clause
 from picowatch.errors import ModelRefused, RenderFailed
 
 Found = TypeVar("Found")
-# Gives the file or folder of a model by kind, name and hash.
+# Returns the file or folder of a model by kind, name and hash.
 FindFile = Callable[[Kind, str, str], Path]
 
 _KIND_NAMES: dict[Kind, str] = {
@@ -29,14 +29,13 @@ _KIND_NAMES: dict[Kind, str] = {
 }
 _WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
 
-# What readers raise for files whose headers were valid: wrong offsets, weights with other names
-# than their kind has, configs that are not JSON. What torch raises is not among them: memory or
-# the GPU may be at fault.
+# The errors of readers for files with valid headers: wrong offsets, unexpected names of weights,
+# configs that are not JSON. torch's errors are not among them: memory or the GPU may be at fault.
 _READ_ERRORS = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
 
 
 def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:
-    """The model file that an image requests: found by name, verified by hash."""
+    """Return the model that an image requests, found by name and verified by hash."""
     try:
         model = catalog.find(kind, name)
         if catalog.sha256(model) == expected_hash:
@@ -54,7 +53,7 @@ def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> M
 def unchanged(
     find: Callable[[Kind, str, str], Found], kind: Kind, name: str, expected_hash: str
 ) -> Iterator[Found]:
-    """Gives what `find` finds and verifies; after the reading inside, `find` verifies it again.
+    """Yield what `find` finds and verifies; after the reading inside, verify it again.
 
     `find` raises RenderFailed for a file that is missing, incomplete or another one.
     """

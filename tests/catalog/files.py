@@ -37,7 +37,7 @@ def header(shapes: Shapes) -> bytes:
 
 
 def checkpoint_shapes() -> Shapes:
-    """What tells a checkpoint of Stable Diffusion 1.5; unets.py has all of one."""
+    """Return the tensors that identify Stable Diffusion 1.5; unets.py has a whole checkpoint."""
     return {
         UNET_INPUT: (320, 4, 3, 3),
         UNET_CROSS: (320, 768),
@@ -48,7 +48,7 @@ def checkpoint_shapes() -> Shapes:
 
 
 def vae_shapes() -> Shapes:
-    """What tells the VAE of Stable Diffusion 1.x, 2.x and XL."""
+    """Return the tensors that identify the VAE of Stable Diffusion 1.x, 2.x and XL."""
     return {
         "decoder.conv_in.weight": (512, 4, 3, 3),
         "post_quant_conv.weight": (4, 4, 1, 1),

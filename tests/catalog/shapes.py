@@ -1,4 +1,4 @@
-"""What tells models apart, as names and shapes at full size."""
+"""The names and shapes that identify models, at full size."""
 
 from tests.catalog.files import Shapes
 
@@ -14,7 +14,7 @@ def below(prefix: str, shapes: Shapes) -> Shapes:
 
 
 def flux(inputs: int = 64, guided: bool = True) -> Shapes:
-    """What tells FLUX.1 and its variants."""
+    """Return the tensors that identify FLUX.1 and its variants."""
     guidance: Shapes = {"guidance_in.in_layer.weight": (3072, 256)} if guided else {}
     return guidance | {
         "img_in.weight": (3072, inputs),

@@ -1,4 +1,4 @@
-"""Files that are not what their names say, or not whole: refused in words, never opened."""
+"""Files that are not what their names say, or incomplete, are refused with the reason."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ def refusal(models: Path) -> str:
 
 
 def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
-    """A broken download, or a copy still going on: no restart is needed when it is done."""
+    """It may still be copied or downloaded: no restart is needed when that is done."""
     path = tmp_path / "checkpoints/it.safetensors"
     catalog = Catalog(tmp_path)
     write_model(path, checkpoint_shapes(), missing_bytes=1000)
@@ -44,7 +44,7 @@ def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
 def test_what_could_not_be_read_is_a_model_once_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str
 ) -> None:
-    """Neither a permission that is given later nor a disk that is back changes size and time."""
+    """A permission or a disk that comes back changes neither size nor time."""
     demo = Catalog(tmp_path).demo.path / "vae"
     shutil.copytree(demo, tmp_path / "vae/folder")
     (weights,) = (tmp_path / "vae/folder").glob("*.safetensors")
@@ -98,7 +98,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_is_refused_in_words(tmp_path: Path, name: str) -> None:
-    """Whatever the bytes are."""
+    """This holds for any bytes."""
     content, sentence = BROKEN[name]
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/it.safetensors").write_bytes(content)

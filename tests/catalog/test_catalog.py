@@ -1,4 +1,4 @@
-"""Names, scans, folders and what recipes get to know."""
+"""Names, scans and folders of models, and the inventory for recipes."""
 
 import shutil
 from pathlib import Path
@@ -41,7 +41,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_models_are_named_by_their_path_below_their_folder(tmp_path: Path) -> None:
-    """Without ending; dots in a name are not one. What model managers put beside them is none."""
+    """Dots in a name are no ending; files that model managers put beside models are none."""
     assert Catalog(tmp_path / "models").scan() == FoundModels(), "the demo model needs no models/"
     for name in ("b/dream", "realistic v5.1", "a", ".hidden"):
         checkpoint(tmp_path, name)
@@ -107,7 +107,7 @@ def test_linked_notes_are_no_models(tmp_path: Path) -> None:
 
 
 def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
-    """Else a recipe could mean either; the demo's name is taken, too."""
+    """Otherwise a recipe could mean either; the demo's name is taken, too."""
     checkpoint(tmp_path, "same")
     checkpoint(tmp_path, "demo")
     shutil.copytree(DEMO, tmp_path / "checkpoints/same")
@@ -122,11 +122,11 @@ def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
 def test_a_restart_reads_only_headers_that_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[Path]
 ) -> None:
-    """Those of thousands of LoRAs take minutes. Other code looks again."""
+    """Thousands of LoRAs would take minutes. A new version of the code reads all again."""
     models, cache = tmp_path / "models", tmp_path / "hashes.sqlite"
 
     def scanned() -> set[str]:
-        """A start of a process: what it reads."""
+        """Start a catalog, and return the headers that it reads."""
         read.clear()
         found = Catalog(models, cache).scan()
         headers = {path.stem for path in read}
@@ -165,7 +165,7 @@ def test_a_look_for_one_model_reads_no_header_of_another(tmp_path: Path, read: l
 def test_a_scan_of_any_kind_ends_with_picowatch(
     tmp_path: Path, read: list[Path], last: str
 ) -> None:
-    """An end does not wait for all files of a slow share, not for those that complete others."""
+    """Stopping does not wait for the files of a slow share, nor for those that complete others."""
     write_model(tmp_path / "checkpoints/flow.safetensors", Z_IMAGE)
     for name in "ab":
         write_model(tmp_path / f"text_encoders/{name}.safetensors", vae_shapes())
@@ -180,7 +180,7 @@ def test_a_scan_of_any_kind_ends_with_picowatch(
 
 
 def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> None:
-    """A refused file is found by its whole name and by its stem, unless a model has that."""
+    """A refused file is found by its name and by its stem, unless a model has that."""
     checkpoint(tmp_path, "a")
     write_model(tmp_path / "vae/soft.safetensors", vae_shapes())
     write_model(tmp_path / "loras/styles/pixel.safetensors", kohya_lora_shapes())
@@ -206,7 +206,7 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
 
 
 def test_a_model_is_found_by_name_with_or_without_ending(tmp_path: Path) -> None:
-    """What cannot be used says why, or that there is nothing of that name."""
+    """The error says why it cannot be used, or that nothing has this name."""
     path = checkpoint(tmp_path, "sub/a")
     (tmp_path / "checkpoints/old.ckpt").write_bytes(b"x")
     catalog = Catalog(tmp_path)
@@ -220,7 +220,7 @@ def test_a_model_is_found_by_name_with_or_without_ending(tmp_path: Path) -> None
 
 
 def test_a_refused_file_takes_no_name_away(tmp_path: Path) -> None:
-    """Who converts a pickle keeps both for a while; a download starts again beside the model."""
+    """Users keep a converted pickle for a while, or download a model again."""
     write_model(tmp_path / "loras/style.safetensors", kohya_lora_shapes())
     for beside in ("loras/style.pt", "loras/Style.ckpt", "checkpoints/style.ckpt"):
         (tmp_path / beside).parent.mkdir(exist_ok=True)

@@ -311,7 +311,7 @@ def write_part(path: Path, config: dict[str, Any], shapes: Shapes) -> Path:
 
 @pytest.mark.parametrize("variant", VAES)
 def test_a_folder_of_a_vae_is_known_by_its_config(tmp_path: Path, variant: str) -> None:
-    """Which also says what latents are scaled by."""
+    """The config also has the scale of latents."""
     write_part(tmp_path / "vae/it", VAES[variant], tiny_vae(4))
     catalog = Catalog(tmp_path)
     assert catalog.find("vae", "it").variant == variant
@@ -349,7 +349,7 @@ PARTS: list[tuple[str, dict[str, Any], Shapes, str]] = [
 def test_a_folder_of_another_part_is_refused(
     tmp_path: Path, kind: str, config: dict[str, Any], shapes: Shapes, words: str
 ) -> None:
-    """Its config is looked at before anything is made of it."""
+    """The config is checked before a model is created."""
     write_part(tmp_path / kind / "it", config, shapes)
     if words:
         assert words in refused_in(tmp_path)
@@ -383,7 +383,7 @@ def _device(path: Path) -> None:
 def test_what_has_no_end_is_refused_unread(
     demo: Path, name: str, make: Callable[[Path], None]
 ) -> None:
-    """A FIFO is waited for, a device gives bytes for ever; hashing looks once more."""
+    """Reading a FIFO or a device would never end; hashing checks again."""
     catalog = Catalog(demo.parents[1])
     (model,) = catalog.scan().models
     make(demo / name)
@@ -425,7 +425,7 @@ BEYOND_MEASURE: list[tuple[str, str, Any]] = [
 def test_numbers_beyond_measure_are_refused_before_anything_is_built(
     demo: Path, name: str, key: str, value: Any
 ) -> None:
-    """They are gigabytes, or minutes, whatever the weights are."""
+    """They would cost gigabytes or minutes."""
     config = json.loads((demo / name).read_text()) | {key: value}
     (demo / name).write_text(json.dumps(config))
     reason = refused_in(demo.parents[1])

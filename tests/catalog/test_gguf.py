@@ -33,7 +33,7 @@ def gguf(
     version: int = 3,
     number: int | None = None,
 ) -> tuple[bytes, int]:
-    """The header of a file, and how long the file has to be."""
+    """Return the header of a file, and the length that the file needs."""
     head = b"GGUF" + struct.pack("<IQQ", version, len(shapes), len(metadata)) + b"".join(metadata)
     offset = 0
     for name, shape in shapes.items():
@@ -87,7 +87,7 @@ def test_the_type_of_most_weights_is_told(
 
 
 def test_metadata_of_every_type_are_read(tmp_path: Path) -> None:
-    """Numbers, texts, and lists of both."""
+    """These are numbers, texts, and lists of both."""
     numbers = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
     entries = [entry(f"n{kind}", kind, struct.pack(f"<{c}", 1)) for kind, c in numbers.items()]
     entries.append(entry("n12", 12, struct.pack("<d", 0.5)))
@@ -106,7 +106,7 @@ HEAD, SIZE = gguf(flux())
 
 
 def _claiming(at: int, count: int) -> tuple[bytes, int]:
-    """A header with another number of 8 bytes in this place."""
+    """Return a header with another 8-byte number at this place."""
     return HEAD[:at] + struct.pack("<Q", count) + HEAD[at + 8 :], SIZE
 
 

@@ -98,7 +98,7 @@ def test_hashes_outlive_the_process_in_their_file(tmp_path: Path, hashed: list[s
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\0" + bytes(4096)])
 def test_a_damaged_hash_file_costs_time_only(tmp_path: Path, content: bytes) -> None:
-    """It is written again."""
+    """A new one is written."""
     path, file = file_with(tmp_path, "one"), tmp_path / "hashes.sqlite"
     file.write_bytes(content)
     assert HashCache(file).sha256(path) == sha256(b"one").hexdigest()
@@ -136,7 +136,7 @@ def test_hashes_that_nobody_uses_are_forgotten(
 
 
 def test_a_file_that_changes_while_it_is_hashed_is_refused(tmp_path: Path) -> None:
-    """Its hash would be that of neither."""
+    """The hash would belong to neither version."""
     path = file_with(tmp_path, "one")
     with pytest.raises(ModelRefused, match="a changed while it was read"):
         HashCache().sha256(path, on_block=lambda size: (path.write_bytes(b"longer"), None)[1])

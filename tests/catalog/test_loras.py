@@ -89,7 +89,7 @@ SAID: list[tuple[str, Shapes, dict[str, str]]] = [
 def test_a_lora_for_stable_diffusion_says_its_family(
     family: str, shapes: Shapes, said: dict[str, str]
 ) -> None:
-    """By names and widths first."""
+    """Names and widths come first."""
     found = recognise(Header(shapes, said))
     assert (found.kind, found.family) == ("lora", family)
     expect_usable(found, "lora")
@@ -118,7 +118,7 @@ def test_a_lora_for_a_transformer_says_its_family(
     ],
 )
 def test_a_lora_for_an_unknown_transformer_is_refused(shapes: Shapes) -> None:
-    """With what it begins with."""
+    """The message has its first tensors."""
     with pytest.raises(ModelRefused, match="a transformer that picowatch does not know: its tens"):
         recognise(Header(shapes, {}))
 
@@ -137,7 +137,7 @@ def test_a_layer_with_more_than_a_lora_needs_is_refused(part: str) -> None:
 
 
 def test_differences_beside_a_loras_layers_may_be_zero() -> None:
-    """The engine looks. A file of nothing else is none that is known."""
+    """The engine checks. A file with only differences is refused."""
     differences: Shapes = {"diffusion_model.to_q.diff": (8, 8), "diffusion_model.n.diff_b": (8,)}
     with pytest.raises(ModelRefused, match="is no model that picowatch knows"):
         recognise(Header(differences, {}))
@@ -177,7 +177,7 @@ def test_a_lora_can_be_called_by_the_name_that_its_trainer_gave_it(tmp_path: Pat
 
 
 def test_odd_notes_in_a_lora_do_no_harm() -> None:
-    """Anybody can write anything there."""
+    """Anything can be written there."""
     for tags in ("", "no JSON", "[1]", '{"a": 1}', '{"a": {"b": "c"}}', "null"):
         notes = {"ss_tag_frequency": tags, "ss_sd_model_name": "None"}
         found = recognise(Header(kohya_lora_shapes(), notes))

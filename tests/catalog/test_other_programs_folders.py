@@ -75,7 +75,7 @@ def test_of_two_files_with_one_name_the_one_in_our_folder_counts(tmp_path: Path)
 
 
 def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
-    """Where the file lies, and where it belongs."""
+    """Messages say where the file is, and where it belongs."""
     write_model(tmp_path / "VAE/mse.safetensors", vae_shapes())
     (tmp_path / "vae").symlink_to("VAE")  # or on a Mac, its name in another case: it counts once
     write_model(tmp_path / "Stable-diffusion/sub/wrong.safetensors", vae_shapes())

@@ -84,7 +84,7 @@ LACKS: dict[str, tuple[Shapes, tuple[str, ...], str, str]] = {
 
 @pytest.mark.parametrize("what", LACKS)
 def test_each_missing_file_is_named_with_its_place(tmp_path: Path, what: str) -> None:
-    """And no other; a diffusers folder would do as well. A recipe learns it, too."""
+    """No other is named; a diffusers folder is an alternative. Recipes get the same message."""
     transformer, encoders, vae, message = LACKS[what]
     add(tmp_path, transformer, *encoders, vae=vae)
     if vae == "tiny":
@@ -158,7 +158,7 @@ def test_the_largest_file_of_each_part_counts(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_the_family_completes_it(tmp_path: Path) -> None:
-    """Of its variant, if there is one; of another one, with what the package has for its own."""
+    """A folder of its variant comes first; otherwise the package has its variant's configs."""
     write_model(tmp_path / "checkpoints/it.safetensors", flux())
     add_folder(tmp_path, "Z-Image-Turbo")
     with pytest.raises(ModelRefused):
@@ -203,7 +203,7 @@ CHANGES = {
 
 
 def test_each_file_that_changes_pixels_is_in_the_hash(tmp_path: Path) -> None:
-    """And none that does not: the folder's own transformer is not read, names mean nothing."""
+    """No other file is: the folder's own transformer is not read, and names do not count."""
     shutil.copytree(tiny_flow("Z-Image-Turbo"), tmp_path / LENDER)
     save_file(
         {name: torch.zeros(shape[:1]) for name, shape in Z_IMAGE.items()},

@@ -1,4 +1,4 @@
-"""What a single file is, by its header alone: what is known is listed here, all else refused."""
+"""Single files are recognised by their headers; unknown ones are refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +65,7 @@ INPAINTING = {UNET_INPUT: (320, 9, 3, 3)}
 def look_at(
     models: Path, shapes: Shapes, kind: Kind = "checkpoint", name: str = "it"
 ) -> Model | Refused:
-    """What the catalog says of one file in the folder of a kind."""
+    """Return the catalog's entry for one file in the folder of a kind."""
     path = write_model(models / FOLDERS[kind] / f"{name}.safetensors", shapes)
     found = Catalog(models).scan()
     everything: list[Model | Refused] = [*found.models, *found.refused]
@@ -264,7 +264,7 @@ UPSCALERS: dict[str, tuple[Shapes, str, int]] = {
 
 @pytest.mark.parametrize("name", UPSCALERS)
 def test_an_upscalers_scale_follows_from_its_shapes(tmp_path: Path, name: str) -> None:
-    """Whoever named the weights."""
+    """All authors' names of the weights are known."""
     shapes, architecture, scale = UPSCALERS[name]
     found = look_at(tmp_path, shapes, "upscaler", name)
     assert told(found, "kind", "variant", "scale") == {
@@ -327,7 +327,7 @@ UNKNOWN: dict[str, Shapes] = {
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_is_not_known_is_refused_with_its_beginning(name: str) -> None:
-    """One sentence, by which its owner and we can tell what it is."""
+    """The sentence lets its owner, and us, tell what it is."""
     shapes = UNKNOWN[name]
     with pytest.raises(ModelRefused) as refused:
         recognise(Header(shapes, {}))
@@ -370,7 +370,7 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
 def test_what_cannot_be_used_here_says_why(
     tmp_path: Path, kind: Kind, shapes: Shapes, words: str
 ) -> None:
-    """And what to get or where to put it."""
+    """The message also says what to get, or where to put it."""
     found = look_at(tmp_path, shapes, kind)
     assert isinstance(found, Refused)
     assert words in found.reason

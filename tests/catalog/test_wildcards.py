@@ -131,7 +131,7 @@ def test_what_a_pack_lacks_or_holds_is_reported_with_its_file(tmp_path: Path) ->
     ids=["lists", "bomb", "code", "many", "large"],
 )
 def test_a_hostile_pack_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    """Nothing of it is taken, and all else is."""
+    """None of its wildcards is used, and all others are."""
     write(tmp_path, "evil.yaml", content)
     write(tmp_path, "good.txt", b"a")
     found = inventory(tmp_path)

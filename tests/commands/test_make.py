@@ -289,21 +289,28 @@ sys.exit(make(settings, [Path("a.txt")], lambda options: DigestEngine()))
 """
 
 
-def test_ctrl_c_leaves_the_recipe_and_no_command(house: House) -> None:
-    """Exit code 130; the daemon continues with it."""
+@pytest.mark.parametrize(("number", "flags"), [(signal.SIGINT, ()), (signal.SIGTERM, ("--rm",))])
+def test_a_signal_ends_make(house: House, number: int, flags: tuple[str, ...]) -> None:
+    """The recipe stays and is rendered; with --rm it goes, and what it requested is cancelled."""
     go = threading.Event()
     house.engine.before_batch = lambda batch: wait_for(go.is_set)
-    a = elsewhere(house, "a.txt", "one --seed 5\n")
-    with house.running():
-        process = making(house, a)
+    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
+    with house.running(batch_size=1):
+        process = making(house, "--json", *flags, a)
         wait_for(lambda: house.status()["images"]["running"], "the image in progress")
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130
-        assert "The recipes stay in the inbox" in said
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=PATIENCE)
+        found = json.loads(printed)
+        assert (process.returncode, found["done"]) == (130, False)
+        assert found["recipes"][0]["in_inbox"] is not bool(flags)
+        assert ("The recipes stay in the inbox" in found["errors"][0]) is not bool(flags)
         wait_for(lambda: commands(house) == [], "the end of the command")
+        if flags:
+            wait_for(lambda: house.status()["images"]["cancelled"] == 2, "the cancellation")
         go.set()
-        wait_for(lambda: house.pictures() == ["a/0001-5.png"], "the picture")
+        if not flags:
+            wait_for(lambda: house.pictures() == ["a/0001-5.png", "a/0002-6.png"], "the pictures")
+    assert len(house.pictures()) == (0 if flags else 2)
 
 
 def test_ctrl_c_while_a_command_is_sent_leaves_none(
@@ -468,26 +475,6 @@ def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captu
     house.engine.before_batch = change
     make(house.settings(), [b], house.make_engine, remove=True)
     assert (house.inbox / "b.txt").read_text() == "mine\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_removes_the_recipe_and_cancels(house: House, number: int) -> None:
-    """With --rm; the image in progress is stopped, the queued ones are not rendered."""
-    go = threading.Event()
-    house.engine.before_batch = lambda batch: wait_for(go.is_set)
-    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
-    with house.running(batch_size=1):
-        process = making(house, "--rm", "--json", a)
-        wait_for(lambda: house.status()["images"]["running"], "the image in progress")
-        process.send_signal(number)
-        printed, _ = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130
-        found = json.loads(printed)
-        assert not found["done"] and not found["recipes"][0]["in_inbox"]
-        wait_for(lambda: commands(house) == [], "the end of the command")
-        wait_for(lambda: house.status()["images"]["cancelled"] == 2, "the cancellation")
-        go.set()
-    assert house.pictures() == []
 
 
 def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: House) -> None:

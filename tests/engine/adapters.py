@@ -12,7 +12,7 @@ RANK = 4
 
 
 def adapted_layers(model: Any) -> dict[str, nn.Module]:
-    """The layers that trainers adapt: those of attention and feed-forward blocks, the summary's."""
+    """Return the layers that trainers adapt: attention, feed-forward, the summary's projection."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -22,7 +22,7 @@ def adapted_layers(model: Any) -> dict[str, nn.Module]:
 
 
 def random_layer(module: Any, seed: int, size: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two halves for one module; kernels lie in `down`."""
+    """Return both matrices for one module; kernels are in `down`."""
     generator = torch.Generator().manual_seed(seed)
     outputs, inputs, *kernel = module.weight.shape
     down = torch.randn(RANK, inputs, *kernel, generator=generator) * size / inputs**0.5

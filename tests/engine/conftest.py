@@ -26,7 +26,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
 
 @pytest.fixture(scope="session")
 def engine(options: EngineOptions) -> Iterator[ChildEngine]:
-    """The shared engine; tests may kill it, the next one then starts it again."""
+    """Yield the shared engine; if a test kills it, the next test starts it again."""
     engine = ChildEngine(options)
     yield engine
     engine.close()
@@ -34,19 +34,19 @@ def engine(options: EngineOptions) -> Iterator[ChildEngine]:
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A models folder of this test's own."""
+    """Return a models folder for this test only."""
     return tmp_path / "models"
 
 
 @pytest.fixture(scope="session")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where start images and masks are kept."""
+    """Return the folder of start images and masks."""
     return tmp_path_factory.mktemp("start-images")
 
 
 @pytest.fixture(scope="session")
 def renderer(kept: Path) -> "Renderer":
-    """The demo model in this process, on one thread: several spin on a busy machine."""
+    """Return a renderer in this process, on one thread: more would spin on a busy machine."""
     from picowatch.engine.renderer import Renderer
 
     return Renderer(

@@ -1,4 +1,4 @@
-"""ControlNets that act, with random weights, stored in any layout, and requests that name them."""
+"""ControlNets with random weights, stored in any layout, and requests that name them."""
 
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ Union: Any = diffusers.ControlNetUnionModel
 
 @torch.no_grad()
 def acting(model: Any, seed: int) -> Any:
-    """What is zero before training gets random numbers, small enough to leave a picture."""
+    """Replace weights that are zero before training by small random numbers."""
     source = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         if "controlnet_down_blocks" in name or "controlnet_mid" in name or "conv_out" in name:
@@ -30,7 +30,7 @@ def acting(model: Any, seed: int) -> Any:
 
 
 def controlnet_of(unet: Any, seed: int = 1, **options: Any) -> Any:
-    """One for this UNet; an inpainting UNet's has four inputs all the same."""
+    """Return a ControlNet for this UNet; it has four inputs also for an inpainting UNet."""
     torch.manual_seed(seed)
     model = ControlNet.from_unet(
         unet, load_weights_from_unet=unet.config.in_channels == 4, **options
@@ -41,7 +41,7 @@ def controlnet_of(unet: Any, seed: int = 1, **options: Any) -> Any:
 
 
 def union_of(unet: Any, kinds: int = 6, seed: int = 1) -> Any:
-    """xinsir's kind for this UNet."""
+    """Return a union ControlNet like xinsir's for this UNet."""
     torch.manual_seed(seed)
     made = Union.from_unet(unet, load_weights_from_unet=False)
     width = unet.config.block_out_channels[0]
@@ -58,7 +58,7 @@ def save_single(model: Any, path: Path) -> None:
 
 
 def save_original(model: Any, path: Path, prefix: str = "control_model.") -> None:
-    """lllyasviel's names."""
+    """Write a file in lllyasviel's names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f"{prefix}{name}": t.contiguous() for name, t in _original(model).items()}
     save_file(tensors, path)

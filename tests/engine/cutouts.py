@@ -1,4 +1,4 @@
-"""The published networks that cut out: their names and shapes, and weights for them."""
+"""The published cutout networks: their names and shapes, and weights for them."""
 
 import torch
 
@@ -13,7 +13,7 @@ PUBLISHED = {"u2netp": ((16, 64),) * 11, "u2net": _LARGE, "isnet": _LARGE}
 
 
 def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """What is in the file of this name, but for counts of batches."""
+    """Return the tensors of the published file of this name, without counts of batches."""
     stem = 64 if name == "isnet" else 0
     stages: dict[str, Widths] = {}
     takes = stem or 3
@@ -26,7 +26,7 @@ def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def weights(shapes: Shapes) -> dict[str, torch.Tensor]:
-    """The same for the same shapes, such that a network's numbers neither vanish nor explode."""
+    """Return weights by the shapes, with which a network's values neither vanish nor explode."""
     made: dict[str, torch.Tensor] = {}
     for name in sorted(shapes):
         noise = torch.randn(shapes[name], generator=torch.Generator().manual_seed(len(made)))

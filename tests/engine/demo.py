@@ -19,7 +19,7 @@ CPU = choose_target("cpu", "float32")
 
 
 def load(model: Model, target: Target, device: torch.device) -> dict[str, Any]:
-    """All parts of a checkpoint."""
+    """Load all parts of a checkpoint."""
     names = [part.name for part in parts_of(model)]
     return {name: load_part(model, target, device, name) for name in names}
 
@@ -78,7 +78,7 @@ def named(
 
 
 def assert_equal(first: Any, second: Any) -> None:
-    """Two models hold the same weights."""
+    """Assert that two models have the same weights."""
     expected = first.state_dict()
     assert expected.keys() == second.state_dict().keys()
     for name, tensor in second.state_dict().items():

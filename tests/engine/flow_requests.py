@@ -31,7 +31,7 @@ _OWN = {"FLUX.1-Fill-dev": "image: start.png\nmask: mask.png"}
 
 @cache
 def flow_models(name: str) -> Path:
-    """A models folder with this checkpoint, and a start image with a mask."""
+    """Return a models folder with this checkpoint, a start image and a mask."""
     models = folder_until_exit("flow-")
     (models / "checkpoints").mkdir()
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
@@ -48,7 +48,7 @@ def square() -> Image.Image:
 
 
 def scripted(kind: Any, name: str, **parts: Any) -> Any:
-    """A pipeline of a tiny folder as a script reads it, with these parts in place of its own."""
+    """Return a tiny folder's pipeline as a script loads it, with some parts replaced."""
     folder = tiny_flow(name)
     index = json.loads((folder / "model_index.json").read_text())
     if (kind_of_processor := index.get("processor", [None])[-1]) is not None:
@@ -66,7 +66,7 @@ def scripted(kind: Any, name: str, **parts: Any) -> Any:
 
 
 def flow_renderer(models: Path, **more: Any) -> Renderer:
-    """In this process, on one thread."""
+    """Return a renderer in this process, on one thread."""
     options = EngineOptions(
         models=models, device="cpu", precision="float32", threads=1, start_images=models
     )
@@ -74,7 +74,7 @@ def flow_renderer(models: Path, **more: Any) -> Renderer:
 
 
 def requests_of(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:
-    """What a recipe for this checkpoint requests, small, exact and in two steps."""
+    """Return the requests of a recipe for this checkpoint: small, exact and in two steps."""
     usual = {"steps": "2", "seed": "7", "exact": "true", "size": f"{SIDE}x{SIDE}"}
     lines = [f"{name}: {value}" for name, value in usual.items()]
     lines += _OWN.get(checkpoint, "").splitlines()
@@ -94,5 +94,5 @@ def hash_of(models: Path, kind: Any, name: str) -> str:
 
 @cache
 def _catalog_of(models: Path) -> Catalog:
-    """One for each folder: it reads again what has changed, which is hardly ever anything."""
+    """Return a cached catalog of a folder, which reads only changed files again."""
     return Catalog(models)

@@ -63,7 +63,7 @@ def write_single_file(
     dtype: torch.dtype = torch.float16,
     marks: Tensors | None = None,
 ) -> None:
-    """All parts, with what real checkpoints hold besides, and `marks`."""
+    """Write all parts, with the other tensors of real checkpoints, and `marks`."""
     config = json.loads((folder / "unet/config.json").read_text())
     unet = unet_names(weights(folder / "unet"), config, {})
     tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()}
@@ -155,7 +155,7 @@ def unet_names(tensors: Tensors, config: dict[str, Any], more: dict[str, str]) -
 
 
 def _unet_blocks(config: dict[str, Any]) -> dict[str, str]:
-    """Where each block of the UNet stands in the original's flat lists."""
+    """Yield the place of each block of the UNet in the original's flat lists."""
     layers, locations = config["layers_per_block"], {}
     for level, kind in enumerate(config["up_block_types"]):
         down, up = f"down_blocks.{level}", f"up_blocks.{level}"

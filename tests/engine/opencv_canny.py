@@ -1,4 +1,4 @@
-"""What OpenCV's Canny finds in a small picture, recorded, with thresholds of 100 and 200.
+"""The recorded result of OpenCV's Canny for a small picture, with thresholds of 100 and 200.
 
 `cv2.Canny(picture, 100, 200)` of opencv-python-headless 5.0.0.93 and of 4.14.0.94 (both gave the
 same), with numpy 2.4.6 on x86-64. A row of pixels is 16 hexadecimal digits, an edge is a bit that
@@ -20,7 +20,7 @@ def grain() -> Pixels:
 
 
 def unpacked(rows: str) -> Pixels:
-    """The edges that rows of digits stand for, 255 each."""
+    """Return the edges in rows of digits, as 255 each."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(rows), np.uint8))
     return bits.reshape(-1, 64) * np.uint8(255)
 

@@ -28,7 +28,7 @@ def renamed(state: Tensors, rules: Rules) -> Tensors:
 
 
 def _swapped(state: Tensors, *words: str) -> Tensors:
-    """diffusers has scale and shift where the authors have shift and scale."""
+    """Swap shift and scale, which diffusers has in the other order."""
     return {
         name: torch.cat(tensor.chunk(2)[::-1]) if any(word in name for word in words) else tensor
         for name, tensor in state.items()

@@ -1,4 +1,4 @@
-"""Text encoders, VAEs and whole checkpoints of tiny flow families, as files of them are shared."""
+"""Text encoders, VAEs and whole checkpoints of tiny flow families in the form of shared files."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ SD3, CHROMA, LUMINA, QWEN = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0", "Qwe
 
 
 def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
-    """Matrices as fp8; `scaled` is the ending of the names of their scales."""
+    """Return matrices as fp8; `scaled` is the ending of the names of their scales."""
     made: Tensors = {}
     for name, tensor in tensors.items():
         if not name.endswith(".weight") or tensor.ndim != 2:
@@ -49,7 +49,7 @@ SCALED_FP8 = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
 
 
 def widened(tensors: Tensors) -> Tensors:
-    """The numbers that fp8 weights and their scales mean."""
+    """Return the values of fp8 weights with their scales."""
     scales = {name.rpartition(".")[0]: one for name, one in tensors.items() if "scale" in name}
     return {
         name: tensor.float() * scales.get(name.removesuffix(".weight"), torch.ones(()))
@@ -73,7 +73,7 @@ ALONE = (FLUX, Z_IMAGE, SD35, SD3, KLEIN)
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
-    """That the package's configs and the known encoders are those of a tiny folder."""
+    """Replace the package's configs and the known encoders by those of a tiny folder."""
     family = "sd3" if folder in (SD3, SD35) else _family(folder)
     places = {"transformer": f"{family}/transformer", "scheduler": f"{family}/scheduler"}
     places["vae"] = f"{FAMILIES[family].vae_assets or family}/vae"
@@ -117,7 +117,7 @@ def tensors_of(folder: str, part: str) -> Tensors:
 
 
 def wan(folder: Path) -> Tensors:
-    """Qwen-Image's VAE as it is shared."""
+    """Return Qwen-Image's VAE in the names of shared files."""
     return wan_names(weights(folder))
 
 
@@ -135,7 +135,7 @@ def whole_file(folder: str) -> Tensors:
 
 
 def flux2_vae(folder: Path) -> Tensors:
-    """The authors' names, without what diffusers counts."""
+    """Return the tensors in the authors' names, without counts of batches."""
     inner = {"quant_conv.": "encoder.quant_conv.", "post_quant_conv.": "decoder.post_quant_conv."}
     renamed = {}
     for name, tensor in ldm_vae(folder).items():

@@ -15,7 +15,7 @@ BLUE, RED, GREEN = (44, 100, 226), (222, 44, 44), (52, 168, 70)
 
 
 def keep(folder: Path, picture: Image.Image) -> str:
-    """Keep a picture as the daemon does; gives its hash."""
+    """Store a picture as the daemon does, and return its hash."""
     written = BytesIO()
     picture.save(written, "PNG")
     digest = hashlib.sha256(written.getvalue()).hexdigest()
@@ -44,7 +44,7 @@ def right_half(kept: Path, invert: bool = False) -> dict[str, Any]:
 
 
 def away_from(image: RenderedImage, picture: Image.Image) -> float:
-    """The mean difference of a channel from a picture."""
+    """Return the mean difference of the channels from a picture."""
     return float(np.abs(pixels(image) - as_pixels(picture)).mean())
 
 

@@ -28,7 +28,7 @@ NUMPY_WARNINGS = [
 
 
 def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:
-    """A small, quick image of the demo model; the values say what differs."""
+    """Return a request for a small, quick image of the demo model, with these values."""
     given: dict[str, Any] = {
         "prompt": prompt,
         "negative_prompt": "",

@@ -21,7 +21,7 @@ from tests.engine.transformer_files import weights_of
 
 
 def on_rung(renderer: Renderer, rung: Rung) -> Renderer:
-    """The renderer, with a ladder of this rung alone."""
+    """Return the renderer with a ladder of only this rung."""
 
     class Only(MemoryLadder):
         def rungs(self, *_: Any) -> Iterator[Rung]:
@@ -39,7 +39,7 @@ def three_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
 
 
 def lora_of(models: Path, name: str, mark: str) -> LoraUse:
-    """One for all attention of a transformer, in diffusers' names; `mark` tells its family."""
+    """Write a LoRA for all attention of a transformer, in diffusers' names with this `mark`."""
     tensors: dict[str, torch.Tensor] = {}
     for key, weight in weights_of(name).items():
         if re.search(r"(attn|attention)\.to_.*weight", key) and weight.ndim > 1:

@@ -1,4 +1,4 @@
-"""Stable Diffusion's pictures are those of a plain script with diffusers, but for rounding.
+"""Stable Diffusion's pictures are those of a plain script with diffusers, except for rounding.
 
 `exact: true` with `precision: float32`, by the schedulers as docs/moving.md calls them.
 """
@@ -69,7 +69,7 @@ def parts_of(name: str) -> dict[str, Any]:
 
 
 def pipeline(name: str, kind: str = "", scheduler: Any = None, **options: Any) -> Any:
-    """One of a row's pipelines; a scheduler is made from that of the folder, as everybody does."""
+    """Return one of a row's pipelines, with a scheduler created from the folder's as usual."""
     parts = dict(parts_of(name))
     made = scheduler or (_D.EulerDiscreteScheduler if name == "demo" else type(parts["scheduler"]))
     parts["scheduler"] = made.from_config(parts["scheduler"].config, **options)
@@ -79,7 +79,7 @@ def pipeline(name: str, kind: str = "", scheduler: Any = None, **options: Any) -
 
 
 def asked(models: Path, name: str, prompt: str = "a corgi", **values: Any) -> ImageRequest:
-    """A small picture; wider than high, if it is not made from another."""
+    """Return a request for a small picture; wider than high, unless it has a start image."""
     given = {"prompt": prompt, "checkpoint": name, "exact": True, "seed": 4, **EULER}
     size = {} if "image" in values else {"width": 96, "height": 64}
     wanted: ImageRequest = named(models, **given | size | values)
@@ -87,7 +87,7 @@ def asked(models: Path, name: str, prompt: str = "a corgi", **values: Any) -> Im
 
 
 def theirs(of: Any, wanted: ImageRequest, **more: Any) -> Pixels:
-    """The picture that a pipeline makes of it; without a negative prompt, it gets none."""
+    """Return a pipeline's picture for a request; it gets a negative prompt only if there is one."""
     given = {
         "prompt": wanted.prompt,
         "negative_prompt": wanted.negative_prompt or None,
@@ -103,7 +103,7 @@ def theirs(of: Any, wanted: ImageRequest, **more: Any) -> Pixels:
 
 
 def assert_equal(ours: Renderer, wanted: ImageRequest, expected: Pixels) -> None:
-    """But for rounding; and there is something to see."""
+    """Assert that pictures are equal except for rounding, and not empty."""
     (image,) = draw(ours, wanted)
     picture = pixels(image)
     assert np.abs(picture - expected).max() <= 1
@@ -112,7 +112,7 @@ def assert_equal(ours: Renderer, wanted: ImageRequest, expected: Pixels) -> None
 
 @pytest.fixture
 def modes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """diffusers encodes pictures to the mode, too: its samples take numbers that noise needs."""
+    """Let diffusers encode pictures to the mode, too: samples would use up random numbers."""
     monkeypatch.setattr(
         DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode()
     )
@@ -149,7 +149,7 @@ def test_a_picture_from_text(
 def test_a_picture_from_a_start_image(
     name: str, sampler: str, models: Path, ours: Renderer
 ) -> None:
-    """It begins in the middle of the steps, with the noise of the seed."""
+    """The picture begins in the middle of the steps, with the seed's noise."""
     wanted = asked(models, name, sampler=sampler, **start(models, 0.6))
     of = pipeline(name, "Img2Img", class_of(sampler_named(sampler)))
     assert_equal(ours, wanted, theirs(of, wanted, image=circle(), strength=0.6))
@@ -159,7 +159,7 @@ def test_a_picture_from_a_start_image(
 @pytest.mark.parametrize("name", [*FAMILIES, "sd2-inpainting", "sdxl-inpainting"])
 @pytest.mark.usefixtures("modes")
 def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Renderer) -> None:
-    """Inside the mask; outside it is the start image, which diffusers decodes from latents."""
+    """Only the masked part is compared: outside, diffusers decodes the start image from latents."""
     mask = Image.new("L", (128, 128))
     mask.paste(255, (64, 0, 128, 128))
     wanted = asked(models, name, **start(models, strength), **right_half(models))
@@ -177,7 +177,7 @@ LEADING = ("DDIM", "DDPM", "PNDM", "LCM", "TCD")
 
 
 def options(sampler: KnownSampler, schedule_type: str) -> dict[str, Any]:
-    """What docs/moving.md adds to `from_config` for a sampler and schedule type."""
+    """Return the options in docs/moving.md for a sampler and schedule type."""
     match schedule_type:
         case "sgm_uniform":
             return {"timestep_spacing": "trailing"}
@@ -189,7 +189,7 @@ def options(sampler: KnownSampler, schedule_type: str) -> dict[str, Any]:
 
 
 def has_option(sampler: KnownSampler, schedule_type: str) -> bool:
-    """Whether a sampler's class has one; test_samplers.py is about the others."""
+    """Return whether a sampler's class has the option; test_samplers.py tests the others."""
     needed = f"use_{schedule_type}_sigmas" if schedule_type not in EVEN else "timestep_spacing"
     return needed in signature(class_of(sampler).__init__).parameters
 

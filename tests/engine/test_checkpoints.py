@@ -1,4 +1,4 @@
-"""Which checkpoints are in memory, and that their files are the ones that were meant."""
+"""The checkpoints in memory, and the verification of their files."""
 
 import shutil
 import weakref
@@ -49,7 +49,7 @@ def checkpoints(models: Path, target: Target = FULL) -> Checkpoints:
 
 
 def loaded(loads: Checkpoints, wanted: ImageRequest) -> Loaded:
-    """On the device that it computes on."""
+    """Load a checkpoint to its device."""
     return loads.load(wanted, "device")
 
 
@@ -72,7 +72,7 @@ def test_checkpoints_that_fit_are_all_kept(models: Path) -> None:
 def test_a_checkpoint_goes_where_another_would_not_fit(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its memory is free before the next one is read."""
+    """The other's memory is free before the next one is read."""
     monkeypatch.setattr(module, "free_bytes", lambda device: 0)
     loads = checkpoints(models)
     unet, seen = weakref.ref(loaded(loads, request()).denoiser), []
@@ -91,7 +91,7 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["mine", "file", "FLUX.1-dev"])
 def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) -> None:
-    """In the type that they compute in, whatever files have; copies of weights are not counted."""
+    """Sizes are for the type that computes, not the file's; copies of weights do not count."""
     (models / "checkpoints/FLUX.1-dev").symlink_to(tiny_flow("FLUX.1-dev"))
     loads = checkpoints(models, choose_target("cpu", precision))
     wanted = named(models, name)
@@ -106,7 +106,7 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
 
 
 def test_another_vae_takes_the_place_of_the_checkpoints_own(models: Path) -> None:
-    """And its own comes back when it is requested; the rest stays."""
+    """Its own returns when it is requested; the other parts stay."""
     loads, other = checkpoints(models), demo.named(models, vae="other")
     kept = loaded(loads, request())
     own, unet = kept.vae, kept.denoiser
@@ -120,7 +120,7 @@ def test_another_vae_takes_the_place_of_the_checkpoints_own(models: Path) -> Non
 
 
 def test_after_a_failed_load_nothing_is_held(models: Path) -> None:
-    """And the next load is a whole one."""
+    """The next load reads everything again."""
     loads = checkpoints(models)
     loaded(loads, request())
     with pytest.raises(RenderFailed):
@@ -145,7 +145,7 @@ def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> N
 
 
 def test_parts_wait_in_verified_files_until_they_are_restored(models: Path) -> None:
-    """Where text encoders make room for the denoiser: a file that has changed is refused."""
+    """Text encoders make room for the denoiser; a changed file is refused."""
     loads, wanted = checkpoints(models), named(models)
     kept = loads.load(wanted, "device")
     kept.drop(["text_encoder", "unet"])

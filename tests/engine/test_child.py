@@ -1,4 +1,4 @@
-"""The life and death of the engine's process; tests/faults has what goes wrong within it."""
+"""The start and end of the engine's process; tests/faults tests failures inside it."""
 
 import os
 import select
@@ -30,7 +30,7 @@ needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits by
 
 
 class ChattyRenderer:
-    """Ends the process after many words, or goes on, as the prompt says."""
+    """A renderer that writes much and ends the process, or goes on, as the prompt says."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         """Ignore all options."""
@@ -55,7 +55,7 @@ class ChattyRenderer:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """For what the system gives no event for."""
+    """Wait for a condition for which the system has no event."""
     deadline, pause = time.monotonic() + PATIENCE, threading.Event()
     while not condition():
         assert time.monotonic() < deadline
@@ -64,7 +64,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def digests(options: EngineOptions) -> Iterator[ChildEngine]:
-    """An engine process without torch, for what does not depend on what the process does."""
+    """Return an engine process without torch, for tests that do not depend on its pictures."""
     engine = ChildEngine(options, DigestRenderer)
     yield engine
     engine.close()
@@ -88,7 +88,7 @@ def wait_for_end(descriptor: int) -> None:
 
 
 def test_nothing_is_started_before_the_first_picture(options: EngineOptions) -> None:
-    """The daemon idles small."""
+    """An idle daemon needs little memory."""
     engine = ChildEngine(options)
     assert engine.process_id is None
     assert engine.describe() == {"device": "cpu", "precision": "auto"}
@@ -117,7 +117,7 @@ def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> Non
 def test_the_process_begins_with_its_own_environment(
     digests: ChildEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Malloc reads its own before any code of ours; the daemon's environment stays as it was."""
+    """Malloc reads its settings before any of our code; the daemon's environment is unchanged."""
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "4096")
     before = dict(os.environ)
@@ -185,7 +185,7 @@ def test_ctrl_c_and_sigterm_do_not_end_the_engine(digests: ChildEngine) -> None:
 
 @needs_pidfd
 def test_an_engine_that_died_idle_is_started_again(digests: ChildEngine) -> None:
-    """No image pays for it."""
+    """No image fails because of it."""
     make(digests, request(steps=1))
     process = digests.process_id
     assert process is not None
@@ -198,7 +198,7 @@ def test_an_engine_that_died_idle_is_started_again(digests: ChildEngine) -> None
 
 @needs_proc
 def test_its_last_words_are_kept_and_no_megabytes(chatty: ChildEngine) -> None:
-    """Progress bars write without a line's end for months."""
+    """Progress bars may write without line ends for months."""
     failed = chatty.render([request("go on")], ignore_steps).exception(PATIENCE)
     assert isinstance(failed, RenderFailed)
     assert Path(f"/proc/{chatty.process_id}/fd/2").stat().st_size == 0
@@ -224,7 +224,7 @@ sys.stdin.readline()
 @needs_pidfd
 @pytest.mark.parametrize("killed", [True, False])
 def test_the_engine_ends_with_the_daemon(killed: bool, tmp_path: Path) -> None:
-    """Killed or ended without closing it, though native code holds Python's lock there."""
+    """The daemon may be killed or end without closing it, while native code holds Python's lock."""
     daemon = subprocess.Popen(
         [sys.executable, "-c", DAEMON, tmp_path],
         cwd=ROOT,
@@ -252,7 +252,7 @@ def test_the_engine_ends_with_the_daemon(killed: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("begins", [False, True])
 def test_closing_takes_less_than_two_seconds(tmp_path: Path, begins: bool) -> None:
-    """Before the process has begun, and while native code holds Python's lock there."""
+    """This holds before the process has started, and while native code holds Python's lock."""
     engine, stepped = ChildEngine(EngineOptions(models=tmp_path), FaultyRenderer), threading.Event()
     hangs = request("hangs with the lock", steps=2)
     future = engine.render([hangs], lambda done, total: stepped.set())
@@ -267,7 +267,7 @@ def test_closing_takes_less_than_two_seconds(tmp_path: Path, begins: bool) -> No
 def test_a_closed_engine_leaves_no_file_thread_or_process(
     digests: ChildEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A daemon that unloads it every night stays small."""
+    """A daemon that closes it every night must not grow."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def held() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Compiled denoisers compute as the modules do; whatever fails, the modules compute."""
+"""Compiled denoisers compute what the modules do; after any failure, the modules compute."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unet() -> Any:
-    """A tiny one with the demo model's inputs."""
+    """Return a tiny UNet with the demo model's inputs."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -79,7 +79,7 @@ def predicted(unet: Callable[..., Any], rows: int = 2, size: int = 8, **given: A
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
 def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(cache: Path) -> None:
-    """Exact ones, and those whose layers are others, are drawn by the module itself."""
+    """The module itself draws exact pictures, and those with changed layers."""
     options = EngineOptions(models=Path("nowhere"), device="cpu", threads=1)
     plain, fast = (Renderer(replace(options, compile=on, cache=cache)) for on in (False, True))
     for values, compiled in (({}, True), ({"tiling": True}, False), ({"exact": True}, False)):
@@ -90,7 +90,7 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(cache: Path) -
 
 
 def test_it_computes_what_the_module_does(unet: Any, conversions: list[int]) -> None:
-    """Shape for shape, and the module stays as it was."""
+    """This holds for each shape, and the module is unchanged."""
     compiled = Compiled(unet, "tiny", CPU)
     for rows, size in ((2, 8), (1, 8), (2, 8)):
         plain = predicted(unet, rows, size)
@@ -109,7 +109,7 @@ def test_bfloat16_stays_within_its_rounding(unet: Any, cache: Path) -> None:
 
 
 def test_a_second_engine_converts_nothing(unet: Any, cache: Path, conversions: list[int]) -> None:
-    """To the bit, it computes what the first one did."""
+    """It computes the same bits as the first one."""
     pictures = [predicted(Compiled(unet, "another", CPU, cache)) for _ in range(2)]
     assert conversions == [2]
     assert torch.equal(*pictures)
@@ -131,7 +131,7 @@ def fail(*_: Any, **__: Any) -> Any:
 def test_what_cannot_be_converted_the_module_computes(
     unet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, value: Any, said: str
 ) -> None:
-    """With one warning, and without another try."""
+    """There is one warning, and no further attempt."""
     monkeypatch.setattr(compiling, at, value)
     compiled = Compiled(unet, "tiny", CPU, tmp_path)
     for _ in range(2):
@@ -149,7 +149,7 @@ def test_a_machine_without_openvino_is_told_how_to_install_it(
 
 
 def test_the_cache_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model that was not used for longest goes; other files stay."""
+    """The least recently used model is deleted; other files stay."""
     for number in range(4):
         model = tmp_path / f"{number}/model.bin"
         model.parent.mkdir()
@@ -163,7 +163,7 @@ def test_the_cache_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Torch's compiler, with a stand-in for what would take minutes; the graphs it was given."""
+    """Replace torch's slow compiler, and return the graphs that it gets."""
     graphs: list[int] = []
     compile_module = torch.nn.Module.compile
 
@@ -195,7 +195,7 @@ def test_a_cards_blocks_are_compiled_and_can_be_left(unet: Any, backend: list[in
 
 
 def test_a_compiler_that_fails_is_left(unet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one warning; what the module itself raises is raised."""
+    """There is one warning; the module's own errors are raised."""
     plain = predicted(unet)
     compile_module = torch.nn.Module.compile
 

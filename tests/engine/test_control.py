@@ -51,7 +51,7 @@ def ours(models: Path) -> Renderer:
 
 
 def small(unet: Any) -> Any:
-    """Without attention, as the small ControlNets for SDXL."""
+    """Return a ControlNet without attention, like the small ones for SDXL."""
     like = ControlNet.from_unet(unet, load_weights_from_unet=False).config
     config = {name: value for name, value in like.items() if not name.startswith("_")}
     config["down_block_types"] = ("DownBlock2D",) * len(unet.config.block_out_channels)
@@ -82,7 +82,7 @@ def test_every_layout_holds_the_same_weights(tmp_path: Path, layout: str) -> Non
 
 
 def test_a_shuffle_file_is_known_by_its_name(tmp_path: Path) -> None:
-    """What it adds is the mean of the whole picture."""
+    """It adds the mean over the whole picture."""
     path = tmp_path / "control_v11e_sd15_shuffle.safetensors"
     save_single(controlnet_of(unet_of(DEMO)), path)
     model = read(path, unet_of(DEMO))
@@ -123,7 +123,7 @@ def test_modes_weigh_the_layers_as_a1111_does(mode: str) -> None:
 
 
 def test_an_inpainting_unet_is_controlled_by_four_channels(models: Path, ours: Renderer) -> None:
-    """And the mask's part of the start image may be what is followed."""
+    """The masked start image may be what it follows."""
     follows = use(models, "first", circle(SIDE), preprocess="inpaint", preview=True)
     values = {
         **start(models, 1.0, circle(SIDE)),

@@ -1,4 +1,4 @@
-"""The networks that cut out are recognised, and compute what their authors' do."""
+"""Cutout networks are recognised, and compute what their authors' code does."""
 
 import hashlib
 

@@ -29,7 +29,7 @@ NAME = "Depth-Anything-Tiny"
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """With the parts and the ways of the real one."""
+    """Write a model with the parts and options of the real one."""
     torch.manual_seed(1)
     kind: Any = Dinov2Config
     backbone = kind(

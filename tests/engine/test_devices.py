@@ -1,4 +1,4 @@
-"""Which device, which number formats and how much memory, on machines that stand-ins simulate."""
+"""The device, the number formats and the memory, on simulated machines."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ RTX, RTX_20, GTX_10 = CARDS
 
 @pytest.fixture
 def cards(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes torch see the named cards; those that were chosen."""
+    """Let torch see the named GPUs, and return those that were chosen."""
     chosen = [torch.device("cuda:0")]
 
     def see(*names: str) -> list[torch.device]:
@@ -74,7 +74,7 @@ def test_a_processor_takes_bfloat16_for_what_is_large(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
 def test_a_device_that_does_not_compute_is_refused(device: str) -> None:
-    """Before the first picture, with what torch says and what to do."""
+    """It is refused before the first picture, with torch's reason and the remedy."""
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("it is there")
     with pytest.raises(RenderFailed, match=rf"cannot compute on {device}.*: \w+.*Set device: auto"):
@@ -100,7 +100,7 @@ def test_what_torch_calls_exact_is_exact(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the next call that waits for it."""
+    """The error appears at the next call that waits for it."""
     assert broken_gpu() == ""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")

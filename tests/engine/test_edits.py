@@ -141,7 +141,7 @@ def difference(one: Image.Image, other: Image.Image) -> int:
 
 
 def test_klein_edits_one_picture_and_several() -> None:
-    """Of multiples of 16 nothing is padded: the script's picture."""
+    """Multiples of 16 are not padded, so the picture is the script's."""
     first, second = photo(0, (96, 64)), photo(1, (64, 96))
     models = models_with(KLEIN, first, second)
     one = request_of(models, KLEIN, f"{PROMPT}\nreferences: photo-0.png", "size: 96x64")
@@ -189,7 +189,7 @@ IN_EACH_RUN = (KLEIN, KONTEXT, PLUS)
 
 
 def script(name: str, picture: Image.Image, request: ImageRequest, **more: Any) -> Image.Image:
-    """Of one picture, in its own size; both have sides that the model takes."""
+    """Return a script's picture from one photo in its own size, whose sides the model takes."""
     width, height = picture.size
     values = SCRIPTS.get(name, {}) | {"width": width, "height": height} | more
     if name == KONTEXT:
@@ -222,7 +222,7 @@ def two_photos(name: str) -> Path:
 
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, IN_EACH_RUN))
 def test_pictures_of_any_shape_in_one_batch_are_those_of_a_script(name: str) -> None:
-    """Alone they are the same to the bit, and with `exact`; each has its own prompt and photo."""
+    """Drawn alone or with `exact`, they have the same bits; each has its own prompt and photo."""
     models = two_photos(name)
     batch = edits_of(models, name)
     assert len({one.batch_key for one in batch}) == 1
@@ -270,7 +270,7 @@ def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
 
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, (PLUS,)))
 def test_an_interrupted_edit_leaves_nothing_behind(name: str) -> None:
-    """In a text encoder, a vision encoder or a step; the next batch is what it would have been."""
+    """It may be interrupted in a text encoder, a vision encoder or a step; the next is the same."""
     models = two_photos(name)
     one, two = edits_of(models, name)
     (before,) = drawn(models, [one])
@@ -287,7 +287,7 @@ MARKS |= {"qwen_image_21": "qwen-image-2.1", "z_image_omni": "z-image-omni"}
 
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, (KLEIN,)))
 def test_a_lora_is_that_of_a_script(name: str) -> None:
-    """And gone with the next picture."""
+    """It is gone with the next picture."""
     models = two_photos(name)
     (models / "loras").mkdir(exist_ok=True)
     lora = lora_of(models, name, MARKS[FOLDERS[name].family])
@@ -388,7 +388,7 @@ ENCODER_FILES = {
 
 
 def complete(models: Path, name: str) -> None:
-    """What a transformer's file needs beside it: files, or a folder without a transformer."""
+    """Write the files that complete a transformer's file, or a folder without a transformer."""
     if name in ENCODER_FILES:
         for part, file in ENCODER_FILES[name].items():
             write(models / f"text_encoders/{file}.safetensors", tensors_of(name, part))
@@ -419,7 +419,7 @@ def test_a_transformers_file_edits_as_its_folder(
 
 
 def test_a_file_of_qwen_image_edit_needs_a_folder_of_its_variant(tmp_path: Path) -> None:
-    """No other one: 2511 has another setting, and the first another pipeline."""
+    """Other variants do not fit: 2511 has another setting, and the first another pipeline."""
     write(tmp_path / "checkpoints/qwen_image_edit_2509.safetensors", weights_of(PLUS))
     for other in (EDIT, PLUS_2511, "Qwen-Image"):
         (tmp_path / "checkpoints" / other).symlink_to(tiny_flow(other))
@@ -428,7 +428,7 @@ def test_a_file_of_qwen_image_edit_needs_a_folder_of_its_variant(tmp_path: Path)
 
 
 def test_one_file_is_what_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn after it as what its name says, and with the same hash; nothing of it is left."""
+    """It is then drawn as what its name says, with the same hash and without leftovers."""
     pretend(monkeypatch, tmp_path / "assets", FLUX)
     models = tmp_path / "models"
     write(models / "checkpoints/my-merge.safetensors", weights_of(KONTEXT))
@@ -490,7 +490,7 @@ def checkerboard(size: tuple[int, int], side: int) -> Image.Image:
 @pytest.mark.parametrize("size", [(165, 101), (101, 165)])
 @pytest.mark.parametrize("name", [KLEIN, KONTEXT, EDIT, PLUS, QWEN21])
 def test_a_picture_stays_where_it_is_to_the_pixel(name: str, size: tuple[int, int]) -> None:
-    """Of a model that gives its reference back, everywhere: nothing is moved, cut or zoomed."""
+    """A model that returns its reference shows that nothing is moved, cut or zoomed."""
     board = checkerboard(size, 32)
     models = models_with(name, board)
     text = f"{PROMPT}\nreferences: photo-0.png\ncfg_scale: 1"
@@ -506,7 +506,7 @@ def test_a_picture_stays_where_it_is_to_the_pixel(name: str, size: tuple[int, in
 
 
 def shift_of(one: Any, other: Any, left: int, top: int, most: int = 4) -> tuple[int, int]:
-    """How far a part of a picture lies from where it lay, by the least difference."""
+    """Return how far a part of a picture has moved, by the least difference."""
     part = one[top : top + 70, left : left + 70]
     moved = {
         (x, y): np.abs(part - other[top + y : top + y + 70, left + x : left + x + 70]).sum()

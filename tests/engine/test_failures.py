@@ -43,7 +43,7 @@ GPU = "The GPU does not have enough memory for this image."
     ],
 )
 def test_a_failed_batch_says_what_happened(error: Exception, said: str) -> None:
-    """And what to do about it."""
+    """It also says what to do."""
     failure = explain_error(error, "trace")
     assert isinstance(failure, RenderFailed)
     assert said in failure.message
@@ -64,7 +64,7 @@ def test_a_failed_batch_says_what_happened(error: Exception, said: str) -> None:
     ],
 )
 def test_a_broken_gpu_ends_the_engine(error: Exception, broken: str, said: str) -> None:
-    """Nothing works in its process any more, whatever failed; no image fails for this one."""
+    """Its process cannot continue, whatever failed; no other image fails because of it."""
     failure = explain_error(error, "trace", broken=broken)
     assert isinstance(failure, EngineDied)
     assert said in failure.message

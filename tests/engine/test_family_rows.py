@@ -1,4 +1,4 @@
-"""Each family's row says what diffusers and transformers have."""
+"""Each family's row agrees with diffusers and transformers."""
 
 import inspect
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ CALLED = {
 
 
 def pipelines_of(row: Family) -> Iterator[tuple[Any, str]]:
-    """Each pipeline's class, and the variant that it is for."""
+    """Yield each pipeline's class, and the variant that it is for."""
     every = {"": row.pipelines}
     every |= {name: one.pipelines for name, one in row.variants.items() if one.pipelines}
     for variant, pipelines in every.items():
@@ -37,7 +37,7 @@ def pipelines_of(row: Family) -> Iterator[tuple[Any, str]]:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
 def test_a_pipeline_takes_the_parts_and_the_inputs_of_its_row(row: Family) -> None:
-    """What it is made with and nothing else; guidance by its own name, and the row's inputs."""
+    """It takes its arguments and no others, guidance by its own name, and the row's inputs."""
     for kind, variant in pipelines_of(row):
         taken = inspect.signature(kind.__init__).parameters.keys() - {"self"}
         assert row.parts.keys() - {"processor"} <= taken, kind
@@ -56,7 +56,7 @@ def test_a_row_says_whether_diffusers_loads_loras(row: Family) -> None:
 
 @pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")  # diffusers' own
 def test_each_flow_family_has_a_tiny_folder(tmp_path: Path) -> None:
-    """It is recognised, with all of its parts; the tests of the engine draw with it."""
+    """The folder is recognised with all parts; the tests of the engine draw with it."""
     folders = {name: tiny_flow(name) for name in FOLDERS}
     found = Catalog(checkpoints_of(tmp_path / "models", **folders)).scan()
     assert not found.refused

@@ -103,7 +103,7 @@ def alpha_of(image: RenderedImage) -> np.ndarray:
 def test_a_given_picture_is_enlarged_without_a_checkpoint(
     engine: Renderer, folder: Path, scale: float
 ) -> None:
-    """To any scale, and it shows the same: here a gradient, whose colours stay."""
+    """Any scale works, and the contents stay: here a gradient, whose colours are kept."""
     (image,) = draw(engine, request(folder, gradient(), scale))
     assert (image.width, image.height) == (round(37 * scale), round(22 * scale))
     expected = gradient().resize((image.width, image.height), Image.Resampling.LANCZOS)
@@ -120,7 +120,7 @@ def test_transparency_is_enlarged(engine: Renderer, folder: Path) -> None:
 
 
 def test_drawn_pictures_are_finished_as_the_same_given_ones(engine: Renderer, folder: Path) -> None:
-    """Each of a batch as it says; each counts a step, and so does cutting out."""
+    """Each image of a batch follows its request; enlarging and cutting out count as steps."""
     seen: list[tuple[int, int]] = []
     batch = [request(folder), request(folder, scale=2.0), request(folder, scale=2.0, cutout="red")]
     plain, large, cut = engine.render(batch, lambda done, total: seen.append((done, total)))
@@ -169,7 +169,7 @@ def test_it_ends_between_two_tiles(
 
 
 def test_a_given_picture_loses_its_background(engine: Renderer, folder: Path) -> None:
-    """In its size; where edges are soft, nothing of the background's colour is left."""
+    """The size stays; soft edges keep nothing of the background's colour."""
     (image,) = draw(engine, request(folder, square(), cutout="red"))
     alpha, shown = alpha_of(image), pixels(image)
     assert (image.width, image.height) == (301, 200)
@@ -198,7 +198,7 @@ def test_nothing_that_stands_out_is_a_warning(engine: Renderer, folder: Path) ->
 def test_the_embedded_model_cuts_out_what_the_demo_model_draws(
     engine: Renderer, folder: Path
 ) -> None:
-    """A corgi with a hat stands free: opaque in its middle, and no ground at the edges."""
+    """A corgi with a hat is cut out: opaque in the middle, transparent at the edges."""
     prompt = "a corgi wearing a red hat on a green background"
     size: dict[str, Any] = {"steps": 6, "width": 128, "height": 128}
     (image,) = draw(engine, request(folder, cutout="demo-cutout", prompt=prompt, seed=2, **size))

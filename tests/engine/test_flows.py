@@ -40,7 +40,7 @@ _D: Any = diffusers
 
 @dataclass(frozen=True)
 class Case:
-    """What a script calls the pipelines of a folder with.
+    """The arguments with which a script calls the pipelines of a folder.
 
     `plain` is what the family's defaults mean there, `guided` what `cfg_scale: 4` and a negative
     prompt mean, `both` what belongs to each call. `reads` is how many tokens of a prompt count; 0
@@ -55,7 +55,7 @@ class Case:
 
 
 def scaled(scale: float, **more: Any) -> Case:
-    """A case whose `guidance_scale` is this by default."""
+    """Return a case with this default `guidance_scale`."""
     return Case({"guidance_scale": scale}, **more)
 
 
@@ -123,7 +123,7 @@ FAMILIES_IN_EACH_RUN = (
 
 
 def those(able: Callable[[str], Any], names: Collection[str] = CASES.keys()) -> list[Any]:
-    """The families that can do something, for `parametrize`."""
+    """Return the families that have an ability, for `parametrize`."""
     able_ones = [name for name in names if able(name)]
     return one_of_each_kind(able_ones, [one for one in able_ones if one in FAMILIES_IN_EACH_RUN])
 
@@ -169,7 +169,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def called(pipeline: Any, values: dict[str, Any]) -> Any:
-    """The picture, as numbers up to 255."""
+    """Return a pipeline's picture as numbers up to 255."""
     given = {
         "prompt": "a red cube",
         "num_inference_steps": 2,
@@ -185,7 +185,7 @@ def called(pipeline: Any, values: dict[str, Any]) -> Any:
 
 
 def same(picture: Any, theirs: Any) -> bool:
-    """Whether they are equal but for rounding; and that there is a picture at all."""
+    """Return whether pictures are equal except for rounding; asserts that they are not empty."""
     assert theirs.std() > 1
     return float(np.abs(picture - theirs).max()) <= 1
 
@@ -237,7 +237,7 @@ LOOKS = those(
 @pytest.mark.parametrize("name", LOOKS)
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 def test_a_start_image_that_is_looked_at(ours: Ours, name: str, strength: float) -> None:
-    """As under a white mask; begun with pure noise it is the picture's plain editing."""
+    """It works as with a white mask; with pure noise it is plain editing."""
     kind = kind_of(name, "text")
     values: dict[str, Any] = {"image": [circle(SIDE)], "num_inference_steps": 4}
     if strength < 1:
@@ -290,7 +290,7 @@ SOLVERS = {
 
 @pytest.mark.parametrize("sampler", SOLVERS)
 def test_another_sampler_is_diffusers_own(ours: Ours, sampler: str) -> None:
-    """Of FLUX.1, where diffusers lets a script exchange it: the noise levels are the same."""
+    """FLUX.1's pipeline lets a script replace the sampler: the noise levels are the same."""
     name = "FLUX.1-dev"
     theirs = expected(
         kind_of(name, "text"),
@@ -307,7 +307,7 @@ def test_another_sampler_is_diffusers_own(ours: Ours, sampler: str) -> None:
 @pytest.mark.parametrize("sampler", SOLVERS)
 @pytest.mark.parametrize("name", those(lambda name: CASES[name].solved, ONE_EACH))
 def test_another_sampler_goes_the_same_way(ours: Ours, name: str, sampler: str) -> None:
-    """From a start image and under a mask, too, where diffusers' own would not."""
+    """This includes start images and masks, where diffusers' own samplers fail."""
     texts = [CUBE] if kind_of(name, "text") else []
     texts += [f"{CUBE}\nimage: start.png"] if kind_of(name, "image") else []
     texts += [f"{CUBE}\nimage: start.png\nmask: mask.png"] if kind_of(name, "mask") else []
@@ -321,7 +321,7 @@ def test_another_sampler_goes_the_same_way(ours: Ours, name: str, sampler: str) 
 
 @pytest.mark.parametrize("name", those(bool, ONE_EACH))
 def test_steps_are_reported_and_a_batch_ends_within_one(ours: Ours, name: str) -> None:
-    """Before the first step is done, too; the next batch draws what it would have."""
+    """It may end before the first step is done; the next batch is unaffected."""
     (before,) = drawn(ours, name, f"{CUBE}\nsteps: 3")
     wanted = requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3")
     steps: list[tuple[int, int]] = []
@@ -337,7 +337,7 @@ def test_steps_are_reported_and_a_batch_ends_within_one(ours: Ours, name: str) -
 
 @pytest.mark.parametrize("name", those(lambda name: CASES[name].reads, ONE_EACH))
 def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(ours: Ours, name: str) -> None:
-    """Of the negative prompt, too, when it is computed."""
+    """The same holds for the negative prompt, if it is used."""
     case = CASES[name]
     long = "x" * (case.reads + 1)
     text, prompts = f"prompt: {long}\nsteps: 1\n", ["prompt"]
@@ -355,7 +355,7 @@ def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(ours: Ours, name: st
 
 @pytest.mark.parametrize("name", ["Z-Image-Turbo", "FLUX.1-dev"])
 def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> None:
-    """A pixel for each of the latents'; and looking changes no pixel."""
+    """It has a pixel for each latent, and does not change the picture."""
     case, models, height = CASES[name], flow_models(name), 2 * SIDE
     wanted = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{height}")
     previews: list[Preview] = []

@@ -84,7 +84,7 @@ def lend(models: Path, folder: str) -> Model:
 
 
 def state(model: Any) -> Tensors:
-    """The weights, of a text encoder those of its language model alone."""
+    """Return the weights, for a text encoder only those of its language model."""
     if isinstance(model, _T.Qwen2_5_VLForConditionalGeneration):
         model = model.model.language_model
     elif isinstance(model, _T.Qwen3ForCausalLM):
@@ -135,7 +135,7 @@ FP8: dict[str, Callable[[Tensors], Tensors]] = {
 
 @pytest.mark.parametrize("kind", FP8)
 def test_fp8_weights_are_multiplied_out(models: Path, kind: str) -> None:
-    """With their scales, if they have some: what is read holds the same numbers."""
+    """Scales, if any, are applied: the values that are read are the same."""
     lend(models, Z_IMAGE)
     narrow = FP8[kind](z_image_names(weights_of(Z_IMAGE)))
     write(models / "checkpoints/mine-turbo.safetensors", narrow, PREFIX)
@@ -182,7 +182,7 @@ def test_a_gguf_file_holds_the_same_numbers(models: Path, layout: str, kind: str
 def test_a_file_that_lacks_weights_or_has_others_is_refused(
     models: Path, names: Callable[[Tensors], Tensors]
 ) -> None:
-    """Instead of an error of torch about tensors without data."""
+    """Otherwise torch would report tensors without data."""
     lend(models, Z_IMAGE)
     weight, tensors = "layers.1.feed_forward.w1.weight", names(weights_of(Z_IMAGE))
     path = write(
@@ -219,7 +219,7 @@ def test_a_whole_checkpoint_needs_nothing_else(
 def test_what_is_inside_is_read_instead_of_what_a_folder_lends(
     models: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
-    """The folder only adds what the file has not: here its text encoders and VAE are others."""
+    """The folder only adds what the file lacks: here it has other text encoders and another VAE."""
     pretend(monkeypatch, models.parent / "assets", folder)
     lender = shutil.copytree(tiny_flow(folder), models / "checkpoints/lender")
     for part in ("vae", *ENCODERS_OF[folder]):
@@ -346,7 +346,7 @@ def test_the_packages_configs_are_as_large_as_the_cards_say(name: str) -> None:
 
 
 def test_the_packages_vocabularies_are_those_of_the_models() -> None:
-    """Numbers of words as their authors' tokenizers give them."""
+    """The numbers of words are those of their authors' tokenizers."""
     t5_words = _T.T5Tokenizer.from_pretrained(ASSETS / "t5/tokenizer")
     assert t5_words("The house is wonderful.").input_ids == [37, 629, 19, 1627, 5, 1]
     qwen_words = _T.Qwen2Tokenizer.from_pretrained(ASSETS / "qwen3/tokenizer")

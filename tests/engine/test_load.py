@@ -50,7 +50,7 @@ def found(models: Path, name: str, kind: Any = "checkpoint") -> Model:
 
 
 def assert_equal(ours: Any, theirs: Any) -> None:
-    """Two models hold the same weights in the same types."""
+    """Assert that two models have the same weights in the same types."""
     expected = theirs.state_dict()
     assert ours.state_dict().keys() == expected.keys()
     for name, tensor in ours.state_dict().items():
@@ -118,7 +118,7 @@ def test_a_single_file_holds_the_model_its_folder_holds(
 
 
 def of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Single files are described by this folder, not by the package's of full-size models."""
+    """Let this folder describe single files, instead of the package's full-size configs."""
     for family in CONFIGS:
         monkeypatch.setitem(CONFIGS, family, folder)
     telling = "model.diffusion_model.output_blocks.0.1.transformer_blocks.0.norm1.bias"
@@ -161,7 +161,7 @@ def test_the_scheduler_says_what_the_header_says_of_the_training(
 def test_a_file_of_diffusers_script_has_its_summary_as_transformers_has_it(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The script left the projection in the name and order of transformers."""
+    """The script writes the projection with transformers' name and order."""
     of_its_own(monkeypatch, tiny_sdxl())
     for name in ("usual", "scripted"):
         write_single_file(tiny_sdxl(), models / f"checkpoints/{name}.safetensors", torch.float32)
@@ -193,7 +193,7 @@ def test_one_weight_tells_what_a_file_of_sd2_predicts(
 
 
 def changed(models: Path, config: str, **values: object) -> Model:
-    """The demo model as a stranger might pass it on."""
+    """Return the demo model with a stranger's changes."""
     folder = shutil.copytree(DEMO.path, models / "checkpoints/mine")
     path = folder / config
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
@@ -267,7 +267,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
 def test_the_first_weight_that_is_missing_or_of_another_shape_is_named(
     models: Path, what: str
 ) -> None:
-    """Rather than rendered with what memory happened to hold."""
+    """Otherwise it would be rendered with whatever memory contains."""
     part, file, name = BROKEN[what]
     path = shutil.copytree(DEMO.path, models / "checkpoints/mine") / part / f"{file}.safetensors"
     reshaped(path, name)
@@ -298,7 +298,7 @@ def another_vae() -> dict[str, torch.Tensor]:
 
 
 def in_old_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Before diffusers 0.15 the attention's parts were called query, key, value, proj_attn."""
+    """Return the names of before diffusers 0.15: query, key, value, proj_attn."""
     new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     for modern, old in new.items():
         tensors = {name.replace(f".{modern}.", f".{old}."): t for name, t in tensors.items()}
@@ -323,7 +323,7 @@ def save(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("form", VAES)
 def test_a_vae_may_have_any_form(models: Path, form: str) -> None:
-    """Read with the numbers of the checkpoint's own, where it is a file."""
+    """A file is read with the settings of the checkpoint's own VAE."""
     folder = shutil.copytree(DEMO.path / "vae", models / "vae/.parts")
     save_file(another_vae(), folder / "diffusion_pytorch_model.safetensors")
     VAES[form](folder)
@@ -335,7 +335,7 @@ def test_a_vae_may_have_any_form(models: Path, form: str) -> None:
 
 
 def test_sdxls_vae_computes_in_float32_unless_it_is_fixed(models: Path) -> None:
-    """A folder's config says that it is, and of a file its name: no header does."""
+    """A folder's config tells, or a file's name, but no header."""
     (models / "checkpoints/xl").symlink_to(tiny_sdxl())
     checkpoint = found(models, "xl")
     assert load_part(checkpoint, HALF, CPU, "vae").dtype == torch.float32
@@ -386,7 +386,7 @@ def test_the_unet_of_a_full_size_checkpoint_has_a_type_and_a_layout_of_its_own(
 
 
 def test_convolutions_over_frames_keep_their_layout(models: Path) -> None:
-    """With five sides they know no other."""
+    """Convolutions with five sides support no other layout."""
     (models / "checkpoints/Qwen-Image").symlink_to(tiny_flow("Qwen-Image"))
     vae = load_part(found(models, "Qwen-Image"), choose_target("cpu", "bfloat16"), CPU, "vae")
     assert all(weight.is_contiguous() for weight in vae.parameters())

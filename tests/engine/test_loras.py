@@ -1,4 +1,4 @@
-"""LoRAs: whatever kind and names a file has, its layers change the picture, and leave no trace."""
+"""LoRAs: files of any kind and names change the picture, and leave no trace."""
 
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,14 @@ FLAT_TO_K = f"lora_unet_{TO_K.replace('.', '_')}"
 
 
 def assembled(kind: Any, **parts: Any) -> Any:
-    """One with these parts alone."""
+    """Return a pipeline with only these parts."""
     made = kind.__new__(kind)
     made.__dict__ |= parts
     return made
 
 
 def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tensors:
-    """The modules by name, with what is added to their weights."""
+    """Return the modules by name, with the change of their weights."""
     path = write(folder / "it.safetensors", tensors, metadata or None)
     with unchanged(lambda *_: path, "lora", "it", ""):
         given, unused = read_lora("it", path, found)
@@ -102,7 +102,7 @@ def made(family: str) -> Any:
 def test_names_that_diffusers_converts_stand_for_its_layers(
     tmp_path: Path, family: str, theirs: str, ours: list[str], names: tuple[str, str]
 ) -> None:
-    """Rows follow each other where one layer of the authors is several; alpha counts once."""
+    """A layer that becomes several is split by rows; alpha counts once."""
     found = made(family)
     part = "unet" if family == "sdxl" else "transformer"
     weights = [getattr(found, part).get_submodule(one).weight for one in ours]
@@ -141,7 +141,7 @@ PATTERNS = (
 
 
 def plain(down: str = "lora_A", up: str = "lora_B") -> Tensors:
-    """Both halves of a layer by these names."""
+    """Return `down` and `up` of a layer with these names."""
     halves = zip((down, up), random_layer(LINEAR, 3), strict=True)
     return {f"unet.block.to_q.{name}.weight": half for name, half in halves}
 
@@ -158,7 +158,7 @@ def plain(down: str = "lora_A", up: str = "lora_B") -> Tensors:
 def test_what_pefts_settings_say_of_the_scale_counts(
     tmp_path: Path, settings: tuple[str, float], names: tuple[str, str]
 ) -> None:
-    """Whatever the halves are called."""
+    """The names of the matrices do not matter."""
     found = change(plain(*names), tmp_path, LINEAR, lora_adapter_metadata=settings[0])
     torch.testing.assert_close(found, settings[1] * change(plain(), tmp_path, LINEAR))
 
@@ -207,7 +207,7 @@ def lyco(layer: Any, kind: str) -> tuple[Tensors, torch.Tensor]:
     [(layer, kind) for layer in (LINEAR, KERNEL) for kind in ("LoHa", "LoKr", "whole LoKr")],
 )
 def test_a_loha_or_lokr_is_a_lora_of_a_higher_rank(tmp_path: Path, layer: Any, kind: str) -> None:
-    """Its halves make the same change."""
+    """The resulting LoRA makes the same change."""
     factors, expected = lyco(layer, kind)
     stem = "unet.block.to_q" if layer is LINEAR else "lora_unet_block_to_q"
     tensors = {f"{stem}.{role}": factor for role, factor in factors.items()}
@@ -329,7 +329,7 @@ def test_loras_change_the_picture_each_its_own_way(
 
 
 def test_a_lora_may_change_text_encoders(pipeline: Any, folder: Folder, loras: Loras) -> None:
-    """Most for flow families do not, and T5 takes longer than a step."""
+    """Most LoRAs for flow families do not, and T5 takes longer than a step."""
     style(folder, pipeline, "both", 1)
     folder.add("unet", one_layer(pipeline.unet.get_submodule(TO_K)))
     for names in (["unet"], ["unet", "both"], ["both"], ["unet"], []):
@@ -353,7 +353,7 @@ def test_a_lora_of_another_size_is_refused(folder: Folder, loras: Loras) -> None
 def test_a_lora_that_cannot_be_loaded_leaves_nothing(
     pipeline: Any, folder: Folder, loras: Loras, error: Any, refused: Any
 ) -> None:
-    """Even if its layers are in the UNet already, nor do those before it act; later it acts."""
+    """Layers in the UNet are removed, also those of earlier LoRAs; later it can be used."""
     for number, name in enumerate("ab"):
         style(folder, pipeline, name, number)
     drawn = draw(pipeline)
@@ -369,7 +369,7 @@ def test_a_lora_that_cannot_be_loaded_leaves_nothing(
 
 
 def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, folder: Folder, loras: Loras) -> None:
-    """Three keys by name; if all do nothing it is refused."""
+    """The warning names three keys; if no part has an effect, the LoRA is refused."""
     deep = "lora_unet_down_blocks_3_attentions_0_proj_in"
     halves = {
         f"{deep}.lora_down.weight": torch.zeros(4, 64),
@@ -468,7 +468,7 @@ def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place:
 
 
 def _is_in_a_group(module: Any) -> bool:
-    """Without a group it would stay behind; diffusers has no public name for this."""
+    """Return whether a layer is in an offloading group, by diffusers' private names."""
     return "group_offloading" in getattr(module, "_diffusers_hook").hooks  # noqa: B009
 
 

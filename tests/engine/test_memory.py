@@ -1,4 +1,4 @@
-"""The memory ladder: which rungs a batch tries, and what happens when memory runs out."""
+"""The memory ladder: the rungs that a batch tries, and behaviour when memory runs out."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ def names(ladder: MemoryLadder, one: ImageRequest, weights: Weights = SMALL_ONE)
 
 
 def cuda(gigabytes: float = 24, setting: Any = "auto") -> MemoryLadder:
-    """A card's."""
+    """Return the ladder of a GPU."""
     return MemoryLadder(setting, int(gigabytes * GIGABYTE))
 
 
@@ -63,7 +63,7 @@ def cuda(gigabytes: float = 24, setting: Any = "auto") -> MemoryLadder:
 def test_a_card_begins_where_the_weights_fit(
     setting: str, weights: Weights, gigabytes: float, first: str
 ) -> None:
-    """All rungs below follow; other settings are taken at their word."""
+    """All rungs below follow; the other settings are obeyed exactly."""
     order = ["full", "VAE tiling", "model offload", "group offload"]
     found = names(cuda(gigabytes, setting), request(), weights)
     assert found == order[order.index(first) :]
@@ -85,7 +85,7 @@ def test_a_card_begins_where_the_weights_fit(
 def test_main_memory_is_never_tried_out(
     setting: Any, weights: Weights, gigabytes: int, found: list[str] | None
 ) -> None:
-    """Nobody says that it ran out: the kernel ends the process. There is none to offload to."""
+    """When it runs out, the kernel kills the process. Offloading is impossible."""
     ladder = MemoryLadder(setting, None)
     rungs = [rung.name for rung in ladder.rungs(request(), weights, gigabytes * GIGABYTE)]
     assert rungs == (found or ["full", "VAE tiling", "text encoders in turn"])
@@ -103,7 +103,7 @@ def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
 
 
 def test_after_some_batches_the_rung_above_is_tried_again() -> None:
-    """Another program may have given memory back; as long as it has not, once in a while."""
+    """Another program may have freed memory; until then it is retried once in a while."""
     ladder, one = cuda(), request()
 
     def batches_until_it_climbs() -> int:
@@ -171,7 +171,7 @@ def card(renderer: Renderer) -> Renderer:
 
 @contextmanager
 def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
-    """Let something fail so many times; count its calls."""
+    """Let a function fail so many times, and count its calls."""
     calls: list[int] = []
     owner: Any
     owner, name = {

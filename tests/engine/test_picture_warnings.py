@@ -1,4 +1,4 @@
-"""Masks and sketches that change nothing, or something else: the picture comes with a warning."""
+"""Masks and sketches without the expected effect: the picture has a warning."""
 
 from pathlib import Path
 from typing import Any

@@ -27,7 +27,7 @@ ROUNDING = 2  # of 255: what float32 sums in another order may change
 
 
 def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:
-    """As small as what is compared allows."""
+    """Return a request for the smallest picture that can be compared."""
     return requests.request(prompt, **({"steps": 4, "width": 64, "height": 64} | values))
 
 
@@ -38,7 +38,7 @@ def alone(renderer: Renderer, **values: Any) -> RenderedImage:
 
 @pytest.fixture
 def two_cores(renderer: Renderer) -> Iterator[Renderer]:
-    """Small pictures of a batch are drawn in parts then, each by a core of its own."""
+    """Use two threads, so that small pictures are drawn in parts, one per core."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield renderer
@@ -47,7 +47,7 @@ def two_cores(renderer: Renderer) -> Iterator[Renderer]:
 
 @pytest.mark.parametrize("count", [3, 4, 5])
 def test_the_position_in_a_batch_changes_no_pixel(two_cores: Renderer, count: int) -> None:
-    """Same batch size, same pixels, whoever the neighbours are: parts are filled up to be equal."""
+    """With one batch size, neighbours do not matter, since all parts are equally large."""
     prompts = ("a red circle", "a green star", "a corgi", "a heart", "a cat")[:count]
     wanted = [request(prompt, seed=7) for prompt in prompts]
     forward, backward = draw(two_cores, *wanted), draw(two_cores, *reversed(wanted))
@@ -67,7 +67,7 @@ def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:
 
 
 def test_exact_images_are_rendered_one_by_one(two_cores: Renderer) -> None:
-    """Even if somebody puts two into one batch; by deterministic algorithms, and they alone."""
+    """This holds even for two in one batch; only they use deterministic algorithms."""
     enabled: list[bool] = []
     first, second = request(seed=1, exact=True), request(seed=2, exact=True)
     together = two_cores.render(
@@ -126,7 +126,7 @@ def test_an_interruption_takes_effect_within_a_step(two_cores: Renderer, batch: 
 
 
 def test_a_failure_in_one_part_fails_the_batch(two_cores: Renderer) -> None:
-    """With its own words; the number of threads stays."""
+    """The error is that of the part; the number of threads is restored."""
     wanted = [request(seed=1), request(seed=2, noise="nvidia")]
     with pytest.raises(RenderFailed, match="of an NVIDIA card, and none renders here") as refused:
         draw(two_cores, *wanted)
@@ -138,7 +138,7 @@ def test_a_failure_in_one_part_fails_the_batch(two_cores: Renderer) -> None:
     ("part", "tensor"), [("unet", "conv_out.bias"), ("vae", "decoder.conv_out.bias")]
 )
 def test_invalid_numbers_fail_with_the_reason(tmp_path: Path, part: str, tensor: str) -> None:
-    """NaN is not a picture, nor a reason to render it again."""
+    """NaNs are no picture, and no reason to render again."""
     models = tmp_path / "models"
     shutil.copytree(DEMO, models / "checkpoints/overflows")
     (file,) = (models / "checkpoints/overflows" / part).glob("*.safetensors")
@@ -158,7 +158,7 @@ def test_an_amd_card_has_other_numbers_than_nvidias(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_variation_goes_from_one_seeds_picture_to_the_others(renderer: Renderer) -> None:
-    """0 is the one and 1 the other, to the last bit; what lies between is no less noisy."""
+    """Strengths 0 and 1 give exactly the two pictures; those between have as much noise."""
     ends = alone(renderer, seed=8).pixels, alone(renderer, seed=9).pixels
     values: dict[str, Any] = {"seed": 8, "variation_seed": 9}
     first, half, last = (
@@ -173,7 +173,7 @@ def test_a_variation_goes_from_one_seeds_picture_to_the_others(renderer: Rendere
 
 
 def seam(picture: Any) -> float:
-    """How much steeper the step over both edges is than the steps within; about 1 for none."""
+    """Return the ratio of the step across the edges to the steps inside; about 1 without a seam."""
     array = np.asarray(picture).astype(float)
     ratios = []
     for axis in (0, 1):

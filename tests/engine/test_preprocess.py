@@ -1,4 +1,4 @@
-"""Maps of pictures: edges as OpenCV finds them, and what else needs no weights."""
+"""Maps of pictures: edges as OpenCV finds them, and others that need no weights."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def rgb(picture: Image.Image) -> Any:
 
 
 def test_edges_are_those_of_opencv() -> None:
-    """To the pixel, whichever threshold is given first: ControlNets were trained on its maps."""
+    """Each pixel is equal, in either order of thresholds: ControlNets were trained on its maps."""
     expected = unpacked(GRAIN)
     assert (expected > 0).sum() > 200
     assert (canny(grain(), 100, 200) == expected).all()
@@ -28,7 +28,7 @@ def test_edges_are_those_of_opencv() -> None:
 
 
 def test_a_plain_picture_has_no_edges_and_no_lines() -> None:
-    """And nothing is divided by zero."""
+    """Nothing is divided by zero."""
     plain = np.full((16, 16, 3), 77, np.uint8)
     assert not canny(plain, 0, 0).any()
     assert not preprocess(plain, use("lineart")).any()
@@ -55,7 +55,7 @@ def test_maps_of_single_pixels(name: str, values: Any, expected: Any) -> None:
 
 
 def test_dark_lines_on_paper_become_white_ones_on_black() -> None:
-    """Whatever the paper's colour; its slow changes are no lines."""
+    """This holds for any colour of paper; gradual changes are no lines."""
     picture = Image.new("RGB", (64, 64), (230, 220, 180))
     ImageDraw.Draw(picture).line((8, 8, 56, 56), (60, 60, 60), 2)
     found = preprocess(rgb(picture), use("lineart"))

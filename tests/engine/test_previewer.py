@@ -52,7 +52,7 @@ BATCHES = {
 
 @pytest.mark.parametrize("name", BATCHES)
 def test_previews_change_no_pixel(engine: Renderer, album: list[Preview], name: str) -> None:
-    """With one for each evaluation, of the first picture alone, and with none."""
+    """Compared are a preview at each evaluation, one of only the first picture, and none."""
     batch = BATCHES[name]
     album.clear()
     with_looks = engine.render(batch, ignore_steps, preview_seconds=AFTER_EACH_STEP)

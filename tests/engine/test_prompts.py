@@ -33,7 +33,7 @@ BEGIN, END, COMMA, CAT, RED = 784, 785, 267, 564, 558  # in the demo model's voc
 def encoder(
     folder: Path = Path("nowhere"), parts: Any = None, family: str = "sd1"
 ) -> PromptEncoder:
-    """A checkpoint's, by default the demo model's; embeddings are the files of the folder."""
+    """Return a checkpoint's encoder, by default the demo model's, with a folder's embeddings."""
     return prompt_encoder(
         family,
         parts or demo(),
@@ -93,7 +93,7 @@ HALF = Hires(scale=2.0, denoising_strength=0.5)
 
 @torch.inference_mode()
 def guiding(prompts: PromptEncoder, wanted: ImageRequest) -> list[tuple[Conditions, ...]]:
-    """What guides an image at each evaluation of each pass."""
+    """Return an image's conditions at each evaluation of each pass."""
     return prompts.guiding(wanted)[1]
 
 
@@ -119,7 +119,7 @@ def guiding(prompts: PromptEncoder, wanted: ImageRequest) -> list[tuple[Conditio
 def test_each_evaluation_is_guided_by_the_words_of_its_step(
     prompt: str, values: dict[str, Any], words: list[str]
 ) -> None:
-    """A1111's counting, in both prompts and both passes."""
+    """Evaluations are counted as in A1111, in both prompts and both passes."""
     prompts = encoder()
     for field in ("prompt", "negative_prompt"):
         wanted = request(**{"steps": 6, "prompt": "c", **values, field: prompt})
@@ -176,7 +176,7 @@ def test_all_forms_of_embedding_files_are_read(
 
 
 def vectors_of(tokenizer: Any, model: Any, words: str) -> torch.Tensor:
-    """Those that a text encoder itself has for these words."""
+    """Return a text encoder's own vectors for these words."""
     tokens = tokenizer(words, add_special_tokens=False)["input_ids"]
     found: torch.Tensor = model.get_input_embeddings().weight[tokens]
     return found.detach().clone()

@@ -1,4 +1,4 @@
-"""Every rung of the memory ladder draws the same pictures, with the weights where it says."""
+"""Every rung of the memory ladder draws the same pictures, with its placement of weights."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 @pytest.fixture(scope="module")
 def renderer(models: Models) -> Renderer:
-    """One renderer for all cases and rungs, with what the ones before have left."""
+    """Return one renderer for all cases and rungs, with the state of those before."""
     return Renderer(models.options)
 
 
@@ -68,7 +68,7 @@ def test_all_of_these_pictures_are_stored() -> None:
 def test_every_rung_draws_the_stored_picture(
     models: Models, renderer: Renderer, rung: str, name: str
 ) -> None:
-    """Weights come to the device, here the CPU, by model and by layer."""
+    """Weights are moved to the device, here the CPU, by model and by layer."""
     found = drawn(on_rung(renderer, RUNGS[rung]), models, name)
     assert np.abs(found - stored(name)).max() <= 2
 
@@ -76,7 +76,7 @@ def test_every_rung_draws_the_stored_picture(
 def test_weights_come_when_they_compute(
     models: Models, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Models as the batch needs them, and layers all the time; nothing where all is there."""
+    """Models move when needed, layers all the time, and nothing if all is on the device."""
     came: list[str] = []
 
     def record(kind: Any, method: str, name_of: Callable[..., Any]) -> None:
@@ -169,7 +169,7 @@ def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
 
 @pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
 def test_an_interrupted_batch_leaves_nothing_behind(rung: Rung) -> None:
-    """In a text encoder or in a step; the next batch draws what it would have."""
+    """It may be interrupted in a text encoder or in a step; the next batch is unaffected."""
     models = flow_models("FLUX.1-dev")
     renderer = on_rung(flow_renderer(models), rung)
     one, two, _ = three_of(models, "FLUX.1-dev")

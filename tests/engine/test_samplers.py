@@ -42,7 +42,7 @@ LEVELS: dict[str, Callable[[float, float], Any]] = {
     "name", [one.name for one in SAMPLERS if one.evaluations == 1 and one.name != "PNDM"]
 )
 def test_noise_levels_are_those_of_a1111(name: str, schedule_type: str) -> None:
-    """The UNet is told their times between training steps, or one beside them."""
+    """The UNet gets times between training steps, or the nearest training step."""
     kept = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
     trained = np.sqrt((1 - kept) / kept)
     levels = LEVELS[schedule_type](trained[0], trained[-1])
@@ -75,7 +75,7 @@ def test_what_stands_in_for_a_sampler_takes_the_same_steps(name: str) -> None:
     [(one.name, schedule_type) for one in SAMPLERS for schedule_type in one.schedule_types],
 )
 def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> None:
-    """With everything recipes accept: as many evaluations as recipes count, and no NaN."""
+    """For all values of recipes there are as many evaluations as recipes count, and no NaN."""
     # Spaced backwards from the last training step, 61 come out as 62 if rounding is not watched.
     most = {"karras": 150, "uniform": 150, "sgm_uniform": 61}.get(schedule_type, 37)
     given = {"sampler": name, "schedule_type": schedule_type}
@@ -93,7 +93,7 @@ def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> N
 
 
 def denoised(scheduler: Any, latents: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """All steps, as a pipeline makes them, of a UNet that finds most of everything to be noise."""
+    """Return the result of all steps with a UNet that predicts most of its input as noise."""
     drawn = {}
     if "generator" in signature(scheduler.step).parameters:
         drawn["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -107,7 +107,7 @@ def denoised(scheduler: Any, latents: torch.Tensor, seeds: list[int]) -> torch.T
 def test_steps_draw_from_the_generators_of_their_images_alone(
     sampler: KnownSampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a picture does not depend on its neighbours, nor on what was drawn before."""
+    """Otherwise a picture would depend on its neighbours and on earlier ones."""
 
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("drawn without the images' generators")

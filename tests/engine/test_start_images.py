@@ -1,4 +1,4 @@
-"""Start images and masks: fitted, redrawn as much as was asked, and kept outside the mask."""
+"""Start images and masks: fitted, redrawn by the strength, and kept outside the mask."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def test_a_kept_copy_that_is_lost_or_damaged_is_explained(renderer: Renderer, ke
 def test_the_share_of_steps_is_the_strength(
     renderer: Renderer, kept: Path, strength: float, taken: int
 ) -> None:
-    """As in diffusers and A1111; one step at least, but none for 0: then it is the start image."""
+    """As in diffusers and A1111, it is at least one step; strength 0 gives the start image."""
     steps: list[tuple[int, int]] = []
     wanted = request("a corgi", **start(kept, strength), steps=10)
     (image,) = renderer.render([wanted], lambda done, total: steps.append((done, total)))

@@ -1,4 +1,4 @@
-"""The networks of upscalers compute what their authors' do, in tiles as at once."""
+"""The networks of upscalers compute what their authors' do, also in tiles."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ RECORDED: dict[str, tuple[Shapes, float, float]] = {
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_numbers_are_those_of_the_authors_networks(name: str) -> None:
-    """By their own weights, with all of the forms that ours reads."""
+    """The weights are in all forms that picowatch reads."""
     shapes, total, squares = RECORDED[name]
     picture = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -53,7 +53,7 @@ def noise(width: int, height: int) -> Pixels:
 
 
 def nothing() -> None:
-    """Nobody waits for it."""
+    """Do nothing before a tile."""
 
 
 def difference(one: Pixels, other: Pixels) -> int:
@@ -94,5 +94,5 @@ def test_no_seam_is_visible(
 def test_an_upscaler_is_used_as_often_as_the_size_needs(
     scale: int, before: tuple[int, int], size: tuple[int, int], passes: list[tuple[int, int]]
 ) -> None:
-    """As A1111 does, three times at most; never into more pixels than memory should hold."""
+    """As in A1111, at most three times, and never beyond the limit of pixels."""
     assert input_sizes(scale, before, size) == passes

@@ -43,7 +43,7 @@ _FOUR_LEVELS = ("AutoencoderKL", "AutoencoderKLFlux2")
 
 @dataclass(frozen=True)
 class Tiny:
-    """A folder of a family: what the configs of its transformer and its scheduler say.
+    """A folder of a family, with settings of its transformer and its scheduler.
 
     `depth` is that of its text encoder; of the weights in `blank`, which are made empty or of
     zeros, it has random ones. `without` some parts, and with `options` of its pipeline.
@@ -61,7 +61,7 @@ class Tiny:
 
 @cache
 def tiny_flow(name: str) -> Path:
-    """One of `FOLDERS`, made once; its weights are random, and the same each time."""
+    """Return one of `FOLDERS`, created once; its random weights are the same each time."""
     folder = folder_until_exit(f"tiny-{name}-")
     torch.manual_seed(0)
     tiny = FOLDERS[name]
@@ -242,7 +242,7 @@ def _t5(kind: Any, part: str, _: Tiny) -> Any:
 
 
 def _qwen_vl(kind: Any, tiny: Tiny, sections: list[int], **eyes: Any) -> Any:
-    """One that sees pictures, too."""
+    """Return a text encoder that also sees pictures."""
     ids = qwen_tokenizer().convert_tokens_to_ids
     text: dict[str, Any] = {**_DECODER, "num_hidden_layers": tiny.depth}
     text |= {"vocab_size": _QWEN_WORDS}
@@ -423,7 +423,7 @@ _QWEN_IMAGE = Tiny(
 
 
 def _with(tiny: Tiny, without: tuple[str, ...] = (), **numbers: Any) -> Tiny:
-    """A folder whose transformer has other numbers."""
+    """Return a folder with other settings of the transformer."""
     return replace(tiny, without=without, transformer={**tiny.transformer, **numbers})
 
 

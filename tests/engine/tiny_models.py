@@ -1,4 +1,4 @@
-"""diffusers folders of other families: real class names and config keys, toy widths."""
+"""Tiny diffusers folders of UNet families: real class names and config keys, toy widths."""
 
 import atexit
 import shutil
@@ -143,7 +143,7 @@ def tiny_unet(inpaints: bool, embeds_guidance: bool, **changed: Any) -> Any:
 
 
 def kl_vae(kind: Any = diffusers.AutoencoderKL, **more: Any) -> Any:
-    """One of four levels, with weights of its own."""
+    """Return a VAE of four levels, with weights of its own."""
     return kind(
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,

@@ -49,7 +49,7 @@ def write_gguf(path: Path, tensors: Tensors, kind: str, architecture: str = "lum
 
 
 def rounded(tensors: Tensors, kind: str) -> Tensors:
-    """The numbers that such a file holds."""
+    """Return the values that such a file holds."""
     made = {}
     for name, tensor in tensors.items():
         chosen = _type_of(name, tensor, kind)

@@ -8,7 +8,7 @@ from tests.catalog.files import Shapes
 
 
 def filled(shapes: Shapes) -> dict[str, torch.Tensor]:
-    """Random weights that neither grow nor vanish from layer to layer."""
+    """Return random weights with which values neither grow nor vanish."""
     numbers = torch.Generator().manual_seed(0)
     return {
         name: torch.randn(shape, generator=numbers)

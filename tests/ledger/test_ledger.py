@@ -210,7 +210,7 @@ def test_what_is_still_to_be_rendered_costs_the_same_however_many_are_done(desk:
 
 
 def test_a_drawn_seed_that_was_there_before_is_drawn_again(desk: Desk) -> None:
-    """ "Again" always gives a new picture."""
+    """Requesting it again always gives a new picture."""
     for _ in range(5):
         assert desk.save("a.txt", entry("one")).queued == 1
         assert desk.make_one() == "one"

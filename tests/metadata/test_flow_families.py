@@ -31,7 +31,7 @@ RECIPES = {
 
 
 def request_of(text: str, picture: dict[str, str] | None = None) -> ImageRequest:
-    """The one image that a recipe requests."""
+    """Return the only image that a recipe requests."""
     texts = picture or {}
     (recipe,) = read_recipes(
         "a.yaml", text.encode(), INVENTORY, pictures=PicturesWith(lambda _: texts)
@@ -65,7 +65,7 @@ def test_a_picture_gives_its_request_again(family: str) -> None:
 @pytest.mark.parametrize(("family", "variant"), FLOW_RULES)
 @pytest.mark.parametrize("name", [PICOWATCH, PARAMETERS])
 def test_nothing_of_a_usual_picture_is_ignored(family: str, variant: str, name: str) -> None:
-    """Whatever the family's own defaults are."""
+    """This holds for any defaults of a family."""
     rules = FLOW_RULES[family, variant]
     inventory = Inventory(DEMO, (Checkpoint("it", 512, family="F", rules=rules),))
     start = "image: a.png\nmask: b.png\n" if rules.fills else ""

@@ -68,7 +68,7 @@ END = "Version: picowatch 0.1.0"
     ],
 )  # fmt: skip
 def test_the_text_is_a1111s(changes: dict[str, Any], text: str) -> None:
-    """Line for line; what is as usual is left out. A LoRA's hash is A1111's own."""
+    """All lines are equal; defaults are left out, and LoRAs have A1111's kind of hash."""
     hashes = {"style/pixel": "0123456789abcdef"}
     assert parameters_text(replace(CORGI, **changes), "0.1.0", hashes) == text
 
@@ -88,7 +88,7 @@ def test_values_that_would_be_torn_apart_are_json(name: str, written: str) -> No
 
 
 def _keeps_its_form(text: str) -> bool:
-    """Whether a prompt holds nothing that A1111's text cannot tell from its own lines."""
+    """Return whether a prompt has nothing that looks like A1111's own lines."""
     lines = text.split("\n")
     return "Negative prompt:" not in text and not any(line.startswith("Steps:") for line in lines)
 

@@ -58,7 +58,7 @@ def _short(request: ImageRequest) -> str:
 
 
 def test_a_short_recipe_has_only_what_differs() -> None:
-    """Beside what depends on the models that are installed, or on their family."""
+    """It also has fields that depend on the installed models or their family."""
     assert _short(replace(CORGI, negative_prompt="")) == (
         "prompt: a corgi\ncheckpoint: dreamshaper_8\nsize: 512x768\nseed: 42\n"
     )
@@ -74,7 +74,7 @@ def test_a_short_recipe_has_only_what_differs() -> None:
 
 @given(image_requests())
 def test_a_short_recipe_gives_the_same_request(request: ImageRequest) -> None:
-    """Where no folder's defaults say anything else."""
+    """This holds in folders without defaults."""
     content = _short(request).encode()
     (recipe,) = read_recipes("short.yaml", content, inventory_for(request), [])
     (again,) = recipe.image_requests(hashes_of(request))

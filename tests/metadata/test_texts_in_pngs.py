@@ -46,7 +46,7 @@ def test_a_damaged_text_is_no_setting(content: bytes, texts: dict[str, str]) -> 
 
 
 def test_a_text_that_would_be_taken_for_utf8_is_written_as_utf8() -> None:
-    """Our own texts come back exactly."""
+    """picowatch's texts are read back exactly."""
     texts = {"parameters": "cafÃ©", "picowatch": "café"}
     assert texts_of(encode_png(Image.new("RGB", (1, 1)), texts)) == texts
 

@@ -1,4 +1,4 @@
-"""What the tests of recipes share: a set of installed models, and reading in one line."""
+"""Shared by the tests of recipes: a set of installed models, and short functions to read texts."""
 
 from collections.abc import Callable, Mapping
 
@@ -41,7 +41,7 @@ HASHES = {
 
 
 def hash_of(kind: str, name: str) -> str:
-    """Every file of a kind has the same hash."""
+    """Return one hash for all files of a kind."""
     return HASHES[kind] * 64
 
 
@@ -53,7 +53,7 @@ def read(
     max_images: int = 1000,
     pictures: Pictures = NO_PICTURES,
 ) -> list[Recipe]:
-    """The recipes of a file with this text."""
+    """Return the recipes of a file with this text."""
     content = text.encode() if isinstance(text, str) else text
     files = [DefaultsFile(path, text.encode()) for path, text in (defaults or {}).items()]
     return read_recipes(name, content, inventory, files, max_images, pictures=pictures)
@@ -66,7 +66,7 @@ def read_one(
     defaults: dict[str, str] | None = None,
     pictures: Pictures = NO_PICTURES,
 ) -> Recipe:
-    """The one recipe of a file with this text."""
+    """Return the only recipe of a file with this text."""
     (recipe,) = read(text, name, inventory, defaults, pictures=pictures)
     return recipe
 
@@ -79,7 +79,7 @@ def refused(
     max_images: int = 1000,
     pictures: Pictures = NO_PICTURES,
 ) -> RecipeInvalid:
-    """What is wrong with a file with this text."""
+    """Return the problems of a file with this text."""
     try:
         recipes = read(text, name, inventory, defaults, max_images, pictures)
     except RecipeInvalid as invalid:
@@ -94,6 +94,6 @@ def messages(
     pictures: Pictures = NO_PICTURES,
     defaults: dict[str, str] | None = None,
 ) -> list[str]:
-    """The messages alone, in order."""
+    """Return only the messages of the problems, in order."""
     found = refused(text, name, inventory, defaults, pictures=pictures)
     return [problem.message for problem in found.problems]

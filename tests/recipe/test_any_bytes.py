@@ -1,4 +1,4 @@
-"""Whatever lies in the inbox: a recipe, or an error a person can read.
+"""Any file in the inbox is a recipe, or gets an error that people can read.
 
 How long that may take, and with how much memory, is tested in tests/fuzz/test_limits.py.
 """
@@ -51,7 +51,7 @@ JSON = st.dictionaries(
 
 @given(NAMES, st.binary())
 def test_any_bytes_are_recipes_or_an_error_for_people(name: str, content: bytes) -> None:
-    """No other exception, ever."""
+    """No other exception is raised."""
     check_recipe(name, content)
 
 
@@ -61,7 +61,7 @@ def test_any_bytes_are_recipes_or_an_error_for_people(name: str, content: bytes)
 @example("d.txt", 'a\nSteps: 3, Sampler: Euler, Model: "\\ud800"')
 @example("a.yaml", "prompt: a\nsteps: 0b_")
 def test_any_text_is_recipes_or_an_error_for_people(name: str, text: str) -> None:
-    """Random files out of these pieces."""
+    """Files are random sequences of pieces."""
     check_recipe(name, text.encode())
 
 

@@ -61,7 +61,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
     ],
 )
 def test_aliases_and_forgiven_spellings(written: str, field: str, value: object) -> None:
-    """What users of other tools type by habit means the same; the first name is kept."""
+    """Names from other programs mean the same; the first name is kept."""
     assert getattr(read_one(f"prompt: a\n{written}"), field) == value
 
 
@@ -131,7 +131,7 @@ def test_aliases_and_forgiven_spellings(written: str, field: str, value: object)
     ],
 )
 def test_wrong_values_are_refused_with_limit_and_remedy(written: str, message: str | None) -> None:
-    """Field, value, limit and what would do, one message for one mistake."""
+    """Each mistake has one message with field, value, limit and remedy."""
     value = written.partition(": ")[2]
     expected = message or (
         "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list "
@@ -152,7 +152,7 @@ def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
 
 
 def test_control_characters_written_as_yaml_escapes_are_refused() -> None:
-    """The file holds none, but the prompt would."""
+    """The file has none, but the prompt would."""
     assert messages('prompt: "a\\x1b[31m"') == [
         "prompt contains the invisible character U+001B. Remove it."
     ]

@@ -55,7 +55,7 @@ def test_a_sweep_over_the_strength_has_the_plain_picture_first() -> None:
 
 
 def test_what_is_off_changes_no_digest() -> None:
-    """Recipes and pictures of before keep theirs."""
+    """Earlier recipes and pictures keep their digests."""
     plain = read_one("prompt: a\nseed: 7")
     off = read_one(
         "prompt: a\nseed: 7\nvariation_strength: 0\nvariation_seed: 5\nensd: 0\nnoise: cpu\n"
@@ -69,7 +69,7 @@ LINE = "Steps: 3, Sampler: Euler a, Seed: 7"
 
 
 def test_a_variation_seed_of_64_bits_is_cut_as_a_seed_is() -> None:
-    """And seed resizing is named as what recipes have not."""
+    """A warning says that recipes have no seed resizing."""
     recipe = read_one(
         f"a\n{LINE}, Variation seed: {2**32 + 5}, Variation seed strength: 1, "
         "Seed resize from: 512x512\n",

@@ -19,7 +19,7 @@ def test_image_i_has_seed_plus_i_and_wraps() -> None:
 
 
 def test_a_random_seed_is_drawn_once_for_all_images() -> None:
-    """By whoever accepts the save; without it there is no image."""
+    """Accepting the save draws it; without it there is no image."""
     recipe = read_one("prompt: a\ncount: 2")
     assert recipe.wants_random_seed
     assert [request.seed for request in recipe.image_requests(hash_of, 8)] == [8, 9]
@@ -36,7 +36,7 @@ def test_a_random_seed_is_drawn_once_for_all_images() -> None:
     ],
 )
 def test_the_same_entry_written_otherwise_is_the_same(one: str, other: str) -> None:
-    """Spelling, comments, position and priority are not what an entry requests."""
+    """Spelling, comments, position and priority do not count."""
     assert digest(one) == digest(other)
 
 
@@ -47,7 +47,7 @@ def test_another_value_is_another_entry(change: str) -> None:
 
 
 def test_another_model_file_is_another_entry() -> None:
-    """The name alone is not what was requested."""
+    """The content counts, not only the name."""
     recipe = read_one("prompt: a\nvae: mse", inventory=Inventory(demo=DEMO, vaes=("mse",)))
     pairs = [{"checkpoint": c, "vae": v} for c in "ab" for v in "ab"]
     digests = {recipe.digest(partial(_hash_in, pair)) for pair in pairs}
@@ -59,14 +59,14 @@ def _hash_in(pair: dict[str, str], kind: str, _name: str) -> str:
 
 
 def test_the_digest_stays_what_it_is() -> None:
-    """Ledgers hold digests: a change here draws every random recipe again."""
+    """Ledgers store digests: a change would draw every random recipe again."""
     assert digest("prompt: a corgi") == (
         "232ba23680b1c0422d4bddd44a2059a26e4283aa8e4d5f219cff369121e2df77"
     )
 
 
 def test_defaults_apply_field_by_field_and_the_nearest_folder_wins() -> None:
-    """From the inbox's root down to the recipe, which is nearest of all."""
+    """Layers go from the inbox's root down to the recipe, the nearest one."""
     recipe = read_one(
         "prompt: a\ncfg: 3\n",
         defaults={
@@ -104,7 +104,7 @@ def test_a_size_in_defaults_is_a_width_and_a_height(defaults: str, text: str, si
 def test_a_nearer_sampler_takes_its_own_schedule_type(
     defaults: str, text: str, sampler: str, schedule_type: str
 ) -> None:
-    """A farther schedule type may not even go with it."""
+    """A farther schedule type may not work with it."""
     recipe = read_one(f"prompt: a\n{text}", defaults={"_defaults.yaml": defaults})
     assert (recipe.sampler, recipe.schedule_type) == (sampler, schedule_type)
 

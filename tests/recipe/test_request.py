@@ -1,4 +1,4 @@
-"""Requests in ledgers and pictures of earlier versions, which later ones must know again."""
+"""Requests in ledgers and pictures of earlier versions, which later ones must recognise."""
 
 import json
 from pathlib import Path

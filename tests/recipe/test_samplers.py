@@ -51,14 +51,14 @@ NAMES = {
 
 @pytest.mark.parametrize(("meant", "written"), NAMES.items())
 def test_names_of_other_tools_are_understood(meant: tuple[str, str], written: str) -> None:
-    """Without a schedule type, it is the one that is usual for the sampler."""
+    """Without a schedule type, the sampler's default is used."""
     for name in written.split(" | "):
         recipe = read_one(f"prompt: a\nsampler: {name}")
         assert (recipe.sampler, recipe.schedule_type) == meant, name
 
 
 def test_samplers_that_do_not_go_are_explained() -> None:
-    """Unknown, or not supported."""
+    """They are unknown or not supported."""
     for written, why in {
         "Eulr": "unknown sampler 'Eulr'. Did you mean 'Euler'?",
         "k_dpm_fast": "the sampler DPM fast is not supported; DPM++ 2M comes closest.",
@@ -71,7 +71,7 @@ def test_samplers_that_do_not_go_are_explained() -> None:
 
 
 def everywhere(sampler: str, schedule_type: str) -> list[Recipe]:
-    """The recipes of a pasted text, an older one, A1111's picture and ComfyUI's."""
+    """Return the recipes of a pasted text, an older one, A1111's picture and ComfyUI's."""
     text = f"a\nSteps: 3, Sampler: {sampler}, Schedule type: {schedule_type}, Seed: 7"
     older = text.replace(", Schedule type:", "")
     inputs = {
@@ -109,7 +109,7 @@ def test_what_comes_closest_stands_for_a_sampler_of_others() -> None:
 
 @pytest.mark.parametrize("values", ["Sampler: Heun, Scheduler: {}", "Scheduler: {}"])
 def test_sd_nexts_scheduler_is_the_class_of_its_sampler(values: str) -> None:
-    """It writes it beside the sampler's name, or alone."""
+    """SD.Next writes it beside the sampler's name, or alone."""
     recipe = read_one(f"a\nSteps: 3, {values.format('HeunDiscreteScheduler')}, Seed: 7", "a.txt")
     assert (recipe.sampler, recipe.warnings) == ("Heun", ())
 
@@ -197,7 +197,7 @@ def test_what_stands_beside_a_checkpoint_holds_where_the_recipe_says_nothing() -
 
 
 def test_a_name_that_says_v_prediction_is_not_believed_but_not_passed_over() -> None:
-    """Files without marks are the usual cause of pictures of noise."""
+    """Files that do not tell their prediction are the usual cause of noise."""
     inventory = Inventory(
         demo=DEMO,
         checkpoints=(

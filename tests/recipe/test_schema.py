@@ -1,4 +1,4 @@
-"""The JSON Schema for editors says of recipes what reading them says, as far as a schema can.
+"""The JSON Schema for editors agrees with reading recipes, as far as a schema can.
 
 Good and bad recipes are all texts that stand in the tests of recipes and in the docs.
 """
@@ -82,7 +82,7 @@ EditorLoader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(st
 
 
 def as_an_editor_sees(text: str) -> list[Any] | None:
-    """The documents of a file; None if an editor finds its YAML wrong itself."""
+    """Return the documents of a file; None if its YAML is wrong for editors."""
     try:
         documents = list(yaml.load_all(text, EditorLoader))
         # The names of fields are text in JSON: of {scale: 1,5} the second is "5".
@@ -92,7 +92,7 @@ def as_an_editor_sees(text: str) -> list[Any] | None:
 
 
 def names_fields(text: str) -> bool:
-    """Whether an editor can read it, and all its names are fields."""
+    """Return whether editors can read a text, and all its names are fields."""
     documents = as_an_editor_sees(text) or []
     recipes = [r for one in documents for r in (one if isinstance(one, list) else [one])]
     names = [name for recipe in recipes if isinstance(recipe, dict) for name in recipe]
@@ -100,7 +100,7 @@ def names_fields(text: str) -> bool:
 
 
 def is_good(text: str) -> bool:
-    """Whether it can be read as a recipe."""
+    """Return whether a text can be read as a recipe."""
     try:
         read_recipes("a.yaml", text.encode("utf-8", "backslashreplace"), INVENTORY)
     except RecipeInvalid:
@@ -109,7 +109,7 @@ def is_good(text: str) -> bool:
 
 
 def complaints(schema: dict[str, Any], text: str) -> list[str]:
-    """What an editor with this schema finds wrong."""
+    """Return the errors that an editor with this schema shows."""
     validator = Draft7Validator(schema)
     documents = as_an_editor_sees(text) or []
     return [error.message for document in documents for error in validator.iter_errors(document)]
@@ -119,7 +119,7 @@ SCHEMAS = {"any names": recipe_schema(), "installed names": recipe_schema(INVENT
 
 
 def test_what_reading_accepts_the_schema_accepts() -> None:
-    """A good recipe is never underlined, but for names of others' switches that are off."""
+    """No good recipe is underlined, except for other programs' switches that are off."""
     texts = [text for text in dict.fromkeys(texts_in_tests()) if names_fields(text)]
     good = [text for text in texts if is_good(text)]
     assert len(good) > 100
@@ -160,7 +160,7 @@ VALUES = st.one_of(
 @example("mask_blur", None)
 @example("hires", [])
 def test_no_value_that_reading_accepts_is_refused(field: str, value: object) -> None:
-    """Whatever stands in whichever field."""
+    """This covers any value in any field."""
     text = json.dumps({"prompt": "a", "image": "b.png", field: value})
     if is_good(text):
         for name, schema in SCHEMAS.items():
@@ -168,7 +168,7 @@ def test_no_value_that_reading_accepts_is_refused(field: str, value: object) -> 
 
 
 def test_names_that_there_are_are_proposed() -> None:
-    """Of samplers always, of models where they are installed; others are no mistakes."""
+    """Samplers and installed models are proposed; other names are no mistakes."""
     plain, installed = (schema["definitions"] for schema in SCHEMAS.values())
     assert plain["sampler"]["examples"][:2] == ["DPM++ 2M Karras", "DPM++ 2M"]
     assert "karras" in plain["schedule_type"]["examples"]
@@ -181,7 +181,7 @@ def test_names_that_there_are_are_proposed() -> None:
 
 
 def test_words_that_a_prompt_may_name_are_listed() -> None:
-    """Nothing completes inside of a text, but pointing at the field shows them."""
+    """Editors complete nothing inside a text, but hovering over the field shows them."""
     definitions = SCHEMAS["installed names"]["definitions"]
     for field in ("prompt", "negative_prompt"):
         assert "Embeddings here: bad-hands, calm." in definitions[field]["description"]
@@ -203,7 +203,7 @@ def test_each_field_says_what_the_docs_say() -> None:
 
 
 def test_defaults_need_no_prompt_and_are_no_list() -> None:
-    """Otherwise they are as recipes."""
+    """In all else they are like recipes."""
     assert complaints(defaults_schema(), "priority: 10\n") == []
     assert complaints(defaults_schema(), "# nothing\n") == []
     assert complaints(defaults_schema(), "- prompt: a\n") != []

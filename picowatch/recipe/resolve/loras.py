@@ -33,63 +33,82 @@ class _Use(NamedTuple):
     position: Position
 
 
+class _EntryLoras:
+    """The LoRAs of one entry: their weights, and the families that it gives for some."""
+
+    def __init__(self, inventory: Inventory, judge: Judge) -> None:
+        self._inventory = inventory
+        self._judge = judge
+        self.weights: dict[str, float] = {}
+        self.families: dict[str, str] = {}
+
+    def take(self, use: _Use, *, may_repeat: bool = False) -> None:
+        """Add a LoRA that is installed, once unless it `may_repeat`."""
+        weight, family = self._weight(use), self._family(use)
+        try:
+            name = find_lora(use.name, self._inventory)
+        except NotInstalled as error:
+            self._judge.wrong(LORAS, str(error), "", position=use.position)
+            return
+        if name in self.weights and not may_repeat:
+            self._judge.wrong(LORAS, named_twice(name), "", position=use.position)
+        if weight is not None:
+            self.weights[name] = weight
+        if family:
+            self.families[name] = family
+
+    def _weight(self, use: _Use) -> float | None:
+        """Return its weight; None if what is written cannot be one."""
+        for part in use.parts.keys() - set(_PARTS):
+            what = f"a LoRA has no '{shown(part)}'."
+            remedy = f"Write {{name: {shown(use.name)}, weight: 0.8}}."
+            position = use.parts[part].name_position
+            self._judge.wrong(LORAS, what, "", position=position, remedy=remedy)
+        said = use.parts.get("weight")
+        weight = _number(said) if said else 1.0
+        if said and weight is None:
+            self._wrong(f"the weight of '{shown(use.name)}'", said, _LIMIT)
+        return weight
+
+    def _family(self, use: _Use) -> str:
+        """Return the family that the recipe gives for it; "" for none."""
+        said = use.parts.get("family")
+        family = family_called(said.text) if said else ""
+        if said and not family:
+            able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
+            self._wrong(f"the family of '{shown(use.name)}'", said, f"one of {able}")
+        return family
+
+    def _wrong(self, what: str, written: Written, wanted: str) -> None:
+        message = wrong_value(what, written, wanted)
+        self._judge.wrong(LORAS, message, "", position=written.error_position)
+
+
 def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> tuple[Loras, dict[str, str]]:
     """Return the LoRAs in an entry's field `loras`, and the families that it gives for some.
 
     A LoRA that is swept has the sweep's weight; its tag is removed from the prompt in the layer.
     """
-    weights: dict[str, float] = {}
-    families: dict[str, str] = {}
-
-    def wrong(what: str, written: Written, wanted: str) -> None:
-        message = wrong_value(what, written, wanted)
-        judge.wrong(LORAS, message, "", position=written.error_position)
-
-    def take(use: _Use, may_repeat: bool = False) -> None:
-        for part in use.parts.keys() - set(_PARTS):
-            what = f"a LoRA has no '{shown(part)}'."
-            remedy = f"Write {{name: {shown(use.name)}, weight: 0.8}}."
-            position = use.parts[part].name_position
-            judge.wrong(LORAS, what, "", position=position, remedy=remedy)
-        said, meant = use.parts.get("weight"), use.parts.get("family")
-        weight = _number(said) if said else 1.0
-        family = family_called(meant.text) if meant else ""
-        if said and weight is None:
-            wrong(f"the weight of '{shown(use.name)}'", said, _LIMIT)
-        if meant and not family:
-            able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
-            wrong(f"the family of '{shown(use.name)}'", meant, f"one of {able}")
-        try:
-            name = find_lora(use.name, inventory)
-        except NotInstalled as error:
-            judge.wrong(LORAS, str(error), "", position=use.position)
-            return
-        if name in weights and not may_repeat:
-            judge.wrong(LORAS, named_twice(name), "", position=use.position)
-        if weight is not None:
-            weights[name] = weight
-        if family:
-            families[name] = family
-
+    found = _EntryLoras(inventory, judge)
     every = _uses(layer[LORAS], judge) if LORAS in layer else iter(())
     uses = list(islice(every, MAX_LORAS + 1))
     if len(uses) > MAX_LORAS:
         at = uses[MAX_LORAS].position
         judge.wrong(LORAS, f"more than {MAX_LORAS} LoRAs here.", "", position=at)
     for use in uses[:MAX_LORAS]:
-        take(use)
+        found.take(use)
     prompt, loras = layer.get("prompt"), layer.get(LORAS)
     if prompt and loras and (prompt.origin, loras.origin) == (Origin.OWN, Origin.FOLDER):
         for _, name in installed_tags(prompt.text, inventory):  # the prompt is nearer
-            weights.pop(name, None)
+            found.weights.pop(name, None)
     swept = {name: one for name, one in layer.items() if name.startswith(ONE_LORA)}
     for field, written in swept.items():
         use = _Use(field.removeprefix(ONE_LORA), {"weight": written}, written.position)
-        take(use, may_repeat=True)
+        found.take(use, may_repeat=True)
     if prompt and swept:
         names = swept_names(layer, inventory)
         layer["prompt"] = prompt.with_value(without_tags(prompt.text, names, inventory))
-    return tuple(weights.items()), families
+    return tuple(found.weights.items()), found.families
 
 
 def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:

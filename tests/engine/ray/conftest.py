@@ -1,4 +1,4 @@
-"""A cluster of two nodes that all tests of a module share, and executors on it."""
+"""Fixtures: a cluster of two nodes for all tests of a module, and executors on it."""
 
 import os
 import threading
@@ -31,7 +31,7 @@ MakeExecutor = Callable[..., RayEngines]
 
 
 def environment() -> dict[str, str]:
-    """That of nodes and daemons, without what picowatch sets in this process for Ray."""
+    """Return the environment of nodes and daemons, without picowatch's settings for Ray."""
     return {name: os.environ[name] for name in os.environ if "RAY" not in name} | ENVIRONMENT
 
 
@@ -121,7 +121,7 @@ def join_threads() -> None:
 
 
 def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) -> list[Engine]:
-    """So many engines, once they are there, on just these nodes."""
+    """Wait for so many engines on exactly these nodes, and return them."""
 
     def there() -> bool:
         found = [engine.describe()["node"] for engine in executor.engines()]
@@ -133,7 +133,7 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
 
 
 def has_ended(process: Any) -> bool:
-    """Tell whether a process is gone; a container's process 1 may not reap it."""
+    """Return whether a process has ended; a container's process 1 may not reap it."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -143,7 +143,7 @@ def on(executor: RayEngines, node: str) -> Engine:
 
 
 class Held:
-    """A batch that is in the middle of its work until it is let go."""
+    """A batch that stays in the middle of its work until it is released."""
 
     def __init__(
         self, engine: Engine, folder: Path, name: str = "go", prompt: str = WAIT_FOR

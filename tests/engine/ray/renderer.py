@@ -1,4 +1,4 @@
-"""The renderer of these tests: draws digests, and does what the prompt says meanwhile.
+"""The renderer of these tests: it draws digests, and obeys commands in prompts.
 
 "wait for PATH" notes its process in PATH.pid, and goes on once PATH is there; "hang at PATH" does
 not go on, and holds Python's lock; "crash" ends the process as native code does; "fail" fails its

@@ -1,4 +1,4 @@
-"""The way to a cluster: none at all, and a head that dies and comes back."""
+"""The connection to a cluster: no head, and a head that dies and comes back."""
 
 import os
 import shutil
@@ -64,7 +64,7 @@ def start_head(folder: Path, port: int) -> None:
 
 
 def kill_head(folder: Path) -> None:
-    """End all that `start_head` started there."""
+    """Kill all processes that `start_head` started."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get("RAY_TMPDIR") == str(folder):

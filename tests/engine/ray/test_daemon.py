@@ -1,4 +1,4 @@
-"""`picowatch run` on a cluster: whatever dies, each picture is rendered, and none twice."""
+"""`picowatch run` on a cluster renders each picture once, whatever dies."""
 
 import json
 import subprocess

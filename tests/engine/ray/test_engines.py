@@ -36,7 +36,7 @@ def executor(make_executor: MakeExecutor, nodes: Nodes) -> MakeExecutor:
 
 
 def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_path: Path) -> None:
-    """Each says where; steps and previews come in their order, before the pictures.
+    """Each picture names its node; steps and previews arrive in order, before the pictures.
 
     Start images travel with their batch, and are gone with the next one.
     """
@@ -107,7 +107,7 @@ def test_an_engine_or_node_that_is_lost_is_replaced(
 
 
 def test_a_closed_engine_gives_its_place_back(executor: MakeExecutor) -> None:
-    """And there is a new one when one is wanted; never more than the settings allow."""
+    """A new one joins when wanted, but never more than the settings allow."""
     engines = executor(engines=1)
     engines.wanted = 2
     wait_for(engines.engines, "the first one")
@@ -124,7 +124,7 @@ def test_a_closed_engine_gives_its_place_back(executor: MakeExecutor) -> None:
 def test_what_hangs_in_native_code_ends_with_its_actor(
     executor: MakeExecutor, nodes: Nodes, tmp_path: Path
 ) -> None:
-    """The engine's process is not Ray's, and would keep its GPU's memory."""
+    """The engine's process is not Ray's, and would otherwise keep its GPU memory."""
     [engine] = joined(executor(engines=1), 1)
     held = Held(engine, tmp_path, prompt=HANG_AT)
     [actor] = nodes.engines(engine.describe()["node"])

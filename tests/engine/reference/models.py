@@ -1,4 +1,4 @@
-"""What the reference's cases need on the disk: small models and pictures, made anew each time.
+"""The files for the reference's cases: small models and pictures, created anew each time.
 
 Random weights come from fixed seeds, so that they are the same ones each time.
 """
@@ -56,7 +56,7 @@ class Models:
 
     @cached_property
     def _pictures(self) -> dict[str, str]:
-        """Hashes of start images, masks and control images, which are written now, by name."""
+        """Write start images, masks and control images, and return their hashes by name."""
         return {name: keep(self._start_images, one) for name, one in _pictures().items()}
 
 
@@ -105,7 +105,7 @@ def _write_checkpoints(folder: Path) -> None:
 
 
 def write_inpainting_demo(folder: Path) -> None:
-    """The demo with five more inputs, which it sees a little of."""
+    """Write the demo model with five more inputs of small weights."""
     shutil.copytree(_demo(), folder)
     config = folder / "unet/config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 9}))

@@ -1,4 +1,4 @@
-"""Batches of image requests, and the pictures that the engine is to make of them.
+"""Batches of image requests, and their expected pictures.
 
 `python -m tests.engine.reference.requests [NAME …]` writes those pictures anew: all, or the named.
 """
@@ -37,7 +37,7 @@ NOISY = "Euler a"
 
 
 def values(prompt: str = CORGI, **given: Any) -> Values:
-    """What a request says; of models and pictures the names alone."""
+    """Return a request's values, with only names for models and pictures."""
     return {"prompt": prompt, "steps": 8, "width": 104, "height": 104, **given}
 
 
@@ -57,13 +57,13 @@ def redrawn(strength: float, mask: str = "half", **given: Any) -> Values:
 
 
 def sketched(prompt: str = "a red circle on a blue background", **given: Any) -> Values:
-    """What the demo's own ControlNet is to follow."""
+    """Return a picture that the demo's own ControlNet follows."""
     sketch = {"image": "sketch", "model": DEMO_CONTROLNET, "preprocess": "invert", **given}
     return values(prompt, control=[sketch])
 
 
 def random_control(**given: Any) -> Values:
-    """A ControlNet that nobody trained, which acts weakly."""
+    """Return an untrained ControlNet with a weak effect."""
     return {"image": "lower sketch", "model": "random", "weight": 0.8, **given}
 
 
@@ -259,13 +259,13 @@ def strip(images: Sequence[RenderedImage]) -> Pixels:
 
 
 def stored(name: str) -> Pixels:
-    """The pictures that a case is to give, side by side."""
+    """Return the stored pictures of a case, side by side."""
     with Image.open(PICTURES / f"{name}.png") as picture:
         return np.asarray(picture).astype(np.int16)
 
 
 def main(names: Sequence[str]) -> None:
-    """Write the pictures of these cases, or of all; those of cases that are gone are deleted."""
+    """Write the pictures of these cases, or of all, and delete those of removed cases."""
     PICTURES.mkdir(exist_ok=True)
     for path in PICTURES.glob("*.png"):
         if path.stem not in CASES:

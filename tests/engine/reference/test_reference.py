@@ -1,4 +1,4 @@
-"""The engine draws what it drew before: see `requests.py` for what, and how to draw it anew."""
+"""The engine draws what it drew before; `requests.py` has the cases, and draws them anew."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 @pytest.fixture(scope="module")
 def renderer(models: Models) -> Renderer:
-    """In this process: it goes from case to case with what the ones before have left."""
+    """Return a renderer in this process, which keeps its state from case to case."""
     return Renderer(models.options)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_pictures_are_the_stored_ones(name: str, models: Models, renderer: Renderer) -> None:
-    """But for rounding, which other kinds of processors do otherwise."""
+    """Rounding may differ, as it does on other kinds of processors."""
     found, wanted = drawn(renderer, models, name), stored(name)
     assert found.shape == wanted.shape, name
     difference = np.abs(found - wanted)

@@ -5,7 +5,7 @@ from tests.recipe.reading import refused
 
 
 def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
-    """To the letter what the documentation of the interface shows."""
+    """The text is exactly the one in the documentation."""
     invalid = refused("prompt: a corgi\nsteps: 30\nstesp: 300\nwidth: 500\n")
     assert error_text(invalid) == (
         "inbox/corgi.yaml, line 3, column 1\n"
@@ -25,7 +25,7 @@ def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
 
 
 def test_the_log_gets_the_same_in_one_line() -> None:
-    """The file once, each problem with its position."""
+    """The file is named once, and each problem with its position."""
     invalid = refused("prompt: a\nstesp: 300\nwidth: 500\n")
     assert error_line(invalid, "in") == (
         "in/corgi.yaml, line 2, column 1: unknown field 'stesp'. Did you mean 'steps'?; "
@@ -34,7 +34,7 @@ def test_the_log_gets_the_same_in_one_line() -> None:
 
 
 def test_control_characters_are_shown_as_escapes() -> None:
-    """A terminal moves no cursor, rings no bell and shows no line backwards; also by a name."""
+    """A terminal must not move its cursor, ring or reverse text, nor because of a file's name."""
     text = error_text(refused(b"prompt: a \x1b[31mred\x07\n"))
     assert "    1 | prompt: a \\x1b[31mred\\x07\n                  ^^^^\n" in text
     assert text.replace("\n", "").isprintable()
@@ -50,7 +50,7 @@ def test_carets_stand_below_wide_characters() -> None:
 
 
 def test_very_long_lines_are_cut_around_the_column() -> None:
-    """A prompt of a thousand words still shows the one that is meant."""
+    """In a prompt of a thousand words the excerpt still shows the wrong one."""
     text = error_text(refused(f"prompt: {'word ' * 300} AND {'word ' * 300}\n"))
     excerpt, carets = text.split("\n")[2:4]
     assert len(excerpt) < 120
@@ -58,7 +58,7 @@ def test_very_long_lines_are_cut_around_the_column() -> None:
 
 
 def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
-    """It hides no other one, in the error file and in the log."""
+    """So it hides no other mistake, in the error file and in the log."""
     prompts = ["a <lora:ink:1>"] * 300
     prompts[7], prompts[200] = "fine", "cats AND dogs"
     invalid = refused("\n".join(prompts), name="a.txt")
@@ -78,7 +78,7 @@ def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
 
 
 def test_the_same_mistake_many_times_on_one_line_is_counted() -> None:
-    """As in JSON that a script writes."""
+    """Scripts write JSON in a single line."""
     entries = ",".join(['{"prompt": "a", "steps": 0}'] * 5)
     text = error_text(refused(f"[{entries}]", name="a.json"))
     assert "\n(The same mistake 4 more times.)\n" in text
@@ -87,7 +87,7 @@ def test_the_same_mistake_many_times_on_one_line_is_counted() -> None:
 
 
 def test_problems_that_are_not_kept_are_not_denied() -> None:
-    """Only the first thousand are kept: the rest is "at least" so many."""
+    """Only the first thousand are kept; the message says "at least" for the rest."""
     cats = "".join(f"cats <lora:{number}:1>\n" for number in range(1001))
     invalid = refused(cats, name="corgi.txt", max_images=2000)
     assert "… and at least 950 more.\n" in error_text(invalid)
@@ -97,7 +97,7 @@ def test_problems_that_are_not_kept_are_not_denied() -> None:
 
 
 def test_problems_of_defaults_name_their_own_file_once() -> None:
-    """However many recipes start from it, and together with the recipe's own problems."""
+    """This holds for any number of recipes that start from it, next to their own problems."""
     invalid = refused(
         "- {prompt: a, stesp: 3}\n- prompt: b\n",
         name="pets/corgi.yaml",
@@ -113,6 +113,6 @@ def test_problems_of_defaults_name_their_own_file_once() -> None:
 
 
 def test_tags_and_names_that_nothing_bears_do_not_hide_other_problems() -> None:
-    """They are mistakes of one value, not of the file."""
+    """Each is a mistake of one value, not of the file."""
     invalid = refused("prompt: !a b\nnegative: *c\nvae: &d baked\nstesp: 3\n")
     assert [problem.line for problem in invalid.problems] == [1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""Mistakes that people make often: one message each, with the remedy that is right."""
+"""Frequent mistakes: each has one message with the right remedy."""
 
 import pytest
 
@@ -54,7 +54,7 @@ PICTURES = "For several pictures, write a recipe for each."
     ],
 )  # fmt: skip
 def test_a_usual_mistake_has_its_remedy(text: str, expected: str) -> None:
-    """And no second message that follows from the first."""
+    """No second message follows from the first."""
     assert messages(f"prompt: a\n{text}") == [expected]
 
 
@@ -67,7 +67,7 @@ def test_a_usual_mistake_has_its_remedy(text: str, expected: str) -> None:
     ],
 )
 def test_several_values_in_a_field_are_told_to_be_a_sweep(name: str, text: str) -> None:
-    """As the message writes it, it is read."""
+    """The proposed sweep is a valid one."""
     (message,) = messages(text, name)
     sweep = message.partition("For an image with each value, write ")[2]
     fixed = f'{{"prompt": "a", {sweep}}}' if name.endswith("json") else f"prompt: a\n{sweep}"
@@ -75,7 +75,7 @@ def test_several_values_in_a_field_are_told_to_be_a_sweep(name: str, text: str) 
 
 
 def test_a_schedule_type_is_no_sampler() -> None:
-    """It is the other half of A1111's name, or another field."""
+    """The remedy names the field, or a sampler with that schedule type."""
     (message,) = messages("prompt: a\nsampler: karras")
     assert "'karras' is a schedule type, not a sampler. Write schedule_type: karras" in message
 
@@ -95,7 +95,7 @@ def test_a_misspelt_sampler_with_its_schedule_type_is_found() -> None:
     ],
 )
 def test_a_scheduler_is_a_schedule_type_or_a_sampler(text: str, field: str, value: str) -> None:
-    """ComfyUI's is the one, diffusers' the other; the schema for editors knows both."""
+    """ComfyUI's is a schedule type, diffusers' a sampler; the schema for editors knows both."""
     assert getattr(read_one(text), field) == value
     written = text.rpartition(": ")[2]
     assert getattr(read_one(f"a --scheduler {written}", "corgi.txt"), field) == value
@@ -122,7 +122,7 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler(text: str, field: str, valu
     ],
 )
 def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
-    """It is drawn as written."""
+    """The picture is drawn as written."""
     for text, name in ((f"prompt: {prompt}", "corgi.yaml"), (prompt, "corgi.txt")):
         recipe = read_one(text, name)
         assert (recipe.prompt, recipe.warnings) == (prompt, (warning,))
@@ -138,12 +138,12 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
     ],
 )
 def test_what_was_meant_is_no_warning(prompt: str) -> None:
-    """Weights, escapes and quotes within."""
+    """Weights, escapes and quotes inside a prompt are valid."""
     assert read_one(prompt, "corgi.txt").warnings == ()
 
 
 def test_several_mistakes_come_at_once() -> None:
-    """Each with its own remedy."""
+    """Each mistake has its own remedy."""
     invalid = refused("prompt: a\nloras:\n- {name: pixel-art, strength: 0.5}\nsteps: 0")
     assert [(p.line, p.column, p.message) for p in invalid.problems] == [
         (3, 10, "no LoRA 'pixel-art' in models/loras. None is installed."),

@@ -21,19 +21,19 @@ HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
     ],
 )
 def test_a_field_of_another_program_says_what_to_write(name: str, remedy: str) -> None:
-    """And no field that only looks alike."""
+    """No field that only looks similar is proposed."""
     assert messages(f"prompt: a\n{name}: 1") == [f"unknown field '{name}'. {remedy}"]
 
 
 def test_no_field_is_told_as_another_programs() -> None:
-    """The hint and the flag of a name go when recipes get it."""
+    """When a name becomes a field, its hint and its flag have to be removed."""
     names = {*FIRST_NAME_OF}
     assert not [name for name in names if words_of_others(name)]
     assert not names & {*THEIRS_ALONE}
 
 
 def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
-    """As if hires had no value, and the recipe a field of its parts' name."""
+    """It looks as if hires had no value, and the recipe a field named like a part."""
     *_, message = messages("prompt: a\nhires:\nscale: 2")
     assert message == (
         "unknown field 'scale'. It is a part of hires or upscale: indent it below that line, or "
@@ -42,7 +42,7 @@ def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
 
 
 def test_what_an_api_sends_is_a_recipe() -> None:
-    """A1111's, with all that is off."""
+    """A request of A1111's API, with everything that is off, is valid."""
     recipe = read_one(
         '{"prompt": "a cat", "styles": [], "seed": 7, "sampler_name": "Euler a", "steps": 20, '
         '"restore_faces": false, "override_settings": {}, "enable_hr": false, "eta": 0, '

@@ -15,7 +15,7 @@ TEN = Pass(10, 10)
 
 
 def schedule(prompt: str, one: Pass = TEN) -> list[tuple[int, str]]:
-    """As A1111 gives it: the last step of each text, from 1; evaluation 0 has the first text."""
+    """Return the last step of each text as A1111 does, from 1; evaluation 0 has the first text."""
     nodes = parse_edits(prompt)
     texts = [text_at(nodes, evaluation, one) for evaluation in range(1, one.planned + 1)]
     assert text_at(nodes, 0, one) == texts[0]
@@ -48,7 +48,7 @@ DOCTESTS = [
 def test_the_first_pass_changes_words_as_a1111_does(
     prompt: str, texts: list[tuple[int, str]]
 ) -> None:
-    """With the examples of A1111's own parser."""
+    """The examples are those of A1111's own parser."""
     assert schedule(prompt) == texts
 
 
@@ -62,7 +62,7 @@ def test_the_first_pass_changes_words_as_a1111_does(
     ],
 )
 def test_the_second_pass_goes_on_counting(prompt: str, texts: list[tuple[int, str]]) -> None:
-    """Numbers where the first pass ends, shares from 1; alternation begins again."""
+    """Numbers continue where the first pass ended, shares from 1; alternation begins anew."""
     assert schedule(prompt, Pass(10, 10, before=10)) == texts
 
 
@@ -75,7 +75,7 @@ def test_the_second_pass_goes_on_counting(prompt: str, texts: list[tuple[int, st
     ],
 )
 def test_what_is_no_edit_stays_as_it_is(text: str) -> None:
-    """Weights, broken brackets, and what a backslash makes plain; also beside an edit."""
+    """Weights, broken brackets and escaped characters stay, also beside an edit."""
     assert schedule(text) == [(10, text)]
     assert schedule(f"[x:5]{text}")[-1] == (10, f"x{text}")
 
@@ -101,7 +101,7 @@ def test_the_step_is_any_number(when: str, last: int) -> None:
 
 @given(st.text("[]()|:.5\\aB \n{}_"), st.integers(0, 12))
 def test_any_text_says_something_at_every_step(text: str, evaluation: int) -> None:
-    """And a text without square brackets says itself."""
+    """A text without square brackets stays the same."""
     for one in (TEN, Pass(3, 10), Pass(10, 10, before=20)):
         said = text_at(parse_edits(text), evaluation, one)
         assert set(said) <= set(text)
@@ -109,7 +109,7 @@ def test_any_text_says_something_at_every_step(text: str, evaluation: int) -> No
 
 
 def test_brackets_out_of_all_reason_are_text() -> None:
-    """Neither the parser nor what reads its result goes deeper."""
+    """Neither the parser nor readers of its result recurse deeper."""
     text = "[" * 5000 + "a" + ":1]" * 5000
     assert text_at(parse_edits(text), 0, TEN)
 
@@ -119,7 +119,7 @@ def passes(**values: Any) -> list[tuple[int, int, int | None]]:
 
 
 def test_passes_are_counted_in_evaluations() -> None:
-    """A start image plans all steps and takes a part; some samplers evaluate twice in a step."""
+    """A start image plans all steps and takes some; some samplers evaluate twice per step."""
     assert passes(steps=10) == [(10, 10, None)]
     assert passes(steps=10, sampler="Heun") == [(19, 20, None)]
     assert passes(steps=10, image="a.png", denoising_strength=0.5) == [(5, 10, None)]

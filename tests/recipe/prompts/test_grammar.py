@@ -1,4 +1,4 @@
-"""A1111's prompt grammar, and what prompts may not hold yet."""
+"""A1111's prompt grammar, and what prompts must not contain."""
 
 import pytest
 from hypothesis import given
@@ -124,7 +124,7 @@ def test_what_only_looks_like_it_is_left_alone(prompt: str) -> None:
 
 
 def test_prompts_out_of_all_reason_are_refused() -> None:
-    """A thousand open brackets would take for ever, PNG readers take a megabyte of text in all."""
+    """A thousand open brackets would take forever; PNG readers accept a megabyte of text."""
     assert messages(f"prompt: '{'(' * 1000}'") == ["more than 100 brackets are open here."]
     for start in ("prompt: ", "prompt: a\nnegative_prompt: "):
         read_one(start + "a" * 20_000)
@@ -142,7 +142,7 @@ def test_lora_tags_are_taken_out_of_what_is_encoded() -> None:
 
 
 def test_the_text_encoder_gets_neither_tags_nor_wildcards_backslashes() -> None:
-    """Backslashes before brackets are A1111's, and are left to its parser."""
+    """Backslashes before brackets belong to A1111's grammar, and are left to that parser."""
     assert plain_prompt(r"a <lora:x> \{b\|c\} \(d\) \\{ \_ \<lora:y>") == (
         r"a  {b|c} \(d\) \\{ _ <lora:y>"
     )
@@ -169,7 +169,7 @@ def test_embeddings_are_called_by_their_names_as_whole_words(text: str, words: l
 
 
 def test_embedding_words_give_the_installed_names() -> None:
-    """With the folder that the file belongs in; the Turkish i, dotted or not, is another letter."""
+    """Names include the file's folder; the Turkish dotted and dotless i are other letters."""
     assert embedding_words("a EasyNegative", EMBEDDINGS) == [(2, 14, "neg/EasyNegative")]
     assert embedding_words("a EasyNegative", ()) == []
     assert embedding_words("k\u0131z, K\u0130Z, KIZ", ("kiz",)) == [(10, 13, "kiz")]

@@ -1,4 +1,4 @@
-"""What the demo model was never taught is said once, and nothing else is."""
+"""One warning names the words that the demo model was never taught, and no others."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def warnings(text: str, inventory: Inventory, name: str = "a.txt") -> list[str]:
 
 
 def test_all_of_a_files_unknown_words_are_in_one_warning(installed: Inventory) -> None:
-    """Whatever stands around them; a list of words is cut."""
+    """This holds for any characters around them; a long list is cut."""
     assert warnings("a fox, 4k\na corgi's hat\n(Garden:1.2) BREAK a fox\n", installed) == [
         "the demo model does not know 'fox' and 'garden'; it knows corgi, cat, circle, square, "
         "triangle, star, heart, ring, house, sun, tree, moon, balloon, cupcake, hat, sunglasses, "
@@ -60,7 +60,7 @@ def test_nothing_is_said_of_other_words_and_models(text: str, installed: Invento
 
 
 def test_each_word_of_a_sweep_counts(installed: Inventory) -> None:
-    """Once for all its images."""
+    """One warning covers all its images."""
     text = 'prompt: a red circle\nsweep: {"prompt: red": [teal, azure], steps: [1, 2]}\n'
     (warning,) = warnings(text, installed, "a.yaml")
     assert warning.startswith("the demo model does not know 'teal' and 'azure'; it knows")

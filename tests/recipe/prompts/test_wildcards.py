@@ -22,7 +22,7 @@ INVENTORY = Inventory(demo=DEMO, loras=("x",), wildcards=WILDCARDS)
 
 
 def results(text: str) -> set[str]:
-    """Everything that 200 seeds give."""
+    """Return all results of 200 seeds."""
     template = Template(text, WILDCARDS)
     return {template.expand(seed, "prompt") for seed in range(200)}
 
@@ -54,12 +54,12 @@ def results(text: str) -> set[str]:
     ],
 )
 def test_wildcards_mean_what_dynamicprompts_means(text: str, possible: set[str]) -> None:
-    """Every result that is possible comes, and no other."""
+    """All possible results occur, and no others."""
     assert results(text) == possible
 
 
 def test_the_same_seed_draws_the_same_for_ever() -> None:
-    """On any machine and version of Python; a change here changes what old recipes make."""
+    """This holds on any machine and version of Python; a change would change old pictures."""
     template = Template("{a|b|c} __colour__ {2$$d|e|f} {1-2$$2::g|h} __animals/*__", WILDCARDS)
     assert [template.expand(seed, "prompt") for seed in (0, 1, 2**32 - 1)] == [
         "c blue e, d g corgi",
@@ -71,7 +71,7 @@ def test_the_same_seed_draws_the_same_for_ever() -> None:
 
 @given(st.text("{}|$2-:_a~@()[]=\\ "), st.integers(0, 2**32 - 1))
 def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) -> None:
-    """What was drawn means itself when it is read again; no file `2` exists for `__2__`."""
+    """A drawn text stays the same when it is expanded again; no file `2` exists for `__2__`."""
     try:
         drawn = Template(text, {}).expand(seed, "prompt")
     except ExpansionFailed:
@@ -93,7 +93,7 @@ def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None
 
 
 def test_a_line_may_name_a_file_of_its_own_folder_or_of_one_above(tmp_path: Path) -> None:
-    """As packs do that were written to lie elsewhere; a file at the top comes first."""
+    """Packs that were made for another folder do so; a file at the top comes first."""
     for name, text in (
         ("animals/all", "__mystical__"),
         ("animals/mystical", "__~Colour__ unicorn"),
@@ -150,7 +150,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(
 def test_what_only_a_draw_can_show_is_an_error_with_its_position(
     prompt: str, wildcards: dict[str, tuple[str, ...]], message: str
 ) -> None:
-    """What lines hold, pieces that become a weight together, circles, and texts without end."""
+    """Examples are bad lines, pieces that form a weight together, circles, and endless texts."""
     inventory = Inventory(demo=DEMO, loras=("x",), wildcards=wildcards)
     recipe = read_one(f"prompt: '{prompt}'\nseed: 1", inventory=inventory)
     with pytest.raises(RecipeInvalid, match=message):

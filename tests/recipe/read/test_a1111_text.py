@@ -117,7 +117,7 @@ def test_lines_that_only_speak_of_steps_are_prompts() -> None:
     ],
 )
 def test_settings_within_a_line_of_a_list_are_refused(line: str, message: str) -> None:
-    """They would be part of the picture."""
+    """Otherwise they would be drawn."""
     (found,) = messages(f"a dog\n{line}\n", TXT)
     assert found.startswith(message)
 
@@ -218,7 +218,7 @@ def test_what_a_recipe_cannot_say_is_a_warning(values: str, warnings: tuple[str,
     ],
 )
 def test_models_that_only_civitai_names_are_a_warning(prompt: str, model: str, left: str) -> None:
-    """By names of its own, without the files': the picture would be another one in silence."""
+    """Civitai gives no file names: without a warning, the picture would silently be another one."""
     text = (
         f"{prompt}\nSteps: 3, Sampler: Euler, Seed: 1{model}, Civitai resources: "
         '[{"type":"checkpoint","modelVersionId":290640,"modelName":"Pony"},'
@@ -257,14 +257,14 @@ def test_civitais_flux_is_read_as_forge_reads_it() -> None:
 def test_the_nearest_value_stands_for_an_impossible_one(
     values: str, fields: dict[str, Any], warning: str
 ) -> None:
-    """Another program wrote it; in a recipe of one's own it is a mistake."""
+    """Another program wrote the value; in the user's own recipe it is a mistake."""
     recipe = read_one(f"a\n{values}, Seed: 1", TXT, INVENTORY)
     assert {name: getattr(recipe, name) for name in fields} == fields
     assert any(one.startswith(warning) for one in recipe.warnings)
 
 
 def test_generation_parameters_under_a_yaml_name_are_recognised() -> None:
-    """They are no YAML; fields in capitals are."""
+    """They are no YAML, but fields in capitals are."""
     assert messages(BLOCK, "corgi.yaml") == [
         "this looks like A1111's generation parameters; rename it to corgi.txt"
     ]

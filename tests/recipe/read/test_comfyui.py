@@ -88,7 +88,7 @@ def read(nodes: object, text: str = "from: a.png", keyword: str = "prompt", **mo
 
 
 def one_pass(*also: dict[str, Any], **inputs: Any) -> Nodes:
-    """A picture of one step, whose sampler has these inputs, too; other nodes are 70, 71, …"""
+    """Return a workflow of one step, with further inputs of its sampler and nodes 70, 71, …"""
     sampler = XL["30"]["inputs"] | {"seed": 42} | inputs
     nodes = {number: XL[number] for number in "4567"} | {
         "8": node("VAEDecode", samples=["30", 0], vae=["4", 2]),
@@ -125,7 +125,7 @@ def test_z_image_is_read() -> None:
 
 
 def test_of_two_passes_the_first_is_read() -> None:
-    """The one that begins with an empty picture, whatever its number."""
+    """It is the sampler that begins with an empty picture, whatever its number."""
     recipe = read(XL)
     assert (recipe.seed, recipe.steps, recipe.cfg_scale) == (42, 30, 6.5)
     assert (recipe.sampler, recipe.schedule_type) == ("DPM++ 2M", "karras")
@@ -186,7 +186,7 @@ def encode(text: object) -> dict[str, Any]:
 def test_prompts_are_found_behind_other_nodes(
     nodes: Nodes, expected: tuple[str, str], unread: str
 ) -> None:
-    """Through any input of text; the positive one is never taken for the negative one."""
+    """Any text input is followed; the positive prompt is never taken for the negative one."""
     recipe = read(nodes)
     assert (recipe.prompt, recipe.negative_prompt) == expected
     said = f"These nodes of the workflow were not read and may change the picture: {unread}."
@@ -194,7 +194,7 @@ def test_prompts_are_found_behind_other_nodes(
 
 
 def test_a_prompt_that_is_not_found_is_said() -> None:
-    """With the node in which it was looked for."""
+    """The warning names the last node that was searched."""
     nodes = one_pass(node("Mystery", magic=3)) | {"6": encode(LINK)}
     recipe = read(nodes)
     assert (recipe.prompt, recipe.negative_prompt) == ("", "blurry, bad")
@@ -215,14 +215,14 @@ def test_a_prompt_that_is_not_found_is_said() -> None:
     ],
 )  # fmt: skip
 def test_the_size_of_other_empty_pictures(latent: dict[str, Any], size: str, warned: str) -> None:
-    """None of them is a start image."""
+    """None of these nodes is a start image."""
     recipe = read(one_pass(latent, latent_image=LINK))
     assert (recipe.size, recipe.image, recipe.denoising_strength) == (size, "", 0.75)
     assert [one.startswith(warned) for one in recipe.warnings] == ([True] if warned else [])
 
 
 def test_denoise_of_an_empty_picture_is_a_warning() -> None:
-    """A recipe has no such thing."""
+    """Recipes cannot skip steps without a start image."""
     assert read(one_pass(denoise=0.5)).warnings == (
         "denoise 0.5 of an empty picture was ignored: without a start image, recipes draw all "
         "steps.",
@@ -230,7 +230,7 @@ def test_denoise_of_an_empty_picture_is_a_warning() -> None:
 
 
 def test_a_start_image_is_not_in_the_picture() -> None:
-    """The recipe can name it."""
+    """The warning says how the recipe can name it."""
     load = node("VAEEncode", pixels=["71", 0]), node("LoadImage", image="x.png")
     nodes = one_pass(*load, latent_image=LINK, denoise=0.5)
     recipe = read(nodes, "from: a.png\nimage: x.png\nsize: 832x1216")
@@ -249,7 +249,7 @@ def test_the_vae_is_that_of_the_decoder() -> None:
 
 
 def test_clip_skip_is_read() -> None:
-    """A node between the checkpoint and the prompts' own says it."""
+    """A node between the checkpoint and the prompts has it."""
     skip = node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["4", 1])
     nodes = one_pass(skip) | {"6": node("CLIPTextEncode", text="a cat", clip=LINK)}
     assert read(one_pass()).clip_skip == 1
@@ -257,7 +257,7 @@ def test_clip_skip_is_read() -> None:
 
 
 def test_nodes_that_change_the_picture_and_are_not_read_are_named() -> None:
-    """On the way from the model to the file; those that only give values are not."""
+    """They are between model and file; nodes that only provide values are not named."""
     nodes = one_pass(
         node("FreeU_V2", model=["4", 0], b1=1.3),
         node("Reroute", image=["8", 0]),
@@ -289,7 +289,7 @@ SEVERAL = node(
     ],
 )  # fmt: skip
 def test_loras_are_read(loras: dict[str, Any]) -> None:
-    """Those that are switched on; a recipe has one weight for model and text encoders."""
+    """Only active ones count; a recipe has one weight for model and text encoders."""
     recipe = read(one_pass(loras, model=LINK))
     assert recipe.loras == (("style/film", 0.8),)
     ignored = "Recipes have no 'strength_clip: 0.5' setting; it was ignored."
@@ -303,7 +303,7 @@ def test_brackets_are_words_there() -> None:
 
 
 def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
-    """comfy-image-saver is given its values by hand, or has none."""
+    """Users fill in the values of comfy-image-saver by hand, or leave them out."""
     text = "unknown\nNegative prompt: unknown\nSteps: 20, Sampler: euler, Seed: 1, Clip skip: 2"
     recipe = read(one_pass(), parameters=text)
     assert (recipe.prompt, recipe.steps, recipe.seed, recipe.clip_skip) == ("a cat", 30, 42, 2)
@@ -312,7 +312,7 @@ def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
 
 
 def test_civitais_pictures_are_read() -> None:
-    """Its workflow stands in the user comment, with other things, and names no files."""
+    """The workflow is in the user comment, with other data, and names no files."""
     urn = "urn:air:sdxl:checkpoint:civitai:101055@128078"
     nodes = one_pass() | {
         "4": node("CheckpointLoaderSimple", ckpt_name=urn),
@@ -340,13 +340,13 @@ def test_civitais_pictures_are_read() -> None:
     ],
 )
 def test_what_cannot_be_read_is_said(nodes: object, message: str) -> None:
-    """With what the recipe can do instead."""
+    """The message says what to do instead."""
     with pytest.raises(RecipeInvalid, match=f"a.png: {message}"):
         read(nodes)
 
 
 def test_a_workflow_in_a_circle_ends() -> None:
-    """Nodes that give each other their input."""
+    """Nodes may be each other's inputs."""
     nodes = Z_IMAGE | {
         "1": node("A", model=["3", 0]),
         "4": node("B", conditioning=["5", 0], text=["5", 0]),

@@ -21,7 +21,7 @@ TABLE = 'prompt,Negative Prompt,steps,seed\na corgi,,30,7\n"a cat, ""red"",\nasl
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_each_row_is_a_recipe(delimiter: str, mark: bytes, ending: str) -> None:
-    """As programs write tables; an empty cell is the default."""
+    """Several programs' formats are read; an empty cell means the default."""
     text = StringIO(newline="")
     writer = csv.writer(text, delimiter=delimiter, lineterminator=ending)
     writer.writerows(csv.reader(StringIO(TABLE)))
@@ -33,14 +33,14 @@ def test_each_row_is_a_recipe(delimiter: str, mark: bytes, ending: str) -> None:
 
 
 def test_cells_are_read_as_flags_are() -> None:
-    """A list of seeds, LoRAs, switches."""
+    """Examples are a list of seeds, LoRAs and switches."""
     recipe = read_one('prompt;seed;exact;hires;size\na;"1, 2";yes;2;64x64\n', CSV)
     assert (recipe.seed, recipe.exact, recipe.size) == ((1, 2), True, "64x64")
     assert recipe.hires and recipe.hires.scale == 2
 
 
 def test_rows_and_columns_without_anything_are_skipped() -> None:
-    """Spreadsheets leave them behind the table."""
+    """Spreadsheets leave them after the table."""
     assert [one.prompt for one in read("prompt,steps,,\na,3,,\n,,,\n\n,,,\nb\n", CSV)] == ["a", "b"]
     assert read("prompt\n", CSV) == read("", CSV) == []
 
@@ -91,7 +91,7 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min
 
 @given(st.lists(CELLS, min_size=1, max_size=5), st.sampled_from(",;\t"))
 def test_whatever_a_spreadsheet_writes_is_read(prompts: list[str], delimiter: str) -> None:
-    """Text out, text in."""
+    """Any text that Python's csv module writes is read back."""
     text = StringIO(newline="")
     writer = csv.writer(text, delimiter=delimiter)
     writer.writerows([["vae", "image"], *(["baked", f"x{prompt}.png"] for prompt in prompts)])

@@ -27,7 +27,7 @@ def test_what_editors_write_is_read(mark: bytes, encoding: str, ending: str) -> 
 
 
 def test_marks_of_files_that_were_joined_are_no_text() -> None:
-    """`cat a.txt b.txt`: what begins a line is no letter of it; elsewhere it is."""
+    """`cat a.txt b.txt` leaves a mark at the beginning of a line; elsewhere it is a character."""
     joined = "".join(f"\ufeff{line}\n" for line in ("a corgi", "# a comment", "a \ufeffcat"))
     assert [one.prompt for one in read(joined, "a.txt")] == ["a corgi", "a \ufeffcat"]
     assert len(read("\ufeffprompt: a\n\ufeff---\nprompt: b\n\ufeffsteps: 3\n")) == 2
@@ -35,7 +35,7 @@ def test_marks_of_files_that_were_joined_are_no_text() -> None:
 
 @pytest.mark.parametrize("code", [0xA0, 0x202F, 0x3000])
 def test_spaces_of_web_pages_and_keyboards_are_spaces(code: int) -> None:
-    """They look like it."""
+    """They look like ordinary spaces."""
     space = chr(code)
     text = f"-{space}prompt:{space}a{space}cat\n{space}{space}hires:\n{space * 4}scale:{space}3\n"
     recipe = read_one(text)
@@ -56,7 +56,7 @@ def test_any_other_encoding_is_refused_with_the_first_bad_bytes_position(ending:
 
 
 def test_half_a_utf16_character_is_refused() -> None:
-    """A file cut off in its middle."""
+    """The file may be cut off."""
     assert messages(codecs.BOM_UTF16_LE + "prompt: a".encode("utf-16-le") + b"\xd8") == [
         "this is incomplete UTF-16, although the file begins like it. Save it as UTF-8 (most "
         "editors: Save As, Encoding)."
@@ -94,6 +94,6 @@ def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:
     [b"", b" \r\n\t", codecs.BOM_UTF8, codecs.BOM_UTF8 + b"\n", codecs.BOM_UTF16_LE + b"\n\0"],
 )
 def test_an_empty_file_is_not_ready_yet(content: bytes) -> None:
-    """Nothing but a mark and white space."""
+    """It has only a byte order mark and white space."""
     assert is_empty(content)
     assert read(content) == []

@@ -69,7 +69,7 @@ def read(
 
 
 def test_a_picture_without_mask_sets_the_folders_mask_aside() -> None:
-    """Its start image was redrawn as a whole."""
+    """The picture's start image was redrawn completely."""
     defaults = "mask: folder.png\nmask_blur: 9\nmask_invert: true\n"
     recipe = read("from: corgi.png", CHUNK, defaults=defaults)
     assert (recipe.image, recipe.mask) == ("photo.png", "")
@@ -79,7 +79,7 @@ def test_a_picture_without_mask_sets_the_folders_mask_aside() -> None:
 
 @pytest.mark.parametrize("off", ["image: none", "mask: none", "image: none\nmask: none"])
 def test_what_a_recipe_switches_off_takes_along_what_belongs_to_it(off: str) -> None:
-    """Without a word: whoever removes the mask needs no warning about its blur."""
+    """There is no warning: nobody who removes the mask needs one about its blur."""
     masked = REQUEST.as_dict() | {"mask": "m.png", "mask_blur": 9, "mask_invert": True}
     request = masked | {"mask_hash": "2" * 64, "variation_strength": 0.1, "variation_seed": 3}
     recipe = read(
@@ -91,7 +91,7 @@ def test_what_a_recipe_switches_off_takes_along_what_belongs_to_it(off: str) -> 
 
 
 def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> None:
-    """What the picture cannot give, like its start image, is a warning, too."""
+    """There is also a warning about what the picture lacks, like its start image."""
     recipe = read("from: corgi.png", A1111)
     assert (recipe.prompt, recipe.negative_prompt, recipe.seed) == ("a corgi", "dim", 42)
     assert (recipe.checkpoint, recipe.sampler, recipe.size) == (
@@ -126,7 +126,7 @@ def test_all_below_a_pictures_values_belongs_to_them() -> None:
     ],
 )
 def test_wildcards_in_a_pictures_prompt_are_words(prompt: str, written: str) -> None:
-    """It is what was drawn; what draws nothing stays as it is."""
+    """They were drawn already; a text without wildcards stays as it is."""
     texts = {"parameters": f"{prompt}\nSteps: 3, Seed: 1, Model: dreamshaper_8"}
     (request,) = read("from: a.png", texts).image_requests(hash_of)
     assert (request.prompt, request.unexpanded_prompt) == (written, "")
@@ -149,7 +149,7 @@ def test_the_recipe_overrides_the_picture_and_the_picture_the_defaults() -> None
 
 
 def test_what_a_picture_gives_can_be_swept() -> None:
-    """Other seeds and steps of the picture one likes."""
+    """Users try other seeds and steps of a picture they like."""
     recipe = read("from: a.png\nsweep: {cfg_scale: [5, 7], 'prompt: corgi': [cat]}", A1111)
     requests = recipe.image_requests(hash_of)
     assert [(r.prompt, r.cfg_scale, r.steps) for r in requests] == [
@@ -167,7 +167,7 @@ def problem(text: str, texts: Mapping[str, str], inventory: Inventory = INVENTOR
 
 
 def test_missing_models_are_named_with_their_hashes() -> None:
-    """And what would do; unless the recipe names another."""
+    """The message says what to do; a recipe that names another model has no error."""
     bare = Inventory(demo=DEMO, vaes=("mse",), loras=("x", "pixel"))
     assert problem("from: a.png", CHUNK, bare) == (
         "no checkpoint 'dreamshaper_8' in models/checkpoints. Only demo is available. (in a.png, "
@@ -263,7 +263,7 @@ def test_a_picture_that_cannot_be_read_is_reported_at_its_position() -> None:
 def test_loras_of_the_recipe_replace_all_of_the_pictures(
     written: str, uses: list[tuple[str, float]], texts: dict[str, str]
 ) -> None:
-    """Also those that its prompt names, as A1111's always does."""
+    """This includes those in its prompt, where A1111 always has them."""
     recipe = read(f"from: corgi.png\nloras: {written}", texts)
     (request,) = recipe.image_requests(hash_of)
     assert [(lora.name, lora.weight) for lora in request.loras] == uses

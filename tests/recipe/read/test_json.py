@@ -41,7 +41,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("text", "where", "message"), MISTAKES)
 def test_each_mistake_names_its_place(text: str, where: tuple[int, int], message: str) -> None:
-    """In Python's words, with what JSON needs."""
+    """The message has Python's words, and says what JSON needs."""
     problem = refused(text, "corgi.json").problems[0]
     assert (problem.line, problem.column) == where
     assert problem.message.startswith(message)
@@ -49,7 +49,7 @@ def test_each_mistake_names_its_place(text: str, where: tuple[int, int], message
 
 
 def test_a_comma_after_the_last_value_is_no_json() -> None:
-    """Each Python has other words for it, and another place."""
+    """Versions of Python differ in words and position."""
     for text in ('{"prompt": "a",}', '[\n {"prompt": "a"},\n]'):
         (problem,) = refused(text, "corgi.json").problems
         assert problem.message.startswith("this is not JSON: ")

@@ -1,4 +1,4 @@
-"""JSON, scripts and tables in a TXT: answered with what to do, never drawn."""
+"""JSON, scripts and tables in a TXT are refused with a remedy, never drawn."""
 
 import pytest
 
@@ -17,7 +17,7 @@ TXT = "corgi.txt"
     ],
 )  # fmt: skip
 def test_prompts_that_only_look_alike_are_drawn(prompt: str) -> None:
-    """What hyphens, numbers and braces stand for in a prompt is not guessed."""
+    """The meaning of hyphens, numbers and braces in a prompt is not guessed."""
     assert read_one(prompt, TXT).prompt == prompt
 
 
@@ -28,7 +28,7 @@ def test_a_value_may_follow_an_equals_sign() -> None:
 
 
 def test_the_marks_around_a_chat_s_answer_are_no_prompts() -> None:
-    """Two pictures of ``` would be rendered."""
+    """Otherwise two pictures of ``` would be rendered."""
     found = refused("```text\na corgi\n```\n", TXT).problems
     assert [(p.line, p.column, p.message) for p in found] == [
         (line, 1, "``` marks a text in chats and web pages. Delete the lines that contain it.")
@@ -50,6 +50,6 @@ def test_the_marks_around_a_chat_s_answer_are_no_prompts() -> None:
     ],
 )
 def test_a_file_that_is_no_page_of_prompts_is_one_error(text: str, message: str) -> None:
-    """Not a picture of each of its lines."""
+    """Its lines are not rendered one by one."""
     (found,) = messages(text, TXT)
     assert found.startswith(message)

@@ -8,7 +8,7 @@ TXT = "corgi.txt"
 
 
 def test_each_line_is_a_prompt() -> None:
-    """Blank lines and comments are none; white space around a line is not meant."""
+    """Blank lines and comments are none; white space around a line does not count."""
     recipes = read("# dogs\n\na corgi\n   a poodle  \n  # cats\na cat # with a hat\n", TXT)
     assert [recipe.prompt for recipe in recipes] == ["a corgi", "a poodle", "a cat # with a hat"]
     assert [(recipe.entry_index, recipe.context.position.line) for recipe in recipes] == [
@@ -30,7 +30,7 @@ def test_a_backslash_goes_on_in_the_next_line() -> None:
 
 @pytest.mark.parametrize("quote", ["", '"', "'"])
 def test_lines_that_go_on_are_joined_by_one_space(quote: str) -> None:
-    """Also over a line that is empty but for its backslash, and within quotes."""
+    """This also holds for a line with only a backslash, and inside quotes."""
     goes_on = " \\\n  \\\n  "
     recipe = read_one(f"a{goes_on}corgi --negative {quote}dim,{goes_on}dark{quote}", TXT)
     assert (recipe.prompt, recipe.negative_prompt) == ("a corgi", "dim, dark")
@@ -191,7 +191,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
 def test_mistakes_in_lines_and_flags_are_reported(
     text: str, line: int, column: int, message: str
 ) -> None:
-    """With the position of the flag or value in the file, not in the joined lines."""
+    """The position of the flag or value is that in the file, not in the joined lines."""
     (problem,) = refused(text, TXT).problems
     assert (problem.line, problem.column, problem.message) == (line, column, message)
 
@@ -204,7 +204,7 @@ def test_names_of_fields_as_the_first_words_of_a_prompt_are_a_prompt(prompt: str
 
 @pytest.mark.parametrize("name", ["a.txt", "a.TXT", "b/a.Txt"])
 def test_the_ending_decides_in_any_case(name: str) -> None:
-    """Windows likes capitals, and hides the ending that its editor adds."""
+    """Windows writes capitals, and hides the ending that its editor adds."""
     assert read_one("a corgi", name).prompt == "a corgi"
     assert messages("a corgi", "a.YML")[0].startswith("this is not a recipe.")
     assert messages("prompt: a", f"corgi.yaml.{name[-3:]}") == [

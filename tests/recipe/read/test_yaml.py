@@ -14,7 +14,7 @@ from tests.recipe.reading import messages, read, read_one, refused
     "text", ["yes", "Off", "42", "1984", "2024-01-01", "1:30", "012", "1e3", ".inf", "0x20", "1_0"]
 )
 def test_a_prompt_is_the_text_that_stands_there(text: str) -> None:
-    """Whatever YAML would make of it."""
+    """YAML's types do not matter."""
     recipe = read_one(f"prompt: {text}\nnegative: {text}")
     assert (recipe.prompt, recipe.negative_prompt) == (text, text)
 
@@ -81,7 +81,7 @@ MISTAKES = [
 def test_a_mistake_has_one_message_with_its_remedy(
     text: str, position: tuple[int, int], message: str
 ) -> None:
-    """At its position; nothing of the file that could harm a terminal."""
+    """It is at the mistake's position, without characters that could harm a terminal."""
     invalid = refused(text)
     (problem,) = invalid.problems
     assert (problem.line, problem.column) == position
@@ -104,7 +104,7 @@ def test_what_a_message_proposes_to_write_is_read(text: str, proposal: str) -> N
 
 
 def test_every_line_without_its_space_is_shown() -> None:
-    """YAML takes all of them for one text."""
+    """YAML reads all of these lines as one text."""
     assert messages("prompt:a corgi\nsteps:10") == [
         "a field has a colon and a space: write 'prompt: a corgi'.",
         "a field has a colon and a space: write 'steps: 10'.",
@@ -140,7 +140,7 @@ def test_a_block_keeps_its_lines_and_not_its_last_line_break() -> None:
 
 
 def test_comments_are_fine_where_nothing_can_be_lost() -> None:
-    """Behind numbers, names and quoted text."""
+    """They may follow numbers, names and quoted text."""
     recipe = read_one("# mine\nprompt: 'a' # b\nsteps: 3 # few\nsampler: Euler # fast\n")
     assert (recipe.prompt, recipe.steps, recipe.sampler) == ("a", 3, "Euler")
 
@@ -162,7 +162,7 @@ def test_tabs_that_editors_leave_on_empty_lines_are_no_indentation() -> None:
 
 @pytest.mark.parametrize("text", ["# only a comment\n", "---\n", "[]\n", "~\n"])
 def test_a_file_without_entries_is_no_error(text: str) -> None:
-    """There is just nothing to make."""
+    """It requests nothing."""
     assert read(text) == []
 
 

@@ -51,7 +51,7 @@ def said(text: str, inventory: Inventory = INSTALLED) -> list[str]:
     ],
 )
 def test_one_entry_is_a_mapping_or_a_list_of_one(written: str) -> None:
-    """Under every name that other programs have for its fields; the start image will do, too."""
+    """Other programs' names of its fields work; without an image, it follows the start image."""
     assert controls(written) == (Control("a.png", "canny"),)
 
 
@@ -69,7 +69,7 @@ def test_an_entry_says_when_and_how_its_controlnet_acts() -> None:
 
 
 def test_the_only_model_that_guesses_depth_is_meant() -> None:
-    """Of several, one has to be named, as everywhere."""
+    """If there are several, one has to be named."""
     text = "control: {image: a.png, model: depth, preprocess: depth}"
     assert controls(text)[0].depth == "Depth-Anything"
     two = replace(INSTALLED, depths=("large", "small"))
@@ -89,7 +89,7 @@ def test_the_only_model_that_guesses_depth_is_meant() -> None:
     ],
 )
 def test_a_union_is_told_what_its_map_shows(written: str, kind: str) -> None:
-    """By the preprocessor, where that says it."""
+    """The preprocessor tells it, if there is one."""
     text = f"checkpoint: large\ncontrol: {{image: a.png, model: union, {written}}}"
     assert controls(text)[0].kind == kind
 
@@ -203,7 +203,7 @@ def request_of(text: str) -> ImageRequest:
 
 
 def test_a_request_holds_the_hashes_of_all_files() -> None:
-    """Of model, picture and depth model; and the pictures are to be kept."""
+    """They are of model, picture and depth model; the pictures are copied, too."""
     request = request_of("control: {image: a.png, model: depth, preprocess: depth}")
     (use,) = request.control
     assert (use.model_hash, use.image_hash, use.depth_hash) == ("b" * 64, "1" * 64, "f" * 64)
@@ -225,7 +225,7 @@ def test_a_sweep_varies_what_a_controlnet_says() -> None:
 
 
 def test_a_sweep_of_one_of_several_is_refused() -> None:
-    """It could be either's."""
+    """It could mean either of them."""
     entry = "{image: a.png, model: canny}"
     assert said(f"control: [{entry}, {entry}]\nsweep: {{'control: weight': [0, 1]}}")[0] == (
         "'control: weight' could vary any of the 2 ControlNets here. Sweep 'control' itself, with "

@@ -1,4 +1,4 @@
-"""The field `cutout`: a background that is removed at last, or alone."""
+"""The field `cutout`: removing the background after drawing, or of a given picture."""
 
 from typing import Any
 
@@ -88,7 +88,7 @@ def test_it_survives_the_ledger_and_its_metadata() -> None:
 
 
 def test_the_embedded_model_is_for_the_demo_models_drawings() -> None:
-    """Whoever gives it a photo is told what would do."""
+    """For a photo, a warning names the remedy."""
     none = Inventory(demo=DEMO)
     for text, warns in (("prompt: a corgi", False), ("image: a.png", True)):
         recipe = read_one(f"{text}\ncutout: true", inventory=none, pictures=Sized(9, 9))

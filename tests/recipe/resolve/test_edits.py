@@ -1,4 +1,4 @@
-"""Prompt editing that cannot do anything: warnings, and refusals of families without it."""
+"""Prompt editing: what it names, and refusals by families without it."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_what_an_edit_names_is_used_in_the_whole_picture() -> None:
 
 
 def test_a_family_with_one_prompt_for_all_steps_refuses() -> None:
-    """At each place, before anything is loaded; weights alone are only left out."""
+    """All ways are covered, before anything is loaded; mere weights are ignored."""
     text = "checkpoint: dev\nprompt: a [cat|dog], ([a:b:5]:1.2)\nnegative_prompt: '[a:9]'\n"
     problems = refused(text, inventory=INVENTORY).problems
     assert [(p.line, p.column, p.width) for p in problems] == [(2, 9, 26), (2, 9, 26), (3, 18, 7)]

@@ -1,4 +1,4 @@
-"""The fields `hires` and `upscale`: a second, larger pass, and an upscaler at last or alone."""
+"""The fields `hires` and `upscale`: a second, larger pass, and an upscaler at the end or alone."""
 
 from dataclasses import replace
 from typing import Any
@@ -62,12 +62,12 @@ def only_request(text: str, inventory: Inventory = INSTALLED, **more: Any) -> Im
     ],
 )
 def test_hires_is_off_on_a_scale_or_a_mapping(written: str, hires: Hires | None) -> None:
-    """Without a start image the strength beside it is the second pass's."""
+    """Without a start image, denoising_strength belongs to the second pass."""
     assert only_request(f"prompt: a\nseed: 1\n{written}").hires == hires
 
 
 def test_the_nearest_hires_is_the_whole_of_it() -> None:
-    """It is one field."""
+    """It is a single field, so layers do not mix its parts."""
     defaults = {"_defaults.yaml": "hires: {scale: 3, steps: 5}"}
     assert only_request("prompt: a\nhires: {steps: 7}", defaults=defaults).hires == Hires(steps=7)
     assert only_request("prompt: a\nhires: off", defaults=defaults).hires is None
@@ -160,7 +160,7 @@ def test_a_picture_without_a_prompt_is_only_enlarged() -> None:
 
 
 def test_what_only_drawing_needs_is_refused_without_a_prompt() -> None:
-    """Nobody waits for steps that are never taken."""
+    """Such fields would silently do nothing."""
     text = "image: a.png\nupscale: demo-compact\nsteps: 9\nhires: true\npriority: 3\nsize: picture"
     assert messages(text, pictures=Sized(10, 10)) == [
         f"{field} has no effect without prompt. Add it, or remove {field}."

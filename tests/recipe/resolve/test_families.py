@@ -1,4 +1,4 @@
-"""What families of checkpoints mean if a recipe says nothing, and what they cannot do."""
+"""Defaults of families of checkpoints, and what these cannot do."""
 
 import re
 from pathlib import Path
@@ -54,7 +54,7 @@ INVENTORY = Inventory(
 def test_what_a_recipe_leaves_out_is_the_familys(
     checkpoint: str, steps: int, cfg_scale: float, guidance: float
 ) -> None:
-    """And what it says wins."""
+    """Values in the recipe win."""
     recipe = read_one(f"prompt: a\ncheckpoint: {checkpoint}", inventory=INVENTORY)
     assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == (steps, cfg_scale, guidance)
     own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
@@ -84,7 +84,7 @@ def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
 
 @pytest.mark.parametrize("checkpoint", ["fill", "klein", "k-base"])
 def test_what_looks_at_its_start_image_begins_with_noise(checkpoint: str) -> None:
-    """Unless the recipe says otherwise; the others move away from it."""
+    """The recipe can override this; other families start from the picture."""
     text = "prompt: a\nimage: a.png\nmask: b.png\ncheckpoint: "
     assert read_one(text + checkpoint, inventory=INVENTORY).denoising_strength == 1
     own = read_one(f"{text}{checkpoint}\nstrength: 0.8", inventory=INVENTORY)
@@ -127,8 +127,8 @@ OTHER_EMBEDDING = (
         ("checkpoint: sana\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
         (
             "checkpoint: xl\nguidance: 3",
-            "Stable Diffusion XL has no guidance: guidance is a number that FLUX.1 dev was "
-            "trained with; use cfg_scale. Remove it.",
+            "Stable Diffusion XL has no guidance: guidance is an input of FLUX.1 dev; use "
+            "cfg_scale. Remove it.",
         ),
         (
             "checkpoint: dev\nclip_skip: 2",

@@ -1,4 +1,4 @@
-"""Which installed checkpoint or VAE a name means."""
+"""The installed checkpoint or VAE that a name means."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ def test_names_of_checkpoints_are_forgiving(written: str, meant: str) -> None:
 
 
 def test_accents_are_the_same_however_a_file_system_writes_them() -> None:
-    """macOS keeps them apart from their letters; editors do not."""
+    """macOS decomposes them; editors do not."""
     inventory = Inventory(demo=DEMO, checkpoints=(Checkpoint("cafe\u0301", 512),))
     assert read_one("prompt: a\nmodel: caf\u00e9", inventory=inventory).checkpoint == "cafe\u0301"
 
@@ -53,7 +53,7 @@ def test_the_setting_decides_where_a_recipe_is_silent() -> None:
 
 
 def test_the_only_installed_checkpoint_needs_no_naming() -> None:
-    """One installed: that one, before the demo."""
+    """The only one installed is preferred to the demo."""
     assert (
         read_one("prompt: a", inventory=Inventory(demo=DEMO, checkpoints=(DREAM,))).size
         == "512x512"
@@ -104,7 +104,7 @@ FETCH = f"picowatch never downloads: fetch its .safetensors file into that folde
     ],
 )
 def test_names_that_mean_nothing_are_explained(written: str, message: str) -> None:
-    """What is there, what is close, why a file cannot be used, and that nothing is fetched."""
+    """Messages list the installed and similar names, and say why a file cannot be used."""
     assert messages(f"prompt: a\n{written}", inventory=INVENTORY) == [message]
 
 
@@ -122,7 +122,7 @@ def test_several_checkpoints_and_no_setting_is_an_error_that_lists_them() -> Non
 def test_what_another_checkpoint_cannot_do_is_no_mistake_beside_a_wrong_name(
     checkpoint: str,
 ) -> None:
-    """What the recipe's own one can do is not known, so nothing is said to be removed."""
+    """The abilities of the unknown checkpoint are unknown, so no field is reported."""
     inventory = Inventory(
         demo=replace(DEMO, text_layers=2, family="Stable Diffusion 1.x"),
         refused=INVENTORY.refused,
@@ -152,7 +152,7 @@ def test_what_another_checkpoint_cannot_do_is_no_mistake_beside_a_wrong_name(
     ],
 )  # fmt: skip
 def test_a_pictures_checkpoint_is_compared_by_its_hash(name: str, hash_: str, warning: str) -> None:
-    """A name may be the beginning of another one's, or another file's by now."""
+    """A name may be the beginning of another, or now belong to another file."""
     inventory = Inventory(demo=DEMO, checkpoints=(replace(DREAM, hash="879db523c3" + "0" * 54),))
     request = replace(CORGI, checkpoint=name, checkpoint_hash=hash_, embeddings=(), loras=())
     chunk = json.dumps({"format": 1, "request": request.as_dict()})

@@ -53,7 +53,7 @@ def test_loras_are_a_mapping_a_list_or_text(
 def test_a_lightning_lora_says_its_steps(
     checkpoint: str, text: str, expected: tuple[int, float]
 ) -> None:
-    """Of a family whose noise levels go with it; the recipe may say others."""
+    """This holds for families with its noise levels; the recipe may override the steps."""
     qwen = Checkpoint("qwen", 1328, family="Qwen-Image", rules=rules_of("qwen_image"))
     inventory = Inventory(
         demo=DEMO, checkpoints=(qwen,), loras=("add_detail", "Edit-Lightning-4steps-V1")
@@ -156,12 +156,12 @@ WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
     ],
 )
 def test_loras_that_mean_nothing_are_explained(written: str, message: str) -> None:
-    """What is there, and what would do."""
+    """Messages list the installed ones, and the remedy."""
     assert messages(f"prompt: a\n{written}\n", inventory=INVENTORY) == [message]
 
 
 def test_a_tag_of_a_lora_that_is_missing_may_be_left_out() -> None:
-    """One that is there, but ambiguous or refused, has another remedy."""
+    """An ambiguous or refused one has another remedy."""
     assert messages("a corgi <lora:add_details_xl:1>", "a.txt") == [
         "no LoRA 'add_details_xl' in models/loras. None is installed. Put its file there, or "
         "write the prompt without the tag."
@@ -211,7 +211,7 @@ def test_a_request_holds_loras_and_embeddings_with_their_hashes() -> None:
 
 
 def test_a_recipe_needs_the_hash_of_all_that_its_prompts_name_as_written() -> None:
-    """Both alternatives, but not what stands in a wildcard file: changing that is no request."""
+    """Both alternatives count, but not lines of wildcard files: changing those is no request."""
     hashed: list[tuple[str, str]] = []
 
     def noted(kind: str, name: str) -> str:
@@ -228,7 +228,7 @@ def test_a_recipe_needs_the_hash_of_all_that_its_prompts_name_as_written() -> No
 
 
 def test_the_tag_of_a_swept_lora_goes_where_a_wildcard_draws_it() -> None:
-    """As it does where it stands in the prompt."""
+    """A tag in the prompt itself is removed, too."""
     recipe = read_one(
         "prompt: __style__ of a cat\nseed: 1..9\nsweep: {'lora: pixel': [0, 0.5]}\n",
         inventory=INVENTORY,
@@ -262,7 +262,7 @@ def test_the_tag_of_a_swept_lora_goes_where_a_wildcard_draws_it() -> None:
 def test_a_tag_replaces_the_weight_that_a_folder_gives(
     recipe: str, name: str, weights: dict[str, float]
 ) -> None:
-    """The nearest says it, as of every field."""
+    """The nearest layer wins, as for every field."""
     defaults = {"_defaults.yaml": "loras: {pixel: 1, add: 0.5}"}
     one = read_one(recipe, name, INVENTORY, defaults)
     (image,) = one.image_requests(hash_of, 1)

@@ -1,4 +1,4 @@
-"""References: pictures that a checkpoint looks at, in a recipe and in a folder of pictures."""
+"""Reference pictures, in a recipe and in a folder of pictures."""
 
 from dataclasses import replace
 
@@ -121,7 +121,7 @@ def dropped(template: str, mask: str = "") -> Recipe:
 def test_an_editing_checkpoint_edits_what_is_dropped(
     template: str, image: str, references: tuple[str, ...]
 ) -> None:
-    """Another one starts from it; the template may say otherwise."""
+    """Other checkpoints start from it; the template may override both."""
     recipe = dropped(f"{template}\nsize: 512x512")
     assert (recipe.image, recipe.references) == (image, references)
 

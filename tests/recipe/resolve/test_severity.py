@@ -1,4 +1,4 @@
-"""Who wrote a value decides what a mistake in it is: an error, or a warning and another value."""
+"""The author of a wrong value decides: an error, or a warning and another value."""
 
 from typing import Any
 
@@ -103,7 +103,7 @@ def test_what_no_checkpoint_could_have(
 
 
 def test_a_pictures_prompt_loses_what_cannot_be_used() -> None:
-    """LoRAs that are not here or for another family, and words that change between the steps."""
+    """That is, missing LoRAs, those for another family, and prompt editing."""
     drawn = read_one("prompt: a [cat|dog] b\ncheckpoint: dream\nseed: 1", inventory=INVENTORY)
     (request,) = drawn.image_requests(hash_of)
     whole = picowatch_json(
@@ -123,14 +123,14 @@ def test_a_pictures_prompt_loses_what_cannot_be_used() -> None:
 
 
 def test_a_missing_checkpoint_is_an_error_whoever_names_it() -> None:
-    """There is nothing that could be used instead."""
+    """No other checkpoint could replace it."""
     assert messages(pasted("Seed: 1", "lost"), "a.txt", INVENTORY)[0].startswith(
         "no checkpoint 'lost' in models/checkpoints."
     )
 
 
 def test_what_is_swept_is_the_recipes_own() -> None:
-    """Whatever a folder's defaults say of the field."""
+    """A folder's defaults for the field do not matter."""
     text = "prompt: a\ncheckpoint: dev\nsweep: {clip_skip: [1, 2]}"
     (message,) = messages(text, inventory=INVENTORY, defaults={"_defaults.yaml": "clip_skip: 2"})
     assert message.startswith("FLUX.1 has no clip_skip")

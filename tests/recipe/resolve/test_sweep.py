@@ -114,7 +114,7 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
 
 
 def test_prompts_are_searched_and_replaced_one_axis_after_the_other() -> None:
-    """As in A1111's X/Y/Z plot, but what is searched stands by itself."""
+    """This is like A1111's X/Y/Z plot, except that the searched text is not a value."""
     swept = requests("'prompt: red': [green, blue], 'prompt: hat': [hat, cap]")
     assert [request.prompt for request in swept] == [
         "a green hat", "a green cap", "a blue hat", "a blue cap",
@@ -157,7 +157,7 @@ def test_what_cannot_be_swept_is_refused(written: str, message: str | None) -> N
 
 
 def test_a_sweep_of_another_kind_is_refused() -> None:
-    """Or turned off, where a folder's defaults have one."""
+    """A sweep in a folder's defaults can be turned off."""
     assert messages("prompt: a\nsweep: steps") == [
         "sweep must be a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}, not 'steps'."
     ]
@@ -167,7 +167,7 @@ def test_a_sweep_of_another_kind_is_refused() -> None:
 
 
 def test_another_value_is_another_entry() -> None:
-    """And the same sweep written otherwise is the same."""
+    """The same sweep in another notation is the same entry."""
     texts = ("cfg: [4, 6]", "cfg: [4, 7]", "cfg: [4]", "cfg: [6, 4]", "cfg: [4, 6], steps: [24]")
     digests = [sweep(text).digest(hash_of) for text in texts]
     assert len(set(digests[:4])) == 4
@@ -194,7 +194,7 @@ def test_a_long_prompt_is_swept_over_few_values_only(prompt: str, count: int) ->
 
 
 def test_the_name_of_a_swept_piece_without_quotes_needs_them() -> None:
-    """Around the name, not around its values."""
+    """The quotes belong around the name, not around its values."""
     (message,) = messages("prompt: a red hat\nsweep:\n  prompt: red: [green, blue]")
     assert message.endswith("quote a name with a colon, as in 'prompt: red': [green, blue].")
 
@@ -229,13 +229,13 @@ def test_a_swept_piece_of_the_prompt_is_proposed_whole(written: str, meant: str)
     ],
 )  # fmt: skip
 def test_values_that_mean_the_same_are_refused(written: str, message: str) -> None:
-    """They would count two images, of which one is made."""
+    """Two images would be counted and one made."""
     text = f"prompt: a red hat\nmodel: demo\nsweep: {{{written}}}\n"
     assert messages(text, inventory=INVENTORY) == [message]
 
 
 def test_a_grid_may_have_cells_that_are_the_same() -> None:
-    """A start image is not needed by each of them."""
+    """Not every combination uses the start image."""
     swept = requests("image: [none, a.png], strength: [0.3, 0.6]")
     assert len(swept) == 4 and len({one.digest for one in swept}) == 3
 
