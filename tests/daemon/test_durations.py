@@ -1,4 +1,4 @@
-"""Seconds left, worked out from the batches before."""
+"""Seconds left, computed from earlier batches."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ OTHER = replace(SMALL, width=512)
 
 
 def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
-    """Whatever its seed is, and nothing is known before the first picture."""
+    """The seed does not matter; before the first picture nothing is known."""
     durations = Durations()
     assert durations.of([(SMALL, 1)]) is None
     durations.learn(SMALL, 2.0)
@@ -29,7 +29,7 @@ def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
 
 
 def batch(loads: str = "", clock: Callable[[], float] = lambda: 0.0) -> Rendering:
-    """A batch of ten steps that began at 0."""
+    """Return a batch of ten steps that began at 0."""
     image: object = type("Image", (), {"request": SMALL})
     return Rendering(
         engine=DigestEngine(),
@@ -57,7 +57,7 @@ def batch(loads: str = "", clock: Callable[[], float] = lambda: 0.0) -> Renderin
 def test_a_batch_in_progress_is_counted_by_its_steps(
     done: int, loads: str, now: float, left: float
 ) -> None:
-    """Of one that takes eight seconds after its checkpoint is loaded, a step was done a second."""
+    """It takes eight seconds after loading, and has done one step per second."""
     times = iter([0.0, *map(float, range(1, done + 1)), now])
     one = batch(loads, lambda: next(times))
     for step in range(1, done + 1):
@@ -66,7 +66,7 @@ def test_a_batch_in_progress_is_counted_by_its_steps(
 
 
 def test_loading_is_no_part_of_what_a_batch_takes() -> None:
-    """Where an engine had to load, it may have had to start, too: what came before a step."""
+    """An engine that had to load may have had to start, too: all before the first step."""
     times = iter([0.0, 7.0, 8.0])
     one = batch("demo", lambda: next(times))
     for step in (1, 2):
