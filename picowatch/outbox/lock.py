@@ -16,7 +16,7 @@ _RETRY_SECONDS = 0.001
 
 
 class Whereabouts(Enum):
-    """Where the locked outbox is now."""
+    """The place of the locked outbox."""
 
     IN_PLACE = auto()
     AWAY = auto()  # moved or unmounted: nothing is at its path, or a folder that is not an outbox

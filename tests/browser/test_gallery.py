@@ -70,7 +70,7 @@ def test_pictures_of_every_format_are_shown(house: House, page: Page) -> None:
 
 
 def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
-    """They are those in the picture; hashes are folded."""
+    """The picture's own settings are shown; hashes are folded."""
     cat = only("pets/cat", gallery)
     gallery.tile(cat).click()
     assert (gallery.large(), gallery.text("#large-title")) == (cat, "a cat")
@@ -196,7 +196,7 @@ def test_folders_are_filters(gallery: Page) -> None:
 
 
 def test_pictures_are_sorted_and_days_are_a_jump_away(house: House, opened: Opened) -> None:
-    """By name, folders are the headings; `day 1` and `day 01` are equal numbers, but stay apart.
+    """Sorted by name, folders are the headings; `day 1` and `day 01` are equal, but stay apart.
 
     Two engines may list pictures out of order, and a script may list one in the outbox itself.
     The order is kept for the next visit.

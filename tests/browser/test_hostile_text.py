@@ -72,7 +72,7 @@ def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, pag
 
 
 def test_a_script_that_got_into_the_page_would_be_forbidden(page: Page, outbox: Path) -> None:
-    """As a second protection, the page's policy forbids inline scripts and handlers."""
+    """The page's policy, a second protection, forbids inline scripts and handlers."""
     index = outbox / "hit.html"
     markup = f'<script>{MARK}</script><img src="x:" onerror="{MARK}">'
     index.write_text((outbox / INDEX).read_text().replace("<main>", f"<main>{markup}"))

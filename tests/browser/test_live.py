@@ -195,7 +195,7 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
 
 
 def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page: Page) -> None:
-    """They show the problem in a line, and the whole text one click away.
+    """The problem is shown in a line, and the whole text is one click away.
 
     Dismissed ones do not come back at the next visit, unless their text changes.
     """

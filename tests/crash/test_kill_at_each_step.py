@@ -184,7 +184,7 @@ def test_a_death_around_the_archive(house: House, daemons: Daemons, point: str) 
 
 @pytest.mark.parametrize("point", DELETED)
 def test_a_death_while_pictures_are_deleted(house: House, daemons: Daemons, point: str) -> None:
-    """They are gone everywhere after the next start, and never come back."""
+    """The pictures are gone everywhere after the next start, and never come back."""
     house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
     daemons.run(house)
     deleted, kept = ("a/0001-1.png", "a/0002-2.png"), ["a/0003-3.png"]

@@ -43,7 +43,7 @@ def test_what_was_found_is_remembered(tmp_path: Path) -> None:
 
 
 def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
-    """They do not grow again, not even after a restart."""
+    """The size does not grow again, not even after a restart."""
     file = tmp_path / "batches.json"
     sizes = BatchSizes("auto", file)
     for size in (1, 1, 2, 2):

@@ -77,7 +77,7 @@ def test_so_must_be_what_is_no_field(other: dict[str, Any]) -> None:
 
 
 def test_exact_images_share_with_none() -> None:
-    """They do not even share a batch with each other."""
+    """Not even two exact images share a batch."""
     assert request(exact=True).batch_key != request(exact=True, seed=2).batch_key
 
 

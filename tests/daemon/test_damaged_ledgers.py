@@ -174,7 +174,7 @@ def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, dam
 def test_a_lost_ledger_knows_the_numbers_in_names_wherever_they_stand(
     house: House, file_name: str, names: list[str]
 ) -> None:
-    """They are told from seeds and widths; numbers of deleted pictures are not used again."""
+    """Numbers are told from seeds and widths; those of deleted pictures are not used again."""
     house.save("a.yaml", "prompt: a\nseed: [77, 78, 99]\n")
     assert house.once(file_name=file_name)
     (house.outbox / house.listed()[-1]["file"]).unlink()

@@ -102,7 +102,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def test_engines_load_checkpoints_seldom(
     ledger: Ledger, engines: int, checkpoints: int, at_once: int, loads: int
 ) -> None:
-    """They load at most 1.5 times as often as if each batch went to the best idle engine.
+    """Engines load at most 1.5 times as often as if each batch went to the best idle one.
 
     That needed 104 and 176 loads for these images; in the order of saving, nearly each of the
     630 batches would need one.

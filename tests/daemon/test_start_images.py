@@ -195,7 +195,7 @@ def test_a_retry_after_a_restart_finds_the_picture(house: House, use: str) -> No
 
 
 def test_a_recipe_is_answered_anew_when_its_missing_pictures_appear(house: House) -> None:
-    """They appear one by one, some by slow copying; the recipe need not be saved again."""
+    """Pictures appear one by one, some by slow copying; the recipe need not be saved again."""
     draw(house.folder / "whole.png", "red")
     whole, mask = (house.folder / "whole.png").read_bytes(), house.outbox / "masks/mask.png"
     house.save("a.yaml", f"{RECIPE}mask: masks/mask.png\n")

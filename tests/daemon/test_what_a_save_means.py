@@ -590,7 +590,7 @@ def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:
 
 
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
-    """They apply field by field, and a change of them only from the next save on."""
+    """Defaults apply field by field, and a change of them only from the next save on."""
     house.save("_defaults.yaml", "steps: 5\ncfg_scale: 3\nseed: 1\n")
     house.save("pets/_defaults.yaml", "steps: 6\n")
     path = house.save("pets/a.txt", "a corgi\n")

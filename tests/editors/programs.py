@@ -202,7 +202,7 @@ def _nano(flags: tuple[str, ...], place: Place) -> Iterator[Save]:
 
 @contextmanager
 def _emacs(place: Place) -> Iterator[Save]:
-    """With its lock `.#x`, its auto-save `#x#` and its backup `x~`.
+    """Save by Emacs, with its lock `.#x`, its auto-save `#x#` and its backup `x~`.
 
     It would make no backups of files below /tmp.
     """

@@ -11,7 +11,7 @@ from picowatch.files.inside import OtherBytes, checked_blocks, unlink_below
 
 
 def test_other_bytes_than_those_expected_are_not_copied(tmp_path: Path) -> None:
-    """They are known only at the end."""
+    """The difference is known only at the end."""
     (tmp_path / "a.png").write_bytes(b"another picture")
     digest = hashlib.sha256(b"a picture").hexdigest()
     with pytest.raises(OtherBytes):

@@ -116,7 +116,7 @@ def test_transparent_pixels_are_white_in_a_picture_and_black_in_a_mask() -> None
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "F"])
 def test_grey_pictures_of_any_depth_are_read(mode: str) -> None:
-    """They may have one bit, eight, transparency, or floating point numbers."""
+    """Pixels may have one bit, eight, transparency, or be floating point numbers."""
     grey = Image.new("L", (2, 1))
     grey.putpixel((1, 0), 255)
     kind = "TIFF" if mode == "F" else "PNG"

@@ -51,7 +51,7 @@ def test_every_bad_save_gets_an_error_file_that_names_the_place(house: House, na
 
 
 def test_a_bad_defaults_file_is_named_in_the_error_of_the_recipe(house: House) -> None:
-    """With the place in it; the recipe itself is a good one."""
+    """The error has the place in it; the recipe itself is valid."""
     house.save("pets/_defaults.yaml", "steps: 3\nseed: .inf\n")
     house.save("pets/a.yaml", "prompt: a\n")
     assert not house.once()

@@ -62,7 +62,7 @@ def test_no_flag_takes_a_number_that_is_none(flag: str) -> None:
 
 @pytest.mark.parametrize("key", ["Steps", "CFG scale", "Seed", "Size", "Clip skip"])
 def test_a_number_that_is_none_is_left_out_of_a1111s_text(key: str) -> None:
-    """With a warning in few words, or the limit stands for it."""
+    """A short warning says so, or the limit replaces it."""
     for name, number in NUMBERS.items():
         before = "" if key == "Steps" else "Steps: 3, "
         recipe = read_one(f"a corgi\n{before}{key}: {number}, Sampler: Euler\n", "corgi.txt")

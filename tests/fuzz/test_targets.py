@@ -26,7 +26,7 @@ def damaged(draw: st.DrawFn, target: str) -> bytes:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_bytes_from_strangers_are_a_result_or_the_documented_error(target: str) -> None:
-    """With a text for people that names the place."""
+    """The error has a text for people that names the place."""
 
     @settings(max_examples=60, suppress_health_check=list(HealthCheck))
     @given(damaged(target) | st.binary(max_size=200))

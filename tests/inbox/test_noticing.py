@@ -30,7 +30,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", ["a.yaml", "A.YML", "b.Txt", "pets/deep/c.txt", "a b.yaml"])
 def test_yaml_and_txt_of_any_case_are_recipes(path: str) -> None:
-    """They are recipes in any subfolder."""
+    """The subfolder does not matter."""
     assert is_recipe_path(path)
 
 

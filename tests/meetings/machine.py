@@ -244,7 +244,7 @@ class Machine:
         logging.getLogger("picowatch").handlers.clear()
 
     def is_up(self) -> bool:
-        """Whether it has begun its work and has no trouble."""
+        """Whether the daemon has begun its work and has no trouble."""
         since = max(self.started_at, self.trouble_ended_at)
         in_the_way = self.trouble or self.locker or self.outbox_away
         return self.process is not None and not in_the_way and self.sim.now - since > 5.0

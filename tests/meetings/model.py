@@ -82,7 +82,7 @@ class Model:
     """The state that picowatch should have."""
 
     def __init__(self, in_order: bool = True) -> None:
-        """With `in_order`, images start in the order of the queue, as there is one engine."""
+        """Make an empty model; `in_order`: images start in the queue's order, by one engine."""
         self.in_order = in_order
         self.recipes: dict[str, Recipe] = {}
         self.images: list[Image] = []

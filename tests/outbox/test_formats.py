@@ -42,7 +42,7 @@ OTHERS = ["jpeg", "webp", "avif"]
 def test_a_picture_of_each_format_holds_its_settings(
     house: House, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are in the lists, for `show` and `from:`, in its sidecar, and in the latest picture."""
+    """The lists, `show`, `from:`, its sidecar and the latest picture have them."""
     house.save("a.yaml", CORGI)
     assert house.once(format=name, sidecar="txt")
     file = f"a/0001-7{ENDING[name]}"
@@ -124,7 +124,7 @@ def test_every_png_says_that_it_is_srgb(house: House) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
-    """They have their descriptions inside; a rebuilt gallery shows them again."""
+    """Sheets have their descriptions inside; a rebuilt gallery shows them again."""
     house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nsweep: {steps: [2, 3]}\n")
     assert house.once(format=name)
     sheet = f"a/0003-sheet{ENDING[name]}"

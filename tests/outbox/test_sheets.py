@@ -86,7 +86,7 @@ def test_a_sheet_is_never_larger_than_its_limit(
 
 
 def test_long_labels_are_wrapped_and_shortened(tmp_path: Path) -> None:
-    """They never overlap the next column's."""
+    """Labels never overlap those of the next column."""
     long = "a very long text that says much more than fits above a picture " * 5
     narrow = contact_sheet(cells(tmp_path, 2), [Axis("prompt", ("x", "y"))], 64)
     wide = contact_sheet(cells(tmp_path, 2), [Axis("prompt", (long, "y"))], 64)

@@ -13,7 +13,7 @@ TESTS = {
 
 
 def test_every_test_named_in_the_page_exists() -> None:
-    """By its whole name."""
+    """The page has its whole name."""
     named = set(re.findall(r"`(test_\w+)`", PAGE))
     assert len(named) > 20
     assert named - TESTS == set()

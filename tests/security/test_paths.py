@@ -52,7 +52,7 @@ def write(house: House, field: str, path: str) -> None:
     ],
 )
 def test_no_way_of_writing_a_picture_leads_out(house: House, field: str, written: str) -> None:
-    """By dots, absolute paths, links, links to links, linked folders and look-alikes."""
+    """Dots, absolute paths, links, links to links, linked folders and look-alikes do not."""
     secret = secret_picture(house.folder / "secret.png")
     plain_picture(house.inbox / "mine.png")
     house.outbox.mkdir()
@@ -138,7 +138,7 @@ def test_a_recipe_in_a_linked_folder_is_not_looked_for(house: House) -> None:
 
 
 def test_links_in_a_circle_are_no_pictures_and_no_recipes(house: House) -> None:
-    """They are ignored, and other recipes are rendered."""
+    """Such links are ignored, and other recipes are rendered."""
     (house.inbox / "loop.png").symlink_to("loop.png")
     (house.inbox / "loop.yaml").symlink_to("loop.yaml")
     (house.inbox / "loop").symlink_to("../inbox/loop")
