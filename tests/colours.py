@@ -9,7 +9,7 @@ from training.scenes import COLOURS
 
 
 def colour_at(picture: Path, x: float, y: float) -> str:
-    """The name of the colour around a place, given as shares of width and height."""
+    """Return the name of the colour around a place, given as fractions of width and height."""
     with Image.open(picture) as image:
         rgb = image.convert("RGB")
         column, row = round(x * (rgb.width - 1)), round(y * (rgb.height - 1))
@@ -23,7 +23,7 @@ def colour_at(picture: Path, x: float, y: float) -> str:
 
 
 def main_colours(picture: Path, count: int = 2) -> set[str]:
-    """The names of the colours that most of the picture has, wherever its parts are."""
+    """Return the names of the most frequent colours of a picture."""
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB"), dtype=np.int64).reshape(-1, 1, 3)
     nearest = ((pixels - np.array([*COLOURS.values()])) ** 2).sum(2).argmin(1)
@@ -32,7 +32,7 @@ def main_colours(picture: Path, count: int = 2) -> set[str]:
 
 
 def background_of(picture: Path) -> str:
-    """The colour of the corners."""
+    """Return the colour of the corners, which must be the same in all four."""
     corners = {colour_at(picture, x, y) for x in (0.03, 0.97) for y in (0.03, 0.97)}
     assert len(corners) == 1, corners
     return corners.pop()

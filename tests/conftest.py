@@ -55,9 +55,9 @@ COMPUTING = ("tests/engine/", "tests/training/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long begins first. Then files that compute and files that wait are mixed.
+    """Begin with long tests, then mix files that compute with files that wait.
 
-    In the order of their names, processors would be idle at first, and wanted by all at the end.
+    In the order of their names, processors would be idle at first and overloaded at the end.
     """
     files = dict.fromkeys(item.nodeid.partition("::")[0] for item in items)
     turn: dict[str, float] = {}
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """No search for garbage while modules are imported, nor later in what they consist of.
+    """Collect no garbage while modules are imported, nor later in what they consist of.
 
     Nearly all of it stays, and each search of torch and diffusers takes a quarter of a second.
     """
@@ -90,7 +90,7 @@ def house(tmp_path: Path) -> House:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Names that are not UTF-8 stand in the log; a report must be text to reach its reader."""
+    """Make reports valid text: the log may have names that are not UTF-8."""
     report = yield
     report.sections = [
         (name, content.encode("utf-8", "backslashreplace").decode())

@@ -1,4 +1,4 @@
-"""The tests' engine: draws each request's digest as a picture, at once, without torch."""
+"""The tests' engine: draws each request's digest as a picture, immediately, without torch."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -51,7 +51,7 @@ class DigestEngine:
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
-        """See `Engine.render`; how to preview is kept for tests."""
+        """Implement `Engine.render`; `on_preview` is kept for tests."""
         if self._in_progress is not None and not self._in_progress.done():
             raise RuntimeError("one batch at a time")
         self.starts += not self._started
@@ -69,18 +69,18 @@ class DigestEngine:
         return self._in_progress
 
     def describe(self) -> dict[str, str]:
-        """See `Engine.describe`."""
+        """Implement `Engine.describe`."""
         return {"device": "digest", "precision": "exact"}
 
     def memory(self) -> None:
-        """See `Engine.memory`: it needs none."""
+        """Implement `Engine.memory`: none is used."""
 
     def interrupt(self) -> None:
-        """See `Engine.interrupt`."""
+        """Implement `Engine.interrupt`."""
         self._end("interrupted")
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """Implement `Engine.close`."""
         self._end("closed")
         self._started = False
 
@@ -124,12 +124,12 @@ def digest_pixels(request: ImageRequest) -> bytes:
 
 
 def _share(length: int, part: int) -> int:
-    """The length of one of eight parts that add up to the whole."""
+    """Return the length of one of eight parts that add up to the whole."""
     return length * (part + 1) // _SIDE - length * part // _SIDE
 
 
 def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
-    """The request's picture, as an engine returns it."""
+    """Return the request's picture as an engine does."""
     return RenderedImage(
         width=request.width,
         height=request.height,

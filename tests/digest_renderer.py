@@ -1,4 +1,4 @@
-"""What an engine process draws digests with, a little slower than it could."""
+"""Draws digests in an engine process, a little slower than possible."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ STEP_SECONDS = 0.01  # so that there is a middle of a picture to be killed in
 
 
 class DigestRenderer:
-    """What renders the pictures in the engine process."""
+    """A renderer for the engine process."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         self._pause = threading.Event()
@@ -24,7 +24,7 @@ class DigestRenderer:
         interrupted: Callable[[], bool],
         preview_seconds: float,
     ) -> list[RenderedImage]:
-        """Each request's digest as a picture, after its steps."""
+        """Return each request's digest as a picture, after its steps."""
         for done in range(1, batch[0].steps + 1):
             self._pause.wait(STEP_SECONDS)
             if interrupted():

@@ -1,7 +1,7 @@
 """Deaths on purpose, to prove docs/durability.md.
 
-The tests' daemons call `arm("before a picture's rename:3")`, which wraps picowatch from outside: it
-ends by SIGKILL just before it reaches that point for the third time.
+The tests' daemons call `arm("before a picture's rename:3")`, which wraps picowatch from outside, so
+that it dies by SIGKILL just before it reaches that point for the third time.
 """
 
 import os
@@ -76,7 +76,7 @@ def wrap(
     wrapper: Callable[[Callable[..., Any]], Callable[..., Any]],
     put: Callable[[Any, str, Any], None] = setattr,
 ) -> None:
-    """Put what `wrapper` makes of it in the place of `module:name` or `module:class.name`."""
+    """Replace `module:name` or `module:class.name` by what `wrapper` returns for it."""
     module, _, path = point.partition(":")
     owner: Any = import_module(module)
     *owners, name = path.split(".")

@@ -35,12 +35,12 @@ def wait_for(condition: Callable[[], object], what: str = "") -> None:
 
 
 def within(seconds: float) -> float:
-    """A bound on the clock, wider where more runs than there are cores: that slows everything."""
+    """Return a time limit, extended if more threads than cores are running."""
     return seconds + max(0.0, _wanting_a_core() / _cores() - 1)
 
 
 def _cores() -> float:
-    """Those that this process may use: a container may have a part of the machine's."""
+    """Return how many cores this process may use: a container may have only some."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -50,7 +50,7 @@ def _cores() -> float:
 
 
 def _wanting_a_core() -> float:
-    """Threads that run or could, now or on average over a minute, which lags behind a new load."""
+    """Return the number of runnable threads, now or on average over a minute, if that is more."""
     try:
         now = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
     except OSError:
@@ -59,9 +59,9 @@ def _wanting_a_core() -> float:
 
 
 class SilentConsole:
-    """Shows nothing, keeps every status. It is shown one at the end of each look at the inbox.
+    """Shows nothing, but keeps every status, of which each round of the daemon shows one.
 
-    Whoever holds `gate` keeps the daemon there; it `waits` then.
+    A test that holds `gate` keeps the daemon there, which then `waits`.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class SilentConsole:
         self.shown.append(status)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Hold nothing any more."""
 
 
 class House:
@@ -112,12 +112,12 @@ class House:
         return path
 
     def once(self, **values: Any) -> bool:
-        """`picowatch run --once` in this process; gives whether all succeeded."""
+        """Do `picowatch run --once` in this process; return whether everything succeeded."""
         with self._daemon(**values) as (daemon, _, _):
             return bool(daemon.run().succeeded)
 
     def run_once(self, **values: Any) -> int:
-        """`picowatch run --once` as a command, restarts included; gives its exit code."""
+        """Run the command `picowatch run --once`, with restarts; return its exit code."""
         code = RESTART
         while code == RESTART:
             code = run(self.settings(**values), True, self.make_engine)
@@ -127,7 +127,7 @@ class House:
     def running(
         self, settings_file: SettingsFile | None = None, **values: Any
     ) -> Iterator["House"]:
-        """`picowatch run` in a thread of this process."""
+        """Do `picowatch run` in a thread of this process."""
         settings = self.settings(**values)
         check_folders(settings)
         stop, wake, ended = threading.Event(), threading.Event(), threading.Event()
@@ -159,16 +159,16 @@ class House:
 
     @contextmanager
     def seen_at_once(self) -> Iterator[None]:
-        """The running daemon looks at nothing meanwhile, and at all that happened afterwards.
+        """Keep the daemon from scanning within the block, so that it sees all changes at once.
 
-        Otherwise it may look between two steps, however short the time between them is.
+        Otherwise it may scan between two steps, however quickly they follow each other.
         """
         with self.console.gate:
             wait_for(self.console.waits.is_set, "the end of the daemon's look")
             yield
 
     def _written(self) -> tuple[int, int] | None:
-        """What is another one for each status.json: an earlier run may have left one."""
+        """Return a value that differs for each status.json, as an earlier run may have left one."""
         try:
             found = (self.outbox / ".picowatch/status.json").stat()
         except OSError:
@@ -204,39 +204,39 @@ class House:
     # -- what came out
 
     def pictures(self, folder: str = "") -> list[str]:
-        """Every picture below a folder of the outbox, sorted."""
+        """Return all pictures below a folder of the outbox, sorted."""
         found = picture_files(self.outbox)
         return sorted(path for path in found if path.startswith(f"{folder}/" if folder else ""))
 
     def chunk(self, picture: str) -> Chunk:
-        """What a picture says of itself."""
+        """Return a picture's own metadata."""
         return read_chunk(read_texts(self.outbox / picture)[PICOWATCH])
 
     def prompts(self, folder: str = "") -> list[str]:
-        """The prompts of all pictures below a folder, in the pictures' order."""
+        """Return the prompts of all pictures below a folder, in the pictures' order."""
         return [self.chunk(picture).request.prompt for picture in self.pictures(folder)]
 
     def seeds(self, folder: str = "") -> list[int]:
-        """The seeds of all pictures below a folder, in the pictures' order."""
+        """Return the seeds of all pictures below a folder, in the pictures' order."""
         return [self.chunk(picture).request.seed for picture in self.pictures(folder)]
 
     def started(self) -> list[str]:
-        """Prompts in the order in which the engine started them."""
+        """Return prompts in the order in which the engine started them."""
         return [request.prompt for batch in self.engine.batches for request in batch]
 
     def error(self, recipe: str) -> str | None:
-        """The recipe's error file, if there is one."""
+        """Return the recipe's error file, if there is one."""
         try:
             return (self.outbox / f"{recipe}.error.txt").read_text()
         except FileNotFoundError:
             return None
 
     def log(self) -> str:
-        """The whole log."""
+        """Return the whole log."""
         return (self.outbox / "picowatch.log").read_text()
 
     def status(self) -> dict[str, Any]:
-        """status.json, or one without images before it is written."""
+        """Return status.json, or before it is written one without images."""
         path = self.outbox / ".picowatch/status.json"
         if not path.exists():
             return {"images": None}
@@ -244,12 +244,12 @@ class House:
         return status
 
     def listed(self) -> list[dict[str, Any]]:
-        """The lines of images.jsonl that are whole."""
+        """Return the complete lines of images.jsonl."""
         return listed(self.outbox)
 
 
 def one_waits_for_one(house: House) -> bool:
-    """Whether one image is queued behind one in progress: alone, each is queued for a moment."""
+    """Whether one image is queued behind another in progress."""
     images = house.status()["images"]
     return bool(images["queued"] == images["running"] == 1)
 

@@ -1,4 +1,4 @@
-"""Many cases of few kinds: `make test` takes one of each kind, `make test-heavy` the others.
+"""Many cases of few kinds: `make test` runs one of each kind, `make test-heavy` the others.
 
 A change that breaks a kind fails at once; one that breaks a single case of it fails in CI.
 """
@@ -10,9 +10,9 @@ import pytest
 
 
 def one_of_each_kind(cases: Iterable[Any], in_each_run: Collection[Any]) -> list[Any]:
-    """All cases for `parametrize`; those that are not `in_each_run` are marked as heavy.
+    """Return all cases for `parametrize`; those that are not `in_each_run` are marked as heavy.
 
-    Raises ValueError if one of `in_each_run` is no case: it was renamed.
+    Raises ValueError if one of `in_each_run` is not a case, for example because it was renamed.
     """
     cases = list(cases)
     if unknown := [one for one in in_each_run if one not in cases]:

@@ -1,4 +1,4 @@
-"""What holds of each outbox, whatever was requested: for all tests that count what came out."""
+"""Checks that apply to every outbox, whatever was requested."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from picowatch.outbox.names import picture_files
 
 
 def rendered(outbox: Path, folder: str = "") -> list[str]:
-    """The pictures and contact sheets, without dropped pictures that were archived."""
+    """Return the pictures and contact sheets, without archived dropped pictures."""
     found = [file for file in picture_files(outbox) if "/originals/" not in file]
     return sorted(file for file in found if file.startswith(f"{folder}/" if folder else ""))
 
@@ -23,14 +23,14 @@ def is_sheet(file: str) -> bool:
 
 
 def shown(outbox: Path) -> Iterator[str]:
-    """What the gallery shows; raises ValueError on a line that is no call."""
+    """Return what the gallery shows. Raises ValueError for a line that is not a call."""
     for page in sorted((outbox / ".picowatch/gallery").glob("page-*.js")):
         for line in page.read_text().splitlines():
             yield json.loads(line.removeprefix("picture(").removesuffix(");"))["file"]
 
 
 def listed(outbox: Path) -> list[dict[str, Any]]:
-    """The lines of images.jsonl that are whole: the last one may just be written."""
+    """Return the complete lines of images.jsonl, as the last one may be being written."""
     try:
         text = (outbox / "images.jsonl").read_text()
     except FileNotFoundError:
@@ -48,13 +48,13 @@ def is_whole(picture: Path) -> bool:
 
 
 def error_files(outbox: Path) -> set[str]:
-    """The recipes that have one."""
+    """Return the recipes that have an error file."""
     found = (path.relative_to(outbox).as_posix() for path in outbox.rglob("*.error.txt"))
     return {file.removesuffix(".error.txt") for file in found}
 
 
 def faults(outbox: Path, spared: Container[str] = ()) -> Iterator[str]:
-    """Each picture is whole, and is listed and shown once; nothing else is, and nothing is left.
+    """Return pictures that are damaged or not listed and shown exactly once, and leftovers.
 
     `spared` are files that somebody else touched.
     """

@@ -1,7 +1,7 @@
 """The tests that need no torch, on every Python of this machine that picowatch supports.
 
-`make test-pythons`: each Python gets an environment of its own, without torch, diffusers and
-transformers. PYTHONS="3.11.2 3.13.0" takes only these.
+`make test-pythons`: each Python gets its own environment, without torch, diffusers and
+transformers. PYTHONS="3.11.2 3.13.0" selects only these.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ if final and platform.python_implementation() == "CPython":
 
 
 def candidates() -> Iterator[Path]:
-    """Whatever is called like a Python 3: pyenv's, those on the path and the system's."""
+    """Return everything that is named like a Python 3: pyenv's, on the path, the system's."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     path = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     for folder in (*pyenv.glob("versions/*/bin"), *path, Path("/usr/local/bin"), Path("/usr/bin")):
@@ -48,7 +48,7 @@ def candidates() -> Iterator[Path]:
 
 
 def pythons() -> dict[str, Path]:
-    """Each supported version that is installed, with its interpreter."""
+    """Return each supported version that is installed, with its interpreter."""
     found: dict[str, Path] = {}
     for program in dict.fromkeys(candidates()):
         try:
@@ -62,7 +62,7 @@ def pythons() -> dict[str, Path]:
 
 
 def environment(version: str, python: Path) -> Path:
-    """The Python of its environment, which is made anew when the packages change."""
+    """Return the Python of an environment, which is made again when the packages change."""
     folder = ENVIRONMENTS / version
     ready, wanted = folder / ".ready", hashlib.sha256(CONSTRAINTS.read_bytes())
     wanted.update(" ".join(PACKAGES).encode())
@@ -77,19 +77,19 @@ def environment(version: str, python: Path) -> Path:
 
 
 def chosen() -> Iterator[str]:
-    """The tests, as arguments of pytest."""
+    """Return the tests, as arguments of pytest."""
     yield from (f"tests/{test}" for test in TESTS)
     yield from (f"--ignore=tests/{file}" for file in NEED_TORCH)
     yield from (f"--deselect=tests/{test}" for test in NEED_DIFFUSERS)
 
 
 def call(*command: str | Path) -> None:
-    """Run a program that must not fail."""
+    """Run a program, which must not fail."""
     subprocess.run(command, cwd=PROJECT, check=True)
 
 
 def passes(version: str, python: Path) -> bool:
-    """If all tests pass with it; says so."""
+    """Run the tests with a Python; print and return whether they pass."""
     started = time.monotonic()
     print(f"Python {version} ({python})", flush=True)
     try:
@@ -104,7 +104,7 @@ def passes(version: str, python: Path) -> bool:
 
 
 def main() -> int:
-    """The exit code: 0 if the tests pass on all of them."""
+    """Return the exit code: 0 if the tests pass on all of them."""
     found, named = pythons(), os.environ.get("PYTHONS", "").split()
     if missing := set(named) - found.keys():
         print(f"not installed: {', '.join(sorted(missing))}; there are {', '.join(found)}")

@@ -32,13 +32,13 @@ HEAVY = {"torch", "diffusers", "transformers", "accelerate", "peft", "safetensor
 
 
 def part_of(path: Path) -> str:
-    """The file or folder directly below picowatch/ that a module belongs to."""
+    """Return the file or folder directly below picowatch/ that a module belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 @cache
 def imports_of(path: Path) -> set[str]:
-    """Every module that a file names in an import, wherever it stands."""
+    """Return every module that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -63,7 +63,7 @@ def test_imports_point_down() -> None:
 
 
 def test_reading_and_resolving_recipes_do_not_know_of_each_other() -> None:
-    """What is written, and what it means: reading.py composes them."""
+    """One reads what is written, the other finds what it means; reading.py composes them."""
     for own, other in (("read", "resolve"), ("resolve", "read")):
         for path in (PACKAGE / "recipe" / own).glob("*.py"):
             named = {".".join(name.split(".")[:3]) for name in imports_of(path)}
@@ -71,7 +71,7 @@ def test_reading_and_resolving_recipes_do_not_know_of_each_other() -> None:
 
 
 def modules_imported_by(path: Path, modules: Mapping[str, Path]) -> set[str]:
-    """The modules of the package that a file imports, those for types alone, too."""
+    """Return the modules of the package that a file imports, even if only for types."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -83,7 +83,7 @@ def modules_imported_by(path: Path, modules: Mapping[str, Path]) -> set[str]:
 
 
 def test_no_modules_import_each_other() -> None:
-    """Neither directly nor by others between them."""
+    """Neither directly nor through others."""
     modules = {
         ".".join(("picowatch", *path.relative_to(PACKAGE).with_suffix("").parts)): path
         for path in MODULES
@@ -93,7 +93,7 @@ def test_no_modules_import_each_other() -> None:
 
 
 def test_only_the_engine_imports_torch() -> None:
-    """So that everything else is quick, and works without it."""
+    """Everything else is quick and works without it."""
     heavy = [
         f"{path.relative_to(PACKAGE)} imports {name}"
         for path in MODULES
@@ -105,13 +105,13 @@ def test_only_the_engine_imports_torch() -> None:
 
 
 def test_sql_stands_in_the_ledger_alone() -> None:
-    """Tables have one owner; the hashes of models are a cache in a file of their own."""
+    """Tables have one owner; the hashes of models are a cache in another file."""
     users = {path for path in MODULES if "execute(" in path.read_text()}
     assert {part_of(path) for path in users - {PACKAGE / "catalog/hashes.py"}} == {"ledger"}
 
 
 def texts_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Every text that a file writes, with its line; what is put into an f-string is one letter."""
+    """Return every text in a file, with its line; each value in an f-string becomes one letter."""
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             pieces = [part.value if isinstance(part, ast.Constant) else "x" for part in node.values]
@@ -121,7 +121,7 @@ def texts_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def is_possessive(text: str) -> bool:
-    """If a text, read as a regular expression, has possessive quantifiers or atomic groups."""
+    """Whether a text, as a regular expression, has possessive quantifiers or atomic groups."""
     if not any(sign in text for sign in ("*+", "++", "?+", "}+", "(?>")):
         return False
     try:

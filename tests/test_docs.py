@@ -1,4 +1,4 @@
-"""What the docs show is what the code does."""
+"""The docs show what the code does."""
 
 import re
 import shlex
@@ -75,7 +75,7 @@ README = (PROJECT / "README.md").read_text()
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in one language ("" for none)."""
+    """Return the fenced blocks of a page in one language ("" for none)."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     return [text for found, text in fenced if found == language]
 
@@ -88,7 +88,7 @@ def test_the_tables_are_those_of_the_code(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_shown_command_exists(page: Path) -> None:
-    """With its flags, and with as many files as it takes."""
+    """Its flags and its number of files are right."""
     for line in "\n".join(blocks(page, "sh")).splitlines():
         for call in re.findall(r"(?:^|\| |\.venv/bin/)picowatch ([a-z][^#|>]*)", line):
             name, *arguments = shlex.split(call)
@@ -119,7 +119,7 @@ CONSTRAINTS = (PROJECT / "constraints.txt").read_text()
     ("path", "line"), sorted(PIP_LINES), ids=lambda value: getattr(value, "name", value)
 )
 def test_every_shown_pip_install_works(path: Path, line: str) -> None:
-    """From a checkout, from the wheel's file, or by the name of what is installed already."""
+    """It works from a checkout, from a wheel, or by the name of the installed package."""
     words = iter(shlex.split(line, comments=True))
     for word in words:
         if word in ("-c", "--constraint", "-r", "--requirement", "--index-url"):
@@ -144,14 +144,14 @@ def _is_installable(word: str, page: Path) -> bool:
 
 
 def test_a_remedy_installs_an_extra_where_picowatch_runs() -> None:
-    """By the name of what is installed."""
+    """It uses the name of the installed package."""
     command = errors.install_command("metrics")
     assert "metrics" in EXTRAS
     assert command == f"{sys.executable} -m pip install '{NAME}[metrics]'"
 
 
 def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
-    """docs/scripts.md, without a daemon."""
+    """The examples in docs/scripts.md work without a daemon."""
     (tmp_path / "inbox").mkdir()
     text = "\n".join(blocks(PROJECT / "docs/scripts.md", "sh"))
     lines = [line for line in text.splitlines() if line.startswith("echo ")]
@@ -174,7 +174,7 @@ def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_shown_recipe_is_valid(page: Path) -> None:
-    """As somebody who copies it expects."""
+    """People copy them."""
     for text in blocks(page, "yaml"):
         name = text.partition("\n")[0].removeprefix("# inbox/")
         if name.endswith("/_pictures.yaml"):
@@ -184,14 +184,14 @@ def test_every_shown_recipe_is_valid(page: Path) -> None:
 
 
 class AnyPictures(Pictures):
-    """Every picture is there."""
+    """Pictures of which all exist."""
 
     def size(self, path: str) -> tuple[int, int]:
         return 64, 64
 
 
 def test_the_shown_prompt_lines_are_valid() -> None:
-    """The pages of prompts in docs/txt.md, and the pasted parameters."""
+    """Those are the prompts in docs/txt.md, and the pasted parameters."""
     counts = [
         [recipe.count for recipe in read_recipes("a.txt", text.encode(), INVENTORY)]
         for text in blocks(PROJECT / "docs/txt.md", "")
@@ -200,7 +200,7 @@ def test_the_shown_prompt_lines_are_valid() -> None:
 
 
 def test_the_shown_error_is_what_a_user_gets() -> None:
-    """The README's example, to the letter."""
+    """The README's example is exact."""
     (shown,) = (text for text in blocks(PROJECT / "README.md", "") if "stesp" in text)
     recipe = b"prompt: a corgi\nseed: 1\nstesp: 300\n"
     with pytest.raises(RecipeInvalid) as refused:
@@ -210,7 +210,7 @@ def test_the_shown_error_is_what_a_user_gets() -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING, RESULTS], ids=lambda page: page.name)
 def test_links_and_pictures_exist(page: Path) -> None:
-    """Relative ones, with the headings that they lead to."""
+    """Relative links lead to existing files and headings."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if "://" in target:
             continue
@@ -221,7 +221,7 @@ def test_links_and_pictures_exist(page: Path) -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """A page's headings as links name them."""
+    """Return a page's headings as links name them."""
     lines = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
@@ -233,13 +233,13 @@ OTHER_KEYS = {"name", "field", "key", "size", "from", "local", "ray"}
 
 
 def inline_code(page: Path) -> list[str]:
-    """What stands between backquotes in a page's text; headings are messages that it explains."""
+    """Return the inline code in a page's text; headings are messages that it explains."""
     text = re.sub(r"^```.*?^```|^#.*?$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     return re.findall(r"`([^`\n]+)`", text)
 
 
 def test_pages_name_every_field_setting_and_command() -> None:
-    """Fields have a heading each, where they are explained."""
+    """Each field has a heading where it is explained."""
     explained = re.findall(r"^### (.+)$", (DOCS / "recipes.md").read_text(), re.MULTILINE)
     assert set(ROWS) <= set(", ".join(explained).split(", "))
     assert {f"`{name}`" for name in Settings.model_fields} <= words_of("settings.md")
@@ -258,7 +258,7 @@ def commands_in(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_name_only_what_exists(page: Path) -> None:
-    """Fields and settings as they are written with a value, commands with their flags."""
+    """This checks fields and settings with values, and commands with flags."""
     keys = {key for code in inline_code(page) for key in re.findall(r"^\{?([a-z_]+): ", code)}
     assert keys <= {*FIRST_NAME_OF, *PARTS, *SETTINGS, *OTHER_KEYS}
     for code in commands_in(page):
@@ -269,12 +269,12 @@ def test_pages_name_only_what_exists(page: Path) -> None:
 
 
 def test_every_page_is_found_from_the_readme() -> None:
-    """In one step."""
+    """One link is enough."""
     assert {page.name for page in pages()} <= set(re.findall(r"\(docs/([\w-]+\.md)", README))
 
 
 def test_make_alone_lists_the_targets() -> None:
-    """With one line each."""
+    """Each has one line."""
     make = ["make", "-s"]
     listed = subprocess.run(make, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     for target in [

@@ -1,4 +1,4 @@
-"""The trees of errors: nothing stands outside of them, and each error says what to do."""
+"""The trees of errors: all exceptions are in them, and each error says what to do."""
 
 import ast
 import builtins
@@ -13,7 +13,7 @@ ROOTS = {PicowatchError.__name__, ControlFlow.__name__}
 
 
 def nodes() -> Iterator[tuple[Path, ast.AST]]:
-    """Everything in the sources, which are read without importing torch or Ray."""
+    """Return all nodes of the sources, which are parsed without importing torch or Ray."""
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             yield path.relative_to(PACKAGE), node
@@ -25,7 +25,7 @@ def is_builtin_error(name: str) -> bool:
 
 
 def test_the_trees_are_shown_as_they_are() -> None:
-    """The docstring of errors.py has each exception class, below its base, with its module."""
+    """The docstring of errors.py has each exception class below its base, with its module."""
     pending = {
         node.name: (tuple(base.id for base in node.bases if isinstance(base, ast.Name)), str(path))
         for path, node in nodes()
@@ -55,7 +55,7 @@ def test_the_trees_are_shown_as_they_are() -> None:
 
 
 def test_every_error_that_a_user_sees_has_an_exit_code_and_a_remedy() -> None:
-    """Those defined elsewhere inherit them."""
+    """Classes that are defined elsewhere inherit them."""
     kinds = [one for one in vars(errors).values() if isinstance(one, type)]
     seen = [one for one in kinds if issubclass(one, PicowatchError) and one is not PicowatchError]
     assert {one.exit_code for one in seen} == EXIT_CODES.keys() - {SUCCEEDED, INTERRUPTED}

@@ -1,4 +1,4 @@
-"""The wheel alone gives a working command, with the demo model and all assets inside."""
+"""The wheel alone gives a working command, with the demo model and all assets."""
 
 import os
 import re
@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as it would be published."""
+    """Build the package as it would be published."""
     folder = tmp_path_factory.mktemp("dist")
     call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, PROJECT)
     (built,) = folder.glob("*.whl")
@@ -25,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: str | Path, **variables: str) -> str:
-    """Run a program; what it prints, which is also the failure's text."""
+    """Run a program; return what it prints, which is also the text of a failure."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         arguments, env=environment | variables, capture_output=True, text=True, timeout=850
@@ -35,7 +35,7 @@ def call(*arguments: str | Path, **variables: str) -> str:
 
 
 def test_the_wheel_holds_every_asset(wheel: Path) -> None:
-    """Whatever lies in picowatch/ in the repository, and the unit of systemd."""
+    """All files below picowatch/ in the repository are in it, and systemd's unit."""
     listed = subprocess.run(
         ["git", "ls-files", "picowatch"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
@@ -48,7 +48,7 @@ def test_the_wheel_holds_every_asset(wheel: Path) -> None:
 
 
 def test_its_version_is_written_in_one_place(wheel: Path) -> None:
-    """In picowatch/__init__.py: the wheel has it, and the changelog begins with it."""
+    """It is in picowatch/__init__.py; the wheel has it, and the changelog begins with it."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = message_from_bytes(archive.read(name))
@@ -59,7 +59,7 @@ def test_its_version_is_written_in_one_place(wheel: Path) -> None:
 
 
 def test_shellcheck_says_nothing_of_the_release() -> None:
-    """The script behind `make release`."""
+    """The script of `make release` has no warnings."""
     call(Path(sys.executable).with_name("shellcheck"), PROJECT / "contrib/release.sh")
 
 

@@ -1,4 +1,4 @@
-"""`make test-pythons` takes every Python of the machine, and one that fails fails it."""
+"""`make test-pythons` runs every Python of the machine, and fails if one of them does."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ TWO = {"3.11.2": Path("/usr/bin/python3"), "3.13.0": Path("/opt/python3.13")}
 
 
 def test_the_tests_that_it_runs_exist() -> None:
-    """A file that was moved would leave a Python with nothing to do."""
+    """If a file were moved, a Python might have no tests."""
     named = [*pythons.TESTS, *pythons.NEED_TORCH, *pythons.NEED_DIFFUSERS]
     files = [pythons.PROJECT / "tests" / one.partition("::")[0] for one in named]
     assert [file for file in files if not file.exists()] == []
@@ -33,7 +33,7 @@ def test_the_exit_code_is_that_of_all(
     code: int,
     words: list[str],
 ) -> None:
-    """Each is tried, and the last lines say which ran."""
+    """Each Python runs, and the last lines say which did."""
     monkeypatch.setattr(pythons, "pythons", lambda: TWO)
     monkeypatch.setattr(pythons, "passes", lambda version, python: version != failing)
     monkeypatch.setenv("PYTHONS", named)

@@ -1,4 +1,4 @@
-"""What settings take, in the file, the environment and in Python."""
+"""The values of settings, in the file, the environment and in Python."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,14 @@ from picowatch.settings import LocalSettings, RaySettings, Settings, load_settin
 
 
 def read(folder: Path, text: str, environment: dict[str, str] | None = None) -> Settings:
-    """Settings as they are read from a file."""
+    """Return the settings that are read from a file."""
     file = folder / "picowatch.yaml"
     file.write_text(text)
     return load_settings({}, environment or {}, file)
 
 
 def refused(folder: Path, text: str, environment: dict[str, str] | None = None) -> str:
-    """Why they are refused; the file is called F there."""
+    """Return why settings are refused; the file's name is replaced by F."""
     with pytest.raises(SettingsInvalid) as invalid:
         read(folder, text, environment)
     return str(invalid.value).replace(str(folder / "picowatch.yaml"), "F")
@@ -45,7 +45,7 @@ CLUSTER = RaySettings(address="head:6379", engines=6)
     ],
 )
 def test_executors_by_name(tmp_path: Path, text: str, expected: object) -> None:
-    """One engine, several, a cluster; the same in the file, also as a mapping over lines."""
+    """One engine, several, or a cluster; in the file also as a mapping over several lines."""
     assert executor(text) == expected
     assert read(tmp_path, f"executor: {text}\n").executor == expected
     mapping = "executor:\n  ray:\n    address: head:6379\n    engines: 6\n"
@@ -67,7 +67,7 @@ def test_executors_by_name(tmp_path: Path, text: str, expected: object) -> None:
     ],
 )
 def test_what_is_no_executor_is_refused_in_words(text: str, words: str) -> None:
-    """With the place it stands in."""
+    """The message has its place."""
     with pytest.raises(SettingsInvalid, match="environment variable PICOWATCH_EXECUTOR") as invalid:
         executor(text)
     assert words in str(invalid.value)
@@ -84,7 +84,7 @@ NUMERIC = [
 
 @pytest.mark.parametrize("name", NUMERIC)
 def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str) -> None:
-    """Threads cannot wait a billion minutes, and Python does not write out every number.
+    """Threads cannot wait a billion minutes, and Python does not print very long numbers.
 
     `settle_seconds: true` is a mistake, not one second.
     """
@@ -112,7 +112,7 @@ def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str) -> None
     ids=lambda words: words[:30],
 )
 def test_a_name_that_could_not_be_written_later_is_refused(template: str, words: str) -> None:
-    """Each would be gigabytes or minutes, or end every start: there may be no picture."""
+    """Each would take gigabytes or minutes, or end every start."""
     with pytest.raises(SettingsInvalid, match=words):
         load_settings({"file_name": template}, {})
 
@@ -122,7 +122,7 @@ def test_a_name_that_could_not_be_written_later_is_refused(template: str, words:
 
 @pytest.mark.parametrize("other", ["pipe", "device", "folder", "huge"])
 def test_only_a_regular_file_is_read(tmp_path: Path, other: str) -> None:
-    """A pipe would be waited for, /dev/zero has no end, a gigabyte would be parsed twice."""
+    """A pipe would block, /dev/zero has no end, a gigabyte would be parsed twice."""
     file = tmp_path / "picowatch.yaml"
     said = r"Cannot read .*: it is not a regular file\."
     match other:
@@ -153,7 +153,7 @@ def test_only_a_regular_file_is_read(tmp_path: Path, other: str) -> None:
 def test_a_folder_that_cannot_be_is_refused_in_words(
     tmp_path: Path, folder: str, words: str
 ) -> None:
-    """With the line and column that name it."""
+    """The message has its line and column."""
     said = refused(tmp_path, f"outbox: {folder}\n")
     assert said.startswith("F, line 1, column 9: outbox")
     assert words in said
@@ -197,12 +197,12 @@ IN_RECIPES = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for a
     ],
 )
 def test_a_wrong_value_is_answered_with_what_goes(tmp_path: Path, text: str, said: str) -> None:
-    """With what is wrong, and where."""
+    """The message says what is wrong, and where."""
     assert refused(tmp_path, f"{text}\n") == f"F, line 1, {said}"
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
-    """In the order of the lines, as for recipes; then what the environment says."""
+    """Problems are in the order of the lines, as in recipes; those of the environment follow."""
     text = "device: gpu\nsteps: 30\nfromat: png\nlog_format: yaml\n"
     wrong = {"PICOWATCH_QUALITY": "x", "PICOWATCH_OUTBX": "x"}
     assert refused(tmp_path, text, wrong).splitlines() == [
@@ -217,7 +217,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_what_yaml_would_take_in_silence_is_refused(tmp_path: Path) -> None:
-    """A line without a space after the colon is text, of two values the last one holds."""
+    """Without a space after its colon, a line is text; of two values, YAML takes the last."""
     assert "with a space after the colon" in refused(tmp_path, "format:jpeg\n")
     assert refused(tmp_path, "device: cpu\nformat: jpeg\ndevice: auto\n") == (
         "F, line 3, column 1: 'device' is given twice: already on line 1. Keep one."
@@ -226,7 +226,7 @@ def test_what_yaml_would_take_in_silence_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["off", "''", "none", ""])
 def test_metrics_can_be_switched_off_in_words(tmp_path: Path, value: str) -> None:
-    """As their default is called, in the file and in the environment."""
+    """The words work in the file and in the environment."""
     assert not read(tmp_path, f"metrics_address: {value}\n").metrics_address
     variable: dict[str, Any] = {"PICOWATCH_METRICS_ADDRESS": value.strip("'")}
     settings = read(tmp_path, "metrics_address: 127.0.0.1:9464\n", variable)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def in_a_shell(folder: Path, words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`words` as bash runs them, `$P` being picowatch; its output is buffered, as users have it."""
+    """Run `words` in bash, where `$P` is picowatch; its output is buffered, as it is for users."""
     usual = clean_environment(P=f"{sys.executable} -m {DIGESTS}")
     usual.pop("PYTHONUNBUFFERED", None)
     return subprocess.run(
@@ -35,7 +35,7 @@ def in_a_shell(folder: Path, words: str, **environment: str) -> subprocess.Compl
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With one recipe, and a models folder: its absence would be said, too."""
+    """Make a folder with one recipe, and a models folder, whose absence would be reported."""
     for name in ("inbox", "models"):
         (tmp_path / name).mkdir()
     save(tmp_path, "a")
@@ -70,7 +70,7 @@ def is_rendered(folder: Path, name: str) -> bool:
 def test_what_becomes_of_output_is_told_by_code_and_words(
     folder: Path, words: str, code: int, said: str
 ) -> None:
-    """And the picture of a run is rendered."""
+    """The picture of a run is rendered."""
     answer = in_a_shell(folder, words)
     assert (answer.returncode, answer.stdout, answer.stderr) == (code, "", said)
     assert is_rendered(folder, "a") == ("run" in words)
@@ -78,7 +78,7 @@ def test_what_becomes_of_output_is_told_by_code_and_words(
 
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
 def test_picowatch_survives_its_terminal(folder: Path, term: str) -> None:
-    """Whoever has it ignore the hangup, wants it to continue: `disown`, `trap '' HUP`."""
+    """If it was started to ignore the hangup (`disown`, `trap '' HUP`), it continues."""
     ours, theirs = os.openpty()
     set_size(theirs, 24, 80)
     process = subprocess.Popen(
@@ -112,9 +112,9 @@ def test_picowatch_survives_its_terminal(folder: Path, term: str) -> None:
 def test_picowatch_works_on_while_its_terminal_is_stopped(
     folder: Path, flags: list[str], shown: str
 ) -> None:
-    """Ctrl-S, or a connection that stalls, with a live view and without.
+    """Ctrl-S or a stalled connection stops a terminal, with a live view or without.
 
-    Saves are answered, and SIGTERM ends it.
+    Saves are accepted, and SIGTERM ends picowatch.
     """
     (folder / "inbox/a.txt").unlink()
     with in_pty(folder, "run", *flags, program=DIGESTS) as screen:

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -36,13 +35,14 @@ class Rendering:
     settings: Settings
     on_preview: OnPreview
     is_requested: Callable[[], bool]
+    clock: Callable[[], float]
 
     def __post_init__(self) -> None:
         self.first = self.batch[0]
         self.steps = self.first.request.steps  # in all
         self._times: list[float] = []  # at which each step was done
         self._is_interrupted = False
-        self._last_sign = time.monotonic()
+        self._last_sign = self.clock()
 
     def pictures(self, stopping: threading.Event) -> list[RenderedImage]:
         """Render the batch and monitor the engine. Raises the reason if there are no pictures."""
@@ -58,7 +58,7 @@ class Rendering:
 
     def begin(self) -> Future[list[RenderedImage]]:
         """Let the engine begin."""
-        self._last_sign = time.monotonic()
+        self._last_sign = self.clock()
         requests = [image.request for image in self.batch]
         seconds = self.settings.preview_seconds
         return self.engine.render(requests, self._on_step, self.on_preview, seconds)
@@ -94,7 +94,7 @@ class Rendering:
 
     def seconds_left(self, whole: float) -> float:
         """Return the seconds until the batch is done, if it takes `whole` without loading."""
-        now, times = time.monotonic(), self._times
+        now, times = self.clock(), self._times
         if not times:
             return whole if self.loads else max(0.0, whole - (now - self.began))
         done = len(times) / max(self.steps, len(times))
@@ -114,7 +114,7 @@ class Rendering:
 
     def _end_if_hung(self) -> None:
         """Raises EngineDied if the engine has made no step for too long."""
-        if time.monotonic() - self._last_sign > (limit := self.settings.stall_seconds):
+        if self.clock() - self._last_sign > (limit := self.settings.stall_seconds):
             self.engine.close()
             raise EngineDied(
                 f"The engine made no step for {limit:.0f} s and was ended as hung. "
@@ -122,7 +122,7 @@ class Rendering:
             )
 
     def _on_step(self, step: int, steps: int) -> None:
-        self._last_sign = time.monotonic()
+        self._last_sign = self.clock()
         if step:
             # The engine may begin again, using less memory.
             before = self._times if step > 1 else []

@@ -174,6 +174,7 @@ class Worker:
             settings=self.settings,
             on_preview=self.run.observers.preview,
             is_requested=lambda: self._is_requested(batch),
+            clock=time.monotonic,
         )
         try:
             with self._outcome(batch):

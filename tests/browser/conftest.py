@@ -69,31 +69,31 @@ class Page:
         return found
 
     def text(self, selector: str) -> str:
-        """The text as the document has it, shown or not."""
+        """Return the text in the document, visible or not."""
         return str(self.js("return document.querySelector(arguments[0]).textContent", selector))
 
     def press(self, *keys: str) -> None:
-        """Keys for whatever has the focus."""
+        """Send keys to whatever has the focus."""
         for key in keys:
             self.driver.switch_to.active_element.send_keys(key)
 
     def forget(self) -> None:
-        """Empty what the browser keeps of a page from disk for the next visit."""
+        """Clear the browser's storage for a page from disk."""
         self.js("if (location.protocol === 'file:') localStorage.clear()")
 
     def search(self, query: str) -> None:
-        """Type a query, as fast as that goes."""
+        """Type a query as fast as possible."""
         box = self.find("#search")
         box.clear()
         box.send_keys(query or " " + Keys.BACKSPACE)
 
     def shown(self) -> list[str]:
-        """The files of all pictures that the filters leave, newest first."""
+        """Return the files of all pictures that pass the filters, newest first."""
         files: list[str] = self.js("return shownList.map(entry => entry.file)")
         return files
 
     def tile(self, file: str, part: str = ".open") -> WebElement:
-        """A picture in the grid, brought into the window."""
+        """Return a picture's tile, scrolled into the window."""
         self.js("Grid.goTo(arguments[0], { focus: false })", file)
         found: WebElement = self.js(
             "return [...document.querySelectorAll('.tile')]"
@@ -104,7 +104,7 @@ class Page:
         return found
 
     def choose(self, selector: str, text: str) -> None:
-        """Take this entry of a list."""
+        """Choose an entry of a list."""
         self.js(
             "const box = document.querySelector(arguments[0]);"
             "box.value = [...box.options].find(one => one.text === arguments[1]).value;"
@@ -114,23 +114,23 @@ class Page:
         )
 
     def headings(self) -> list[str]:
-        """The days or folders that one may go to."""
+        """Return the days or folders that one can jump to."""
         found: list[str] = self.js("return Grid.headings()")
         return found
 
     def focused(self) -> str:
-        """The file whose picture in the grid has the focus."""
+        """Return the file whose tile has the focus."""
         return str(self.js("return document.activeElement.closest('.tile')?.entry.file ?? ''"))
 
     def large(self) -> str | None:
-        """The file in the large view, None while that is closed."""
+        """Return the file in the large view; None while that is closed."""
         found = self.js("return document.getElementById('large').open ? Large.entry.file : null")
         return None if found is None else str(found)
 
     def leave_large(self, *, by: str = "") -> None:
         """Close the large view, by Escape or a button, and wait until the grid has the focus.
 
-        Browsers tell a page with the next frame that a dialog was closed.
+        Browsers report the closing of a dialog with the next frame.
         """
         if by:
             self.find(by).click()
@@ -140,7 +140,7 @@ class Page:
         wait_for(lambda: self.js("return location.hash") == "", "the address is left")
 
     def settings(self) -> dict[str, str]:
-        """What the large view lists."""
+        """Return the settings that the large view lists."""
         names, texts = self.all("#settings dt"), self.all("#settings dd")
         return {name.text: text.text for name, text in zip(names, texts, strict=True)}
 
@@ -153,11 +153,11 @@ class Page:
         self.next_frame()  # with which the page is told
 
     def next_frame(self) -> None:
-        """Wait until the browser has drawn, and told of what it tells of then."""
+        """Wait until the browser has drawn a frame and sent its events."""
         self.driver.execute_async_script(TWO_FRAMES)
 
     def colours(self, scheme: str) -> None:
-        """`light` or `dark`, as the system would say."""
+        """Let the system's colours be `light` or `dark`."""
         media = [{"name": "prefers-color-scheme", "value": scheme}]
         self._tell("Emulation.setEmulatedMedia", {"features": media})
 
@@ -166,12 +166,12 @@ class Page:
         target.write_bytes(base64.b64decode(found["data"]))
 
     def accessibility(self) -> list[dict[str, Any]]:
-        """The tree that a screen reader gets."""
+        """Return the tree that a screen reader gets."""
         nodes: list[dict[str, Any]] = self._tell("Accessibility.getFullAXTree", {})["nodes"]
         return [node for node in nodes if not node.get("ignored")]
 
     def errors(self) -> list[str]:
-        """What the browser complained about since the last question."""
+        """Return the browser's errors since the last call."""
         log: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [str(entry["message"]) for entry in log]
 
@@ -181,7 +181,7 @@ class Page:
 
 
 def start_chromium() -> webdriver.Chrome:
-    """A headless Chromium; it wants no sandbox where root runs it."""
+    """Start a headless Chromium, without a sandbox if root runs it."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en",
@@ -209,7 +209,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def page(chromium: webdriver.Chrome) -> Iterator[Page]:
-    """The browser, with a window of common size and no memory of what was before."""
+    """Return the browser with a window of common size and empty storage."""
     shown = Page(chromium)
     shown.resize(1280, 800)
     shown.colours("light")
@@ -224,7 +224,7 @@ def page(chromium: webdriver.Chrome) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some pictures that no test changes."""
+    """Make some pictures that no test changes."""
     house = House(tmp_path_factory.mktemp("user"))
     for name, text in RECIPES.items():
         house.save(name, text)
@@ -234,6 +234,6 @@ def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def gallery(page: Page, outbox: Path) -> Page:
-    """The browser with the gallery of those pictures."""
+    """Open the gallery of those pictures."""
     page.open(outbox / INDEX)
     return page

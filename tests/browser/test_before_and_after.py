@@ -1,4 +1,4 @@
-"""The large view beside the picture that one was made from, in a real browser."""
+"""The large view with the picture that one was made from, in a real browser."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def drop(house: House, name: str, colour: str, size: tuple[int, int] = (96, 64))
 
 
 def before(page: Page) -> str:
-    """What is shown beside the picture, "" for nothing."""
+    """Return what is shown beside the picture; "" for nothing."""
     return str(
         page.js("const b = document.getElementById('before'); return b.offsetWidth ? b.src : ''")
     )
@@ -29,7 +29,7 @@ def is_offered(page: Page) -> bool:
 
 
 def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
-    """Of dropped pictures, start images and archived ones; both zoom and move as one."""
+    """It may be a dropped picture, a start image or an archived one; both zoom together."""
     house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
     drop(house, "photos/a b/ü.png", "red")
     drop(house, "start.png", "blue")

@@ -1,4 +1,4 @@
-"""The gallery in a real browser, opened from disk: looking, searching, keys, comparing."""
+"""The gallery in a real browser, opened from disk: views, search, keys, comparison."""
 
 import re
 import shlex
@@ -39,9 +39,9 @@ def only(prefix: str, page: Page) -> str:
 
 
 def test_every_picture_is_shown_newest_first(gallery: Page, outbox: Path) -> None:
-    """With its thumbnail, in rows that fill the width without cutting anything off.
+    """It has its thumbnail, in rows that fill the width without cropping anything.
 
-    On a dark ground where the system's colours are dark.
+    The background is dark if the system's colours are.
     """
     ground = "return Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"
     assert gallery.js(ground) > 200
@@ -59,7 +59,7 @@ def test_every_picture_is_shown_newest_first(gallery: Page, outbox: Path) -> Non
 
 
 def test_pictures_of_every_format_are_shown(house: House, page: Page) -> None:
-    """Also without thumbnails: the pictures themselves."""
+    """Without thumbnails, the pictures themselves are shown."""
     for seed, name in enumerate(FORMATS):
         house.save(f"{name}.txt", f"a corgi --seed {seed} --size 128x64\n")
         house.once(format=name)
@@ -70,7 +70,7 @@ def test_pictures_of_every_format_are_shown(house: House, page: Page) -> None:
 
 
 def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
-    """As they are in the picture; hashes are out of the way."""
+    """They are those in the picture; hashes are folded."""
     cat = only("pets/cat", gallery)
     gallery.tile(cat).click()
     assert (gallery.large(), gallery.text("#large-title")) == (cat, "a cat")
@@ -91,7 +91,7 @@ def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
 
 @pytest.mark.parametrize("clipboard", ["async text => { written = text; }", "undefined"])
 def test_recipes_paths_and_commands_are_copied(gallery: Page, outbox: Path, clipboard: str) -> None:
-    """By a button or a key; by a selection where the browser gives no clipboard."""
+    """A button or a key copies; without a clipboard, the text is selected."""
     cat = only("pets/cat", gallery)
     texts = {"y": gallery.js("return Pictures.byFile.get(arguments[0]).yaml", cat),
              "p": f"{outbox}/{cat}",
@@ -113,7 +113,7 @@ def test_recipes_paths_and_commands_are_copied(gallery: Page, outbox: Path, clip
 
 
 def test_a_sweep_is_shown_by_its_contact_sheet(gallery: Page) -> None:
-    """Its pictures are one click away; sheets have a filter."""
+    """Its pictures are one click away; there is a filter for sheets."""
     gallery.all("#views button")[1].click()
     (sheet,) = gallery.shown()
     gallery.tile(sheet).click()
@@ -140,9 +140,9 @@ QUERIES = {
 
 
 def test_a_search_finds(gallery: Page) -> None:
-    """Each word in the prompts, the settings or the path, while it is typed.
+    """It finds each word in prompts, settings and path, while it is typed.
 
-    A mistyped name is told from a value that no picture has, and from a hash.
+    A misspelt name is told from a value that no picture has, and from a hash.
     """
     for query, found in QUERIES.items():
         gallery.search(query)
@@ -162,7 +162,7 @@ def test_a_search_finds(gallery: Page) -> None:
 
 
 def test_a_search_finds_wildcards_as_they_were_drawn(house: House, opened: Opened) -> None:
-    """What else they could have been is found under its own name alone; so are contact sheets."""
+    """Other alternatives are found only as `unexpanded`; so are contact sheets."""
     page = opened(a="prompt: a {corgi|dragon}\nseed: 1\ngrid: true\n")
     drawn = house.started()[0].removeprefix("a ")
     (other,) = {"corgi", "dragon"} - {drawn}
@@ -173,7 +173,7 @@ def test_a_search_finds_wildcards_as_they_were_drawn(house: House, opened: Opene
 
 
 def test_folders_are_filters(gallery: Page) -> None:
-    """Those below the chosen one appear; searching is within it."""
+    """Folders below the chosen one appear; a search is limited to it."""
 
     def folders() -> list[str]:
         return [button.text.replace("\n", " ") for button in gallery.all("nav button")]
@@ -196,10 +196,10 @@ def test_folders_are_filters(gallery: Page) -> None:
 
 
 def test_pictures_are_sorted_and_days_are_a_jump_away(house: House, opened: Opened) -> None:
-    """By name, folders are the headings; `day 1` and `day 01` are one number, and stay apart.
+    """By name, folders are the headings; `day 1` and `day 01` are equal numbers, but stay apart.
 
-    Two engines at work may list pictures out of order, a script one in the outbox itself. The
-    order is kept for the next visit.
+    Two engines may list pictures out of order, and a script may list one in the outbox itself.
+    The order is kept for the next visit.
     """
     three = "prompt: a cat\nseed: [1, 2, 3]\n"
     opened(**{"day 1": three, "day 01": three, "day 2": three})
@@ -232,7 +232,7 @@ def test_pictures_are_sorted_and_days_are_a_jump_away(house: House, opened: Open
 
 
 def test_the_grid_is_walked_with_the_arrow_keys(gallery: Page) -> None:
-    """One stop for Tab; Home and End; Enter opens; Escape comes back to the same picture."""
+    """Tab stops once; Home and End work; Enter opens; Escape returns to the same picture."""
     shown = gallery.shown()
     gallery.find("#search").send_keys(Keys.ARROW_DOWN)
     assert gallery.focused() == shown[0]
@@ -264,9 +264,9 @@ def test_the_grid_is_walked_with_the_arrow_keys(gallery: Page) -> None:
 
 
 def test_the_large_view_zooms_and_goes_on(gallery: Page) -> None:
-    """1:1 is a pixel for each; what the wheel points at stays; the next picture fits again.
+    """1:1 shows each pixel; the wheel zooms at the pointer; the next picture fits again.
 
-    The arrow keys go through what is shown; the focus comes back to the last.
+    The arrow keys go through the shown pictures; the focus returns to the last one.
     """
     gallery.tile(only("pets/cat", gallery)).click()
     wait_for(lambda: gallery.js("return document.getElementById('full').naturalWidth") == 128)
@@ -298,9 +298,9 @@ def test_the_large_view_zooms_and_goes_on(gallery: Page) -> None:
 
 
 def test_going_back_closes_what_fills_the_window(gallery: Page, outbox: Path) -> None:
-    """As people do on a phone; the address is that of the picture, and going forward opens it.
+    """People do that on phones; the address is the picture's, and going forward opens it.
 
-    So does a bookmark, also where the gallery is open and nothing is loaded again.
+    So does a bookmark, even if the gallery is open and nothing is reloaded.
     """
     shown = gallery.shown()
     gallery.tile(shown[0]).click()
@@ -330,7 +330,7 @@ def test_going_back_closes_what_fills_the_window(gallery: Page, outbox: Path) ->
 
 
 def test_two_pictures_are_compared_with_their_differences_marked(gallery: Page) -> None:
-    """With keys alone: c picks, x compares, the arrow keys change the right picture."""
+    """Keys are enough: c selects, x compares, the arrow keys change the right picture."""
     one, other = only("pets/cat", gallery), only("pets/old", gallery)
     shown = gallery.shown()
     for file in (one, other):
@@ -376,7 +376,7 @@ return arguments[0].filter(one => {
 
 @pytest.mark.parametrize("width", [320, 768])
 def test_nothing_is_cut_off_in_a_narrow_window(page: Page, outbox: Path, width: int) -> None:
-    """A phone's width: nothing scrolls sideways, in any view; all buttons can be touched."""
+    """At a phone's width no view scrolls sideways, and all buttons can be touched."""
     page.resize(width, 800, touch=True)
     page.open(outbox / INDEX)
     page.js("document.getElementById('count').textContent = '1,204 of 3,000 pictures'")
@@ -403,7 +403,7 @@ def test_nothing_is_cut_off_in_a_narrow_window(page: Page, outbox: Path, width: 
 
 
 def test_a_screen_reader_gets_names_for_all_there_is(gallery: Page) -> None:
-    """Every button, link, field and picture; a dialog holds the focus, and gives it back."""
+    """Buttons, links, fields and pictures have names; dialogs keep the focus and return it."""
 
     def named(role: str) -> list[str]:
         nodes = gallery.accessibility()

@@ -1,4 +1,4 @@
-"""Whatever a prompt or a name holds is shown by the gallery, never run."""
+"""The gallery shows whatever is in a prompt or a name, and never runs it."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def is_hit(page: Page) -> bool:
 
 @pytest.mark.heavy
 def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, page: Page) -> None:
-    """Nor becomes an element or an attribute: in the grid, the large view, or the comparison."""
+    """It does not become an element or attribute in the grid, large view or comparison either."""
     for number, hostile in enumerate(HOSTILE):
         name = hostile.replace("/", "-")[:80]
         house.save(f"{name}.{number}.yaml", f"prompt: {json.dumps(hostile)}\nseed: 1\n")
@@ -72,7 +72,7 @@ def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, pag
 
 
 def test_a_script_that_got_into_the_page_would_be_forbidden(page: Page, outbox: Path) -> None:
-    """The second wall: by the page's own policy no inline script and no handler runs."""
+    """As a second protection, the page's policy forbids inline scripts and handlers."""
     index = outbox / "hit.html"
     markup = f'<script>{MARK}</script><img src="x:" onerror="{MARK}">'
     index.write_text((outbox / INDEX).read_text().replace("<main>", f"<main>{markup}"))
@@ -82,7 +82,7 @@ def test_a_script_that_got_into_the_page_would_be_forbidden(page: Page, outbox: 
 
 
 def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None:
-    """Addresses are relative and encoded, in the grid and in the large view."""
+    """Addresses are relative and encoded in the grid and the large view."""
     for name in NAMES:
         house.save(name, "prompt: a corgi\nseed: 1\n")
     house.once()
@@ -103,7 +103,7 @@ def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None
 
 
 def test_the_gallery_names_no_other_machine(gallery: Page, outbox: Path) -> None:
-    """No script, style, font or picture from anywhere else, and nothing is asked for there."""
+    """No script, style, font or picture comes from another machine, and none is requested."""
     own = [outbox / INDEX, *(outbox / ".picowatch/gallery").glob("*.[jc]s*")]
     assert len(own) > 8
     for file in own:

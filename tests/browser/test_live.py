@@ -1,4 +1,4 @@
-"""The gallery while it is open: new pictures, what runs, errors, pictures that go."""
+"""The open gallery: new and deleted pictures, work in progress, errors."""
 
 import re
 import threading
@@ -18,10 +18,10 @@ WRONG = "prompt: a corgi\nstesp: 2\n"
 
 @pytest.fixture
 def live(house: House, page: Page) -> Iterator[House]:
-    """A daemon at work, and the browser that shows its gallery.
+    """Start a daemon, and a browser that shows its gallery.
 
-    Tests that click pictures save words that the demo model knows: a warning would be told, and
-    move the grid, at any time.
+    Tests that click pictures use words that the demo model knows, because a warning could appear
+    and move the grid at any time.
     """
     house.save("first.txt", "a moon --seed 1\n")
     house.once()
@@ -37,7 +37,7 @@ def live(house: House, page: Page) -> Iterator[House]:
 
 
 def test_what_the_user_looks_at_stays_where_it_is(live: House, page: Page) -> None:
-    """Also the focus, when new pictures come on top; they are told of, and one click away."""
+    """New pictures at the top move neither view nor focus; they are announced, one click away."""
     page.resize(500, 400)
     live.save("many.yaml", "prompt: a tree\nseed: 11..18\n")
     wait_for(lambda: len(page.shown()) == 9, "all pictures")
@@ -71,7 +71,7 @@ Pictures.onchange();
 
 
 def test_a_day_of_many_pictures_comes_in_blocks(gallery: Page) -> None:
-    """Which have their tiles once they come near; keys and addresses reach every picture."""
+    """Blocks get their tiles when they come near; keys and addresses reach every picture."""
     gallery.js(
         "const like = (_, at) => ({ ...Pictures.all[0], file: `${at}` });"
         "Pictures.all = Array.from({ length: 1050 }, like);"
@@ -98,7 +98,7 @@ def test_a_day_of_many_pictures_comes_in_blocks(gallery: Page) -> None:
 def test_a_page_that_is_read_in_the_middle_of_a_write_is_read_again(
     house: House, page: Page
 ) -> None:
-    """The others are shown meanwhile. One of another version asks to be reloaded."""
+    """The others are shown meanwhile. A page of another version asks to be reloaded."""
     house.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
     assert house.once()
     data = house.outbox / ".picowatch/gallery"
@@ -119,7 +119,7 @@ def test_a_page_that_is_read_in_the_middle_of_a_write_is_read_again(
 
 
 def test_an_empty_gallery_says_what_to_do(house: House, page: Page) -> None:
-    """Before the first picture, from `init` on: a recipe to copy, and the inbox's path."""
+    """After `init`, before the first picture, it has a recipe to copy and the inbox's path."""
     user = house.folder / "user"
     assert init(user) == 0
     page.open(user / "outbox" / INDEX)
@@ -138,7 +138,7 @@ def test_an_empty_gallery_says_what_to_do(house: House, page: Page) -> None:
 
 
 def test_deleted_pictures_vanish(live: House, page: Page) -> None:
-    """By a command; the large view says so, and goes on with the next one."""
+    """A command deletes them; the large view says so, and shows the next one."""
     live.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
     wait_for(lambda: len(page.shown()) == 3, "all pictures")
     shown = page.shown()
@@ -160,7 +160,7 @@ def test_deleted_pictures_vanish(live: House, page: Page) -> None:
 
 
 def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> None:
-    """As now.txt says it; the rest of the queue is one click away; and the end of it all."""
+    """It is now.txt's line; the rest of the queue is one click away; the end is shown, too."""
     go = threading.Event()
     house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]
     house.save("a.yaml", "prompt: a corgi\ncount: 4\n")
@@ -195,9 +195,9 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
 
 
 def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page: Page) -> None:
-    """With what is wrong in a line, and the whole text one click away.
+    """They show the problem in a line, and the whole text one click away.
 
-    What is dismissed comes back in no new visit, but once it says something else.
+    Dismissed ones do not come back at the next visit, unless their text changes.
     """
 
     def recipes() -> list[str]:
@@ -232,7 +232,7 @@ def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page
 
 
 def test_errors_are_folded_to_three(house: House, page: Page) -> None:
-    """Of twenty; the others are files, a warning too. A failed image's headline is its reason."""
+    """There are at most twenty, warnings included. A failed image's headline is its reason."""
     for number in range(24):
         house.save(f"wrong{number:02}.yaml", WRONG)
     house.once()

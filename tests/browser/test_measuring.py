@@ -11,7 +11,7 @@ from tests.browser.conftest import CHROMEDRIVER, CHROMIUM
 @pytest.mark.heavy
 @pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no Chromium with its driver is here")
 def test_the_benchmark_of_the_gallery_runs() -> None:
-    """With few pictures."""
+    """It runs with few pictures."""
     few = ["--pictures", "300", "--add", "2", "--rounds", "1", "--frames", "20"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gallery", *few], capture_output=True, text=True

@@ -64,7 +64,7 @@ class Daemons:
         )
 
     def run(self, house: House, fault: str = "", **settings: str) -> int:
-        """How a run ended: its exit code, or minus the signal that killed it."""
+        """Return a run's exit code, or minus the signal that killed it."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps([str(house.folder), fault, settings]) + "\n")
         self._process.stdin.flush()
@@ -94,7 +94,7 @@ def save_all(house: House) -> None:
 
 
 def assert_all_is_well(house: House) -> None:
-    """Every image exactly once and whole, in every list once; no temporary; errors said."""
+    """Check that every image is complete and listed exactly once, without leftovers."""
     for folder, count in MADE.items():
         assert len(rendered(house.outbox, folder)) == count, folder
     assert house.seeds("fixed") == [1, 2, 3, 4, 5]
@@ -123,7 +123,7 @@ def assert_counted(house: House) -> None:
 def test_every_image_is_there_exactly_once(
     house: House, daemons: Daemons, point: str, times: int
 ) -> None:
-    """Wherever it dies, also if it dies there again in the middle of repairing."""
+    """Wherever it dies, even if it dies there again during the repair."""
     save_all(house)
     if daemons.run(house, f"{point}:{times}") != -signal.SIGKILL:
         assert times > 1, f"it never came to {point}"
@@ -142,7 +142,7 @@ def test_every_image_is_there_exactly_once(
 def test_a_death_while_changes_and_commands_are_noted(
     house: House, daemons: Daemons, point: str
 ) -> None:
-    """A deletion, a renaming and `retry --all`: the next start does each of them, once."""
+    """After a deletion, a renaming or `retry --all`, the next start does each of them once."""
     save_all(house)
     daemons.run(house)
     command = send(house.outbox, Command("retry all", "frames"))
@@ -163,7 +163,7 @@ def test_a_death_while_changes_and_commands_are_noted(
 
 @pytest.mark.parametrize("point", ARCHIVED)
 def test_a_death_around_the_archive(house: House, daemons: Daemons, point: str) -> None:
-    """The recipe is there once, in the archive; its pictures are rendered once."""
+    """The recipe is there once, in the archive, and its pictures are rendered once."""
     save_all(house)
     daemons.die(house, f"{point}:1", when_done="archive")
     daemons.run(house, when_done="archive")
@@ -198,7 +198,7 @@ def test_a_death_while_pictures_are_deleted(house: House, daemons: Daemons, poin
 
 
 def test_a_death_while_a_ledger_is_rebuilt(house: House, daemons: Daemons) -> None:
-    """What was half filled is filled from the start."""
+    """A half-filled ledger is filled again from the start."""
     save_all(house)
     daemons.run(house)
     made = [line["file"] for line in house.listed()]
@@ -212,7 +212,7 @@ def test_a_death_while_a_ledger_is_rebuilt(house: House, daemons: Daemons) -> No
 def test_an_image_in_progress_at_five_deaths_in_a_row_is_set_aside(
     house: House, daemons: Daemons
 ) -> None:
-    """It is not tried at every start for ever, the rest of the queue is; retry tries it."""
+    """It is not tried at every start forever, unlike the rest of the queue; `retry` tries it."""
     house.save("a.yaml", "prompt: deadly\nseed: 1\n")
     house.save("b.yaml", "prompt: a star\nseed: 2\nsteps: 9\n")
     for _ in range(5):

@@ -28,7 +28,7 @@ def daemon(house: House) -> Iterator["subprocess.Popen[str]"]:
 
 
 def photos(house: House) -> dict[str, tuple[int, int]]:
-    """Twelve, of three sizes, kinds and folders, with the sizes of their results by name."""
+    """Make twelve photos of three sizes, kinds and folders; return their results' sizes by name."""
     named = {}
     for number in range(4):
         for name, size in SIZES.items():
@@ -43,7 +43,7 @@ def photos(house: House) -> dict[str, tuple[int, int]]:
 
 
 def test_a_killed_batch_is_edited_once(house: House) -> None:
-    """Text encoders read four photos, then these are drawn; what was published stays as it is."""
+    """Text encoders read four photos, then these are drawn; published pictures stay."""
     (house.models / "checkpoints").mkdir()
     (house.models / "checkpoints/klein").symlink_to(tiny_flow("FLUX.2-klein"))
     house.save("photos/_pictures.yaml", "prompt: make it red\ncheckpoint: klein\nsteps: 40\n")

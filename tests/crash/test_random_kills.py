@@ -16,7 +16,7 @@ KILLS = int(os.environ.get("KILLS", "6"))  # `make storm` asks for 200
 
 
 def recipes(house: House, dice: random.Random) -> Iterator[int]:
-    """Save a recipe with the next seeds, again and again; gives how many images were requested."""
+    """Save a recipe with new seeds repeatedly; return how many images were requested."""
     wanted = 0
     while True:
         count = dice.randrange(1, 7)
@@ -31,7 +31,7 @@ def recipes(house: House, dice: random.Random) -> Iterator[int]:
 
 @pytest.mark.timeout(600 + 5 * KILLS)
 def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> None:
-    """Each image is there once, whole and in every list once, with its contact sheets."""
+    """Each image is there once, complete and once in every list, with its contact sheets."""
     dice = random.Random(4)
     saves = recipes(house, dice)
     wanted = 0

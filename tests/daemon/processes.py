@@ -1,4 +1,4 @@
-"""`picowatch run` on the digest engine in a process of its own, and disks of its own."""
+"""`picowatch run` on the digest engine in a process of its own, with disks of its own."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ ROOM = 8 * 1024 * 1024
 
 @contextmanager
 def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
-    """A daemon; `before` is what is put in front of its command."""
+    """Start a daemon; `before` is put in front of its command."""
     picowatch = subprocess.Popen(
         [*before, sys.executable, "-m", "tests.daemon.on_digests", str(house.folder)],
         stdout=subprocess.PIPE,
@@ -38,7 +38,7 @@ def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def ends(picowatch: "subprocess.Popen[str]") -> int:
-    """The exit code after SIGTERM, which has two seconds."""
+    """Send SIGTERM, and return the exit code, which must come within two seconds."""
     picowatch.send_signal(signal.SIGTERM)
     started = time.monotonic()
     code = picowatch.wait(PATIENCE)
@@ -48,7 +48,7 @@ def ends(picowatch: "subprocess.Popen[str]") -> int:
 
 @contextmanager
 def stopped(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """It does nothing meanwhile, so that it sees all that happens at once."""
+    """Stop a process within the block, so that it then sees everything that happened at once."""
     process.send_signal(signal.SIGSTOP)
     wait_for(lambda: is_stopped(process.pid), "its stop")
     try:
@@ -58,7 +58,7 @@ def stopped(process: "subprocess.Popen[str]") -> Iterator[None]:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether each thread is; proc(5) has the state after the name in brackets."""
+    """Whether all threads are stopped; in proc(5) the state follows the name in brackets."""
     try:
         threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:  # one has just ended
@@ -84,7 +84,7 @@ class Reader:
 
 
 def without_privileges() -> list[str]:
-    """Root may read and write everywhere, unless it gives up the capabilities to."""
+    """Return a prefix that drops root's capabilities to read and write everywhere."""
     if os.geteuid():
         return []
     lost = "-dac_override,-dac_read_search"
@@ -96,7 +96,7 @@ def without_privileges() -> list[str]:
 
 @contextmanager
 def disk(folder: Path, size: int = ROOM) -> Iterator[None]:
-    """A disk of its own for a folder, where the machine lets us mount one."""
+    """Mount a disk of its own for a folder, if the machine allows it."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
@@ -113,7 +113,7 @@ def remount(folder: Path, how: str) -> None:
 
 
 def fill(folder: Path) -> Path:
-    """Take all the room there is."""
+    """Fill the disk completely."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 16, 1):
@@ -126,7 +126,7 @@ def fill(folder: Path) -> Path:
 
 
 def engines_of(daemon: int) -> list[int]:
-    """The engines' processes of a daemon, without multiprocessing's own."""
+    """Return a daemon's engine processes, without multiprocessing's own."""
     found = []
     for task in Path(f"/proc/{daemon}/task").glob("*/children"):
         with suppress(OSError):

@@ -15,7 +15,7 @@ LARGE = request(width=512, height=512, steps=10)
 
 
 def pictures(batch: list[ImageRequest], seconds: float, rung: str = "full") -> list[RenderedImage]:
-    """What an engine gives that takes so long for each image."""
+    """Return what an engine returns that takes this long for each image."""
     timings = {"denoise": seconds}
     return [
         replace(digest_picture(one, len(batch)), timings=timings, memory_rung=rung) for one in batch
@@ -23,7 +23,7 @@ def pictures(batch: list[ImageRequest], seconds: float, rung: str = "full") -> l
 
 
 def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float]) -> list[int]:
-    """The batches of a long queue whose images take that long, until the size is steady."""
+    """Return the batches of a long queue whose images take this long, until the size is steady."""
     taken = []
     for _ in range(20):
         size = sizes.size(of)
@@ -33,7 +33,7 @@ def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float])
 
 
 def test_what_was_found_is_remembered(tmp_path: Path) -> None:
-    """By the next picowatch, once its engine has said which device it has."""
+    """The next picowatch uses it once its engine has reported its device."""
     file = tmp_path / "batches.json"
     make(BatchSizes("auto", file), LARGE, {1: 1.0, 2: 0.6, 4: 0.59})
     fresh = BatchSizes("auto", file)
@@ -43,7 +43,7 @@ def test_what_was_found_is_remembered(tmp_path: Path) -> None:
 
 
 def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
-    """And do not grow again, not even after a restart."""
+    """They do not grow again, not even after a restart."""
     file = tmp_path / "batches.json"
     sizes = BatchSizes("auto", file)
     for size in (1, 1, 2, 2):
@@ -67,26 +67,26 @@ def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
 def test_batches_grow_while_that_renders_images_faster(
     tmp_path: Path, of: ImageRequest, seconds: dict[int, float], last: int
 ) -> None:
-    """Each size is measured twice; the last that brought something stays, within bounds."""
+    """Each size is measured twice; the last one that was faster stays, within limits."""
     taken = make(BatchSizes("auto", tmp_path / "batches.json"), of, seconds)
     assert taken[-1] == last
     assert max(taken) <= min(2 * last, LARGEST)
 
 
 def test_a_number_and_exact_are_taken_as_they_are(tmp_path: Path) -> None:
-    """Whatever was measured."""
+    """Measurements do not matter."""
     three, exact = BatchSizes(3, tmp_path / "batches.json"), request(exact=True)
     assert set(make(three, LARGE, {3: 0.1})) == {3}
     assert set(make(BatchSizes("auto", tmp_path / "other.json"), exact, {1: 1.0})) == {1}
 
 
 def learn(sizes: BatchSizes, of: ImageRequest, size: int, seconds: float) -> None:
-    """A batch of that size whose images took so long each."""
+    """Learn from a batch of this size whose images took this long each."""
     sizes.learn([of] * size, pictures([of] * size, seconds))
 
 
 def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
-    """An evaluation of the UNet is what is compared, whatever the steps and the sampler."""
+    """Seconds are compared per evaluation of the UNet, whatever the steps and the sampler are."""
     sizes = BatchSizes("auto", tmp_path / "batches.json")
     few, many = replace(LARGE, steps=10), replace(LARGE, steps=40)
     heun = replace(LARGE, steps=20, sampler="Heun")  # 39 evaluations
@@ -98,7 +98,7 @@ def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
 
 
 def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(tmp_path: Path) -> None:
-    """Nobody waits longer for what is urgent because a recipe has more steps; nor after a start."""
+    """Urgent images do not wait longer because a recipe has more steps, even after a restart."""
     file = tmp_path / "batches.json"
     few, many = replace(LARGE, steps=10), replace(LARGE, steps=150)
     sizes = BatchSizes("auto", file)
@@ -115,7 +115,7 @@ def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(tmp_path: Path)
     ["", "[]", "{", '{"a": "b"}', '{"a": 4}', '{"a": {"size": 99, "seconds": 1, "at": 1}}'],
 )
 def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
-    """It only costs measuring again."""
+    """Sizes are only measured again."""
     file = tmp_path / "batches.json"
     file.write_text(content)
     assert BatchSizes("auto", file).size(LARGE) == 1
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
 def test_edits_are_read_together_where_text_encoders_come_and_go(
     tmp_path: Path, rung: str, then: int, side: int
 ) -> None:
-    """Of any size, after the first; elsewhere none waits for others. Without references as ever."""
+    """Edits of any size share batches after the first one; elsewhere they go one by one."""
     file, uses = tmp_path / "batches.json", (ReferenceUse("photo.png", "1" * 64),)
     edit = request(width=side, height=side, references=uses)
     sizes = BatchSizes("auto", file)

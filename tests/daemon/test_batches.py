@@ -29,7 +29,7 @@ OF_OTHER_TYPES: dict[str, Any] = {
 
 
 def _another(name: str, value: Any) -> Any:
-    """Another value of the same type, or the one from the table above."""
+    """Return another value of the same type, or the one from the table above."""
     if name in OF_OTHER_TYPES:
         return OF_OTHER_TYPES[name]
     if isinstance(value, bool):
@@ -41,7 +41,7 @@ def _another(name: str, value: Any) -> Any:
 def test_a_field_that_changes_pixels_is_in_the_digest_and_in_the_batch_key_or_may_differ(
     name: str,
 ) -> None:
-    """Or two pictures would be taken for one, or neighbours in a batch get the wrong pixels."""
+    """Otherwise two pictures would count as one, or images of a batch would get wrong pixels."""
     given: dict[str, Any] = {"image": "a.png"}
     if name == "references":  # never with a start image
         given = {name: (ReferenceUse("a.png", "1"),)}
@@ -52,7 +52,7 @@ def test_a_field_that_changes_pixels_is_in_the_digest_and_in_the_batch_key_or_ma
 
 
 def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None:
-    """The engine reads these for each image, and all others once for the batch."""
+    """The engine reads these fields for each image, and all others once for the batch."""
     assert {name for name in PIXELS if not ROWS[name].same_in_batch} == {
         *("prompt", "negative_prompt", "seed"),
         *("ensd", "variation_seed", "variation_strength"),
@@ -72,12 +72,12 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
     ids=lambda other: next(iter(other)),
 )
 def test_so_must_be_what_is_no_field(other: dict[str, Any]) -> None:
-    """Hashes, whether there is a start image, and how it is rendered."""
+    """Hashes, the presence of a start image, and how it is rendered count, too."""
     assert request().batch_key != request(**other).batch_key
 
 
 def test_exact_images_share_with_none() -> None:
-    """Not even with each other."""
+    """They do not even share a batch with each other."""
     assert request(exact=True).batch_key != request(exact=True, seed=2).batch_key
 
 
@@ -95,5 +95,5 @@ def test_exact_images_share_with_none() -> None:
 def test_the_size_of_a_batch_goes_by_pixels(
     values: dict[str, Any], setting: Any, expected: int
 ) -> None:
-    """Sixteen small ones, one large one, or what is set."""
+    """It is sixteen small images, one large one, or the setting."""
     assert batch_size_for(request(**values), setting) == expected

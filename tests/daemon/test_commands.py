@@ -1,4 +1,4 @@
-"""Pictures that are deleted by a command, and what `make` names: from another process."""
+"""Commands from another process: pictures are deleted, and `make` names its pictures."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ def rendered(house: House, **settings: str) -> None:
 
 
 def told(house: House, command: str, *files: str) -> dict[str, object]:
-    """The answer of a run that finds the command."""
+    """Return the answer of a run that finds the command."""
     path = send(house.outbox, Command(command, files=files))
     house.once()
     answer: dict[str, object] = json.loads(path.with_suffix(".answer").read_bytes())
@@ -26,7 +26,7 @@ def told(house: House, command: str, *files: str) -> dict[str, object]:
 
 
 def test_a_running_daemon_deletes_pictures(house: House) -> None:
-    """Named by path or as the gallery does; what is not in it is told, and the status follows."""
+    """Pictures are named by path or as in the gallery; others are reported, the status changes."""
     rendered(house)
     house.save("b.txt", "a cat --seed 1\n")
     latest = house.outbox / "latest.png"
@@ -46,7 +46,7 @@ def test_a_running_daemon_deletes_pictures(house: House) -> None:
 
 
 def test_a_deleted_picture_is_rendered_again_only_if_a_save_asks_for_it(house: House) -> None:
-    """Not by a start, not by a new ledger; its line stays, and its number is not given again."""
+    """A restart or a new ledger does not; its line stays, and its number is not used again."""
     rendered(house)
     assert told(house, "delete", FILES[1])["text"] == "1 picture deleted."
     assert house.once()
@@ -58,7 +58,7 @@ def test_a_deleted_picture_is_rendered_again_only_if_a_save_asks_for_it(house: H
 
 
 def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
-    """Its sidecar, not another text of that name; latest.png becomes the newest that is left."""
+    """Its sidecar is deleted, but no other text of that name; latest.png shows the newest left."""
     rendered(house, sidecar="txt")
     (house.outbox / "a/0002-2.txt").write_text("a note of mine")
     assert told(house, "delete", *FILES[1:])["done"]
@@ -72,7 +72,7 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
 
 
 def test_nothing_but_pictures_of_the_gallery_is_deleted(house: House) -> None:
-    """Whoever may write to the outbox may write any command, and swap a folder for a link."""
+    """Anybody who may write to the outbox may write commands, and swap folders for links."""
     rendered(house)
     (house.outbox / "linked").symlink_to(house.folder / "elsewhere")
     secrets = [house.folder / "secret.png", house.folder / "elsewhere/0001-1.png"]
@@ -99,7 +99,7 @@ def test_nothing_but_pictures_of_the_gallery_is_deleted(house: House) -> None:
 
 
 def test_make_names_the_pictures_of_one_save(house: House) -> None:
-    """An earlier save of the same bytes is still queued: its random seeds are others."""
+    """An earlier save of the same bytes is still queued, with other random seeds."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("first.txt", "in progress\n")

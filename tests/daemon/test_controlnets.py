@@ -1,4 +1,4 @@
-"""ControlNets and upscalers from save to picture: what they follow or enlarge is kept."""
+"""ControlNets and upscalers from save to picture: their input pictures are kept."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def draw(path: Path, colour: str = "red") -> None:
 
 @pytest.fixture
 def house(house: House) -> House:
-    """With a ControlNet for the demo model, and a picture to follow."""
+    """Return a house with a ControlNet for the demo model and a picture to follow."""
     write_model(house.models / "controlnet/sketch.safetensors", controlnet(DEMO_WIDTH))
     draw(house.inbox / "lines.png")
     return house
@@ -31,7 +31,7 @@ def house(house: House) -> House:
 
 @pytest.mark.parametrize("recipe", [RECIPE, ENLARGED])
 def test_another_picture_under_its_name_is_another_request(house: House, recipe: str) -> None:
-    """At the next save; nothing is random about an enlarged one, and the same save is none."""
+    """It is one at the next save; the same save again requests no second enlarged picture."""
     path = house.save("a.yaml", recipe)
     assert house.once(), house.error("a.yaml")
     request = house.chunk(house.pictures("a")[0]).request
@@ -50,7 +50,7 @@ def test_another_picture_under_its_name_is_another_request(house: House, recipe:
 
 
 def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -> None:
-    """One for each entry that wants it, whatever the pictures' format; no new ledger lists them."""
+    """Each entry that wants one has one, in any format; a new ledger does not list them."""
     entry = "{image: lines.png, model: sketch, preview: true}"
     for _ in "twice":
         house.save("a.yaml", f"prompt: a corgi\nseed: 1\ncontrol: [{entry}, {entry}]\n")
@@ -64,7 +64,7 @@ def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -
 
 
 def test_what_a_picture_says_of_its_controlnets_makes_it_again(house: House) -> None:
-    """By `show` and by `from`; pictures that follow others share a batch."""
+    """`show` and `from` do it; pictures with a ControlNet share a batch."""
     draw(house.inbox / "frames/1.png")
     draw(house.inbox / "frames/2.png", "blue")
     house.save(
@@ -87,7 +87,7 @@ def test_what_a_picture_says_of_its_controlnets_makes_it_again(house: House) -> 
 
 
 def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> None:
-    """`image: picture` leads a picture there; without it the picture is the start image, too.
+    """`image: picture` passes the picture to it; without that, it is the start image, too.
 
     A renamed picture is still the same request.
     """
@@ -122,14 +122,14 @@ def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> 
 
 
 def texts(text: str) -> PngImagePlugin.PngInfo:
-    """What A1111 writes into a picture."""
+    """Return A1111's text in a picture."""
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", text)
     return info
 
 
 def test_what_drew_an_enlarged_picture_stays_with_it(house: House) -> None:
-    """As in A1111's tab "Extras"; each key once: our own text says what was done now."""
+    """A1111's tab "Extras" keeps it, too; each key is there once, our own text last."""
     drawn = "a corgi\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64"
     enlarged = ', Postprocess upscale by: 2, Postprocess upscaler: "a, b"'
     Image.new("RGB", (64, 64)).save(house.inbox / "lines.png", pnginfo=texts(drawn + enlarged))

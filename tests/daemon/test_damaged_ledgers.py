@@ -29,14 +29,14 @@ PAGE_BYTES = 4096
 
 
 def garbled(path: Path) -> None:
-    """All pages but the first overwritten, as a broken disk leaves them."""
+    """Overwrite all pages but the first, as a broken disk might."""
     content = bytearray(path.read_bytes())
     content[PAGE_BYTES:] = b"\xa5" * (len(content) - PAGE_BYTES)
     path.write_bytes(content)
 
 
 def replace_by_anothers(path: Path) -> None:
-    """Another program's database."""
+    """Put another program's database in its place."""
     path.unlink()
     with closing(sqlite3.connect(path)) as sql:
         sql.execute("CREATE TABLE images (url TEXT)")
@@ -57,13 +57,13 @@ def ledger(house: House) -> Path:
 
 
 def kept(house: House) -> list[Path]:
-    """Damaged ledgers that were set aside."""
+    """Return damaged ledgers that were set aside."""
     return sorted(ledger(house).parent.glob("ledger.sqlite.damaged-????????-??????"))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_ledger_is_rebuilt_from_the_list(house: House, damage: str) -> None:
-    """What is rendered stays, random seeds included; the damaged file is kept."""
+    """Rendered pictures stay, random seeds included; the damaged file is kept."""
     for name, text in RECIPES.items():
         house.save(name, text)
     assert house.once()
@@ -80,7 +80,7 @@ def test_a_damaged_ledger_is_rebuilt_from_the_list(house: House, damage: str) ->
 
 
 def test_a_damaged_page_of_any_table_heals_at_the_next_start(house: House) -> None:
-    """Or index, one after the other: pictures stay, and the next save is rendered."""
+    """Tables and indexes are damaged in turn: pictures stay, and the next save is rendered."""
     for name in ("random.txt", "pets/sweep.yaml"):
         house.save(name, RECIPES[name])
     assert house.once()
@@ -105,7 +105,7 @@ def test_a_damaged_page_of_any_table_heals_at_the_next_start(house: House) -> No
 
 @pytest.mark.parametrize("spoilt", ["deleted", "without metadata"])
 def test_a_listed_picture_is_not_rendered_again(house: House, spoilt: str) -> None:
-    """Whatever became of it: a user deleted it, or a program that edits pictures saved it."""
+    """Even if a user deleted it, or edited it with another program."""
     house.save("a.txt", "a corgi\na star --seed 7\n")
     assert house.once()
     for file in house.pictures():
@@ -122,7 +122,7 @@ def test_a_listed_picture_is_not_rendered_again(house: House, spoilt: str) -> No
 
 
 def test_a_list_of_many_pictures_is_read_in_little_memory(house: House) -> None:
-    """Its lines hold whole requests, of which a rebuild needs one at a time."""
+    """Its lines have whole requests, and a rebuild needs only one at a time."""
     house.save("a.yaml", f"prompt: {'a corgi, ' * 100}\nseed: 1\n")
     assert house.once()
     (line,) = house.listed()
@@ -174,7 +174,7 @@ def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, dam
 def test_a_lost_ledger_knows_the_numbers_in_names_wherever_they_stand(
     house: House, file_name: str, names: list[str]
 ) -> None:
-    """Not a seed or a width in front of it; and those of deleted pictures stay used."""
+    """They are told from seeds and widths; numbers of deleted pictures are not used again."""
     house.save("a.yaml", "prompt: a\nseed: [77, 78, 99]\n")
     assert house.once(file_name=file_name)
     (house.outbox / house.listed()[-1]["file"]).unlink()

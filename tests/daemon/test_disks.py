@@ -36,14 +36,14 @@ SEEDS = [*range(1, 6), *range(11, 41)]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries again sooner."""
+    """Let picowatch retry sooner."""
     monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.ledger.database.LOCK_SECONDS", 0.01)
 
 
 class Lines(logging.Handler):
-    """The console's lines, which no disk can keep back."""
+    """The console's lines, which need no disk."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Lines(logging.Handler):
 
 @contextmanager
 def full(house: House, room: int) -> Iterator[None]:
-    """With so much room: in the middle of a picture, of the ledger's journal, of a list's line."""
+    """Leave this much room, so that a picture, the journal or a list's line is cut off."""
     filler = fill(house.outbox)
     os.truncate(filler, max(0, filler.stat().st_size - room))
     yield
@@ -67,7 +67,7 @@ def full(house: House, room: int) -> Iterator[None]:
 
 @contextmanager
 def locked(house: House) -> Iterator[None]:
-    """Another program looks into the ledger, as a backup or a shell may."""
+    """Let another program hold the ledger, as a backup or a shell may."""
     path = house.outbox / ".picowatch/ledger.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -76,7 +76,7 @@ def locked(house: House) -> Iterator[None]:
 
 @contextmanager
 def moved(house: House) -> Iterator[None]:
-    """Or unmounted: nothing is written into the empty folder that is left, nor is one created."""
+    """Move or unmount it: nothing is written into an empty folder at its path, nor is one made."""
     away = house.outbox.rename(house.outbox.with_name("away"))
     yield
     assert not house.outbox.exists()
@@ -89,7 +89,7 @@ def moved(house: House) -> Iterator[None]:
 
 @contextmanager
 def answering_with_errors(house: House, what: str) -> Iterator[None]:
-    """As a share does whose machine is off: nothing looks deleted or replaced, all is an error."""
+    """Answer all calls with an error, like a share whose machine is off."""
     stat = os.stat
 
     def refuse(path: str | Path | int, **how: Any) -> os.stat_result:
@@ -103,7 +103,7 @@ def answering_with_errors(house: House, what: str) -> Iterator[None]:
 
 
 def wait_for_looks(house: House) -> None:
-    """Until the daemon has looked at everything some more times."""
+    """Wait until the daemon has scanned some more times."""
     shown = len(house.console.shown)
     wait_for(lambda: len(house.console.shown) > shown + 10, "some more looks")
 
@@ -123,7 +123,7 @@ def wait_for_looks(house: House) -> None:
 def test_trouble_is_waited_for_and_nothing_is_failed(
     house: House, trouble: Callable[[House], AbstractContextManager[None]], said: str
 ) -> None:
-    """It is said once; each picture is there once, whole and in the list."""
+    """It is logged once; each picture is there once, complete and in the list."""
     console = house.console.handler = Lines()
     with disk(house.outbox.parent / "stick"):
         house.outbox = house.folder / "stick/outbox"
@@ -158,7 +158,7 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
 def test_trouble_of_two_engines_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What one of them can write does not end the other's trouble."""
+    """A successful write of one does not end the other's trouble."""
     caplog.set_level("INFO", "picowatch")
     retry = Retry(threading.Event(), tmp_path, keeps_trying=True)
 
@@ -181,7 +181,7 @@ def test_trouble_of_two_engines_is_said_once(
 
 
 def test_a_signal_ends_the_waiting_for_a_disk(house: House) -> None:
-    """Within two seconds, with exit code 0; the next start renders the pictures."""
+    """It ends within two seconds with exit code 0; the next start renders the pictures."""
     with disk(house.outbox):
         with process(house) as daemon:
             lines = Reader(daemon)
@@ -198,7 +198,7 @@ def test_a_signal_ends_the_waiting_for_a_disk(house: House) -> None:
 
 @pytest.mark.parametrize("how", ["full", "locked"])
 def test_a_single_run_waits_for_nothing_and_ends_in_words(house: House, how: str) -> None:
-    """With exit code 1 and no traceback."""
+    """It has exit code 1 and no traceback."""
     said = {"full": "[Errno 28] No space left on device", "locked": "database is locked"}[how]
     with disk(house.outbox):
         assert house.once()
@@ -231,9 +231,9 @@ def test_a_disk_that_fills_up_in_a_single_run_fails_no_image(house: House) -> No
 
 
 def test_a_read_only_outbox_is_waited_for(house: House) -> None:
-    """Somebody took the permission away; or the system mounted the disk so after an error.
+    """Somebody removed the permission, or the system remounted the disk after an error.
 
-    Where picowatch never was, it is a mistake: a service's unit may forbid to write there.
+    In a new outbox it is a mistake: a service's unit may forbid writing there.
     """
     with disk(house.outbox):
         remount(house.outbox, "ro")
@@ -266,7 +266,7 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
 
 
 def test_a_second_picowatch_that_took_the_outbox_ends_the_first(house: House) -> None:
-    """Where somebody deleted the first one's lock: it says so."""
+    """That happens if somebody deletes the first one's lock; it says so."""
     with process(house) as first:
         lines = Reader(first)
         wait_for(lambda: lines.count("is watching"))

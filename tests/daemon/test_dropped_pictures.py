@@ -33,7 +33,7 @@ def draw(house: House, name: str, red: int = 100, folder: str = "inbox") -> Path
 
 
 def put(house: House, files: Mapping[str, str | int]) -> None:
-    """Save texts, and pictures of which the number says how red they are."""
+    """Save texts, and pictures whose number says how red they are."""
     for name, content in files.items():
         draw(house, name, content) if isinstance(content, int) else house.save(name, content)
 
@@ -155,7 +155,7 @@ def test_what_is_dropped_is_rendered(
     results: Mapping[str, Mapping[str, Any] | None],
     refused: Mapping[str, str],
 ) -> None:
-    """Each picture by the template above it and by what lies beside it."""
+    """Each picture is rendered with the template above it and its own sidecars."""
     put(house, files)
     assert house.once(batch_size=4) is not bool(refused)
     assert set(house.pictures()) == set(results)
@@ -169,7 +169,7 @@ def test_what_is_dropped_is_rendered(
 
 
 def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
-    """`from: picture`: another program's prompt and seed; in any format of start images."""
+    """`from: picture` takes another program's prompt and seed, in any format of start images."""
     put(
         house, {"frames/_pictures.yaml": "from: picture\nsteps: 3\n", "plain/_pictures.yaml": CORGI}
     )
@@ -190,7 +190,7 @@ def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
 
 
 def test_no_name_is_given_twice(house: House) -> None:
-    """Also where a picture is called like a later one of another, or what a user put there."""
+    """Not even if a picture is named like another one's second result, or like a user's file."""
     put(house, {"frames/_pictures.yaml": f"{CORGI}count: 3\n"})
     names = ("1.png", "1-2.png", "1.control.png")  # the last is a map's name
     put(house, {f"frames/{name}": len(name) for name in names})
@@ -205,7 +205,7 @@ def test_no_name_is_given_twice(house: House) -> None:
 
 
 def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> None:
-    """Removing it requests nothing: it is tidied up. A mask that comes is one."""
+    """Removing a sidecar requests nothing, as that is tidying up. A new mask is a request."""
     put(house, {"frames/_pictures.yaml": "prompt: a corgi\n", "frames/1.png": 1})
     assert house.once()
     for count, text in enumerate(("a star", "a tree"), 2):
@@ -223,7 +223,7 @@ def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> No
 
 
 def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: House) -> None:
-    """What its metadata name can be found by `from`."""
+    """`from` finds what its metadata name."""
     hold = HeldEngine(house)
     put(house, {"frames/_pictures.yaml": CORGI})
     with house.running(batch_size=1):
@@ -246,7 +246,7 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
 def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its absence counts once it has settled, as a deletion does; here a look falls into it."""
+    """Like a deletion, its absence counts only after a quiet time; here a scan falls into it."""
     monkeypatch.setattr(watch.Watch, "start", lambda self, root: None)
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/1.txt": "a star"})
     path = house.inbox / "frames/_pictures.yaml"
@@ -288,7 +288,7 @@ def test_junk_is_ignored_and_other_formats_are_told_with_their_names(house: Hous
 
 
 def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told with its name once it is left alone; gone with the picture, or when it is replaced.
+    """It is reported by name once it is quiet, until the picture is deleted or replaced.
 
     Until then it is not read in every round.
     """
@@ -316,7 +316,7 @@ def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.Monkey
 
 
 def test_a_picture_that_is_being_copied_slowly_is_no_error(house: House) -> None:
-    """However long it pauses, within half a minute: it waits without an error, also when empty."""
+    """It waits without an error through pauses of up to half a minute, even if it is empty."""
     put(house, {"frames/_pictures.yaml": CORGI})
     whole = draw(house, "elsewhere.png").read_bytes()
     with house.running():
@@ -331,7 +331,7 @@ def test_a_picture_that_is_being_copied_slowly_is_no_error(house: House) -> None
 
 
 def test_a_picture_that_the_template_itself_rendered_is_refused(house: House) -> None:
-    """A hook that copies results back would go on without end; elsewhere they are welcome."""
+    """A hook that copies results back would never end; other folders accept them."""
     put(house, {"frames/_pictures.yaml": CORGI, "stars/_pictures.yaml": STAR, "frames/1.png": 1})
     assert house.once()
     shutil.copy(house.outbox / "frames/1.png", house.inbox / "frames/back.png")
@@ -342,7 +342,7 @@ def test_a_picture_that_the_template_itself_rendered_is_refused(house: House) ->
 
 
 def test_nothing_that_is_dropped_leads_out_of_the_inbox(house: House) -> None:
-    """Links to pictures, prompts, masks and templates elsewhere are not followed, nor pipes."""
+    """Links to pictures, prompts, masks and templates elsewhere, and pipes, are not followed."""
     put(house, {"frames/_pictures.yaml": CORGI, "stars/3.png": 1})
     put(house, {f"frames/{number}.png": number for number in (1, 5)})
     secret = draw(house, "secret.png", folder="elsewhere")
@@ -391,7 +391,7 @@ def test_a_wrong_template_is_one_error_and_fixing_it_runs_what_waits(
 
 
 def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House) -> None:
-    """Which is said once, until each has one or is deleted; other warnings stay."""
+    """That is said once, until each has one or is deleted; other warnings stay."""
     text = "seed: 1\ncfg_scale: 1\nnegative_prompt: dim\n"
     for folder in ("frames", "others"):
         put(house, {f"{folder}/_pictures.yaml": text})
@@ -423,7 +423,7 @@ def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House)
 def test_check_lists_what_pictures_would_render(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One picture, or all under a template in natural order; what is wrong is said as ever."""
+    """It lists one picture, or all under a template in natural order, with their mistakes."""
     path = house.save("frames/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
     put(house, dict.fromkeys((f"frames/{n}.png" for n in ("10", "a/9", "2", "2.mask")), 1))
     put(house, {"frames/10.txt": "a star", "other/1.png": 1})
@@ -446,7 +446,7 @@ def test_check_lists_what_pictures_would_render(
 def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     house: House, when_done: str
 ) -> None:
-    """Once no other picture has it; the next picture of that name is not redrawn by it."""
+    """Sidecars go with it unless another picture has them; the next picture is not affected."""
     put(house, {"frames/_pictures.yaml": STAR, "frames/1.txt": "a corgi"})
     put(house, {"frames/2.yaml": "prompt: a heart\n", "frames/other.txt": "of no picture"})
     put(house, {f"frames/{n}": len(n) for n in ("1.png", "2.png", "2.jpg", "1.mask.png")})
@@ -466,7 +466,7 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
 
 
 def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
-    """None is deleted while another image needs it, also where two pictures are the same."""
+    """None is deleted while another image needs it, even if two pictures are equal."""
     there: list[bool] = []
 
     def look(batch: Batch) -> None:
@@ -482,7 +482,7 @@ def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
 
 
 def test_a_template_may_only_cut_out(house: House) -> None:
-    """Pictures of any size, turned as their EXIF says, with what they had inside; nothing twice."""
+    """Pictures of any size are turned by their EXIF data and keep their texts; none comes twice."""
     house.save("cut/_pictures.yaml", "cutout: true\n")
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
@@ -501,7 +501,7 @@ def test_a_template_may_only_cut_out(house: House) -> None:
 
 
 def test_a_copy_that_a_recipe_needs_outlives_the_dropped_picture(house: House) -> None:
-    """Both start from the same bytes, and the picture's turn is over first."""
+    """Both start from the same bytes, and the picture is done first."""
     copies, missing = house.outbox / ".picowatch/start-images", list[str]()
 
     def look(batch: Batch) -> None:

@@ -1,5 +1,6 @@
-"""Seconds left, worked out from the batches before."""
+"""Seconds left, computed from earlier batches."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ OTHER = replace(SMALL, width=512)
 
 
 def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
-    """Whatever its seed is, and nothing is known before the first picture."""
+    """The seed does not matter; before the first picture nothing is known."""
     durations = Durations()
     assert durations.of([(SMALL, 1)]) is None
     durations.learn(SMALL, 2.0)
@@ -27,8 +28,8 @@ def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
     assert durations.of([(SMALL, 1)]) == 3
 
 
-def batch(loads: str = "") -> Rendering:
-    """A batch of ten steps that began at 0."""
+def batch(loads: str = "", clock: Callable[[], float] = lambda: 0.0) -> Rendering:
+    """Return a batch of ten steps that began at 0."""
     image: object = type("Image", (), {"request": SMALL})
     return Rendering(
         engine=DigestEngine(),
@@ -38,6 +39,7 @@ def batch(loads: str = "") -> Rendering:
         settings=Settings(),
         on_preview=lambda _: None,
         is_requested=lambda: True,
+        clock=clock,
     )
 
 
@@ -53,24 +55,21 @@ def batch(loads: str = "") -> Rendering:
     ],
 )
 def test_a_batch_in_progress_is_counted_by_its_steps(
-    monkeypatch: pytest.MonkeyPatch, done: int, loads: str, now: float, left: float
+    done: int, loads: str, now: float, left: float
 ) -> None:
-    """Of one that takes eight seconds after its checkpoint is loaded, a step was done a second."""
-    clock = [0.0]
-    monkeypatch.setattr("picowatch.daemon.rendering.time.monotonic", lambda: clock[0])
-    one = batch(loads)
+    """It takes eight seconds after loading, and has done one step per second."""
+    times = iter([0.0, *map(float, range(1, done + 1)), now])
+    one = batch(loads, lambda: next(times))
     for step in range(1, done + 1):
-        clock[0] = float(step)
         one._on_step(step, 10)
-    clock[0] = now
     assert one.seconds_left(8.0) == pytest.approx(left)
 
 
-def test_loading_is_no_part_of_what_a_batch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where an engine had to load, it may have had to start, too: what came before a step."""
-    one = batch("demo")
-    for now in (7.0, 8.0):
-        monkeypatch.setattr("picowatch.daemon.rendering.time.monotonic", lambda now=now: now)
-        one._on_step(int(now) - 6, 10)
+def test_loading_is_no_part_of_what_a_batch_takes() -> None:
+    """An engine that had to load may have had to start, too: all before the first step."""
+    times = iter([0.0, 7.0, 8.0])
+    one = batch("demo", lambda: next(times))
+    for step in (1, 2):
+        one._on_step(step, 10)
     assert one.seconds(ended=16.0, load=2.0) == 10.0
     assert batch().seconds(ended=16.0, load=2.0) == 14.0

@@ -1,4 +1,4 @@
-"""What goes wrong while rendering is answered, and the queue continues."""
+"""Failures while rendering are reported, and the queue continues."""
 
 import threading
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tests.house import PATIENCE, HeldEngine, House, wait_for
 
 
 def fail_on(prompt: str, error: Exception, times: int = 1000) -> Any:
-    """An engine hook that raises while a batch holds the prompt, at most `times` times."""
+    """Return an engine hook that raises while a batch has the prompt, at most `times` times."""
     left = times
 
     def hook(batch: Batch) -> None:
@@ -40,7 +40,7 @@ def fail_on(prompt: str, error: Exception, times: int = 1000) -> Any:
 def test_an_image_that_fails_takes_no_other_along(
     house: House, error: Exception, times: int, said: str
 ) -> None:
-    """Its batch mates are rendered; the error file names seed and reason. One death is no fault.
+    """Others of its batch are rendered; the error file has seed and reason. One death is harmless.
 
     The log says once that the engine died with a batch, however many images that had.
     """
@@ -75,7 +75,7 @@ def assert_set(event: threading.Event) -> None:
 def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As parts of a LoRA without a layer do; the next good save takes it away."""
+    """Parts of a LoRA without a layer cause such a warning; the next valid save removes it."""
 
     def picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         warnings = ("The LoRA 'x' has parts that do nothing.",) if "x" in request.prompt else ()
@@ -92,10 +92,10 @@ def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
 
 
 def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:
-    """Also after a restart: corrected, deleted, renamed to what is no recipe, or retried."""
+    """Even after a restart: corrected, deleted, renamed to something else, or retried."""
 
     def wrong() -> set[str]:
-        """Recipes in status.json's errors."""
+        """Return the recipes in status.json's errors."""
         lines = house.status()["errors"]
         return {line.partition(",")[0].partition(":")[0].removeprefix("inbox/") for line in lines}
 
@@ -125,7 +125,7 @@ def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:
 
 
 def test_what_is_deleted_in_progress_is_not_shown_while_it_stops(house: House) -> None:
-    """Nothing of it is left to count: there would be "1 of 0". Nor is an interruption lost."""
+    """Otherwise it would be counted as "1 of 0". Nor is an interruption lost."""
     house.engine = Deaf()
     over = threading.Event()
     house.engine.before_batch = lambda batch: assert_set(over) if batch[0].prompt == "one" else None
@@ -143,7 +143,7 @@ def test_what_is_deleted_in_progress_is_not_shown_while_it_stops(house: House) -
 
 
 class Deaf(DigestEngine):
-    """Hears of an interrupt only after some time, as one that is just being started."""
+    """An engine that heeds an interrupt only after a time, as while it is being started."""
 
     told = 0
 

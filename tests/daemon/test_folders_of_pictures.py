@@ -29,7 +29,7 @@ def drop(house: House, *names: str) -> None:
 
 
 def photos(house: House, template: str, count: int) -> list[str]:
-    """A folder with a template and so many pictures."""
+    """Make a folder with a template and this many pictures."""
     house.save("photos/_pictures.yaml", template)
     names = [f"photos/{number}.png" for number in range(1, count + 1)]
     drop(house, *names)
@@ -37,7 +37,7 @@ def photos(house: House, template: str, count: int) -> list[str]:
 
 
 def told(house: House, command: str, recipe: str) -> Answer:
-    """A command's answer, by the daemon that runs or by a single run."""
+    """Return a command's answer, from a running daemon or a single run."""
     path = send(house.outbox, Command(command, recipe))
     house.once()
     answer = wait_for_answer(path, 5.0)
@@ -54,7 +54,7 @@ def failures(house: House) -> list[dict[str, Any]]:
 
 
 def test_progress_is_that_of_the_folder(house: House) -> None:
-    """In now.txt, the status and what the gallery shows; other folders have their own."""
+    """So it is in now.txt, the status and the gallery; other folders have their own."""
     hold = HeldEngine(house, after=3)
     photos(house, CORGI, 5)
     house.save("photos/new/_pictures.yaml", f"{STAR}priority: -1\n")
@@ -78,7 +78,7 @@ def test_progress_is_that_of_the_folder(house: House) -> None:
 
 
 def test_a_folder_that_waits_is_named_once(house: House) -> None:
-    """With what is done of it, in `status`, too; not each of its pictures."""
+    """Its progress is shown, in `status`, too, not each of its pictures."""
     hold = HeldEngine(house, after=1)
     photos(house, CORGI, 4)
     house.save("other/_pictures.yaml", STAR)
@@ -100,7 +100,7 @@ def test_a_folder_that_waits_is_named_once(house: House) -> None:
 def test_make_prints_what_becomes_of_a_folder(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each picture by itself, in natural order, with or without a daemon; bad ones by name."""
+    """Pictures are in natural order, with or without a daemon; bad ones are named."""
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
     photos(house, CORGI, 3)
     drop(house, "photos/sub/10.png")
@@ -143,7 +143,7 @@ def test_make_prints_pictures_that_are_taken_out_of_the_inbox(
 def test_make_says_why_a_folder_cannot_be_rendered(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A template that is wrong, one without a prompt, and folders without one."""
+    """The template may be wrong, lack a prompt, or be missing."""
     photos(house, "stesp: 3\n", 2)
     house.save("plain/a.yaml", "prompt: a tree\nseed: 1\n")
     house.save("silent/_pictures.yaml", "seed: 1\n")
@@ -163,7 +163,7 @@ def test_make_says_why_a_folder_cannot_be_rendered(
 
 
 def test_a_folder_is_rendered_again_with_its_new_template(house: House) -> None:
-    """By one command, each picture once; a nearer template holds for its own."""
+    """One command renders each picture once; a nearer template applies to its own folder."""
     photos(house, CORGI, 3)
     house.save("photos/stars/_pictures.yaml", STAR)
     drop(house, "photos/stars/1.png")
@@ -200,7 +200,7 @@ def test_random_seeds_are_drawn_again_but_not_for_what_still_waits(house: House)
 
 
 def test_pictures_that_are_renamed_after_the_command_are_rendered_once(house: House) -> None:
-    """The command is in the ledger, and moves with them."""
+    """The command is stored in the ledger, and moves with them."""
     names = photos(house, RANDOM, 2)
     assert house.once()
     path = house.inbox / "photos/_pictures.yaml"
@@ -227,7 +227,7 @@ def test_pictures_that_are_renamed_after_the_command_are_rendered_once(house: Ho
 def test_everything_that_went_wrong_is_a_line(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused recipes, templates and pictures, and images that failed; each time, but once."""
+    """Each refusal and each failed image has one line."""
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
 
     def fail(batch: Batch) -> None:
@@ -262,7 +262,7 @@ def test_everything_that_went_wrong_is_a_line(
 
 
 def test_each_ending_that_is_ignored_is_told_once(house: House) -> None:
-    """Beside its template, until that is saved again; a folder without one is told, too."""
+    """The template has the warning until it is saved again; so has a folder without one."""
     photos(house, CORGI, 1)
     for name in (
         "a.tga",

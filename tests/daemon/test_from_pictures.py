@@ -9,9 +9,9 @@ from tests.house import House
 
 @pytest.mark.parametrize("folder", ["", "other/"])
 def test_a_recipe_starts_from_a_picture_of_the_outbox(house: House, folder: str) -> None:
-    """From any folder: its own fields override, the rest is the picture's, the start image too.
+    """In any folder, its own fields override the picture's, whose start image is used, too.
 
-    That is not another one that is called like it where the new recipe lies.
+    A file of the same name beside the new recipe is not taken for it.
     """
     for number, place in enumerate(("pets", "", "other")):
         path = house.inbox / place / "dog.png"
@@ -33,7 +33,7 @@ def test_a_recipe_starts_from_a_picture_of_the_outbox(house: House, folder: str)
 
 
 def test_the_result_of_a_dropped_picture_is_told_from_the_picture(house: House) -> None:
-    """Both have the same path, one below the inbox and one below the outbox."""
+    """Both have the same path, one in the inbox and one in the outbox."""
     house.save("a/_pictures.yaml", "prompt: a corgi\nseed: 7\n")
     Image.new("RGB", (64, 64)).save(house.inbox / "a/x.png")
     assert house.once()
@@ -61,7 +61,7 @@ COMMENTS = {
 
 @pytest.mark.parametrize(("before", "encoding"), COMMENTS.values(), ids=COMMENTS)
 def test_the_comment_of_a_jpeg_is_read(house: House, before: bytes, encoding: str) -> None:
-    """Where A1111 puts its text, in every encoding that programs write it in."""
+    """A1111 puts its text there, and programs write it in several encodings."""
     for prompt in ("a star", "日本の城、夜\u3000星", "Дом у реки", "🐕 runs", "“a star”", "Ünder"):
         text = f"{prompt}\nSteps: 8, Sampler: Euler a, CFG scale: 5, Seed: 3, Size: 128x128"
         exif = Image.Exif()
@@ -72,7 +72,7 @@ def test_the_comment_of_a_jpeg_is_read(house: House, before: bytes, encoding: st
 
 
 def test_what_a_recipe_cannot_honour_is_said_beside_the_result(house: House) -> None:
-    """In the log and in a file, until the next save without it."""
+    """The log and a file say it, until the next save without it."""
     text = "a star\nSteps: 8, Sampler: Euler a, Seed: 3, Size: 128x128, Face restoration: GFPGAN"
     house.save("a.txt", text)
     assert house.once()

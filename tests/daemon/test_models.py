@@ -1,4 +1,4 @@
-"""Models that take long to hash, are broken or away: no other save waits, and none is replaced."""
+"""Models that take long to hash, are broken or away: no save waits for others' models."""
 
 import os
 import threading
@@ -24,7 +24,7 @@ SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
 def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
     house: House, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """The ledger is free meanwhile. One that is deleted, or cannot be read, has no hash."""
+    """The ledger is free meanwhile. A deleted or unreadable model has no hash."""
     path = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
     its = path.stat()
     reading, go_on, real = threading.Event(), threading.Event(), hashes._digest
@@ -57,7 +57,7 @@ def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
 def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A crowd was dropped at once, and one save into live/ with it, another one after it."""
+    """Many were saved at once, with one save into live/, and another one after it."""
     read: list[str] = []
 
     def slow(name: str, *arguments: Any) -> Any:
@@ -114,7 +114,7 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     prepare: Callable[[House], Callable[[], object] | None],
     said: str,
 ) -> None:
-    """Only a recipe that names it is rendered with it."""
+    """Only a recipe that names the demo model uses it."""
     install = prepare(house)
     path = house.save("a.yaml", SMALL)
     house.save("b.yaml", f"{SMALL}checkpoint: demo\n")
@@ -137,7 +137,7 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
 def test_images_wait_while_the_models_are_not_mounted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None fails, though the engine finds no checkpoint; the demo model's own failures count."""
+    """None fails though the engine finds no checkpoint; failures of the demo model count."""
     monkeypatch.setattr(worker, "RESTART_SECONDS", 0.01)
     monkeypatch.setattr(worker, "START_AGAIN_SECONDS", 0.01)
     mounted, away, calls = house.models / "checkpoints", house.folder / "away", count(1)

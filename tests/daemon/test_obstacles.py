@@ -1,4 +1,4 @@
-"""What lies in the way, or may not be written: it is said, and everything else goes on."""
+"""Obstacles and missing permissions: they are reported, and everything else goes on."""
 
 import errno
 import json
@@ -24,13 +24,13 @@ TYPO = "promt: a typo\n"
 
 
 def still_answers(house: House) -> None:
-    """The daemon takes another save in and renders its picture."""
+    """Check that the daemon accepts another save and renders its picture."""
     house.save("still.yaml", ONE)
     wait_for(lambda: house.pictures("still"), "another recipe's picture")
 
 
 def test_whatever_lies_in_the_outbox_stops_nothing(house: House) -> None:
-    """Files and folders in the place of picowatch's own: passed by, or told in the log."""
+    """Files and folders in the place of picowatch's own are ignored or logged."""
     (house.outbox / "c").mkdir(parents=True)
     (house.outbox / "a").write_text("mine")
     (house.outbox / "c/99999999999999999999-1.png").write_bytes(b"foreign")  # no 63 bits hold it
@@ -56,7 +56,7 @@ def test_whatever_lies_in_the_outbox_stops_nothing(house: House) -> None:
 
 
 def test_a_folder_in_the_place_of_a_picture_fails_that_picture_alone(house: House) -> None:
-    """It is said why; saved again, it gets another name."""
+    """The reason is reported; saved again, the picture gets another name."""
     hold = HeldEngine(house)
     path = house.save("a.yaml", ONE)
     with house.running():
@@ -71,7 +71,7 @@ def test_a_folder_in_the_place_of_a_picture_fails_that_picture_alone(house: Hous
 
 @pytest.mark.parametrize("name", ["images.jsonl", "picowatch.log", ".picowatch/lock"])
 def test_a_pipe_in_the_place_of_a_file_ends_the_start_in_words(house: House, name: str) -> None:
-    """To open it would wait for a reader, or a writer, for ever."""
+    """Opening it would block forever."""
     (house.outbox / ".picowatch").mkdir(parents=True)
     os.mkfifo(house.outbox / name)
     for once in ([], ["--once"]):
@@ -81,7 +81,7 @@ def test_a_pipe_in_the_place_of_a_file_ends_the_start_in_words(house: House, nam
 
 
 def test_whatever_lies_among_the_commands_is_passed_by(house: House) -> None:
-    """A pipe is not opened, a folder is not read; the next command is answered."""
+    """Pipes are not opened, folders are not read; the next command is answered."""
     folder = house.outbox / ".picowatch/commands"
     with house.running():
         os.mkfifo(folder / "0.json")
@@ -94,7 +94,7 @@ def test_whatever_lies_among_the_commands_is_passed_by(house: House) -> None:
 
 
 def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> None:
-    """Its pictures fail with the remedy, nothing in it is written or deleted until it may be."""
+    """Its pictures fail with a remedy; nothing in it changes until that is allowed."""
     with process(house, *without_privileges()) as daemon:
         house.save("pets/a.yaml", ONE)
         house.save("pets/b.yaml", TYPO)
@@ -129,7 +129,7 @@ def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> Non
 def test_a_recipe_is_archived_although_the_disk_filled_up_after_its_picture(
     house: House, monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
-    """Between the picture and latest.png, or where it is archived; picowatch was stopped then.
+    """The disk is full before latest.png is written, or the archive; picowatch is stopped then.
 
     Other recipes are archived meanwhile.
     """
@@ -166,7 +166,7 @@ def test_a_recipe_is_archived_although_the_disk_filled_up_after_its_picture(
 
 
 def test_spoiled_pictures_leave_their_places_on_the_sheet(house: House) -> None:
-    """Nothing is waited for: the sheet is drawn, and so is everything after it."""
+    """Nothing waits: the sheet is drawn, and everything after it."""
     hold = HeldEngine(house, after=5)
     house.save("a.yaml", "prompt: a corgi\nseed: 1..6\nsize: 64x64\ngrid: true\n")
     with house.running(batch_size=1):
@@ -196,7 +196,7 @@ def test_spoiled_pictures_leave_their_places_on_the_sheet(house: House) -> None:
 def test_a_sheet_that_cannot_be_drawn_is_reported_once_and_not_tried_at_each_start(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the log, with --debug where it happened, and beside the recipe; other recipes go on."""
+    """The log reports it, with --debug the traceback, and a warning file; other recipes go on."""
     caplog.set_level("DEBUG", "picowatch")
 
     def fail(*_: object) -> None:
@@ -219,7 +219,7 @@ def test_a_sheet_that_cannot_be_drawn_is_reported_once_and_not_tried_at_each_sta
 
 @pytest.mark.parametrize("taken", [".picowatch/lock", ".picowatch/gallery", "images.jsonl"])
 def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken: str) -> None:
-    """Somebody ran picowatch with `sudo`; a service manager would wait for this start for ever."""
+    """Somebody ran picowatch with `sudo`; a service manager would wait forever for this start."""
     assert house.once()
     path = house.outbox / taken
     path.touch()
@@ -235,7 +235,7 @@ def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken
 
 
 def test_make_removes_what_a_daemon_of_another_user_may_not(house: House) -> None:
-    """In a folder that `make` created; the same text under another name is no renamed recipe."""
+    """The folder was created by `make`; an equal text under another name is no renaming."""
     if os.geteuid():
         pytest.skip("only root may write into a folder where the daemon may not")
     (house.inbox / "mine").mkdir(mode=0o555)

@@ -1,4 +1,4 @@
-"""Batches go where their checkpoint is, and nothing is queued for ever: simulated engines."""
+"""Simulated engines: batches go to engines with their checkpoint, and no image waits forever."""
 
 import heapq
 import random
@@ -19,7 +19,7 @@ LOAD_SECONDS = 3.0
 
 
 class Names:
-    """Every number is free."""
+    """Names of which every number is free."""
 
     def folder(self, recipe: str) -> str:
         return recipe
@@ -32,7 +32,7 @@ class Names:
 
 
 class Farm:
-    """Engines that claim from a ledger's queue, each image of which needs a checkpoint."""
+    """Engines that claim images, each of which needs a checkpoint, from a ledger's queue."""
 
     def __init__(self, ledger: Ledger, engines: int) -> None:
         self.ledger = ledger
@@ -41,7 +41,7 @@ class Farm:
         self.batches = 0
 
     def save(self, checkpoints: int, images: int, at_once: int, dice: random.Random) -> None:
-        """So many images arrive, up to `at_once` of one checkpoint after each other."""
+        """Save this many images, up to `at_once` in a row with the same checkpoint."""
         requests: list[ImageRequest] = []
         while len(requests) < images:
             checkpoint = f"{dice.randrange(checkpoints):064x}"
@@ -61,7 +61,7 @@ class Farm:
         )
 
     def work(self, dice: random.Random) -> None:
-        """Until nothing is queued; each engine claims when its batch is done."""
+        """Render until nothing is queued; each engine claims when its batch is done."""
         busy = [(0.0, number) for number in range(len(self.held))]
         while busy:
             now, number = heapq.heappop(busy)
@@ -102,10 +102,10 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def test_engines_load_checkpoints_seldom(
     ledger: Ledger, engines: int, checkpoints: int, at_once: int, loads: int
 ) -> None:
-    """At most 1.5 times of what it was when the best of the idle engines was chosen for each batch.
+    """They load at most 1.5 times as often as if each batch went to the best idle engine.
 
-    That needed 104 and 176 loads for these images; served in the order of saving, nearly
-    every one of the 630 batches would be a load.
+    That needed 104 and 176 loads for these images; in the order of saving, nearly each of the
+    630 batches would need one.
     """
     dice = random.Random(at_once)
     farm = Farm(ledger, engines)
@@ -118,7 +118,7 @@ def test_engines_load_checkpoints_seldom(
 
 
 def test_the_oldest_image_is_passed_over_by_four_batches_of_each_engine(ledger: Ledger) -> None:
-    """Then it comes, whatever the engine holds; the next image begins anew."""
+    """Then it comes, whatever the engine has loaded; for the next image, counting starts again."""
     farm = Farm(ledger, 2)
     checkpoints = [f"{number:064x}" for number in (1, 2)]
     requests = [request(seed=seed, checkpoint_hash=checkpoints[seed > 0]) for seed in range(200)]

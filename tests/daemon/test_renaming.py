@@ -1,4 +1,4 @@
-"""Renames and writes that tests/meetings cannot play: a server's bin, a name taken at once."""
+"""Renames that tests/meetings cannot simulate: a server's bin, a name that is reused at once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.house import HeldEngine, House, wait_for
 
 
 def test_a_recipe_that_takes_the_place_of_a_renamed_one_is_another(house: House) -> None:
-    """`mv a.yaml c.yaml` and a new a.yaml, which picowatch sees at once: nothing is made twice."""
+    """After `mv a.yaml c.yaml` and a new a.yaml, seen at the same time, nothing is made twice."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("a.yaml", "prompt: a corgi\ncount: 3\n")
@@ -32,7 +32,7 @@ def test_a_recipe_that_takes_the_place_of_a_renamed_one_is_another(house: House)
 
 
 def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> None:
-    """A NAS moves what is deleted over the network: that is no rename."""
+    """A NAS moves files that are deleted over the network: that is no rename."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         path = house.save("a.yaml", "prompt: a\nseed: 1\ncount: 3\n")
@@ -72,7 +72,7 @@ def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> N
 def test_a_moved_recipe_has_the_priority_of_its_new_folder(
     house: House, defaults: str, saves: list[str], started: list[str]
 ) -> None:
-    """So that one which is moved into live/ overtakes the others; nothing else of it changes."""
+    """A recipe that is moved into live/ overtakes others; nothing else of it changes."""
     Image.new("RGB", (64, 64), "red").save(house.inbox / "start.png")
     house.save("live/_defaults.yaml", defaults)
     hold = HeldEngine(house)
@@ -94,7 +94,7 @@ def test_a_moved_recipe_has_the_priority_of_its_new_folder(
 def test_what_changes_while_it_is_read_is_read_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recipes are answered when they are whole, with their defaults as they are then."""
+    """Recipes are read when they are complete, with the defaults of that time."""
     defaults = house.save("_defaults.yaml", "steps: 5\n")
     path = house.save("a.txt", "one\n")
     left, read_for, reads = [7, 6], [""], list[str]()

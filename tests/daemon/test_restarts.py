@@ -39,13 +39,13 @@ def running(house: House) -> Iterator["subprocess.Popen[str]"]:
 
 
 def starts(house: House, count: int) -> None:
-    """Wait until the daemon has started so many times."""
+    """Wait until the daemon has started this many times."""
     log = house.outbox / "picowatch.log"
     wait_for(lambda: log.exists() and house.log().count("is watching") == count, "a start")
 
 
 def test_what_is_lost_while_it_runs_is_made_again(house: House) -> None:
-    """The queue goes on in the same process, which says why it starts over and keeps its lock."""
+    """The queue continues in the same process, which says why it starts over and keeps its lock."""
     with running(house) as process:
         for count, lost in enumerate(("", "lock", "ledger.sqlite", "."), 1):
             state = house.outbox / ".picowatch" / lost
@@ -65,7 +65,7 @@ def test_what_is_lost_while_it_runs_is_made_again(house: House) -> None:
 def test_a_ledger_that_is_damaged_again_at_once_ends_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broken disk would be written to for ever; the first time, a new ledger is built."""
+    """Otherwise it would write to a broken disk forever; the first time, a new ledger is built."""
 
     def unreadable(ledger: Ledger) -> int:
         raise LedgerCorrupt("The ledger is damaged.")
@@ -82,7 +82,7 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
 def test_a_signal_before_picowatch_starts_over_ends_it_well(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `rm -r outbox/.picowatch; systemctl stop picowatch` may send it."""
+    """`rm -r outbox/.picowatch; systemctl stop picowatch` may send one."""
     monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)  # it would end this process
     lock = house.outbox / ".picowatch/lock"
 
@@ -119,7 +119,7 @@ def test_a_valid_save_of_the_settings_restarts_the_process(house: House) -> None
 
 @pytest.fixture
 def file(house: House, monkeypatch: pytest.MonkeyPatch) -> SettingsFile:
-    """Settings that are looked at often."""
+    """Return a settings file that is checked often."""
     monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
     path = house.folder / "picowatch.yaml"
     path.write_text(OWN)
@@ -128,25 +128,25 @@ def file(house: House, monkeypatch: pytest.MonkeyPatch) -> SettingsFile:
 
 
 def in_place(path: Path, text: str) -> None:
-    """Most editors, and `>`."""
+    """Save like most editors, and `>`."""
     path.write_text(text)
 
 
 def by_renaming(path: Path, text: str) -> None:
-    """sed -i, rsync, GLib, VS Code on some mounts: a temporary file takes its place."""
+    """Save like sed -i, rsync, GLib, VS Code on some mounts: rename a temporary file over it."""
     new = path.with_name(".picowatch.yaml.tmp")
     new.write_text(text)
     new.rename(path)
 
 
 def moved_away_first(path: Path, text: str) -> None:
-    """vim and Emacs: the old file is the backup, and the new one another file."""
+    """Save like vim and Emacs: rename the old file to a backup, and write a new one."""
     path.rename(path.with_name("picowatch.yaml~"))
     path.write_text(text)
 
 
 def line_by_line(path: Path, text: str) -> None:
-    """A script; each prefix is valid."""
+    """Save like a script; each prefix is valid."""
     with path.open("w") as file:
         for line in text.splitlines(keepends=True):
             file.write(line)
@@ -156,7 +156,7 @@ def line_by_line(path: Path, text: str) -> None:
 def test_an_invalid_file_changes_nothing_until_it_is_fixed(
     house: House, file: SettingsFile
 ) -> None:
-    """In each way in which editors save; what is wrong is said until it is right, or deleted."""
+    """However an editor saves, the problem is shown until it is fixed or the file is deleted."""
     error = house.outbox / "settings.error.txt"
     ways = [in_place, by_renaming, moved_away_first, line_by_line]
     with house.running(settings_file=file):
@@ -186,7 +186,7 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
 
 
 def has_started_since(house: House, started: float) -> bool:
-    """Whether another daemon than the one that started then writes the status."""
+    """Whether a newer daemon than the one that started then writes the status."""
     return bool(house.status()["started"] != started)
 
 
@@ -194,7 +194,7 @@ def has_started_since(house: House, started: float) -> bool:
 def test_a_batch_in_progress_is_finished_before_new_settings_apply(
     house: House, file: SettingsFile, taken_back: bool
 ) -> None:
-    """Nothing else is begun meanwhile; a save that takes the change back lets the queue go on."""
+    """No other batch begins; a save that undoes the change lets the queue continue."""
     hold = HeldEngine(house)
     with house.running(settings_file=file):
         house.save("a.yaml", "prompt: a\nseed: 1\n")

@@ -14,7 +14,7 @@ from tests.house import House, wait_for
 
 
 class Engines:
-    """The engines of a house, in the order in which they were built."""
+    """The engines of a house, in the order in which they were made."""
 
     def __init__(self, house: House) -> None:
         self.all: list[DigestEngine] = []
@@ -29,13 +29,13 @@ class Engines:
         return engine
 
     def seeds(self) -> list[int]:
-        """Of every image that an engine began, sorted."""
+        """Return the sorted seeds of all images that engines began."""
         batches = [batch for engine in self.all for batch in engine.batches]
         return sorted(request.seed for batch in batches for request in batch)
 
     @contextmanager
     def held(self) -> Iterator[threading.Semaphore]:
-        """Every engine waits before its batches; each release lets one go on."""
+        """Let every engine wait before its batches; each release lets one continue."""
         gate = threading.Semaphore(0)
         over = threading.Event()
 
@@ -48,7 +48,7 @@ class Engines:
         over.set()
 
     def in_progress(self) -> list[int]:
-        """How many images each engine began that has a batch."""
+        """Return how many images each engine with a batch has begun."""
         return sorted(sum(map(len, engine.batches)) for engine in self.all if engine.batches)
 
 
@@ -76,7 +76,7 @@ def test_two_engines_work_at_once(house: House, engines: Engines) -> None:
 
 
 def test_idle_engines_share_a_short_queue(house: House, engines: Engines) -> None:
-    """Those that would rest otherwise take their part; of a long queue each takes a whole batch."""
+    """Engines that would be idle take their share; of a long queue, each takes a full batch."""
     with engines.held(), house.running(executor="local:3", batch_size=8):
         house.save("a.yaml", "prompt: one\nseed: 1\ncount: 8\n")
         wait_for(lambda: engines.in_progress() == [2, 3, 3], "a part each")
@@ -97,7 +97,7 @@ def test_idle_engines_share_a_short_queue(house: House, engines: Engines) -> Non
 def test_what_an_engine_leaves_undone_is_rendered_once(
     house: House, engines: Engines, number: int, error: Exception, times: int
 ) -> None:
-    """The other one continues meanwhile; that an engine is lost is never an image's fault."""
+    """The other one continues; a lost engine is never an image's fault."""
     left = [error] * times
 
     def die(engine: DigestEngine, batch: Batch) -> None:
@@ -112,7 +112,7 @@ def test_what_an_engine_leaves_undone_is_rendered_once(
 
 
 def test_a_single_run_ends_when_no_engine_can_start(house: House, engines: Engines) -> None:
-    """With what stands in the way; its images wait for the next run."""
+    """The reason is given, and its images wait for the next run."""
 
     def fail(engine: DigestEngine, batch: Batch) -> None:
         raise EngineCannotStart("There is no CUDA device.")
@@ -128,7 +128,7 @@ def test_a_single_run_ends_when_no_engine_can_start(house: House, engines: Engin
 def test_engines_join_and_leave_in_the_middle(
     house: House, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As those of a cluster: a new one gets the work, one that left gets none."""
+    """Like those of a cluster: a new one gets work, one that left gets none."""
     there = {0}
     monkeypatch.setattr(
         LocalEngines,

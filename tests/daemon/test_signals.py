@@ -1,4 +1,4 @@
-"""A signal in any moment: picowatch ends within two seconds, with its exit code, nothing lost."""
+"""A signal at any moment ends picowatch within two seconds, with its exit code and no loss."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.house import House, wait_for, within
 
 
 def holds_open(process: int, file: Path) -> bool:
-    """Whether a process has the file open, or mapped into its memory."""
+    """Whether a process has the file open or mapped into its memory."""
     try:
         links = [link.resolve() for link in Path(f"/proc/{process}/fd").iterdir()]
         return file in links or str(file) in Path(f"/proc/{process}/maps").read_text()
@@ -41,7 +41,7 @@ def images(folder: Path) -> dict[str, int]:
 
 
 def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path) -> None:
-    """The save is answered by the next start. Meanwhile a health check finds nothing wrong."""
+    """The next start accepts the save. Until then a health check finds nothing wrong."""
     (tmp_path / "inbox").mkdir()
     shapes = {**sd15_shapes(), "more": (20_000_000_000,)}  # minutes
     checkpoint = write_model(tmp_path / "models/checkpoints/large.safetensors", shapes)
@@ -105,7 +105,7 @@ sys.exit(main(Path()))
     ],
 )
 def test_a_signal_in_the_middle_of_what_cannot_be_interrupted(house: House, step: str) -> None:
-    """A long list, a large sheet, a share that hangs: the next start does it.
+    """After a long list, a large sheet or a hanging share, the next start continues.
 
     Each picture is there once, as after a crash.
     """
@@ -137,7 +137,7 @@ def test_a_signal_in_the_middle_of_what_cannot_be_interrupted(house: House, step
 def test_any_signal_that_ends_programs_ends_picowatch_well(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A closed terminal and a stray signal as SIGTERM: nothing is left over."""
+    """A closed terminal and a stray signal work like SIGTERM: nothing is left over."""
     (tmp_path / "inbox").mkdir()
     process = start(tmp_path, "run", program=DIGESTS)
     wait_for((tmp_path / "outbox/.picowatch/status.json").exists, "the start")
@@ -183,7 +183,7 @@ last = Last()
 def test_a_signal_while_picowatch_is_imported(
     tmp_path: Path, arguments: list[str], number: int, code: int
 ) -> None:
-    """Its end has the exit code that it always has, and no traceback."""
+    """It ends with its usual exit code and no traceback."""
     process = beginning_with(tmp_path, SLOW_IMPORT, *arguments)
     wait_for((tmp_path / "imports").exists, "the import")
     process.send_signal(number)
@@ -202,7 +202,7 @@ def test_a_signal_while_the_interpreter_ends_changes_nothing(
 
 
 def beginning_with(folder: Path, program: str, *arguments: str) -> "subprocess.Popen[str]":
-    """A command whose interpreter runs a program before it."""
+    """Return a command whose interpreter first runs this program."""
     for name in ("inbox", "own"):
         (folder / name).mkdir()
     (folder / "own/sitecustomize.py").write_text(program)
@@ -228,7 +228,7 @@ with ended_by_signals(stop, wake) as signals:
 
 
 def test_no_signal_hangs() -> None:
-    """The main thread may hold an event's lock when one comes: another thread sets the events."""
+    """The main thread may hold an event's lock then, so another thread sets the events."""
     command = [sys.executable, "-c", IN_THE_MAIN_THREAD]
     printed = subprocess.check_output(command, text=True, timeout=120, cwd=PROJECT)
     assert printed == "set by signals\nset by signals\nTrue True\n"

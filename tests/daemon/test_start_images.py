@@ -1,4 +1,4 @@
-"""Start images: found, checked, snapshotted when the save is accepted, part of the identity."""
+"""Start images: found, checked, copied when the save is accepted, part of the request."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def draw(path: Path, colour: str) -> None:
 def test_a_start_image_lies_beside_the_recipe_or_in_the_folders(
     house: House, place: str, written: str
 ) -> None:
-    """Beside it first. One path names one picture."""
+    """Its own folder comes first. One path names one picture."""
     draw(house.folder / place, "red")
     house.save("pets/a.yaml", f"prompt: a corgi\nimage: {written}\n")
     assert house.once(), house.error("pets/a.yaml")
@@ -57,7 +57,7 @@ def test_a_start_image_lies_beside_the_recipe_or_in_the_folders(
 def test_a_start_image_that_cannot_be_used_is_said_at_its_place(
     house: House, written: str, said: str
 ) -> None:
-    """With line and column."""
+    """The error has line and column."""
     (house.inbox / "text.png").write_text("no picture")
     draw(house.folder / "secret.png", "red")
     draw(house.inbox / "frames/1.png", "red")
@@ -70,7 +70,7 @@ def test_a_start_image_that_cannot_be_used_is_said_at_its_place(
 
 
 def test_pictures_that_are_missing_are_named_with_a_files_other_mistakes(house: House) -> None:
-    """In the file's order, whichever entry they are in, each once."""
+    """Each is named once, in the file's order, whichever entry it is in."""
     draw(house.inbox / "there.png", "red")
     house.save(
         "a.yaml",
@@ -111,7 +111,7 @@ def test_the_size_of_the_picture_is_rounded_and_capped(
     rest: str,
     rendered: tuple[int, int],
 ) -> None:
-    """To what the family needs, and to the limits."""
+    """It is a multiple of what the family needs, within the limits."""
     Image.new("RGB", size, "red").save(house.inbox / "start.png")
     path = house.save("a.yaml", f"prompt: a corgi\nseed: 7\nimage: start.png\n{rest}\n")
     assert check(house.settings(), [path], as_json=True) == 0
@@ -120,7 +120,7 @@ def test_the_size_of_the_picture_is_rounded_and_capped(
 
 
 def test_a_sideways_photo_stands(house: House) -> None:
-    """EXIF turns it; a width alone keeps its proportions. Results can be named like it."""
+    """EXIF turns it; a width alone keeps its proportions. Results can have its name."""
     photo = Image.new("RGB", (128, 64))
     exif = photo.getexif()
     exif[0x0112] = 6
@@ -140,7 +140,7 @@ def test_a_sideways_photo_stands(house: House) -> None:
 def test_what_was_requested_is_rendered_whatever_happens_to_the_start_image(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy is kept from the moment the save is accepted, as long as an image needs it."""
+    """A copy is kept from the acceptance of the save as long as an image needs it."""
     monkeypatch.setattr("picowatch.daemon.daemon.TIDY_SECONDS", 0.0)
     folder = house.outbox / ".picowatch/start-images"
     hold = HeldEngine(house)
@@ -171,7 +171,7 @@ def names(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("use", ["image: start.png", "checkpoint: klein\nreferences: start.png"])
 def test_a_retry_after_a_restart_finds_the_picture(house: House, use: str) -> None:
-    """Though the recipe's own picture is another one by now, which its next save would use."""
+    """The recipe's own picture has changed by then, and its next save would use the new one."""
     copies: list[bool] = []
 
     def look(batch: Batch) -> None:
@@ -195,7 +195,7 @@ def test_a_retry_after_a_restart_finds_the_picture(house: House, use: str) -> No
 
 
 def test_a_recipe_is_answered_anew_when_its_missing_pictures_appear(house: House) -> None:
-    """One after the other, also where one is being copied; none need be touched again."""
+    """They appear one by one, some by slow copying; the recipe need not be saved again."""
     draw(house.folder / "whole.png", "red")
     whole, mask = (house.folder / "whole.png").read_bytes(), house.outbox / "masks/mask.png"
     house.save("a.yaml", f"{RECIPE}mask: masks/mask.png\n")

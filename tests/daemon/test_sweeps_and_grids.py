@@ -1,4 +1,4 @@
-"""Sweeps and grids: every combination, and one contact sheet when all of it is there."""
+"""Sweeps and grids: every combination, and one contact sheet when all pictures are there."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ def sheets(house: House) -> list[str]:
 
 
 def told_by_its_sheet(house: House, text: str) -> dict[str, Any]:
-    """What the only sheet of a recipe says of itself."""
+    """Return the description of a recipe's only sheet."""
     house.save("a.yaml", text)
     assert house.once(), house.error("a.yaml")
     (sheet,) = sheets(house)
@@ -29,7 +29,7 @@ def told_by_its_sheet(house: House, text: str) -> dict[str, Any]:
 
 
 def test_a_sweep_renders_every_combination_and_one_sheet(house: House) -> None:
-    """With the same seed; the sheet's text names the sweep and its pictures."""
+    """All have the same seed; the sheet's text names the sweep and its pictures."""
     told = told_by_its_sheet(house, SWEEP)
     requests = [house.chunk(file).request for file in told["files"]]
     assert [(request.steps, request.cfg_scale) for request in requests] == [
@@ -63,7 +63,7 @@ VARIED = "variation_strength: 0.1\nvariation_seed: 3\nsweep: {steps: [3, 4]}"
 def test_a_sheet_says_which_seed_is_where(
     house: House, recipe: str, axis: tuple[str, list[str]]
 ) -> None:
-    """A sweep with several seeds has them as its first axis."""
+    """In a sweep with several seeds, they are the first axis."""
     told = told_by_its_sheet(house, f"prompt: a corgi\nsize: 64x64\n{recipe}\n")
     assert len(told["files"]) == 4
     first, _ = told["axes"]
@@ -87,14 +87,14 @@ def test_a_sheet_says_which_seed_is_where(
 def test_a_label_says_what_its_picture_differs_in(
     house: House, recipe: str, labels: list[str]
 ) -> None:
-    """The words drawn for its seed, and its seconds if they are wanted, loading not counted."""
+    """It has the words drawn for its seed and, if wanted, its seconds without loading."""
     house.engine.timings = {"load": 9.0, "denoise": 0.4, "decode": 0.1}
     told = told_by_its_sheet(house, f"{recipe}\nseed: 7\nsize: 64x64\n")
     assert told["labels"] == labels
 
 
 def test_a_sheet_that_an_earlier_save_requested_is_not_drawn_again(house: House) -> None:
-    """The third save of A, B, A makes nothing; another order of the same pictures is new."""
+    """Saving A, B and A again makes no new sheet; another order of the pictures does."""
     recipe = house.inbox / "a.yaml"
     for steps in ("[1, 2]", "[3]", "[1, 2]"):
         recipe.write_text(f"prompt: a star\nseed: 1\nsweep: {{steps: {steps}}}\n")
@@ -108,7 +108,7 @@ def test_a_sheet_that_an_earlier_save_requested_is_not_drawn_again(house: House)
 
 
 def test_a_sweep_that_is_too_large_for_a_sheet_has_a_warning(house: House) -> None:
-    """All of its pictures are there; the recipe's warning file says what is not."""
+    """All of its pictures are there; the warning file says why there is no sheet."""
     house.save(
         "a.yaml", "prompt: a star\nseed: 1\nsize: 64x64\nsweep:\n  cfg_scale: 1..16 step 0.1\n"
     )
@@ -122,7 +122,7 @@ def test_a_sweep_that_is_too_large_for_a_sheet_has_a_warning(house: House) -> No
 
 
 def test_a_sheet_is_drawn_when_the_failed_image_succeeds(house: House) -> None:
-    """And not of one picture alone; a new draw of seeds has a sheet of its own."""
+    """Not earlier, with one picture alone; a new draw of seeds has its own sheet."""
     failures = [RenderFailed("Sick.")] * 3  # of the batch, and of each image alone
 
     def fail(batch: object) -> None:
@@ -138,7 +138,7 @@ def test_a_sheet_is_drawn_when_the_failed_image_succeeds(house: House) -> None:
 
 
 def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House) -> None:
-    """The plain one is the same whatever is drawn, and stays; saved again, the others are new."""
+    """The plain one does not depend on the draw and stays; saved again, the others are new."""
     path = house.save("a.yaml", "prompt: a\nseed: 7\nsweep: {variation_strength: [0, 0.2, 0.4]}\n")
     house.once()
     first = [house.chunk(file).request for file in house.pictures("a")[:3]]
@@ -153,7 +153,7 @@ def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House
 
 
 def test_another_file_of_a_swept_model_is_another_request(house: House) -> None:
-    """Each combination's: not only the first one's."""
+    """This applies to each combination, not only the first."""
     paths = [
         write_model(house.models / f"loras/{name}.safetensors", kohya_lora_shapes())
         for name in "bc"

@@ -1,4 +1,4 @@
-"""The units in contrib/ are ones that systemd accepts, and fit what picowatch does."""
+"""systemd accepts the units in contrib/, and they fit what picowatch does."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def value(name: str) -> str:
 
 
 def analyzed(folder: Path, unit: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """What systemd says of a unit with a program and a user that exist on this machine."""
+    """Return systemd's report on a unit, with a program and a user of this machine."""
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
     text = unit.read_text().replace("/opt/picowatch/bin/picowatch", sys.executable)
@@ -42,7 +42,7 @@ def analyzed(folder: Path, unit: Path, *words: str) -> "subprocess.CompletedProc
 
 @pytest.mark.parametrize(("manager", "unit"), [("--system", UNIT), ("--user", OF_A_USER)])
 def test_systemd_accepts_the_unit(tmp_path: Path, manager: str, unit: Path) -> None:
-    """Without a word; the system's, and the one of a user's own service manager."""
+    """There is no warning for the system's unit, nor for the user's."""
     verified = analyzed(tmp_path, unit, "verify", "--man=no", manager)
     if "Failed to" in verified.stderr:
         pytest.skip(f"systemd-analyze cannot work here: {verified.stderr.strip()}")
@@ -50,7 +50,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path, manager: str, unit: Path) -> N
 
 
 def test_the_unit_is_hardened(tmp_path: Path) -> None:
-    """By systemd's own measure, from 10 (nothing) to 0: below 4."""
+    """systemd rates its exposure, from 10 (unprotected) to 0, below 4."""
     rated = analyzed(tmp_path, UNIT, "security", "--offline=true", "--no-pager")
     found = re.search(r"exposure level for \S+: ([\d.]+)", rated.stdout)
     if not found:
@@ -59,7 +59,7 @@ def test_the_unit_is_hardened(tmp_path: Path) -> None:
 
 
 def test_both_units_end_and_restart_it_in_the_same_way() -> None:
-    """Whatever the one says of the process, the other does too."""
+    """Their settings of the process are equal."""
     names = "Type|ExecStart|Restart|RestartSec|RestartPreventExitStatus|WatchdogSec|TimeoutStopSec"
     names += "|KillMode|OOMPolicy|StartLimitIntervalSec"
     system, user = (
@@ -71,7 +71,7 @@ def test_both_units_end_and_restart_it_in_the_same_way() -> None:
 
 
 def test_the_unit_fits_the_program() -> None:
-    """Folders that it may write, exit codes that no new start helps, and a patient watchdog."""
+    """It names writable folders, exit codes without a restart, and a patient watchdog."""
     assert value("OOMPolicy") == "continue", "else one process out of memory ends all of the unit"
     assert value("CacheDirectory") == "picowatch"
     assert value("Environment").split() == ["XDG_CACHE_HOME=%C", "HOME=%C/picowatch"]
@@ -82,7 +82,7 @@ def test_the_unit_fits_the_program() -> None:
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The socket on which a service manager is told how it goes."""
+    """Return the socket on which a service manager gets messages."""
     monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.01)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(os.fspath(tmp_path / "notify"))

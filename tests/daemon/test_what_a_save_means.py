@@ -17,14 +17,14 @@ from tests.house import HeldEngine, House, wait_for
 
 
 def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
-    """One picture an image, in the recipe's folder, numbered, with its seed in the name."""
+    """Each image has a picture in the recipe's folder, with a number and its seed in the name."""
     house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
     assert house.once()
     assert house.pictures() == ["pets/corgi/0001-7.png", "pets/corgi/0002-8.png"]
 
 
 def test_a_table_is_a_recipe(house: House) -> None:
-    """Each row is an entry, and a new row one picture more."""
+    """Each row is an entry, and a new row is one more picture."""
     house.save("corgis.csv", "prompt,seed\na corgi,1\n")
     assert house.once()
     house.save("corgis.csv", "prompt,seed\na corgi,1\na cat,2\n")
@@ -33,7 +33,7 @@ def test_a_table_is_a_recipe(house: House) -> None:
 
 
 def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: House) -> None:
-    """Also of a picture that a crash left out of the list, and none of it keeps a recipe back."""
+    """That includes a picture that a crash left out of the list; a recipe is not delayed by it."""
     house.save("corgi.yaml", "prompt: a corgi\nseed: 1\nsize: 64x128\nhires: {scale: 2}")
     before = int(time.time())
     assert house.once()
@@ -133,7 +133,7 @@ FIXED = "prompt: a corgi\nseed: 1\n"
 def test_a_save_asks_for_what_is_new_in_it(
     house: House, name: str, saves: list[tuple[str, int]], said: str
 ) -> None:
-    """Each is answered by a run of its own; no picture is rendered twice, and none vanishes."""
+    """Each save has a run of its own; no picture is rendered twice, and none vanishes."""
     path, seen = house.inbox / name, set[str]()
     for save, pictures in saves:
         match save:
@@ -158,7 +158,7 @@ def test_a_save_asks_for_what_is_new_in_it(
 
 
 def test_latest_png_shows_what_was_saved_again(house: House) -> None:
-    """Also where there is nothing new to render."""
+    """Even if there is nothing new to render."""
     for name in ("a.yaml", "b.yaml"):
         house.save(name, f"prompt: {name}\nseed: 7\n")
         house.once()
@@ -170,7 +170,7 @@ def test_latest_png_shows_what_was_saved_again(house: House) -> None:
 
 
 def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
-    """With fixed seeds, too: images whose draws are other ones now are rendered, and only those."""
+    """Even with fixed seeds: only images whose draws have changed are rendered."""
     file = house.models / "wildcards/animals.txt"
     file.parent.mkdir(parents=True)
     file.write_text("a corgi\na cat\n")
@@ -280,12 +280,12 @@ def test_what_is_saved_meanwhile(
 
 
 def answers(house: House) -> int:
-    """How many saves were accepted or refused."""
+    """Return how many saves were accepted or refused."""
     return house.log().count(": saved") + house.log().count("error inbox/")
 
 
 def test_a_new_priority_holds_for_what_other_entries_requested_before(house: House) -> None:
-    """More images of a fixed seed are another entry, which has some of the same; so are two."""
+    """An entry with a higher count shares images with the former one; so may two entries."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("a.txt", "in progress\n")
@@ -306,7 +306,7 @@ def test_a_new_priority_holds_for_what_other_entries_requested_before(house: Hou
 
 
 def test_a_new_priority_holds_for_an_image_that_is_tried_again(house: House) -> None:
-    """It was in progress when its recipe got less urgent, and its engine died."""
+    """It was in progress when its recipe's priority was lowered, and its engine died."""
     hold, tries = HeldEngine(house), []
 
     def die_once(batch: Batch) -> None:
@@ -329,7 +329,7 @@ def test_a_new_priority_holds_for_an_image_that_is_tried_again(house: House) -> 
 
 
 def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
-    """The first waiting image is in the next batch; the exact one is alone."""
+    """The first queued image is in the next batch; an exact one runs alone."""
     hold = HeldEngine(house)
     with house.running(batch_size=4):
         house.save("a.txt", "in progress\n")
@@ -353,7 +353,7 @@ def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
 def test_what_nobody_requests_any_more_is_cancelled_and_stopped(
     house: House, what: str, said: str, left: list[str]
 ) -> None:
-    """By a newer save or a deletion: what is queued, and what is in progress."""
+    """A newer save or a deletion cancels queued images and stops those in progress."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         path = house.save("a.txt", "first\nsecond\n")
@@ -375,9 +375,9 @@ def test_what_nobody_requests_any_more_is_cancelled_and_stopped(
 
 
 def test_a_vanished_inbox_cancels_nothing(house: House) -> None:
-    """An inbox that is unmounted or replaced is no deletion; what is queued is rendered.
+    """Unmounting or replacing the inbox deletes nothing; queued images are rendered.
 
-    Nor is the next start: the other folder's recipes were never in the one that is there.
+    Neither does the next start, as those recipes were never in the folder that is there now.
     """
     hold = HeldEngine(house)
     with house.running(batch_size=1):
@@ -398,7 +398,7 @@ def test_a_vanished_inbox_cancels_nothing(house: House) -> None:
 
 
 def test_an_inbox_that_is_unmounted_at_start_cancels_nothing(house: House) -> None:
-    """Another folder at the inbox's place is not the recipes' deletion, nor a new save later."""
+    """Another folder in the inbox's place is no deletion, and its return later no new save."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("a.txt", "first\nsecond\n")
@@ -429,7 +429,7 @@ def test_renaming_a_recipe_keeps_its_queue(house: House) -> None:
 
 
 def test_a_recipe_renamed_while_picowatch_was_off_is_not_rendered_again(house: House) -> None:
-    """The same bytes at a new path, the old one gone: no save."""
+    """The same bytes at a new path, with the old one gone, are no save."""
     path = house.save("a.txt", "a corgi\n")
     house.once()
     path.rename(house.inbox / "b.txt")
@@ -449,7 +449,7 @@ def test_a_renamed_folder_keeps_the_queues_of_its_recipes(house: House) -> None:
 
 
 def test_numbers_never_overwrite(house: House) -> None:
-    """Whatever lies in the folder, and even if the ledger was thrown away."""
+    """Whatever the folder contains, and even if the ledger was deleted."""
     house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
     house.once()
     shutil.rmtree(house.outbox / ".picowatch")
@@ -484,7 +484,7 @@ def test_done_recipes_are_archived_if_set(house: House) -> None:
 
 @pytest.mark.parametrize("name", ["a.yaml", f"{'ä' * 125}.yaml"])
 def test_done_recipes_are_deleted_if_set(house: House, name: str) -> None:
-    """`when_done: delete`, also when there was nothing new to make; the longest name, too."""
+    """`when_done: delete` also applies if there was nothing new to render, and to long names."""
     for _ in range(2):
         path = house.save(name, "prompt: a corgi\nseed: 1\n")
         house.once(when_done="delete")
@@ -508,7 +508,7 @@ def test_a_recipe_edited_meanwhile_is_not_archived(house: House) -> None:
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
 def test_a_recipe_that_an_editor_has_open_is_not_taken_away(house: House, when_done: str) -> None:
-    """What is written into the file then is a save like any other."""
+    """What the editor writes then is a save like any other."""
     hold = HeldEngine(house)
     path = house.save("written.txt", "a corgi\n")
     with house.running(when_done=when_done):
@@ -535,7 +535,7 @@ def test_a_recipe_that_an_editor_has_open_is_not_taken_away(house: House, when_d
 def test_a_recipe_that_is_touched_before_its_removal_is_rendered_again(
     house: House, when_done: str
 ) -> None:
-    """The same bytes are a request for another seed; it is taken out after that."""
+    """The same bytes request another seed; the recipe is removed after that."""
     hold = HeldEngine(house)
     with house.running(when_done=when_done):
         recipe = house.save("a.txt", "a corgi\n")
@@ -553,7 +553,7 @@ def test_a_recipe_that_is_touched_before_its_removal_is_rendered_again(
 def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_back(
     house: House, when_done: str
 ) -> None:
-    """As a share that goes away for a while; what is there by then under its name is a save."""
+    """A share may go away for a while; a file under its name afterwards is a new save."""
     hold, away = HeldEngine(house), house.folder / "away"
     with house.running(when_done=when_done, batch_size=1):
         house.save("a.yaml", "prompt: a\nseed: 1\n")
@@ -575,7 +575,7 @@ def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_b
 
 
 def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:
-    """Its files are others, with the same bytes and times; `chown` follows on another machine."""
+    """Restored files have other inodes but the same bytes and times, and maybe other owners."""
     path = house.save("a.txt", "one\n")
     assert house.once()
     copy = Path(shutil.copy2(path, house.folder / "copy"))
@@ -590,7 +590,7 @@ def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:
 
 
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
-    """Field by field, and a change of them applies at the next save only."""
+    """They apply field by field, and a change of them only from the next save on."""
     house.save("_defaults.yaml", "steps: 5\ncfg_scale: 3\nseed: 1\n")
     house.save("pets/_defaults.yaml", "steps: 6\n")
     path = house.save("pets/a.txt", "a corgi\n")
@@ -605,7 +605,7 @@ def test_defaults_come_from_the_nearest_folder(house: House) -> None:
 
 
 def test_a_mistake_in_the_defaults_says_to_save_the_recipe_again(house: House) -> None:
-    """To save the corrected defaults alone renders nothing."""
+    """Saving only the corrected defaults renders nothing."""
     defaults = house.save("pets/_defaults.yaml", "stesp: 10\n")
     recipe = house.save("pets/a.txt", "a corgi\n")
     assert not house.once()

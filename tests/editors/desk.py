@@ -16,7 +16,7 @@ SENTINELS = "sentinel"
 
 
 def recipe(prompt: str) -> str:
-    """A recipe's text, which is another valid recipe wherever it is cut off."""
+    """Return a recipe's text, of which each beginning is another valid recipe."""
     return f"prompt: {prompt}\nsteps: {STEPS}\n"
 
 
@@ -53,9 +53,9 @@ class Desk:
         wait_for(lambda: self._pictures(name), "the sentinel's picture")
 
     def expect_nothing_more(self, *, deletions: int = 0) -> None:
-        """Each save was accepted once; no more comes of it, and nothing went wrong.
+        """Check that each save was accepted once, and that nothing more comes or goes wrong.
 
-        What was noticed before another recipe is answered before it.
+        What is noticed before another recipe is accepted before it.
         """
         self.make_another()
         self.expect_only_what_was_made()
@@ -70,7 +70,7 @@ class Desk:
         assert ": renamed to " not in log, log
 
     def expect_only_what_was_made(self) -> None:
-        """No picture and no error beside what was expected, now or before."""
+        """Check that there are no pictures and errors but the expected ones."""
         made = [path for path in self.house.pictures() if not path.startswith(f"{SENTINELS}/")]
         expected = sorted(path for name in self._expected for path in self._pictures(name))
         assert made == expected
@@ -85,7 +85,7 @@ class Desk:
 
 @contextmanager
 def desk_of(house: House) -> Iterator[Desk]:
-    """A desk while the daemon runs; in the end a restart must find nothing new either."""
+    """Give a desk while the daemon runs; at the end a restart must find nothing new."""
     desk = Desk(house)
     with house.running(settle_seconds=SETTLE_SECONDS):
         yield desk

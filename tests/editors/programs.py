@@ -51,7 +51,7 @@ class Program:
     needs_abroad: bool = False
 
     def why_not(self, place: Place) -> str | None:
-        """Why this program cannot run here, if so."""
+        """Return why this program cannot run here, or None."""
         for program in self.needs:
             if not is_installed(program):
                 return f"{program} is not installed"
@@ -61,7 +61,7 @@ class Program:
 
 
 def is_installed(program: str) -> bool:
-    """Whether a program, given with or without flags, is installed."""
+    """Whether a program, named with or without flags, is installed."""
     return shutil.which(program.split()[0]) is not None
 
 
@@ -70,7 +70,7 @@ def is_installed(program: str) -> bool:
 
 @contextmanager
 def _script(script: str, place: Place) -> Iterator[Save]:
-    """A shell script: $NEW holds the new text, $RECIPE is to hold it, $PROMPT is in it."""
+    """Return a shell script: $NEW has the new text for $RECIPE, with $PROMPT in it."""
 
     def save(prompt: str) -> None:
         new = fresh_folder(place.elsewhere) / place.recipe.name
@@ -81,7 +81,7 @@ def _script(script: str, place: Place) -> Iterator[Save]:
 
 
 def run_script(script: str, place: Place, **values: str) -> None:
-    """Run a shell script in the recipe's folder, as somebody without settings of git's."""
+    """Run a shell script in the recipe's folder, without any git settings."""
     names = {"RECIPE": str(place.recipe), "PYTHON": sys.executable}
     names |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     subprocess.run(
@@ -114,7 +114,7 @@ def _from_abroad(place: Place) -> Iterator[Save]:
 
 @contextmanager
 def _git(place: Place) -> Iterator[Save]:
-    """The first save is a clone, each later one the checkout of a branch."""
+    """Save by git: first by a clone, later by checking out a branch."""
     origin = place.elsewhere / "origin"
     git = (
         "git() { command git -c user.name=x -c user.email=x@example.org "

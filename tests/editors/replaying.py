@@ -21,11 +21,11 @@ class Replay:
         self._keyboard, self._screen = process.stdin, process.stdout
 
     def begin(self, prompt: str) -> bool:
-        """Begin to save; gives whether it rests after a step, or False once it has saved."""
+        """Begin to save; return whether it rests after a step, or False once it has saved."""
         return self._tell(json.dumps(recipe(prompt)))
 
     def go_on(self) -> bool:
-        """Make the next step; gives what `begin` gives."""
+        """Do the next step; return the same as `begin`."""
         return self._tell("")
 
     def _tell(self, line: str) -> bool:

@@ -1,4 +1,4 @@
-"""Folders full of recipes that come at once: each recipe is one run."""
+"""Folders of recipes that come at once: each recipe is one run."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ WAYS = {
 def test_each_recipe_of_a_folder_is_one_run_however_it_comes(
     house: House, other_file_system: Path | None
 ) -> None:
-    """Moved, copied, linked, synced, unpacked, cloned."""
+    """It may be moved, copied, linked, synced, unpacked, or cloned."""
     ways = {name: script for name, script in WAYS.items() if is_installed(name)}
     if other_file_system is None:
         del ways["mv across file systems"]

@@ -1,4 +1,4 @@
-"""Reading a recipe makes nothing; `touch` means "again" where there is chance."""
+"""Reading a recipe renders nothing; `touch` means "again" for random seeds."""
 
 import subprocess
 from collections.abc import Callable
@@ -48,7 +48,7 @@ READERS: dict[str, Callable[[Place], None]] = {
 
 
 def test_reading_a_recipe_makes_nothing(house: House) -> None:
-    """Viewers, editors that are left without saving, backups, and what changes only an inode."""
+    """Viewers, editors without a save, backups, and changes of the inode are not saves."""
     places = {
         name: Place(house.inbox / name / "a.yaml", house.folder)
         for name in READERS
@@ -68,7 +68,7 @@ def test_reading_a_recipe_makes_nothing(house: House) -> None:
 
 
 def test_touch_draws_a_random_seed_anew(house: House) -> None:
-    """Now, and with a time that is long ago."""
+    """Even with a time long ago."""
     with desk_of(house) as desk:
         path = house.save("a.yaml", recipe("a red circle"))
         desk.expect_run("a.yaml", "a red circle")
@@ -80,7 +80,7 @@ def test_touch_draws_a_random_seed_anew(house: House) -> None:
 
 
 def test_touch_makes_nothing_of_a_fixed_seed_and_says_where_its_picture_is(house: House) -> None:
-    """One line in the log, and latest.png shows it again."""
+    """The log has one line, and latest.png shows the picture again."""
     with desk_of(house) as desk:
         path = house.save("a.yaml", f"{recipe('a red circle')}seed: 7\n")
         desk.expect_run("a.yaml", "a red circle")

@@ -13,7 +13,7 @@ from tests.house import House
 
 
 def test_each_save_of_a_program_is_one_run(house: House, other_file_system: Path | None) -> None:
-    """Every program, real and replayed, beside all others: a new recipe, then two saves of it."""
+    """All programs, real and replayed, save a new recipe and then twice more, at the same time."""
     both = [
         (program, _place(house, program, house.inbox / f"{number}", other_file_system))
         for number, program in enumerate((*PROGRAMS, *REPLAYED))

@@ -1,4 +1,4 @@
-"""Programs that are replayed step by step: however slow they are, one save is one run."""
+"""Programs replayed step by step: however slow they are, one save is one run."""
 
 from contextlib import ExitStack
 
@@ -20,7 +20,7 @@ AWAY_FOR_A_MOMENT = ("jetbrains", "sublime_atomic_by_deletion", "textedit", "win
 def test_a_program_that_rests_after_each_step_makes_one_run(
     house: House, monkeypatch: pytest.MonkeyPatch, events: bool
 ) -> None:
-    """At each rest another recipe is saved and made, so the settle time has passed."""
+    """At each pause another recipe is saved and rendered, so the settle time has passed."""
     if not events:
         monkeypatch.setattr(Watch, "start", lambda watch, root: None)
     places = {name: Place(house.inbox / name / "a.yaml", house.folder) for name in replays.REPLAYS}

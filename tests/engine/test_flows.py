@@ -18,7 +18,7 @@ from picowatch.engine.protocol import Preview
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.upscale import enlarged
 from picowatch.errors import EngineStopped
-from picowatch.families import FAMILIES
+from picowatch.families import FAMILIES, FLOWS
 from tests.engine.flow_requests import (
     FLOW_WARNINGS,
     SIDE,
@@ -214,6 +214,11 @@ ALL = [
     if kind_of(name, kind) and values(case) is not None
 ]
 IN_EACH_RUN = [one for one in ALL if one[0] in FAMILIES_IN_EACH_RUN]
+
+
+def test_each_flow_family_is_compared_with_diffusers() -> None:
+    """A row of a new one has a case here, besides its tiny folder."""
+    assert {FOLDERS[name].family for name in CASES} == {*FLOWS}
 
 
 @pytest.mark.parametrize(("name", "way"), one_of_each_kind(ALL, IN_EACH_RUN))

@@ -1,7 +1,7 @@
-"""The real engine, which takes single files for the demo model's kind, and waits where told.
+"""The real engine, which takes single files for demo models, and waits on request.
 
-An image whose prompt begins with HOLD is given back only when there is a file `go` in the models
-folder: its checkpoint is loaded then, and stays.
+An image whose prompt begins with HOLD is returned only once there is a file `go` in the models
+folder: its checkpoint is loaded by then, and stays so.
 """
 
 import threading
@@ -34,7 +34,7 @@ class HoldingEngine:
         interrupted: Callable[[], bool],
         preview_seconds: float,
     ) -> list[RenderedImage]:
-        """The pictures, as soon as they may be given."""
+        """Return the pictures as soon as they may be returned."""
         pictures = self._engine.render(batch, on_step, interrupted)
         while batch[0].prompt.startswith(HOLD) and not self._go.exists():
             threading.Event().wait(0.01)

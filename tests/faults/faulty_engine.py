@@ -50,7 +50,7 @@ class FaultyRenderer:
         interrupted: Callable[[], bool],
         preview_seconds: float,
     ) -> list[RenderedImage]:
-        """The pictures, or what the prompts ask for."""
+        """Return the pictures, or do what the prompts ask for."""
         faults = [fault for request in batch if (fault := self._due(request.prompt))]
         steps = batch[0].steps
         for done in range(1, steps + 1):
@@ -64,13 +64,13 @@ class FaultyRenderer:
         return [digest_picture(request, len(batch)) for request in batch]
 
     def leave_a_process(self) -> None:
-        """End, but not what this started, which holds the pipe and its standard error."""
+        """End, but leave a process that holds the pipe and its standard error."""
         command = [sys.executable, "-c", f"import time; time.sleep({HANG_SECONDS})"]
         self._note(subprocess.Popen(command, pass_fds=(_socket(),)).pid)
         _kill()
 
     def read_what_is_cut_off(self) -> None:
-        """A file that is mapped into memory, as model files are while they are read."""
+        """Read a truncated file that is mapped into memory, like a model file."""
         path = self._models / "mapped"
         path.write_bytes(bytes(100_000))
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as seen:
@@ -78,12 +78,12 @@ class FaultyRenderer:
             bytes(seen)
 
     def wait_to_go(self) -> None:
-        """Until the test says so."""
+        """Wait until the test says so."""
         while not (self._models / GO_FILE).exists():
             threading.Event().wait(0.01)
 
     def _due(self, prompt: str) -> str:
-        """The fault that is to happen now, "" for none."""
+        """Return the fault that is to happen now; "" for none."""
         fault = prompt.removesuffix(" once")
         if fault not in {UNSENDABLE, *IN_THE_MIDDLE}:
             return ""
@@ -116,7 +116,7 @@ def _hang() -> None:
 
 
 def _hang_with_the_interpreters_lock() -> None:
-    """Do as native code that forgot to give it back: no other thread runs."""
+    """Keep the interpreter's lock, like faulty native code: no other thread runs."""
     ctypes.PyDLL(None).sleep(HANG_SECONDS)
 
 
@@ -132,7 +132,7 @@ def _traceback_and_exit() -> None:
 
 
 def _socket() -> int:
-    """The end of the pipe to the daemon in this process."""
+    """Return this process's end of the pipe to the daemon."""
     for number in range(3, 100):
         with suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):

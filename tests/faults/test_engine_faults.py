@@ -1,4 +1,4 @@
-"""An engine that goes wrong in every way we know: a sentence for its image, and the next is made.
+"""Every known way in which an engine fails: its image gets a message, the next one is rendered.
 
 Each fault of tests/faults/faulty_engine.py happens in a real process behind the real daemon.
 """
@@ -67,7 +67,7 @@ class FaultyHouse(House):
             (self.models / START_FILE).write_text(fault)
 
     def processes(self) -> list[int]:
-        """All that the engine was, or started."""
+        """Return all processes that the engine was or started."""
         file = self.models / PROCESSES_FILE
         return [int(line) for line in file.read_text().split()] if file.exists() else []
 
@@ -76,20 +76,20 @@ class FaultyHouse(House):
         wait_for(lambda: not any(map(is_running, self.processes())), "the processes' end")
 
     def end_all(self) -> None:
-        """Whatever is left."""
+        """Kill all processes that are left."""
         for number in filter(is_running, self.processes()):
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
 
     def holds_what_was_asked(self, picture: str) -> bool:
-        """Tell whether a picture's pixels are those of the request in its metadata."""
+        """Whether a picture's pixels are those of the request in its metadata."""
         with Image.open(self.outbox / picture) as image:
             pixels = image.convert("RGB").tobytes()
         return pixels == digest_pixels(self.chunk(picture).request)
 
 
 def is_running(number: int) -> bool:
-    """False for a process that is gone, or dead and not yet collected by the system."""
+    """Whether a process exists and is not a zombie."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -101,7 +101,7 @@ def is_running(number: int) -> bool:
 
 @pytest.fixture(scope="module")
 def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHouse]:
-    """Every fault in one queue, a good recipe behind each, one attempt for each image."""
+    """Run all faults in one queue, each followed by a good recipe, with one attempt each."""
     house = FaultyHouse(tmp_path_factory.mktemp("evening"))
     for fault in SAID:
         house.save(f"{fault} 1.yaml", recipe(fault))
@@ -115,7 +115,7 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHouse]:
 
 @pytest.fixture
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHouse]:
-    """A house of this test's own."""
+    """Return a house for one test."""
     house = FaultyHouse(tmp_path_factory.mktemp("house"))
     try:
         yield house
@@ -138,7 +138,7 @@ def test_a_fault_is_told_in_a_sentence_that_helps(evening: FaultyHouse, fault: s
 
 
 def test_what_was_set_aside_is_not_tried_at_the_next_start(evening: FaultyHouse) -> None:
-    """No process is left over, and the engine is not even started; the reasons stay there."""
+    """No process is left over, and the engine is not even started; the reasons stay."""
     evening.wait_until_all_have_ended()
     started, pictures = evening.processes(), evening.pictures()
     assert evening.once(max_attempts=1, batch_size=1)
@@ -150,7 +150,7 @@ ONCE = ["is killed", "CUDA error", "cannot be sent", "leaves a process", "hangs"
 
 
 def test_what_goes_wrong_once_is_tried_again_and_made(faulty: FaultyHouse) -> None:
-    """In a new process, and the user finds a picture instead of an error."""
+    """A new process renders it, and the user gets a picture instead of an error."""
     threads = set(threading.enumerate())
     for fault in ONCE:
         faulty.save(f"{fault}.yaml", recipe(f"{fault} once"))
@@ -164,7 +164,7 @@ def test_what_goes_wrong_once_is_tried_again_and_made(faulty: FaultyHouse) -> No
 
 
 def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse) -> None:
-    """A batch that fails is tried image by image, with which it is known which one failed."""
+    """A batch that fails is tried image by image, which shows which one failed."""
     faulty.save("a.txt", "one\nsegfaults once\ntwo\nis killed\nthree\nsegfaults\n")
     assert not faulty.once(batch_size=6, max_attempts=1)
     assert sorted(faulty.prompts()) == ["one", "segfaults once", "three", "two"]
@@ -177,7 +177,7 @@ def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse) -> None:
 def test_an_engine_that_holds_the_interpreters_lock_is_ended_as_hung(
     faulty: FaultyHouse,
 ) -> None:
-    """Native code can do so: no thread of the engine runs any more."""
+    """Native code can do that: no thread of the engine runs any more."""
     faulty.save("a.yaml", recipe("hangs with the lock"))
     faulty.save("b.yaml", recipe("good"))
     assert not faulty.once(batch_size=1, stall_seconds=STALL_SECONDS, max_attempts=1)
@@ -186,7 +186,7 @@ def test_an_engine_that_holds_the_interpreters_lock_is_ended_as_hung(
 
 
 def test_an_engine_that_hangs_before_its_first_step_is_ended(faulty: FaultyHouse) -> None:
-    """While its libraries are imported, for example."""
+    """It may hang while its libraries are imported, for example."""
     faulty.fail_at_start("hangs")
     faulty.save("a.yaml", recipe("good"))
     assert not faulty.once(stall_seconds=1, max_attempts=1)
@@ -194,7 +194,7 @@ def test_an_engine_that_hangs_before_its_first_step_is_ended(faulty: FaultyHouse
 
 
 def test_an_engine_that_does_not_heed_the_interrupt_is_waited_for(faulty: FaultyHouse) -> None:
-    """Its picture comes too late, and the recipe's new one after it."""
+    """Its picture comes too late and is dropped; the recipe's new one follows."""
     with faulty.running(stall_seconds=60):
         faulty.save("a.yaml", recipe("waits"))
         wait_for(lambda: faulty.status().get("step"), "the first step")

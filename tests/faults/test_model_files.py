@@ -1,7 +1,7 @@
-"""Model files and kept start images that change, vanish or are not whole: told in words.
+"""Model files and copies of start images that change, vanish or are incomplete.
 
-No picture is made with other weights than those whose hash was accepted, and what is loaded
-stays what it was.
+No picture is rendered with other weights than those whose hash was accepted, and loaded models
+stay as they were.
 """
 
 import json
@@ -42,7 +42,7 @@ FOLDERS: dict[Kind, str] = {
 
 
 def write_model(kind: Kind, path: Path) -> None:
-    """A model file of a kind that goes with the demo model."""
+    """Write a model file that fits the demo model."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "checkpoint":
         # As they are computed with on a CPU: nothing is copied by being converted.
@@ -56,7 +56,7 @@ def write_model(kind: Kind, path: Path) -> None:
 
 
 def another(path: Path) -> None:
-    """The same tensors with other numbers in them, renamed over the file as downloads are."""
+    """Rename the same tensors with other numbers over the file, as downloads do."""
     tensors = {
         name: tensor + 1 if tensor.is_floating_point() else tensor
         for name, tensor in load_file(path).items()
@@ -71,14 +71,14 @@ def cut(path: Path) -> None:
 
 
 def overwrite(path: Path) -> None:
-    """In place, as many bytes as it had."""
+    """Overwrite a file in place, with as many bytes as it had."""
     with path.open("r+b") as file:
         file.write(b"no model " * (path.stat().st_size // 9 + 1))
         file.truncate(path.stat().st_size)
 
 
 def lie(path: Path) -> None:
-    """A header whose offsets fit the file, and whose last shape does not fit the offsets."""
+    """Write a header whose offsets fit the file, but whose last shape does not fit them."""
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
@@ -116,7 +116,7 @@ CASES = [
 
 
 class ModelHouse(House):
-    """A house with the real engine, which holds its first image until `go`."""
+    """A house with the real engine, which keeps its first image until `go`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -145,13 +145,13 @@ class ModelHouse(House):
         self.ask(name, prompt, checkpoint=models, vae=models, loras={models: 1}, **fields)
 
     def picture(self, recipe: str) -> bytes:
-        """The pixels of a recipe's only picture."""
+        """Return the pixels of a recipe's only picture."""
         (name,) = self.pictures(recipe)
         with Image.open(self.outbox / name) as picture:
             return picture.tobytes()
 
     def wait_until_idle(self) -> None:
-        """Nothing is queued or in progress."""
+        """Wait until nothing is queued or in progress."""
         wait_for(lambda: self._waiting() == 0, "the end of the queue")
 
     def accepted(self) -> int:
@@ -163,7 +163,7 @@ class ModelHouse(House):
 
 
 def kept_copy(house: House, start: Path) -> Path:
-    """The copy that was kept of a start image, found by its bytes."""
+    """Return the copy of a start image, found by its bytes."""
     folder = house.outbox / ".picowatch/start-images"
     (copy,) = (one for one in folder.iterdir() if one.read_bytes() == start.read_bytes())
     return copy
@@ -171,7 +171,7 @@ def kept_copy(house: House, start: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
-    """One run of the real engine in which everything goes wrong, after everything was accepted."""
+    """Run the real engine while everything goes wrong that was accepted."""
     house = ModelHouse(tmp_path_factory.mktemp("house"))
     names = {(kind, change): f"{change}-{kind}" for kind, change in CASES}
     for (kind, change), name in names.items():
@@ -208,7 +208,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
 def test_a_file_that_is_not_what_was_accepted_makes_no_picture(
     house: ModelHouse, kind: Kind, change: str
 ) -> None:
-    """Gone, another, cut off, overwritten, or damaged from the start: the user reads which."""
+    """The message says whether it is gone, replaced, truncated, overwritten or damaged."""
     name = f"{change}-{kind}"
     error = house.error(f"{name}.yaml") or ""
     what, remedy = SAID[change]
@@ -218,19 +218,19 @@ def test_a_file_that_is_not_what_was_accepted_makes_no_picture(
 
 
 def test_what_is_loaded_stays_what_it_was(house: ModelHouse) -> None:
-    """Checkpoint, VAE, LoRA and embedding are cut off in place while they are in memory."""
+    """Checkpoint, VAE, LoRA and embedding are truncated in place while they are in memory."""
     assert house.picture("held") == house.picture("intact")
 
 
 def test_after_all_that_the_next_recipe_runs(house: ModelHouse) -> None:
-    """In the same engine, which none of these faults ends."""
+    """It runs in the same engine, which none of these faults ends."""
     assert house.picture("good")
     assert "died" not in house.log()
     assert "tried again" not in house.log()
 
 
 def test_what_is_back_is_used_at_the_next_save(house: ModelHouse) -> None:
-    """Just as the errors said; a start image is copied again."""
+    """The errors say so; a start image is copied again."""
     error = house.error("start.yaml") or ""
     assert "The copy of 'start.png' is missing or damaged." in error
     assert "Save the recipe again to make a new copy." in error
@@ -243,7 +243,7 @@ def test_what_is_back_is_used_at_the_next_save(house: ModelHouse) -> None:
 
 
 class ChangingCatalog(Catalog):
-    """Changes a file just after it was proved by its hash, and before it is read."""
+    """Changes a file after its hash was verified and before it is read."""
 
     def __init__(self, models: Path, kind: Kind, change: Callable[[Path], None]) -> None:
         super().__init__(models)
@@ -258,7 +258,7 @@ class ChangingCatalog(Catalog):
 
 
 def asked(models: Path) -> ImageRequest:
-    """A request that names a file of each kind, all called "it"."""
+    """Return a request with a file of each kind, all called "it"."""
     catalog = Catalog(models)
     hashes = {kind: catalog.sha256(catalog.find(kind, "it")) for kind in FOLDERS}
     return replace(
@@ -276,7 +276,7 @@ def asked(models: Path) -> ImageRequest:
 def test_a_file_that_is_replaced_while_it_is_read_makes_no_picture(
     tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hash is verified once more after the reading."""
+    """The hash is verified again after reading."""
     for each in FOLDERS:
         write_model(each, tmp_path / FOLDERS[each] / "it.safetensors")
     wanted = asked(tmp_path)

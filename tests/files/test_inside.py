@@ -1,4 +1,4 @@
-"""Files below a folder: only the bytes that are meant are copied and deleted."""
+"""Files below a folder: only the intended bytes are copied and deleted."""
 
 import hashlib
 from pathlib import Path
@@ -11,7 +11,7 @@ from picowatch.files.inside import OtherBytes, checked_blocks, unlink_below
 
 
 def test_other_bytes_than_those_expected_are_not_copied(tmp_path: Path) -> None:
-    """They are known at the end alone."""
+    """They are known only at the end."""
     (tmp_path / "a.png").write_bytes(b"another picture")
     digest = hashlib.sha256(b"a picture").hexdigest()
     with pytest.raises(OtherBytes):
@@ -20,7 +20,7 @@ def test_other_bytes_than_those_expected_are_not_copied(tmp_path: Path) -> None:
 
 
 def test_only_the_file_that_is_meant_is_deleted(tmp_path: Path) -> None:
-    """No other bytes, and nothing that is saved while its bytes are compared."""
+    """Other bytes, and a file that is saved during the comparison, stay."""
     path = tmp_path / "a.txt"
     path.write_text("old")
 

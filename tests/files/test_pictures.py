@@ -1,4 +1,4 @@
-"""Pictures that users bring: decoded alike everywhere, or refused in words."""
+"""Users' pictures: decoded alike everywhere, or refused with a message."""
 
 import struct
 import zlib
@@ -23,7 +23,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def quarters(mode: str = "RGB") -> Image.Image:
-    """Red, green / blue, white; 32 pixels square."""
+    """Return a square of 32 pixels: red and green above blue and white."""
     picture = Image.new("RGB", (32, 32))
     for place, colour in zip(
         [(0, 0), (16, 0), (0, 16), (16, 16)], (RED, GREEN, BLUE, WHITE), strict=True
@@ -69,15 +69,15 @@ KINDS = {
 
 @pytest.mark.parametrize("content", KINDS.values(), ids=KINDS)
 def test_every_kind_of_picture_is_read(content: bytes) -> None:
-    """As 8-bit RGB."""
+    """It becomes 8-bit RGB."""
     assert is_quarters(decode_picture(content))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_followed(orientation: int) -> None:
-    """Phones store pictures as the sensor lies, and say how to turn them.
+    """Phones store pictures in the sensor's orientation, and say how to turn them.
 
-    The size that is looked up before anything is decoded is that of the upright picture.
+    The size that is read before anything is decoded is that of the upright picture.
     """
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -100,7 +100,7 @@ def test_exif_orientation_is_followed(orientation: int) -> None:
 
 
 def test_transparent_pixels_are_white_in_a_picture_and_black_in_a_mask() -> None:
-    """Half transparent ones lie between."""
+    """Half-transparent ones are in between."""
     picture = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
     picture.putpixel((1, 0), (0, 0, 0, 128))
     picture.putpixel((2, 0), (255, 255, 255, 255))
@@ -116,7 +116,7 @@ def test_transparent_pixels_are_white_in_a_picture_and_black_in_a_mask() -> None
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "F"])
 def test_grey_pictures_of_any_depth_are_read(mode: str) -> None:
-    """One bit, eight, with transparency, floating point."""
+    """They may have one bit, eight, transparency, or floating point numbers."""
     grey = Image.new("L", (2, 1))
     grey.putpixel((1, 0), 255)
     kind = "TIFF" if mode == "F" else "PNG"
@@ -132,7 +132,7 @@ def test_grey_pictures_of_any_depth_are_read(mode: str) -> None:
     ],
 )
 def test_grey_in_more_than_8_bits_is_scaled_and_not_cut(brightest: float, kind: type) -> None:
-    """Depth maps and masks of other programs: what is white in them is 1, 255 or 65535."""
+    """In depth maps and masks of other programs, white may be 1, 255 or 65535."""
     shares = np.linspace(0, 1, 64, dtype=np.float64).reshape(1, 64).repeat(8, axis=0)
     content = written(Image.fromarray((shares * brightest).astype(kind)), "TIFF")
     check_picture(BytesIO(content))
@@ -141,7 +141,7 @@ def test_grey_in_more_than_8_bits_is_scaled_and_not_cut(brightest: float, kind: 
 
 
 def huge_png(side: int) -> bytes:
-    """A PNG whose header promises side x side pixels, and that holds next to none of them."""
+    """Return a PNG whose header promises side x side pixels, and that has hardly any."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         checked = kind + body
@@ -153,13 +153,13 @@ def huge_png(side: int) -> bytes:
 
 @pytest.mark.parametrize("side", [5001, 20_000, 100_000])
 def test_a_huge_picture_is_refused_from_its_header(side: int) -> None:
-    """Before one of its pixels is decoded."""
+    """No pixel of it is decoded."""
     with pytest.raises(PictureUnreadable, match=r"more than \d+ million pixels, the limit for a"):
         decode_picture(huge_png(side))
 
 
 def test_a_huge_file_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the limit."""
+    """The message has the limit."""
     monkeypatch.setattr(pictures, "MAX_BYTES", 2_000_000)
     with pytest.raises(PictureUnreadable, match=r"It has 3 MB; the limit is 2 MB\."):
         decode_picture(bytes(3_000_000))
@@ -167,7 +167,7 @@ def test_a_huge_file_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF", "PNG", "TIFF"])
 def test_an_animated_picture_is_refused(kind: str) -> None:
-    """Which frame would it be?"""
+    """Nobody could tell which frame is meant."""
     frames = [quarters(), Image.new("RGB", (32, 32), BLUE)]
     content = written(frames[0], kind, save_all=True, append_images=frames[1:])
     with pytest.raises(PictureUnreadable, match=r"animated or has several pages\. Save the frame"):
@@ -175,7 +175,7 @@ def test_an_animated_picture_is_refused(kind: str) -> None:
 
 
 def test_a_photo_with_a_preview_behind_it_is_the_photo() -> None:
-    """As Sony, Nikon, Panasonic and Apple write JPEGs."""
+    """Sony, Nikon, Panasonic and Apple write such JPEGs."""
     preview = Image.new("RGB", (8, 8), BLUE)
     content = written(quarters(), "MPO", save_all=True, append_images=[preview])
     assert picture_size(BytesIO(content)) == (32, 32)
@@ -185,7 +185,7 @@ def test_a_photo_with_a_preview_behind_it_is_the_photo() -> None:
 
 
 def adobe_rgb() -> bytes:
-    """A profile as ICC.1:2001-04 describes it: three colours in CIE XYZ (D50) and a curve."""
+    """Return a profile by ICC.1:2001-04: three colours in CIE XYZ (D50) and a curve."""
 
     def xyz(*values: float) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(one * 65536) for one in values))
@@ -209,7 +209,7 @@ def adobe_rgb() -> bytes:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_the_colours_are_those_of_srgb(mode: str) -> None:
-    """Adobe's numbers of a strong colour are smaller; where a profile is useless, they stay."""
+    """Adobe's numbers for a strong colour are smaller; with a useless profile, numbers stay."""
     strong = Image.new("RGB", (8, 8), (200, 100, 50)).convert(mode)
     for profile, expected in [
         (adobe_rgb(), (227, 100, 42)),
@@ -226,7 +226,7 @@ def test_the_colours_are_those_of_srgb(mode: str) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF"])
 def test_a_picture_that_breaks_off_is_refused(kind: str) -> None:
-    """At any place; a half-copied file is never a half-grey start image."""
+    """It may end anywhere; a half-copied file is never a half-grey start image."""
     rng = np.random.default_rng(1)
     noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
     whole = written(noise, kind)
@@ -239,7 +239,7 @@ def test_a_picture_that_breaks_off_is_refused(kind: str) -> None:
     "content", [b"", b"not a picture", b"<svg></svg>", b"%PDF-1.4", bytes(100)]
 )
 def test_what_is_no_picture_says_what_would_be(content: bytes) -> None:
-    """With the list of kinds."""
+    """The message lists the readable formats."""
     with pytest.raises(
         PictureUnreadable, match=r"not a picture that can be read\. Readable formats: PNG"
     ):

@@ -1,4 +1,4 @@
-"""What somebody may put into the folders to stop picowatch: files by path, some of megabytes."""
+"""Files that somebody may put into the folders to stop picowatch, some of megabytes."""
 
 import json
 import struct

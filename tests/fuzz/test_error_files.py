@@ -1,4 +1,4 @@
-"""Whatever is saved, the outbox says what is wrong with it, and where."""
+"""For every invalid save the outbox says what is wrong, and where."""
 
 import os
 import struct
@@ -59,7 +59,7 @@ def test_a_bad_defaults_file_is_named_in_the_error_of_the_recipe(house: House) -
 
 
 def test_a_fifo_among_the_models_stops_nothing(house: House) -> None:
-    """To open one waits for its writer, who may never come."""
+    """Opening one would wait for its writer, who may never come."""
     (house.models / "checkpoints").mkdir(parents=True)
     os.mkfifo(house.models / "checkpoints/it.safetensors")
     house.save("a.yaml", "prompt: a\ncheckpoint: it\n")

@@ -33,7 +33,7 @@ class Answering:
         )
 
     def answer(self, folder: Path) -> dict[str, Any]:
-        """What came of the files of a folder, and what it took."""
+        """Return the answer to the files of a folder, and its time and memory."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(f"{folder}\n")
         self._process.stdin.flush()
@@ -63,7 +63,7 @@ def is_within_limits(told: dict[str, Any]) -> bool:
 def test_hostile_files_are_answered_in_a_moment(
     answering: Answering, tmp_path: Path, name: str
 ) -> None:
-    """The daemon's start included; by pictures or by an error file that names the place."""
+    """That includes the daemon's start; the answer is pictures, or an error file with the place."""
     hostile = HOSTILE[name]
     files = hostile.files()
     for number in range(TRIES):

@@ -40,7 +40,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
 def test_no_field_takes_a_number_that_is_none(field: str) -> None:
-    """Each is refused where it stands, in few words."""
+    """Each is refused at its place, in a short message."""
     for name, number in NUMBERS.items():
         for written in (number, f"'{number}'"):
             line = field.format(written) if "'{" not in field else field.format(number)
@@ -53,7 +53,7 @@ def test_no_field_takes_a_number_that_is_none(field: str) -> None:
     "flag", ["steps", "cfg_scale", "size", "seed", "count", "n_iter", "clip_skip", "priority"]
 )
 def test_no_flag_takes_a_number_that_is_none(flag: str) -> None:
-    """Each is refused where it stands."""
+    """Each is refused at its place."""
     for name, number in NUMBERS.items():
         (problem,) = refused(f"a corgi\na dog --{flag} {number}\n", "corgi.txt").problems
         assert problem.line == 2, name

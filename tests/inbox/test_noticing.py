@@ -22,7 +22,7 @@ from tests.house import HeldEngine, House, wait_for
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The inbox is looked at more often."""
+    """Scan the inbox more often."""
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_REST", 1)
     monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
@@ -30,7 +30,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", ["a.yaml", "A.YML", "b.Txt", "pets/deep/c.txt", "a b.yaml"])
 def test_yaml_and_txt_of_any_case_are_recipes(path: str) -> None:
-    """In any subfolder."""
+    """They are recipes in any subfolder."""
     assert is_recipe_path(path)
 
 
@@ -73,9 +73,9 @@ SILENT = (".vscode/settings.json", "node_modules/a.json", "_draft.yaml", "folder
 
 
 def test_what_is_no_recipe_is_said_once_and_not_run(house: House) -> None:
-    """When it comes, and not at each look.
+    """It is reported when it comes, not at each scan.
 
-    What is hidden, private, in a folder of code, a pipe or a folder is not even opened.
+    Hidden and private files, those in folders of code, pipes and folders are not even opened.
     """
     os.mkfifo(house.inbox / "pipe.txt")
     for name in (*OTHERS, *SILENT):
@@ -104,7 +104,7 @@ def test_a_recipe_of_comments_only_is_answered_with_a_reason(house: House) -> No
 
 
 def writing(path: Path, mode: str = "w") -> subprocess.Popen[bytes]:
-    """A script that has written half of a recipe, and writes the rest at the next line of input."""
+    """Start a script that has written half of a recipe, and writes the rest at a line of input."""
     code = (
         "import sys\n"
         "f = open(sys.argv[1], sys.argv[2])\n"
@@ -121,9 +121,9 @@ def writing(path: Path, mode: str = "w") -> subprocess.Popen[bytes]:
 
 
 def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
-    """However long its pauses are: each prefix may be a valid recipe.
+    """Even through long pauses, because each prefix may be a valid recipe.
 
-    Under all of its names, by a hard link and a symbolic one.
+    That applies to all of its names, through a hard link and a symbolic one.
     """
     with house.running():
         process = writing(house.inbox / "b.yaml")
@@ -141,7 +141,7 @@ def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
 def test_saves_are_noticed_without_a_single_event(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New, edited and deleted recipes: as on a network share, and where events were lost."""
+    """New, edited and deleted recipes are noticed on network shares, and if events were lost."""
     monkeypatch.setattr(Watch, "start", lambda watch, root: None)
     with house.running():
         path = house.save("a.txt", "a corgi\n")
@@ -156,7 +156,7 @@ def test_saves_are_noticed_without_a_single_event(
 def test_a_recipe_without_hard_links_is_put_whole_or_not_at_all(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a full disk, too: a name that comes before its bytes is that of an empty file."""
+    """Even on a full disk: a name that comes before its bytes is that of an empty file."""
 
     def refuse(number: int) -> Callable[..., Any]:
         def call(*_: object) -> None:
@@ -196,9 +196,9 @@ def test_a_recipe_without_hard_links_is_put_whole_or_not_at_all(
 def test_what_cannot_be_read_is_said_once_and_rendered_when_it_can(
     house: House, monkeypatch: pytest.MonkeyPatch, refused: str, number: int, wrong: str, said: str
 ) -> None:
-    """Without another save. Each scan looks again, and keeps no engine running for it.
+    """It is rendered without another save. Scans look again without starting an engine.
 
-    (Root may read everything, so the refusal is staged.)
+    (Root may read everything, so the refusal is simulated.)
     """
     looks, can_be_read = [0], threading.Event()
 
@@ -229,7 +229,7 @@ def test_what_cannot_be_read_is_said_once_and_rendered_when_it_can(
 def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only what is seen to be gone is gone. (Root may read everything: the refusal is staged.)"""
+    """Unreadable is not deleted. (Root may read everything, so the refusal is simulated.)"""
     refused, really_scan, really_look = threading.Event(), os.scandir, os.lstat
 
     def scandir(path: str | Path) -> Any:
@@ -264,7 +264,7 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
 def test_an_inbox_that_is_replaced_during_a_look_forgets_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by an unmounting between two steps: its recipes were seen to be gone, but elsewhere."""
+    """It may be unmounted between two steps: its recipes are missing, but in another folder."""
     is_time = threading.Event()
 
     def replaced(root: Path, *rest: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A file is read as the version that was quiet, or not yet."""
+"""A file is read only in the version that was quiet."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from picowatch.inbox.reading import read
 
 @pytest.mark.parametrize("path", ["a.txt", "photos/1.png"])
 def test_what_is_written_after_it_was_quiet_is_not_read_yet(tmp_path: Path, path: str) -> None:
-    """A writer may begin between the look and the reading."""
+    """A writer may begin between the scan and the reading."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/_pictures.yaml").write_text("prompt: a corgi\n")
     (tmp_path / path).write_bytes(b"a corgi in the")

@@ -18,7 +18,7 @@ from tests.engine.requests import request
 
 
 def entry(prompt: str, seed: int | None = None) -> RequestedEntry:
-    """An entry with one image; without a seed one is drawn."""
+    """Return an entry with one image; without a seed, one is drawn."""
     return RequestedEntry(
         digest=f"{prompt} {seed}",
         priority=0,
@@ -28,7 +28,7 @@ def entry(prompt: str, seed: int | None = None) -> RequestedEntry:
 
 
 class Desk:
-    """A ledger, and what it needs from the outside."""
+    """A ledger with everything that it needs."""
 
     def __init__(self, folder: Path) -> None:
         self.ledger = Ledger(folder / "ledger.sqlite")
@@ -75,7 +75,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_a_commit_survives_power_loss(desk: Desk) -> None:
-    """Rollback journal and full synchronisation, whatever SQLite's build defaults to."""
+    """It has a rollback journal and full synchronisation, whatever SQLite's defaults are."""
     with desk.ledger.transaction() as sql:
         assert sql.execute("PRAGMA synchronous").fetchone()[0] == 2
         assert sql.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
@@ -83,7 +83,7 @@ def test_a_commit_survives_power_loss(desk: Desk) -> None:
 
 
 def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
-    """All of a save, or none of it; also when saves are grouped."""
+    """All of a save is kept, or nothing, even within a group of saves."""
 
     def broken(drawn: int | None) -> list[ImageRequest]:
         raise ZeroDivisionError
@@ -111,7 +111,7 @@ def test_an_image_is_finished_once(desk: Desk) -> None:
 
 
 def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk, tmp_path: Path) -> None:
-    """From `hand_over` on no engine, command, deletion or end takes it back."""
+    """After `hand_over` no engine, command, deletion or end takes it back."""
     desk.save("a.txt", entry("one", 1), entry("two", 2))
     written, other = desk.claim()
     assert desk.ledger.hand_over([written]) == {written.id}
@@ -127,7 +127,7 @@ def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk, tmp_path: 
 
 
 def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
-    """By another connection; what an engine says of it afterwards changes nothing."""
+    """It uses another connection; what an engine reports afterwards changes nothing."""
     desk.save("a.txt", entry("one", 1))
     (image,) = desk.claim()
     put_all_back(tmp_path / "ledger.sqlite")
@@ -138,7 +138,7 @@ def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_put_back_keeps_its_place(desk: Desk) -> None:
-    """Also if an equal entry was saved below it, or its own stands elsewhere in the file now."""
+    """Even if an equal entry was saved below it, or its own has moved in the file."""
     one, two = entry("one", 1), entry("two", 2)
     desk.save("a.txt", one, two)
     (running,) = desk.claim(1)
@@ -148,7 +148,7 @@ def test_an_image_that_is_put_back_keeps_its_place(desk: Desk) -> None:
 
 
 def test_what_is_still_to_be_done_is_a_column(desk: Desk) -> None:
-    """Each change of a recipe or of its images counts; one that comes meanwhile is not lost."""
+    """Each change of a recipe or its images counts; one that comes meanwhile is not lost."""
     desk.save("a.txt", entry("one", 1))
     ((path, todo, _),) = desk.ledger.todo()
     desk.make_one()
@@ -160,7 +160,7 @@ def test_what_is_still_to_be_done_is_a_column(desk: Desk) -> None:
 
 
 def test_saves_are_kept_for_a_month(desk: Desk) -> None:
-    """But for the last one of each recipe; with an archived recipe its entries go, too."""
+    """The last one of each recipe is kept longer; an archived recipe's entries go with it."""
     for name in ("a.txt", "a.txt", "b.txt"):
         desk.save(name, entry(name, 1))
         if desk.ledger.counts().queued:
@@ -183,13 +183,13 @@ def test_saves_are_kept_for_a_month(desk: Desk) -> None:
     ],
 )
 def test_looks_cost_the_same_however_much_there_is(desk: Desk, query: str) -> None:
-    """A save a minute for a year: all that is asked often uses an index."""
+    """After a save each minute for a year, all frequent queries use an index."""
     plan = [row["detail"] for row in desk.ledger.select(f"EXPLAIN QUERY PLAN {query}")]
     assert all("USING" in step and "INDEX" in step for step in plan), plan
 
 
 def test_what_is_still_to_be_rendered_costs_the_same_however_many_are_done(desk: Desk) -> None:
-    """For each dropped picture of a batch it is asked whether others need its copy."""
+    """For each dropped picture of a batch, picowatch asks whether others need its copy."""
     costs: list[int] = []
 
     def count() -> None:
@@ -210,7 +210,7 @@ def test_what_is_still_to_be_rendered_costs_the_same_however_many_are_done(desk:
 
 
 def test_a_drawn_seed_that_was_there_before_is_drawn_again(desk: Desk) -> None:
-    """ "Again" always gives a new picture."""
+    """Requesting it again always gives a new picture."""
     for _ in range(5):
         assert desk.save("a.txt", entry("one")).queued == 1
         assert desk.make_one() == "one"
@@ -218,7 +218,7 @@ def test_a_drawn_seed_that_was_there_before_is_drawn_again(desk: Desk) -> None:
 
 @pytest.mark.parametrize("version", [1, 99])
 def test_a_ledger_of_another_version_is_told_from_ours(tmp_path: Path, version: int) -> None:
-    """picowatch then builds a new one (tests/daemon/test_damaged_ledgers.py)."""
+    """picowatch replaces it by a new one (tests/daemon/test_damaged_ledgers.py)."""
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
@@ -228,7 +228,7 @@ def test_a_ledger_of_another_version_is_told_from_ours(tmp_path: Path, version: 
 
 
 def test_sizes_and_times_of_any_size_are_kept(desk: Desk) -> None:
-    """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
+    """Inodes of FUSE and mergerfs use 64 bits, which is too much for SQLite's integers."""
     size_and_time = SizeAndTime(2**62, 2**66, 2**64 - 1)
     desk.ledger.refuse(Save("a.txt", "digest", size_and_time), "a typo")
     desk.ledger.rename("a.txt", "b.txt", size_and_time)

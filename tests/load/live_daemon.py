@@ -41,7 +41,7 @@ class LiveDaemon:
         self.process.send_signal(number)
 
     def stop(self) -> None:
-        """Let it do nothing at all until `go_on`; what happens meanwhile piles up before it."""
+        """Stop the process until `go_on`; changes pile up meanwhile."""
         self.signal(signal.SIGSTOP)
         self.wait_for(lambda: self._stat()[0] == "T", "its stop")
 
@@ -63,23 +63,23 @@ class LiveDaemon:
         return images
 
     def wait_until_asked(self, images: int) -> None:
-        """Until so many images are queued or in progress."""
+        """Wait until this many images are queued or in progress."""
         self.wait_for(
             lambda: self.images()["queued"] + self.images()["running"] == images,
             f"{images} images that wait",
         )
 
     def made(self) -> int:
-        """How many pictures were published; status.json tells it some seconds later."""
+        """Return how many pictures were published, which status.json has some seconds later."""
         listing = self._house.outbox / "images.jsonl"
         return listing.read_bytes().count(b"\n") if listing.exists() else 0
 
     def wait_until_made(self, pictures: int) -> None:
-        """Until so many pictures were published, since the outbox was empty."""
+        """Wait until this many pictures were published in all."""
         self.wait_for(lambda: self.made() == pictures, f"{pictures} pictures")
 
     def wait_until_idle(self) -> None:
-        """Until no image waits."""
+        """Wait until no image is queued."""
         self.wait_for(
             lambda: self.images()["queued"] == self.images()["running"] == 0, "an empty queue"
         )

@@ -1,7 +1,7 @@
-"""How fast saves are accepted, how little it takes, how soon one is noticed.
+"""How fast saves are accepted and noticed, and how much memory that takes.
 
-Other programs on the machine change what a clock says: rates are those of the daemon's own
-processor time. `pytest -m heavy --log-cli-level=INFO tests/load/test_goals.py` shows all figures.
+Rates are per processor time of the daemon, which other programs on the machine do not change.
+`pytest -m heavy --log-cli-level=INFO tests/load/test_goals.py` shows all figures.
 """
 
 import logging
@@ -68,7 +68,7 @@ def test_ten_thousand_recipes_at_once(house: House) -> None:
 
 
 def write_frames(folder: Path, count: int) -> None:
-    """Frames of 1920x1080, each of its own bytes; some are photos as large as cameras make them."""
+    """Write different frames of 1920x1080; some are photos as large as those of cameras."""
     folder.mkdir(parents=True)
     plain = jpeg(Image.linear_gradient("L").resize((1920, 1080)).convert("RGB"), 80)
     noise = Image.frombytes("RGB", (3200, 2400), os.urandom(3200 * 2400 * 3))
@@ -87,7 +87,7 @@ def jpeg(image: Image.Image, quality: int) -> bytes:
 
 @pytest.mark.heavy
 def test_small_pictures_are_accepted_fast(house: House) -> None:
-    """Each is read whole, for its hash; to decode one takes next to nothing."""
+    """Each is read completely, for its hash; decoding takes next to nothing."""
     folder, buffer = house.folder / "source", BytesIO()
     folder.mkdir()
     Image.linear_gradient("L").save(buffer, "JPEG")
@@ -108,7 +108,7 @@ def test_small_pictures_are_accepted_fast(house: House) -> None:
 
 @pytest.mark.parametrize("count", [200, pytest.param(MANY, marks=pytest.mark.heavy)])
 def test_frames_are_accepted_fast_and_rendered_beside_recipes(house: House, count: int) -> None:
-    """Every frame once, under its name; no copies pile up; memory stays small."""
+    """Every frame is rendered once, under its name, with few copies and little memory."""
     write_frames(house.folder / "frames", count)
     house.save("live/_defaults.yaml", "priority: 10\n")
     house.save("frames/_pictures.yaml", TEMPLATE)
@@ -154,7 +154,7 @@ def test_frames_are_accepted_fast_and_rendered_beside_recipes(house: House, coun
 
 @pytest.mark.heavy
 def test_an_idle_inbox_of_a_thousand_recipes(house: House) -> None:
-    """It is looked at every two seconds."""
+    """It is scanned every two seconds."""
     write_recipes(house.inbox, 1_000)
     with live_daemon(house) as daemon:
         daemon.wait_until_made(1_000)
@@ -173,7 +173,7 @@ def test_an_idle_inbox_of_a_thousand_recipes(house: House) -> None:
 def test_a_save_is_noticed_soon(
     house: House, monkeypatch: pytest.MonkeyPatch, events: bool, seconds: float
 ) -> None:
-    """Besides its quiet time, which it is given here once it is seen."""
+    """This is without its quiet time."""
     if not events:
         monkeypatch.setattr(Watch, "start", lambda watch, root: None)
     noticed = []

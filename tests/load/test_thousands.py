@@ -29,7 +29,7 @@ def copy_in(source: Path, target: Path) -> None:
 
 
 def assert_well(house: House) -> None:
-    """All is counted once, nothing in the log is worth a warning, and a further run has no work."""
+    """Check that everything is there once, without warnings, and that another run has no work."""
     assert list(faults(house.outbox)) == []
     loud = [
         line for line in house.log().splitlines() if line[20:].startswith(("warning ", "error "))
@@ -40,7 +40,7 @@ def assert_well(house: House) -> None:
 
 
 class Crowd:
-    """Many recipes on their way: some are edited, some deleted, each once."""
+    """Many recipes in progress, of which some are edited and some deleted, each once."""
 
     def __init__(self, house: House, count: int) -> None:
         self._house = house
@@ -50,7 +50,7 @@ class Crowd:
         self.gone: set[str] = set()
 
     def edit(self, count: int) -> None:
-        """Half of them in place, half by renaming a temporary over them."""
+        """Edit half of them in place, half by renaming a temporary file."""
         for turn, number in enumerate(self._take(count)):
             name = name_of(number, self._count)
             path = self._house.inbox / name
@@ -71,14 +71,14 @@ class Crowd:
         return taken
 
     def seeds(self) -> dict[str, list[int]]:
-        """Those of each recipe's pictures, in their order."""
+        """Return the seeds of each recipe's pictures, in their order."""
         found: dict[str, list[int]] = {}
         for line in self._house.listed():
             found.setdefault(line["recipe"], []).append(line["seed"])
         return found
 
     def is_done(self) -> bool:
-        """Whether every recipe that is there has its last picture, and the others are missed."""
+        """Whether every existing recipe has its last picture, and no other has one."""
         log, seeds = self._house.log(), self.seeds()
         missed = all(f"{name}: deleted, " in log for name in self.gone if f"{name}: saved" in log)
         return missed and all(seed in seeds.get(name, ()) for name, seed in self.final.items())
@@ -88,7 +88,7 @@ class Crowd:
 def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
     house: House, count: int
 ) -> None:
-    """Each has the picture of its last bytes, none is made twice or for nobody; memory is small."""
+    """Each has the picture of its last bytes, none is extra, and memory stays small."""
     write_recipes(house.folder / "source", count)
     crowd = Crowd(house, count)
     with live_daemon(house, held=True) as daemon:
@@ -129,7 +129,7 @@ def _delete(house: House) -> None:
 def test_a_folder_of_recipes_is_renamed_or_cancelled_whole(
     house: House, change: Callable[[House], None]
 ) -> None:
-    """However many there are: none is drawn again, or none goes on; what lies beside it stays."""
+    """None of many is rendered again, or none continues; other recipes are not affected."""
     write_recipes(house.inbox / "a", FOLDER)
     told = ": deleted, " if change is _delete else ", its queue is kept"
     with live_daemon(house, held=True, batch_size=1) as daemon:
@@ -149,7 +149,7 @@ def test_a_folder_of_recipes_is_renamed_or_cancelled_whole(
 
 
 def test_what_is_cancelled_while_picowatch_is_stopped_is_never_rendered(house: House) -> None:
-    """It learns of the saves and of the command at once, and accepts them in several rounds."""
+    """It finds saves and command at the same time, and accepts them in several rounds."""
     with live_daemon(house) as daemon:
         daemon.stop()
         for number in range(300):

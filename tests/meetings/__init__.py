@@ -1,1 +1,1 @@
-"""A machine that lets features meet: random users, a real daemon, a model of its contract."""
+"""Tests of combined features: random users, a real daemon, a model of its promises."""

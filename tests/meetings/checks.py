@@ -1,4 +1,4 @@
-"""What has to hold, whatever met whatever: each finding is a line."""
+"""Checks that apply to all combinations: each finding is a line."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ NEVER_LOGGED = ("Traceback", "nexpected error", "no such savepoint", "picowatch 
 
 
 def of_the_work(world: "World") -> Iterator[str]:
-    """What nobody requests any more is not finished, unless it is being written."""
+    """Check that only requested images, or those being written, were finished."""
     model = world.model
     running = [one for one in model.images if one.state == "running" and not one.is_drawn]
     if running and model.in_order and not model.wanted() & {*running}:
@@ -24,7 +24,7 @@ def of_the_work(world: "World") -> Iterator[str]:
 
 
 def while_it_runs(world: "World") -> Iterator[str]:
-    """Nothing is left to do."""
+    """Check that nothing is left to do."""
     yield from world.not_handled()
     for path, recipe in world.model.recipes.items():  # what one lacked may have come since
         version = world.handled.get(path)
@@ -39,7 +39,7 @@ def while_it_runs(world: "World") -> Iterator[str]:
 
 
 def at_the_end(world: "World") -> Iterator[str]:
-    """Of every file in the outbox, once picowatch has ended."""
+    """Check every file in the outbox once picowatch has ended."""
     yield from world.model.findings
     yield from world.sim.escaped
     yield from _of_pictures(world)
@@ -51,7 +51,7 @@ def at_the_end(world: "World") -> Iterator[str]:
 
 
 def _of_pictures(world: "World") -> Iterator[str]:
-    """Each that was made is there and shows what was requested, and no other is."""
+    """Check that all rendered pictures exist, show their requests, and that there are no others."""
     made, there = world.model.rendered(), rendered(world.outbox)
     pictures = {file for file in there if not is_sheet(file)} - world.spoilt
     for file in sorted(made.keys() - pictures - world.model.deleted - world.spoilt):
@@ -70,7 +70,7 @@ def _of_pictures(world: "World") -> Iterator[str]:
 
 
 def _of_sheets(world: "World") -> Iterator[str]:
-    """Each sweep and grid has one that shows its last draw."""
+    """Check that each sweep and grid has a sheet that shows its last draw."""
     sheets = [file for file in rendered(world.outbox) if is_sheet(file)]
     texts = [read_texts(world.outbox / sheet)[SHEET_KEYWORD] for sheet in sheets]
     shown = [{file for file in json.loads(text)["files"] if file} for text in texts]

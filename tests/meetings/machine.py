@@ -1,4 +1,4 @@
-"""A simulated computer: folders, the daemon over them, and all that may happen to both."""
+"""A simulated computer: folders, a daemon, and everything that may happen to them."""
 
 import errno
 import logging
@@ -47,7 +47,7 @@ HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock")
 
 @dataclass(frozen=True)
 class Habits:
-    """Settings of a whole run; `formats` are those of its daemons, in turn."""
+    """The settings of a run; `formats` are those of its daemons, in turn."""
 
     batch_size: int = 2
     events: bool = False
@@ -59,7 +59,7 @@ class Habits:
 
 
 class Machine:
-    """Runs picowatch; `do_…` are what may happen to it."""
+    """Runs picowatch; methods `do_…` are what may happen to it."""
 
     def __init__(self, base: Path, seed: int, habits: Habits) -> None:
         self.base = base
@@ -91,7 +91,7 @@ class Machine:
 
     @contextmanager
     def on_stage(self) -> Iterator[None]:
-        """Meanwhile the machine runs; all wrappers are in their places."""
+        """Let the machine run within the block, with all wrappers in place."""
         for folder in (self.inbox, self.outbox):
             folder.mkdir(parents=True)
         write_model(self.home / f"models/loras/{LORA}.safetensors", kohya_lora_shapes())
@@ -169,7 +169,7 @@ class Machine:
                 self.stop.clear()
 
     def do_stop(self) -> None:
-        """SIGTERM, and what is promised of it."""
+        """Send SIGTERM, and check its promises."""
         if self.process is None:
             return
         self.signals.append(15)
@@ -194,13 +194,13 @@ class Machine:
             self._bury()
 
     def do_kill(self) -> None:
-        """SIGKILL, wherever it stands."""
+        """Send SIGKILL, wherever the daemon is."""
         if self.process is not None:
             self.sim.kill()
             self._bury()
 
     def do_wait(self, seconds: float) -> None:
-        """Let it be for a while; a death that was ordered may come."""
+        """Let it run for a while; a planned death may come."""
         self.sim.run_for(seconds)
         self.notice_death()
 
@@ -215,7 +215,7 @@ class Machine:
             self.process = None
 
     def _preserve(self) -> None:
-        """What the disk holds at the moment of death; the dying can reach it no more."""
+        """Save the disk as of the death, so that dying threads cannot change it."""
         self.counts["crashes"] += 1
         self.do_lock_ledger(False)
         outbox = self.outbox_away or self.outbox
@@ -226,7 +226,7 @@ class Machine:
         self.home.rename(self.base / "dead")
 
     def _bury(self) -> None:
-        """After the last thread is gone."""
+        """Clean up after the last thread has ended."""
         for database in self._databases:
             with suppress(sqlite3.Error):
                 database._connection.close()
@@ -244,7 +244,7 @@ class Machine:
         logging.getLogger("picowatch").handlers.clear()
 
     def is_up(self) -> bool:
-        """Whether it has begun its work, and nothing was in its way lately."""
+        """Whether it has begun its work and has no trouble."""
         since = max(self.started_at, self.trouble_ended_at)
         in_the_way = self.trouble or self.locker or self.outbox_away
         return self.process is not None and not in_the_way and self.sim.now - since > 5.0
@@ -252,10 +252,10 @@ class Machine:
     # -- what wrappers call
 
     def hear(self, name: str, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
-        """The ledger committed something."""
+        """Take a committed change of the ledger."""
 
     def _at(self, point: str) -> None:
-        """The process comes to a place where it may die."""
+        """Let the process reach a place where it may die."""
         if self.sim.running is None or self.sim.dead:
             return
         if self.fault and self.fault[0] == point:
@@ -296,12 +296,12 @@ class Machine:
     # -- what happens
 
     def do_die(self, point: str, count: int) -> None:
-        """Die at a point, when it comes there so often."""
+        """Plan a death at a point, after it was reached this often."""
         assert point in FAULT_POINTS
         self.fault = (point, count)
 
     def do_trouble(self, number: int | None) -> None:
-        """The disk is full, read-only or broken."""
+        """Let the disk be full, read-only or broken."""
         self.trouble = None if number is None else OSError(number, os.strerror(number))
         self.trouble_ended_at = self.sim.now
 
@@ -315,15 +315,15 @@ class Machine:
         self.held = held
 
     def do_bad(self, prompts: tuple[str, ...], deadly: bool) -> None:
-        """These cannot be drawn from now on."""
+        """Let these prompts fail from now on."""
         self.bad, self.deadly = (set(), set(prompts)) if deadly else (set(prompts), set())
 
     def do_habits(self, when_done: str) -> None:
-        """What the next start reads."""
+        """Set the settings that the next start reads."""
         self.habits = replace(self.habits, when_done=when_done)
 
     def do_outbox(self, there: bool, empty: bool) -> None:
-        """It is mounted again or unmounted; in the `empty` folder nothing may be written."""
+        """Mount or unmount the outbox; nothing may be written into the `empty` folder."""
         if there and self.outbox_away:
             if self.outbox.exists():
                 for path in sorted(self.outbox.rglob("*")):
@@ -339,7 +339,7 @@ class Machine:
                 self.outbox.mkdir()
 
     def do_lock_ledger(self, locked: bool) -> None:
-        """Another program looks into the ledger."""
+        """Let another program hold the ledger."""
         if self.locker is not None:
             self.locker.close()
             self.locker = None

@@ -1,8 +1,7 @@
-"""What a save means, once more, as simply as it can be said (docs/recipes.md).
+"""A second, simple implementation of what a save means (docs/recipes.md).
 
-The model hears what was saved, renamed, deleted, started and ended, in that order, and knows what
-has to be in the queue, made, failed or cancelled. What it hears that cannot be, it keeps as
-`findings`.
+The model is told in order what was saved, renamed, deleted, started and ended, and knows what has
+to be queued, rendered, failed or cancelled. Impossible events become `findings`.
 """
 
 from collections import Counter
@@ -19,7 +18,7 @@ LIVE = ("queued", "running")
 
 @dataclass(eq=False)
 class Draw:
-    """One seed, drawn or written; None until the first of its images starts."""
+    """A seed, drawn or written; None until the first of its images starts."""
 
     seed: int | None
     random: bool
@@ -27,7 +26,7 @@ class Draw:
 
 @dataclass(eq=False)
 class Image:
-    """One picture that was requested."""
+    """A picture that was requested."""
 
     recipe: str
     prompt: str
@@ -48,7 +47,7 @@ class Image:
 
     @property
     def request(self) -> tuple[object, ...]:
-        """What it is rendered from; random seeds that nobody saw yet differ from all others."""
+        """Return its request; random seeds that are not known yet differ from all others."""
         seed = (self.draw, self.plus) if self.seed is None else self.seed
         return self.prompt, self.steps, self.start, seed
 
@@ -62,7 +61,7 @@ class Image:
 
 @dataclass(eq=False)
 class Entry:
-    """An entry of a recipe's last good save, with all images it requests."""
+    """An entry of a recipe's last valid save, with all images that it requests."""
 
     requested: Requested
     images: list[Image]
@@ -73,17 +72,17 @@ class Entry:
 
 @dataclass(eq=False)
 class Recipe:
-    """What the last save of a path said."""
+    """The last save of a path."""
 
     valid: bool
     entries: list[Entry] = field(default_factory=list)
 
 
 class Model:
-    """Everything that should be."""
+    """The state that picowatch should have."""
 
     def __init__(self, in_order: bool = True) -> None:
-        """`in_order`: images start in the order of the queue, because there is one engine."""
+        """With `in_order`, images start in the order of the queue, as there is one engine."""
         self.in_order = in_order
         self.recipes: dict[str, Recipe] = {}
         self.images: list[Image] = []
@@ -98,7 +97,7 @@ class Model:
     # -- evidence
 
     def saved(self, path: str, entries: list[Requested], *, is_again: bool = False) -> None:
-        """A good save. `is_again`: the same dropped picture, which is no wish for more."""
+        """Take a valid save. `is_again`: the same dropped picture, which requests nothing more."""
         self.saves += 1
         before = self.recipes.get(path, Recipe(True)).entries
         left = _numbered(entry.requested for entry in before)
@@ -165,7 +164,7 @@ class Model:
         return next(found, None)
 
     def rejected(self, path: str) -> None:
-        """A bad save: what the last good one requested continues."""
+        """Take an invalid save: what the last valid one requested continues."""
         self.saves += 1
         before = self.recipes.get(path)
         self.recipes[path] = Recipe(False, before.entries if before else [])
@@ -175,7 +174,7 @@ class Model:
         self._cancel_unrequested(path)
 
     def renamed(self, old: str, new: str) -> None:
-        """The queue, the pictures and the memory go with the file."""
+        """Move queue, pictures and history with the file."""
         if new in self.recipes:
             self.deleted_recipe(new)
         if old in self.recipes:
@@ -188,7 +187,7 @@ class Model:
                 self._merge(mine, other)
 
     def _merge(self, mine: Image, other: Image) -> None:
-        """Both requested one picture: the renamed one's counts, unless only the other is done."""
+        """Merge equal requests: the renamed recipe's counts, unless only the other is done."""
         made = other.state == "done" and other.file not in self.deleted
         if other.state == "running" or (made and mine.state not in ("done", "running")):
             for recipe in self.recipes.values():
@@ -200,7 +199,7 @@ class Model:
             self.replaced.append(other)
 
     def prioritised(self, path: str, priorities: list[int]) -> None:
-        """A recipe was moved to where its entries have these priorities, in their order."""
+        """Give the entries of a moved recipe these priorities, in their order."""
         for entry, priority in zip(self.recipes[path].entries, priorities, strict=False):
             entry.requested = replace(entry.requested, priority=priority)
             for image in entry.images:
@@ -214,7 +213,7 @@ class Model:
                 image.state = "cancelled"
 
     def wanted(self) -> set[Image]:
-        """What the last good save of some recipe requests."""
+        """Return everything that the last valid saves request."""
         return {
             image
             for recipe in self.recipes.values()
@@ -243,7 +242,7 @@ class Model:
     # -- the work
 
     def started(self, batch: list[QueuedImage]) -> None:
-        """These came out of the queue, in this order."""
+        """Take images that left the queue in this order."""
         first = min((one.order for one in self.images if one.state == "queued"), default=None)
         for place, one in enumerate(batch):
             image = self._queued(one)
@@ -280,7 +279,7 @@ class Model:
         self.numbers[folder.casefold()] = number
 
     def ended(self, image_id: int, state: str, *, death: bool = False) -> None:
-        """A running image is done, failed or cancelled, or back in the queue."""
+        """Take a running image that is done, failed, cancelled, or back in the queue."""
         image = self.by_id.get(image_id)
         if image is None or image.state != "running":
             return  # steps that are done twice change nothing
@@ -294,7 +293,7 @@ class Model:
             image.state = "cancelled"
 
     def drawn(self, image_ids: Iterable[int]) -> None:
-        """Their pictures are being written."""
+        """Take images whose pictures are being written."""
         for image_id in image_ids:
             self.by_id[image_id].is_drawn = True
 
@@ -305,7 +304,7 @@ class Model:
     # -- questions
 
     def of(self, recipe: str) -> Iterator[Image]:
-        """What the recipe's last good save requests."""
+        """Return what the recipe's last valid save requests."""
         for entry in self.recipes[recipe].entries:
             yield from entry.images
 
@@ -313,7 +312,7 @@ class Model:
         return any(image.state == "failed" for image in self.of(recipe))
 
     def rendered(self) -> dict[str, Image]:
-        """Every picture that was made, by its file."""
+        """Return all pictures that were rendered, by file."""
         return {i.file: i for i in (*self.replaced, *self.images) if i.state == "done"}
 
     def counts(self) -> Counter[str]:
@@ -321,7 +320,7 @@ class Model:
 
 
 def _numbered(entries: Iterable[Requested]) -> dict[tuple[object, int], Requested]:
-    """Equal entries of a file are told apart by their number."""
+    """Number equal entries of a file to tell them apart."""
     seen: Counter[object] = Counter()
     found = {}
     for one in entries:

@@ -1,4 +1,4 @@
-"""Random users: sequences of actions, played, and made shorter where they find something."""
+"""Random users: sequences of actions that are played, and shortened if they find something."""
 
 import random
 import tempfile
@@ -25,20 +25,20 @@ FAST_DISK = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Script:
-    """A run that can be repeated: dice for the threads, settings, and what is done."""
+    """A repeatable run: dice for the threads, settings, and actions."""
 
     seed: int
     habits: Habits
     actions: tuple[Action, ...]
 
     def __str__(self) -> str:
-        """A test that a person can paste."""
+        """Return a test that can be pasted."""
         lines = [f"    {action!r}," for action in self.actions]
         return "\n".join([f"Script({self.seed}, {self.habits}, (", *lines, "))"])
 
 
 def play(script: Script, counts: Counter[str] | None = None) -> list[str]:
-    """What is wrong at the end of a script."""
+    """Play a script, and return what is wrong at its end."""
     place = FAST_DISK if FAST_DISK.is_dir() else None
     base = Path(tempfile.mkdtemp(prefix="meetings-", dir=place))
     world = World(base, script.seed, script.habits)
@@ -58,7 +58,7 @@ def play(script: Script, counts: Counter[str] | None = None) -> list[str]:
 
 
 class Writer:
-    """Makes scripts up."""
+    """Invents scripts."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
@@ -83,7 +83,7 @@ class Writer:
         return Script(seed, habits, tuple(made))
 
     def _some(self) -> list[Action]:
-        """One action, and most often a while after it."""
+        """Add an action, and usually a wait after it."""
         dice = self.dice
         pick, number = dice.choice, dice.randrange(50)
         kinds: list[tuple[float, Action | Callable[[], Action]]] = [
@@ -173,7 +173,7 @@ class Writer:
         return self._put(path, entries)
 
     def _to(self, name: str) -> Action:
-        """Move or copy a recipe to a name with its ending."""
+        """Move or copy a recipe to a name with its suffix."""
         old = self._file()
         ending = old.rpartition(".")[2]
         new = self.dice.choice([one for one in PATHS if one.endswith(ending)])
@@ -199,7 +199,7 @@ class Writer:
         return ("defaults", folder, None if gone else Defaults(steps, priority))
 
     def _template(self) -> Action:
-        """For dropped pictures; one is there from the beginning."""
+        """Save a template for dropped pictures; one is there from the beginning."""
         self.notes += 1
         entries = [self._entry() for _ in range(self.dice.choice((1, 1, 2)))]
         text = Text(tuple(replace(one, image=None, lora=False) for one in entries), self.notes)

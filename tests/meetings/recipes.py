@@ -1,4 +1,4 @@
-"""What simulated users save: recipes and pictures as plain values, and as the bytes of a file."""
+"""What simulated users save: recipes and pictures as plain values and as files' bytes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ Seed = None | int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a recipe. `steps` of several values are a sweep."""
+    """An entry of a recipe. Several `steps` are a sweep."""
 
     prompt: str
     seed: Seed = None
@@ -32,7 +32,7 @@ class Entry:
         return self.seed is None
 
     def written(self) -> dict[str, object]:
-        """As YAML has it, without what is left to defaults."""
+        """Return an entry as YAML has it, without fields left to defaults."""
         seed = list(self.seed) if isinstance(self.seed, tuple) else self.seed
         is_sweep = self.steps is not None and len(self.steps) > 1
         fields: dict[str, object] = {
@@ -50,7 +50,7 @@ class Entry:
         return {name: value for name, value in fields.items() if value is not None}
 
     def for_txt(self) -> "Entry":
-        """The same without what only YAML can say."""
+        """Return an entry without what only YAML can say."""
         steps = self.steps[:1] if self.steps else None
         seed = self.seed[0] if isinstance(self.seed, tuple) else self.seed
         return replace(self, steps=steps, seed=seed, grid=False, lora=False)
@@ -70,9 +70,9 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Text:
-    """What a file says: its entries; `note` tells one version from another without meaning.
+    """A file's entries, and a `note` that tells versions apart without a meaning.
 
-    `broken`: there is a mistake in it. Without entries it is empty.
+    `broken`: it has a mistake. Without entries it is empty.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -84,7 +84,7 @@ class Text:
         return not self.entries and not self.broken
 
     def content(self, path: str) -> bytes:
-        """The bytes of a file of this name."""
+        """Return the bytes of a file of this name."""
         if self.is_empty:
             return b"\n" * (self.note % 3)
         written = [entry.written() for entry in self.entries]
@@ -97,7 +97,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture(Text):
-    """A dropped picture: what it requests, the template above it says."""
+    """A dropped picture, whose template says what it requests."""
 
     colour: int = 0
 
@@ -106,13 +106,13 @@ class Picture(Text):
         return False
 
     def content(self, path: str) -> bytes:
-        """A PNG, whatever the name."""
+        """Return a PNG, whatever the name is."""
         return png(self.colour)
 
 
 @cache
 def png(colour: int) -> bytes:
-    """A picture of one colour."""
+    """Return a picture of one colour."""
     content = BytesIO()
     Image.new("RGB", (64, 64), (colour % 256, 80, 160)).save(content, "PNG")
     return content.getvalue()
@@ -125,9 +125,9 @@ def _line(written: dict[str, object]) -> str:
 
 @dataclass(frozen=True)
 class Requested:
-    """An entry with everything looked up: what a save requests.
+    """An entry as a save requests it, with everything looked up.
 
-    `start` is the sha256 of the start image. Two are the same entry if `identity` is.
+    `start` is the sha256 of the start image. Entries are equal if their `identity` is.
     """
 
     entry: Entry
@@ -141,7 +141,7 @@ class Requested:
         return entry.prompt, entry.seed, entry.count, self.steps, entry.grid, self.start
 
     def images(self) -> Iterator[tuple[int | None, int, int]]:
-        """The written seed of each image, what is added to it, and the image's steps."""
+        """Return each image's written seed, what is added to it, and its steps."""
         seeds = self.entry.seed
         for number in range(len(seeds) if isinstance(seeds, tuple) else self.entry.count):
             for steps in self.steps:
@@ -156,7 +156,7 @@ class Requested:
 
 
 def requested(entry: Entry, defaults: list[Defaults], start: str) -> Requested:
-    """`defaults` from the inbox down to the recipe's folder."""
+    """Apply `defaults`, from the inbox down to the recipe's folder, to an entry."""
     steps, priority = entry.steps, entry.priority
     for one in reversed(defaults):
         steps = steps or (None if one.steps is None else (one.steps,))

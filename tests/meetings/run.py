@@ -21,12 +21,12 @@ SHRINKS = 400  # plays that making one shorter may take
 
 
 def kind(finding: str) -> str:
-    """Findings that differ in names and numbers only are of one kind."""
+    """Return a finding without names and numbers, which is equal for findings of one kind."""
     return re.sub(r"'[^']*'|\S*\.(?:yaml|txt|png)\S*|\d+", "#", finding)[:80]
 
 
 def shorter(script: Script, finding: str) -> Script:
-    """The script without what the finding does not need."""
+    """Return the script without what the finding does not need."""
     plays = 0
 
     def finds(other: Script) -> bool:
@@ -38,7 +38,7 @@ def shorter(script: Script, finding: str) -> Script:
 
 
 def shrink(script: Script, finds: Callable[[Script], bool]) -> Script:
-    """Fewer actions that still find it (Zeller's delta debugging)."""
+    """Return fewer actions that still give the finding (Zeller's delta debugging)."""
     size = max(1, len(script.actions) // 2)
     while size:
         start, before = 0, script

@@ -1,12 +1,12 @@
-"""One thread at a time, on a clock that is passed in: picowatch runs whole, but step by step.
+"""Runs all of picowatch step by step, one thread at a time, on a simulated clock.
 
-`simulated` replaces what can wait (threads, locks, events, futures, clocks) in all of picowatch's
-modules. Each wait is a place where another thread may go on; which one, dice decide. While all
-threads are waiting, the clock jumps to the next moment at which one of them wakes up. So an hour
-of waiting takes no time, and the same dice give the same run again.
+`simulated` replaces everything that can wait (threads, locks, events, futures, clocks) in all of
+picowatch's modules. At each wait another thread may continue, which dice choose. If all threads
+wait, the clock jumps to the time at which the next one wakes up. So an hour of waiting takes no
+time, and the same dice repeat the same run.
 
-A simulated SIGKILL ends every thread where it stands (`Killed`). What they do on their way out
-must not reach the disk: see `machine.py`.
+A simulated SIGKILL ends every thread where it is (`Killed`). What they do while they unwind must
+not reach the disk: see `machine.py`.
 """
 
 import concurrent.futures
@@ -37,7 +37,7 @@ class Killed(BaseException):
 
 
 class NeverRests(AssertionError):
-    """A thread never stops to wait for anything."""
+    """A thread never waits for anything."""
 
 
 class Simulation:
@@ -46,9 +46,9 @@ class Simulation:
     current: "Simulation"  # the one that is on stage; see `simulated`
 
     def __init__(self, dice: random.Random, switching: float = 0.0, slowness: float = 0.0) -> None:
-        """`switching`: how often another thread goes on at a place that does not wait.
+        """Take dice, and how often threads switch at places that do not wait (`switching`).
 
-        `slowness`: seconds that pass before a thread knows what time it is.
+        `slowness`: seconds that pass before a thread has read the clock.
         """
         self.dice = dice
         self.now = START
@@ -76,7 +76,7 @@ class Simulation:
     # -- for the threads
 
     def pause(self, ready: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Let others go on until `ready`, or for so many seconds; gives whether it is ready."""
+        """Let other threads run until `ready` or for this long; return whether it is ready."""
         thread = self.running
         if thread is None:
             return self.run(ready, seconds)
@@ -100,7 +100,7 @@ class Simulation:
         self.pause(lambda: False, seconds)
 
     def switch(self) -> None:
-        """A place where another thread may go on."""
+        """Let another thread continue, perhaps."""
         if self.running is not None and not self.dead and self._switches():
             self.pause(lambda: True)
 
@@ -113,7 +113,7 @@ class Simulation:
     # -- for who holds the strings
 
     def run(self, until: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Let threads go on until the condition holds, or for so many seconds."""
+        """Let threads run until the condition holds, or for this many seconds."""
         deadline = None if seconds is None else self.now + seconds
         steps, since = 0, self.now
         while not until():
@@ -142,7 +142,7 @@ class Simulation:
         self.run(lambda: False, seconds)
 
     def kill(self) -> None:
-        """SIGKILL: every thread ends where it stands."""
+        """Simulate SIGKILL: every thread ends where it is."""
         if not self.dead:
             self.on_death()
             self.dead = True
@@ -166,7 +166,7 @@ class Simulation:
 
 
 class Thread:
-    """Stands for threading.Thread: a real one, which goes on only while it has the baton."""
+    """Replaces threading.Thread by a real one that continues only while it has the baton."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class Thread:
 
 
 class Event:
-    """Stands for threading.Event."""
+    """Replaces threading.Event."""
 
     def __init__(self) -> None:
         self._set = False
@@ -238,7 +238,7 @@ class Event:
 
 
 class Lock:
-    """Stands for threading.Lock."""
+    """Replaces threading.Lock."""
 
     reentrant = False
 
@@ -277,7 +277,7 @@ class Lock:
 
 
 class RLock(Lock):
-    """Stands for threading.RLock."""
+    """Replaces threading.RLock."""
 
     reentrant = True
 
@@ -299,7 +299,7 @@ class Future(concurrent.futures.Future[Any]):
 
 
 class ThreadPoolExecutor:
-    """Stands for concurrent.futures.ThreadPoolExecutor, as far as it is used."""
+    """Replaces concurrent.futures.ThreadPoolExecutor, as far as it is used."""
 
     def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
         self._room, self._name = max_workers, thread_name_prefix
@@ -323,7 +323,7 @@ class ThreadPoolExecutor:
 
 
 class EventWatch(Watch):
-    """The inbox' watch, whose events the simulated user sends by `on_any_event`."""
+    """The inbox's watch, to which the simulated user sends events by `on_any_event`."""
 
     armed: "EventWatch | None" = None
 
@@ -336,14 +336,14 @@ class EventWatch(Watch):
 
 
 def _stand(real: ModuleType, **names: object) -> ModuleType:
-    """A module of which some names are others."""
+    """Return a module in which some names are replaced."""
     module = ModuleType(real.__name__)
     vars(module).update(vars(real), **names)
     return module
 
 
 def simulated(simulation: Simulation, patch: pytest.MonkeyPatch) -> None:
-    """From now on all of picowatch, and the tests' engine, runs on this simulation."""
+    """Let all of picowatch, and the tests' engine, run on this simulation."""
     Simulation.current, dice = simulation, simulation.dice
     clocks = {"time": simulation.wall, "sleep": simulation.sleep} | dict.fromkeys(
         ("monotonic", "perf_counter"), simulation.monotonic

@@ -1,6 +1,6 @@
-"""Some thousand actions by random users, and what they found, as the shortest scripts that show it.
+"""Some thousand actions by random users, and shortened scripts of what they have found.
 
-`make meetings` plays many more. A failure's seed goes to `python -m tests.meetings.run`.
+`make meetings` plays many more. Pass a failure's seed to `python -m tests.meetings.run`.
 """
 
 import errno
@@ -32,7 +32,7 @@ def drop(path: str, colour: int) -> Action:
 
 
 def frames(text: Text = ONE) -> tuple[Action, ...]:
-    """A template, and pictures under it that all wait: the engine is held."""
+    """Make a template with pictures that all wait, because the engine is held."""
     dropped = [drop(path, colour) for colour, path in enumerate(FRAMES)]
     return ("hold", True), ("save", TEMPLATE, text), *dropped, A_WHILE
 
@@ -130,14 +130,14 @@ DROPPED: dict[str, tuple[Action, ...]] = {
 
 
 def found(*actions: Action, **habits: object) -> list[str]:
-    """What is wrong after these actions."""
+    """Return what is wrong after these actions."""
     return play(Script(0, Habits(**habits), actions))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("engines", [1, 3])
 @pytest.mark.parametrize("name", [*RECIPES, *DROPPED])
 def test_what_did_not_get_on_once(name: str, engines: int) -> None:
-    """Each image is rendered once or accounted for, and each file says what is so."""
+    """Each image is rendered once or accounted for, and each file is right."""
     assert not found(*(RECIPES | DROPPED)[name], engines=engines)
 
 
@@ -146,7 +146,7 @@ def test_what_did_not_get_on_once(name: str, engines: int) -> None:
 def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
     text: Text, events: bool
 ) -> None:
-    """Touch x rename x copy x batch x sweep: while they wait, and after they were rendered."""
+    """Touch x rename x copy x batch x sweep, while they wait and after they were rendered."""
     meets: tuple[Action, ...] = (
         ("again", FRAMES[0], "touch"), ("again", FRAMES[1], "by rename"),
         ("move", FRAMES[2], "frames/a/moved.png"), ("copy", FRAMES[3], "frames/b/copy.png"),
@@ -158,7 +158,7 @@ def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
 
 @pytest.mark.parametrize("how", ["archive", "delete"])
 def test_frames_that_are_archived_or_deleted_may_come_again(how: str) -> None:
-    """`when_done` x touch x the same name again x crash in the middle."""
+    """`when_done` x touch x reuse of the name x crash in the middle."""
     crash: Action = ("die", "before a recipe is taken out of the inbox", 1)
     again = drop(FRAMES[0], 0), drop(FRAMES[1], 30), A_WHILE, ("start",), A_WHILE
     touch: Action = ("again", FRAMES[0], "touch")
@@ -192,7 +192,7 @@ def test_a_crash_between_frames_loses_and_repeats_none(point: str) -> None:
     ],
 )
 def test_whatever_meets_each_image_is_rendered_once_or_answered_for(first: int) -> None:
-    """The same scripts each time."""
+    """The scripts are the same each time."""
     counts: Counter[str] = Counter()
     found = {seed: play(script_of(seed, LENGTH), counts) for seed in range(first, first + SCRIPTS)}
     assert {seed: findings for seed, findings in found.items() if findings} == {}

@@ -1,4 +1,4 @@
-"""What users do in the folders, and what they know of it: each version of each file."""
+"""What users do in the folders, with each version of each file."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the
 
 @dataclass
 class Version:
-    """What once lay at a path of the inbox. `source`: the accepted path that it was moved from."""
+    """A version of a file in the inbox. `source`: the accepted path that it was moved from."""
 
     serial: int
     text: Text
@@ -37,7 +37,7 @@ class Version:
 
 
 class User(Machine):
-    """Hands at the inbox and the outbox of a machine."""
+    """A user of a machine's inbox and outbox."""
 
     def __init__(self, base: Path, seed: int, habits: Habits) -> None:
         super().__init__(base, seed, habits)
@@ -62,11 +62,11 @@ class User(Machine):
 
     @property
     def there(self) -> Path:
-        """Where the user's recipes lie now."""
+        """Return the paths of the user's recipes now."""
         return self.away or self.inbox
 
     def meaning(self, path: str, version: Version) -> list[Requested] | None:
-        """What this version requests now, None if something is wrong with it."""
+        """Return what this version requests now; None if it is invalid."""
         if version.text.broken or version.text.is_empty:
             return None
         if path.endswith(TEMPLATE):
@@ -75,7 +75,7 @@ class User(Machine):
         return None if any(one.entry.image and not one.start for one in found) else found
 
     def looked_up(self, path: str, version: Version) -> list[Requested]:
-        """Its entries with the defaults that were read with it, and the start images of now."""
+        """Return its entries with the defaults that were read with it, and today's start images."""
         read = path, version.mtime
         there = self.defaults_read.get(read, self.defaults)
         folders = ["", *(folder.as_posix() for folder in [*reversed(Path(path).parents)][1:])]
@@ -90,7 +90,7 @@ class User(Machine):
         ]
 
     def template_of(self, path: str) -> Text | None:
-        """What the nearest template says now."""
+        """Return what the nearest template says now."""
         for folder in Path(path).parents:
             if template := self.files.get(f"{folder.as_posix()}/{TEMPLATE}"):
                 return template.text
@@ -103,7 +103,7 @@ class User(Machine):
             EventWatch.armed.on_any_event(None)  # type: ignore[arg-type]
 
     def _stamp(self, target: Path) -> None:
-        """Its time is the simulated clock's; no two are the same."""
+        """Set a file's time to the simulated clock's; no two are equal."""
         self.serial += 1
         when = int(self.sim.wall()) * 10**9 + self.serial
         os.utime(target, ns=(when, when))
@@ -137,7 +137,7 @@ class User(Machine):
             self.ghosts.add(path)  # a deletion that nobody saw is none
 
     def _note(self, path: str, text: Text, source: str = "") -> None:
-        """This is what lies there now."""
+        """Note what is at a path now."""
         self.serial += 1
         target = self.there / path
         digest = hashlib.sha256(target.read_bytes()).hexdigest()
@@ -163,7 +163,7 @@ class User(Machine):
         self._note(path, text)
 
     def do_again(self, path: str, how: str) -> None:
-        """The same bytes, or a touch."""
+        """Save the same bytes, or touch the file."""
         if path not in self.files:
             return
         if how == "touch":
@@ -215,7 +215,7 @@ class User(Machine):
             self.defaults[folder] = defaults
 
     def do_picture(self, name: str, colour: int | None) -> None:
-        """A start image comes, changes or goes."""
+        """Add, change or delete a start image."""
         if (colour is None) != (name not in self.pictures):
             self.pictures_changed_at = self.sim.now
         if colour is None:
@@ -228,7 +228,7 @@ class User(Machine):
         self._tell()
 
     def do_inbox(self, there: bool, empty: bool) -> None:
-        """It is unmounted (an `empty` folder may be seen in its place), or mounted again."""
+        """Unmount the inbox, perhaps leaving an `empty` folder, or mount it again."""
         if there and self.away:
             with suppress(OSError):
                 self.inbox.rmdir()
@@ -243,7 +243,7 @@ class User(Machine):
                 self.inbox.mkdir()
 
     def do_lose_events(self) -> None:
-        """The kernel's queue was full."""
+        """Lose events, as if the kernel's queue was full."""
         if EventWatch.armed is not None:
             EventWatch.armed.has_news.clear()
 
@@ -254,19 +254,19 @@ class User(Machine):
         return left[index % len(left)] if left else None
 
     def do_lose_picture(self, index: int) -> None:
-        """A picture is deleted."""
+        """Delete a picture."""
         if file := self._rendered(index):
             (self.outbox / file).unlink()
             self.model.deleted.add(file)
 
     def do_damage(self, index: int) -> None:
-        """A picture is overwritten."""
+        """Overwrite a picture."""
         if file := self._rendered(index):
             (self.outbox / file).write_bytes(b"no picture")
             self.spoilt.add(file)
 
     def do_foreign(self, folder: str, name: str) -> None:
-        """A picture is put into a recipe's folder."""
+        """Put a picture into a recipe's folder."""
         target = self.outbox / folder / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Hears what picowatch's ledger kept, in order: each change once it is committed, and only then."""
+"""Reports the changes of picowatch's ledger in order, each once it is committed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +20,8 @@ HEARD = (
 class Witness:
     """Wraps the ledger's methods from outside.
 
-    `hear` gets the name, the arguments, those by name and the result of each committed call.
-    `before_commit` may raise what a full disk raises; it gets whether there is anything.
+    `hear` gets the name, the arguments, the keyword arguments and the result of each committed
+    call. `before_commit` may raise what a full disk raises; it gets whether anything changed.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Witness:
         self.forget()
 
     def forget(self) -> None:
-        """The process died."""
+        """Forget everything, because the process died."""
         self._depth = 0
         self._pending: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = []
 

@@ -1,4 +1,4 @@
-"""The machine with its user, and the model that hears what picowatch makes of both."""
+"""The machine with its user, and the model that is told what picowatch does."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ Action = tuple[Any, ...]
 
 
 class World(User):
-    """One run of the machine."""
+    """A run of the machine."""
 
     def __init__(self, base: Path, seed: int, habits: Habits) -> None:
         super().__init__(base, seed, habits)
@@ -33,7 +33,7 @@ class World(User):
         self.again: dict[str, str] = {}  # what a command has read again, and how ("read", "saved")
 
     def do(self, action: Action) -> None:
-        """One action; what makes no sense just now does nothing."""
+        """Do an action, unless it is impossible now."""
         name, *given = action
         self.counts[name] += 1
         if self.outbox_away and name in IN_THE_OUTBOX:
@@ -42,7 +42,7 @@ class World(User):
         getattr(self, f"do_{name}")(*given)
 
     def expect(self, holds: object, words: str) -> None:
-        """Note a finding unless it holds."""
+        """Note a finding unless a condition holds."""
         if not holds:
             self.findings.append(words)
 
@@ -51,7 +51,7 @@ class World(User):
         handle = Accepting._safely
 
         def remember(accepting: Accepting, change: Any, inventory: Any) -> Any:
-            """Defaults and templates are read together with a recipe."""
+            """Remember the defaults and templates that are read together with a recipe."""
             if (seen := getattr(change, "size_and_time", None)) is not None:
                 self.defaults_read[change.path, seen.mtime_ns] = dict(self.defaults)
                 if template := self.template_of(change.path):
@@ -93,7 +93,7 @@ class World(User):
         self.model.rejected(save.path)
 
     def _handled_now(self, path: str, digest: str, mtime: int) -> Version | None:
-        """The version that was accepted or refused, which must be a new one."""
+        """Return the version that was accepted or refused, which must be a new one."""
         last = self.handled.get(path)
         candidates = [
             version
@@ -165,13 +165,13 @@ class World(User):
         self.model.renamed(old, new)
 
     def _heard_want_again(self, recipes: Sequence[str], *, result: object, as_saved: bool) -> None:
-        """`retry --all` or `make DIR`: these are read again, as if saved if nothing waits."""
+        """Take `retry --all` or `make DIR`: recipes are read again, if idle as if saved."""
         for path in self.handled.keys() & {*recipes}:
             is_new = as_saved and not self.model.is_unfinished(path)
             self.again[path] = "saved" if is_new else max(self.again.get(path, ""), "read")
 
     def _heard_prioritise(self, path: str, priorities: list[int], *, result: object) -> None:
-        """A recipe was moved to where other defaults hold."""
+        """Take a recipe that was moved to a folder with other defaults."""
         self.model.prioritised(path, priorities)
 
     # -- images
@@ -205,7 +205,7 @@ class World(User):
         self.model.ended(image_id, "queued", death=why is PutBack.DAEMON_DIED)
 
     def _heard_picture_missing(self, image: Any, *, result: object) -> None:
-        """Its dropped picture is elsewhere, or gone: a move may be noticed later."""
+        """Take a dropped picture that was moved or deleted; a move may be noticed later."""
         self.model.ended(image.id, "cancelled")
         known = self.model.by_id.get(image.id)
         self.missed.add(known.recipe if known else image.recipe)
@@ -232,7 +232,7 @@ class World(User):
             self.findings += checks.of_the_work(self)
 
     def finish(self) -> None:
-        """What stands in the way goes away, all that is requested is rendered; then look."""
+        """Remove all obstacles, let everything be rendered, and check the result."""
         ends: list[Action] = [
             ("trouble", None), ("lock_ledger", False), ("inbox", True, False),
             ("outbox", True, False), ("pace", 0.0, 0.0), ("hold", False), ("bad", (), False),
@@ -266,7 +266,7 @@ class World(User):
         return is_quiet and not counts["queued"] + counts["running"] and not [*self.not_handled()]
 
     def _look_into_the_inbox(self) -> None:
-        """What is done may have been archived or deleted, where a setting says so."""
+        """Find files that were archived or deleted because of a setting."""
         for path, version in list(self.files.items()):
             if (self.there / path).exists():
                 continue
@@ -290,7 +290,7 @@ class World(User):
             yield f"{path} is not forgotten"
 
     def _has_template(self, path: str) -> bool:
-        """Whether a dropped picture's template is right; other recipes need none."""
+        """Whether a dropped picture's template is valid; other recipes need none."""
         template = self.template_of(path)
         return template is None or not (template.broken or template.is_empty)
 

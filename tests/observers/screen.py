@@ -1,4 +1,4 @@
-"""A terminal of our own for the real command: what it wrote, and what stands on the screen."""
+"""A terminal for the real command: what was written, and what is on the screen."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ TOKENS = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
 class Screen:
-    """What a terminal shows of what was written: text, line breaks, colours, cursor up, erasing."""
+    """A terminal's screen: text, line breaks, colours, cursor up, erasing."""
 
     def __init__(self, written: str = "", columns: int = 80) -> None:
         self.columns = columns
@@ -29,7 +29,7 @@ class Screen:
 
     @property
     def lines(self) -> list[str]:
-        """The rows that are not empty."""
+        """Return the rows that are not empty."""
         return [row.rstrip() for row in self._rows if row.strip()]
 
     def write(self, text: str) -> None:
@@ -75,15 +75,15 @@ class InPty:
         self._reader.start()
 
     def wait_for(self, text: str) -> None:
-        """Until it stands on the screen."""
+        """Wait until a text is on the screen."""
         self.wait_until(lambda lines: any(text in line for line in lines), text)
 
     def wait_until(self, condition: Callable[[list[str]], object], what: str) -> None:
-        """Until the lines of the screen are so. A view may be read in parts."""
+        """Wait until a condition on the screen's lines holds. A view may be read in parts."""
         wait_for(lambda: condition(self._lines()), f"{what!r} in {self.now.lines}")
 
     def type(self, keys: bytes) -> None:
-        """As the keyboard sends them."""
+        """Send keys like a keyboard."""
         os.write(self._handle, keys)
 
     def finish(self) -> None:
@@ -119,7 +119,7 @@ def in_pty(
     program: str = "picowatch",
     **environment: str,
 ) -> Iterator[InPty]:
-    """A picowatch command in a terminal of this size."""
+    """Run a picowatch command in a terminal of this size."""
     ours, theirs = pty.openpty()
     set_size(theirs, *size)
     variables = clean_environment(**{"TERM": "xterm-256color", **environment})

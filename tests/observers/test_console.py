@@ -1,4 +1,4 @@
-"""What `run` shows on a terminal and elsewhere, and `status` of it."""
+"""What `run` and `status` show, on a terminal and elsewhere."""
 
 import json
 import re
@@ -73,7 +73,7 @@ ERRORS = tuple(f"{name}.yaml: unknown field 'stesp'" for name in "defg")
     ],
 )
 def test_the_last_rows(values: dict[str, Any], last: list[str]) -> None:
-    """Of engines, errors and pictures: the newest and first ones, and how many there are more."""
+    """Some engines, errors and pictures are shown, and how many more there are."""
     found = [f"{row.label} {row.text}" for row in rows(status(**values))]
     assert found[-len(last) :] == last
 
@@ -100,13 +100,13 @@ def test_the_last_rows(values: dict[str, Any], last: list[str]) -> None:
     ],
 )
 def test_progress_in_one_line(values: dict[str, Any], progress: str | None, line: str) -> None:
-    """What is known, in this order; now.txt has the line for people."""
+    """It has what is known, in this order; now.txt has the line for people."""
     assert progress is None or progress_text(status(**values)) == progress
     assert status(**values).line() == line
 
 
 def test_plain_progress_comes_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
-    """Every ten seconds at most, and none for quick pictures."""
+    """It comes every ten seconds at most, and never for quick pictures."""
     console = PlainConsole()
     with caplog.at_level("INFO"):
         for second in range(25):
@@ -123,7 +123,7 @@ def test_plain_progress_comes_now_and_then(caplog: pytest.LogCaptureFixture) -> 
 def shown_by_a_run(
     folder: Path, steps: int, *flags: str, program: str = "picowatch", **environment: str
 ) -> str:
-    """All that `run --once` writes to a terminal of 120 columns."""
+    """Return everything that `run --once` writes to a terminal of 120 columns."""
     (folder / "inbox").mkdir()
     recipe = f"prompt: a corgi\nseed: 1\nsteps: {steps}\nsize: 64x64\ncount: 17\n"
     (folder / "inbox/a.yaml").write_text(recipe)
@@ -134,7 +134,7 @@ def shown_by_a_run(
 
 
 def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
-    """Step, speed, time left, what is queued, the last pictures; only other lines stay above it."""
+    """It has step, speed, time left, queue and last pictures; only log lines stay above it."""
     written = shown_by_a_run(tmp_path, 40)
     text = ESCAPES.sub("", written)
     assert re.search(r"━+ a\.yaml: 1(–\d+)? of 17, loading demo …", text)
@@ -155,7 +155,7 @@ def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
 def test_plain_lines_where_a_view_is_not_wanted(
     tmp_path: Path, flags: tuple[str, ...], environment: dict[str, str]
 ) -> None:
-    """On a dumb terminal, as JSON for programs, and nothing where nothing is wrong."""
+    """So on a dumb terminal and as JSON; with --quiet, nothing is shown if nothing is wrong."""
     written = shown_by_a_run(tmp_path, 4, *flags, program=DIGESTS, **environment)
     assert "\x1b" not in written
     if flags == ("--quiet",):
@@ -183,13 +183,13 @@ class Seen:
         self._files.write(status(**{"updated": now, "started": now, **values}))
 
     def end(self) -> None:
-        """The picowatch that holds the outbox ends."""
+        """End the picowatch that has the outbox."""
         if self.lock:
             self.lock.release()
         self.lock = None
 
     def told(self) -> tuple[int, list[str]]:
-        """Exit code and lines of `picowatch status`."""
+        """Return exit code and lines of `picowatch status`."""
         answer = picowatch(self.folder, "status")
         return answer.returncode, answer.stdout.splitlines()
 
@@ -206,7 +206,7 @@ def seen(tmp_path: Path) -> Iterator[Seen]:
 
 
 def test_status_shows_what_is_running_queued_and_failed(seen: Seen) -> None:
-    """In rows for people; the same as JSON for programs."""
+    """It shows rows for people, and JSON for programs."""
     seen.write(
         **work(12, steps_per_second=3.14, seconds_left=40.2, all_seconds_left=700.0),
         waiting=(("night/a.yaml", 60), ("b.txt", 40), ("c.txt", 9), ("d.txt", 3)),
@@ -242,7 +242,7 @@ def test_status_shows_what_is_running_queued_and_failed(seen: Seen) -> None:
 
 
 def test_status_says_since_when_a_picowatch_has_reported_nothing(seen: Seen) -> None:
-    """It hangs, is stopped, or the disk is full: the rest is what it did at that time."""
+    """It may hang, be stopped, or have a full disk: the rest is its state at that time."""
     then = time.mktime((2025, 11, 22, 20, 31, 5, 0, 0, -1))
     seen.write(**work(6), started=then - 60, updated=then)
     code, lines = seen.told()
@@ -255,7 +255,7 @@ def test_status_says_since_when_a_picowatch_has_reported_nothing(seen: Seen) -> 
 
 
 def test_before_its_first_status_a_picowatch_is_starting(seen: Seen) -> None:
-    """What the one before it wrote, if it was killed, is not what the new one does."""
+    """What a killed predecessor wrote is not the new one's state."""
     starting = "picowatch is starting or ending; if that takes long, picowatch.log says why"
     assert seen.told() == (0, [starting])
     seen.write(**work(6, seconds_left=40.0), pid=1, started=0.0)
@@ -264,7 +264,7 @@ def test_before_its_first_status_a_picowatch_is_starting(seen: Seen) -> None:
 
 
 def test_a_picowatch_on_another_machine_is_known_by_its_fresh_status(seen: Seen) -> None:
-    """Where locks do not reach, as on some network shares."""
+    """Some network shares have no locks."""
     seen.write(updated=time.time(), host="elsewhere")
     seen.end()
     assert seen.told()[1][0].startswith("picowatch is running on elsewhere")
@@ -275,7 +275,7 @@ def test_a_picowatch_on_another_machine_is_known_by_its_fresh_status(seen: Seen)
 
 
 def test_status_of_another_version_is_still_read(seen: Seen) -> None:
-    """Fields that are missing or unknown are no matter, of engines neither."""
+    """Missing and unknown fields, also of engines, do no harm."""
     seen.write()
     path = seen.outbox / ".picowatch/status.json"
     values = json.loads(path.read_text())
@@ -290,7 +290,7 @@ def test_status_of_another_version_is_still_read(seen: Seen) -> None:
 
 
 def test_watching_draws_one_view_over_and_over(seen: Seen) -> None:
-    """Nothing of what was drawn before is left; it goes on without a picowatch until Ctrl-C."""
+    """Nothing of an earlier view is left; it goes on without a picowatch until Ctrl-C."""
     seen.write(**work(6, errors=("x.yaml: unknown field",), pictures=("a/1.png", "a/2.png")))
     with in_pty(seen.folder, "status", "--watch") as screen:
         screen.wait_for("step 6/24")
@@ -308,7 +308,7 @@ def test_watching_draws_one_view_over_and_over(seen: Seen) -> None:
 
 
 def test_the_end_of_watching_gives_the_cursor_back(seen: Seen) -> None:
-    """Also that by `timeout`. NO_COLOR (https://no-color.org) is heeded."""
+    """Even if `timeout` ends it. NO_COLOR (https://no-color.org) is respected."""
     seen.write()
     with in_pty(seen.folder, "status", "--watch", NO_COLOR="1") as screen:
         screen.wait_for("nothing is running")
@@ -331,7 +331,7 @@ def test_sixty_columns_are_enough(seen: Seen) -> None:
 
 
 def test_watching_in_a_pipe_gives_a_line_at_each_change(seen: Seen) -> None:
-    """For scripts; it ends when nobody reads any more, though nothing changes."""
+    """Scripts read it; it ends when nobody reads any more, even if nothing changes."""
     seen.write(**work(6))
     process = start(seen.folder, "status", "--watch")
     assert process.stdout is not None

@@ -18,7 +18,7 @@ HOOKS = PROJECT / "contrib/hooks"
 
 
 def test_shellcheck_finds_nothing() -> None:
-    """In any of them, and all can be run."""
+    """There is no warning for any hook, and all are executable."""
     scripts = sorted(HOOKS.glob("*.sh"))
     assert len(scripts) >= 2
     for script in scripts:
@@ -38,7 +38,7 @@ def test_shellcheck_finds_nothing() -> None:
     ],
 )
 def test_the_desktop_is_notified(tmp_path: Path, arguments: list[str], shown: str) -> None:
-    """By notify-send, which here writes down what it would show."""
+    """notify-send, which here writes down what it would show, is called."""
     program = tmp_path / "notify-send"
     program.write_text('#!/bin/sh\nprintf \'%s|\' "$@" > "${0%/*}/shown"\n')
     program.chmod(0o755)
@@ -52,7 +52,7 @@ def test_the_desktop_is_notified(tmp_path: Path, arguments: list[str], shown: st
 
 
 def test_an_address_is_called(tmp_path: Path) -> None:
-    """By curl, with the JSON as it came; an address that refuses is a failure."""
+    """curl sends the JSON unchanged; an address that refuses is a failure."""
     if not shutil.which("curl"):
         pytest.skip("curl is not installed")
     received: list[tuple[str, object]] = []
@@ -65,7 +65,7 @@ def test_an_address_is_called(tmp_path: Path) -> None:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Log nothing."""
 
     told = {"event": "picture", "prompt": "a corgi \N{DOG}"}
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -88,7 +88,7 @@ def test_an_address_is_called(tmp_path: Path) -> None:
 
 
 def test_the_shown_settings_are_good_ones(tmp_path: Path) -> None:
-    """Those of docs/hooks.md; their scripts exist, but for a program to install."""
+    """The settings in docs/hooks.md are valid, and their scripts exist."""
     page = (PROJECT / "docs/hooks.md").read_text()
     shown = [text for text in re.findall(r"```\n(.*?)```", page, re.DOTALL) if "hooks:" in text]
     assert len(shown) == 3

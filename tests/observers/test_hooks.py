@@ -1,4 +1,4 @@
-"""Hooks: real programs that hear of pictures, failures and rest, and never disturb the work."""
+"""Hooks: real programs that are told of pictures, failures and idleness, and disturb nothing."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ NOTE = (
 
 
 class Notes:
-    """A program that writes down what it gets, and its notes."""
+    """A program that notes what it gets, and its notes."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "notes"
@@ -48,7 +48,7 @@ def notes(tmp_path: Path) -> Notes:
 
 
 def alive(pid: int) -> bool:
-    """Whether there is such a process, and not only its remains."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except OSError:
@@ -60,10 +60,10 @@ def none_alive(pids: Sequence[int]) -> bool:
 
 
 def test_hooks_get_each_picture_failure_and_rest(house: House, notes: Notes) -> None:
-    """A picture with its path and its line of images.jsonl, a failure with its text.
+    """A picture comes with its path and its line of images.jsonl, a failure with its text.
 
-    Each refused save counts, an image's failure once. That the queue is empty follows all work,
-    also where an image fails between two looks at it.
+    Each refused save is reported, and an image's failure once. `idle` follows all work, even if
+    an image fails between two status updates.
     """
 
     def fail(batch: Batch) -> None:
@@ -98,7 +98,7 @@ def test_hooks_get_each_picture_failure_and_rest(house: House, notes: Notes) -> 
 
 
 def test_run_once_waits_for_its_hooks(tmp_path: Path) -> None:
-    """A cron job ends when all hooks have ended; texts are split as a shell would."""
+    """A cron job ends when all hooks have ended; texts are split as in a shell."""
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 2\nsize: 64x64\nseed: 1\n")
     script = tmp_path / "a script"
@@ -116,7 +116,7 @@ def test_run_once_waits_for_its_hooks(tmp_path: Path) -> None:
 
 @contextmanager
 def hooks_of(folder: Path, command: list[str], seconds: float = 60) -> Iterator[Hooks]:
-    """Hooks for pictures, which end with what the test does."""
+    """Make hooks for pictures, which end with the block."""
     hooks = Hooks(
         Settings(inbox=folder, outbox=folder, hooks={"picture": command}, hook_seconds=seconds)
     )
@@ -142,7 +142,7 @@ def hooks_of(folder: Path, command: list[str], seconds: float = 60) -> Iterator[
 def test_a_hook_that_fails_is_one_line_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, command: list[str], said: str
 ) -> None:
-    """Nothing else hears of it."""
+    """Nothing else is affected."""
     limit = re.search(r"after ([\d.]+) s", said)
     seconds = float(limit[1]) if limit else 30.0  # on a busy machine a shell takes its time
     with caplog.at_level(logging.INFO), hooks_of(tmp_path, command, seconds) as hooks:
@@ -153,7 +153,7 @@ def test_a_hook_that_fails_is_one_line_in_the_log(
 
 
 def test_a_slow_hook_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
-    """At its limit, and at the end of picowatch; one runs at a time."""
+    """It is killed at its time limit and at the end of picowatch; one runs at a time."""
     pids = tmp_path / "pids"
     script = f"echo $$ >> {pids}; sleep 600 & echo $! >> {pids}; wait"
     for seconds in (3.0, 60.0):
@@ -175,7 +175,7 @@ def test_a_slow_hook_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
 def test_too_many_calls_are_dropped_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rendering is never held up, however slow the program is."""
+    """However slow the program is, it never delays rendering."""
     go = tmp_path / "go"
     with hooks_of(tmp_path, ["sh", "-c", f"until [ -e {go} ]; do sleep 0.05; done"]) as hooks:
         began = time.monotonic()
@@ -190,7 +190,7 @@ def test_too_many_calls_are_dropped_and_logged(
 def test_a_program_gets_the_environment_of_the_daemon_and_names_as_they_are(
     tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No shell looks at them. os.environ is an engine's in the moment in which that starts."""
+    """No shell interprets names. os.environ is an engine's while that starts."""
     seen = tmp_path / "seen"
     script = f'echo "${{HF_HUB_OFFLINE-none}}" > {seen}; exec "$@"'
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

@@ -19,7 +19,7 @@ from tests.house import House, wait_for
 
 @pytest.fixture
 def address() -> str:
-    """A free port of this computer's own, none that the system gives to others meanwhile."""
+    """Return an address with a free port that the system does not give to others."""
     while True:
         number = random.randrange(10_000, 32_000)  # below /proc/sys/net/ipv4/ip_local_port_range
         with suppress(OSError), socket.create_server(("127.0.0.1", number)):
@@ -27,7 +27,7 @@ def address() -> str:
 
 
 def scraped(address: str) -> dict[str, float]:
-    """Every sample by its name and labels."""
+    """Return every sample by its name and labels."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     return {
@@ -40,14 +40,14 @@ def scraped(address: str) -> dict[str, float]:
 
 
 class Holding(DigestEngine):
-    """Says that it holds memory."""
+    """An engine that reports memory."""
 
     def memory(self) -> MemoryUse:  # type: ignore[override]
         return MemoryUse(5_000_000, 7_000_000)
 
 
 def test_what_two_engines_do_is_counted(house: House, address: str) -> None:
-    """Images by what became of them, seconds of each, restarts, memory, and the version."""
+    """Metrics have images by state, seconds of each, restarts, memory, and the version."""
 
     def fail(batch: Batch) -> None:
         if batch[0].prompt == "bad":
@@ -82,7 +82,7 @@ def test_what_two_engines_do_is_counted(house: House, address: str) -> None:
 
 
 def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
-    """For a daemon. `run --once` may run beside one, on another outbox with the same settings."""
+    """That is for a daemon: `run --once` may run beside one with the same settings."""
     (tmp_path / "inbox").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -100,7 +100,7 @@ def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
 def test_without_prometheus_client_the_error_names_the_command_to_install_it(
     tmp_path: Path,
 ) -> None:
-    """Nothing needs it where metrics are off. The docs and the example name one port."""
+    """It is not needed if metrics are off. The docs and the example name the same port."""
     for file in ("contrib/prometheus.yml", "docs/monitoring.md"):
         assert "127.0.0.1:9464" in (PROJECT / file).read_text()
     for name in ("inbox", "absent"):

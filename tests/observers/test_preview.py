@@ -18,7 +18,7 @@ def preview(colour: bytes) -> Preview:
 
 
 def shown(house: House) -> tuple[tuple[int, int], object]:
-    """Size and middle colour of the file, whole at every look."""
+    """Return size and middle colour of the file, which must be complete each time."""
     with Image.open(BytesIO((house.outbox / "preview.png").read_bytes())) as image:
         image.load()
         assert image.info["srgb"] == 0
@@ -26,9 +26,9 @@ def shown(house: House) -> tuple[tuple[int, int], object]:
 
 
 def test_a_preview_is_shown_until_the_next_and_not_longer_than_picowatch(house: House) -> None:
-    """Eight times as large; viewers do not lose it when its picture is done.
+    """It is eight times as large as the latents, and stays when its picture is done.
 
-    One that cannot be shown disturbs nothing.
+    One that cannot be shown does no harm.
     """
     file = house.outbox / "preview.png"
     house.outbox.mkdir()

@@ -1,4 +1,4 @@
-"""The settings `format`, `quality` and `sidecar`; pictures are found whatever their format."""
+"""The settings `format`, `quality` and `sidecar`; pictures of any format are found."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ OTHERS = ["jpeg", "webp", "avif"]
 def test_a_picture_of_each_format_holds_its_settings(
     house: House, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the lists, for `show` and `from:`, beside it as text, and as the latest picture."""
+    """They are in the lists, for `show` and `from:`, in its sidecar, and in the latest picture."""
     house.save("a.yaml", CORGI)
     assert house.once(format=name, sidecar="txt")
     file = f"a/0001-7{ENDING[name]}"
@@ -65,7 +65,7 @@ def test_a_picture_of_each_format_holds_its_settings(
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_text_stands_where_a1111_writes_it(name: str) -> None:
-    """`UNICODE`, NUL, UTF-16 with the most significant byte first; the chunk in MakerNote."""
+    """It begins with `UNICODE`, NUL, then big-endian UTF-16; our chunk is in MakerNote."""
     parameters, chunk = "ein Corgi 🐶\nSteps: 24, Sampler: Euler, CFG scale: 7", '{"a": "猫"}'
     texts = {PARAMETERS: parameters, PICOWATCH: chunk}
     content = encoded(name, texts)
@@ -86,7 +86,7 @@ def encoded(name: str, texts: dict[str, str], **options: Any) -> bytes:
 
 @pytest.mark.parametrize(("length", "ending"), [(5_000, ".jpg"), (20_000, ".png")])
 def test_no_prompt_is_too_long_for_its_picture(house: House, length: int, ending: str) -> None:
-    """Where a JPEG's 64 kB for EXIF lack room, the picture is a PNG."""
+    """If a JPEG's 64 kB for EXIF data are too few, the picture is a PNG."""
     house.save("a.yaml", f"prompt: '{'ein 猫, ' * (length // 7)}'\nseed: 7\n")
     assert house.once(format="jpeg"), house.log()
     (file,) = house.pictures()
@@ -98,7 +98,7 @@ def test_no_prompt_is_too_long_for_its_picture(house: House, length: int, ending
 
 @pytest.mark.parametrize("letter", ["a", "猫", "🐶", '"'])
 def test_what_is_a_jpeg_has_room_for_its_settings(letter: str) -> None:
-    """Whatever the letters; what they take is not known before, so there is some left."""
+    """So for all letters, whose size is not known before: there is a reserve."""
     fitting = 0
     for length in (1_000, 5_000, 10_000, 20_000):
         prompt = letter * length
@@ -113,7 +113,7 @@ def test_what_is_a_jpeg_has_room_for_its_settings(letter: str) -> None:
 
 
 def test_every_png_says_that_it_is_srgb(house: House) -> None:
-    """Pictures and contact sheets, before their pixels."""
+    """Pictures and contact sheets have the chunk before their pixels."""
     house.save("a.yaml", "prompt: a star\nseed: 7\ngrid: true\nsize: 64x64\n")
     assert house.once()
     assert len(house.pictures()) == 2
@@ -124,7 +124,7 @@ def test_every_png_says_that_it_is_srgb(house: House) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
-    """With what they show inside; a lost gallery shows them again."""
+    """They have their descriptions inside; a rebuilt gallery shows them again."""
     house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nsweep: {steps: [2, 3]}\n")
     assert house.once(format=name)
     sheet = f"a/0003-sheet{ENDING[name]}"
@@ -140,7 +140,7 @@ def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
 
 
 def test_the_format_is_no_part_of_an_image(house: House) -> None:
-    """The same recipe makes nothing again; numbers go on; a new ledger knows all pictures."""
+    """The same recipe makes nothing new; numbers continue; a new ledger knows all pictures."""
     for number, name in enumerate(FORMATS, 1):
         house.save("a.yaml", f"prompt: a star\nsize: 64x64\nseed: {[*range(number)]}\n")
         assert house.once(format=name)
@@ -157,7 +157,7 @@ def test_the_format_is_no_part_of_an_image(house: House) -> None:
 
 
 def test_lossless_and_quality(house: House) -> None:
-    """Lossless gives the pixels; less quality fewer bytes."""
+    """Lossless keeps the pixels; lower quality takes fewer bytes."""
     house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\n")
     assert house.once(format="webp", quality="lossless")
     with Image.open(house.outbox / "a/0001-7.webp") as picture:
@@ -171,7 +171,7 @@ def test_lossless_and_quality(house: House) -> None:
 def test_transparency_is_written_where_a_format_has_it(
     house: House, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A JPEG is on white: one warning says it for all pictures of the recipe, or template."""
+    """A JPEG is on white; one warning says so for all pictures of the recipe or template."""
 
     def half(request: ImageRequest, batch_size: int) -> RenderedImage:
         picture = digest_picture(request, batch_size)
@@ -201,7 +201,7 @@ def test_transparency_is_written_where_a_format_has_it(
 
 
 def test_what_exists_is_never_overwritten(house: House) -> None:
-    """A picture of another format or a text with that name takes the number."""
+    """A picture of another format, or a text, of that name uses up the number."""
     (house.outbox / "a").mkdir(parents=True)
     (house.outbox / "a/0001-7.txt").write_text("mine")
     (house.outbox / "a/0002-7.webp").write_text("mine")
@@ -212,7 +212,7 @@ def test_what_exists_is_never_overwritten(house: House) -> None:
 
 
 def test_sidecars_are_neither_images_nor_problems(house: House) -> None:
-    """Whatever they are called; a deleted one stays deleted, like a deleted picture."""
+    """So with any name; a deleted one stays deleted, like a deleted picture."""
     house.save("a.yaml", CORGI + "count: 2\n")
     assert house.once(sidecar="txt", file_name="{number}.error")
     assert house.pictures() == ["a/1.error_.png", "a/2.error_.png"]
@@ -227,7 +227,7 @@ def test_sidecars_are_neither_images_nor_problems(house: House) -> None:
 def test_a_format_that_pillow_lacks_is_an_error_at_the_start(
     house: House, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With what to do."""
+    """The message has a remedy."""
     monkeypatch.setattr(features, "check", lambda feature: False)
     with pytest.raises(SettingsInvalid, match=f"format: {name} needs a Pillow with .*PyPI"):
         house.once(format=name)
@@ -235,7 +235,7 @@ def test_a_format_that_pillow_lacks_is_an_error_at_the_start(
 
 
 def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path) -> None:
-    """Its size is known when its name is given."""
+    """Its size is known when its name is reserved."""
     names = OutboxNames(Settings(outbox=tmp_path, file_name="{number}", format="webp"))
     large = replace(CORGI_REQUEST, width=2048, height=512, hires=Hires(4.0))
     assert names.file("a.yaml", 1, large) == "a/1.webp"
@@ -250,7 +250,7 @@ def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_picture_is_too_grainy_for_its_format(name: str) -> None:
-    """Here noise; where a photo with grain is enlarged, or one step is drawn, it comes close."""
+    """This uses noise; an enlarged grainy photo, or a picture of one step, comes close."""
     noise = Image.frombytes("RGB", (256, 256), shake_256(b"").digest(256 * 256 * 3))
     content = encode(f"a{ENDING[name]}", noise, {}, Settings(format=name, quality=100))
     with Image.open(BytesIO(content)) as picture:

@@ -1,4 +1,4 @@
-"""The gallery's data on disk: kept current at a constant cost, made anew when damaged."""
+"""The gallery's data on disk: updated at a constant cost, made again when damaged."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gallery_of(root: Path, *names: str) -> Gallery:
-    """A gallery to which pictures of these names are added."""
+    """Return a gallery to which pictures of these names are added."""
     listing = Listing(root / "images.jsonl")
     gallery = Gallery(root, listing)
     for name in names:
@@ -42,7 +42,7 @@ def gallery_of(root: Path, *names: str) -> Gallery:
 
 
 def picture(root: Path, name: str) -> dict[str, Any]:
-    """A picture file, and its line."""
+    """Write a picture file, and return its line."""
     file = f"a/{name}.png"
     (root / file).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 48), "red").save(root / file)
@@ -50,7 +50,7 @@ def picture(root: Path, name: str) -> dict[str, Any]:
 
 
 def shown(root: Path) -> list[dict[str, Any]]:
-    """The entries of all pages, oldest first, but for a page that is just written anew."""
+    """Return the entries of all pages, oldest first, except of a page that is being written."""
     calls: list[str] = []
     for path in sorted((root / DATA).glob("page-*.js")):
         with suppress(FileNotFoundError):
@@ -67,7 +67,7 @@ def names(root: Path) -> str:
 
 
 def script(root: Path, name: str) -> dict[str, Any]:
-    """The values in pages.js or now.js."""
+    """Return the values in pages.js or now.js."""
     text = (root / DATA / f"{name}.js").read_text()
     values: dict[str, Any] = json.loads(text.removeprefix(f"{name}(").removesuffix(");\n"))
     return values
@@ -77,7 +77,7 @@ def script(root: Path, name: str) -> dict[str, Any]:
 
 
 def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
-    """So do contact sheets, with what they vary and their pictures."""
+    """So do those of contact sheets, with their axes and pictures."""
     house.save("a.yaml", "prompt: a corgi\nseed: 7\nsize: 1024x512\nsweep: {steps: [2, 3]}\n")
     house.once()
     *pictures, sheet = shown(house.outbox)
@@ -99,7 +99,7 @@ def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
 
 
 def test_a_picture_more_is_a_line_more(tmp_path: Path) -> None:
-    """On the newest page, whose version alone changes; once, however often it is added.
+    """It is on the newest page, whose version alone changes; adding it again changes nothing.
 
     Whatever its prompt says is ASCII JSON in a script file.
     """
@@ -121,7 +121,7 @@ def test_a_picture_more_is_a_line_more(tmp_path: Path) -> None:
 
 
 def test_the_page_is_that_of_this_version(tmp_path: Path) -> None:
-    """Each version of what it loads has its own address: browsers keep what a server sent them."""
+    """Each version of a loaded file has its own address, because browsers cache files."""
     gallery_of(tmp_path)
     page = (tmp_path / "index.html").read_text()
     loaded = dict(re.findall(r'"\.picowatch/gallery/(\w+\.(?:js|css))\?(\w+)"', page))
@@ -150,7 +150,7 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_gallery_is_made_anew(house: House, damage: str) -> None:
-    """From images.jsonl, and from the pictures themselves if that is gone, too."""
+    """It is made from images.jsonl, or from the pictures themselves if that is gone, too."""
     house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
     house.save("b.yaml", "prompt: a cat\nseed: 4\nsweep: {steps: [2, 3]}\n")
     house.once()
@@ -170,7 +170,7 @@ def test_a_damaged_gallery_is_made_anew(house: House, damage: str) -> None:
 
 
 def test_what_is_there_is_shown_again(house: House) -> None:
-    """As after a power cut, for nothing of the gallery waits for the disk, or a restored backup."""
+    """A power cut, as the gallery is not durable, or a restored backup may leave it incomplete."""
     house.save("a.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [2, 3]}\n")
     house.once()
     whole = files(house.outbox)
@@ -181,7 +181,7 @@ def test_what_is_there_is_shown_again(house: House) -> None:
 
 
 def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
-    """Nor do their thumbnails stay; open galleries load only the pages again that changed."""
+    """Their thumbnails are deleted, too; open galleries reload only changed pages."""
     gallery = gallery_of(tmp_path, *"01234")
     gallery.make_missing_thumbnails(rest=lambda seconds: False)
     before = script(tmp_path, "pages")["pages"]
@@ -208,7 +208,7 @@ def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
-    """From the picture, whatever its format, transparent as it is; none of one that is damaged."""
+    """It is made from the picture in any format, with transparency; a damaged one gets none."""
     listing, file = Listing(tmp_path / "images.jsonl"), f"a/1{FORMATS[name].ending}"
     (tmp_path / "a").mkdir()
     kind = "RGB" if name == "jpeg" else "RGBA"
@@ -225,7 +225,7 @@ def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
 
 
 def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
-    """As when a network share is unmounted for a while."""
+    """A network share may be unmounted for a while."""
     outbox = tmp_path / "outbox"
     gallery = gallery_of(outbox, "1")
     outbox.rename(tmp_path / "away")
@@ -236,7 +236,7 @@ def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_delays_the_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be written is written later: pictures that came, and that went."""
+    """New and deleted pictures that could not be written are written later."""
     gallery = gallery_of(tmp_path, "1", "2")
     (tmp_path / "a/1.png").unlink()
 
@@ -262,7 +262,7 @@ def test_a_full_disk_delays_the_gallery(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_daemon_repairs_the_gallery_while_it_runs(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thumbnails, empty ones too; deleted pictures; what `find outbox -mtime +7 -delete` takes."""
+    """Empty thumbnails, deleted pictures, and files that `find outbox -mtime +7 -delete` took."""
     monkeypatch.setattr(gallery_module, "CHECK_SECONDS", 0.05)
     house.save("a.yaml", "prompt: a corgi\nseed: 1..5\n")
     house.once()
@@ -288,7 +288,7 @@ def test_the_daemon_repairs_the_gallery_while_it_runs(
 
 
 def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
-    """At most so many, and how many more there are; deleted files do not count."""
+    """The list has a limit and the number of others; deleted files do not count."""
     problems = ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path)))
     problems.write_warnings("w.yaml", ["not quite"])
     for number in range(MOST_SHOWN + 2):

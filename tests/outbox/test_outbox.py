@@ -1,4 +1,4 @@
-"""What lands in the outbox, and that nothing in a recipe can bend it."""
+"""The outbox' files, which nothing in a recipe can divert."""
 
 import fcntl
 import json
@@ -23,7 +23,7 @@ from tests.house import PATIENCE, House, wait_for
 def test_a_file_is_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readers see old or new bytes; a failed write leaves the old ones and no temporary."""
+    """Readers see old or new bytes; a failed write leaves the old ones and no temporary file."""
     target = tmp_path / "deep/a.txt"
     write_atomically(target, b"old")
 
@@ -39,7 +39,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(
 
 
 def test_only_its_own_picture_proves_that_a_request_was_rendered(house: House) -> None:
-    """A start after a crash asks: something else may be at the reserved path."""
+    """After a crash, something else may be at the reserved path."""
     house.save("a.yaml", "prompt: a\nseed: 1\n")
     assert house.once()
     outbox, (line,) = Outbox(house.settings()), house.listed()
@@ -49,7 +49,7 @@ def test_only_its_own_picture_proves_that_a_request_was_rendered(house: House) -
 
 
 def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
-    """With the number of the first one's process; afterwards it is free again."""
+    """The message has the first one's process id; afterwards the outbox is free again."""
     lock = OutboxLock(tmp_path)
     assert is_held(tmp_path)
     with pytest.raises(OutboxInUse, match=str(os.getpid())):
@@ -62,7 +62,7 @@ def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
 def test_only_the_system_s_lock_counts_and_what_is_written_in_it_tells_of_a_crash(
     tmp_path: Path,
 ) -> None:
-    """Some other process may have that number by now."""
+    """Another process may have that id by now."""
     path = tmp_path / ".picowatch/lock"
     path.parent.mkdir()
     path.write_text(str(os.getppid()))
@@ -74,7 +74,7 @@ def test_only_the_system_s_lock_counts_and_what_is_written_in_it_tells_of_a_cras
 
 
 def test_a_check_of_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
-    """`picowatch status` beside a start, whose lock it shares for a moment."""
+    """`picowatch status` may share the lock for a moment while another picowatch starts."""
     OutboxLock(tmp_path).release()
     taken: list[OutboxLock] = []
     starting = threading.Thread(target=lambda: taken.append(OutboxLock(tmp_path)))
@@ -88,7 +88,7 @@ def test_a_check_of_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
 
 
 def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It never fills the disk of somebody who is away for months."""
+    """It must not fill the disk while nobody looks for months."""
     monkeypatch.setattr("picowatch.outbox.log.LOG_BYTES", 1000)
     open_log(tmp_path / "picowatch.log", "json", None)
     try:
@@ -104,7 +104,7 @@ def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_log_that_is_moved_or_deleted_continues_in_a_new_file(house: House) -> None:
-    """As logrotate does it, and people; and one line is an event, whatever names hold."""
+    """logrotate and people do that; one line is one event, whatever is in a name."""
     log = house.outbox / "picowatch.log"
     with house.running():
         house.save("a.txt", "one --seed 1\n")
@@ -123,7 +123,7 @@ def test_a_log_that_is_moved_or_deleted_continues_in_a_new_file(house: House) ->
 
 @pytest.mark.parametrize("torn", [b"", b'{"file": "c' + b"x" * 3_000_000])
 def test_a_long_line_of_the_list_stays_whole_at_a_start(tmp_path: Path, torn: bytes) -> None:
-    """Longer than what is read of the end at once; the next line begins after it."""
+    """It is longer than what is read at once; the next line begins after it."""
     path = tmp_path / "images.jsonl"
     Listing(path).append({"file": "a.png"})
     Listing(path).append({"file": "b.png", "prompt": "x" * 2_500_000})
@@ -136,7 +136,7 @@ def test_a_long_line_of_the_list_stays_whole_at_a_start(tmp_path: Path, torn: by
 
 
 def test_harmless_text_has_no_control_characters() -> None:
-    """Right-to-left marks and lone surrogates included; other languages stay readable."""
+    """That includes right-to-left marks and lone surrogates; other languages stay readable."""
     assert harmless("a\nb\x1b[0m\u202e\udc80 näch 日本") == "a\\nb\\x1b[0m\\u202e\\udc80 näch 日本"
 
 
@@ -145,5 +145,5 @@ def test_harmless_text_has_no_control_characters() -> None:
     [(0.2, "0 s"), (40, "40 s"), (99.7, "2 min"), (720, "12 min"), (12000, "3 h 20 min")],
 )
 def test_durations_have_two_numbers_at_most(seconds: float, text: str) -> None:
-    """The page shows the words of now.txt."""
+    """The page shows what now.txt says."""
     assert duration(seconds) == text

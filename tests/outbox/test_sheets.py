@@ -1,4 +1,4 @@
-"""Contact sheets: the right picture in the right place, readable, bounded."""
+"""Contact sheets: the right picture in the right place, readable, of limited size."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ COLOURS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 200, 0), (0, 200, 200), 
 
 
 def cells(folder: Path, count: int, label: str = "") -> list[Cell]:
-    """Pictures of one colour each."""
+    """Return cells with pictures of one colour each."""
     made = []
     for number in range(count):
         path = folder / f"{number}.png"
@@ -23,7 +23,7 @@ def cells(folder: Path, count: int, label: str = "") -> list[Cell]:
 
 
 def boxes(sheet: Image.Image) -> list[tuple[int, int, int, int]]:
-    """Where each of the colours is, "nowhere" left out: left, top, right and bottom."""
+    """Return left, top, right and bottom of each colour that is on a sheet."""
     found = []
     for colour in COLOURS:
         difference = ImageChops.difference(sheet, Image.new("RGB", sheet.size, colour))
@@ -47,7 +47,7 @@ def boxes(sheet: Image.Image) -> list[tuple[int, int, int, int]]:
 def test_the_last_axis_gives_the_columns_and_the_others_the_rows(
     tmp_path: Path, axes: list[Axis]
 ) -> None:
-    """Without any, pictures stand in a square, each with its own label."""
+    """Without axes, pictures form a square, each with its own label."""
     sheet = contact_sheet(cells(tmp_path, 6, "" if axes else "seed 1"), axes, 64)
     found = boxes(sheet)
     assert found == sorted(found, key=lambda box: (box[1], box[0])), "row by row"
@@ -56,7 +56,7 @@ def test_the_last_axis_gives_the_columns_and_the_others_the_rows(
 
 
 def test_a_chequered_ground_is_seen_through_a_transparent_picture(tmp_path: Path) -> None:
-    """Its own colour there is mostly black, and white paper would hide what is white."""
+    """Transparent pixels are mostly black, and a white page would hide white ones."""
     picture = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     picture.paste((20, 20, 20, 255), (0, 0, 32, 64))
     picture.save(tmp_path / "a.png")
@@ -66,7 +66,7 @@ def test_a_chequered_ground_is_seen_through_a_transparent_picture(tmp_path: Path
 
 
 def test_a_picture_that_was_not_rendered_leaves_its_cell(tmp_path: Path) -> None:
-    """So that the others stay under their labels."""
+    """So the others stay under their labels."""
     made = cells(tmp_path, 3)
     made[1] = Cell(None)
     sheet = contact_sheet(made, [Axis("steps", ("1", "2", "3"))], 64)
@@ -77,7 +77,7 @@ def test_a_picture_that_was_not_rendered_leaves_its_cell(tmp_path: Path) -> None
 def test_a_sheet_is_never_larger_than_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures shrink first; beyond that it is refused."""
+    """Pictures shrink first; if they would get too small, it is refused."""
     monkeypatch.setattr(sheets, "MAX_SIDE", 500)
     sheet = contact_sheet(cells(tmp_path, 6), [Axis("steps", tuple("123456"))], 256)
     assert max(sheet.size) <= 500
@@ -86,7 +86,7 @@ def test_a_sheet_is_never_larger_than_its_limit(
 
 
 def test_long_labels_are_wrapped_and_shortened(tmp_path: Path) -> None:
-    """They never run into the next column's."""
+    """They never overlap the next column's."""
     long = "a very long text that says much more than fits above a picture " * 5
     narrow = contact_sheet(cells(tmp_path, 2), [Axis("prompt", ("x", "y"))], 64)
     wide = contact_sheet(cells(tmp_path, 2), [Axis("prompt", (long, "y"))], 64)
@@ -94,7 +94,7 @@ def test_long_labels_are_wrapped_and_shortened(tmp_path: Path) -> None:
 
 
 def test_labels_in_other_scripts_are_letters(tmp_path: Path) -> None:
-    """By a font of the system: Pillow's own has the letters of English, and boxes for others."""
+    """A font of the system is used, because Pillow's own has only English letters."""
     try:
         ImageFont.truetype("DejaVuSans.ttf")
     except OSError:

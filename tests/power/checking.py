@@ -1,4 +1,4 @@
-"""Starts picowatch on what a power cut left, and says what is wrong with what comes of it."""
+"""Starts picowatch on a disk after a power cut, and finds what is wrong afterwards."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ ARCHIVE = "archive"  # of the setting `when_done`
 
 @dataclass(frozen=True, slots=True)
 class Promises:
-    """What the log had told at a moment, and what the inbox held."""
+    """What the log had said at a moment, and what was in the inbox."""
 
     accepted: int  # saves
     rejected: frozenset[str]
@@ -44,23 +44,23 @@ NOTHING_PROMISED = Promises(0, frozenset(), frozenset(), ())
 
 
 class Story:
-    """What was told when, and what came of it without a power cut."""
+    """What was logged when, and the result without a power cut."""
 
     def __init__(
         self, recording: Recording, whole: Disk, before: Promises = NOTHING_PROMISED
     ) -> None:
-        """`before` is what had been told when the recorded run began."""
+        """Start with `before`, what had been promised when the recorded run began."""
         self._recording = recording
         self.files = whole.files
         self.saves = _images_by_save(recording.folder / "outbox/.picowatch/ledger.sqlite")
         self._at: list[Promises] = list(self._follow(before))
 
     def at(self, moment: int) -> Promises:
-        """What was promised once `moment` operations had ended."""
+        """Return what was promised once `moment` operations had ended."""
         return self._at[moment]
 
     def moments_of_promises(self) -> list[int]:
-        """The moments right after something was told."""
+        """Return the moments right after something was logged."""
         promised = [(each.accepted, each.rejected, each.files) for each in self._at]
         return [n for n in range(1, len(promised)) if promised[n] != promised[n - 1]]
 
@@ -86,7 +86,7 @@ class Story:
 
 
 def _images_by_save(ledger: Path) -> list[set[tuple[str, str]]]:
-    """Recipe and digest of the images of each good save, in the saves' order."""
+    """Return recipe and digest of the images of each valid save, in order."""
     with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as sql:
         saves = sql.execute("SELECT id FROM saves WHERE outcome = 'accepted' ORDER BY id")
         return [
@@ -96,7 +96,7 @@ def _images_by_save(ledger: Path) -> list[set[tuple[str, str]]]:
 
 
 class Checker:
-    """Checks one disk after the other in a user's folders of its own."""
+    """Checks one disk after the other, in folders of its own."""
 
     def __init__(self, story: Story, folder: Path, when_done: str = "keep") -> None:
         self._story = story
@@ -105,7 +105,7 @@ class Checker:
         self._when_done = when_done
 
     def violations(self, disk: Disk) -> list[str]:
-        """Starts picowatch on the disk; everything that is not as it must be."""
+        """Start picowatch on the disk, and return everything that is wrong."""
         promises = self._story.at(disk.moment)
         arrived = frozenset(name for name, _ in promises.inbox)
         if disk.inbox:
@@ -169,7 +169,7 @@ class Checker:
 
 @dataclass
 class _Outcome:
-    """What there is after the start that followed a power cut."""
+    """The files after the start that followed a power cut."""
 
     house: House
     story: Story
@@ -276,7 +276,7 @@ class _Outcome:
 
 @lru_cache(maxsize=256)
 def _digest_shown(content: bytes) -> str | None:
-    """The digest of the request that a picture tells of and shows; None if it is damaged."""
+    """Return the digest that a picture both names and shows; None if it is damaged."""
     try:
         request = read_chunk(texts_of(content)[PICOWATCH]).request
         with Image.open(BytesIO(content)) as image:

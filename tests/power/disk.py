@@ -1,4 +1,4 @@
-"""What a disk may hold after a power cut, given what a program asked of it.
+"""The contents that a disk may have after a power cut, given a program's operations.
 
 The model is the most permissive one of "All File Systems Are Not Created Equal: On the
 Complexity of Crafting Crash-Consistent Applications" (Pillai et al., OSDI 2014): an operation is
@@ -39,7 +39,7 @@ SOME_OTHERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk after a power cut: files and folders by path, and how it came to be."""
+    """A disk after a power cut: files and folders by path, and how it came about."""
 
     moment: int  # operations that had ended
     what: str
@@ -48,7 +48,7 @@ class Disk:
     inbox: frozenset[str]  # the saves that arrived and are there
 
     def lay_out(self, root: Path) -> None:
-        """Make these files and folders below `root`, and no others in its outbox."""
+        """Make exactly these files and folders below `root`."""
         shutil.rmtree(root / "outbox", ignore_errors=True)
         for folder in self.folders:
             (root / folder).mkdir()
@@ -56,7 +56,7 @@ class Disk:
             (root / path).write_bytes(content)
 
     def key(self) -> str:
-        """Equal for disks between which a start sees no difference."""
+        """Return a key that is equal for disks that are the same to a start."""
         told = hashlib.sha256(repr((self.folders, sorted(self.inbox))).encode())
         for path, content in sorted(self.files.items()):
             told.update(repr((path, _digest(content) if path != f"outbox/{LOG}" else "")).encode())
@@ -69,7 +69,7 @@ def _digest(content: bytes) -> str:
 
 
 class PowerCuts:
-    """Gives the disks that power cuts at each moment of a recorded run may leave."""
+    """The disks that power cuts at each moment of a recorded run may leave."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -77,11 +77,11 @@ class PowerCuts:
         self._contents: dict[tuple[int, tuple[Operation, ...]], bytes] = {}
 
     def whole(self) -> Disk:
-        """The disk after the run, without any power cut."""
+        """Return the disk after the run without a power cut."""
         return self._disk(len(self._operations), "all", list(self._operations))
 
     def disks(self, every: int = 1, moments: Sequence[int] | None = None) -> Iterator[Disk]:
-        """The disks that the model tries, or every so many-th of them; of some moments or all."""
+        """Yield the disks of the model, or every n-th of them, for some moments or all."""
         tried = 0
         first, last = self.recording.settled, len(self._operations)
         for moment in range(first, last + 1) if moments is None else moments:
@@ -97,7 +97,7 @@ class PowerCuts:
                 yield self._disk(moment, what, [operation for _, operation in kept])
 
     def _split(self, moment: int) -> tuple[list[int], list[int]]:
-        """The operations before `moment` that are certain, and those that are not."""
+        """Return the operations before `moment` that are certain, and those that are not."""
         synced: dict[int, int] = {}
         for operation in self._operations[:moment]:
             if isinstance(operation, Sync):
@@ -204,14 +204,14 @@ def _write(content: bytearray, operation: Operation) -> None:
 
 
 def _length_only(operation: Operation) -> Operation:
-    """A write of which only the new length reached the disk: an empty one at its end."""
+    """Return a write of which only the new length reached the disk."""
     if isinstance(operation, Write):
         return Write(operation.file, operation.offset + len(operation.content), b"")
     return operation
 
 
 def _torn(operation: Operation) -> Iterator[tuple[str, Operation]]:
-    """A write's first or its last sectors alone."""
+    """Return only the first or the last sectors of a write."""
     if not isinstance(operation, Write):
         return
     start, end = operation.offset, operation.offset + len(operation.content)
@@ -223,7 +223,7 @@ def _torn(operation: Operation) -> Iterator[tuple[str, Operation]]:
 
 
 def _some(count: int) -> list[int]:
-    """The last places of a list, and some of the others."""
+    """Return the last places of a list, and some of the others."""
     others = max(0, count - LAST_ONES)
     step = max(1, -(-others // SOME_OTHERS))
     return [*range(0, others, step), *range(others, count)]

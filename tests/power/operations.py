@@ -1,4 +1,4 @@
-"""What a process did to files, whatever they were called at the time: names, writes, syncs."""
+"""What a process did to files, independent of their paths: names, writes, syncs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Entries of folders changed, all at once: (folder, name, what it is now or None)."""
+    """Entries of folders that change at once: (folder, name, its file now, or None)."""
 
     changes: tuple[tuple[int, str, int | None], ...]
 
@@ -31,7 +31,7 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """A file's content, or a folder's entries, made durable, as of the operation `began`."""
+    """A sync of a file's content or a folder's entries, as of the operation `began`."""
 
     inode: int
     began: int
@@ -39,7 +39,7 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A user's save reached the inbox: at once durable, because the user's editor saw to that."""
+    """A user's save in the inbox, which is durable at once, as the user's editor syncs it."""
 
     name: str
     number: int
@@ -52,7 +52,7 @@ ROOT = 0  # the inode of the recorded folder
 
 @dataclass
 class Recording:
-    """All operations below a folder, in order, on files and folders that are called by numbers."""
+    """All operations below a folder, in order, on files and folders named by numbers."""
 
     folder: Path
     operations: list[Operation] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Recording:
     settled: int = 0  # the operations that only tell what was there, durably, at the beginning
 
     def without(self, removed: Callable[[Sync], bool]) -> "Recording":
-        """The same run of a program that forgets some of its syncs."""
+        """Return the same run without some of its syncs."""
         operations: list[Operation] = [
             Names(()) if isinstance(each, Sync) and removed(each) else each
             for each in self.operations
@@ -69,5 +69,5 @@ class Recording:
         return Recording(self.folder, operations, self.folders, self.names, self.settled)
 
     def is_named(self, inode: int, *endings: str) -> bool:
-        """Whether the file ever had a name with one of these endings."""
+        """Whether the file ever had a name with one of these suffixes."""
         return any(name.endswith(endings) for name in self.names[inode])

@@ -1,8 +1,8 @@
-"""What a process did to the files below a folder: its system calls, as strace saw them.
+"""Records what a process does to the files below a folder: its system calls, by strace.
 
-Of threads that are in system calls at the same time, a call counts from its end, except that a
-sync makes durable only what had ended before it began, and that a descriptor is closed as soon as
-that begins: the system may give its number to another thread before it has ended.
+With simultaneous system calls of several threads, a call counts from its end. But a sync makes
+durable only what ended before it began, and a descriptor counts as closed when closing begins,
+because the system may give its number to another thread before that ends.
 """
 
 import posixpath
@@ -42,7 +42,7 @@ class CannotRecord(Exception):
 def record(command: list[str], folder: Path, trace: Path) -> Recording:
     """Run a command and record what it does to the outbox in `folder`.
 
-    Raises CannotRecord where there is no strace, or where it may not trace.
+    Raises CannotRecord if there is no strace, or if it may not trace.
     """
     if shutil.which("strace") is None:
         raise CannotRecord("there is no strace here (`apt install strace`)")
@@ -83,7 +83,7 @@ class _Call:
 
     @property
     def content(self) -> bytes:
-        """What a write wrote."""
+        """Return the bytes of a write."""
         content = b"".join(self.strings)[: self.result]
         assert len(content) == self.result
         return content
@@ -95,7 +95,7 @@ class _Call:
 
     @property
     def last(self) -> int:
-        """The last argument, a number."""
+        """Return the last argument, a number."""
         return int(self.arguments.rpartition(", ")[2], 0)
 
 
@@ -107,7 +107,7 @@ class _Open:
 
 
 class _Reader:
-    """Follows names and descriptors, so that each call is about a file and not about a path."""
+    """Follows names and descriptors, so that each call is about a file, not a path."""
 
     def __init__(self, folder: Path) -> None:
         self._recording = Recording(folder)
@@ -166,7 +166,7 @@ class _Reader:
     # -- names
 
     def _paths_of(self, call: _Call) -> list[str]:
-        """The paths that a call names, whole also where they are told from an open folder."""
+        """Return a call's paths, made absolute if they are relative to an open folder."""
         found = []
         for folder, text in PATH.findall(call.arguments):
             path = bytes.fromhex(text.replace("\\x", "")).decode("utf-8", "surrogateescape")
@@ -181,7 +181,7 @@ class _Reader:
         )
 
     def _find(self, path: str) -> tuple[int, str, int | None]:
-        """The folder of a path below the outbox, its name there, and what it names."""
+        """Return the folder of a path below the outbox, its name there, and its file."""
         *parents, name = Path(path).relative_to(self._recording.folder).parts or ("",)
         folder = ROOT
         for parent in parents:
@@ -192,7 +192,7 @@ class _Reader:
         return self._is_below(path) and not path.startswith(f"{self._recording.folder}/inbox/")
 
     def _is_known(self, path: str) -> bool:
-        """Whether it is in the outbox, or is the inbox or a save that arrived there."""
+        """Whether a path is in the outbox, or is the inbox or a save in it."""
         if self._is_outbox(path):
             return True
         inbox = f"{self._recording.folder}/inbox"

@@ -1,4 +1,4 @@
-"""Runs of the scenario, recorded, and the disks that power cuts may leave of them."""
+"""Recorded runs of the scenario, and the disks that power cuts may leave."""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.power.recording import record
 
 
 def recorded(folder: Path, *arguments: str) -> Recording:
-    """The scenario's run, recorded in an empty folder."""
+    """Record the scenario in an empty folder."""
     run = folder / "-".join(("run", *arguments))
     run.mkdir()
     command = [sys.executable, "-m", "tests.power.scenario", str(run), *arguments]
@@ -19,7 +19,7 @@ def recorded(folder: Path, *arguments: str) -> Recording:
 
 
 def recorded_again(folder: Path, disk: Disk, promises: Promises) -> Recording:
-    """The start after a power cut, recorded: the power may go again meanwhile."""
+    """Record the start after a power cut, because the power may fail again."""
     run = folder / f"again-{disk.moment}"
     run.mkdir()
     disk.lay_out(run)
@@ -29,9 +29,9 @@ def recorded_again(folder: Path, disk: Disk, promises: Promises) -> Recording:
 
 
 def half_committed(recording: Recording, part: int, parts: int) -> Disk:
-    """What a power cut leaves in the midst of a commit, some part of the way through the run.
+    """Return the disk after a power cut in the middle of a commit, part of the way through a run.
 
-    The ledger has its new length and old pages, names are there and contents are not.
+    The ledger has its new length and old pages; files have names but no contents.
     """
     operations = recording.operations
     moment = len(operations) * part // parts
@@ -46,7 +46,7 @@ def _writes_ledger(recording: Recording, operation: Operation) -> bool:
 
 
 def distinct(cuts: PowerCuts, story: Story, every: int = 1) -> Iterator[Disk]:
-    """The disks between which a start, or what had been promised before it, differs."""
+    """Return disks for which starts, or earlier promises, differ."""
     seen = set()
     for disk in cuts.disks(every):
         key = disk.key(), story.at(disk.moment)

@@ -1,4 +1,4 @@
-"""Two days of a user, in a process of its own whose system calls are recorded.
+"""Two days of a user, in a process whose system calls are recorded.
 
     python -m tests.power.scenario FOLDER
     python -m tests.power.scenario FOLDER archive
@@ -67,14 +67,14 @@ INVALID = {("pets/dog.yaml", 0)}
 
 
 def write_save(target: Path, name: str, number: int) -> None:
-    """Write one file of a save, with the time that it has in every run."""
+    """Write a file of a save, with the same time in every run."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(SAVES[number][name])
     os.utime(target, (CLOCK + number, CLOCK + number))
 
 
 def save(house: House, number: int) -> None:
-    """Let a save's files appear in the inbox, each by one rename that tells its number."""
+    """Rename a save's files into the inbox, each from a name with its number."""
     for name in SAVES[number]:
         staged = house.folder / "staged" / str(number) / name
         write_save(staged, name, number)

@@ -1,7 +1,7 @@
-"""The power goes at any moment of publishing pictures; the next start finds what was promised.
+"""After a power cut at any moment of publishing, the next start finds what was promised.
 
-A run is recorded once, and a sample of the disks that power cuts may leave of it is checked.
-EVERY=1 checks all of them.
+A run is recorded once, and a sample of the disks that power cuts may leave is checked. EVERY=1
+checks all of them.
 """
 
 import os
@@ -77,7 +77,7 @@ def checker(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_the_recording_tells_every_byte_that_was_written(recording: Recording) -> None:
-    """Played back without a power cut it gives the files that are there, and no others."""
+    """Replayed without a power cut, it gives exactly the existing files."""
     outbox = recording.folder / "outbox"
     there = {path for path in outbox.rglob("*") if path.is_file()}
     played = PowerCuts(recording).whole().files
@@ -87,7 +87,7 @@ def test_the_recording_tells_every_byte_that_was_written(recording: Recording) -
 
 
 def test_what_was_told_is_kept(recording: Recording, story: Story, checker: Checker) -> None:
-    """Right after each line in the log the power goes, and takes what was not synced."""
+    """Right after each line in the log, a power cut takes everything that was not synced."""
     moments = story.moments_of_promises()
     assert len(moments) >= 15
     disks = [disk for disk in PowerCuts(recording).disks(moments=moments) if disk.what == CERTAIN]
@@ -100,7 +100,7 @@ def test_what_was_told_is_kept(recording: Recording, story: Story, checker: Chec
 def test_nothing_is_lost_and_nothing_twice(
     recording: Recording, story: Story, checker: Checker, sample: int
 ) -> None:
-    """After a power cut at any moment, whatever of the rest had reached the disk."""
+    """So after a power cut at any moment, with any part of the rest on the disk."""
     checked = 0
     for disk in distinct(PowerCuts(recording), story, sample):
         assert checker.violations(disk) == [], f"after operation {disk.moment}: {disk.what}"
@@ -112,7 +112,7 @@ def test_nothing_is_lost_and_nothing_twice(
 def test_the_power_may_go_again_while_what_it_left_is_mended(
     recording: Recording, story: Story, checker: Checker, tmp_path: Path
 ) -> None:
-    """The start after a power cut is recorded as well, and cut off in its turn."""
+    """The start after a power cut is recorded, and cut off, too."""
     disk = half_committed(recording, 1, 2)
     promises = story.at(disk.moment)
     again = recorded_again(tmp_path, disk, promises)
@@ -131,7 +131,7 @@ def test_the_power_may_go_again_while_what_it_left_is_mended(
 def test_an_archived_recipe_is_in_one_place_and_was_made_once(
     checker: Checker, tmp_path: Path
 ) -> None:
-    """A recipe that the power cut brings back into the inbox is one that the ledger knows."""
+    """The ledger knows a recipe that a power cut brings back into the inbox."""
     cuts = PowerCuts(recorded(tmp_path, ARCHIVE))
     whole = cuts.whole()
     inbox = cuts.recording.folder / "inbox"
@@ -152,7 +152,7 @@ def test_an_archived_recipe_is_in_one_place_and_was_made_once(
 def test_a_program_that_forgets_a_sync_is_found_out(
     recording: Recording, story: Story, checker: Checker, what: str
 ) -> None:
-    """The same run without some of its syncs: what these tests prove can fail."""
+    """The same run without some syncs fails, so these tests can fail."""
     forgets, lost = FORGOTTEN[what]
     careless = PowerCuts(recording.without(lambda sync: forgets(recording, sync.inode)))
     disks = careless.disks(moments=story.moments_of_promises())

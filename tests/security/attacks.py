@@ -1,4 +1,4 @@
-"""What an attacker who can write to the inbox does, and how to see whether it worked."""
+"""Attacks by somebody who can write to the inbox, and checks whether they worked."""
 
 import os
 from collections.abc import Callable
@@ -27,7 +27,7 @@ STEERING = {
 
 
 def steers(text: str, *, lines: bool = True) -> set[str]:
-    """The characters of a text that steer; line breaks only if it may have no `lines`."""
+    """Return a text's control characters; line breaks count unless it may have `lines`."""
     allowed = "\n" if lines else ""
     return {c for c in text if not c.isprintable() and c not in f"{allowed}\N{ZERO WIDTH JOINER}"}
 
@@ -58,7 +58,7 @@ def plain_picture(path: Path) -> Path:
 
 
 def leaked(house: House, secret: Path) -> list[str]:
-    """Every file in the outbox, and every prompt in progress, that holds part of the secret."""
+    """Return every file in the outbox, and every prompt in progress, with part of the secret."""
     content = secret.read_bytes()
     found = [
         str(file)

@@ -25,7 +25,7 @@ DEVICES = ["CON", "prn", "Aux", "nul", "COM1", "lpt9", "COM¹", "CONIN$", "conou
 
 
 def is_portable(name: str) -> bool:
-    """What Windows, macOS, Linux and SMB can all open, and exFAT and NTFS can hold."""
+    """Whether Windows, macOS, Linux and SMB can open a name, and exFAT and NTFS store it."""
     device = name.partition(".")[0].rstrip(" ").casefold()
     return (
         len(name.encode()) <= 255
@@ -37,7 +37,7 @@ def is_portable(name: str) -> bool:
 
 
 def folded(path: str) -> str:
-    """As a file system compares it that is blind to case and to the form of accents."""
+    """Return a name as file systems compare it that ignore case and Unicode form."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
@@ -63,7 +63,7 @@ def folded(path: str) -> str:
 def test_a_folder_has_a_name_that_every_system_can_open(
     tmp_path: Path, recipe: str, folder: str
 ) -> None:
-    """Windows' devices, dots and spaces at the end get `_`, what steers a terminal becomes `-`."""
+    """`_` is added to Windows' devices and final dots and spaces; control characters become `-`."""
     assert OutboxNames(Settings(outbox=tmp_path)).folder(recipe) == folder
 
 
@@ -117,7 +117,7 @@ def test_no_name_of_a_folder_stops_the_other_recipes(house: House, folder: str) 
 
 
 def test_a_thousand_nested_folders_stop_nothing(house: House) -> None:
-    """Nobody has so many; 64 are looked into."""
+    """Nobody needs so many; 64 are searched."""
     house.save("/".join(["a"] * 64) + "/in.txt", "a star\n")
     house.save("/".join(["b"] * 65) + "/out.txt", "too deep\n")
     folder = os.open(house.inbox, os.O_RDONLY)
@@ -157,7 +157,7 @@ PARTS = st.text(
 def test_every_name_in_the_outbox_is_one_that_every_system_can_open(
     tmp_path: Path, folders: list[str], name: str, ending: str
 ) -> None:
-    """For whatever recipe the inbox may hold; nothing leaves the outbox."""
+    """So for any recipe that the inbox may have; nothing leaves the outbox."""
     parts = [*folders, (name + ending)[-255:]]
     assume(not any("/" in part or "\0" in part or part in (".", "..") for part in parts))
     assume(all(len(part.encode()) <= 255 for part in parts))
@@ -179,7 +179,7 @@ def test_every_name_in_the_outbox_is_one_that_every_system_can_open(
 
 
 def test_a_recipe_called_as_a_picture_to_be_stops_neither(house: House) -> None:
-    """Its folder never has the name of a file that is yet to come, whichever is made first."""
+    """Its folder never has the name of a future file, whichever is made first."""
     go = threading.Event()
     house.engine.before_batch = lambda batch: assert_set(go)
     house.save("a.yaml", "prompt: one\nseed: 1\n")
@@ -204,7 +204,7 @@ def test_a_recipe_called_as_a_picture_to_be_stops_neither(house: House) -> None:
 def test_two_recipes_never_share_an_error_file(
     tmp_path: Path, recipes: list[tuple[str, str]]
 ) -> None:
-    """Not even where what they are called could not be kept."""
+    """Not even if their names had to be changed."""
     one, other = (f"{folder}/{name}"[:250] + ".yaml" for folder, name in recipes)
     assume(one != other and is_recipe_path(one) and is_recipe_path(other))
     assume("\0" not in one + other)
@@ -221,7 +221,7 @@ TWINS = [("corgi", "Corgi"), ("é", "e\u0301"), ("ß", "SS"), ("K", "\u212a"), (
 def test_pictures_of_recipes_that_some_systems_take_for_one_never_collide(
     house: House, one: str, other: str
 ) -> None:
-    """The outbox may be copied to a disk that is blind to case and to the form of accents."""
+    """The outbox may be copied to a disk that ignores case and Unicode form."""
     for name in (one, other):
         try:
             house.save(f"{name}.txt", "a corgi --seed 1\n")
@@ -236,7 +236,7 @@ def test_pictures_of_recipes_that_some_systems_take_for_one_never_collide(
 def test_the_fields_of_the_setting_file_name_cannot_make_a_path(
     house: House, template: str
 ) -> None:
-    """The template is the owner's, what it is filled with is not."""
+    """The template is the owner's, but its values may be a stranger's."""
     house.save("COM.txt", "a corgi\n")
     house.save("a\\b:c\x1b.txt", "a corgi\n")
     assert house.once(file_name=template)
@@ -250,7 +250,7 @@ def test_the_fields_of_the_setting_file_name_cannot_make_a_path(
 def test_recipes_of_long_names_are_archived_beside_each_other(
     house: House, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    """The second of a name gets a number, for which there was no room."""
+    """The second one of a name gets a number, for which the name is shortened."""
     exists, pathconf = Path.exists, os.pathconf
 
     def refuse_long_names(path: Path, **named: bool) -> bool:

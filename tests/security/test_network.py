@@ -1,4 +1,4 @@
-"""The whole job without a network: recipes in, pictures out, and nobody is ever called."""
+"""Everything works without a network, and no machine is ever contacted."""
 
 import os
 import shutil
@@ -73,7 +73,7 @@ def pictures(user: Path) -> list[str]:
 
 
 def without_a_network() -> list[str]:
-    """What starts a command in a network namespace of its own, in which not even lo is up."""
+    """Return a prefix that starts a command in a network namespace without even loopback."""
     for prefix in (["unshare", "-n"], ["unshare", "-rn"]):
         if shutil.which("unshare") and not subprocess.run([*prefix, "true"]).returncode:
             return prefix
@@ -82,7 +82,7 @@ def without_a_network() -> list[str]:
 
 @pytest.mark.heavy
 def test_pictures_are_made_in_a_namespace_without_even_loopback(user: Path) -> None:
-    """With the demo model, from start to end; downloads are refused in words."""
+    """The demo model works from start to end; downloads are refused with a message."""
     prefix = without_a_network()
     call = subprocess.run([*prefix, sys.executable, "-c", CALL], capture_output=True)
     assert call.returncode != 0, "this namespace has a network"
@@ -96,7 +96,7 @@ def test_pictures_are_made_in_a_namespace_without_even_loopback(user: Path) -> N
 
 @pytest.mark.heavy
 def test_no_process_of_picowatch_calls_anybody(user: Path, tmp_path: Path) -> None:
-    """Seen from within, by an audit hook in the daemon and in the engine; with a pipeline, too."""
+    """Audit hooks in the daemon and in the engine check it, with a pipeline, too."""
     flow = user / "models/checkpoints/FLUX.1-schnell"
     shutil.copytree(tiny_flow(flow.name), flow)
     (user / "inbox/flow/a.yaml").parent.mkdir()

@@ -68,7 +68,7 @@ def test_no_way_of_writing_a_picture_leads_out(house: House, field: str, written
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_link_to_a_picture_inside_is_followed(house: House, field: str) -> None:
-    """Also through a linked folder, and from the inbox to a folder of the inbox."""
+    """It may be in a linked folder, or a link from the inbox to one of its folders."""
     plain_picture(house.inbox / "mine.png")
     plain_picture(house.inbox / "photos/blue.png")
     (house.inbox / "link").symlink_to("photos")
@@ -84,7 +84,7 @@ def test_a_link_to_a_picture_inside_is_followed(house: House, field: str) -> Non
 def test_a_link_swapped_in_before_a_picture_is_opened_leads_nowhere(
     house: House, monkeypatch: pytest.MonkeyPatch, field: str, opening: int, what: str
 ) -> None:
-    """Whichever part of the path is swapped, between any two steps of opening it."""
+    """Any part of the path may be swapped, between any two steps of opening it."""
     plain_picture(house.inbox / "mine.png")
     plain_picture(house.inbox / "album/inner/p.png")
     secret = secret_picture(house.folder / "out/inner/p.png")
@@ -106,7 +106,7 @@ def test_a_link_swapped_in_before_a_picture_is_opened_leads_nowhere(
 def test_a_link_swapped_in_before_a_recipe_is_opened_leads_nowhere(
     house: House, monkeypatch: pytest.MonkeyPatch, opening: int, what: str
 ) -> None:
-    """The error file would show lines of whatever text the link leads to; so would defaults."""
+    """Otherwise the error file would show lines of the link's target; so would defaults."""
     house.save("pets/a.txt", "a corgi\n")
     if what.endswith(".yaml"):
         house.save(what, "steps: 5\n")
@@ -138,7 +138,7 @@ def test_a_recipe_in_a_linked_folder_is_not_looked_for(house: House) -> None:
 
 
 def test_links_in_a_circle_are_no_pictures_and_no_recipes(house: House) -> None:
-    """They end nowhere; the others are made."""
+    """They are ignored, and other recipes are rendered."""
     (house.inbox / "loop.png").symlink_to("loop.png")
     (house.inbox / "loop.yaml").symlink_to("loop.yaml")
     (house.inbox / "loop").symlink_to("../inbox/loop")
@@ -156,7 +156,7 @@ def test_links_in_a_circle_are_no_pictures_and_no_recipes(house: House) -> None:
     "target", ["fifo", "folder", "/dev/zero", "/dev/stdin", "/proc/self/environ", "/etc/passwd"]
 )
 def test_what_is_no_regular_file_is_no_picture(house: House, field: str, target: str) -> None:
-    """A FIFO would hold the daemon for ever, /dev/zero fill its memory."""
+    """A FIFO would block the daemon forever, /dev/zero would fill its memory."""
     plain_picture(house.inbox / "mine.png")
     if target == "fifo":
         os.mkfifo(house.inbox / "p.png")
@@ -171,7 +171,7 @@ def test_what_is_no_regular_file_is_no_picture(house: House, field: str, target:
 
 @pytest.mark.parametrize("target", ["/dev/zero", "/proc/self/environ", "/etc/passwd"])
 def test_a_recipe_that_is_a_link_out_is_never_opened(house: House, target: str) -> None:
-    """By no name."""
+    """Whatever its name is."""
     (house.inbox / "a.txt").symlink_to(target)
     (house.inbox / "_defaults.yaml").symlink_to(target)
     house.save("b.txt", "a corgi\n")
@@ -205,7 +205,7 @@ MODEL_NAMES = [
     ],
 )
 def test_no_name_of_a_model_or_wildcard_leads_out(house: House, recipe: str, written: str) -> None:
-    """Names are compared with what lies in models/; none is ever made a path."""
+    """Names are compared with the files in models/, and never used as paths."""
     for folder in ("", "models"):
         (house.folder / folder).mkdir(exist_ok=True)
         write_model(house.folder / folder / "evil.safetensors", checkpoint_shapes())
@@ -225,7 +225,7 @@ def test_no_name_of_a_model_or_wildcard_leads_out(house: House, recipe: str, wri
 
 
 def test_a_model_is_not_found_by_the_path_it_really_has(house: House) -> None:
-    """A link in models/ is the owner's, and is followed; its target's own path is no name."""
+    """Links in models/ are the owner's and are followed; their targets' paths are not names."""
     (house.models / "loras").mkdir(parents=True)
     elsewhere = house.folder / "disk"
     elsewhere.mkdir()
@@ -244,7 +244,7 @@ def test_a_model_is_not_found_by_the_path_it_really_has(house: House) -> None:
 def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
     house: House, monkeypatch: pytest.MonkeyPatch, when_done: str, moment: str
 ) -> None:
-    """Not even a file of the same name and bytes; the swap comes as late as it can."""
+    """Not even a file of the same name and bytes; the swap comes as late as possible."""
     house.save("pets/a.txt", "a corgi\n")
     elsewhere = house.folder / "out/a.txt"
     elsewhere.parent.mkdir()

@@ -59,7 +59,7 @@ def modes(outbox: Path) -> dict[str, int]:
 def test_files_get_what_umask_leaves_of_0666_and_folders_of_0777(
     tmp_path: Path, usual: Path, umask: int
 ) -> None:
-    """Temporary files are made open as others are, so that no picture ends up private."""
+    """Temporary files are created like others, so that no picture ends up private."""
     folder = usual if umask == USUAL else tmp_path
     if umask != USUAL:
         run_with(umask, folder)

@@ -33,7 +33,7 @@ class Bomb:
 
 
 def forms(marker: Path) -> dict[str, bytes]:
-    """The bomb in every form in which torch keeps pickles, and behind a header."""
+    """Return the bomb in every form in which torch stores pickles, and after a header."""
     bomb = Bomb(marker)
     found = {f"protocol {number}": pickle.dumps(bomb, number) for number in (0, 2, 5)}
     plain = found["protocol 2"]
@@ -98,7 +98,7 @@ def _mine_folder(folder: Path, content: bytes) -> None:
 
 
 def test_the_bombs_go_off_when_they_are_unpickled(tmp_path: Path) -> None:
-    """Or the test below would prove nothing."""
+    """Otherwise the tests below would prove nothing."""
     marker = tmp_path / "it went off"
     bombs = forms(marker)
     for name in ("protocol 0", "protocol 2", "protocol 5"):
@@ -144,7 +144,7 @@ def recipes(mined: Mined) -> None:
 
 
 def test_no_pickle_goes_off(mined: Mined) -> None:
-    """Not in the list of models, not in a check, not in a run that makes a picture besides."""
+    """Neither in the list of models, nor in a check, nor in a run that renders a picture."""
     recipes(mined)
     files = sorted((mined.folder / "inbox").glob("*.yaml"))
     listed = picowatch(mined.folder, "models")
@@ -185,7 +185,7 @@ def test_no_tag_of_yaml_makes_an_object(tmp_path: Path, file: str, tag: str) -> 
 
 
 def test_nothing_of_ours_unpickles_but_the_wire() -> None:
-    """By reading the sources: the daemon and its engine speak over a private pipe.
+    """The sources are checked; the daemon and its engine communicate over a private pipe.
 
     Ray itself pickles what goes to and from the nodes.
     """

@@ -1,4 +1,4 @@
-"""Nothing that a stranger wrote bends the log, a file, the terminal or a picture's settings."""
+"""No stranger's text manipulates the log, a file, the terminal or a picture's settings."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def texts_of(house: House) -> dict[str, str]:
 @pytest.mark.parametrize("what", STEERING)
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_recipes_name_steers_nothing(house: House, what: str, log_format: str) -> None:
-    """In no file, neither where the recipe is made, nor refused, nor warned of, nor failed."""
+    """It does so in no file, whether the recipe is rendered, refused, warned of, or fails."""
     name = f"a{STEERING[what]}2026-01-01 00:00:00 forged"
     house.save(f"{name}.good.txt", "a corgi\n")
     house.save(f"{name}.bad.yaml", "stesp: 1\n")
@@ -54,7 +54,7 @@ def test_a_recipes_name_steers_nothing(house: House, what: str, log_format: str)
 
 @pytest.mark.parametrize("what", STEERING)
 def test_a_prompt_steers_nothing(house: House, what: str) -> None:
-    """Most of it is refused with its place; the rest is shown as escapes or as plain text."""
+    """Most of it is refused with its position; the rest is shown as escapes or plain text."""
     hostile = STEERING[what]
     house.save("yaml.yaml", f"prompt: 'a {hostile} {MARKUP}'\n")
     house.save("escaped.yaml", f"prompt: {json.dumps(f'a {hostile} {MARKUP}')}\n")
@@ -150,7 +150,7 @@ def test_a_model_files_own_words_steer_nothing(tmp_path: Path) -> None:
 
 
 def forged(house: House, name: str, **values: Any) -> Path:
-    """A picture of ours whose chunk was changed by somebody; `request` goes into its request."""
+    """Return one of our pictures with a forged chunk; `request` is merged into its request."""
     if not house.pictures():
         house.save("a.yaml", "prompt: x\nseed: 1\nhires: {scale: 2}\n")
         house.once()
@@ -164,7 +164,7 @@ def forged(house: House, name: str, **values: Any) -> Path:
 
 
 def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> None:
-    """The YAML holds what was there, as escapes; and each field is one field."""
+    """The YAML has everything as escapes, and each field stays one field."""
     fields = ("prompt", "negative_prompt", "checkpoint", "vae", "sampler", "image", "mask")
     requests: list[dict[str, Any]] = [
         dict.fromkeys(fields, f"a{s}b: c\nseed: 9") for s in STEERING.values()
