@@ -13,7 +13,7 @@ from pathlib import Path
 from picowatch.catalog.encoders import families_of
 from picowatch.catalog.folder_files import INDEX, folder_files, is_file, is_folder
 from picowatch.catalog.gguf import GGUF, read_any_header
-from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
+from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block, unreadable
 from picowatch.catalog.models import (
     FOLDERS,
     FoundModels,
@@ -195,7 +195,7 @@ class Catalog:
         try:
             return sum(path.stat().st_size for path in _files(model).values())
         except OSError as error:
-            raise _unreadable(model, error) from error
+            raise unreadable(model.path, error) from error
 
     def sha256(self, model: Model, on_block: OnBlock = ignore_block) -> str:
         """Return the model's hash; `on_block` is called for each block that is read.
@@ -218,7 +218,7 @@ class Catalog:
         """Return A1111's hash of a LoRA: sha256 of the bytes after the safetensors header."""
         return self._hashes.sha256(model.path, weights_only=True)
 
-    def _candidates(self, kind: Kind, name: str = "") -> Iterator[Candidate]:
+    def _candidates(self, kind: Kind, name: str) -> Iterator[Candidate]:
         """Yield files and folders that may be models of this kind, or that `name` may mean."""
         for root in folders_of(self._models, kind):
             for candidate in candidates(root, kind, name):
@@ -320,11 +320,7 @@ def _files(model: Model) -> dict[str, Path]:
             return files_of(model.parts)
         return {"": model.path} if model.layout == "file" else folder_files(model.path)
     except OSError as error:
-        raise _unreadable(model, error) from error
-
-
-def _unreadable(model: Model, error: OSError) -> ModelRefused:
-    return ModelRefused(f"{model.path.name} cannot be read: {error.strerror}.")
+        raise unreadable(model.path, error) from error
 
 
 def _names(models: Sequence[Model]) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class HashCache:
                         file.seek(8 + int.from_bytes(file.read(8), "little"))
                     digest = _digest(file, on_block)
             except OSError as error:
-                raise _unreadable(path, error) from error
+                raise unreadable(path, error) from error
             if _stat(path) != (path, size, mtime):
                 raise ModelRefused(
                     f"{path.name} changed while it was read.",
@@ -179,10 +179,11 @@ def _stat(path: Path) -> tuple[Path, int, int]:
     try:
         return _found(path)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> ModelRefused:
+def unreadable(path: Path, error: OSError) -> ModelRefused:
+    """Return the refusal of a file that cannot be read."""
     return ModelRefused(f"{path.name} cannot be read: {error.strerror}.")
 
 

@@ -205,7 +205,11 @@ class Recipe(RecipeFields):
         named = sorted({pair for variant in self.variants for pair in variant._named()})
         named += sorted(self._swept_models())
         if named:
-            values["hashes"] = {self._label(*pair): hash_of(*pair) for pair in named}
+            dropped = self.context.dropped
+            values["hashes"] = {
+                kind if name in dropped else f"{kind}/{name}": hash_of(kind, name)
+                for kind, name in named
+            }
         return digest_of(values)
 
     def _swept_models(self) -> set[tuple[str, str]]:
@@ -213,9 +217,6 @@ class Recipe(RecipeFields):
         of_all = {("checkpoint", one.checkpoint) for one in self.variants}
         of_all |= {("vae", one.vae) for one in self.variants}
         return of_all - {("checkpoint", self.checkpoint), ("vae", self.vae), ("vae", BAKED)}
-
-    def _label(self, kind: str, name: str) -> str:
-        return kind if name in self.context.dropped else f"{kind}/{name}"
 
     def _values(self) -> dict[str, object]:
         """Return the identity's values without those that are off: new fields change no digest."""

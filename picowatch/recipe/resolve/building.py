@@ -328,7 +328,8 @@ class RecipeBuilder:
             try:
                 size = self.pictures.size(path)
             except PictureUnreadable as error:
-                self.judge.wrong(self._field_of(path, values), named(path, str(error)))
+                field = "image" if values["image"] else "references.0" if references else CONTROL
+                self.judge.wrong(field, named(path, str(error)))
         elif not image or names_none(image):
             what = "size: picture is the size of the start image. Add image, or a size."
             self.judge.wrong(sides[0], what)
@@ -345,11 +346,6 @@ class RecipeBuilder:
         multiple = 1 if references else rules.multiple
         width, height = picture_sides(size, multiple, most_side, most_pixels)
         return {side: width if side == "width" else height for side in sides}
-
-    @staticmethod
-    def _field_of(path: str, values: Mapping[str, Any]) -> str:
-        """Return the field that names a picture."""
-        return "image" if values["image"] else "references.0" if values["references"] else CONTROL
 
 
 def _decided(recipe: Recipe) -> str:
