@@ -113,6 +113,7 @@ def _written(values: Mapping[str, object]) -> str:
 
 def _text(dumper: Any, text: str) -> Any:
     """Write several lines as a block, or in double quotes where something has to be escaped."""
+    text = text.encode(errors="replace").decode()  # JSON's escapes may give lone surrogates
     lines = text.split("\n")
     style = None if len(lines) == 1 else "|" if lines[0] and lines[-1] else '"'
     if not all(map(str.isprintable, lines)):

@@ -165,6 +165,7 @@ def _png_texts() -> Iterator[bytes]:
         values["request"][field] = "a\nprompt: b \ud800 \x1b[31m"
         yield f"picowatch\0{json.dumps(values)}".encode()
     yield f"parameters\0{PARAMETERS}".encode()
+    yield b'parameters\0a\nSteps: 3, Seed: 1, Denoising strength: "\\ud800", Sampler: Euler'
     yield b"generator\0picoDiffusion\0prompt\0a\0steps\x003\0cfg\x007\0lora\0x\0lora_weight\x001"
 
 

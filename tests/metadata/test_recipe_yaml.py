@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 
-from picowatch.metadata import differing_fields, picowatch_json, recipe_yaml
+from picowatch.metadata import differing_fields, picowatch_json, recipe_yaml, settings_yaml
 from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires
@@ -134,3 +134,8 @@ def test_a_picture_of_ours_is_a_recipe_again(request: ImageRequest) -> None:
     )
     (again,) = recipe.image_requests(hashes_of(request))
     assert again.digest == request.digest
+
+
+def test_half_a_character_in_a_text_is_replaced() -> None:
+    """Escapes in JSON may give lone surrogates, which no file can hold."""
+    assert settings_yaml({"prompt": "a \ud800cat"}, []) == "prompt: a ?cat\n"
