@@ -17,12 +17,12 @@ PICTURES = "test_rungs.py::test_every_rung_draws_the_stored_picture"
 
 @pytest.mark.heavy
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
-@pytest.mark.parametrize("tests", [FAMILIES, RUNGS, PICTURES])
-def test_nothing_forgets_to_move_a_tensor(tests: str) -> None:
+@pytest.mark.parametrize(("tests", "which"), [(FAMILIES, ""), (RUNGS, ""), (PICTURES, "not heavy")])
+def test_nothing_forgets_to_move_a_tensor(tests: str, which: str) -> None:
     """The pretended card is a plugin of pytest, in a process of its own."""
     command = ["-m", "pytest", "-q", "-p", "tests.gpu.pretended", "-p", "no:cacheprovider"]
     ended = subprocess.run(
-        [sys.executable, *command, f"tests/engine/{tests}"],
+        [sys.executable, *command, "-m", which, f"tests/engine/{tests}"],
         cwd=PROJECT,
         env=clean_environment(),
         capture_output=True,
