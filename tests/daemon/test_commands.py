@@ -29,9 +29,10 @@ def test_a_running_daemon_deletes_pictures(house: House) -> None:
     """Pictures are named by path or as in the gallery; others are reported, the status changes."""
     rendered(house)
     house.save("b.txt", "a cat --seed 1\n")
-    latest = house.outbox / "latest.png"
+    latest, newest = house.outbox / "latest.png", house.outbox / "b/0001-1.png"
     with house.running():
-        wait_for((house.outbox / "b/0001-1.png").exists, "the newest")
+        wait_for(newest.exists, "the newest")
+        wait_for(lambda: latest.read_bytes() == newest.read_bytes(), "the newest as latest.png")
         house.save("a.yaml", RECIPE)
         older = [(house.outbox / file).read_bytes() for file in FILES]
         wait_for(lambda: latest.read_bytes() in older, "an older one, as nothing is new")
@@ -39,7 +40,7 @@ def test_a_running_daemon_deletes_pictures(house: House) -> None:
         answer = picowatch(house.folder, "delete", FILES[1], f"outbox/{FILES[2]}", "a/9.png")
         assert answer.returncode == 1
         assert answer.stderr == "2 pictures deleted. Not in the gallery: a/9.png.\n"
-        assert latest.read_bytes() == (house.outbox / "b/0001-1.png").read_bytes()
+        assert latest.read_bytes() == newest.read_bytes()
         wait_for(lambda: house.status()["pictures"] == ["b/0001-1.png"], "the status")
     assert house.pictures() == ["b/0001-1.png"]
     assert "a/0002-2.png and 1 more: deleted, as requested" in house.log()
