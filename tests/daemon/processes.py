@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,11 +20,13 @@ ROOM = 8 * 1024 * 1024
 
 
 @contextmanager
-def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
-    """Start a daemon; `before` is put in front of its command."""
+def process(
+    house: House, *before: str, values: Sequence[str] = (), console: int = subprocess.PIPE
+) -> Iterator["subprocess.Popen[str]"]:
+    """Start a daemon with these settings; `before` is put in front of its command."""
     picowatch = subprocess.Popen(
-        [*before, sys.executable, "-m", "tests.daemon.on_digests", str(house.folder)],
-        stdout=subprocess.PIPE,
+        [*before, sys.executable, "-m", "tests.daemon.on_digests", str(house.folder), *values],
+        stdout=console,
         stderr=subprocess.STDOUT,
         text=True,
     )
@@ -33,8 +35,8 @@ def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
     finally:
         picowatch.kill()
         picowatch.wait()
-        assert picowatch.stdout
-        picowatch.stdout.close()
+        if picowatch.stdout:
+            picowatch.stdout.close()
 
 
 def ends(picowatch: "subprocess.Popen[str]") -> int:
