@@ -20,7 +20,6 @@ from picowatch.daemon.run import Run, RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.daemon.status import Reporting
 from picowatch.engine.protocol import Executor
-from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import FolderAway
 from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
 from picowatch.inbox.inbox import Inbox
@@ -71,6 +70,7 @@ class Daemon:
         mode: Mode,
         stop: threading.Event,
     ) -> None:
+        self._shared = run
         self.ledger, self.outbox = run.ledger, run.outbox
         self.retry, self.result = run.retry, run.result
         self.lock, self.mode, self.stop, self.wake = lock, mode, stop, run.wake
@@ -89,30 +89,28 @@ class Daemon:
 
     def run(self) -> RunResult:
         """Run until `stop` is set, or as the mode says."""
-        once = self.mode.once
         try:
-            self.retry.until_done(self._recover)
-            self.maintenance.start()
-            notify("READY=1")
-            is_idle = False
-            while not (self.stop.is_set() or self.result.reason):
-                was_idle, more = is_idle, self._try_round()
-                # The next round reports to `make` what ended in the middle of this one.
-                is_idle = once and not more and self._has_nothing_left()
-                if once and (self.mode.until() or (is_idle and was_idle)):
-                    break
-                if not (more or is_idle):
-                    self.wake.wait(self._rest())
-                self.wake.clear()
-        except Ended:
-            pass
-        except LedgerCorrupt as error:
-            self.result.cannot_go_on(str(error), ledger_corrupt=True)
-        except PASSING as error:
-            self.result.cannot_go_on(f"cannot write: {error}")
+            with self._shared.ended_by_errors(unexpected=False):
+                self._run_rounds()
         finally:
             self._shut_down()
         return self.result
+
+    def _run_rounds(self) -> None:
+        once = self.mode.once
+        self.retry.until_done(self._recover)
+        self.maintenance.start()
+        notify("READY=1")
+        is_idle = False
+        while not (self.stop.is_set() or self.result.reason):
+            was_idle, more = is_idle, self._try_round()
+            # The next round reports to `make` what ended in the middle of this one.
+            is_idle = once and not more and self._has_nothing_left()
+            if once and (self.mode.until() or (is_idle and was_idle)):
+                break
+            if not (more or is_idle):
+                self.wake.wait(self._rest())
+            self.wake.clear()
 
     def _try_round(self) -> bool:
         """Run a round; a full or missing disk ends it, and a later round tries again."""

@@ -69,8 +69,11 @@ class Run:
     wake: threading.Event
 
     @contextmanager
-    def ended_by_errors(self) -> Iterator[None]:
-        """End the run on any error that stops a thread's work; the next start resumes the work."""
+    def ended_by_errors(self, *, unexpected: bool = True) -> Iterator[None]:
+        """End the run on an error that stops its work; the next start resumes the work.
+
+        `unexpected`: on any other error, too, as nobody else sees what a thread raises.
+        """
         try:
             yield
         except Ended:
@@ -79,6 +82,8 @@ class Run:
             self.result.cannot_go_on(str(error), ledger_corrupt=True)
         except PASSING as error:
             self.result.cannot_go_on(f"cannot write: {error}")
-        except Exception as error:  # nobody else looks at what a thread raises
+        except Exception as error:
+            if not unexpected:
+                raise
             log.debug("unexpected", exc_info=True)
             self.result.cannot_go_on(f"unexpected error: {type(error).__name__}: {error}")
