@@ -309,14 +309,10 @@ class Recipe(RecipeFields):
                 raise self.problem_at(name, finding.error)
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {field: getattr(drawn, field) for field in PROMPTS}
+        values |= self._hashes(hash_of)
         if not self.draws:
             width, height = self.context.given_size
             values |= {"width": width, "height": height}
-
-        def hash_if(kind: str, name: str) -> str:
-            return hash_of(kind, name) if name else ""
-
-        hires, at_last = self._upscalers
         families = self.context.lora_families
         return ImageRequest(
             **values | {"seed": seed, "variation_seed": variation_seed},
@@ -331,23 +327,30 @@ class Recipe(RecipeFields):
                     **asdict(control),
                     model_hash=hash_of("controlnet", control.model),
                     image_hash=hash_of("image", control.image),
-                    depth_hash=hash_if("depth", control.depth),
+                    depth_hash=hash_of("depth", control.depth) if control.depth else "",
                 )
                 for control in self.control
             ),
-            checkpoint_hash=hash_if("checkpoint", self.checkpoint),
-            vae_hash=self._vae_hash(hash_of),
-            image_hash=hash_if("image", self.image),
-            mask_hash=hash_if("mask", self.mask),
-            hires_upscaler_hash=hash_if("upscaler", hires),
-            upscaler_hash=hash_if("upscaler", at_last),
-            cutout_hash=hash_if("cutout", self.cutout),
             **{
                 f"unexpanded_{field}": before
                 for field in PROMPTS
                 if (before := getattr(self, field)) != values[field]
             },
         )
+
+    def _hashes(self, hash_of: HashOf) -> dict[str, str]:
+        """Return the hashes of the files that a request names once; "" for those it does not."""
+        hires, at_last = self._upscalers
+        files = {
+            "checkpoint": ("checkpoint", self.checkpoint),
+            "image": ("image", self.image),
+            "mask": ("mask", self.mask),
+            "hires_upscaler": ("upscaler", hires),
+            "upscaler": ("upscaler", at_last),
+            "cutout": ("cutout", self.cutout),
+        }
+        found = {f"{name}_hash": hash_of(*file) if file[1] else "" for name, file in files.items()}
+        return found | {"vae_hash": self._vae_hash(hash_of)}
 
 
 _IMAGE_FIELDS = tuple(field.name for field in fields(ImageFields))
