@@ -33,7 +33,7 @@ DEMO = "demo"  # the name of the embedded model, and its family
 class Pipelines:
     """The classes of diffusers' pipelines that draw from text, a start image, a mask, references.
 
-    "" where there is none. A UNet's pipeline from text draws everything, from the engine's latents.
+    "" stands for none. A UNet's pipeline from text draws everything, from the engine's latents.
     """
 
     text: str = ""
@@ -224,7 +224,7 @@ def _all_three(name: str) -> Pipelines:
 
 
 def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -> Variant:
-    """Return a variant of a flow family with its steps and guidance; guidance 0 is none."""
+    """Return a variant of a flow family with its steps and guidance; guidance 0 means off."""
     start: Mapping[str, Any] = more.pop("starts", {})
     guided = {"cfg_scale": float(cfg_scale), "guidance": float(guidance)}
     return Variant(defaults={"steps": steps, **guided, **start}, **more)

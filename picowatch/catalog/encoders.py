@@ -103,7 +103,7 @@ class Encoder(NamedTuple):
     """A text encoder: a tensor that it has, that tensor's shape, and the usual name of its file.
 
     Without a file it is read only from whole checkpoints and diffusers folders. `config` and
-    `words` are the package's folders of its config and vocabulary, "" where there is none.
+    `words` are the package's folders of its config and vocabulary, "" if it has none.
     """
 
     tensor: str

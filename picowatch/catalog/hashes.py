@@ -195,7 +195,7 @@ def _found(path: Path) -> tuple[Path, int, int]:
 
 
 def _signature(file: Path) -> tuple[int, ...]:
-    """Return a value that changes with each write of the file; () if there is none."""
+    """Return a value that changes with each write of the file; () if it does not exist."""
     with suppress(OSError):
         status = file.stat()
         return status.st_ino, status.st_size, status.st_mtime_ns

@@ -56,7 +56,7 @@ _MOST_COUNTED = 1_000_000
 
 
 def lora(header: Header) -> Recognised | None:
-    """Recognise a LoRA with its family, "" where nothing tells it; None if the file is none."""
+    """Recognise a LoRA and its family ("" if unknown); return None for other files."""
     layers = {name[: role.start()] for name in header.shapes if (role := _ROLE.search(name))}
     if not layers:
         return None

@@ -141,6 +141,6 @@ def _span(shapes: Shapes) -> Layout | None:
 
 
 def _scale_of(channels: int) -> int:
-    """Return the scale at which the channels become pixels of three colours; 0 if there is none."""
+    """Return the scale at which the channels become pixels of three colours, or 0."""
     scale = isqrt(channels // _COLOURS)
     return scale if channels == _COLOURS * scale**2 else 0

@@ -33,7 +33,7 @@ class FileChanged(ControlFlow):
 
 
 def size_and_time_of(root: Path, path: str) -> SizeAndTime | None:
-    """Return the size and time of a recipe file, or None if there is none to be seen."""
+    """Return the size and time of a recipe file, or None if it cannot be seen."""
     try:
         status = _stat(root, path)
     except (OSError, ValueError):

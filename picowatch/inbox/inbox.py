@@ -79,7 +79,7 @@ class Inbox:
 
     @property
     def folder(self) -> str:
-        """Identifies the folder that is the inbox now; "" while there is none."""
+        """Identifies the folder that is the inbox now; "" while it is missing."""
         return "" if self._inode is None else str(self._inode)
 
     def close(self) -> None:
@@ -427,7 +427,7 @@ def _template(templates: Mapping[str, str], path: str) -> str:
 
 
 def _nearest(templates: Mapping[str, str], path: str) -> str:
-    """Return the folder of the template that applies to a path; "" if there is none."""
+    """Return the folder of the template that applies to a path, or ""."""
     folder = path.rpartition("/")[0]
     while folder and folder not in templates:
         folder = folder.rpartition("/")[0]

@@ -204,7 +204,7 @@ def write_news(
 
 
 def read_status(outbox: Path) -> Status | None:
-    """Return the last status of a daemon of any version; None if there is none."""
+    """Return the last status of a daemon of any version, or None."""
     try:
         return _validator().validate_json(_path(outbox).read_bytes())
     except (OSError, ValueError):

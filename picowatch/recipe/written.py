@@ -66,7 +66,7 @@ class Origin(Enum):
 class Written:
     """A value that somebody wrote, and its position.
 
-    `value` is text, None where there is none, a tuple of values for a list, or a dict for a
+    `value` is text, None for an empty value, a tuple of values for a list, or a dict for a
     mapping; after parsing it has the field's type. `raw` is a text as it stands in the file, with
     its quotes. `key` is the position of the field's name. `parts` are the elements of a list,
     `pairs` the names and values of a mapping, repeated ones included. `origin` is set in the layers

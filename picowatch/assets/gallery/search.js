@@ -78,7 +78,7 @@ function holds({ settings, whole }, { name, text }) {
   return values.some(value => fits && !isNaN(value) ? fits(Number(value)) : value.includes(text));
 }
 
-// Parse a condition on a number: 24, <20, >=7.5 or 20..30; null if it is none.
+// Parse a condition on a number: 24, <20, >=7.5 or 20..30; null for other words.
 function numbers(text) {
   const [, sign, first, last] = text.match(/^([<>]=?|=)?(-?[\d.]+?)(?:\.\.(-?[\d.]+))?$/) ?? [];
   const from = Number(first), to = Number(last ?? first);

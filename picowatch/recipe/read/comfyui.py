@@ -63,7 +63,7 @@ _MOST_PASSED = 50
 
 
 def comfyui_in(texts: Mapping[str, str]) -> str:
-    """Return the workflow in a picture's texts; "" if there is none."""
+    """Return the workflow in a picture's texts, or ""."""
     found = (texts.get(keyword, "") for keyword in ("prompt", "parameters"))
     return next(
         (text for text in found if text.lstrip().startswith("{") and '"class_type"' in text), ""

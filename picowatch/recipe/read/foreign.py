@@ -135,7 +135,7 @@ _SIGNS = {
     "SwarmUI": ("parameters", f'"{_OF_SWARMUI}"'),
     _INVOKEAI: ("invokeai_metadata", ""),
 }
-# The keys of these programs and picoDiffusion for each field; "" where there is none.
+# The keys of these programs and picoDiffusion for each field; "" where a program has none.
 _KEYS = {
     "prompt": ("full_prompt", "prompt", "positive_prompt", "prompt"),
     "negative_prompt": (

@@ -12,7 +12,7 @@ from picowatch.recipe.written import Layer, Written, plain_name
 
 
 def field_named(name: str) -> str | None:
-    """Return the field with this name or alias, None if there is none."""
+    """Return the field with this name or alias, or None."""
     return FIRST_NAME_OF.get(plain_name(name))
 
 

@@ -45,7 +45,7 @@ def _entries_of(document: Written, problems: Problems) -> list[Entry]:
 
 
 def yaml_layer(source: Source, problems: Problems) -> Layer:
-    """Return the one mapping of a `_defaults.yaml` or of a TXT's settings; {} if there is none."""
+    """Return the one mapping of a `_defaults.yaml` or of a TXT's settings; {} without one."""
     documents = [node for node in compose(source, problems) if node.value is not None]
     for node in documents[1:]:
         problems.add(node.position, "settings are one mapping; this is a second document.")
