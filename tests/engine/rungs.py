@@ -39,13 +39,17 @@ def three_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
 
 
 def lora_of(models: Path, name: str, mark: str) -> LoraUse:
-    """Write a LoRA for all attention of a transformer, in diffusers' names with this `mark`."""
+    """Write a LoRA for all attention of a transformer, in diffusers' names with this `mark`.
+
+    Its numbers have 16 bits, as those of most LoRAs.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for key, weight in weights_of(name).items():
         if re.search(r"(attn|attention)\.to_.*weight", key) and weight.ndim > 1:
             down, up = random_layer(SimpleNamespace(weight=weight), seed=len(tensors), size=2)
             layer = f"transformer.{key.removesuffix('.weight')}"
-            tensors |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+            tensors[f"{layer}.lora_A.weight"] = down.half()
+            tensors[f"{layer}.lora_B.weight"] = up.half()
     write(models / "loras/a.safetensors", tensors, {"ss_base_model_version": mark})
     return LoraUse("a", hash_of(models, "lora", "a"), 0.7)
 
