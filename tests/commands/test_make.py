@@ -200,9 +200,10 @@ def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(house: House) -> N
     with house.running():
         process = making(house, "--json", "--rm", elsewhere(house, "a.txt", "one --seed 5\n"))
         held.wait_until_held()
-        for old, new in (("a.txt", "b.txt"), ("b.txt", "c.txt")):
-            (house.inbox / old).rename(house.inbox / new)
-            wait_for(lambda new=new: f"renamed to {new}" in house.log(), "the rename")
+        (house.inbox / "a.txt").rename(house.inbox / "b.txt")
+        wait_for(lambda: "renamed to b.txt" in house.log(), "the rename")
+        (house.inbox / "b.txt").rename(house.inbox / "c.txt")
+        wait_for(lambda: "renamed to c.txt" in house.log(), "the second one")
         held.release()
         printed, _ = process.communicate(timeout=PATIENCE)
     found = json.loads(printed)
