@@ -237,7 +237,7 @@ def test_nothing_is_moved_or_zoomed_in_a_size_that_the_model_does_not_take(name:
     else:
         scaled = picture.resize(shown, Image.Resampling.LANCZOS)
         margins = [(0, whole[1] - shown[1]), (0, whole[0] - shown[0]), (0, 0)]
-        picture = Image.fromarray(np.pad(scaled, margins, mode="edge"))
+        picture = Image.fromarray(np.pad(np.asarray(scaled), margins, mode="edge"))
     theirs = script(name, picture, request, width=whole[0], height=whole[1])
     back = theirs.crop((0, 0, *shown)).resize(size, Image.Resampling.LANCZOS)
     assert difference(found, back) <= 1
