@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from operator import le
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -188,8 +189,7 @@ sys.stdin.readline()
 def test_the_engine_ends_with_the_daemon(killed: bool, tmp_path: Path) -> None:
     """The daemon may be killed or end without closing it, while native code holds Python's lock."""
     command = [sys.executable, "-c", DAEMON, tmp_path]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as daemon:
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=PIPE, stdout=PIPE) as daemon:
         assert daemon.stdin is not None and daemon.stdout is not None
         process = int(daemon.stdout.readline())
         if killed:
