@@ -188,7 +188,7 @@ sys.stdin.readline()
 @pytest.mark.parametrize("killed", [True, False])
 def test_the_engine_ends_with_the_daemon(killed: bool, tmp_path: Path) -> None:
     """The daemon may be killed or end without closing it, while native code holds Python's lock."""
-    command = [sys.executable, "-c", DAEMON, tmp_path]
+    command = [sys.executable, "-c", DAEMON, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, text=True, stdin=PIPE, stdout=PIPE) as daemon:
         assert daemon.stdin is not None and daemon.stdout is not None
         process = int(daemon.stdout.readline())
