@@ -31,18 +31,6 @@ def test_a_recipe_that_takes_the_place_of_a_renamed_one_is_another(house: House)
     assert house.prompts("c") == ["a corgi"] * 2
 
 
-def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> None:
-    """A NAS moves files that are deleted over the network: that is no rename."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        path = house.save("a.yaml", "prompt: a\nseed: 1\ncount: 3\n")
-        hold.wait_until_held()
-        (house.inbox / "#recycle").mkdir()
-        path.rename(house.inbox / "#recycle/a.yaml")
-        wait_for(lambda: "a.yaml: deleted, 3 images cancelled" in house.log(), "the deletion")
-    assert house.pictures() == []
-
-
 @pytest.mark.parametrize(
     ("defaults", "saves", "started"),
     [
