@@ -223,20 +223,6 @@ def test_what_is_missing_or_not_allowed_is_said(
         assert found_in(tmp_path).name == "it"
 
 
-def test_the_hash_covers_everything_that_is_read(tmp_path: Path) -> None:
-    """Vocabularies and templates without .json, too."""
-    folder = write_folder(tmp_path, "it", FLUX)
-    catalog = Catalog(tmp_path)
-    hashes = {catalog.sha256(catalog.find("checkpoint", "it"))}
-    for name in (
-        *("tokenizer_2/spiece.model", "tokenizer/chat_template.jinja", "tokenizer/merges.txt"),
-        *("text_encoder_2/config.json", "scheduler/scheduler_config.json"),
-    ):
-        (folder / name).write_text('{"changed": true}')
-        hashes.add(catalog.sha256(catalog.find("checkpoint", "it")))
-    assert len(hashes) == 6
-
-
 # -- folders of a single part
 
 KL = {"_class_name": "AutoencoderKL", "latent_channels": 16}
