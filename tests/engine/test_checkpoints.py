@@ -60,7 +60,7 @@ def test_only_what_is_missing_is_read(models: Path) -> None:
     """
     renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
     small: dict[str, Any] = {"steps": 1, "width": 64, "height": 64}
-    demo, mine, gone = request(**small), named(models, **small), {"vae": "gone", "vae_hash": "0"}
+    demo, mine = request(**small), named(models, **small)
     first, second = (replace(mine, control=(use(models, name),)) for name in ("1", "2"))
 
     def read(wanted: ImageRequest) -> list[str]:
@@ -75,7 +75,7 @@ def test_only_what_is_missing_is_read(models: Path) -> None:
     assert read(first) == ["controlnet"] and read(first) == read(mine) == []
     assert read(second) == read(first) == ["controlnet"]
     with pytest.raises(RenderFailed):
-        draw(renderer, replace(mine, **gone))
+        draw(renderer, replace(mine, vae="gone", vae_hash="0"))
     assert read(mine) == every and read(demo) == [] and read(first) == ["controlnet"]
     assert renderer._checkpoints.forget_others(mine)
     assert not renderer._checkpoints.forget_others(mine)
