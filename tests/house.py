@@ -90,8 +90,8 @@ class House:
         self.inbox = folder / "inbox"
         self.outbox = folder / "outbox"
         self.models = folder / "models"
-        self.inbox.mkdir()
-        self.models.mkdir()
+        self.inbox.mkdir(parents=True, exist_ok=True)
+        self.models.mkdir(exist_ok=True)
         self.engine = DigestEngine()
         self.make_engine: MakeEngine = lambda options: self.engine
         self.console = SilentConsole()
