@@ -10,13 +10,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from picowatch.commands.run import RESTART, run
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.daemon.daemon import Daemon, Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk, read_texts
+from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
 from picowatch.outbox.names import picture_files
 from picowatch.outbox.status import Status
+from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from tests.digest_engine import DigestEngine
 from tests.outcome import listed
@@ -111,6 +115,13 @@ class House:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
 
+    def draw(self, name: str, colour: str = "red", size: tuple[int, int] = (64, 64)) -> Path:
+        """Save a picture of one colour."""
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, colour).save(path)
+        return path
+
     def once(self, **values: Any) -> bool:
         """Do `picowatch run --once` in this process; return whether everything succeeded."""
         with self._daemon(**values) as (daemon, _, _):
@@ -122,6 +133,14 @@ class House:
         while code == RESTART:
             code = run(self.settings(**values), True, self.make_engine)
         return code
+
+    def answer(self, name: str, recipe: str | None = None, *files: str) -> Answer:
+        """Return a single run's answer to a command."""
+        path = send(self.outbox, Command(name, recipe, files=files))
+        self.once()
+        answer = wait_for_answer(path, PATIENCE)
+        assert answer is not None
+        return answer
 
     @contextmanager
     def running(
@@ -212,13 +231,21 @@ class House:
         """Return a picture's own metadata."""
         return read_chunk(read_texts(self.outbox / picture)[PICOWATCH])
 
+    def request(self, picture: str) -> ImageRequest:
+        """Return what a picture was rendered for."""
+        return self.chunk(picture).request
+
+    def requests(self, folder: str = "") -> list[ImageRequest]:
+        """Return what all pictures below a folder were rendered for, in the pictures' order."""
+        return [self.request(picture) for picture in self.pictures(folder)]
+
     def prompts(self, folder: str = "") -> list[str]:
         """Return the prompts of all pictures below a folder, in the pictures' order."""
-        return [self.chunk(picture).request.prompt for picture in self.pictures(folder)]
+        return [request.prompt for request in self.requests(folder)]
 
     def seeds(self, folder: str = "") -> list[int]:
         """Return the seeds of all pictures below a folder, in the pictures' order."""
-        return [self.chunk(picture).request.seed for picture in self.pictures(folder)]
+        return [request.seed for request in self.requests(folder)]
 
     def started(self) -> list[str]:
         """Return prompts in the order in which the engine started them."""

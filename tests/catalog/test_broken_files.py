@@ -13,30 +13,31 @@ import pytest
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.errors import ModelRefused
-from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
+from tests.catalog.files import kohya_lora_shapes, write_model
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625630\n"
 
 
-def refusal(models: Path) -> str:
-    """The reason why the one file in checkpoints/ is refused."""
-    found = Catalog(models).scan()
-    assert not found.models
-    (refused,) = found.refused
-    return refused.reason
-
-
-def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
-    """It may still be copied or downloaded: no restart is needed when that is done."""
-    path = tmp_path / "checkpoints/it.safetensors"
-    catalog = Catalog(tmp_path)
-    write_model(path, checkpoint_shapes(), missing_bytes=1000)
+def test_what_is_still_being_copied_or_downloaded_is_refused_until_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    """No restart is needed. aria2's files have their whole size and header at once, with zeros
+    for weights that are not there yet.
+    """
+    path, catalog = tmp_path / "loras/it.safetensors", Catalog(tmp_path)
+    write_model(path, kohya_lora_shapes(), missing_bytes=1000)
     (refused,) = catalog.scan().refused
     assert refused.reason == (
-        "it.safetensors is cut off: 551,992 of 552,992 bytes of weights are there; it "
-        "is still being copied, or its download was interrupted."
+        "it.safetensors is cut off: 16,410 of 17,410 bytes of weights are there; it is still "
+        "being copied, or its download was interrupted."
     )
-    write_model(path, checkpoint_shapes())
+    write_model(path, kohya_lora_shapes())
+    control = path.with_name("it.safetensors.aria2")
+    control.write_bytes(b"abc")
+    assert catalog.scan().models == ()
+    with pytest.raises(ModelRefused, match="unfinished download"):
+        catalog.find("lora", "it")
+    control.unlink()
     assert [model.name for model in catalog.scan().models] == ["it"]
 
 
@@ -72,37 +73,48 @@ def header_of(text: bytes, length: int | None = None) -> bytes:
 UNREADABLE = "is damaged: its header cannot be read."
 TENSOR = {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}
 
-BROKEN = {
-    "empty": (b"", "is empty"),
-    "short": (b"abc", "is not a safetensors file"),
-    "git lfs": (LFS, "is a Git LFS pointer"),
-    "web page": (b"<!DOCTYPE html><html>login</html>", "is a web page, not a model"),
-    "zip pickle": (b"PK\x03\x04" + bytes(60), "is a pickle file (.ckpt) under the name"),
-    "bare pickle": (b"\x80\x02}q\x00" + bytes(60), "is a pickle file (.ckpt) under the name"),
-    "gguf": (b"GGUF\x03\x00\x00\x00" + bytes(60), "is a GGUF file"),
-    "length beyond the file": (header_of(b"{}", 5000), "is cut off inside its header"),
-    "absurd length": (header_of(b"{}", 1 << 62), "is not a safetensors file"),
-    "no JSON": (header_of(b"{ not json }"), UNREADABLE),
-    "deep JSON": (header_of(b'{"a":' + b"[" * 100_000), UNREADABLE),
-    "entry without shape": (header_of(b'{"a": {"data_offsets": [0, 2]}}'), UNREADABLE),
-    "offsets are words": (
-        header_of(b'{"a": {"shape": [1], "data_offsets": ["x", "y"]}}'),
-        UNREADABLE,
-    ),
-    "bytes left over": (
-        header_of(json.dumps({"a": TENSOR}).encode()) + bytes(9),
-        "is damaged: 7 bytes more than its header says",
-    ),
-}
+PICKLE = "is a pickle file (.ckpt) under the name"
+IT = "it.safetensors"
+# A file's name, its content (None: a link that leads nowhere), and the reason that is told.
+BROKEN: list[tuple[str, bytes | None, str]] = [
+    (IT, b"", "is empty"),
+    (IT, b"abc", "is not a safetensors file"),
+    (IT, LFS, "is a Git LFS pointer"),
+    (IT, b"<!DOCTYPE html><html>login</html>", "is a web page, not a model"),
+    (IT, b"PK\x03\x04" + bytes(60), PICKLE),
+    (IT, b"\x80\x02}q\x00" + bytes(60), PICKLE),
+    (IT, b"GGUF\x03\x00\x00\x00" + bytes(60), "is a GGUF file"),
+    (IT, header_of(b"{}", 5000), "is cut off inside its header"),
+    (IT, header_of(b"{}", 1 << 62), "is not a safetensors file"),
+    (IT, header_of(b"{ not json }"), UNREADABLE),
+    (IT, header_of(b'{"a":' + b"[" * 100_000), UNREADABLE),
+    (IT, header_of(b'{"a": {"data_offsets": [0, 2]}}'), UNREADABLE),
+    (IT, header_of(b'{"a": {"shape": [1], "data_offsets": ["x", "y"]}}'), UNREADABLE),
+    (IT, header_of(json.dumps({"a": TENSOR}).encode()) + bytes(9), "is damaged: 7 bytes more than"),
+    # By their names: a pickle can run code; browsers and download tools name unfinished files so.
+    ("old.ckpt", b"\x80\x02", "is a pickle file, which can run"),
+    ("it.safetensors.part", b"\x80\x02", "is an unfinished download."),
+    # It could not be written into a picture's metadata.
+    ("caf\udce9.safetensors", b"", "has a name that is not UTF-8"),
+    ("away.safetensors", None, "cannot be read: its link leads nowhere"),
+]
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_refused_in_words(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "content", "words"), BROKEN)
+def test_a_broken_file_is_refused_in_words(
+    tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
     """This holds for any bytes."""
-    content, sentence = BROKEN[name]
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/it.safetensors").write_bytes(content)
-    assert refusal(tmp_path).startswith(f"it.safetensors {sentence}")
+    path = tmp_path / "checkpoints" / name
+    path.parent.mkdir()
+    try:
+        path.symlink_to("gone") if content is None else path.write_bytes(content)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    found = Catalog(tmp_path).scan()
+    assert not found.models
+    (refused,) = found.refused
+    assert refused.reason.startswith(f"{name.replace(chr(0xDCE9), chr(92) + 'xe9')} {words}")
 
 
 def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
@@ -110,37 +122,3 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> N
     path = tmp_path / "it.safetensors"
     path.write_bytes(header_of(json.dumps({"a": TENSOR}).encode().ljust(0x280)) + bytes(2))
     assert read_header(path).shapes == {"a": (1,)}
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("old.ckpt", "old.ckpt is a pickle file, which can run"),
-        ("it.safetensors.part", "it.safetensors.part is an unfinished download."),
-        # It could not be written into a picture's metadata.
-        ("caf\udce9.safetensors", "caf\\xe9.safetensors has a name that is not UTF-8"),
-        ("away.safetensors", "away.safetensors cannot be read: its link leads nowhere"),
-    ],
-)
-def test_some_are_refused_unopened_by_their_names(tmp_path: Path, name: str, words: str) -> None:
-    """A pickle can run code; browsers and download tools name unfinished files so."""
-    path = tmp_path / "checkpoints" / name
-    path.parent.mkdir()
-    try:
-        path.symlink_to("gone") if name.startswith("away") else path.write_bytes(b"\x80\x02")
-    except OSError:
-        pytest.skip("this file system takes UTF-8 names only")
-    assert refusal(tmp_path).startswith(words)
-
-
-def test_what_aria2_is_still_downloading_is_refused(tmp_path: Path) -> None:
-    """It has its whole size and header at once, with zeros for weights that are not there yet."""
-    write_model(tmp_path / "loras/it.safetensors", kohya_lora_shapes())
-    control = tmp_path / "loras/it.safetensors.aria2"
-    control.write_bytes(b"abc")
-    catalog = Catalog(tmp_path)
-    assert catalog.scan().models == ()
-    with pytest.raises(ModelRefused, match="unfinished download"):
-        catalog.find("lora", "it")
-    control.unlink()
-    assert [model.name for model in catalog.scan().models] == ["it"]

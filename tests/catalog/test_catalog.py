@@ -5,14 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, FoundModels, catalog
+from picowatch.catalog import Catalog, FoundModels, Kind, catalog
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
 from picowatch.files.retry import Ended
 from picowatch.recipe.inventory import DEMO_RULES
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_lora
-from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, vae_shapes, write_model
+from tests.catalog.files import (
+    Shapes,
+    checkpoint_shapes,
+    kohya_lora_shapes,
+    vae_shapes,
+    write_model,
+)
 from tests.catalog.shapes import Z_IMAGE
 from tests.catalog.upscalers import compact_shapes
 
@@ -74,49 +80,56 @@ def test_a_config_beside_a_checkpoint_says_that_it_predicts_velocity(
 
 
 def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
-    """Users link the model stores of other programs; a circle of links ends."""
+    """Users link the model stores of other programs; a circle of links ends.
+
+    In huggingface_hub's cache every file is a link into `blobs`, and notes are no models.
+    """
     store = tmp_path / "store"
-    write_model(store / "deep/one.safetensors", checkpoint_shapes())
+    write_model(store / "blobs/aaaa", checkpoint_shapes())
+    (store / "blobs/bbbb").write_text("# Stable Diffusion")
+    (store / "deep").mkdir()
+    (store / "deep/one.safetensors").symlink_to("../blobs/aaaa")
+    for note in ("README.md", "one.json", "preview.png"):
+        (store / "deep" / note).symlink_to("../blobs/bbbb")
     (store / "circle").symlink_to(store)
     models = tmp_path / "models"
     (models / "checkpoints").mkdir(parents=True)
     (models / "checkpoints/linked").symlink_to(store)
     (models / "checkpoints/two.safetensors").symlink_to(store / "deep/one.safetensors")
-    assert names(Catalog(models).scan()) == ["linked/deep/one", "two"]
+    found = Catalog(models).scan()
+    assert (names(found), found.refused) == (["linked/deep/one", "two"], ())
     # A link to what lies there itself takes no name away.
     write_model(models / "loras/style/deep/one.safetensors", kohya_lora_shapes())
     (models / "loras/favourites").symlink_to("style/deep")
     assert [one.name for one in Catalog(models).scan().of_kind("lora")] == ["style/deep/one"]
 
 
-def test_linked_notes_are_no_models(tmp_path: Path) -> None:
-    """In huggingface_hub's cache every file is a link into `blobs`."""
-    hub = tmp_path / "hub/models--runwayml--stable-diffusion-v1-5"
-    write_model(hub / "blobs/aaaa", checkpoint_shapes())
-    (hub / "blobs/bbbb").write_text("# Stable Diffusion")
-    snapshot = hub / "snapshots/0123"
-    snapshot.mkdir(parents=True)
-    (snapshot / "v1-5.safetensors").symlink_to("../../blobs/aaaa")
-    for note in ("README.md", "v1-5.json", "preview.png"):
-        (snapshot / note).symlink_to("../../blobs/bbbb")
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/hub").symlink_to(snapshot)
-    found = Catalog(tmp_path).scan()
-    assert names(found) == ["hub/v1-5"]
-    assert not found.refused
-
-
 def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
-    """Otherwise a recipe could mean either; the demo's name is taken, too."""
+    """Otherwise a recipe could mean either; the embedded models' names are taken, too.
+
+    Of two files in folders of one kind, that in picowatch's own counts.
+    """
     checkpoint(tmp_path, "same")
     checkpoint(tmp_path, "demo")
     shutil.copytree(DEMO, tmp_path / "checkpoints/same")
+    write_model(tmp_path / "upscalers/demo-compact.safetensors", compact_shapes(4))
+    ours = write_model(tmp_path / "loras/pixel.safetensors", kohya_lora_shapes())
+    write_model(tmp_path / "Lora/pixel.safetensors", kohya_lora_shapes())
     found = Catalog(tmp_path).scan()
-    assert [(model.name, model.layout) for model in found.models] == [("same", "file")]
-    assert [refused.reason for refused in found.refused] == [
-        "demo.safetensors has the same name as the embedded demo model: rename it.",
-        "same has the same name as same.safetensors: rename it.",
+    assert [(model.name, model.layout) for model in found.models] == [
+        ("same", "file"),
+        ("pixel", "file"),
     ]
+    assert found.models[1].path == ours
+    end = "has the same name as"
+    assert sorted(refused.reason for refused in found.refused) == [
+        f"Lora/pixel.safetensors {end} pixel.safetensors: rename it.",
+        f"demo-compact.safetensors {end} the embedded upscaler: rename it.",
+        f"demo.safetensors {end} the embedded demo model: rename it.",
+        f"same {end} same.safetensors: rename it.",
+    ]
+    inventory = Catalog(tmp_path).inventory()
+    assert find_lora("pixel.safetensors", inventory) == find_lora("Pixel", inventory) == "pixel"
 
 
 def test_a_restart_reads_only_headers_that_changed(
@@ -220,28 +233,97 @@ def test_a_model_is_found_by_name_with_or_without_ending(tmp_path: Path) -> None
 
 
 def test_a_refused_file_takes_no_name_away(tmp_path: Path) -> None:
-    """Users keep a converted pickle for a while, or download a model again."""
+    """Users keep a converted pickle for a while, or download a model again.
+
+    It says why a name is not found, also from a wrong folder, but first from the right one.
+    """
     write_model(tmp_path / "loras/style.safetensors", kohya_lora_shapes())
-    for beside in ("loras/style.pt", "loras/Style.ckpt", "checkpoints/style.ckpt"):
+    write_model(tmp_path / "loras/cut.safetensors", kohya_lora_shapes(), missing_bytes=2)
+    for beside in (
+        *("loras/style.pt", "loras/Style.ckpt", "checkpoints/style.ckpt", "checkpoints/demo.ckpt"),
+        *("upscalers/cut.ckpt", "checkpoints/lost.ckpt"),
+    ):
         (tmp_path / beside).parent.mkdir(exist_ok=True)
-        (tmp_path / beside).write_bytes(b"x")
-    (tmp_path / "checkpoints/demo.ckpt").write_bytes(b"x")
+        (tmp_path / beside).write_bytes(b"\x80\x02}q")
     inventory = Catalog(tmp_path).inventory()
     for written in ("style.safetensors", "style", "STYLE", "sty"):
         assert find_lora(written, inventory) == "style"
     assert find_checkpoint("demo", inventory).name == "demo"
-
-
-def test_a_refused_file_of_another_kind_says_why_a_name_is_not_found(tmp_path: Path) -> None:
-    """A file may be in the wrong folder; a broken one in the right folder comes first."""
-    write_model(tmp_path / "loras/cut.safetensors", kohya_lora_shapes(), missing_bytes=2)
-    for name in ("upscalers/cut.ckpt", "checkpoints/lost.ckpt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"\x80\x02}q")
-    inventory = Catalog(tmp_path).inventory()
-    for name, said in {
-        "cut": "cut.safetensors is cut off",
-        "lost": "lost.ckpt is a pickle",
-    }.items():
+    for name, said in (("cut", "cut.safetensors is cut off"), ("lost", "lost.ckpt is a pickle")):
         with pytest.raises(NotInstalled, match=f"the LoRA '{name}' cannot be used: {said}"):
             find_lora(name, inventory)
+
+
+# -- other programs' folders, and wrong places
+
+CHECKPOINTS = (
+    *("Stable-diffusion", "Stable-Diffusion", "StableDiffusion", "checkpoints"),
+    *("diffusion_models", "DiffusionModels", "unet"),
+)
+TOKENS: Shapes = {"text_model.embeddings.token_embedding.weight": (49408, 768)}
+# The folders of A1111, ComfyUI, SwarmUI and Stability Matrix by kind, with a file.
+THEIRS: list[tuple[Kind, str, Shapes, tuple[str, ...]]] = [
+    ("checkpoint", "photo/v1-5.safetensors", checkpoint_shapes(), CHECKPOINTS),
+    ("checkpoint", "z_image.sft", Z_IMAGE, CHECKPOINTS),
+    ("vae", "mse.SFT", vae_shapes(), ("VAE", "vae")),
+    ("text_encoder", "clip_l.safetensors", TOKENS, ("clip", "text_encoder", "TextEncoders")),
+    ("lora", "pixel.safetensors", kohya_lora_shapes(), ("Lora", "LyCORIS", "loras")),
+    ("embedding", "bad.safetensors", {"emb_params": (2, 768)}, ("Embeddings", "embeddings")),
+    ("upscaler", "4x.safetensors", compact_shapes(4), ("ESRGAN", "RealESRGAN", "upscale_models")),
+]
+
+
+@pytest.mark.parametrize(("kind", "file", "shapes", "folders"), THEIRS)
+def test_a_models_folder_of_another_program_works_as_it_is(
+    tmp_path: Path, kind: Kind, file: str, shapes: Shapes, folders: tuple[str, ...]
+) -> None:
+    """As `models` itself, or as a link to it; whatever else is in there, deleted files too."""
+    for folder in folders:
+        theirs = tmp_path / folder / "theirs"
+        write_model(theirs / folder / file, shapes)
+        for other in ("BLIP", "clip_vision", f"{folder}/#recycle", f"{folder}/sub/@eaDir"):
+            write_model(theirs / other / "x.safetensors", kohya_lora_shapes())
+        (tmp_path / folder / "models").symlink_to(theirs)
+        for models in (theirs, tmp_path / folder / "models"):
+            found = Catalog(models).scan()
+            assert not found.refused
+            (one,) = found.models
+            assert (one.kind, one.name) == (kind, file.rpartition(".")[0])
+
+
+def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
+    """Messages say where the file is, and where it belongs."""
+    write_model(tmp_path / "VAE/mse.safetensors", vae_shapes())
+    (tmp_path / "vae").symlink_to("VAE")  # or on a Mac, its name in another case: it counts once
+    write_model(tmp_path / "Stable-diffusion/sub/wrong.safetensors", vae_shapes())
+    (refused,) = Catalog(tmp_path).scan().refused
+    assert refused.reason == (
+        "Stable-diffusion/sub/wrong.safetensors is a VAE, not a checkpoint: move it to models/vae/."
+    )
+    with pytest.raises(ModelRefused, match=r"in models/Stable-diffusion/\.$"):
+        Catalog(tmp_path).find("checkpoint", "gone")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(
+        ModelRefused, match=r"in models/checkpoints/ or models/Stable-diffusion/\.$"
+    ):
+        Catalog(tmp_path).find("checkpoint", "gone")
+
+
+def test_what_lies_in_models_itself_is_told_where_it_belongs(tmp_path: Path) -> None:
+    """Nothing would say why it is not found, and the demo model would render instead."""
+    write_model(tmp_path / "pixel.safetensors", kohya_lora_shapes())
+    write_model(tmp_path / "v1-5.safetensors", checkpoint_shapes())
+    (tmp_path / "turbo").mkdir()
+    (tmp_path / "turbo/model_index.json").write_text("{}")
+    for other in ("config.json", "gone.safetensors.part", "link.safetensors"):
+        (tmp_path / other).symlink_to("nowhere")
+    catalog = Catalog(tmp_path)
+    end = "is in models/ itself: move it to models/checkpoints/, or to the folder of its kind."
+    assert [one.reason for one in catalog.scan().refused] == [
+        f"{name} {end}" for name in ("pixel.safetensors", "turbo", "v1-5.safetensors")
+    ]
+    for name in (None, "v1-5"):
+        with pytest.raises(NotInstalled, match=r"in models/ itself: move it to models/"):
+            find_checkpoint(name, catalog.inventory())
+    with pytest.raises(NotInstalled, match=r"in models/ itself: move it to models/"):
+        find_lora("pixel", catalog.inventory())

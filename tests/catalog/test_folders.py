@@ -13,71 +13,23 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import families_of
 from picowatch.catalog.recognise import ONLY
 from picowatch.errors import ModelRefused
+from picowatch.families import FAMILIES
 from tests.catalog.files import Shapes, write_model
 from tests.catalog.shapes import controlnet, diffusers_controlnet, tiny_vae
 
-DEMO = Catalog(Path("nowhere")).demo.path
 Index = dict[str, Any]
 
 
-def index_of(pipeline: str, transformer: str, vae: str, **texts: str) -> Index:
-    """The index of a family with a transformer."""
-    return {
-        "_class_name": pipeline,
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "transformer": ["diffusers", transformer],
-        "vae": ["diffusers", vae],
-        **{part: ["transformers", name] for part, name in texts.items()},
-    }
+def index_of(family: str) -> Index:
+    """The index of a family's folder, without the part that only editing needs."""
+    row = FAMILIES[family]
+    parts = {part: ["a library", classes[0]] for part, classes in row.parts.items()}
+    parts.pop("processor", None)
+    return {"_class_name": row.pipelines.text} | parts
 
 
-CLIP = {"tokenizer": "CLIPTokenizer", "text_encoder": "CLIPTextModel"}
-PROJECTED = "CLIPTextModelWithProjection"
-FLUX = index_of(
-    *("FluxPipeline", "FluxTransformer2DModel", "AutoencoderKL"),
-    **CLIP,
-    text_encoder_2="T5EncoderModel",
-    tokenizer_2="T5TokenizerFast",
-)
-SD3 = index_of(
-    *("StableDiffusion3Pipeline", "SD3Transformer2DModel", "AutoencoderKL"),
-    **CLIP | {"text_encoder": PROJECTED, "text_encoder_2": PROJECTED},
-    tokenizer_2="CLIPTokenizer",
-    text_encoder_3="T5EncoderModel",
-    tokenizer_3="T5TokenizerFast",
-)
-KLEIN = index_of(
-    *("Flux2KleinPipeline", "Flux2Transformer2DModel", "AutoencoderKLFlux2"),
-    text_encoder="Qwen3ForCausalLM",
-    tokenizer="Qwen2TokenizerFast",
-)
-QWEN = index_of(
-    *("QwenImagePipeline", "QwenImageTransformer2DModel", "AutoencoderKLQwenImage"),
-    text_encoder="Qwen2_5_VLForConditionalGeneration",
-    tokenizer="Qwen2Tokenizer",
-)
-KREA2 = index_of(
-    *("Krea2Pipeline", "Krea2Transformer2DModel", "AutoencoderKLQwenImage"),
-    text_encoder="Qwen3VLModel",
-    tokenizer="Qwen2Tokenizer",
-)
-SANA = index_of(
-    *("SanaPipeline", "SanaTransformer2DModel", "AutoencoderDC"),
-    text_encoder="Gemma2Model",
-    tokenizer="GemmaTokenizerFast",
-) | {"scheduler": ["diffusers", "DPMSolverMultistepScheduler"]}
-SD1: Index = {
-    "_class_name": "StableDiffusionPipeline",
-    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    **{part: ["transformers", name] for part, name in CLIP.items()},
-}
-SDXL = SD1 | {
-    "_class_name": "StableDiffusionXLPipeline",
-    "text_encoder_2": ["transformers", PROJECTED],
-    "tokenizer_2": ["transformers", "CLIPTokenizer"],
-}
+FLUX, SD3, KLEIN, KREA2 = map(index_of, ("flux", "sd3", "flux2", "krea2"))
+QWEN, SANA, SD1, SDXL = map(index_of, ("qwen_image", "sana", "sd1", "sdxl"))
 SDXL_UNET = {
     "in_channels": 4,
     "sample_size": 128,
@@ -190,26 +142,6 @@ def test_a_folder_with_a_unet_is_recognised(
     assert one.text_layers == 12  # what transformers has where the config does not say
 
 
-UNKNOWN_UNETS: list[tuple[Index, str, Any]] = [
-    (SDXL, "transformer_layers_per_block", [1, 2, 4]),  # SSD-1B
-    (SDXL, "projection_class_embeddings_input_dim", 2560),  # the refiner
-    (SD1, "in_channels", 8),  # InstructPix2Pix
-    (SD1, "sample_size", None),
-]
-
-
-@pytest.mark.parametrize(("index", "key", "value"), UNKNOWN_UNETS)
-def test_a_unet_that_is_not_known_is_refused_with_what_differs(
-    tmp_path: Path, index: Index, key: str, value: Any
-) -> None:
-    """Before anything is loaded."""
-    unet = (SDXL_UNET if index is SDXL else SD1_UNET) | {key: value}
-    write_folder(tmp_path, "it", index, unet=unet)
-    assert refused_in(tmp_path) == (
-        f"it is a diffusers folder with a UNet that picowatch does not know: its {key} is {value}."
-    )
-
-
 def _without(name: str) -> Callable[[Path], object]:
     def remove(folder: Path) -> None:
         path = folder / name
@@ -218,72 +150,77 @@ def _without(name: str) -> Callable[[Path], object]:
     return remove
 
 
-def _index(**changed: Any) -> Callable[[Path], object]:
-    return lambda folder: (folder / "model_index.json").write_text(json.dumps(FLUX | changed))
-
-
 def _config(path: str, **values: Any) -> Callable[[Path], object]:
     return lambda folder: (folder / path).write_text(json.dumps(values))
+
+
+def _same(folder: Path) -> None:
+    """Change nothing but the index."""
+
+
+def _cut_off(folder: Path) -> None:
+    os.truncate(folder / "vae/model.safetensors", 20)
+
+
+def _unfinished(folder: Path) -> None:
+    (folder / "vae/model.safetensors.aria2").write_bytes(b"abc")
 
 
 def _renamed(part: str, name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / part / "model.safetensors").rename(folder / part / name)
 
 
+def _unet(index: Index, **values: Any) -> tuple[Index, Callable[[Path], object], str]:
+    """A row of a UNet with another number than those that are known."""
+    usual = SDXL_UNET if index is SDXL else SD1_UNET
+    said = "".join(f"its {key} is {value}." for key, value in values.items())
+    words = f"it is a diffusers folder with a UNet that picowatch does not know: {said}"
+    return index, _config("unet/config.json", **usual | values), words
+
+
 ENCODER, SCHEDULE = "text_encoder_2/config.json", "scheduler/scheduler_config.json"
+TEXT = "text_encoder/config.json"
+LAYERS = {"text_encoder_select_layers": [1, 2]}  # Krea 2 reads twelve of its text encoder
 ONE_OF_TWO = "model-00001-of-00002.safetensors"
 INFINITE = {"lambda_min_clipped": float("-inf")}  # diffusers writes it for its DPM++ schedulers
-REFUSED: list[tuple[Callable[[Path], object], str]] = [
-    (_config(SCHEDULE, **INFINITE), ""),
-    (_without("vae"), "without vae/: copy the whole folder."),
-    (_without("transformer/config.json"), "is incomplete: transformer/config.json is missing."),
-    (_without("tokenizer_2/tokenizer.json"), "without a vocabulary in tokenizer_2/ (tokenizer."),
-    (_index(_class_name="WanPipeline"), f"is a diffusers folder of a WanPipeline: {ONLY}"),
-    (_index(transformer=["my_code", "My"]), "whose transformer is My, not FluxTransformer2DModel"),
-    (_index(text_encoder_2=[None, None]), "whose text_encoder_2 is None, not T5EncoderModel"),
-    (_index(scheduler=["diffusers", "EDM"]), "whose scheduler is EDM, not FlowMatchEulerDiscrete"),
-    (_config(ENCODER, quantization_config={"a": 1}), "is quantised (quantization_config)"),
-    (_renamed("text_encoder_2", ONE_OF_TWO), "text_encoder_2/ has 1 of 2 files of weights."),
-    (_renamed("transformer", "model.bin"), "has its weights in transformer/ only as pickle files"),
-    (
-        lambda folder: os.truncate(folder / "vae/model.safetensors", 20),
-        "its file vae/model.safetensors is cut off inside its header (20 bytes)",
-    ),
+REFUSED: list[tuple[Index, Callable[[Path], object], str]] = [
+    (FLUX, _config(SCHEDULE, **INFINITE), ""),
+    (FLUX, _without("vae"), "without vae/: copy the whole folder."),
+    (FLUX, _without("transformer/config.json"), "incomplete: transformer/config.json is missing."),
+    (FLUX, _without("tokenizer_2/tokenizer.json"), "without a vocabulary in tokenizer_2/ (token"),
+    (FLUX | {"_class_name": "WanPipeline"}, _same, f"diffusers folder of a WanPipeline: {ONLY}"),
+    (FLUX | {"transformer": ["my_code", "My"]}, _same, "transformer is My, not FluxTransformer2DM"),
+    (FLUX | {"text_encoder_2": [None, None]}, _same, "text_encoder_2 is None, not T5EncoderModel"),
+    (FLUX | {"scheduler": ["diffusers", "EDM"]}, _same, "scheduler is EDM, not FlowMatchEulerDisc"),
+    (FLUX, _config(ENCODER, quantization_config={"a": 1}), "is quantised (quantization_config)"),
+    (FLUX, _renamed("text_encoder_2", ONE_OF_TWO), "text_encoder_2/ has 1 of 2 files of weights."),
+    (FLUX, _renamed("transformer", "model.bin"), "weights in transformer/ only as pickle files"),
+    (FLUX, _cut_off, "its file vae/model.safetensors is cut off inside its header (20 bytes)"),
+    # It has its whole size and header at once; whole repositories are fetched so.
+    (FLUX, _unfinished, "it is a diffusers folder without weights in vae/."),
+    (KREA2 | LAYERS, _same, "says text_encoder_select_layers: [1, 2]; only [2,"),
+    _unet(SDXL, transformer_layers_per_block=[1, 2, 4]),  # SSD-1B
+    _unet(SDXL, projection_class_embeddings_input_dim=2560),  # the refiner
+    _unet(SD1, in_channels=8),  # InstructPix2Pix
+    _unet(SD1, sample_size=None),
+    # Numbers that would cost gigabytes or minutes.
+    (SD1, _config(SCHEDULE, trained_betas=[0.1] * 20_000), f"cannot be used: {SCHEDULE} says"),
+    (SD1, _config(TEXT, vocab_size=10**9), "says vocab_size: 1000000000; the limit is "),
+    (SD1, _config(TEXT, num_hidden_layers=10**6), "says num_hidden_layers: 1000000; the limit is "),
+    (SD1, _config("unet/config.json", layers_per_block=[1, 1, 10**6]), "; the limit is "),
 ]
 
 
-@pytest.mark.parametrize(("change", "words"), REFUSED)
+@pytest.mark.parametrize(("index", "change", "words"), REFUSED)
 def test_what_is_missing_or_not_allowed_is_said(
-    tmp_path: Path, change: Callable[[Path], object], words: str
+    tmp_path: Path, index: Index, change: Callable[[Path], object], words: str
 ) -> None:
-    """Before anything is loaded."""
-    change(write_folder(tmp_path, "it", FLUX))
+    """Before anything is loaded or built."""
+    change(write_folder(tmp_path, "it", index))
     if words:
         assert words in refused_in(tmp_path)
     else:
         assert found_in(tmp_path).name == "it"
-
-
-def test_settings_that_the_engine_does_not_pass_on_are_refused(tmp_path: Path) -> None:
-    """Krea 2 reads twelve layers of its text encoder."""
-    write_folder(tmp_path, "it", KREA2 | {"text_encoder_select_layers": [1, 2]})
-    assert "model_index.json says text_encoder_select_layers: [1, 2]; only [2," in refused_in(
-        tmp_path
-    )
-
-
-def test_the_hash_covers_everything_that_is_read(tmp_path: Path) -> None:
-    """Vocabularies and templates without .json, too."""
-    folder = write_folder(tmp_path, "it", FLUX)
-    catalog = Catalog(tmp_path)
-    hashes = {catalog.sha256(catalog.find("checkpoint", "it"))}
-    for name in (
-        *("tokenizer_2/spiece.model", "tokenizer/chat_template.jinja", "tokenizer/merges.txt"),
-        *("text_encoder_2/config.json", "scheduler/scheduler_config.json"),
-    ):
-        (folder / name).write_text('{"changed": true}')
-        hashes.add(catalog.sha256(catalog.find("checkpoint", "it")))
-    assert len(hashes) == 6
 
 
 # -- folders of a single part
@@ -360,74 +297,27 @@ def test_a_folder_of_another_part_is_refused(
 # -- strange folders
 
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Path:
-    """A checkpoint folder called it."""
-    return Path(shutil.copytree(DEMO, tmp_path / "models/checkpoints/it"))
-
-
-def _fifo(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)
-
-
-def _device(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    path.symlink_to("/dev/zero")
-
-
 @pytest.mark.timeout(60)  # else it hangs
-@pytest.mark.parametrize(
-    ("name", "make"), [("tokenizer/vocab.json", _fifo), ("vae/config.json", _device)]
-)
-def test_what_has_no_end_is_refused_unread(
-    demo: Path, name: str, make: Callable[[Path], None]
-) -> None:
-    """Reading a FIFO or a device would never end; hashing checks again."""
-    catalog = Catalog(demo.parents[1])
-    (model,) = catalog.scan().models
-    make(demo / name)
+@pytest.mark.parametrize("name", ["tokenizer/tokenizer.json", "vae/config.json"])
+def test_what_has_no_end_is_refused_unread(tmp_path: Path, name: str) -> None:
+    """Reading a pipe or a device would never end; hashing checks again."""
+    folder = write_folder(tmp_path, "it", SD1, unet=SD1_UNET)
+    model = found_in(tmp_path)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
     with pytest.raises(ModelRefused, match="not a regular file"):
-        catalog.sha256(model)
-    assert f"{name} is not a regular file" in refused_in(demo.parents[1])
+        Catalog(tmp_path).sha256(model)
+    assert f"{name} is not a regular file" in refused_in(tmp_path)
 
 
-def test_weights_that_aria2_is_still_downloading_are_not_there(demo: Path) -> None:
-    """They have their whole size and header at once; whole repositories are fetched so."""
-    control = demo / "unet/diffusion_pytorch_model.safetensors.aria2"
-    control.write_bytes(b"abc")
-    assert refused_in(demo.parents[1]) == "it is a diffusers folder without weights in unet/."
-    control.unlink()
-    assert found_in(demo.parents[1]).name == "it"
-
-
-def test_links_that_cannot_be_followed_refuse_themselves_alone(demo: Path) -> None:
+def test_links_that_cannot_be_followed_refuse_themselves_alone(tmp_path: Path) -> None:
     """A target that is too long, and a link to itself."""
-    (demo.parent / "long.safetensors").symlink_to("x" * 300)
-    (demo.parent / "deep").symlink_to("y" * 300)
-    (demo.parent / "loop.safetensors").symlink_to("loop.safetensors")
-    (demo.parents[1] / "vae").symlink_to("vae")
-    found = Catalog(demo.parents[1]).scan()
+    folder = write_folder(tmp_path, "it", SD1, unet=SD1_UNET)
+    (folder.parent / "long.safetensors").symlink_to("x" * 300)
+    (folder.parent / "deep").symlink_to("y" * 300)
+    (folder.parent / "loop.safetensors").symlink_to("loop.safetensors")
+    (tmp_path / "vae").symlink_to("vae")
+    found = Catalog(tmp_path).scan()
     assert [model.name for model in found.models] == ["it"]
     expected = {"deep", "long.safetensors", "loop.safetensors", "vae"}
     assert {refused.name for refused in found.refused} == expected
-
-
-BEYOND_MEASURE: list[tuple[str, str, Any]] = [
-    ("scheduler/scheduler_config.json", "trained_betas", [0.1] * 20_000),
-    ("text_encoder/config.json", "vocab_size", 10**9),
-    ("text_encoder/config.json", "num_hidden_layers", 1_000_000),
-    ("unet/config.json", "layers_per_block", [1, 1, 10**6]),
-]
-
-
-@pytest.mark.parametrize(("name", "key", "value"), BEYOND_MEASURE)
-def test_numbers_beyond_measure_are_refused_before_anything_is_built(
-    demo: Path, name: str, key: str, value: Any
-) -> None:
-    """They would cost gigabytes or minutes."""
-    config = json.loads((demo / name).read_text()) | {key: value}
-    (demo / name).write_text(json.dumps(config))
-    reason = refused_in(demo.parents[1])
-    assert reason.startswith(f"it cannot be used: {name} says {key}")
-    assert "; the limit is " in reason

@@ -47,27 +47,22 @@ def stored(cache: Path) -> list[str]:
 
 def test_a_folders_hash_is_that_of_its_sha256sum_listing(tmp_path: Path) -> None:
     """Over the files that are read, sorted by path: anyone can compute it with sha256sum."""
-    shutil.copytree(DEMO, tmp_path / "checkpoints/mine")
-    catalog = Catalog(tmp_path)
-    (model,) = catalog.scan().models
-    files = sorted(
-        path.relative_to(model.path).as_posix()
-        for path in model.path.rglob("*")
-        if path.suffix in {".json", ".txt", ".safetensors"} and path.name != "known_words.json"
-    )
+    folder = shutil.copytree(DEMO, tmp_path / "checkpoints/mine")
+    for vocabulary in ("spiece.model", "chat_template.jinja", "merges.txt"):
+        (folder / "tokenizer" / vocabulary).write_text("words")
+    (folder / "known_words.json").unlink()
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    files.remove("README.md")
+    # Weights for training do not count either.
+    (folder / "unet/diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"x")
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker/config.json").write_text("{}")
     listing = "".join(
-        f"{sha256((model.path / name).read_bytes()).hexdigest()}  {name}\n" for name in files
+        f"{sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in files
     )
-    before = catalog.sha256(model)
+    catalog = Catalog(tmp_path)
+    before = catalog.sha256(catalog.find("checkpoint", "mine"))
     assert before == sha256(listing.encode()).hexdigest()
-    # Previews, notes and weights for training do not count.
-    (model.path / "README.md").write_text("words")
-    (model.path / "unet/diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"x")
-    (model.path / "safety_checker").mkdir()
-    (model.path / "safety_checker/config.json").write_text("{}")
-    assert catalog.sha256(model) == before
-    (model.path / "unet/config.json").write_text("{}")
-    assert catalog.sha256(model) != before
 
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str]) -> None:
@@ -96,43 +91,24 @@ def test_hashes_outlive_the_process_in_their_file(tmp_path: Path, hashed: list[s
     assert [path.name for path in file.parent.iterdir()] == ["hashes.sqlite"]
 
 
-@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0" + bytes(4096)])
-def test_a_damaged_hash_file_costs_time_only(tmp_path: Path, content: bytes) -> None:
-    """A new one is written."""
-    path, file = file_with(tmp_path, "one"), tmp_path / "hashes.sqlite"
-    file.write_bytes(content)
-    assert HashCache(file).sha256(path) == sha256(b"one").hexdigest()
-    assert stored(file) == ["a"]
-
-
-def test_a_hash_file_that_cannot_be_written_costs_time_only(
+def test_a_hash_file_that_is_damaged_or_cannot_be_written_costs_time_only(
     tmp_path: Path, hashed: list[str]
 ) -> None:
-    """A full disk must not stop pictures. Once there is room, or it was deleted, it is written."""
-    path, folder = file_with(tmp_path, "one"), file_with(tmp_path, "not a folder", "file")
-    cache = HashCache(folder / "hashes.sqlite")
+    """A new one is written, as soon as a full disk has room, and after it was deleted."""
+    path, folder = file_with(tmp_path, "one"), file_with(tmp_path, "not a folder", "state")
+    file, cache = folder / "hashes.sqlite", HashCache(folder / "hashes.sqlite")
     for _ in range(2):
         assert cache.sha256(path) == sha256(b"one").hexdigest()
     folder.unlink()
     for _ in range(2):
         cache.sha256(path)
-        assert stored(folder / "hashes.sqlite") == ["a"]
-        (folder / "hashes.sqlite").unlink()
+        assert stored(file) == ["a"]
+        file.unlink()
     assert hashed == ["a"]
-
-
-def test_hashes_that_nobody_uses_are_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file would grow for ever; a disk may be away for months."""
-    file, today = tmp_path / "hashes.sqlite", hashes._today()
-    for name in ("deleted", "used"):
-        HashCache(file).sha256(file_with(tmp_path, name, name))
-    for later in (100, 250):
-        monkeypatch.setattr(hashes, "_today", lambda later=later: today + later)
-        assert stored(file) == ["deleted", "used"]
-        HashCache(file).sha256(tmp_path / "used")
-    assert stored(file) == ["used"]
+    for content in (b"", b"SQLite format 3\0" + bytes(4096)):
+        file.write_bytes(content)
+        assert HashCache(file).sha256(path) == sha256(b"one").hexdigest()
+        assert stored(file) == ["a"]
 
 
 def test_a_file_that_changes_while_it_is_hashed_is_refused(tmp_path: Path) -> None:

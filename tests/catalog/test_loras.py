@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from picowatch.catalog import Catalog, Model
+from picowatch.catalog import Catalog
 from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import expect_usable, recognise
 from picowatch.errors import ModelRefused
@@ -85,54 +85,41 @@ SAID: list[tuple[str, Shapes, dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("family", "shapes", "said"), UNETS)
-def test_a_lora_for_stable_diffusion_says_its_family(
-    family: str, shapes: Shapes, said: dict[str, str]
-) -> None:
-    """Names and widths come first."""
-    found = recognise(Header(shapes, said))
-    assert (found.kind, found.family) == ("lora", family)
-    expect_usable(found, "lora")
+LORAS = [*UNETS, *((*one, {}) for one in FLOWS), *SAID]
 
 
-@pytest.mark.parametrize(("family", "shapes", "said"), [*((*one, {}) for one in FLOWS), *SAID])
-def test_a_lora_for_a_transformer_says_its_family(
-    family: str, shapes: Shapes, said: dict[str, str]
-) -> None:
-    """In kohya's, diffusers' and the authors' names; of some families diffusers loads none."""
+@pytest.mark.parametrize(("family", "shapes", "said"), LORAS)
+def test_a_lora_says_its_family(family: str, shapes: Shapes, said: dict[str, str]) -> None:
+    """In kohya's, diffusers' and the authors' names; names and widths come first.
+
+    Of some families diffusers loads none.
+    """
     found = recognise(Header(shapes, said))
     assert (found.kind, found.family) == ("lora", family)
-    if FAMILIES[family].loras:
+    if not family or FAMILIES[family].loras:
         expect_usable(found, "lora")
     else:
         with pytest.raises(ModelRefused, match="diffusers loads none for this family"):
             expect_usable(found, "lora")
 
 
-@pytest.mark.parametrize(
-    "shapes",
-    [
-        # LTX-Video's text is as wide as that of Stable Diffusion XL.
-        peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048),
-        kohya("lora_unet_blocks_0_self_attn_q", 1536, 1536),  # Wan's
-    ],
-)
-def test_a_lora_for_an_unknown_transformer_is_refused(shapes: Shapes) -> None:
-    """The message has its first tensors."""
-    with pytest.raises(ModelRefused, match="a transformer that picowatch does not know: its tens"):
-        recognise(Header(shapes, {}))
+MORE = ["dora_scale", "lora_magnitude_vector", "lora_B.bias", "lora_mid.weight", "hada_t1", "oft_r"]
+OTHER = "a transformer that picowatch does not know: its tens"
+REFUSED: list[tuple[Shapes, str]] = [
+    # LTX-Video's text is as wide as that of Stable Diffusion XL.
+    (peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048), OTHER),
+    (kohya("lora_unet_blocks_0_self_attn_q", 1536, 1536), OTHER),  # Wan's
+    *(
+        (peft(CROSS, 768, 320) | {f"{CROSS}.{part}": (8,)}, f"layers have a '{part}', which")
+        for part in MORE
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    "part",
-    ["dora_scale", "lora_magnitude_vector", "lora_B.bias", "lora_mid.weight", "hada_t1", "oft_r"],
-)
-def test_a_layer_with_more_than_a_lora_needs_is_refused(part: str) -> None:
+@pytest.mark.parametrize(("shapes", "words"), REFUSED)
+def test_what_is_unknown_in_a_lora_is_named(shapes: Shapes, words: str) -> None:
     """When it is found, not when it is rendered: without that part the pictures would differ."""
-    shapes = peft(CROSS, 768, 320) | {f"{CROSS}.{part}": (8,)}
-    with pytest.raises(
-        ModelRefused, match=f"layers have a '{part}', which picowatch does not know"
-    ):
+    with pytest.raises(ModelRefused, match=words):
         recognise(Header(shapes, {}))
 
 
@@ -146,34 +133,26 @@ def test_differences_beside_a_loras_layers_may_be_zero() -> None:
     assert recognise(Header(layer | differences | beside, {})).family == "z_image"
 
 
-def described(tmp_path: Path, **metadata: str) -> Model:
-    """A LoRA file with a trainer's notes in it."""
-    tmp_path.joinpath("loras").mkdir()
-    weights = {name: np.zeros(shape, np.float16) for name, shape in kohya_lora_shapes().items()}
-    save_file(weights, tmp_path / "loras/it.safetensors", metadata)
-    (found,) = Catalog(tmp_path).scan().models
-    return found
+def test_a_lora_says_what_its_trainer_wrote(tmp_path: Path) -> None:
+    """kohya's notes: the checkpoint's file, how often each tag was trained, and a name.
 
-
-def test_a_lora_names_its_base_model_and_trigger_words(tmp_path: Path) -> None:
-    """kohya's notes: the checkpoint's file, and how often each tag was trained."""
+    A1111 calls the file by that name in prompts.
+    """
     tags = {"10_pixel": {"pixel art": 40, "a dog": 3}, "5_more": {"pixel art": 9, "sprite\n": 20}}
-    found = described(
-        tmp_path, ss_sd_model_name="v1-5.safetensors", ss_tag_frequency=json.dumps(tags)
-    )
+    notes = {"ss_sd_model_name": "v1-5.safetensors", "ss_output_name": "Pixel Art v2"}
+    notes["ss_tag_frequency"] = json.dumps(tags)
+    weights = {name: np.zeros(shape, np.float16) for name, shape in kohya_lora_shapes().items()}
+    (tmp_path / "loras").mkdir()
+    save_file(weights, tmp_path / "loras/it.safetensors", notes)
+    (found,) = Catalog(tmp_path).scan().models
     assert found.base_model == "v1-5.safetensors"
     assert found.trigger_words == ("pixel art", "sprite", "a dog")
-    # Stability's ModelSpec has a field for it.
+    inventory = Catalog(tmp_path).inventory()
+    assert find_lora("pixel art v2", inventory) == find_lora("it", inventory) == "it"
+    # Stability's ModelSpec has fields for them.
     notes = {"modelspec.trigger_phrase": "pxl style", "modelspec.architecture": "sd-v1/lora"}
     other = recognise(Header(kohya_lora_shapes(), notes))
     assert (other.base_model, other.trigger_words) == ("sd-v1/lora", ("pxl style",))
-
-
-def test_a_lora_can_be_called_by_the_name_that_its_trainer_gave_it(tmp_path: Path) -> None:
-    """kohya writes it, and A1111 calls the file so in prompts."""
-    found = described(tmp_path, ss_output_name="Pixel Art v2")
-    inventory = Catalog(tmp_path).inventory()
-    assert find_lora("pixel art v2", inventory) == find_lora("it", inventory) == found.name == "it"
 
 
 def test_odd_notes_in_a_lora_do_no_harm() -> None:

@@ -15,11 +15,12 @@ DIGESTS = "tests.commands.digests"  # a program that needs no torch
 
 # What its commands import takes half a second each time, so that is imported once, by a server
 # that forks: each command is still a process of its own.
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
     [
         "__main__",
         "tests.commands.picowatch",
+        "tests.house",
         "picowatch.cli",
         *(f"picowatch.commands.{name}" for name in ("check", "control", "make", "models")),
         *(f"picowatch.commands.{name}" for name in ("run", "show", "status")),
@@ -39,7 +40,7 @@ def picowatch(
         )
     with TemporaryDirectory(prefix="picowatch-command-") as own:
         outputs = [Path(own, name) for name in ("stdout", "stderr")]
-        process = _SERVER.Process(target=_run, args=(program, words, folder, variables, outputs))
+        process = SERVER.Process(target=_run, args=(program, words, folder, variables, outputs))
         process.start()
         process.join(_SECONDS)
         if process.exitcode is None:

@@ -1,18 +1,16 @@
 """`make`: recipes in, the paths of their pictures out, with a daemon or without."""
 
 import errno
-import hashlib
 import io
 import json
 import os
+import re
 import signal
-import stat
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -22,8 +20,9 @@ from picowatch.errors import PicowatchError
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch, start
-from tests.house import PATIENCE, House, wait_for
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
+from tests.crash.dying_daemon import fail_on_bad
+from tests.house import PATIENCE, HeldEngine, House, wait_for
 
 Captured = pytest.CaptureFixture[str]
 
@@ -48,64 +47,56 @@ def making(house: House, *words: str | Path) -> "subprocess.Popen[str]":
     return start(house.folder, "make", *words, stderr=subprocess.PIPE)
 
 
-def fails_on(house: House, prompt: str) -> None:
-    """Every image with the prompt fails."""
-
-    def fail(batch: Sequence[ImageRequest]) -> None:
-        if any(request.prompt == prompt for request in batch):
-            raise RuntimeError("oh")
-
-    house.engine.before_batch = fail
-
-
 def commands(house: House) -> list[Path]:
     """Commands and answers that lie about."""
     return list((house.outbox / ".picowatch/commands").iterdir())
 
 
 def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
-    """In the order of the recipes and their images, and leaves the recipe in the inbox."""
+    """In the order of the recipes and their images, and leaves the recipe in the inbox.
+
+    Two equal files are one recipe, and --rm names its pictures for both.
+    """
     b = elsewhere(house, "b.yaml", "prompt: two\nseed: 7\ncount: 2\n")
     a = elsewhere(house, "a.txt", "one --seed 5\n")
+    (house.folder / "x").mkdir()
+    twin = elsewhere(house, "x/a.txt", "one --seed 5\n")
     with house.running():
         answer = picowatch(house.folder, "make", b, a)
         wait_for(lambda: commands(house) == [], "the end of the commands that were answered")
+        (house.inbox / "a.txt").unlink()
+        twins = picowatch(house.folder, "make", "--rm", a, twin)
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.splitlines() == [
-        "outbox/b/0001-7.png",
-        "outbox/b/0002-8.png",
-        "outbox/a/0001-5.png",
-    ]
+    pictures = ["outbox/b/0001-7.png", "outbox/b/0002-8.png", "outbox/a/0001-5.png"]
+    assert answer.stdout.splitlines() == pictures
     assert (house.inbox / "b.yaml").read_bytes() == b.read_bytes()
+    assert twins.stdout.splitlines() == pictures[2:] * 2
+    assert not (house.inbox / "a.txt").exists()
 
 
 def test_make_without_a_daemon_prints_only_these_recipes(house: House, capsys: Captured) -> None:
-    """Others in the inbox are handled, too, but not waited for."""
+    """Others in the inbox are handled, too, but not waited for.
+
+    Whoever could read the file may read the recipe, whatever the umask says; nobody else.
+    """
     house.save("mine.txt", "not now\n")
-    a = elsewhere(house, "a.txt", "red --seed 5\nblue --seed 6\n")
-    assert made_here(house, a) == 0
+    recipes = elsewhere(house, "a.txt", "red --seed 5\n"), elsewhere(house, "b.txt", "blue\n")
+    for recipe, mode in zip(recipes, (0o664, 0o600), strict=True):
+        recipe.chmod(mode)
+    umask = os.umask(0o077)
+    try:
+        assert made_here(house, *recipes) == 0
+    finally:
+        os.umask(umask)
+    modes = [(house.inbox / recipe.name).stat().st_mode & 0o777 for recipe in recipes]
+    assert modes == [0o644, 0o600]
     shown = capsys.readouterr()
-    folder = house.outbox / "a"
-    assert shown.out.splitlines() == [str(folder / "0001-5.png"), str(folder / "0002-6.png")]
+    folders = [Path(line).parent for line in shown.out.splitlines()]
+    assert folders == [house.outbox / "a", house.outbox / "b"]
     assert shown.err == ""
     assert commands(house) == []
     assert house.once()
     assert sorted(house.prompts()) == ["blue", "not now", "red"]
-
-
-def test_make_lets_those_read_the_recipe_who_could_read_the_file(house: House) -> None:
-    """As a daemon of another user, whatever the umask says; nobody else."""
-    open_to_all = elsewhere(house, "open.txt", "one\n")
-    private = elsewhere(house, "private.txt", "two\n")
-    open_to_all.chmod(0o664)
-    private.chmod(0o600)
-    umask = os.umask(0o077)
-    try:
-        assert made_here(house, open_to_all, private) == 0
-    finally:
-        os.umask(umask)
-    modes = [stat.S_IMODE(path.stat().st_mode) for path in sorted(house.inbox.iterdir())]
-    assert modes == [0o644, 0o600]
 
 
 def test_make_reads_standard_input(
@@ -137,22 +128,39 @@ def test_make_reads_standard_input(
         typed("")
 
 
-def test_make_refuses_what_is_no_recipe(house: House) -> None:
-    """Before anything is put into the inbox."""
-    good = elsewhere(house, "a.txt", "one\n")
-    for name, text, said in (
-        ("a.md", "one\n", "is never run: "),
-        ("a (conflicted copy).txt", "one\n", "is never run: it is a conflict copy of a sync tool"),
-        ("b.txt", "\n", "is empty"),
-    ):
-        with pytest.raises(PicowatchError, match=said):
-            make(house.settings(), [good, elsewhere(house, name, text)], house.make_engine)
-    with pytest.raises(PicowatchError, match="File name too long") as caught:
-        make(house.settings(), [good], house.make_engine, name="x" * 300)
-    assert caught.value.remedy == "Use a shorter name."
-    with pytest.raises(PicowatchError, match=r"Cannot read .*none\.txt: No such file"):
-        make(house.settings(), [good, house.folder / "none.txt"], house.make_engine)
-    assert list(house.inbox.iterdir()) == []
+REFUSED: dict[str, tuple[list[str], dict[str, Any]]] = {
+    r"is never run: recipes are \.yaml, ": (["a.txt", "a.md"], {}),
+    "is never run: it is a conflict copy of a": (["a.txt", "a (conflicted copy).txt"], {}),
+    "is empty": (["a.txt", "empty.txt"], {}),
+    r"Cannot read .*none\.txt: No such file": (["a.txt", "none.txt"], {}),
+    "--name is for one recipe": (["a.txt", "a.txt"], {"name": "x"}),
+    "in the inbox already, and keeps its name": (["inbox/there.txt"], {"name": "x"}),
+    r"--name \.\./x is not a recipe's name": (["a.txt"], {"name": "../x"}),
+    "--name x//y is not": (["a.txt"], {"name": "x//y"}),
+    "--name /x is not": (["a.txt"], {"name": "/x"}),
+    r"--name \.x is not": (["a.txt"], {"name": ".x"}),
+    "--name _defaults is not": (["a.txt"], {"name": "_defaults"}),
+    "File name too long. Use a shorter name.": (["a.txt"], {"name": "x" * 300}),
+    "removes only what it puts there": (["a.txt", "inbox/there.txt"], {"remove": True}),
+    "Recipes in frames/ are not read: frames/_pictures.yaml": (["a.txt", "inbox/frames/b.txt"], {}),
+    "Put it into another folder.": (["a.txt"], {"name": "frames/deep/a"}),
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_make_refuses_before_anything_is_put_into_the_inbox(house: House, said: str) -> None:
+    """What is no recipe, a name that none can have, and where nobody would answer it."""
+    for name in ("a.txt", "a.md", "a (conflicted copy).txt"):
+        elsewhere(house, name, "one\n")
+    elsewhere(house, "empty.txt", "\n")
+    for name in ("there.txt", "frames/_pictures.yaml", "frames/b.txt"):
+        house.save(name, "prompt: one\n")
+    before = sorted(house.inbox.rglob("*"))
+    names, flags = REFUSED[said]
+    with pytest.raises(PicowatchError) as refused:
+        make(house.settings(), [house.folder / name for name in names], **flags)
+    assert re.search(said, refused.value.with_remedy)
+    assert sorted(house.inbox.rglob("*")) == before
 
 
 def test_make_says_what_a_daemon_is_waiting_for(house: House) -> None:
@@ -185,22 +193,17 @@ def test_make_while_paused_says_so(house: House, capsys: Captured) -> None:
     assert house.prompts() == ["one"]
 
 
-@pytest.mark.parametrize("flags", [(), ("--rm",)])
-def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(
-    house: House, flags: tuple[str, ...]
-) -> None:
+def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(house: House) -> None:
     """Twice, while it is rendered: they are what was asked for. --rm keeps what has a new name."""
-    go = threading.Event()
-    house.engine.before_batch = lambda batch: wait_for(go.is_set)
-    a = elsewhere(house, "a.txt", "one --seed 5\n")
+    held = HeldEngine(house)
     with house.running():
-        process = making(house, "--json", *flags, a)
-        wait_for(lambda: house.status()["images"]["running"], "the image in progress")
+        process = making(house, "--json", "--rm", elsewhere(house, "a.txt", "one --seed 5\n"))
+        held.wait_until_held()
         (house.inbox / "a.txt").rename(house.inbox / "b.txt")
         wait_for(lambda: "renamed to b.txt" in house.log(), "the rename")
         (house.inbox / "b.txt").rename(house.inbox / "c.txt")
         wait_for(lambda: "renamed to c.txt" in house.log(), "the second one")
-        go.set()
+        held.release()
         printed, _ = process.communicate(timeout=PATIENCE)
     found = json.loads(printed)
     assert process.returncode == 0 and found["done"], printed
@@ -211,23 +214,19 @@ def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(
     assert "warning" not in house.log()
 
 
-@pytest.mark.parametrize(
-    ("change", "noticed"),
-    [
-        (lambda file: file.unlink(), "a.txt: deleted, 2 images cancelled"),
-        (lambda file: file.write_text("three\n"), "a.txt: saved, 1 image queued, 2 cancelled"),
-    ],
-    ids=["deleted", "saved again"],
-)
+@pytest.mark.parametrize("text", [None, "three\n"], ids=["deleted", "saved again"])
 def test_make_stops_when_nobody_requests_its_images(
-    house: House, capsys: Captured, change: Callable[[Path], object], noticed: str
+    house: House, capsys: Captured, text: str | None
 ) -> None:
     """As the daemon does, also the one in progress."""
 
     def change_once(batch: Sequence[ImageRequest]) -> None:
         house.engine.before_batch = lambda batch: None
-        change(house.inbox / "a.txt")
-        wait_for(lambda: noticed in house.log(), "the change is noticed")
+        if text:
+            house.save("a.txt", text)
+        else:
+            (house.inbox / "a.txt").unlink()
+        wait_for(lambda: re.search("2 (images )?cancelled", house.log()), "the change is noticed")
 
     house.engine.before_batch = change_once
     a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
@@ -236,28 +235,15 @@ def test_make_stops_when_nobody_requests_its_images(
     assert {"one", "two"}.isdisjoint(house.prompts())
 
 
-def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) -> None:
+def test_make_takes_over_when_the_daemon_ends(house: House) -> None:
     """What the daemon left is made in this process."""
-    reached, go = threading.Event(), threading.Event()
-
-    def hold(batch: Sequence[ImageRequest]) -> None:
-        reached.set()
-        assert go.wait(PATIENCE)
-
-    house.engine.before_batch = hold
+    held = HeldEngine(house)
     with house.running():
-        caller = subprocess.Popen(
-            [sys.executable, "-c", MAKE_ON_DIGESTS, house.folder],
-            cwd=house.folder,
-            env=clean_environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert reached.wait(PATIENCE)
-    go.set()
-    printed, _ = caller.communicate(timeout=PATIENCE)
-    assert caller.returncode == 0
-    assert printed.startswith("outbox/a/0002-5.png")
+        a = elsewhere(house, "a.txt", "one --seed 5\n")
+        process = start(house.folder, "make", a, program=DIGESTS)
+        held.wait_until_held()
+    printed, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, printed) == (0, "outbox/a/0002-5.png\n")
 
 
 def test_a_daemon_waits_for_a_make_that_took_its_place(house: House) -> None:
@@ -276,28 +262,14 @@ def test_a_daemon_waits_for_a_make_that_took_its_place(house: House) -> None:
     assert daemon.returncode == 0
 
 
-MAKE_ON_DIGESTS = """
-import sys
-from pathlib import Path
-from picowatch.commands.make import make
-from tests.digest_engine import DigestEngine
-from picowatch.settings import Settings
-
-Path("a.txt").write_text("one --seed 5\\n")
-settings = Settings(settle_seconds=0.05)
-sys.exit(make(settings, [Path("a.txt")], lambda options: DigestEngine()))
-"""
-
-
 @pytest.mark.parametrize(("number", "flags"), [(signal.SIGINT, ()), (signal.SIGTERM, ("--rm",))])
 def test_a_signal_ends_make(house: House, number: int, flags: tuple[str, ...]) -> None:
     """The recipe stays and is rendered; with --rm it goes, and what it requested is cancelled."""
-    go = threading.Event()
-    house.engine.before_batch = lambda batch: wait_for(go.is_set)
+    held = HeldEngine(house)
     a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
     with house.running(batch_size=1):
         process = making(house, "--json", *flags, a)
-        wait_for(lambda: house.status()["images"]["running"], "the image in progress")
+        held.wait_until_held()
         process.send_signal(number)
         printed, _ = process.communicate(timeout=PATIENCE)
         found = json.loads(printed)
@@ -307,25 +279,10 @@ def test_a_signal_ends_make(house: House, number: int, flags: tuple[str, ...]) -
         wait_for(lambda: commands(house) == [], "the end of the command")
         if flags:
             wait_for(lambda: house.status()["images"]["cancelled"] == 2, "the cancellation")
-        go.set()
+        held.release()
         if not flags:
             wait_for(lambda: house.pictures() == ["a/0001-5.png", "a/0002-6.png"], "the pictures")
     assert len(house.pictures()) == (0 if flags else 2)
-
-
-def test_ctrl_c_while_a_command_is_sent_leaves_none(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file is there, and nobody has been told its name."""
-
-    def interrupted(*given: Any) -> Path:
-        send(*given)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("picowatch.commands.make.send", interrupted)
-    assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 130
-    assert commands(house) == []
-    assert (house.inbox / "a.txt").exists()
 
 
 def test_a_command_whose_sender_was_killed_does_not_keep_a_single_run_from_ending(
@@ -337,32 +294,6 @@ def test_a_command_whose_sender_was_killed_does_not_keep_a_single_run_from_endin
     send(house.outbox, Command("make", "empty.txt", "0" * 64))
     assert house.once()
     assert house.prompts() == ["one"]
-
-
-def test_a_command_out_of_the_inbox_is_refused(house: House) -> None:
-    """Whoever may write to the outbox may write anything there."""
-    house.save("a.txt", "one\n")
-    path = send(house.outbox, Command("make", "../secret.txt", "0" * 64))
-    assert house.once()
-    assert '"done": false' in path.with_suffix(".answer").read_text()
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_make_overwrites_no_recipe_that_is_saved_in_the_same_moment(
-    house: House, monkeypatch: pytest.MonkeyPatch, links: bool
-) -> None:
-    """Also on a file system without hard links."""
-    from picowatch.inbox.putting import put
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    if not links:
-        monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(os, "fsync", lambda handle: house.save("a.txt", "the user's\n"))
-    assert put(house.inbox, "a.txt", b"made\n") == ("a-2.txt", True)
-    found = {path.name: path.read_text() for path in house.inbox.iterdir()}
-    assert found == {"a.txt": "the user's\n", "a-2.txt": "made\n"}
 
 
 @pytest.mark.parametrize("call", ["put", "send"])
@@ -386,10 +317,10 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
 
 def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -> None:
     """Pictures with their seeds, and errors where they belong, on standard output alone."""
-    fails_on(house, "fails")
+    house.engine.before_batch = fail_on_bad
     good = elsewhere(house, "good.yaml", "prompt: one\nseed: 5\ncount: 2\nsize: 64x128\n")
     bad = elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n")
-    fails = elsewhere(house, "fails.txt", "fails\n")
+    fails = elsewhere(house, "fails.txt", "bad\n")
     code = make(house.settings(), [good, bad, fails], house.make_engine, as_json=True)
     shown = capsys.readouterr()
     assert (code, shown.err) == (1, "")
@@ -424,28 +355,15 @@ def test_make_with_a_name(house: House, capsys: Captured) -> None:
     assert make(house.settings(), [a], house.make_engine, name="ads/may") == 0
     assert capsys.readouterr().out == f"{house.outbox / 'ads/may/0001-5.png'}\n"
     assert (house.inbox / "ads/may.txt").read_text() == "one --seed 5\n"
-    there = house.save("b.txt", "two\n")
-    for name, files, said in (
-        ("x", [a, a], "--name is for one recipe"),
-        ("x", [there], "in the inbox already"),
-        ("../x", [a], "is not a recipe's name"),
-        ("x//y", [a], "is not a recipe's name"),
-        ("/x", [a], "is not a recipe's name"),
-        (".x", [a], "is not a recipe's name"),
-        ("_defaults", [a], "is not a recipe's name"),
-    ):
-        with pytest.raises(PicowatchError, match=said):
-            make(house.settings(), files, house.make_engine, name=name)
-    assert sorted(path.name for path in house.inbox.rglob("*.*")) == ["b.txt", "may.txt"]
 
 
 def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured) -> None:
     """Whether they were rendered, failed, or the recipe was wrong; each error is shown whole."""
-    fails_on(house, "fails")
+    house.engine.before_batch = fail_on_bad
     files = [
         elsewhere(house, "good.yaml", "prompt: one\nseed: 5\nsweep: {steps: [1, 2]}\n"),
         elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n"),
-        elsewhere(house, "fails.txt", "fails\n"),
+        elsewhere(house, "fails.txt", "bad\n"),
     ]
     assert make(house.settings(), files, house.make_engine, remove=True) == 1
     shown = capsys.readouterr()
@@ -455,10 +373,6 @@ def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured) -> 
     assert list(house.inbox.iterdir()) == []
     assert not list(house.outbox.glob("*.error.txt"))
     assert list(house.outbox.glob("good/*grid*")) or len(list(house.outbox.glob("good/*"))) == 3
-    there = house.save("there.txt", "two\n")
-    with pytest.raises(PicowatchError, match="removes only what it puts there"):
-        make(house.settings(), [there], house.make_engine, remove=True)
-    assert there.exists()
 
 
 def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captured) -> None:
@@ -490,57 +404,15 @@ def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: Hous
     assert "a.yaml: deleted, 2 images cancelled" in house.log()
 
 
-def test_make_refuses_a_place_where_pictures_are_dropped(house: House) -> None:
-    """Nobody answers a recipe there: it would wait without end."""
+def test_make_is_answered_where_pictures_are_dropped(house: House) -> None:
+    """Nobody reads a recipe there: it would wait without end."""
     house.save("frames/_pictures.yaml", "prompt: a corgi\n")
     house.save("frames/beside.yaml", "prompt: one\n")
-    recipe = elsewhere(house, "a.txt", "one --seed 5\n")
-    for arguments in (("--name", "frames/deep/a", recipe), (house.inbox / "frames/beside.yaml",)):
-        answer = picowatch(house.folder, "make", *arguments)
-        assert answer.returncode != 0
-        assert "Recipes in frames/ are not read: frames/_pictures.yaml makes it" in answer.stderr
-    answer = picowatch(house.folder, "make", recipe, house.inbox / "frames/beside.yaml")
-    assert answer.returncode != 0
-    assert not (house.inbox / "a.txt").exists(), "nothing is rendered for a call that is refused"
-    assert not (house.inbox / "frames/deep").exists()
     with house.running():
         command = send(house.outbox, Command("make", "frames/beside.yaml", "0" * 64))
-        answer_here = wait_for_answer(command, PATIENCE)
-    assert answer_here and not answer_here.done
-    assert "Save it in another folder." in answer_here.text
-
-
-def test_a_recipe_that_make_did_not_live_to_remove_is_not_rendered_again(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the daemon may not remove it, either; it is a recipe like any other then."""
-
-    def refuse(*_: object) -> NoReturn:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr("picowatch.daemon.archive.unlink_below", refuse)
-    house.save("a.txt", "one\n")
-    digest = hashlib.sha256(b"one\n").hexdigest()
-    with house.running():
-        answer = wait_for_answer(
-            send(house.outbox, Command("make once", "a.txt", digest)), PATIENCE
-        )
-    assert answer and answer.done
-    house.save("b.txt", "two\n")
-    assert house.once()
-    assert sorted(house.prompts()) == ["one", "two"]
-
-
-def test_make_rm_of_two_equal_files_names_their_pictures_for_both(house: House) -> None:
-    """They are one recipe; the first answer takes it out of the inbox."""
-    recipes = []
-    for folder in ("x", "y"):
-        (house.folder / folder).mkdir()
-        recipes.append(elsewhere(house, f"{folder}/a.txt", "one --seed 5\n"))
-    with house.running():
-        first = picowatch(house.folder, "make", "--rm", *recipes)
-        again = picowatch(house.folder, "make", "--rm", *recipes)
-    assert first.stdout.split() == again.stdout.split() == ["outbox/a/0001-5.png"] * 2
+        answer = wait_for_answer(command, PATIENCE)
+    assert answer and not answer.done
+    assert "Save it in another folder." in answer.text
 
 
 def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured) -> None:
@@ -572,10 +444,11 @@ def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(
     assert (house.inbox / "a.txt").read_text() == "other\n"
 
 
-@pytest.mark.parametrize("when_done", ["keep", "archive", "delete"])
-@pytest.mark.parametrize("flags", [[], ["--rm"]])
+@pytest.mark.parametrize(
+    ("when_done", "remove"), [("keep", False), ("archive", False), ("delete", True)]
+)
 def test_make_names_pictures_and_sheets_in_the_order_of_the_recipe_as_it_is_now(
-    house: House, when_done: str, flags: list[str]
+    house: House, capsys: Captured, when_done: str, remove: bool
 ) -> None:
     """Those that were there already, too, wherever the recipe is by then: a script counts them."""
     sweep = "prompt: a cat\nseed: 5\nsweep: {steps: [1, 2]}\n"
@@ -584,10 +457,9 @@ def test_make_names_pictures_and_sheets_in_the_order_of_the_recipe_as_it_is_now(
     with house.running(when_done=when_done):
         for text in (sweep, sweep, f"{grid}---\n{sweep}"):
             recipe = elsewhere(house, "a.yaml", text)
-            answer = picowatch(house.folder, "make", *flags, recipe)
-            assert (answer.returncode, answer.stderr) == (0, "")
-            found.append([Path(path).name for path in answer.stdout.split()])
-            if when_done == "keep" and not flags:
+            assert make(house.settings(), [recipe], remove=remove) == 0
+            found.append([Path(path).name for path in capsys.readouterr().out.split()])
+            if when_done == "keep":
                 (house.inbox / "a.yaml").unlink()
         assert house.engine.starts == 1
     first, again, both = found

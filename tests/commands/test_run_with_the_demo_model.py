@@ -6,8 +6,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from PIL import Image
 from sd_parsers import ParserManager
 
 from tests.colours import background_of, colour_at, main_colours
-from tests.commands.picowatch import PROJECT, picowatch, start
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
+from tests.daemon.processes import engines_of
 from tests.files.test_pictures import adobe_rgb
 from tests.house import wait_for, within
 
@@ -98,37 +100,15 @@ def test_sd_parsers_reads_every_value(finished: Finished) -> None:
     assert parsed is not None
     (sampler,) = parsed.samplers
     assert sampler.name == "Euler a"
-    assert sampler.parameters == {
-        "steps": "12",
-        "cfg_scale": "5",
-        "seed": "3",
-        "scheduler": "Uniform",
-    }
-    assert [prompt.value for prompt in sampler.prompts] == [
-        "a (green:1.2) heart on a white background, [näch]"
-    ]
-    assert [prompt.value for prompt in sampler.negative_prompts] == ['blurry, "dim": x']
+    expected = {"steps": "12", "cfg_scale": "5", "seed": "3", "scheduler": "Uniform"}
+    assert sampler.parameters == expected
+    prompts = [prompt.value for prompt in (*sampler.prompts, *sampler.negative_prompts)]
+    assert prompts == ["a (green:1.2) heart on a white background, [näch]", 'blurry, "dim": x']
     assert sampler.model is not None
     assert sampler.model.name == "demo"
     assert len(sampler.model.hash or "") == 10
     assert parsed.metadata["Size"] == "136x128"
     assert parsed.metadata["Clip skip"] == "2"
-
-
-def test_show_prints_a_recipe_that_gives_the_same_pixels(finished: Finished) -> None:
-    """Dropped into an inbox it gives the picture again."""
-    names = ("rich/0001-3.png", "circle/0001-2.png")
-    result = picowatch(finished.folder, "show", *(finished.picture(name) for name in names))
-    assert result.returncode == 0
-    again = finished.folder / "again"
-    (again / "inbox").mkdir(parents=True)
-    (again / "inbox/both.yaml").write_text(result.stdout)
-    assert picowatch(again, "run", "--once").returncode == 0
-    remade = sorted((again / "outbox/both").glob("*.png"))
-    for name, picture in zip(names, remade, strict=True):
-        # The first is exact: the same pixels always. The other was made in another batch size.
-        allowed = 0 if name.startswith("rich") else 2
-        assert difference(finished.picture(name), picture) <= allowed, name
 
 
 def difference(one: Path, other: Path) -> int:
@@ -155,154 +135,135 @@ def test_show_gives_the_whole_chunk_as_json(finished: Finished) -> None:
     assert {"encode", "denoise", "decode"} <= set(rendered["timings"])
 
 
-Daemon = tuple[Path, "subprocess.Popen[str]"]
+class Daemon:
+    """`picowatch run` in a user's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.inbox, self.outbox = folder / "inbox", folder / "outbox"
+        self.inbox.mkdir()
+        self.process = start(folder, "run")
+        wait_for((self.outbox / "now.txt").exists, "the daemon")
+
+    def pictures(self, recipe: str, count: int) -> list[Path]:
+        """Its pictures, once there are so many."""
+        wait_for(lambda: len(list(self.outbox.glob(f"{recipe}/*.png"))) == count, recipe)
+        return sorted(self.outbox.glob(f"{recipe}/*.png"))
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.outbox / ".picowatch/status.json").read_text())
+        return found
+
+    def wait_until_drawing(self, recipe: str) -> None:
+
+        def is_drawing() -> bool:
+            found = self.status()
+            return bool(found["recipe"] == recipe and found["step"])
+
+        wait_for(is_drawing, "a step")
 
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A started daemon in a user's folder."""
-    (tmp_path / "inbox").mkdir()
-    process = start(tmp_path, "run")
-    wait_for((tmp_path / "outbox/now.txt").exists, "the daemon")
-    yield tmp_path, process
-    process.kill()
-    process.communicate()
+    daemon = Daemon(tmp_path)
+    yield daemon
+    daemon.process.kill()
+    daemon.process.communicate()
 
 
-def readme_loop() -> list[str]:
-    """The README's lines after `picowatch run`."""
-    text = (PROJECT / "README.md").read_text()
-    block = re.search(r"^```sh\npicowatch run .*\n((?:.*\n)*?)```$", text, re.MULTILINE)
+def test_a_session_with_one_daemon(daemon: Daemon, finished: Finished) -> None:
+    """All it does for a user, from its start to Ctrl-C; its engine starts once."""
+    check_that_it_is_small_and_alone(daemon)
+    check_the_edit_save_look_loop(daemon)
+    engines = engines_of(daemon.process.pid)
+    check_that_shown_recipes_give_the_same_pixels(daemon, finished)
+    check_that_a_newer_save_stops_the_picture_in_progress(daemon)
+    assert engines_of(daemon.process.pid) == engines
+    check_that_ctrl_c_ends_it_within_two_seconds(daemon)
+    assert not any(Path(f"/proc/{engine}").exists() for engine in engines)
+
+
+def check_that_it_is_small_and_alone(daemon: Daemon) -> None:
+    """No torch in it, no engine before the first image; a second one names it: exit code 3."""
+    result = picowatch(daemon.folder, "run")
+    assert result.returncode == 3
+    pid = daemon.process.pid
+    assert f"using the outbox {daemon.outbox} (process {pid})." in result.stderr
+    memory = Path(f"/proc/{pid}/status").read_text()
+    resident = int(memory.split("VmRSS:")[1].split()[0]) / 1024
+    assert resident < 90, f"{resident:.0f} MB"
+    assert not engines_of(pid)
+    assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
+
+
+def check_the_edit_save_look_loop(daemon: Daemon) -> None:
+    """The README's lines after `picowatch run`: save, look; edit, look; a mistake; fixed."""
+    block = re.search(
+        r"^```sh\npicowatch run .*\n((?:.*\n)*?)```$",
+        (PROJECT / "README.md").read_text(),
+        re.MULTILINE,
+    )
     assert block
-    return block[1].splitlines()
-
-
-def test_the_edit_save_look_loop(daemon: Daemon) -> None:
-    """Save, look; edit, look; a mistake, an error file; fixed; killed; each picture once."""
-    folder, process = daemon
-    outbox = folder / "outbox"
-    circle, other_circle, mistake, fixed = readme_loop()
-
-    subprocess.run(circle, shell=True, cwd=folder, check=True)
-    wait_for(lambda: len(list(outbox.glob("hello/*.png"))) == 1, "the first picture")
-    assert main_colours(next(outbox.glob("hello/0001-*.png"))) == {"red", "blue"}
-
-    subprocess.run(other_circle, shell=True, cwd=folder, check=True)
-    wait_for(lambda: len(list(outbox.glob("hello/*.png"))) == 2, "the second picture")
-    assert main_colours(next(outbox.glob("hello/0002-*.png"))) == {"green", "blue"}
-    wait_for(lambda: main_colours(outbox / "latest.png") == {"green", "blue"}, "latest.png")
-
-    error = outbox / "mistake.yaml.error.txt"
-    subprocess.run(mistake, shell=True, cwd=folder, check=True)
+    circle, other_circle, mistake, fixed = block[1].splitlines()
+    in_its_folder = partial(subprocess.run, shell=True, cwd=daemon.folder, check=True)
+    in_its_folder(circle)
+    assert main_colours(daemon.pictures("hello", 1)[0]) == {"red", "blue"}
+    in_its_folder(other_circle)
+    assert main_colours(daemon.pictures("hello", 2)[1]) == {"green", "blue"}
+    latest = daemon.outbox / "latest.png"
+    wait_for(lambda: main_colours(latest) == {"green", "blue"}, "latest.png")
+    error = daemon.outbox / "mistake.yaml.error.txt"
+    in_its_folder(mistake)
     wait_for(error.exists, "the error file")
     assert "Did you mean 'steps'?" in error.read_text()
-    subprocess.run(fixed, shell=True, cwd=folder, check=True)
+    in_its_folder(fixed)
     wait_for(lambda: not error.exists(), "the error file's end")
 
-    (folder / "inbox/many.yaml").write_text("prompt: a corgi\ncount: 20\nsize: 64x64\n")
-    wait_for(lambda: list(outbox.glob("many/*.png")), "some of the twenty")
-    process.kill()
-    process.wait()
-    wait_for(lambda: not engines_in(folder), "the engine's end")
-    assert len(list(outbox.glob("many/*.png"))) < 20
-    assert picowatch(folder, "status").returncode == 1
-    assert picowatch(folder, "run", "--once").returncode == 0
-    seeds = sorted(int(path.stem.split("-")[1]) for path in outbox.glob("many/*.png"))
-    assert seeds == list(range(seeds[0], seeds[0] + 20))
+
+def check_that_shown_recipes_give_the_same_pixels(daemon: Daemon, finished: Finished) -> None:
+    """What `show` prints of two pictures, saved in another inbox."""
+    originals = [finished.picture(name) for name in ("rich/0001-3.png", "circle/0001-2.png")]
+    result = picowatch(finished.folder, "show", *originals)
+    assert result.returncode == 0
+    (daemon.inbox / "both.yaml").write_text(result.stdout)
+    # The first is exact: the same pixels always. The other was made in another batch size.
+    allowed = [0, 2]
+    for original, remade, most in zip(originals, daemon.pictures("both", 2), allowed, strict=True):
+        assert difference(original, remade) <= most, original
 
 
-def engines_in(folder: Path) -> list[str]:
-    """Processes of an engine whose working folder this is."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_text()
-            if "--multiprocessing-fork" in words and (process / "cwd").resolve() == folder:
-                found.append(process.name)
-        except OSError:
-            continue
-    return found
-
-
-def is_accepted(status: Path, images: int) -> bool:
-    """The engine starts while a save settles, so before its images are in the queue."""
-    counts = json.loads(status.read_text())["images"]
-    return bool(counts["queued"] + counts["running"] == images)
-
-
-def check_a_newer_save(folder: Path) -> None:
-    """It stops the picture in progress at its next step, without restarting the engine."""
-    status, recipe = folder / "outbox/.picowatch/status.json", folder / "inbox/b.yaml"
+def check_that_a_newer_save_stops_the_picture_in_progress(daemon: Daemon) -> None:
+    """At its next step."""
+    recipe = daemon.inbox / "newer.yaml"
     recipe.write_text("prompt: a corgi\nsteps: 150\nseed: 1\nsize: 512x512\n")
-    wait_for(lambda: json.loads(status.read_text())["step"] > 0, "a step")
-    engines = engines_in(folder)
+    daemon.wait_until_drawing("newer.yaml")
     recipe.write_text("prompt: a red circle\nsteps: 4\nseed: 2\n")
-    wait_for(lambda: list(folder.glob("outbox/b/*.png")), "the other picture")
-    assert [picture.stem for picture in folder.glob("outbox/b/*.png")] == ["0002-2"]
-    assert engines_in(folder) == engines
+    assert [picture.stem for picture in daemon.pictures("newer", 1)] == ["0002-2"]
 
 
-@pytest.mark.parametrize(
-    ("number", "phase"),
-    [
-        (signal.SIGTERM, "idle"),
-        (signal.SIGINT, "idle"),
-        (signal.SIGTERM, "engine start"),
-        (signal.SIGINT, "rendering"),
-        # Each of these starts torch once more.
-        pytest.param(signal.SIGINT, "engine start", marks=pytest.mark.heavy),
-        pytest.param(signal.SIGTERM, "rendering", marks=pytest.mark.heavy),
-    ],
-)
-def test_a_signal_ends_it_within_two_seconds(
-    daemon: Daemon, number: signal.Signals, phase: str
-) -> None:
-    """In every phase, the engine with it; the image in progress goes back to the queue."""
-    folder, process = daemon
-    status = folder / "outbox/.picowatch/status.json"
-    if phase == "rendering":
-        check_a_newer_save(folder)
-    if phase != "idle":
-        (folder / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 150\ncount: 4\n")
-        wait_for(lambda: engines_in(folder), "the engine")
-        wait_for(lambda: is_accepted(status, 4), "the images")
-    if phase == "rendering":
-        wait_for(lambda: json.loads(status.read_text())["step"] > 0, "a step")
+def check_that_ctrl_c_ends_it_within_two_seconds(daemon: Daemon) -> None:
+    """The image in progress goes back to the queue."""
+    (daemon.inbox / "long.yaml").write_text("prompt: a corgi\nsteps: 150\ncount: 4\n")
+    daemon.wait_until_drawing("long.yaml")
     started = time.monotonic()
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    daemon.process.send_signal(signal.SIGINT)
+    output, _ = daemon.process.communicate(timeout=60)
     assert time.monotonic() - started < within(2)
-    assert process.returncode == 0
+    assert daemon.process.returncode == 0
     assert "Traceback" not in output
-    assert not engines_in(folder)
-    images = json.loads(status.read_text())["images"]
-    assert images["running"] == 0
-    assert images["queued"] == (0 if phase == "idle" else 4)
+    images = daemon.status()["images"]
+    assert (images["running"], images["queued"]) == (0, 4)
 
 
 def test_ctrl_c_in_a_single_run_gives_130(tmp_path: Path) -> None:
     """As shells expect it."""
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 150\ncount: 50\n")
-    process = start(tmp_path, "run", "--once")
-    wait_for(lambda: engines_in(tmp_path), "the engine")
+    process = start(tmp_path, "run", "--once", program=DIGESTS)
+    wait_for(lambda: engines_of(process.pid), "the engine")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
-
-
-def test_the_daemon_is_small_and_alone(daemon: Daemon) -> None:
-    """No torch in it, no engine before the first image; a second one names it: exit code 3."""
-    folder, process = daemon
-    result = picowatch(folder, "run")
-    assert result.returncode == 3
-    assert f"using the outbox {folder}/outbox (process {process.pid})." in result.stderr
-    assert process.poll() is None
-    memory = Path(f"/proc/{process.pid}/status").read_text()
-    resident = int(memory.split("VmRSS:")[1].split()[0]) / 1024
-    assert resident < 90, f"{resident:.0f} MB"
-    assert not engines_in(folder)
-    assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
 
 
 @pytest.mark.heavy

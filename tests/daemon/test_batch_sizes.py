@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
 from picowatch.engine.protocol import RenderedImage
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.digest_engine import digest_picture
 from tests.engine.requests import request
@@ -32,14 +34,23 @@ def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float])
     return taken
 
 
-def test_what_was_found_is_remembered(tmp_path: Path) -> None:
-    """The next picowatch uses it once its engine has reported its device."""
-    file = tmp_path / "batches.json"
-    make(BatchSizes("auto", file), LARGE, {1: 1.0, 2: 0.6, 4: 0.59})
-    fresh = BatchSizes("auto", file)
-    fresh.learn([LARGE], pictures([LARGE], 1.0))
-    assert fresh.size(LARGE) == 2
-    assert fresh.size(request(width=512, height=768)) == 1
+@pytest.mark.parametrize(
+    ("values", "setting", "expected"),
+    [
+        ({"width": 64, "height": 64}, "auto", 16),
+        ({"width": 256, "height": 256}, "auto", 4),
+        ({"width": 512, "height": 512}, "auto", 1),
+        ({"hires": Hires(2.0, 0, 0.5, "Latent")}, "auto", 4),  # the larger size counts
+        ({"width": 512, "height": 512}, 4, 4),
+        ({"exact": True}, 4, 1),
+        ({"exact": True}, "auto", 1),
+    ],
+)
+def test_the_size_of_a_batch_goes_by_pixels(
+    tmp_path: Path, values: dict[str, Any], setting: Any, expected: int
+) -> None:
+    """It is sixteen small images, one large one, or the setting."""
+    assert BatchSizes(setting, tmp_path / "batches.json").size(request(**values)) == expected
 
 
 def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
@@ -73,13 +84,6 @@ def test_batches_grow_while_that_renders_images_faster(
     assert max(taken) <= min(2 * last, LARGEST)
 
 
-def test_a_number_and_exact_are_taken_as_they_are(tmp_path: Path) -> None:
-    """Measurements do not matter."""
-    three, exact = BatchSizes(3, tmp_path / "batches.json"), request(exact=True)
-    assert set(make(three, LARGE, {3: 0.1})) == {3}
-    assert set(make(BatchSizes("auto", tmp_path / "other.json"), exact, {1: 1.0})) == {1}
-
-
 def learn(sizes: BatchSizes, of: ImageRequest, size: int, seconds: float) -> None:
     """Learn from a batch of this size whose images took this long each."""
     sizes.learn([of] * size, pictures([of] * size, seconds))
@@ -108,6 +112,7 @@ def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(tmp_path: Path)
     for one in (sizes, fresh):
         assert one.size(few) == 4
         assert one.size(many) == 1  # 12 s for an image
+        assert one.size(replace(few, height=768)) == 1  # another kind
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
-"""Which images share a batch, and how many."""
+"""Which images share a batch."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from picowatch.daemon.batch_sizes import batch_size_for
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ControlUse, LoraUse, ReferenceUse
@@ -60,6 +59,12 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
     }
 
 
+def test_images_that_follow_different_pictures_may_share_a_batch() -> None:
+    """So may those with different start images."""
+    one, other = (request(control=(ControlUse(name, "canny"),), image=name) for name in "ab")
+    assert one.batch_key == other.batch_key
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -72,28 +77,7 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
     ids=lambda other: next(iter(other)),
 )
 def test_so_must_be_what_is_no_field(other: dict[str, Any]) -> None:
-    """Hashes, the presence of a start image, and how it is rendered count, too."""
+    """Hashes, a start image, and how it is rendered count, too; exact images share with none."""
     assert request().batch_key != request(**other).batch_key
-
-
-def test_exact_images_share_with_none() -> None:
-    """Not even two exact images share a batch."""
-    assert request(exact=True).batch_key != request(exact=True, seed=2).batch_key
-
-
-@pytest.mark.parametrize(
-    ("values", "setting", "expected"),
-    [
-        ({"width": 64, "height": 64}, "auto", 16),
-        ({"width": 256, "height": 256}, "auto", 4),
-        ({"width": 512, "height": 512}, "auto", 1),
-        ({"hires": Hires(2.0, 0, 0.5, "Latent")}, "auto", 4),  # the larger size counts
-        ({"width": 512, "height": 512}, 4, 4),
-        ({"exact": True}, 4, 1),
-    ],
-)
-def test_the_size_of_a_batch_goes_by_pixels(
-    values: dict[str, Any], setting: Any, expected: int
-) -> None:
-    """It is sixteen small images, one large one, or the setting."""
-    assert batch_size_for(request(**values), setting) == expected
+    if "exact" in other:
+        assert request(exact=True).batch_key != request(exact=True, seed=2).batch_key

@@ -1,14 +1,13 @@
 """ControlNets and upscalers from save to picture: their input pictures are kept."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from PIL import Image, PngImagePlugin
 
 from picowatch.families import DEMO_WIDTH
 from picowatch.metadata import read_texts
-from picowatch.metadata.recipe_yaml import recipe_yaml
-from tests.catalog.files import write_model
+from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.catalog.shapes import controlnet
 from tests.house import House
 
@@ -16,37 +15,52 @@ RECIPE = "prompt: a corgi\nseed: 1\ncontrol: {image: lines.png, model: sketch}\n
 ENLARGED = "image: lines.png\nupscale: demo-compact\n"
 
 
-def draw(path: Path, colour: str = "red") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 64), colour).save(path)
-
-
 @pytest.fixture
 def house(house: House) -> House:
     """Return a house with a ControlNet for the demo model and a picture to follow."""
     write_model(house.models / "controlnet/sketch.safetensors", controlnet(DEMO_WIDTH))
-    draw(house.inbox / "lines.png")
+    house.draw("lines.png")
     return house
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, ENLARGED])
-def test_another_picture_under_its_name_is_another_request(house: House, recipe: str) -> None:
-    """It is one at the next save; the same save again requests no second enlarged picture."""
+def another_picture(house: House) -> None:
+    house.draw("lines.png", "blue")
+
+
+def another_lora(house: House) -> None:
+    with (house.models / "loras/c.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"7")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "images", "change"),
+    [
+        (RECIPE, 1, another_picture),
+        (ENLARGED, 1, another_picture),
+        ("prompt: a\nseed: 1\nsize: 64x64\nsweep: {loras: [b, c]}\n", 2, another_lora),
+    ],
+)
+def test_another_file_under_its_name_is_another_request(
+    house: House, recipe: str, images: int, change: Callable[[House], None]
+) -> None:
+    """It is one at the next save; the same save again requests no second picture."""
+    for name in "bc":
+        write_model(house.models / f"loras/{name}.safetensors", kohya_lora_shapes())
     path = house.save("a.yaml", recipe)
     assert house.once(), house.error("a.yaml")
-    request = house.chunk(house.pictures("a")[0]).request
-    hashes = {request.upscaler_hash, request.image_hash}
+    request = house.request(house.listed()[0]["file"])
+    hashes = {request.upscaler_hash, request.image_hash, *(use.hash for use in request.loras)}
     for use in request.control:
-        assert (use.image, use.model) == ("lines.png", "sketch")
-        hashes = {use.image_hash, use.model_hash}
-    assert {len(one) for one in hashes} == {64}
+        hashes |= {use.image_hash, use.model_hash}
+    assert {len(one) for one in hashes - {""}} == {64}
     path.touch()
     house.once()
-    assert len(house.pictures()) == 1
-    draw(house.inbox / "lines.png", "blue")
+    assert len(house.listed()) == images
+    change(house)
     path.touch()
     house.once()
-    assert len(house.pictures()) == 2
+    assert len(house.listed()) == images + 1
 
 
 def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -> None:
@@ -63,29 +77,6 @@ def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -
         assert shown.size == (128, 128)
 
 
-def test_what_a_picture_says_of_its_controlnets_makes_it_again(house: House) -> None:
-    """`show` and `from` do it; pictures with a ControlNet share a batch."""
-    draw(house.inbox / "frames/1.png")
-    draw(house.inbox / "frames/2.png", "blue")
-    house.save(
-        "a.yaml",
-        "".join(
-            "---\nprompt: a corgi\nseed: 1\nresize: fit\ncontrol:\n"
-            f"- {{image: {name}, model: sketch, preprocess: canny, low: 50, weight: 0.5}}\n"
-            for name in ("frames/1.png", "frames/2.png")
-        ),
-    )
-    assert house.once(batch_size=1), house.error("a.yaml")
-    first, second = (house.chunk(one).request for one in house.pictures("a"))
-    assert [one.control[0].image for one in (first, second)] == ["frames/1.png", "frames/2.png"]
-    assert first.batch_key == second.batch_key
-    house.save("shown.yaml", recipe_yaml(first))
-    house.save("again.yaml", "from: a/0002-1.png\n")
-    assert house.once(), (house.error("shown.yaml"), house.error("again.yaml"))
-    assert house.chunk("shown/0001-1.png").request.digest == first.digest
-    assert house.chunk("again/0001-1.png").request.digest == second.digest
-
-
 def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> None:
     """`image: picture` passes the picture to it; without that, it is the start image, too.
 
@@ -99,12 +90,12 @@ def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> 
     }
     for folder, text in folders.items():
         house.save(f"{folder}/_pictures.yaml", f"prompt: a corgi\nseed: 1\n{text}")
-        draw(house.inbox / folder / "1.png", "green")
+        house.draw(f"{folder}/1.png", "green")
     assert house.once(), [*house.outbox.rglob("*.error.txt")]
     used = {
         folder: (request.image, request.control[0].image, request.width)
         for folder in folders
-        for request in [house.chunk(f"{folder}/1.png").request]
+        for request in [house.request(f"{folder}/1.png")]
     }
     assert used == {
         "follow": ("", "follow/1.png", 64),
@@ -121,18 +112,13 @@ def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> 
     assert house.pictures() == sorted(f"{folder}/1.png" for folder in folders)
 
 
-def texts(text: str) -> PngImagePlugin.PngInfo:
-    """Return A1111's text in a picture."""
-    info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", text)
-    return info
-
-
 def test_what_drew_an_enlarged_picture_stays_with_it(house: House) -> None:
     """A1111's tab "Extras" keeps it, too; each key is there once, our own text last."""
     drawn = "a corgi\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64"
     enlarged = ', Postprocess upscale by: 2, Postprocess upscaler: "a, b"'
-    Image.new("RGB", (64, 64)).save(house.inbox / "lines.png", pnginfo=texts(drawn + enlarged))
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", drawn + enlarged)
+    Image.new("RGB", (64, 64)).save(house.inbox / "lines.png", pnginfo=info)
     house.save("a.yaml", ENLARGED)
     assert house.once(), house.error("a.yaml")
     (picture,) = house.pictures("a")
@@ -141,4 +127,4 @@ def test_what_drew_an_enlarged_picture_stays_with_it(house: House) -> None:
     house.save("b.yaml", f"from: {picture}\n")
     assert house.once(), house.error("b.yaml")
     (again,) = house.pictures("b")
-    assert house.chunk(again).request == house.chunk(picture).request
+    assert house.request(again) == house.request(picture)

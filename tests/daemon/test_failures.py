@@ -72,10 +72,10 @@ def assert_set(event: threading.Event) -> None:
     assert event.wait(PATIENCE)
 
 
-def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
+def test_warnings_of_recipe_and_engine_stand_beside_the_pictures_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parts of a LoRA without a layer cause such a warning; the next valid save removes it."""
+    """What a recipe cannot honour, and parts of a LoRA without a layer; the next save ends it."""
 
     def picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         warnings = ("The LoRA 'x' has parts that do nothing.",) if "x" in request.prompt else ()
@@ -83,12 +83,17 @@ def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
 
     monkeypatch.setattr("tests.digest_engine.digest_picture", picture)
     house.save("a.txt", "x --seed 1 --count 3\n")
+    a1111 = "a star\nSteps: 8, Sampler: Euler a, Seed: 3, Size: 128x128"
+    house.save("b.txt", f"{a1111}, Face restoration: GFPGAN")
     assert house.once()
-    warning = house.outbox / "a.txt.warning.txt"
+    warning, other = (house.outbox / f"{name}.txt.warning.txt" for name in "ab")
     assert warning.read_text() == "inbox/a.txt\n\nThe LoRA 'x' has parts that do nothing.\n"
+    assert "Face restoration" in other.read_text()
+    assert "warning b.txt: " in house.log()
     house.save("a.txt", "a corgi --seed 1\n")
+    house.save("b.txt", a1111)
     assert house.once()
-    assert not warning.exists()
+    assert not warning.exists() and not other.exists()
 
 
 def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:

@@ -1,17 +1,14 @@
 """Working through a folder of dropped pictures: progress, `make DIR`, `retry --all`, failures."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from picowatch.commands.check import check
 from picowatch.commands.make import make
 from picowatch.errors import CommandFailed, RenderFailed
 from picowatch.inbox import inbox as inbox_module
-from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
+from picowatch.outbox.commands import Command, send
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, wait_for
 
@@ -23,26 +20,13 @@ RANDOM = "prompt: a corgi\nsize: 64x64\n"
 def drop(house: House, *names: str) -> None:
     """Save pictures, each in a colour of its own."""
     for name in names:
-        path = house.inbox / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (64, 64), (sum(name.encode()) % 256, len(name), 0)).save(path)
+        house.draw(name, f"rgb({sum(name.encode()) % 256},{len(name)},0)")
 
 
-def photos(house: House, template: str, count: int) -> list[str]:
+def photos(house: House, template: str, count: int) -> None:
     """Make a folder with a template and this many pictures."""
     house.save("photos/_pictures.yaml", template)
-    names = [f"photos/{number}.png" for number in range(1, count + 1)]
-    drop(house, *names)
-    return names
-
-
-def told(house: House, command: str, recipe: str) -> Answer:
-    """Return a command's answer, from a running daemon or a single run."""
-    path = send(house.outbox, Command(command, recipe))
-    house.once()
-    answer = wait_for_answer(path, 5.0)
-    assert answer is not None
-    return answer
+    drop(house, *(f"photos/{number}.png" for number in range(1, count + 1)))
 
 
 def failures(house: House) -> list[dict[str, Any]]:
@@ -50,47 +34,30 @@ def failures(house: House) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-# -- progress
-
-
 def test_progress_is_that_of_the_folder(house: House) -> None:
-    """So it is in now.txt, the status and the gallery; other folders have their own."""
+    """So it is in now.txt, the status and the gallery, and so are folders that wait."""
     hold = HeldEngine(house, after=3)
     photos(house, CORGI, 5)
     house.save("photos/new/_pictures.yaml", f"{STAR}priority: -1\n")
     drop(house, "photos/deep/6.png", "photos/new/1.png", "photos/new/2.png")
-    house.save("later.yaml", "prompt: a tree\nseed: 1\npriority: -2\n")
+    house.save("other/_pictures.yaml", f"{STAR}priority: -2\n")
+    drop(house, "other/1.png", "other/2.png", "other/3.png")
     with house.running(batch_size=2):
-        hold.wait_until_held()  # six of photos are done in three batches, and one of the others
+        hold.wait_until_held()  # six of photos are done in three batches, and two of another
         wait_for(lambda: house.status()["images"]["done"] == 6, "the pictures of the first folder")
+        house.save("live.yaml", "prompt: a tree\nseed: 1\npriority: 5\n")
         wait_for(lambda: "photos/new: 1–2 of 2" in (house.outbox / "now.txt").read_text())
+        expected = [["live.yaml", 1], ["other", 3]]
+        wait_for(lambda: house.status()["waiting"] == expected, "each folder once")
+        wait_for(lambda: len(house.status()["folders"]) == 2)
         status = house.status()
-        assert status["folder"] == "photos/new"
-        assert status["recipe"] == "photos/new/1.png"
-        assert [tuple(one) for one in status["waiting"]] == [("later.yaml", 1)]
-        wait_for(lambda: len(house.status()["folders"]) == 1)
-        (folder,) = house.status()["folders"]
+        assert (status["folder"], status["recipe"]) == ("photos/new", "photos/new/1.png")
+        folder, other = status["folders"]
         assert (folder["folder"], folder["done"], folder["of"]) == ("photos/new", 0, 2)
         assert folder["seconds_left"] is not None
-        news = (house.outbox / ".picowatch/gallery/now.js").read_text()
-        assert '"of": 2' in news
-        hold.release()
-
-
-def test_a_folder_that_waits_is_named_once(house: House) -> None:
-    """Its progress is shown, in `status`, too, not each of its pictures."""
-    hold = HeldEngine(house, after=1)
-    photos(house, CORGI, 4)
-    house.save("other/_pictures.yaml", STAR)
-    drop(house, "other/1.png", "other/2.png", "other/3.png")
-    with house.running(batch_size=1):
-        hold.wait_until_held()
-        house.save("live.yaml", "prompt: a tree\nseed: 1\npriority: 5\n")
-        expected = [["live.yaml", 1], ["photos", 2], ["other", 3]]
-        wait_for(lambda: house.status().get("waiting") == expected)
-        assert (house.outbox / "now.txt").read_text().startswith("photos: 2 of 4, ")
-        shown = [one.line() for one in house.console.shown[-1].folders]
-        assert shown[1].startswith("other: 0 of 3, ")
+        assert (other["folder"], other["done"], other["of"]) == ("other", 0, 3)
+        assert house.console.shown[-1].folders[1].line().startswith("other: 0 of 3, ")
+        assert '"of": 2' in (house.outbox / ".picowatch/gallery/now.js").read_text()
         hold.release()
 
 
@@ -148,10 +115,9 @@ def test_make_says_why_a_folder_cannot_be_rendered(
     house.save("plain/a.yaml", "prompt: a tree\nseed: 1\n")
     house.save("silent/_pictures.yaml", "seed: 1\n")
     drop(house, "silent/1.png")
-    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 1
-    assert "stesp" in capsys.readouterr().err
-    assert make(house.settings(), [house.inbox / "silent"], house.make_engine) == 1
-    assert "Pictures without a prompt" in capsys.readouterr().err
+    for folder, said in (("photos", "stesp"), ("silent", "Pictures without a prompt")):
+        assert make(house.settings(), [house.inbox / folder], house.make_engine) == 1
+        assert said in capsys.readouterr().err
     for folder in ("plain", "."):
         with pytest.raises(CommandFailed, match="no folder of the inbox with a _pictures"):
             make(house.settings(), [house.inbox / folder], house.make_engine)
@@ -172,36 +138,32 @@ def test_a_folder_is_rendered_again_with_its_new_template(house: House) -> None:
     assert house.once()
     assert len(house.pictures()) == 4, "a template that is saved again renders nothing by itself"
     assert "photos/_pictures.yaml: saved, it applies to pictures saved from now on" in house.log()
-    answer = told(house, "retry all", "photos")
+    answer = house.answer("retry all", "photos")
     assert answer.text.startswith("4 pictures read again"), answer
     assert sorted(house.prompts()) == ["a corgi"] * 3 + ["a star"] + ["a tree"] * 3
-    assert told(house, "retry all", "photos").done
+    assert house.answer("retry all", "photos").done
     assert len(house.pictures()) == 7, "what would be the same is kept"
     (house.outbox / "photos/1-2.png").unlink()
-    assert told(house, "retry all", "photos/1.png").done
+    assert house.answer("retry all", "photos/1.png").done
     assert len(house.pictures()) == 7, "one that was deleted is rendered again"
-    assert not told(house, "retry all", "nothing").done
+    assert not house.answer("retry all", "nothing").done
 
 
 def test_random_seeds_are_drawn_again_but_not_for_what_still_waits(house: House) -> None:
-    names = photos(house, RANDOM, 2)
+    photos(house, RANDOM, 2)
     assert house.once()
     drop(house, "photos/3.png")
-    send(house.outbox, Command("pause"))
-    house.once()
-    told(house, "retry all", "photos")
-    assert house.status()["images"]["queued"] == 3
-    assert told(house, "retry all", "photos").done
-    assert house.status()["images"]["queued"] == 3
-    send(house.outbox, Command("resume"))
-    assert house.once()
-    assert len(house.pictures()) == 2 * len(names) + 1
-    assert len({*house.seeds()}) == len(house.seeds())
+    house.answer("pause")
+    for _ in "twice":
+        assert house.answer("retry all", "photos").done
+        assert house.status()["images"]["queued"] == 3
+    house.answer("resume")
+    assert len({*house.seeds()}) == len(house.seeds()) == 5
 
 
 def test_pictures_that_are_renamed_after_the_command_are_rendered_once(house: House) -> None:
     """The command is stored in the ledger, and moves with them."""
-    names = photos(house, RANDOM, 2)
+    photos(house, RANDOM, 2)
     assert house.once()
     path = house.inbox / "photos/_pictures.yaml"
     held = path.rename(house.folder / "held.yaml")
@@ -209,15 +171,13 @@ def test_pictures_that_are_renamed_after_the_command_are_rendered_once(house: Ho
     with house.running(settle_seconds=0.2):
         with house.seen_at_once():
             send(house.outbox, Command("retry all", "photos"))
-            for name in names:
-                old = house.inbox / name
-                old.rename(old.with_name(f"new-{old.name}"))
+            for name in ("1.png", "2.png"):
+                path.with_name(name).rename(path.with_name(f"new-{name}"))
             held.rename(path)
         wait_for(lambda: len(house.pictures()) == 4, "the new pictures")
     assert house.once()
-    assert [one for one in house.pictures() if "new-" in one] == [
-        "photos/new-1.png", "photos/new-2.png",
-    ]  # fmt: skip
+    names = [f"photos/{name}.png" for name in ("1", "2", "new-1", "new-2")]
+    assert house.pictures() == names
     assert sorted(house.prompts()) == ["a corgi"] * 2 + ["a star"] * 2
 
 
@@ -251,7 +211,7 @@ def test_everything_that_went_wrong_is_a_line(
     assert (failed["entry_index"], failed["image_index"]) == (1, 0)
     assert house.once(), "told once"
     assert len(failures(house)) == 4
-    assert not told(house, "retry", "a.txt").pictures
+    assert not house.answer("retry", "a.txt").pictures
     (house.inbox / "typo.yaml").touch()
     house.once()
     assert [line["recipe"] for line in failures(house)[4:]] == ["a.txt", "typo.yaml"]
@@ -264,58 +224,29 @@ def test_everything_that_went_wrong_is_a_line(
 def test_each_ending_that_is_ignored_is_told_once(house: House) -> None:
     """The template has the warning until it is saved again; so has a folder without one."""
     photos(house, CORGI, 1)
-    for name in (
-        "a.tga",
-        "b.TGA",
-        "deep/c.tga",
-        "d.json",
-        "Thumbs.db",
-        "._e.tga",
-        "1.xmp",
-        "1.txt",
-    ):
-        house.save(f"photos/{name}", "no picture" * (name != "1.txt"))
+    for name in ("a.tga", "b.TGA", "deep/c.tga", "d.json", "Thumbs.db", "._e.tga", "1.xmp"):
+        house.save(f"photos/{name}", "no picture")
+    house.save("photos/1.txt", "")
     drop(house, "lost/1.png", "lost/2.png", "here.png")
-    for _ in range(2):
+    warning = house.outbox / "photos/_pictures.yaml.warning.txt"
+    for starts in (1, 2):
         assert house.once()
-        text = (house.outbox / "photos/_pictures.yaml.warning.txt").read_text()
+        text = warning.read_text()
         assert text.count("Files that end in") == 3
         assert "end in .tga are ignored in inbox/photos. Convert pictures to PNG" in text
         assert "end in .json are ignored in inbox/photos. Recipes belong in a folder" in text
+        lost = "lost is not run: it has pictures, but no _pictures.yaml"
+        assert house.log().count(lost) == starts
     assert house.log().count("Files that end in") == 3
-    assert (
-        house.log().count("lost is not run: it has pictures, but no _pictures.yaml") == 2
-    )  # starts
     assert "the inbox is not run" not in house.log(), "it may be a recipe's start image"
     (house.inbox / "photos/a.tga").unlink()
     (house.inbox / "photos/b.TGA").unlink()
     house.save("photos/_pictures.yaml", STAR)
     assert house.once()
-    text = (house.outbox / "photos/_pictures.yaml.warning.txt").read_text()
-    assert text.count("Files that end in") == 2
+    assert warning.read_text().count("Files that end in") == 2
 
 
 def test_pictures_in_an_inbox_of_nothing_else_are_told(house: House) -> None:
     drop(house, "here.png")
     assert house.once()
     assert "the inbox is not run: it has pictures, but no _pictures.yaml" in house.log()
-
-
-# -- check
-
-
-def test_check_names_bad_pictures_and_goes_on(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
-    photos(house, CORGI, 2)
-    house.save("photos/bad.jpg", "no picture")
-    house.save("photos/phone.HEIC", "heic")
-    house.save("photos/2.yaml", "stesp: 3\n")
-    drop(house, "photos/3.png")
-    template = Path(house.inbox / "photos/_pictures.yaml")
-    assert check(house.settings(), [template], as_json=True) == 1
-    shown = capsys.readouterr()
-    assert [one["image"] for one in json.loads(shown.out)] == ["photos/1.png", "photos/3.png"]
-    assert "photos/bad.jpg: It is not a picture" in shown.err
-    assert "photos/phone.HEIC: " in shown.err
-    assert "inbox/photos/2.yaml, line 1" in shown.err

@@ -13,20 +13,15 @@ def test_a_recipe_starts_from_a_picture_of_the_outbox(house: House, folder: str)
 
     A file of the same name beside the new recipe is not taken for it.
     """
-    for number, place in enumerate(("pets", "", "other")):
-        path = house.inbox / place / "dog.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (64, 64), (number * 20, 0, 0)).save(path)
-    Image.new("RGB", (64, 64), "white").save(house.inbox / "pets/mask.png")
+    for place, colour in {"pets/": "red", "": "green", "other/": "blue"}.items():
+        house.draw(f"{place}dog.png", colour)
+    house.draw("pets/mask.png", "white")
     house.save("pets/a.yaml", "prompt: a\nseed: 7\nsteps: 9\nimage: dog.png\nmask: mask.png\n")
     assert house.once()
     house.save(f"{folder}b.yaml", "from: pets/a/0001-7.png\nsteps: 10\n")
     house.save(f"{folder}c.yaml", "from: pets/a/0001-7.png\nimage: dog.png\n")
     assert house.once(), house.error(f"{folder}b.yaml")
-    one, other, given = (
-        house.chunk(house.pictures(name)[0]).request
-        for name in ("pets/a", f"{folder}b", f"{folder}c")
-    )
+    one, other, given = (house.requests(name)[0] for name in ("pets/a", f"{folder}b", f"{folder}c"))
     assert (other.image_hash, other.mask_hash) == (one.image_hash, one.mask_hash)
     assert (other.prompt, other.seed, other.steps) == ("a", 7, 10)
     assert (given.steps, given.image_hash != one.image_hash) == (9, True)
@@ -35,7 +30,7 @@ def test_a_recipe_starts_from_a_picture_of_the_outbox(house: House, folder: str)
 def test_the_result_of_a_dropped_picture_is_told_from_the_picture(house: House) -> None:
     """Both have the same path, one in the inbox and one in the outbox."""
     house.save("a/_pictures.yaml", "prompt: a corgi\nseed: 7\n")
-    Image.new("RGB", (64, 64)).save(house.inbox / "a/x.png")
+    house.draw("a/x.png")
     assert house.once()
     house.save("b.yaml", "from: a/x.png\n")
     assert not house.once()
@@ -43,7 +38,7 @@ def test_the_result_of_a_dropped_picture_is_told_from_the_picture(house: House) 
     assert said in (house.error("b.yaml") or "")
     house.save("b.yaml", "from: outbox/a/x.png\n")
     assert house.once()
-    assert house.chunk(house.pictures("b")[0]).request.seed == 7
+    assert house.seeds("b") == [7]
 
 
 # What stands before the text, and its encoding.
@@ -69,17 +64,3 @@ def test_the_comment_of_a_jpeg_is_read(house: House, before: bytes, encoding: st
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
         Image.new("RGB", (16, 16)).save(house.inbox / "a.jpg", exif=exif)
         assert read_texts(house.inbox / "a.jpg")["parameters"] == text
-
-
-def test_what_a_recipe_cannot_honour_is_said_beside_the_result(house: House) -> None:
-    """The log and a file say it, until the next save without it."""
-    text = "a star\nSteps: 8, Sampler: Euler a, Seed: 3, Size: 128x128, Face restoration: GFPGAN"
-    house.save("a.txt", text)
-    assert house.once()
-    assert len(house.pictures()) == 1
-    warning = house.outbox / "a.txt.warning.txt"
-    assert "Face restoration" in warning.read_text()
-    assert "warning a.txt: " in house.log()
-    house.save("a.txt", text.replace(", Face restoration: GFPGAN", ""))
-    assert house.once()
-    assert not warning.exists()

@@ -17,11 +17,6 @@ from tests.house import HeldEngine, House, wait_for
 RECIPE = "prompt: a corgi\nseed: 1\nimage: start.png\n"
 
 
-def draw(path: Path, colour: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 64), colour).save(path)
-
-
 @pytest.mark.parametrize(
     ("place", "written"),
     [
@@ -36,57 +31,43 @@ def test_a_start_image_lies_beside_the_recipe_or_in_the_folders(
     house: House, place: str, written: str
 ) -> None:
     """Its own folder comes first. One path names one picture."""
-    draw(house.folder / place, "red")
+    house.draw(f"../{place}")
     house.save("pets/a.yaml", f"prompt: a corgi\nimage: {written}\n")
     assert house.once(), house.error("pets/a.yaml")
-    (picture,) = house.pictures("pets/a")
-    request = house.chunk(picture).request
+    (request,) = house.requests("pets/a")
     assert request.image == written.strip("'")
     assert len(request.image_hash) == 64
 
 
-@pytest.mark.parametrize(
-    ("written", "said"),
-    [
-        ("missing.png", "There is no picture 'missing.png'"),
-        ("text.png", "not a picture that can be read"),
-        ("link.png", "There is no picture 'link.png'"),
-        ("frames/*.png", "save these fields there as _pictures.yaml"),
-    ],
-)
-def test_a_start_image_that_cannot_be_used_is_said_at_its_place(
-    house: House, written: str, said: str
-) -> None:
-    """The error has line and column."""
-    (house.inbox / "text.png").write_text("no picture")
-    draw(house.folder / "secret.png", "red")
-    draw(house.inbox / "frames/1.png", "red")
-    (house.inbox / "link.png").symlink_to(house.folder / "secret.png")
-    house.save("a.yaml", f"prompt: a corgi\nimage: {written}\n")
-    assert not house.once()
-    error = house.error("a.yaml") or ""
-    assert "line 2, column 8" in error
-    assert said in error
-
-
-def test_pictures_that_are_missing_are_named_with_a_files_other_mistakes(house: House) -> None:
+def test_pictures_that_cannot_be_used_are_named_with_a_files_other_mistakes(house: House) -> None:
     """Each is named once, in the file's order, whichever entry it is in."""
-    draw(house.inbox / "there.png", "red")
+    for name in ("there", "frames/1", "../secret"):
+        house.draw(f"{name}.png")
+    (house.inbox / "link.png").symlink_to(house.folder / "secret.png")
     house.save(
         "a.yaml",
         "- prompt: a\n  steps: 500\n  mask: m.png\n  image: i.png\n"
         "- prompt: b\n  image: there.png\n  sweep: {steps: [1, 2], image: [there.png, s.png]}\n"
         "- prompt: c\n  control: {image: c.png, model: demo-sketch}\n"
-        "- prompt: d\n  count: 3\n  from: f.png\n",
+        "- prompt: d\n  count: 3\n  from: f.png\n"
+        "- prompt: e\n  image: link.png\n"
+        "- prompt: f\n  image: frames/*.png\n",
     )
     assert not house.once()
     error = house.error("a.yaml") or ""
-    names = ("m.png", "i.png", "s.png", "c.png", "f.png")
+    names = ("m.png", "i.png", "s.png", "c.png", "f.png", "link.png")
     said = ["steps must be", *(f"There is no picture '{name}'" for name in names)]
+    said += ["save these fields there as _pictures.yaml"]
     places = [error.find(words) for words in said]
-    assert -1 not in places and places == sorted(places)
+    assert -1 not in places and places == sorted(places), error
     assert error.count("line ") == len(said)
     assert "f.png: There" not in error
+    house.save("text.png", "no picture")
+    house.save("a.yaml", "prompt: a corgi\nimage: text.png\n")
+    assert not house.once()
+    error = house.error("a.yaml") or ""
+    assert "line 2, column 8" in error
+    assert "not a picture that can be read" in error
 
 
 # -- sizes
@@ -112,7 +93,7 @@ def test_the_size_of_the_picture_is_rounded_and_capped(
     rendered: tuple[int, int],
 ) -> None:
     """It is a multiple of what the family needs, within the limits."""
-    Image.new("RGB", size, "red").save(house.inbox / "start.png")
+    house.draw("start.png", size=size)
     path = house.save("a.yaml", f"prompt: a corgi\nseed: 7\nimage: start.png\n{rest}\n")
     assert check(house.settings(), [path], as_json=True) == 0
     (image,) = json.loads(capsys.readouterr().out)
@@ -130,7 +111,7 @@ def test_a_sideways_photo_stands(house: House) -> None:
         house.save(f"{name}.yaml", f"prompt: a corgi\nseed: 7\n{text or 'size: 64x64'}\n")
     assert house.once(file_name="{picture}.{number}"), house.log()
     assert house.pictures() == ["a/photo.1.png", "b/photo.1.png", "c/1.png"], "none is hidden"
-    requests = [house.chunk(one).request for one in house.pictures()]
+    requests = house.requests()
     assert [(one.width, one.height) for one in requests] == [(64, 128), (256, 512), (64, 64)]
 
 
@@ -144,10 +125,10 @@ def test_what_was_requested_is_rendered_whatever_happens_to_the_start_image(
     monkeypatch.setattr("picowatch.daemon.daemon.TIDY_SECONDS", 0.0)
     folder = house.outbox / ".picowatch/start-images"
     hold = HeldEngine(house)
-    for name, colour in (("a", "red"), ("b", "blue"), ("c", "green")):
-        draw(house.inbox / f"{name}.png", colour)
-    hashes = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest()
-              for path in house.inbox.iterdir()}  # fmt: skip
+    hashes = {
+        name: hashlib.sha256(house.draw(f"{name}.png", colour).read_bytes()).hexdigest()
+        for name, colour in {"a": "red", "b": "blue", "c": "green"}.items()
+    }
     with house.running(batch_size=1):
         house.save("a.yaml", "prompt: a star\nimage: a.png\n")
         hold.wait_until_held()
@@ -161,7 +142,7 @@ def test_what_was_requested_is_rendered_whatever_happens_to_the_start_image(
         (house.inbox / "c.png").unlink()
         hold.release()
         wait_for(lambda: names(folder) == {writing.name}, "the end of all")
-    used = {house.chunk(picture).request.image_hash for picture in house.pictures()}
+    used = {request.image_hash for request in house.requests()}
     assert used == {hashes["a"], hashes["c"]}
 
 
@@ -184,10 +165,10 @@ def test_a_retry_after_a_restart_finds_the_picture(house: House, use: str) -> No
     if "klein" in use:
         (house.models / "checkpoints").mkdir()
         (house.models / "checkpoints/klein").symlink_to(tiny_flow("FLUX.2-klein"))
-    draw(house.inbox / "start.png", "red")
+    house.draw("start.png")
     house.save("a.yaml", f"prompt: a corgi\nseed: 1\n{use}\n")
     assert not house.once()
-    draw(house.inbox / "start.png", "blue")
+    house.draw("start.png", "blue")
     with house.running():
         send(house.outbox, Command("retry"))
         wait_for(house.pictures, "the picture")
@@ -196,12 +177,11 @@ def test_a_retry_after_a_restart_finds_the_picture(house: House, use: str) -> No
 
 def test_a_recipe_is_answered_anew_when_its_missing_pictures_appear(house: House) -> None:
     """Pictures appear one by one, some by slow copying; the recipe need not be saved again."""
-    draw(house.folder / "whole.png", "red")
-    whole, mask = (house.folder / "whole.png").read_bytes(), house.outbox / "masks/mask.png"
+    whole, mask = house.draw("../whole.png").read_bytes(), house.outbox / "masks/mask.png"
     house.save("a.yaml", f"{RECIPE}mask: masks/mask.png\n")
     with house.running():
         wait_for(lambda: "no picture 'start.png'" in (house.error("a.yaml") or ""), "the error")
-        draw(house.inbox / "start.png", "red")
+        house.draw("start.png")
         wait_for(lambda: "no picture 'masks/mask.png'" in (house.error("a.yaml") or ""), "the next")
         mask.parent.mkdir()
         mask.write_bytes(whole[:60])

@@ -8,7 +8,6 @@ from PIL import Image
 
 from picowatch.errors import RenderFailed
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.house import House
 
 SWEEP = "prompt: a corgi\nseed: 1\nsweep:\n  steps: [3, 4]\n  cfg_scale: 4..8 step 2\n"
@@ -31,7 +30,7 @@ def told_by_its_sheet(house: House, text: str) -> dict[str, Any]:
 def test_a_sweep_renders_every_combination_and_one_sheet(house: House) -> None:
     """All have the same seed; the sheet's text names the sweep and its pictures."""
     told = told_by_its_sheet(house, SWEEP)
-    requests = [house.chunk(file).request for file in told["files"]]
+    requests = [house.request(file) for file in told["files"]]
     assert [(request.steps, request.cfg_scale) for request in requests] == [
         (3, 4), (3, 6), (3, 8), (4, 4), (4, 6), (4, 8),
     ]  # fmt: skip
@@ -46,51 +45,44 @@ def test_a_sweep_renders_every_combination_and_one_sheet(house: House) -> None:
 
 
 VARIED = "variation_strength: 0.1\nvariation_seed: 3\nsweep: {steps: [3, 4]}"
+HEARTS = "prompt: a {red|green} heart\nseed: 7"
 
 
 @pytest.mark.parametrize(
-    ("recipe", "axis"),
+    ("recipe", "axis", "labels"),
     [
-        ("seed: 7\ncount: 2\nsweep: {steps: [3, 4]}", ("seed", ["7", "8"])),
-        (f"seed: [5, 1]\n{VARIED}", ("seed", ["5", "1"])),
-        (f"seed: 7\ncount: 2\n{VARIED}", ("variation", ["3", "4"])),
+        ("seed: 7\ncount: 2\nsweep: {steps: [3, 4]}", ["seed", "7", "8"], None),
+        (f"seed: [5, 1]\n{VARIED}", ["seed", "5", "1"], None),
+        (f"seed: 7\ncount: 2\n{VARIED}", ["variation", "3", "4"], None),
         (
             "seed: 7\ncount: 2\nvariation_seed: 3\nsweep: {variation_strength: [0, 0.1]}",
-            ("image", ["1", "2"]),
+            ["image", "1", "2"],
+            None,
         ),
-    ],
-)
-def test_a_sheet_says_which_seed_is_where(
-    house: House, recipe: str, axis: tuple[str, list[str]]
-) -> None:
-    """In a sweep with several seeds, they are the first axis."""
-    told = told_by_its_sheet(house, f"prompt: a corgi\nsize: 64x64\n{recipe}\n")
-    assert len(told["files"]) == 4
-    first, _ = told["axes"]
-    assert (first["label"], first["values"]) == axis
-
-
-@pytest.mark.parametrize(
-    ("recipe", "labels"),
-    [
-        ("prompt: a corgi\ncount: 2\ngrid: true", ["seed 7", "seed 8"]),
-        ("prompt: a {red|green} heart\ncount: 2\ngrid: true", ["seed 7, red", "seed 8, green"]),
+        ("seed: 7\ncount: 2\ngrid: true", None, ["seed 7", "seed 8"]),
+        (f"{HEARTS}\ncount: 2\ngrid: true", None, ["seed 7, red", "seed 8, green"]),
         (
-            "prompt: '{a|one} {red|green} heart'\ncount: 2\nsweep: {steps: [3, 4]}",
+            "prompt: '{a|one} {red|green} heart'\nseed: 7\ncount: 2\nsweep: {steps: [3, 4]}",
+            ["seed", "7", "8"],
             ["a red", "a red", "one green", "one green"],
         ),
-        ("prompt: a {red|green} heart\nsweep: {steps: [3, 4]}", ["", ""]),
-        ("prompt: a corgi\nsweep: {steps: [3, 4]}\ngrid_seconds: true", ["0.5 s", "0.5 s"]),
-        ("prompt: a corgi\ngrid_seconds: true", ["seed 7, 0.5 s"]),
+        (f"{HEARTS}\nsweep: {{steps: [3, 4]}}", ["steps", "3", "4"], ["", ""]),
+        ("sweep: {steps: [3, 4]}\nseed: 7\ngrid_seconds: true", None, ["0.5 s", "0.5 s"]),
+        ("seed: 7\ngrid_seconds: true", None, ["seed 7, 0.5 s"]),
     ],
 )
-def test_a_label_says_what_its_picture_differs_in(
-    house: House, recipe: str, labels: list[str]
+def test_a_sheet_says_what_its_pictures_differ_in(
+    house: House, recipe: str, axis: list[str] | None, labels: list[str] | None
 ) -> None:
-    """It has the words drawn for its seed and, if wanted, its seconds without loading."""
+    """With several seeds in a sweep, they are the first axis.
+
+    A label has the words drawn for its seed and, if wanted, its seconds without loading.
+    """
     house.engine.timings = {"load": 9.0, "denoise": 0.4, "decode": 0.1}
-    told = told_by_its_sheet(house, f"{recipe}\nseed: 7\nsize: 64x64\n")
-    assert told["labels"] == labels
+    prompt = "" if "prompt" in recipe else "prompt: a corgi\n"
+    told = told_by_its_sheet(house, f"{prompt}size: 64x64\n{recipe}\n")
+    assert not axis or [told["axes"][0]["label"], *told["axes"][0]["values"]] == axis
+    assert not labels or told["labels"] == labels
 
 
 def test_a_sheet_that_an_earlier_save_requested_is_not_drawn_again(house: House) -> None:
@@ -141,29 +133,12 @@ def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House
     """The plain one does not depend on the draw and stays; saved again, the others are new."""
     path = house.save("a.yaml", "prompt: a\nseed: 7\nsweep: {variation_strength: [0, 0.2, 0.4]}\n")
     house.once()
-    first = [house.chunk(file).request for file in house.pictures("a")[:3]]
+    first = [house.request(file) for file in house.pictures("a")[:3]]
     assert [one.variation_strength for one in first] == [0, 0.2, 0.4]
     assert first[1].variation_seed == first[2].variation_seed
     path.touch()
     house.once()
-    drawn = {house.chunk(file).request.variation_seed for file in house.pictures("a")
+    drawn = {house.request(file).variation_seed for file in house.pictures("a")
              if not file.endswith("-sheet.png")}  # fmt: skip
     assert len(house.pictures("a")) == 3 + 1 + 2 + 1
     assert len(drawn) == 3, "None, and two draws"
-
-
-def test_another_file_of_a_swept_model_is_another_request(house: House) -> None:
-    """This applies to each combination, not only the first."""
-    paths = [
-        write_model(house.models / f"loras/{name}.safetensors", kohya_lora_shapes())
-        for name in "bc"
-    ]
-    recipe = house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\nsweep: {loras: [b, c]}\n")
-    assert house.once(), house.error("a.yaml")
-    assert len(house.pictures()) == 3
-    with paths[1].open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"7")
-    recipe.touch()
-    assert house.once()
-    assert len(house.pictures()) == 5, "a picture and the sheet"

@@ -14,16 +14,12 @@ DRAWN = ["01-one-picture.yaml", "06-every-morning.txt", "09-change-a-part.yaml"]
 DRAWN += ["10-larger.yaml", "11-from-a1111.txt"]
 
 
-def test_there_are_thirteen_and_each_says_what_it_shows() -> None:
-    """In its first line."""
+def test_there_are_thirteen_without_a_mistake(tmp_path: Path) -> None:
+    """Each says in its first line what it shows; with nothing installed all are valid."""
     assert len(RECIPES) == 13
     for recipe in RECIPES:
         first = recipe.read_text().splitlines()[0]
         assert first.startswith("# ") and first.endswith("."), recipe.name
-
-
-def test_check_finds_nothing_wrong_with_them(tmp_path: Path) -> None:
-    """Copied into an inbox, with nothing installed."""
     shutil.copytree(EXAMPLES, tmp_path / "inbox")
     recipes = [f"inbox/{recipe.name}" for recipe in RECIPES]
     checked = picowatch(tmp_path, "check", *recipes)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog
 from picowatch.recipe.request import ControlUse
-from tests.engine.ldm import Tensors, unet_names
+from tests.engine.original_names import Rules, unet_names
 from tests.engine.pictures import keep
 from tests.engine.requests import request
 
@@ -60,23 +60,21 @@ def save_single(model: Any, path: Path) -> None:
 def save_original(model: Any, path: Path, prefix: str = "control_model.") -> None:
     """Write a file in lllyasviel's names."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{prefix}{name}": t.contiguous() for name, t in _original(model).items()}
-    save_file(tensors, path)
+    named = unet_names(dict(model.state_dict()), model.config, *_PARTS)
+    save_file({f"{prefix}{name}": tensor.contiguous() for name, tensor in named.items()}, path)
 
 
 # Besides those of a UNet.
-_PARTS = {
-    "controlnet_cond_embedding.conv_in": "input_hint_block.0",
-    **{f"controlnet_cond_embedding.blocks.{i}": f"input_hint_block.{2 * i + 2}" for i in range(6)},
-    "controlnet_cond_embedding.conv_out": "input_hint_block.14",
-    **{f"controlnet_down_blocks.{index}": f"zero_convs.{index}.0" for index in range(20)},
-    "controlnet_mid_block": "middle_block_out.0",
-}
-
-
-def _original(model: Any) -> Tensors:
-    config = {**model.config, "up_block_types": model.config.down_block_types}
-    return unet_names(dict(model.state_dict()), config, _PARTS)
+_PARTS: Rules = (
+    (r"controlnet_cond_embedding\.conv_in", "input_hint_block.0"),
+    (
+        r"controlnet_cond_embedding\.blocks\.(\d)",
+        lambda found: f"input_hint_block.{2 * int(found[1]) + 2}",
+    ),
+    (r"controlnet_cond_embedding\.conv_out", "input_hint_block.14"),
+    (r"controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0"),
+    (r"controlnet_mid_block", "middle_block_out.0"),
+)
 
 
 SIDE = 64

@@ -5,12 +5,14 @@ a new name say that these tensors are one there, in this order.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 
 Tensors = dict[str, torch.Tensor]
-Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+Rules = Iterable[Rule]
 
 
 def renamed(state: Tensors, rules: Rules) -> Tensors:
@@ -24,14 +26,6 @@ def renamed(state: Tensors, rules: Rules) -> Tensors:
     return {
         name: torch.cat([parts[number] for number in sorted(parts)])
         for name, parts in groups.items()
-    }
-
-
-def _swapped(state: Tensors, *words: str) -> Tensors:
-    """Swap shift and scale, which diffusers has in the other order."""
-    return {
-        name: torch.cat(tensor.chunk(2)[::-1]) if any(word in name for word in words) else tensor
-        for name, tensor in state.items()
     }
 
 
@@ -76,3 +70,103 @@ _Z_IMAGE: Rules = (
 def z_image_names(state: Tensors) -> Tensors:
     """The names of Z-Image's authors."""
     return renamed(state, _Z_IMAGE)
+
+
+_LDM_VAE: Rules = (
+    (r"conv_shortcut", "nin_shortcut"),
+    (r"conv_norm_out", "norm_out"),
+    (r"mid_block\.resnets\.0", "mid.block_1"),
+    (r"mid_block\.resnets\.1", "mid.block_2"),
+    (r"mid_block\.attentions\.0", "mid.attn_1"),
+    (r"group_norm", "norm"),
+    (r"to_([qkv])\.", r"\1."),
+    (r"to_out\.0", "proj_out"),
+    (r"down_blocks\.(\d)\.resnets", r"down.\1.block"),
+    (r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample"),
+    (r"up_blocks\.(\d)\.resnets", lambda found: f"up.{3 - int(found[1])}.block"),
+    (r"up_blocks\.(\d)\.upsamplers\.0", lambda found: f"up.{3 - int(found[1])}.upsample"),
+)
+
+
+def ldm_vae_names(state: Tensors, *more: Rule) -> Tensors:
+    """The names of Stable Diffusion's VAE, which has four levels; attention is a convolution."""
+    return {
+        name: tensor[:, :, None, None] if "attn_1" in name and tensor.ndim == 2 else tensor
+        for name, tensor in renamed(state, (*_LDM_VAE, *more)).items()
+    }
+
+
+def flux2_vae_names(state: Tensors) -> Tensors:
+    """The names of FLUX.2's VAE, without the count of batches."""
+    rules = (r"^quant_conv", "encoder.quant_conv"), (r"^post_quant_conv", "decoder.post_quant_conv")
+    counted = "bn.num_batches_tracked"
+    return ldm_vae_names({name: one for name, one in state.items() if name != counted}, *rules)
+
+
+_OPEN_CLIP: Rules = (
+    (r"^text_model\.", ""),
+    (r"encoder\.layers", "transformer.resblocks"),
+    (
+        r"self_attn\.([qkv])_proj\.(weight|bias)",
+        lambda m: f"attn.in_proj_{m[2]}#{'qkv'.find(m[1])}",
+    ),
+    (r"self_attn", "attn"),
+    (r"layer_norm(\d)", r"ln_\1"),
+    (r"mlp\.fc1", "mlp.c_fc"),
+    (r"mlp\.fc2", "mlp.c_proj"),
+    (r"embeddings\.token_embedding", "token_embedding"),
+    (r"embeddings\.position_embedding\.weight", "positional_embedding"),
+    (r"final_layer_norm", "ln_final"),
+    (r"text_projection\.weight", "text_projection"),
+)
+
+
+def open_clip_names(state: Tensors) -> Tensors:
+    """The names of OpenCLIP, whose projection is transposed; q, k and v are one matrix."""
+    made = renamed(state, _OPEN_CLIP)
+    return {name: one.T if name == "text_projection" else one for name, one in made.items()}
+
+
+_UNET: Rules = (
+    (r"(resnets\.\d)\.norm1", r"\1.in_layers.0"),
+    (r"(resnets\.\d)\.conv1", r"\1.in_layers.2"),
+    (r"(resnets\.\d)\.norm2", r"\1.out_layers.0"),
+    (r"(resnets\.\d)\.conv2", r"\1.out_layers.3"),
+    (r"(resnets\.\d)\.time_emb_proj", r"\1.emb_layers.1"),
+    (r"(resnets\.\d)\.conv_shortcut", r"\1.skip_connection"),
+    (r"^time_embedding\.linear_1", "time_embed.0"),
+    (r"^time_embedding\.linear_2", "time_embed.2"),
+    (r"^time_embedding\.cond_proj", "time_embed.cond_proj"),
+    (r"^add_embedding\.linear_1", "label_emb.0.0"),
+    (r"^add_embedding\.linear_2", "label_emb.0.2"),
+    (r"^conv_in", "input_blocks.0.0"),
+    (r"^conv_norm_out", "out.0"),
+    (r"^conv_out", "out.2"),
+    (r"^mid_block\.resnets\.0", "middle_block.0"),
+    (r"^mid_block\.attentions\.0", "middle_block.1"),
+    (r"^mid_block\.resnets\.1", "middle_block.2"),
+)
+
+
+def unet_names(state: Tensors, config: Mapping[str, Any], *more: Rule) -> Tensors:
+    """The names of Stable Diffusion's UNet, or of a ControlNet with `more` parts."""
+    layers = config["layers_per_block"] + 1
+
+    def block(found: re.Match[str]) -> str:
+        index = int(found[2]) * layers + int(found[4])
+        flat = f"input_blocks.{index + 1}" if found[1] == "down" else f"output_blocks.{index}"
+        return f"{flat}.{['resnets', 'attentions'].index(found[3])}"
+
+    def upsampler(found: re.Match[str]) -> str:
+        behind = 2 if "CrossAttn" in config["up_block_types"][int(found[1])] else 1
+        return f"output_blocks.{(int(found[1]) + 1) * layers - 1}.{behind}"
+
+    blocks: Rules = (
+        (r"^(down|up)_blocks\.(\d)\.(resnets|attentions)\.(\d)", block),
+        (
+            r"^down_blocks\.(\d)\.downsamplers\.0\.conv",
+            lambda found: f"input_blocks.{(int(found[1]) + 1) * layers}.0.op",
+        ),
+        (r"^up_blocks\.(\d)\.upsamplers\.0", upsampler),
+    )
+    return renamed(state, (*_UNET, *blocks, *more))

@@ -12,8 +12,8 @@ import transformers
 
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.families import FAMILIES, Sign
-from tests.engine.ldm import ldm_vae, weights
-from tests.engine.original_names import wan_names
+from tests.engine.ldm import weights
+from tests.engine.original_names import flux2_vae_names, ldm_vae_names, wan_names
 from tests.engine.tiny_flows import tiny_flow
 from tests.engine.transformer_files import PREFIX, Tensors, weights_of
 
@@ -69,6 +69,7 @@ ENCODERS_OF = {
     LUMINA: {"text_encoder": "Gemma 2 2B"},
     QWEN: {"text_encoder": "Qwen2.5-VL 7B"},
 }
+VAE_NAMES = {KLEIN: flux2_vae_names, QWEN: wan_names}  # ldm_vae_names otherwise
 ALONE = (FLUX, Z_IMAGE, SD35, SD3, KLEIN)
 
 
@@ -102,7 +103,7 @@ def _family(folder: str) -> str:
 def tensors_of(folder: str, part: str) -> Tensors:
     """A text encoder or VAE, in the names that files of it have."""
     if part == "vae":
-        return (wan if folder == QWEN else ldm_vae)(tiny_flow(folder) / part)
+        return VAE_NAMES.get(folder, ldm_vae_names)(weights(tiny_flow(folder) / part))
     index = json.loads((tiny_flow(folder) / "model_index.json").read_text())
     kind: Any = getattr(transformers, index[part][1])
     held: Tensors = dict(kind.from_pretrained(tiny_flow(folder), subfolder=part).state_dict())
@@ -116,11 +117,6 @@ def tensors_of(folder: str, part: str) -> Tensors:
     return {name if "projection" in name else f"text_model.{name}": t for name, t in bare.items()}
 
 
-def wan(folder: Path) -> Tensors:
-    """Return Qwen-Image's VAE in the names of shared files."""
-    return wan_names(weights(folder))
-
-
 def whole_file(folder: str) -> Tensors:
     """A checkpoint with all parts of the folder."""
     made = {f"{PREFIX}{name}": one for name, one in weights_of(folder).items()}
@@ -132,14 +128,3 @@ def whole_file(folder: str) -> Tensors:
     for part, prefix in prefixes.items():
         made |= {f"{prefix}{name}": tensor for name, tensor in tensors_of(folder, part).items()}
     return made
-
-
-def flux2_vae(folder: Path) -> Tensors:
-    """Return the tensors in the authors' names, without counts of batches."""
-    inner = {"quant_conv.": "encoder.quant_conv.", "post_quant_conv.": "decoder.post_quant_conv."}
-    renamed = {}
-    for name, tensor in ldm_vae(folder).items():
-        first = f"{name.partition('.')[0]}."
-        renamed[name.replace(first, inner.get(first, first), 1)] = tensor
-    del renamed["bn.num_batches_tracked"]
-    return renamed

@@ -23,10 +23,12 @@ from tests.catalog.files import write_model
 from tests.catalog.unets import sd2_shapes, sd15_shapes, sdxl_shapes
 from tests.engine.controlnets import save_single
 from tests.engine.demo import load
-from tests.engine.ldm import ldm_vae, weights, write_single_file
+from tests.engine.ldm import weights, write_single_file
+from tests.engine.original_names import Tensors, z_image_names
 from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import FOLDERS, tiny_flow
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
+from tests.engine.transformer_files import weights_of, write
 from tests.kinds import one_of_each_kind
 
 pytestmark = NUMPY_WARNINGS
@@ -87,12 +89,21 @@ def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> N
         assert_equal(ours, theirs.requires_grad_(False))
 
 
-UNETS: dict[str, Callable[[], Path]] = {
-    "demo": lambda: DEMO.path,
-    "sdxl": tiny_sdxl,
-    "sdxl LCM": lambda: tiny_sdxl(embeds_guidance=True),
-    "sdxl inpainting": lambda: tiny_sdxl(inpaints=True),
-    "sd2": tiny_sd2,
+def as_scripted(tensors: Tensors) -> Tensors:
+    """Return a file as diffusers' script writes it: with transformers' name and order."""
+    place = "conditioner.embedders.1.model.text_projection"
+    projection = tensors.pop(place).T.contiguous()
+    return tensors | {f"{place}.weight": projection}
+
+
+# Their folders, and what is changed in their files.
+UNETS: dict[str, tuple[Callable[[], Path], Callable[[Tensors], Tensors]]] = {
+    "demo": (lambda: DEMO.path, dict),
+    "sdxl": (tiny_sdxl, dict),
+    "sdxl of a script": (tiny_sdxl, as_scripted),
+    "sdxl LCM": (lambda: tiny_sdxl(embeds_guidance=True), dict),
+    "sdxl inpainting": (lambda: tiny_sdxl(inpaints=True), dict),
+    "sd2": (tiny_sd2, dict),
 }
 
 
@@ -102,10 +113,11 @@ def test_a_single_file_holds_the_model_its_folder_holds(
     models: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype
 ) -> None:
     """In the original's layout, with EMA weights, position_ids and buffers besides."""
-    folder = UNETS[name]()
-    of_its_own(monkeypatch, folder)
-    (models / "checkpoints/folder").symlink_to(folder)
-    write_single_file(folder, models / "checkpoints/file.safetensors", dtype)
+    (made, changed), path = UNETS[name], models / "checkpoints/file.safetensors"
+    of_its_own(monkeypatch, made())
+    (models / "checkpoints/folder").symlink_to(made())
+    write_single_file(made(), path, dtype)
+    save_file(changed(load_file(path)), path)
     one, other = (load(found(models, each), FULL, CPU) for each in ("folder", "file"))
     assert one.keys() == other.keys()
     for part, module in modules_of(one).items():
@@ -156,24 +168,6 @@ def test_the_scheduler_says_what_the_header_says_of_the_training(
     assert scheduler.config.rescale_betas_zero_snr
     assert scheduler.config.timestep_spacing == "trailing"
     assert "final_sigmas_type" in scheduler.config["_use_default_values"]
-
-
-def test_a_file_of_diffusers_script_has_its_summary_as_transformers_has_it(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The script writes the projection with transformers' name and order."""
-    of_its_own(monkeypatch, tiny_sdxl())
-    for name in ("usual", "scripted"):
-        write_single_file(tiny_sdxl(), models / f"checkpoints/{name}.safetensors", torch.float32)
-    path, place = models / "checkpoints/scripted.safetensors", "conditioner.embedders.1.model."
-    tensors = load_file(path)
-    projection = tensors.pop(f"{place}text_projection").T.contiguous()
-    save_file(tensors | {f"{place}text_projection.weight": projection}, path)
-    one, other = (
-        load_part(found(models, name), FULL, CPU, "text_encoder_2")
-        for name in ("usual", "scripted")
-    )
-    assert_equal(other, one)
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(0.01, "epsilon"), (0.2, "v_prediction")])
@@ -244,94 +238,38 @@ def load_part_of(models: Path, folder: Path, name: str) -> dict[str, Any]:
     return {part: load_part(model, FULL, CPU, part) for part in ("transformer", "text_encoder_2")}
 
 
-def without(file: Path, name: str) -> None:
-    tensors = load_file(file)
-    del tensors[name]
-    save_file(tensors, file, metadata={"format": "pt"})
+Z_IMAGE = "Z-Image-Turbo"
+IN_FILE = "model.diffusion_model.input_blocks.1.0.in_layers.2.weight"
+IN_DIFFUSERS = {IN_FILE: "down_blocks.0.resnets.0.conv1.weight"}
+BROKEN = [
+    ("UNet", "unet", "folder/unet/diffusion_pytorch_model", "conv_in.weight"),
+    ("VAE", "vae", "folder/vae/diffusion_pytorch_model", "decoder.conv_in.weight"),
+    ("text encoder", "text_encoder", "folder/text_encoder/model", "final_layer_norm.weight"),
+    ("UNet", "unet", "file", IN_FILE),
+    ("transformer", "transformer", "z-turbo", "layers.1.feed_forward.w1.weight"),
+]
 
 
-def reshaped(file: Path, name: str) -> None:
-    tensors = load_file(file)
-    tensors[name] = torch.zeros(3, 5)
-    save_file(tensors, file, metadata={"format": "pt"})
-
-
-BROKEN: dict[str, tuple[str, str, str]] = {
-    "UNet": ("unet", "diffusion_pytorch_model", "conv_in.weight"),
-    "VAE": ("vae", "diffusion_pytorch_model", "decoder.conv_in.weight"),
-    "text encoder": ("text_encoder", "model", "encoder.layers.0.mlp.fc1.weight"),
-}
-
-
-@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize(("what", "part", "file", "weight"), BROKEN)
 def test_the_first_weight_that_is_missing_or_of_another_shape_is_named(
-    models: Path, what: str
+    models: Path, monkeypatch: pytest.MonkeyPatch, what: str, part: str, file: str, weight: str
 ) -> None:
     """Otherwise it would be rendered with whatever memory contains."""
-    part, file, name = BROKEN[what]
-    path = shutil.copytree(DEMO.path, models / "checkpoints/mine") / part / f"{file}.safetensors"
-    reshaped(path, name)
-    with pytest.raises(RenderFailed, match=rf"{what} of 'mine' does not fit .* {name} is \[3, 5\]"):
-        load_part(found(models, "mine"), FULL, CPU, part)
-    without(path, name)
-    with pytest.raises(RenderFailed, match=rf"The {what} of 'mine' is incomplete: 1 .* {name}\."):
-        load_part(found(models, "mine"), FULL, CPU, part)
-
-
-def test_the_same_of_a_single_file(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo's small weights are not Stable Diffusion 1.5."""
-    path = models / "checkpoints/one.safetensors"
-    write_single_file(DEMO.path, path)
-    with pytest.raises(RenderFailed, match=r"UNet of 'one' is incomplete: \d+ weights are"):
-        load_part(found(models, "one"), FULL, CPU, "unet")
+    checkpoints, model = models / "checkpoints", file.partition("/")[0]
     of_its_own(monkeypatch, DEMO.path)
-    without(path, "model.diffusion_model.input_blocks.1.0.in_layers.2.weight")
-    with pytest.raises(RenderFailed, match=r"down_blocks\.0\.resnets\.0\.conv1\.weight"):
-        load_part(found(models, "one"), FULL, CPU, "unet")
-
-
-def another_vae() -> dict[str, torch.Tensor]:
-    """The demo's VAE, a little brighter."""
-    tensors = weights(DEMO.path / "vae")
-    tensors["decoder.conv_out.bias"] = tensors["decoder.conv_out.bias"] + 0.25
-    return tensors
-
-
-def in_old_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the names of before diffusers 0.15: query, key, value, proj_attn."""
-    new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-    for modern, old in new.items():
-        tensors = {name.replace(f".{modern}.", f".{old}."): t for name, t in tensors.items()}
-    return tensors
-
-
-VAES: dict[str, Callable[[Path], Any]] = {
-    "folder": lambda folder: folder.rename(folder.with_name("bright")),
-    "diffusers": lambda folder: save(folder, another_vae()),
-    "old diffusers": lambda folder: save(folder, in_old_names(another_vae())),
-    "kohya": lambda folder: save(folder, ldm_vae(folder)),
-    "cut out": lambda folder: save(
-        folder, {f"first_stage_model.{name}": one for name, one in ldm_vae(folder).items()}
-    ),
-}
-
-
-def save(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, folder.with_name("bright.safetensors"))
-
-
-@pytest.mark.parametrize("form", VAES)
-def test_a_vae_may_have_any_form(models: Path, form: str) -> None:
-    """A file is read with the settings of the checkpoint's own VAE."""
-    folder = shutil.copytree(DEMO.path / "vae", models / "vae/.parts")
-    save_file(another_vae(), folder / "diffusion_pytorch_model.safetensors")
-    VAES[form](folder)
-    vae = load_vae(DEMO, found(models, "bright", "vae"), FULL, CPU)
-    own = load_part(DEMO, FULL, CPU, "vae")
-    bias = own.decoder.conv_out.bias
-    assert torch.allclose(vae.decoder.conv_out.bias, bias + 0.25, atol=1e-3)
-    assert vae.config.scaling_factor == own.config.scaling_factor
+    shutil.copytree(DEMO.path, checkpoints / "folder")
+    write_single_file(DEMO.path, checkpoints / "file.safetensors")
+    (checkpoints / Z_IMAGE).symlink_to(tiny_flow(Z_IMAGE))
+    write(checkpoints / "z-turbo.safetensors", z_image_names(weights_of(Z_IMAGE)))
+    path = checkpoints / f"{file}.safetensors"
+    others = {key: tensor for key, tensor in load_file(path).items() if key != weight}
+    of_it, name = f"{what} of '{model}'", re.escape(IN_DIFFUSERS.get(weight, weight))
+    save_file(others | {weight: torch.zeros(3, 5)}, path, {"format": "pt"})
+    with pytest.raises(RenderFailed, match=rf"{of_it} does not .* {name} is \[3, 5\]"):
+        load_part(found(models, model), FULL, CPU, part)
+    save_file(others, path, {"format": "pt"})
+    with pytest.raises(RenderFailed, match=rf"{of_it} is incomplete: 1 .* {name}\."):
+        load_part(found(models, model), FULL, CPU, part)
 
 
 def test_sdxls_vae_computes_in_float32_unless_it_is_fixed(models: Path) -> None:

@@ -6,11 +6,12 @@ start from. Exit code 1 if anything was found.
 """
 
 import argparse
-import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,39 +20,28 @@ FOLDER = ROOT / "build" / "fuzz"
 SECONDS = 10
 MEGABYTES = 1024
 MAX_BYTES = 4096
-NO_ATHERIS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one target or all; 0 nothing found, 1 something, 2 atheris is not there."""
+    """Run one target or all; return 1 if something was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.run", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="for all targets together (10)")
     parser.add_argument("--target", help="only this one")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="give a finding to its target")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.replay:
-        return _replay(options.target, options.replay)
     if options.child:
         _fuzz(options.target, options.child)
-    try:
-        importlib.import_module("atheris")
-    except ImportError:
-        _say("atheris is missing (Linux only): pip install atheris")
-        return NO_ATHERIS
     from tests.fuzz.targets import TARGETS
 
+    if options.replay:  # without atheris
+        TARGETS[options.target](options.replay.read_bytes())
+        return 0
+    if find_spec("atheris") is None:
+        sys.exit("atheris is missing (Linux only): pip install atheris")
     names = [options.target] if options.target else list(TARGETS)
     found = [_run(name, 60 * options.minutes / len(names)) for name in names]
     return 1 if any(found) else 0
-
-
-def _replay(target: str, file: Path) -> int:
-    """The target once, on these bytes, without atheris."""
-    from tests.fuzz.targets import TARGETS
-
-    TARGETS[target](file.read_bytes())
-    return 0
 
 
 def _run(target: str, seconds: float) -> bool:
@@ -61,23 +51,20 @@ def _run(target: str, seconds: float) -> bool:
     before = set(findings.iterdir())
     child = [sys.executable, "-m", "tests.fuzz.run", "--target", target, "--child", str(seconds)]
     done = subprocess.run(child, cwd=ROOT, capture_output=True, text=True, errors="replace")
-    executions = [int(number) for number in re.findall(r"(?m)^#(\d+)\t", done.stderr)]
-    covered = re.findall(r"\bcov: (\d+)", done.stderr)
-    _say(
-        f"{target:24}{max(executions, default=0):>12,} executions"
-        f"{covered[-1] if covered else '0':>8} edges{'  FAILED' if done.returncode else ''}"
-    )
+    tried, edges = (re.findall(r"(?m)^#(\d+)\t.*?\bcov: (\d+)", done.stderr) or [("0", "0")])[-1]
+    failed = "  FAILED" if done.returncode else ""
+    print(f"{target:24}{int(tried):>12,} executions{edges:>8} edges{failed}", flush=True)
     if done.returncode:
         told = [line for line in (done.stdout + done.stderr).splitlines() if line[:1] != "#"]
-        _say("\n".join(line[:200] for line in told[-40:]))
+        print(*(line[:200] for line in told[-40:]), sep="\n")
         for file in sorted(set(findings.iterdir()) - before):
-            _say(f"again: python -m tests.fuzz.run --target {target} --replay {file}")
+            print(f"again: python -m tests.fuzz.run --target {target} --replay {file}")
     return done.returncode != 0
 
 
 def _fuzz(target: str, seconds: float) -> None:
     """This process becomes the fuzzer, and ends with it."""
-    atheris = importlib.import_module("atheris")
+    atheris = import_module("atheris")
     # Pillow's readers, too: what a picture's bytes lead to happens there.
     with atheris.instrument_imports(include=["picowatch", "PIL"]):
         from tests.fuzz.targets import TARGETS
@@ -89,7 +76,8 @@ def _fuzz(target: str, seconds: float) -> None:
     for number, seed in enumerate(seeds(target)):
         (starts / f"{number:03}").write_bytes(seed)
     dictionary = FOLDER / "dictionary.txt"
-    dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in words()))
+    escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in words())
+    dictionary.write_text("".join(f'"{word}"\n' for word in escaped))
     arguments = {
         "max_total_time": int(seconds) or 1,
         "dict": dictionary,
@@ -97,20 +85,10 @@ def _fuzz(target: str, seconds: float) -> None:
         "timeout": SECONDS,
         "rss_limit_mb": MEGABYTES,
         "max_len": MAX_BYTES,
-        "print_final_stats": 1,
     }
     flags = [f"-{name}={value}" for name, value in arguments.items()]
     atheris.Setup([target, *flags, str(corpus), str(starts)], TARGETS[target])
     atheris.Fuzz()
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _escaped(word: bytes) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in word)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 import json
 import re
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from picowatch.metadata import parameters_text, picowatch_json, texts_of
 from picowatch.outbox.encoding import encoded
@@ -21,13 +20,14 @@ from picowatch.settings import Settings
 from tests.catalog.files import Shapes
 from tests.catalog.test_gguf import gguf
 from tests.commands import pickled
+from tests.fuzz.hostile import safetensors
 from tests.metadata.requests import CORGI
 from tests.recipe.read.test_other_programs_pictures import PICTURES
 
 ROOT = Path(__file__).parents[2]
 _EXAMPLES = ROOT / "picowatch" / "assets" / "examples"
 
-EVERYTHING = replace(
+_EVERYTHING = replace(
     CORGI,
     prompt="a corgi <lora:y:0.5>",
     loras=(LoraUse("x", "a" * 64, 0.8), LoraUse("y", "b" * 64, 0.5)),
@@ -42,34 +42,21 @@ EVERYTHING = replace(
     mask_invert=False,
     hires=Hires(2.0, 12, 0.7, "Latent"),
 )
-HEADER = json.dumps(
-    {
-        "__metadata__": {
-            "ss_base_model_version": "sd_v1",
-            "ss_tag_frequency": '{"1_dog": {"dog": 3}}',
-            "modelspec.trigger_phrase": "a dog",
-        },
-        "lora_unet_x.attn2_to_k.lora_down.weight": {
-            "dtype": "F16",
-            "shape": [1, 768],
-            "data_offsets": [0, 1536],
-        },
-    }
-).encode()
-CHUNK = picowatch_json(
-    EVERYTHING,
-    recipe="a.yaml",
-    save_digest="0" * 64,
-    entry_index=0,
-    image_index=0,
-    rendered={"device": "cpu"},
+HEADER = (
+    b'{"__metadata__": {"ss_base_model_version": "sd_v1", "modelspec.trigger_phrase": "a dog", '
+    b'"ss_tag_frequency": "{\\"1_dog\\": {\\"dog\\": 3}}"}, '
+    b'"lora_unet_x.attn2_to_k.lora_down.weight": '
+    b'{"dtype": "F16", "shape": [1, 768], "data_offsets": [0, 1536]}}'
 )
-PARAMETERS = parameters_text(EVERYTHING, "0.1.0", {"x": "a" * 64})
+CHUNK = picowatch_json(
+    _EVERYTHING, recipe="a.yaml", save_digest="0" * 64, entry_index=0, image_index=0, rendered={}
+)
+PARAMETERS = parameters_text(_EVERYTHING, "0.1.0", {"x": "a" * 64})
 
 
 def seeds(target: str) -> list[bytes]:
     """Good bytes of the target's kind."""
-    return list(_SEEDS.get(target, lambda: iter(()))())
+    return list(_SEEDS[target]())
 
 
 def words() -> list[bytes]:
@@ -91,20 +78,16 @@ _WORDS = [
 ]
 
 
-def _recipes(*endings: str) -> Iterator[bytes]:
-    for path in sorted(_EXAMPLES.rglob("*")):
-        if path.suffix in endings:
-            yield path.read_bytes()
-    fences = {".yaml": "yaml", ".txt": "text"}
+def _recipes(ending: str, fence: str) -> Iterator[bytes]:
+    """The examples of this kind, and those in the docs."""
+    yield from (path.read_bytes() for path in sorted(_EXAMPLES.rglob(f"*{ending}")))
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for ending in endings:
-            fence = rf"```{fences[ending]}\n(.*?)```"
-            for block in re.findall(fence, page.read_text(), re.DOTALL):
-                yield block.encode()
+        for block in re.findall(rf"```{fence}\n(.*?)```", page.read_text(), re.DOTALL):
+            yield block.encode()
 
 
 def _yaml() -> Iterator[bytes]:
-    yield from _recipes(".yaml")
+    yield from _recipes(".yaml", "yaml")
     yield b"- &a {prompt: a, steps: 3}\n- <<: *a\n  seed: [1, 2]\n"
     yield b"prompt: a [b] (c:1.2) {d|e} __x__ <lora:x:0.5>\nhires: {scale: 2}\nsize: 512x768\n"
     yield b"prompt: a\nsweep: {steps: [1, 2], cfg_scale: 4..10 step 2, 'prompt: a': [b, c]}\n"
@@ -119,18 +102,11 @@ def _json() -> Iterator[bytes]:
 
 
 def _txt() -> Iterator[bytes]:
-    yield from _recipes(".txt")
+    yield from _recipes(".txt", "text")
     yield PARAMETERS.encode()
     yield b"---\nsteps: 3\n---\n# comment\na corgi \\\n  at sea --steps 3 --seed 1, 2\nb --exact\n"
     yield b"a corgi \\\n  at sea [a:b:0.5]\n"
     yield b'a --negative_prompt "b \\" c" --size 512x512 --n_iter 2 --batch_size 2\n'
-
-
-def _png(**texts: str) -> bytes:
-    information = PngImagePlugin.PngInfo()
-    for keyword, text in texts.items():
-        information.add_itxt(keyword, text, zip=len(text) > 100)
-    return _encoded("PNG", pnginfo=information)
 
 
 def _encoded(kind: str, mode: str = "RGB", **options: object) -> bytes:
@@ -140,9 +116,6 @@ def _encoded(kind: str, mode: str = "RGB", **options: object) -> bytes:
 
 
 def _pictures_with_settings() -> Iterator[bytes]:
-    yield _png(picowatch=CHUNK)
-    yield _png(parameters=PARAMETERS)
-    yield _png(generator="picodiffusion", prompt="a", steps="3", cfg="7", lora="x")
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + PARAMETERS.encode("utf-16-be")
     for kind in ("JPEG", "WEBP", "AVIF", "PNG"):
@@ -151,7 +124,6 @@ def _pictures_with_settings() -> Iterator[bytes]:
         texts = {"parameters": PARAMETERS, "picowatch": CHUNK}
         picture = Image.new("RGB", (4, 3))
         yield encoded(f"a{FORMATS[name].ending}", picture, texts, Settings())
-
     yield from (picture.content for picture in PICTURES.values())
 
 
@@ -174,11 +146,9 @@ def _pictures() -> Iterator[bytes]:
         yield _encoded(kind)
     exif = Image.Exif()
     exif[0x0112] = 6
-    yield _encoded("JPEG", exif=exif)
-    yield _encoded("PNG", exif=exif)
-    yield _encoded("PNG", "RGBA")
-    yield _encoded("PNG", "I;16")
-    yield _encoded("TIFF", "F")
+    yield from (_encoded(kind, exif=exif) for kind in ("JPEG", "PNG"))
+    for kind, mode in (("PNG", "RGBA"), ("PNG", "I;16"), ("TIFF", "F")):
+        yield _encoded(kind, mode)
     yield _encoded("TIFF", "CMYK", compression="tiff_lzw")
     yield _encoded("WEBP", "RGBA", lossless=True)
 
@@ -191,8 +161,7 @@ def _headers() -> Iterator[bytes]:
 
 
 def _files() -> Iterator[bytes]:
-    for header in _headers():
-        yield struct.pack("<Q", len(header)) + header + bytes(8)
+    yield from (safetensors(header, weights=8) for header in _headers())
     yield from (b"version https://git-lfs", b"<!doctype html>", b"PK\x03\x04", b"GGUF")
 
 

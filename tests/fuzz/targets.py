@@ -5,12 +5,14 @@ documented error with a text that can be shown to people. Hypothesis and the cov
 runner (`python -m tests.fuzz.run`) drive the same targets.
 """
 
-import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+
+from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
@@ -30,6 +32,7 @@ from picowatch.recipe import (
 )
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.read.from_picture import settings_in
+from tests.fuzz.hostile import safetensors
 from tests.recipe.reading import PicturesWith
 
 Target = Callable[[bytes], None]
@@ -83,26 +86,6 @@ def assert_shown(text: str) -> None:
     assert text.replace("\N{ZERO WIDTH JOINER}", "").isprintable(), repr(text[:200])
 
 
-def yaml_recipe(data: bytes) -> None:
-    """A recipe with the ending .yaml."""
-    check_recipe("b/a.yaml", data)
-
-
-def json_recipe(data: bytes) -> None:
-    """A recipe with the ending .json."""
-    check_recipe("b/a.json", data)
-
-
-def csv_recipe(data: bytes) -> None:
-    """A recipe with the ending .csv."""
-    check_recipe("a.csv", data)
-
-
-def txt_recipe(data: bytes) -> None:
-    """A recipe with the ending .txt."""
-    check_recipe("a.txt", data)
-
-
 def defaults_file(data: bytes) -> None:
     """A `_defaults.yaml` above a recipe."""
     check_recipe("a.yaml", b"prompt: a", defaults=(DefaultsFile("_defaults.yaml", data),))
@@ -138,23 +121,14 @@ def _show(texts: Mapping[str, str]) -> None:
     check_recipe("a.yaml", recipe.encode())
 
 
-def picture(data: bytes) -> None:
-    """A start image: what the daemon accepts, the engine can decode."""
-    _decoded(data, decode_picture, "RGB")
-
-
-def mask(data: bytes) -> None:
-    """A mask, likewise."""
-    _decoded(data, decode_mask, "L")
-
-
-def _decoded(data: bytes, decode: Callable[[bytes], object], mode: str) -> None:
+def _decoded(decode: Callable[[bytes], Image.Image], mode: str, data: bytes) -> None:
+    """A start image or a mask: what the daemon accepts, the engine can decode."""
     try:
         check_picture(BytesIO(data))
     except PictureUnreadable as error:
         assert_shown(str(error))
         return
-    assert getattr(decode(data), "mode", "") == mode
+    assert decode(data).mode == mode
 
 
 def safetensors_file(data: bytes) -> None:
@@ -189,38 +163,34 @@ def gguf_file(data: bytes) -> None:
 def safetensors_header(data: bytes) -> None:
     """A file whose length is right and whose header's text is anything; weights as it says."""
     header = data.replace(b"\0", b"")
-    safetensors_file(struct.pack("<Q", len(header)) + header + bytes(data.count(b"\0")))
+    safetensors_file(safetensors(header, weights=data.count(b"\0")))
 
 
 def model_folder(data: bytes) -> None:
     """The configs of a diffusers folder and of a VAE's: index, NUL, UNet's, NUL, VAE's."""
     index, unet, vae, *_ = (*data.split(b"\0"), b"", b"")
+    files = {
+        "checkpoints/it/model_index.json": index,
+        "checkpoints/it/unet/config.json": unet,
+        "checkpoints/it/vae/config.json": vae,
+        "checkpoints/it/text_encoder/config.json": b"{}",
+        "checkpoints/it/scheduler/scheduler_config.json": b"{}",
+        "checkpoints/it/tokenizer/vocab.json": b"{}",
+        "vae/it/config.json": vae,
+        "vae/it/diffusion_pytorch_model.safetensors": _WEIGHTS,
+        **{
+            f"checkpoints/it/{part}/model.safetensors": _WEIGHTS
+            for part in ("unet", "vae", "text_encoder")
+        },
+    }
     with _models() as models:
-        files = {
-            "checkpoints/it/model_index.json": index,
-            "checkpoints/it/unet/config.json": unet,
-            "checkpoints/it/vae/config.json": vae,
-            "checkpoints/it/text_encoder/config.json": b"{}",
-            "checkpoints/it/scheduler/scheduler_config.json": b"{}",
-            "checkpoints/it/tokenizer/vocab.json": b"{}",
-            "vae/it/config.json": vae,
-        }
-        for part in ("unet", "vae", "text_encoder"):
-            files[f"checkpoints/it/{part}/model.safetensors"] = _WEIGHTS
-        files["vae/it/diffusion_pytorch_model.safetensors"] = _WEIGHTS
         for name, content in files.items():
             (models / name).parent.mkdir(parents=True, exist_ok=True)
             (models / name).write_bytes(content)
         _check_catalog(models)
 
 
-def _safetensors(header: bytes, weights: int) -> bytes:
-    return struct.pack("<Q", len(header)) + header + bytes(weights)
-
-
-_WEIGHTS = _safetensors(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}', 2)
-
-
+_WEIGHTS = safetensors(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}', weights=2)
 _NAMING_ALL = b"prompt: it\ncheckpoint: it\n---\nprompt: it\nvae: it\nloras: it\n"
 
 
@@ -247,34 +217,28 @@ def wildcard_file(data: bytes) -> None:
 
 @contextmanager
 def _models() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+    # In memory where there is such a folder: a fuzzer writes thousands of files a second.
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
         for name in (*FOLDERS.values(), "wildcards"):
             (Path(folder) / name).mkdir()
         yield Path(folder)
 
 
-def _memory() -> str | None:
-    """A folder in memory where there is one: a fuzzer writes thousands of files a second."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
 TARGETS: dict[str, Target] = {
-    target.__name__: target
-    for target in (
-        yaml_recipe,
-        json_recipe,
-        csv_recipe,
-        txt_recipe,
-        defaults_file,
-        picture_with_settings,
-        png_texts,
-        picture,
-        mask,
-        safetensors_file,
-        safetensors_header,
-        pickled_model,
-        gguf_file,
-        model_folder,
-        wildcard_file,
-    )
+    "yaml_recipe": partial(check_recipe, "b/a.yaml"),
+    "json_recipe": partial(check_recipe, "b/a.json"),
+    "csv_recipe": partial(check_recipe, "a.csv"),
+    "txt_recipe": partial(check_recipe, "a.txt"),
+    "defaults_file": defaults_file,
+    "picture_with_settings": picture_with_settings,
+    "png_texts": png_texts,
+    "picture": partial(_decoded, decode_picture, "RGB"),
+    "mask": partial(_decoded, decode_mask, "L"),
+    "safetensors_file": safetensors_file,
+    "safetensors_header": safetensors_header,
+    "pickled_model": pickled_model,
+    "gguf_file": gguf_file,
+    "model_folder": model_folder,
+    "wildcard_file": wildcard_file,
 }

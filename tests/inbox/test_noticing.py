@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from picowatch.files.inside import open_below
+from picowatch.inbox.files import FileChanged, size_and_time_of
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
+from picowatch.inbox.reading import read
 from picowatch.inbox.scan import scan
 from picowatch.inbox.watch import Watch
 from tests.house import HeldEngine, House, wait_for
@@ -28,29 +30,25 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
 
 
-@pytest.mark.parametrize("path", ["a.yaml", "A.YML", "b.Txt", "pets/deep/c.txt", "a b.yaml"])
-def test_yaml_and_txt_of_any_case_are_recipes(path: str) -> None:
-    """The subfolder does not matter."""
-    assert is_recipe_path(path)
+RECIPES = ("a.yaml", "A.YML", "b.Txt", "pets/deep/c.txt", "a b.yaml")
+# Editors', sync tools' and systems' own files.
+NO_RECIPES = [
+    "a.json~", ".a.json.swp", "a.json___jb_old___", "_defaults.json", "_pictures.json",
+    "4913", ".a.yaml", "~a.yaml", "#a.yaml#", ".#a.yaml", "_defaults.yaml",
+    "a.yaml~", "a.yaml.swp", "a.sync-conflict-20260101-1.yaml", "a (conflicted copy 1).txt",
+    ".git/a.yaml", "__MACOSX/a.yaml", "@eaDir/a.txt", "$RECYCLE.BIN/a.txt",
+    "pets/node_modules/a.yaml", "lost+found/a.yaml", "a.yaml___jb_tmp___",
+    "(A Document Being Saved By TextEdit)/a.yaml", "a_conflict-20260101-120000.yaml",
+    "a (SFConflict me@example.org 2026-01-01-12-00-00).txt", "#recycle/a.yaml",
+    "@Recycle/a.yaml", "#snapshot/daily/a.yaml", "@Recently-Snapshot/a.yaml",
+    "~snapshot/a.yaml", "System Volume Information/a.txt",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "a.json~", ".a.json.swp", "a.json___jb_old___", "_defaults.json", "_pictures.json",
-            "4913", ".a.yaml", "~a.yaml", "#a.yaml#", ".#a.yaml", "_defaults.yaml",
-        "a.yaml~", "a.yaml.swp", "a.sync-conflict-20260101-1.yaml", "a (conflicted copy 1).txt",
-        ".git/a.yaml", "__MACOSX/a.yaml", "@eaDir/a.txt", "$RECYCLE.BIN/a.txt",
-        "pets/node_modules/a.yaml", "lost+found/a.yaml", "a.yaml___jb_tmp___",
-        "(A Document Being Saved By TextEdit)/a.yaml", "a_conflict-20260101-120000.yaml",
-        "a (SFConflict me@example.org 2026-01-01-12-00-00).txt", "#recycle/a.yaml",
-        "@Recycle/a.yaml", "#snapshot/daily/a.yaml", "@Recently-Snapshot/a.yaml",
-        "~snapshot/a.yaml", "System Volume Information/a.txt",
-    ],
-)  # fmt: skip
-def test_names_that_are_never_recipes(path: str) -> None:
-    """Editors', sync tools' and systems' own files."""
-    assert not is_recipe_path(path)
+def test_names_tell_recipes_from_other_files() -> None:
+    """In any case of letters and any folder."""
+    assert [path for path in RECIPES if not is_recipe_path(path)] == []
+    assert [path for path in NO_RECIPES if is_recipe_path(path)] == []
 
 
 # -- said, and not run
@@ -179,6 +177,20 @@ def test_a_recipe_without_hard_links_is_put_whole_or_not_at_all(
         put(house.inbox, "c.txt", b"a cat\n")
     left = {path.name: path.read_text() for path in house.inbox.iterdir()}
     assert left in (written, {**written, "c.txt": ""})
+
+
+@pytest.mark.parametrize("path", ["a.txt", "photos/1.png"])
+def test_what_is_written_after_it_was_quiet_is_not_read_yet(tmp_path: Path, path: str) -> None:
+    """A writer may begin between the scan and the reading."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/_pictures.yaml").write_text("prompt: a corgi\n")
+    (tmp_path / path).write_bytes(b"a corgi in the")
+    noted = size_and_time_of(tmp_path, path)
+    assert noted
+    assert read(tmp_path, "", path, noted, None, is_new=True)
+    (tmp_path / path).write_bytes(b"a corgi in the snow")
+    with pytest.raises(FileChanged):
+        read(tmp_path, "", path, noted, None, is_new=True)
 
 
 # -- what cannot be read

@@ -49,20 +49,11 @@ def test_only_its_own_picture_proves_that_a_request_was_rendered(house: House) -
 
 
 def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
-    """The message has the first one's process id; afterwards the outbox is free again."""
-    lock = OutboxLock(tmp_path)
-    assert is_held(tmp_path)
-    with pytest.raises(OutboxInUse, match=str(os.getpid())):
-        OutboxLock(tmp_path)
-    lock.release()
-    assert not is_held(tmp_path)
-    OutboxLock(tmp_path).release()
+    """The message has the first one's process id; afterwards the outbox is free again.
 
-
-def test_only_the_system_s_lock_counts_and_what_is_written_in_it_tells_of_a_crash(
-    tmp_path: Path,
-) -> None:
-    """Another process may have that id by now."""
+    Only the system's lock counts; what is written in it tells of a crash, as another process may
+    have that id by now.
+    """
     path = tmp_path / ".picowatch/lock"
     path.parent.mkdir()
     path.write_text(str(os.getppid()))
@@ -70,7 +61,11 @@ def test_only_the_system_s_lock_counts_and_what_is_written_in_it_tells_of_a_cras
     for after_crash in (True, False):
         lock = OutboxLock(tmp_path)
         assert lock.after_crash is after_crash
+        assert is_held(tmp_path)
+        with pytest.raises(OutboxInUse, match=str(os.getpid())):
+            OutboxLock(tmp_path)
         lock.release()
+        assert not is_held(tmp_path)
 
 
 def test_a_check_of_the_lock_keeps_nobody_out(tmp_path: Path) -> None:

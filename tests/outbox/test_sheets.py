@@ -65,15 +65,6 @@ def test_a_chequered_ground_is_seen_through_a_transparent_picture(tmp_path: Path
     assert seen == [(20, 20, 20), sheets.PAPER, sheets.SHADE]
 
 
-def test_a_picture_that_was_not_rendered_leaves_its_cell(tmp_path: Path) -> None:
-    """So the others stay under their labels."""
-    made = cells(tmp_path, 3)
-    made[1] = Cell(None)
-    sheet = contact_sheet(made, [Axis("steps", ("1", "2", "3"))], 64)
-    assert len(boxes(sheet)) == 2
-    assert sheets.MISSING in {colour for _, colour in sheet.getcolors(1 << 20) or ()}
-
-
 def test_a_sheet_is_never_larger_than_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,14 @@
 """Shared by the tests of recipes: a set of installed models, and short functions to read texts."""
 
+import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from picowatch.metadata import PICOWATCH, picowatch_json
 from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,
+    ImageRequest,
     Inventory,
     Recipe,
     RecipeInvalid,
@@ -14,13 +18,19 @@ from picowatch.recipe.pictures import NO_PICTURES, Pictures
 
 
 class PicturesWith(Pictures):
-    """Pictures whose metadata has the texts that a function gives for their paths."""
+    """Pictures of one size, whose metadata has the texts that a function gives for their paths."""
 
-    def __init__(self, texts: Callable[[str], Mapping[str, str]]) -> None:
+    def __init__(
+        self, texts: Callable[[str], Mapping[str, str]], size: tuple[int, int] = (640, 480)
+    ) -> None:
         self._texts = texts
+        self._size = size
 
     def texts(self, path: str) -> Mapping[str, str]:
         return self._texts(path)
+
+    def size(self, path: str) -> tuple[int, int]:
+        return self._size
 
 
 DEMO = Checkpoint("demo", 128)
@@ -35,6 +45,7 @@ HASHES = {
     "controlnet": "b",
     "depth": "f",
     "upscaler": "9",
+    "cutout": "8",
     "image": "1",
     "mask": "2",
 }
@@ -49,51 +60,70 @@ def read(
     text: str | bytes,
     name: str = "corgi.yaml",
     inventory: Inventory = INVENTORY,
-    defaults: dict[str, str] | None = None,
+    defaults: str | Mapping[str, str] = "",
     max_images: int = 1000,
     pictures: Pictures = NO_PICTURES,
+    texts: Mapping[str, str] | None = None,
 ) -> list[Recipe]:
-    """Return the recipes of a file with this text."""
+    """Return the recipes of a file with this text.
+
+    `defaults` is the text of the `_defaults.yaml` above it, or a text for each path; `texts` is
+    the metadata of all pictures.
+    """
     content = text.encode() if isinstance(text, str) else text
-    files = [DefaultsFile(path, text.encode()) for path, text in (defaults or {}).items()]
+    above = {"_defaults.yaml": defaults} if isinstance(defaults, str) else defaults
+    files = [DefaultsFile(path, text.encode()) for path, text in above.items()]
+    if texts is not None:
+        pictures = PicturesWith(lambda _: texts)
     return read_recipes(name, content, inventory, files, max_images, pictures=pictures)
 
 
-def read_one(
-    text: str | bytes,
-    name: str = "corgi.yaml",
-    inventory: Inventory = INVENTORY,
-    defaults: dict[str, str] | None = None,
-    pictures: Pictures = NO_PICTURES,
-) -> Recipe:
+def read_one(text: str | bytes, *more: Any, **options: Any) -> Recipe:
     """Return the only recipe of a file with this text."""
-    (recipe,) = read(text, name, inventory, defaults, pictures=pictures)
+    (recipe,) = read(text, *more, **options)
     return recipe
 
 
-def refused(
-    text: str | bytes,
-    name: str = "corgi.yaml",
-    inventory: Inventory = INVENTORY,
-    defaults: dict[str, str] | None = None,
-    max_images: int = 1000,
-    pictures: Pictures = NO_PICTURES,
-) -> RecipeInvalid:
+def request_of(text: str | bytes, *more: Any, **options: Any) -> ImageRequest:
+    """Return the only image that a file requests; a random seed is 5."""
+    (request,) = read_one(text, *more, **options).image_requests(hash_of, 5)
+    return request
+
+
+def refused(text: str | bytes, *more: Any, **options: Any) -> RecipeInvalid:
     """Return the problems of a file with this text."""
     try:
-        recipes = read(text, name, inventory, defaults, max_images, pictures)
+        recipes = read(text, *more, **options)
     except RecipeInvalid as invalid:
         return invalid
     raise AssertionError(f"nothing was found wrong; it reads {recipes}")
 
 
-def messages(
-    text: str | bytes,
-    name: str = "corgi.yaml",
-    inventory: Inventory = INVENTORY,
-    pictures: Pictures = NO_PICTURES,
-    defaults: dict[str, str] | None = None,
-) -> list[str]:
+def messages(text: str | bytes, *more: Any, **options: Any) -> list[str]:
     """Return only the messages of the problems, in order."""
-    found = refused(text, name, inventory, defaults, pictures=pictures)
-    return [problem.message for problem in found.problems]
+    return [problem.message for problem in refused(text, *more, **options).problems]
+
+
+def check_refused(text: str | bytes, *expected: str, **options: Any) -> None:
+    """Check the messages of the problems; "…" in an expected one stands for any words."""
+    check_said(messages(text, **options), *expected)
+
+
+def check_warned(recipe: Recipe, *expected: str) -> None:
+    """Check a recipe's warnings; "…" in an expected one stands for any words."""
+    check_said(recipe.warnings, *expected)
+
+
+def check_said(said: list[str] | tuple[str, ...], *expected: str) -> None:
+    """Check texts one by one; "…" in an expected one stands for any words."""
+    patterns = [".*".join(map(re.escape, one.split("…"))) for one in expected]
+    are_alike = [bool(re.fullmatch(*pair, re.DOTALL)) for pair in zip(patterns, said, strict=False)]
+    assert len(said) == len(expected) and all(are_alike), "\n".join(("it says", *said))
+
+
+def chunk_of(request: ImageRequest) -> dict[str, str]:
+    """Return the text in a picture of ours that says what made it."""
+    whole = picowatch_json(
+        request, recipe="a.yaml", save_digest="", entry_index=0, image_index=0, rendered={}
+    )
+    return {PICOWATCH: whole}

@@ -41,19 +41,15 @@ def secret_recipe(path: Path) -> Path:
 
 def secret_picture(path: Path) -> Path:
     """A picture outside of all folders, with settings in its metadata."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_text("parameters", f"{SECRET}\nSteps: 20, Sampler: Euler a, Seed: 1")
-    Image.new("RGB", (64, 64), "red").save(path, pnginfo=chunks)
-    return path
+    return plain_picture(path, SECRET, "red")
 
 
-def plain_picture(path: Path) -> Path:
+def plain_picture(path: Path, prompt: str = "a corgi", colour: str = "blue") -> Path:
     """A picture like it that may be used."""
     path.parent.mkdir(parents=True, exist_ok=True)
     chunks = PngImagePlugin.PngInfo()
-    chunks.add_text("parameters", "a corgi\nSteps: 20, Sampler: Euler a, Seed: 1")
-    Image.new("RGB", (64, 64), "blue").save(path, pnginfo=chunks)
+    chunks.add_text("parameters", f"{prompt}\nSteps: 20, Sampler: Euler a, Seed: 1")
+    Image.new("RGB", (64, 64), colour).save(path, pnginfo=chunks)
     return path
 
 

@@ -5,31 +5,21 @@ from tests.recipe.reading import refused
 
 
 def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
-    """The text is exactly the one in the documentation."""
+    """The text is exactly the one in the documentation; the log gets the same in one line."""
     invalid = refused("prompt: a corgi\nsteps: 30\nstesp: 300\nwidth: 500\n")
+    unknown = "unknown field 'stesp'. Did you mean 'steps'?"
+    multiple = "width must be a multiple of 8: 496 or 504 would do."
     assert error_text(invalid) == (
-        "inbox/corgi.yaml, line 3, column 1\n"
-        "\n"
+        "inbox/corgi.yaml, line 3, column 1\n\n"
         "    3 | stesp: 300\n"
-        "        ^^^^^\n"
-        "unknown field 'stesp'. Did you mean 'steps'?\n"
-        "\n"
-        "inbox/corgi.yaml, line 4, column 8\n"
-        "\n"
+        f"        ^^^^^\n{unknown}\n\n"
+        "inbox/corgi.yaml, line 4, column 8\n\n"
         "    4 | width: 500\n"
-        "               ^^^\n"
-        "width must be a multiple of 8: 496 or 504 would do.\n"
-        "\n"
+        f"               ^^^\n{multiple}\n\n"
         "Nothing in this file was run. Fix it and save again.\n"
     )
-
-
-def test_the_log_gets_the_same_in_one_line() -> None:
-    """The file is named once, and each problem with its position."""
-    invalid = refused("prompt: a\nstesp: 300\nwidth: 500\n")
     assert error_line(invalid, "in") == (
-        "in/corgi.yaml, line 2, column 1: unknown field 'stesp'. Did you mean 'steps'?; "
-        "line 3, column 8: width must be a multiple of 8: 496 or 504 would do."
+        f"in/corgi.yaml, line 3, column 1: {unknown}; line 4, column 8: {multiple}"
     )
 
 
@@ -62,19 +52,15 @@ def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
     prompts = ["a <lora:ink:1>"] * 300
     prompts[7], prompts[200] = "fine", "cats AND dogs"
     invalid = refused("\n".join(prompts), name="a.txt")
-    ink = invalid.problems[0].message
-    again = (
-        "(The same mistake 297 more times, on lines 2, 3, 4, 5, 6, 7, 9, 10, 11, 12 and 287 more.)"
-    )
+    lines = "2, 3, 4, 5, 6, 7, 9, 10, 11, 12 and 287 more"
+    ink = f"{invalid.problems[0].message}\n(The same mistake 297 more times, on lines {lines}.)"
     text = error_text(invalid)
     assert text.startswith(
         "inbox/a.txt, line 1, column 1\n\n    1 | a <lora:ink:1>\n        ^^^^^^^^^^^^^^\n"
-        f"{ink}\n{again}\n\ninbox/a.txt, line 201, column 1\n"
+        f"{ink}\n\ninbox/a.txt, line 201, column 1\n"
     )
-    assert text.count(ink) == 1
-    assert error_line(invalid).startswith(
-        f"inbox/a.txt, line 1, column 1: {ink} {again}; line 201, "
-    )
+    line = ink.replace("\n", " ")
+    assert error_line(invalid).startswith(f"inbox/a.txt, line 1, column 1: {line}; line 201, ")
 
 
 def test_the_same_mistake_many_times_on_one_line_is_counted() -> None:
@@ -98,13 +84,10 @@ def test_problems_that_are_not_kept_are_not_denied() -> None:
 
 def test_problems_of_defaults_name_their_own_file_once() -> None:
     """This holds for any number of recipes that start from it, next to their own problems."""
-    invalid = refused(
-        "- {prompt: a, stesp: 3}\n- prompt: b\n",
-        name="pets/corgi.yaml",
-        defaults={"_defaults.yaml": "steps: 24\n", "pets/_defaults.yaml": "steps: 0\ncfgs: 3\n"},
-    )
-    positions = [(problem.file, problem.line, problem.column) for problem in invalid.problems]
-    assert positions == [
+    defaults = {"_defaults.yaml": "steps: 24\n", "pets/_defaults.yaml": "steps: 0\ncfgs: 3\n"}
+    text = "- {prompt: a, stesp: 3}\n- prompt: b\n"
+    invalid = refused(text, name="pets/corgi.yaml", defaults=defaults)
+    assert [(problem.file, problem.line, problem.column) for problem in invalid.problems] == [
         ("pets/_defaults.yaml", 1, 8),
         ("pets/_defaults.yaml", 2, 1),
         ("pets/corgi.yaml", 1, 15),

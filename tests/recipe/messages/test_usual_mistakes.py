@@ -1,61 +1,82 @@
-"""Frequent mistakes: each has one message with the right remedy."""
+"""Frequent mistakes, also with other programs' words: each has one message with its remedy."""
 
 import pytest
 
-from tests.recipe.reading import messages, read_one, refused
+from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.messages.other_programs import words_of_others
+from picowatch.recipe.read.flags import THEIRS_ALONE
+from tests.recipe.reading import check_refused, check_warned, messages, read_one, refused
 
-SEED = (
-    "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list like "
-    "[1, 2, 3]"
-)
-PICTURES = "For several pictures, write a recipe for each."
+SEED = "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list …"
+BOTH_SIZES = "size together with width or height: keep one of them."
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("steps: 151", "steps must be a whole number from 1 to 150, not 151."),
+        ("steps: many", "steps must be a whole number from 1 to 150, not 'many'."),
+        ("cfg_scale: 31", "cfg_scale must be a number from 1 to 30, not 31."),
+        ("clip_skip: 5", "clip_skip must be a whole number from 1 to 4, not 5."),
+        ("seed: 0..4294967295", "this file requests 4,294,967,296 images; one save may request "
+         "1,000 (the setting max_images_per_save)."),
+        ("seed: 1..8 step 0", "a range's step must not be 0."),
+        ("seed: 1..8\ncount: 2", "count and several seeds together: each … Remove count."),
+        ("seed: -2", f"{SEED}, not -2."),
+        ("seed: 4294967296", f"{SEED}, not 4294967296."),
+        ("seed: []", f"{SEED}, not []."),
+        ("seed: [1, random]", "seed must be a whole number from 0 to 4294967295, not 'random'."),
+        ("width: 500", "width must be a multiple of 8: 496 or 504 would do."),
+        ("size: 512x2056", "height must be a whole number from 64 to 2048, not 2056. For a larger "
+         "picture, write a smaller size, and hires: {scale: 2} … or upscale: {scale: 4} …"),
+        ("size: big", "size must be text like 512x768, not 'big'."),
+        ("size: 512", "size must be text like 512x768, not 512."),
+        ("size: [512, 768]", "size must be text like 512x768, not [512, 768]."),
+        ("size: 512x512\nwidth: 512", BOTH_SIZES),
+        ("sampler:", "sampler has no value. Write a name, or delete the field."),
+        ("exact: maybe", "exact must be true or false, not 'maybe'."),
+        ("steps: 3\nsteps: 4", "'steps' is given twice: already on line 2. Keep one."),
+        ("stesp: 3", "unknown field 'stesp'. Did you mean 'steps'?"),
+        ("Negative-Promt: x", "unknown field 'Negative-Promt'. Did you mean 'negative_prompt'?"),
+        ("colour: red", "unknown field 'colour'."),
+        ("schedule_type: karas", "unknown schedule type 'karas'. Did you mean 'karras'? The "
+         "schedule types are automatic, karras, … kl_optimal and align_your_steps."),
+        ("sampler: DPM++ 2M Karras\nschedule_type: beta",
+         "the sampler's name says karras, schedule_type says beta. Keep one."),
+        ("sampler: karras", "…'karras' is a schedule type, not a sampler. Write schedule_type: …"),
+        ("sampler: DPM+ 2M Karas", "…Did you mean 'DPM++ 2M Karras'?…"),
+        ("vae: mse", "no VAE 'mse' in models/vae. Only baked is available."),
+        ('negative: "a\\x1b"', "negative_prompt contains the … U+001B. Remove it."),
         ("cfg: 0", "cfg_scale must be a number from 1 to 30, not 0. 1 switches guidance off."),
         ("cfg_scale: 7,5", "cfg_scale must be a number from 1 to 30. Write 7.5, with a point."),
         ("seed: None", f"{SEED}, not 'None'. Leave out seed for the default."),
         ("seed: 1 to 8", f"{SEED}, not '1 to 8'. Write 1..8 for a range."),
         ("seed: [1..4, 9]", "seed must be a whole number from 0 to 4294967295, not '1..4'."),
-        (
-            "count: 1,000",
-            "count must be a whole number from 1 to 1000000. Write 1000, without a comma.",
-        ),
-        (
-            "size: 16:9",
-            "size is width and height in pixels, like 512x768. For 16:9 write 912x512 for SD 1.5, "
-            "1344x768 for SDXL, 224x128 for the demo model.",
-        ),
+        ("count: 1,000", "count must be a whole … Write 1000, without a comma."),
+        ("size: 16:9", "size is width and height in pixels, like 512x768. For 16:9 write 912x512 "
+         "for SD 1.5, 1344x768 for SDXL, 224x128 for the demo model."),
         ("width: 3", "width must be a whole number from 64 to 2048, not 3."),
-        (
-            "sweep: [steps]",
-            "sweep must be a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}, not [steps].",
-        ),
-        (
-            "batch_size: 4",
-            "unknown field 'batch_size'. Write count for the number of images. In picowatch.yaml, "
-            "batch_size limits how many render at once.",
-        ),
-        (
-            "scheduler: karras\nschedule_type: beta",
-            "'schedule_type' is given twice: already on line 2 as 'scheduler'. Keep one.",
-        ),
-        ("image: [a.png, b.png]", f"image must be text, not [a.png, b.png]. {PICTURES}"),
-        ("image: c.png\nmask:\n- a.png\n- b.png", f"mask must be text, not - a.png. {PICTURES}"),
+        ("sweep: [steps]", "sweep must be a mapping like {steps: … not [steps]."),
+        ("batch_size: 4", "unknown field 'batch_size'. Write count for the number of images. In "
+         "picowatch.yaml, batch_size limits how many render at once."),
+        ("scheduler: karras\nschedule_type: beta",
+         "'schedule_type' is given twice: already on line 2 as 'scheduler'. Keep one."),
+        ("image: [a.png, b.png]",
+         "image must be text, not [a.png, b.png]. For several pictures, write a recipe for each."),
+        ("image: c.png\nmask:\n- a.png\n- b.png", "mask must be text, not - a.png. For several …"),
         ("control: {image: {a: 1}}", "control image must be text, not {a: 1}."),
-        (
-            "hires: {a5: 1}",
-            "hires has no 'a5'. Its fields are scale, steps, denoising_strength and upscaler.",
-        ),
-        ("sweep: {size: [64x64], width: [64]}", "size together with width or height: keep one of "
-         "them."),
+        ("hires: {a5: 1}",
+         "hires has no 'a5'. Its fields are scale, steps, denoising_strength and upscaler."),
+        ("sweep: {size: [64x64], width: [64]}", BOTH_SIZES),
+        ("model hash: 1", "… Write checkpoint: and its name in …, without the hash."),
+        ("refiner: 1", "unknown field 'refiner'. picowatch does not have SDXL's … Remove it."),
+        ("upscale_by: 1", "… Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."),
+        ("format: 1", "… It is a setting for all pictures: write it into picowatch.yaml."),
     ],
 )  # fmt: skip
 def test_a_usual_mistake_has_its_remedy(text: str, expected: str) -> None:
     """No second message follows from the first."""
-    assert messages(f"prompt: a\n{text}") == [expected]
+    check_refused(f"prompt: a\n{text}\n", expected)
 
 
 @pytest.mark.parametrize(
@@ -74,22 +95,9 @@ def test_several_values_in_a_field_are_told_to_be_a_sweep(name: str, text: str) 
     assert read_one(fixed, name).image_count > 1
 
 
-def test_a_schedule_type_is_no_sampler() -> None:
-    """The remedy names the field, or a sampler with that schedule type."""
-    (message,) = messages("prompt: a\nsampler: karras")
-    assert "'karras' is a schedule type, not a sampler. Write schedule_type: karras" in message
-
-
-def test_a_misspelt_sampler_with_its_schedule_type_is_found() -> None:
-    """Every spelling that is accepted is compared."""
-    (message,) = messages("prompt: a\nsampler: DPM+ 2M Karas")
-    assert "Did you mean 'DPM++ 2M Karras'?" in message
-
-
 @pytest.mark.parametrize(
     ("text", "field", "value"),
     [
-        ("prompt: a\nscheduler: karras", "schedule_type", "karras"),
         ("prompt: a\nscheduler: SGM Uniform", "schedule_type", "sgm_uniform"),
         ("prompt: a\nscheduler: EulerAncestralDiscreteScheduler", "sampler", "Euler a"),
     ],
@@ -104,30 +112,20 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler(text: str, field: str, valu
 @pytest.mark.parametrize(
     ("prompt", "warning"),
     [
-        (
-            "a (corgi:1,2)",
-            "'(corgi:1,2)' is used as literal text, because a weight has a decimal point. For the "
-            "weight, write (corgi:1.2).",
-        ),
-        (
-            "a (corgi:1.2 wearing a hat",
-            "the bracket of '(corgi:1.2 wearing a hat' is never closed, so everything after it "
-            "gets more weight. Close it, or write \\( for the character.",
-        ),
-        (
-            "a (red|blue) cat",
-            "'(red|blue)' is drawn as these words, with more weight. For one of them at random, "
-            "write {red|blue}.",
-        ),
+        ("a (corgi:1,2)", "'(corgi:1,2)' is used as literal text, because a weight has a decimal "
+         "point. For the weight, write (corgi:1.2)."),
+        ("a (corgi:1.2 wearing a hat", "the bracket of '(corgi:1.2 wearing a hat' is never closed, "
+         "so everything after it gets more weight. Close it, or write \\( for the character."),
+        ("a (red|blue) cat", "'(red|blue)' is drawn as these words, with more weight. For one of "
+         "them at random, write {red|blue}."),
     ],
-)
+)  # fmt: skip
 def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
     """The picture is drawn as written."""
     for text, name in ((f"prompt: {prompt}", "corgi.yaml"), (prompt, "corgi.txt")):
         recipe = read_one(text, name)
         assert (recipe.prompt, recipe.warnings) == (prompt, (warning,))
-    recipe = read_one(f"prompt: a\nnegative_prompt: {prompt}")
-    assert recipe.warnings == (warning,)
+    check_warned(read_one(f"prompt: a\nnegative_prompt: {prompt}"), warning)
 
 
 @pytest.mark.parametrize(
@@ -150,3 +148,31 @@ def test_several_mistakes_come_at_once() -> None:
         (3, 21, "a LoRA has no 'strength'. Write {name: pixel-art, weight: 0.8}."),
         (4, 8, "steps must be a whole number from 1 to 150, not 0."),
     ]
+
+
+def test_no_field_is_told_as_another_programs() -> None:
+    """When a name becomes a field, its hint and its flag have to be removed."""
+    names = {*FIRST_NAME_OF}
+    assert not [name for name in names if words_of_others(name)]
+    assert not names & {*THEIRS_ALONE}
+
+
+def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
+    """It looks as if hires had no value, and the recipe a field named like a part."""
+    *_, message = messages("prompt: a\nhires:\nscale: 2")
+    assert message == (
+        "unknown field 'scale'. It is a part of hires or upscale: indent it below that line, or "
+        "write hires: {scale: 2}."
+    )
+
+
+def test_what_an_api_sends_is_a_recipe() -> None:
+    """A request of A1111's API, with everything that is off, is valid."""
+    recipe = read_one(
+        '{"prompt": "a cat", "styles": [], "seed": 7, "sampler_name": "Euler a", "steps": 20, '
+        '"restore_faces": false, "override_settings": {}, "enable_hr": false, "eta": 0, '
+        '"alwayson_scripts": {}, "seed_resize_from_h": -1, "tiling": false}',
+        "a.json",
+    )
+    assert (recipe.prompt, recipe.seed, recipe.sampler) == ("a cat", 7, "Euler a")
+    check_refused('{"prompt": "a", "styles": ["b"]}', "unknown field 'styles'. …", name="a.json")

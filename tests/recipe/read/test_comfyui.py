@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory, Recipe, RecipeInvalid, read_recipes
+from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.inventory import rules_of
-from tests.recipe.reading import DEMO, PicturesWith
+from tests.recipe.reading import DEMO, check_warned, read_one, refused
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -79,12 +79,12 @@ XL: Nodes = {
 }  # fmt: skip
 
 
+def texts_of(nodes: object, keyword: str = "prompt") -> dict[str, str]:
+    return {keyword: nodes if isinstance(nodes, str) else json.dumps(nodes)}
+
+
 def read(nodes: object, text: str = "from: a.png", keyword: str = "prompt", **more: str) -> Recipe:
-    picture = {keyword: nodes if isinstance(nodes, str) else json.dumps(nodes), **more}
-    (recipe,) = read_recipes(
-        "a.yaml", text.encode(), INVENTORY, pictures=PicturesWith(lambda _: picture)
-    )
-    return recipe
+    return read_one(text, inventory=INVENTORY, texts=texts_of(nodes, keyword) | more)
 
 
 def one_pass(*also: dict[str, Any], **inputs: Any) -> Nodes:
@@ -98,40 +98,39 @@ def one_pass(*also: dict[str, Any], **inputs: Any) -> Nodes:
     return nodes | {str(number): one for number, one in enumerate(also, 70)}
 
 
-def test_flux_is_read() -> None:
-    """FluxGuidance is guidance; noise, steps, sampler and guider are nodes of their own."""
-    recipe = read(FLUX)
-    assert (recipe.prompt, recipe.negative_prompt) == ("a lighthouse", "")
-    assert (recipe.checkpoint, recipe.vae) == ("flux1-dev", "ae")
-    assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == (20, 1, 2.5)
-    assert (recipe.sampler, recipe.schedule_type) == ("Euler", "simple")
-    assert (recipe.seed, recipe.size) == (71415104642 % 2**32, "832x1216")
-    assert [warning.split(";")[0] for warning in recipe.warnings] == [
-        "the seed 71415104642 has more than 32 bits"
-    ]
+UNREAD = "These nodes of the workflow were not read and may change the picture: {}."
 
 
-def test_z_image_is_read() -> None:
-    """A LoRA between checkpoint and sampler; a zeroed negative prompt counts as empty."""
-    recipe = read(Z_IMAGE)
-    assert (recipe.prompt, recipe.negative_prompt) == ("a lighthouse, (dusk:1.2)", "")
-    assert (recipe.checkpoint, recipe.loras) == ("z_image_turbo", (("style/film", 0.8),))
-    assert (recipe.steps, recipe.cfg_scale, recipe.seed) == (9, 1, 7)
-    assert recipe.size == "1024x768"
-    assert recipe.warnings[0] == (
-        "These nodes of the workflow were not read and may change the picture: "
-        "ModelSamplingAuraFlow."
-    )
-
-
-def test_of_two_passes_the_first_is_read() -> None:
-    """It is the sampler that begins with an empty picture, whatever its number."""
-    recipe = read(XL)
-    assert (recipe.seed, recipe.steps, recipe.cfg_scale) == (42, 30, 6.5)
-    assert (recipe.sampler, recipe.schedule_type) == ("DPM++ 2M", "karras")
-    assert (recipe.checkpoint, recipe.size) == ("xl/pony", "832x1216")
-    assert (recipe.prompt, recipe.negative_prompt) == ("a cat", "blurry, bad")
-    assert recipe.warnings == ("The workflow has 2 samplers; only the first one was read.",)
+@pytest.mark.parametrize(
+    ("nodes", "fields", "warnings"),
+    [
+        # FluxGuidance is guidance; noise, steps, sampler and guider are nodes of their own.
+        (FLUX,
+         {"prompt": "a lighthouse", "negative_prompt": "", "checkpoint": "flux1-dev", "vae": "ae",
+          "steps": 20, "cfg_scale": 1, "guidance": 2.5, "sampler": "Euler", "schedule_type":
+          "simple", "seed": 71415104642 % 2**32, "size": "832x1216"},
+         ["the seed 71415104642 has more than 32 bits…"]),
+        # A LoRA between checkpoint and sampler; a zeroed negative prompt counts as empty.
+        (Z_IMAGE,
+         {"prompt": "a lighthouse, (dusk:1.2)", "negative_prompt": "", "checkpoint":
+          "z_image_turbo", "loras": (("style/film", 0.8),), "steps": 9, "cfg_scale": 1, "seed": 7,
+          "size": "1024x768"},
+         [UNREAD.format("ModelSamplingAuraFlow"), "Z-Image reads prompts as plain text…"]),
+        # The first pass is read: the sampler that begins with an empty picture.
+        (XL,
+         {"seed": 42, "steps": 30, "cfg_scale": 6.5, "sampler": "DPM++ 2M", "schedule_type":
+          "karras", "checkpoint": "xl/pony", "size": "832x1216", "prompt": "a cat",
+          "negative_prompt": "blurry, bad"},
+         ["The workflow has 2 samplers; only the first one was read."]),
+    ],
+)  # fmt: skip
+def test_a_whole_workflow_is_read(
+    nodes: Nodes, fields: dict[str, Any], warnings: list[str]
+) -> None:
+    """Each value from its node, whatever the nodes' numbers."""
+    recipe = read(nodes)
+    assert {name: getattr(recipe, name) for name in fields} == fields
+    check_warned(recipe, *warnings)
 
 
 LINK = ["70", 0]
@@ -153,34 +152,26 @@ def encode(text: object) -> dict[str, Any]:
     [
         (one_pass() | {"6": encode(""), "7": encode("dim")}, ("", "dim"), ""),
         (one_pass(node("Text", value="a dog")) | {"6": encode(LINK)}, ("a dog", "blurry, bad"), ""),
-        (
-            one_pass(node("ImpactWildcardProcessor", wildcard_text=["71", 0], mode="fixed"),
-                     node("ShowText", text_0="a dog")) | {"6": encode(LINK)},
-            ("a dog", "blurry, bad"), "",
-        ),
-        (
-            one_pass(node("Text Concatenate", text_a="a dog", text_b=["71", 0], delimiter=", "),
-                     node("String", string="dusk")) | {"6": encode(LINK)},
-            ("a dog, dusk", "blurry, bad"), "Text Concatenate",
-        ),
-        (
-            one_pass(STYLER) | {"6": encode(LINK), "7": encode(["70", 1])},
-            ("a dog", "dim"), "",
-        ),
+        (one_pass(node("ImpactWildcardProcessor", wildcard_text=["71", 0], mode="fixed"),
+                  node("ShowText", text_0="a dog")) | {"6": encode(LINK)},
+         ("a dog", "blurry, bad"), ""),
+        (one_pass(node("Text Concatenate", text_a="a dog", text_b=["71", 0], delimiter=", "),
+                  node("String", string="dusk")) | {"6": encode(LINK)},
+         ("a dog, dusk", "blurry, bad"), "Text Concatenate"),
+        (one_pass(STYLER) | {"6": encode(LINK), "7": encode(["70", 1])}, ("a dog", "dim"), ""),
         (one_pass(EFFICIENT, positive=LINK, negative=["70", 1]), ("a dog, 1920x1080", "dim"), ""),
         # https://github.com/XLabs-AI/x-flux-comfyui
         (one_pass(positive=None, negative=None, conditioning=["6", 0], neg_conditioning=["7", 0]),
          ("a cat", "blurry, bad"), ""),
-        (
-            one_pass(node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0]),
-                     positive=LINK),
-            ("a cat", "blurry, bad"), "ConditioningCombine",
-        ),
-        (
-            one_pass(node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0],
-                          image=["72", 0]), positive=LINK, negative=["70", 1]),
-            ("a cat", "blurry, bad"), "ControlNetApplyAdvanced",
-        ),
+        (one_pass(node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0]),
+                  positive=LINK),
+         ("a cat", "blurry, bad"), "ConditioningCombine"),
+        (one_pass(node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0],
+                       image=["72", 0]), positive=LINK, negative=["70", 1]),
+         ("a cat", "blurry, bad"), "ControlNetApplyAdvanced"),
+        # Brackets are words there; here they would change words between the steps.
+        (one_pass() | {"6": encode(r"a [cat|dog] (b:1.2) \[c\]")},
+         (r"a \[cat|dog\] (b:1.2) \[c\]", "blurry, bad"), ""),
     ],
 )  # fmt: skip
 def test_prompts_are_found_behind_other_nodes(
@@ -189,18 +180,47 @@ def test_prompts_are_found_behind_other_nodes(
     """Any text input is followed; the positive prompt is never taken for the negative one."""
     recipe = read(nodes)
     assert (recipe.prompt, recipe.negative_prompt) == expected
-    said = f"These nodes of the workflow were not read and may change the picture: {unread}."
-    assert recipe.warnings == ((said,) if unread else ())
+    check_warned(recipe, *([UNREAD.format(unread)] if unread else []))
 
 
-def test_a_prompt_that_is_not_found_is_said() -> None:
-    """The warning names the last node that was searched."""
-    nodes = one_pass(node("Mystery", magic=3)) | {"6": encode(LINK)}
+LORA = {"lora_name": "film.safetensors", "strength_model": 0.8, "strength_clip": 0.5}
+SEVERAL = node(
+    "Power Lora Loader (rgthree)", model=["4", 0], clip=["4", 1],
+    PowerLoraLoaderHeaderWidget={"type": "PowerLoraLoaderHeaderWidget"},
+    lora_1={"on": True, "lora": "style\\film.safetensors", "strength": 0.8, "strengthTwo": 0.5},
+    lora_2={"on": False, "lora": "absent.safetensors", "strength": 1},
+    lora_3={"on": True, "lora": 7, "strength": 1},
+)  # fmt: skip
+CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "field", "value", "warnings"),
+    [
+        (one_pass(node("Mystery", magic=3)) | {"6": encode(LINK)}, "prompt", "",
+         ["The positive prompt was not found: the workflow's node Mystery was not read."]),
+        # Recipes cannot skip steps without a start image.
+        (one_pass(denoise=0.5), "denoising_strength", 0.75, ["denoise 0.5 of an empty picture was "
+         "ignored: without a start image, recipes draw all steps."]),
+        # The VAE is that of the decoder; others encode latents for another model.
+        (one_pass(node("VAELoader", vae_name="other.pt")), "vae", "baked", []),
+        (one_pass(node("VAELoader", vae_name="ae.safetensors"))
+         | {"8": node("VAEDecode", samples=["30", 0], vae=LINK)}, "vae", "ae", []),
+        (one_pass(node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["4", 1]))
+         | {"6": node("CLIPTextEncode", text="a cat", clip=LINK)}, "clip_skip", 2, []),
+        # Only active LoRAs count; a recipe has one weight for model and text encoders.
+        (one_pass(node("LoraLoader", model=["4", 0], **LORA), model=LINK), "loras",
+         (("style/film", 0.8),), CLIP),
+        (one_pass(SEVERAL, model=LINK), "loras", (("style/film", 0.8),), CLIP),
+    ],
+)  # fmt: skip
+def test_a_part_of_a_workflow_is_read(
+    nodes: Nodes, field: str, value: object, warnings: list[str]
+) -> None:
+    """What a recipe cannot say is a warning."""
     recipe = read(nodes)
-    assert (recipe.prompt, recipe.negative_prompt) == ("", "blurry, bad")
-    assert recipe.warnings == (
-        "The positive prompt was not found: the workflow's node Mystery was not read.",
-    )
+    assert getattr(recipe, field) == value
+    check_warned(recipe, *warnings)
 
 
 @pytest.mark.parametrize(
@@ -221,39 +241,13 @@ def test_the_size_of_other_empty_pictures(latent: dict[str, Any], size: str, war
     assert [one.startswith(warned) for one in recipe.warnings] == ([True] if warned else [])
 
 
-def test_denoise_of_an_empty_picture_is_a_warning() -> None:
-    """Recipes cannot skip steps without a start image."""
-    assert read(one_pass(denoise=0.5)).warnings == (
-        "denoise 0.5 of an empty picture was ignored: without a start image, recipes draw all "
-        "steps.",
-    )
-
-
 def test_a_start_image_is_not_in_the_picture() -> None:
     """The warning says how the recipe can name it."""
     load = node("VAEEncode", pixels=["71", 0]), node("LoadImage", image="x.png")
     nodes = one_pass(*load, latent_image=LINK, denoise=0.5)
     recipe = read(nodes, "from: a.png\nimage: x.png\nsize: 832x1216")
     assert (recipe.image, recipe.denoising_strength) == ("x.png", 0.5)
-    assert recipe.warnings == (
-        "the start image is not inside the picture; 'image: …' in the recipe names one.",
-    )
-
-
-def test_the_vae_is_that_of_the_decoder() -> None:
-    """Others encode latents for another model."""
-    nodes = one_pass(node("VAELoader", vae_name="other.pt")) | {"80": FLUX["10"]}
-    assert read(nodes).vae == "baked"
-    nodes["8"] = node("VAEDecode", samples=["30", 0], vae=["80", 0])
-    assert read(nodes).vae == "ae"
-
-
-def test_clip_skip_is_read() -> None:
-    """A node between the checkpoint and the prompts has it."""
-    skip = node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["4", 1])
-    nodes = one_pass(skip) | {"6": node("CLIPTextEncode", text="a cat", clip=LINK)}
-    assert read(one_pass()).clip_skip == 1
-    assert (read(nodes).clip_skip, read(nodes).warnings) == (2, ())
+    check_warned(recipe, "the start image is not inside the picture; 'image: …' in the recipe …")
 
 
 def test_nodes_that_change_the_picture_and_are_not_read_are_named() -> None:
@@ -265,41 +259,7 @@ def test_nodes_that_change_the_picture_and_are_not_read_are_named() -> None:
         node("UpscaleModelLoader", model_name="4x.safetensors"),
         model=LINK,
     ) | {"9": node("SaveImage", filename_prefix="ComfyUI", images=["72", 0])}
-    assert read(nodes).warnings == (
-        "These nodes of the workflow were not read and may change the picture: FreeU_V2 and "
-        "ImageUpscaleWithModel.",
-    )
-
-
-SEVERAL = node(
-    "Power Lora Loader (rgthree)", model=["4", 0], clip=["4", 1],
-    PowerLoraLoaderHeaderWidget={"type": "PowerLoraLoaderHeaderWidget"},
-    lora_1={"on": True, "lora": "style\\film.safetensors", "strength": 0.8, "strengthTwo": 0.5},
-    lora_2={"on": False, "lora": "absent.safetensors", "strength": 1},
-    lora_3={"on": True, "lora": 7, "strength": 1},
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "loras",
-    [
-        node("LoraLoader", model=["4", 0], lora_name="film.safetensors", strength_model=0.8,
-             strength_clip=0.5),
-        SEVERAL,
-    ],
-)  # fmt: skip
-def test_loras_are_read(loras: dict[str, Any]) -> None:
-    """Only active ones count; a recipe has one weight for model and text encoders."""
-    recipe = read(one_pass(loras, model=LINK))
-    assert recipe.loras == (("style/film", 0.8),)
-    ignored = "Recipes have no 'strength_clip: 0.5' setting; it was ignored."
-    assert recipe.warnings == (ignored,)
-
-
-def test_brackets_are_words_there() -> None:
-    """Here they would change words between the steps."""
-    recipe = read(one_pass() | {"6": encode(r"a [cat|dog] (b:1.2) \[c\]")})
-    assert (recipe.prompt, recipe.warnings) == (r"a \[cat|dog\] (b:1.2) \[c\]", ())
+    check_warned(read(nodes), UNREAD.format("FreeU_V2 and ImageUpscaleWithModel"))
 
 
 def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
@@ -321,19 +281,13 @@ def test_civitais_pictures_are_read() -> None:
     }
     recipe = read(nodes, keyword="parameters")
     assert (recipe.prompt, recipe.steps, recipe.checkpoint) == ("a cat", 30, "xl/pony")
-    assert recipe.warnings == (
-        f"Civitai does not say which file the checkpoint {urn} is; the default one is used. Write "
-        "'checkpoint: …'.",
-    )
+    check_warned(recipe, f"Civitai does not say which file the checkpoint {urn} is; the default …")
 
 
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        (
-            {"1": node("LoadImage", image="x.png")},
-            "its workflow from ComfyUI has no node like KSampler",
-        ),
+        ({"1": node("LoadImage")}, "its workflow from ComfyUI has no node like KSampler"),
         ('{"1": {"class_type": "KSampler"', "its workflow from ComfyUI is damaged"),
         ({"1": {"class_type": "KSampler"}}, "its workflow from ComfyUI is damaged"),
         ({str(n): node("Note") for n in range(2001)}, "its workflow has more than 2,000 nodes"),
@@ -341,8 +295,7 @@ def test_civitais_pictures_are_read() -> None:
 )
 def test_what_cannot_be_read_is_said(nodes: object, message: str) -> None:
     """The message says what to do instead."""
-    with pytest.raises(RecipeInvalid, match=f"a.png: {message}"):
-        read(nodes)
+    assert f"a.png: {message}" in str(refused("from: a.png", texts=texts_of(nodes)))
 
 
 def test_a_workflow_in_a_circle_ends() -> None:

@@ -1,21 +1,15 @@
 """The field `from`: a picture's settings as what a recipe starts from."""
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe import (
-    Checkpoint,
-    DefaultsFile,
-    Inventory,
-    Recipe,
-    RecipeInvalid,
-    read_recipes,
-)
+from picowatch.recipe import Checkpoint, Inventory, Recipe, RecipeInvalid
 from picowatch.recipe.request import ImageRequest, LoraUse
-from tests.recipe.reading import DEMO, PicturesWith, hash_of
+from tests.recipe import reading
+from tests.recipe.reading import DEMO, PicturesWith, check_warned, chunk_of, hash_of, refused
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -46,7 +40,7 @@ REQUEST = ImageRequest(
     resize="fit",
     unexpanded_prompt="a <lora:x:0.5> {corgi|cat}",
 )
-CHUNK = {"picowatch": json.dumps({"format": 1, "request": REQUEST.as_dict()})}
+CHUNK = chunk_of(REQUEST)
 A1111 = {
     "parameters": "a corgi\nNegative prompt: dim\nSteps: 30, Sampler: DPM++ 2M, Schedule type: "
     "Karras, CFG scale: 6.5, Seed: 42, Size: 512x768, Model hash: 879db523c3, Model: "
@@ -55,17 +49,9 @@ A1111 = {
 
 
 def read(
-    text: str,
-    texts: Mapping[str, str],
-    inventory: Inventory = INVENTORY,
-    name: str = "a.yaml",
-    defaults: str = "",
+    text: str, texts: Mapping[str, str], inventory: Inventory = INVENTORY, defaults: str = ""
 ) -> Recipe:
-    files = [DefaultsFile("_defaults.yaml", defaults.encode())]
-    recipes = read_recipes(
-        name, text.encode(), inventory, files, pictures=PicturesWith(lambda path: texts)
-    )
-    return recipes[0]
+    return reading.read_one(text, inventory=inventory, defaults=defaults, texts=texts)
 
 
 def test_a_picture_without_mask_sets_the_folders_mask_aside() -> None:
@@ -80,12 +66,9 @@ def test_a_picture_without_mask_sets_the_folders_mask_aside() -> None:
 @pytest.mark.parametrize("off", ["image: none", "mask: none", "image: none\nmask: none"])
 def test_what_a_recipe_switches_off_takes_along_what_belongs_to_it(off: str) -> None:
     """There is no warning: nobody who removes the mask needs one about its blur."""
-    masked = REQUEST.as_dict() | {"mask": "m.png", "mask_blur": 9, "mask_invert": True}
-    request = masked | {"mask_hash": "2" * 64, "variation_strength": 0.1, "variation_seed": 3}
-    recipe = read(
-        f"from: corgi.png\n{off}\nvariation_strength: 0",
-        {"picowatch": json.dumps({"format": 1, "request": request})},
-    )
+    masked = replace(REQUEST, mask="m.png", mask_hash="2" * 64, mask_blur=9, mask_invert=True)
+    varied = replace(masked, variation_strength=0.1, variation_seed=3)
+    recipe = read(f"from: corgi.png\n{off}\nvariation_strength: 0", chunk_of(varied))
     assert recipe.warnings == ()
     assert (recipe.mask, recipe.variation_seed) == ("", None)
 
@@ -94,13 +77,11 @@ def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> Non
     """There is also a warning about what the picture lacks, like its start image."""
     recipe = read("from: corgi.png", A1111)
     assert (recipe.prompt, recipe.negative_prompt, recipe.seed) == ("a corgi", "dim", 42)
-    assert (recipe.checkpoint, recipe.sampler, recipe.size) == (
-        "dreamshaper_8", "DPM++ 2M", "512x768",
-    )  # fmt: skip
-    assert recipe.warnings == (
-        "Recipes have no 'Face restoration: CodeFormer' setting; it was ignored.",
-        "denoising_strength has no effect without image or hires. It was left out. (in corgi.png)",
+    assert (recipe.checkpoint, recipe.size) == ("dreamshaper_8", "512x768")
+    idle = (
+        "denoising_strength has no effect without image or hires. It was left out. (in corgi.png)"
     )
+    check_warned(recipe, "Recipes have no 'Face restoration: CodeFormer' setting; …", idle)
     with_image = read("from: corgi.png\nimage: b.png", A1111)
     assert (with_image.image, with_image.denoising_strength) == ("b.png", 0.3)
 
@@ -159,9 +140,7 @@ def test_what_a_picture_gives_can_be_swept() -> None:
 
 
 def problem(text: str, texts: Mapping[str, str], inventory: Inventory = INVENTORY) -> str:
-    with pytest.raises(RecipeInvalid) as caught:
-        read(text, texts, inventory)
-    (found,) = caught.value.problems
+    (found,) = refused(text, inventory=inventory, texts=texts).problems
     assert (found.line, found.column) == (1, 7)
     return found.message
 
@@ -174,39 +153,9 @@ def test_missing_models_are_named_with_their_hashes() -> None:
         "rendered with the file whose hash begins 879db523c3)"
     )
     assert read("from: a.png\nmodel: demo", CHUNK, bare).checkpoint == "demo"
-    without_x = Inventory(
-        demo=DEMO, checkpoints=INVENTORY.checkpoints, vaes=("mse",), loras=("pixel",)
-    )
-    recipe = read("from: a.png", CHUNK, without_x)
+    recipe = read("from: a.png", CHUNK, replace(INVENTORY, loras=("pixel",)))
     assert (recipe.prompt, recipe.loras) == ("a  corgi", (("pixel", -1.0),))
-    assert recipe.warnings == (
-        "no LoRA 'x' in models/loras. Only pixel is available. Put its file there, or write the "
-        "prompt without the tag. It was left out. (in a.png)",
-    )
-
-
-@pytest.mark.parametrize(
-    ("model", "digits", "warning"),
-    [
-        ("dream", "", "the picture's checkpoint 'dream' is taken for 'dreamshaper_8', which may"),
-        ("dreamshaper_8", "0123456789", "the checkpoint 'dreamshaper_8' is another file than the"),
-        ("dreamshaper_8", "879db523c3", ""),
-        ("", "0123456789", "The model with the hash 0123456789 has no name; the default"),
-    ],
-)
-def test_another_checkpoint_than_the_pictures_is_a_warning(
-    model: str, digits: str, warning: str
-) -> None:
-    """By its name, or, where both are known, by its hash."""
-    known = Inventory(DEMO, (Checkpoint("dreamshaper_8", 512, hash="879db523c3" + "0" * 54),))
-    said = (f", Model: {model}" if model else "") + (f", Model hash: {digits}" if digits else "")
-    text = f"a\nSteps: 300, Seed: 1{said}"
-    recipe = read("from: a.png", {"parameters": text}, known)
-    assert (recipe.checkpoint, recipe.steps) == ("dreamshaper_8", 150)
-    others = [one for one in recipe.warnings if not one.startswith("steps must be")]
-    assert [one.startswith(warning) for one in others] == ([True] if warning else [])
-    assert read("from: a.png\ncheckpoint: dreamshaper_8\nsteps: 3", {"parameters": text}, known
-                ).warnings == ()  # fmt: skip
+    check_warned(recipe, "no LoRA 'x' in … Only pixel is available. … It was left out. (in a.png)")
 
 
 @pytest.mark.parametrize(
@@ -219,8 +168,7 @@ def test_another_checkpoint_than_the_pictures_is_a_warning(
          "pictures. Name one of those."),
         ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
         ({"picowatch": '{"format": 2}'}, "a.png: it was rendered by a newer picowatch. Read it "
-         "with "
-         "that version."),
+         "with that version."),
         ({"parameters": "a corgi"}, "a.png: its 'parameters' text has no line 'Steps: …, Sampler: "
          "…'."),
     ],
@@ -236,14 +184,10 @@ def test_a_picture_that_cannot_be_read_is_reported_at_its_position() -> None:
     def unreadable(path: str) -> Mapping[str, str]:
         raise PictureUnreadable(f"there is no {path}.")
 
-    with pytest.raises(RecipeInvalid, match=r"line 2, column 7: there is no gone"):
-        read_recipes(
-            "a.yaml", b"prompt: a\nfrom: gone.png", INVENTORY, pictures=PicturesWith(unreadable)
-        )
-    with pytest.raises(RecipeInvalid, match=r"from must stay within inbox"):
-        read_recipes(
-            "a.yaml", b"prompt: a\nfrom: ../a.png", INVENTORY, pictures=PicturesWith(unreadable)
-        )
+    pictures = PicturesWith(unreadable)
+    for path, message in (("gone.png", "there is no gone"), ("../a.png", "from must stay within")):
+        with pytest.raises(RecipeInvalid, match=f"line 2, column 7: {message}"):
+            reading.read(f"prompt: a\nfrom: {path}", inventory=INVENTORY, pictures=pictures)
 
 
 @pytest.mark.parametrize(
@@ -254,12 +198,10 @@ def test_a_picture_that_cannot_be_read_is_reported_at_its_position() -> None:
     "texts",
     [
         CHUNK,
-        {
-            "parameters": "a <lora:x:0.5> corgi <lora:pixel:-1>\n"
-            "Negative prompt: dim <lora:x:1>\nSteps: 3, Seed: 4, Model: dreamshaper_8"
-        },
+        {"parameters": "a <lora:x:0.5> corgi <lora:pixel:-1>\nNegative prompt: dim <lora:x:1>\n"
+                       "Steps: 3, Seed: 4, Model: dreamshaper_8"},
     ],
-)
+)  # fmt: skip
 def test_loras_of_the_recipe_replace_all_of_the_pictures(
     written: str, uses: list[tuple[str, float]], texts: dict[str, str]
 ) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from picowatch.recipe import no_hash
-from tests.recipe.reading import read, read_one, refused
+from tests.recipe.reading import check_said, read, read_one, refused
 
 # The file, line and column of the problem, the beginning of its message.
 MISTAKES = [
@@ -21,30 +21,26 @@ MISTAKES = [
     ('["a corgi"]', (1, 2), '"a corgi" is not a recipe. A recipe is like {"prompt": "a corgi"}.'),
     ('{"steps": 3}', (1, 2), "a prompt is missing. Write 'prompt: …'."),
     ('{"prompt": "a", "width": null}', (1, 26), "width has no value. Write a whole number from 64"),
-    (
-        '{"prompt": "a", "steps": [20, 30]}',
-        (1, 26),
-        "steps must be a whole number from 1 to 150, not [20, 30]. For an image with each value, "
-        'write "sweep": {"steps": [20, 30]}',
-    ),
+    ('{"prompt": "a", "steps": [20, 30]}', (1, 26), "steps must be a whole number … not [20, 30]. "
+     'For an image with each value, write "sweep": {"steps": [20, 30]}'),
     ('{"prompt": "a", "prompt": "b"}', (1, 17), "'prompt' is given twice: already on line 1."),
     ('{"prompt": "a", "stesp": 3}', (1, 17), "unknown field 'stesp'. Did you mean 'steps'?"),
     ('{"prompt": "\\ud83d"}', (1, 12), "prompt contains the invisible character U+D83D"),
-    (
-        '{"3": {"class_type": "KSampler", "inputs": {}}}',
-        (1, 2),
-        "this is a workflow of ComfyUI, which picowatch cannot run. To start from a picture that "
-        'it made, save the picture beside a recipe {"from": "picture.png"}.',
-    ),
+    ('{"3": {"class_type": "KSampler", "inputs": {}}}', (1, 2), "this is a workflow of ComfyUI, … "
+     'save the picture beside a recipe {"from": "picture.png"}.'),
+    ("[" * 100_000, (1, 1), "this is nested more than 20 deep. A recipe needs three."),
+    ("[" + "0," * 60_000 + "0]", (1, 100_000), "the file holds more than 50,000 values."),
+    (f'{{"prompt": "a", "seed": {"9" * 5000}}}', (1, 25), "seed must be"),
+    ('{"prompt": "a", "seed": 1e999}', (1, 25), "seed must be"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "where", "message"), MISTAKES)
 def test_each_mistake_names_its_place(text: str, where: tuple[int, int], message: str) -> None:
-    """The message has Python's words, and says what JSON needs."""
+    """The message has Python's words, and says what JSON needs; no flood takes long to refuse."""
     problem = refused(text, "corgi.json").problems[0]
     assert (problem.line, problem.column) == where
-    assert problem.message.startswith(message)
+    check_said([problem.message], f"{message}…")
     assert "not JSON" not in message or "Names and texts have double quotes" in problem.message
 
 
@@ -76,17 +72,3 @@ def test_json_says_what_yaml_says() -> None:
     as_yaml = read_one(json.dumps(values, ensure_ascii=False), "corgi.yaml")
     assert recipe.digest(no_hash) == as_yaml.digest(no_hash)
     assert [r.prompt for r in read(f"[{text}, {text}]", "corgi.json")] == [recipe.prompt] * 2
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[" * 100_000, "this is nested more than 20 deep. A recipe needs three."),
-        ("[" + "0," * 60_000 + "0]", "the file holds more than 50,000 values."),
-        (f'{{"prompt": "a", "seed": {"9" * 5000}}}', "seed must be"),
-        ('{"prompt": "a", "seed": 1e999}', "seed must be"),
-    ],
-)
-def test_hostile_json_is_stopped(text: str, message: str) -> None:
-    """Deep nesting, many values, long numbers: none takes more than a moment."""
-    assert refused(text, "a.json").problems[0].message.startswith(message)

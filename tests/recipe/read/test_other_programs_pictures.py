@@ -15,10 +15,10 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from picowatch.commands.show import show
 from picowatch.metadata import texts_of
-from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash, read_recipes
+from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
 from picowatch.recipe.inventory import rules_of
 from tests.recipe.read.test_comfyui import XL
-from tests.recipe.reading import DEMO, PicturesWith
+from tests.recipe.reading import DEMO, check_warned, read_one
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -76,7 +76,7 @@ COMFYUI = {
     "size": "832x1216",
 }  # fmt: skip
 CIVITAI = {**XL, "extra": {"airs": []}, "extraMetadata": '{"prompt": "a cat"}'}
-UNKNOWN_SAMPLER = json.loads(json.dumps(XL).replace("dpmpp_2m", "res_multistep"))
+TWO_PASSES = ("The workflow has 2 samplers; only the first one was read.",)
 
 # Version 3.3: pictures in public test suites.
 INVOKEAI_3 = {
@@ -163,22 +163,17 @@ PICTURES = {
     "comfyui png": Picture(
         png({"prompt": json.dumps(XL), "workflow": json.dumps(WORKFLOW)}),
         COMFYUI,
-        ("The workflow has 2 samplers",),
+        TWO_PASSES,
     ),
     "comfyui webp": Picture(
         encoded("WEBP", exif=exif(Model=f"prompt:{json.dumps(XL)}", Make="workflow:{}")),
         COMFYUI,
-        ("The workflow has 2 samplers",),
+        TWO_PASSES,
     ),
     "comfyui at civitai, jpeg": Picture(
         encoded("JPEG", exif=exif(b"UNICODE\0" + json.dumps(CIVITAI).encode("utf-16-be"))),
         COMFYUI,
-        ("The workflow has 2 samplers",),
-    ),
-    "comfyui, a sampler that picowatch lacks": Picture(
-        png({"prompt": json.dumps(UNKNOWN_SAMPLER)}),
-        COMFYUI,
-        ("has 2 samplers", "unknown sampler 'res_multistep'"),
+        TWO_PASSES,
     ),
     "invokeai 3": Picture(
         png({"invokeai_metadata": json.dumps(INVOKEAI_3), "invokeai_graph": "{}"}),
@@ -234,59 +229,38 @@ PICTURES = {
         },
     ),
 }  # fmt: skip
-PICTURES["comfyui, a sampler that picowatch lacks"].fields = {
-    name: value for name, value in COMFYUI.items() if name not in ("sampler", "schedule_type")
-}
 
 
-def read(content: bytes, text: str = "from: a.png") -> Recipe:
-    (recipe,) = read_recipes(
-        "a.yaml", text.encode(), INVENTORY, pictures=PicturesWith(lambda _: texts_of(content))
-    )
-    return recipe
+def read(content: bytes) -> Recipe:
+    return read_one("from: a.png", inventory=INVENTORY, texts=texts_of(content))
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_recipe_starts_from_it(name: str) -> None:
-    """With every setting that a recipe has, and a warning for each that it does not have."""
-    picture = PICTURES[name]
-    recipe = read(picture.content)
-    assert {field: getattr(recipe, field) for field in picture.fields} == picture.fields
-    assert len(recipe.warnings) == len(picture.warnings), recipe.warnings
-    for piece, warning in zip(picture.warnings, recipe.warnings, strict=True):
-        assert piece in warning
-
-
-@pytest.mark.parametrize("name", [name for name in PICTURES if "lacks" not in name])
-def test_show_prints_the_same_recipe(
+def test_a_recipe_starts_from_it(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the warnings as comments."""
-    picture = PICTURES[name]
+    """With every setting that a recipe has, and a warning for each that it does not have.
+
+    `picowatch show` prints the same recipe, with the warnings as comments.
+    """
+    picture, recipe = PICTURES[name], read(PICTURES[name].content)
+    assert {field: getattr(recipe, field) for field in picture.fields} == picture.fields
+    check_warned(recipe, *(f"…{piece}…" for piece in picture.warnings))
     (tmp_path / "a.png").write_bytes(picture.content)
     show([tmp_path / "a.png"], as_json=False)
     shown = capsys.readouterr().out
     comments = [line for line in shown.splitlines() if line.startswith("# ")]
     assert all(any(piece in line for line in comments) for piece in picture.warnings)
-    (recipe,) = read_recipes("a.yaml", shown.encode(), INVENTORY)
-    assert recipe.digest(no_hash) == read(picture.content).digest(no_hash)
+    assert read_one(shown, inventory=INVENTORY).digest(no_hash) == recipe.digest(no_hash)
     show([tmp_path / "a.png"], as_json=True)
     assert json.loads(capsys.readouterr().out) == texts_of(picture.content)
 
 
-@pytest.mark.parametrize(
-    ("text", "is_weighed"),
-    [
-        ("sky--, b", True),
-        ("a word+", True),
-        ("a (b c)1.5", True),
-        ('("a", "b").and()', True),
-        ("a well-known (b), c-", False),
-    ],
-)
-def test_invokeais_weights_are_words_with_a_warning(text: str, is_weighed: bool) -> None:
+def test_invokeais_weights_are_words_with_a_warning() -> None:
     """They are another grammar than A1111's."""
-    metadata = {"positive_prompt": text, "model": {"name": "Journey"}, "steps": 3}
-    recipe = read(png({"invokeai_metadata": json.dumps(metadata)}))
-    assert recipe.prompt == text
-    assert any("InvokeAI's weights" in warning for warning in recipe.warnings) == is_weighed
+    weighed = ("sky--, b", "a word+", "a (b c)1.5", '("a", "b").and()')
+    for text in (*weighed, "a well-known (b), c-"):
+        metadata = {"positive_prompt": text, "model": {"name": "Journey"}, "steps": 3}
+        recipe = read(png({"invokeai_metadata": json.dumps(metadata)}))
+        assert recipe.prompt == text
+        check_warned(recipe, *["InvokeAI's weights …"] * (text in weighed))

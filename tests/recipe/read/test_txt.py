@@ -1,8 +1,16 @@
-"""TXT recipes: prompt lines, settings, flags, and YAML under a wrong name."""
+"""TXT recipes: prompt lines, settings, flags, and what is no page of prompts."""
 
 import pytest
 
-from tests.recipe.reading import hash_of, messages, read, read_one, refused
+from tests.recipe.reading import (
+    check_refused,
+    check_said,
+    hash_of,
+    messages,
+    read,
+    read_one,
+    refused,
+)
 
 TXT = "corgi.txt"
 
@@ -11,21 +19,15 @@ def test_each_line_is_a_prompt() -> None:
     """Blank lines and comments are none; white space around a line does not count."""
     recipes = read("# dogs\n\na corgi\n   a poodle  \n  # cats\na cat # with a hat\n", TXT)
     assert [recipe.prompt for recipe in recipes] == ["a corgi", "a poodle", "a cat # with a hat"]
-    assert [(recipe.entry_index, recipe.context.position.line) for recipe in recipes] == [
-        (0, 3),
-        (1, 4),
-        (2, 6),
-    ]
+    places = [(recipe.entry_index, recipe.context.position.line) for recipe in recipes]
+    assert places == [(0, 3), (1, 4), (2, 6)]
 
 
 def test_a_backslash_goes_on_in_the_next_line() -> None:
     """Two backslashes are A1111's literal backslash, and end the line."""
     recipes = read("a corgi, \\\n   at the beach \\\n  --steps 3\na \\\\\nb\n", TXT)
-    assert [(recipe.prompt, recipe.steps) for recipe in recipes] == [
-        ("a corgi, at the beach", 3),
-        ("a \\\\", 24),
-        ("b", 24),
-    ]
+    read_so = [(recipe.prompt, recipe.steps) for recipe in recipes]
+    assert read_so == [("a corgi, at the beach", 3), ("a \\\\", 24), ("b", 24)]
 
 
 @pytest.mark.parametrize("quote", ["", '"', "'"])
@@ -39,50 +41,33 @@ def test_lines_that_go_on_are_joined_by_one_space(quote: str) -> None:
 def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
     """As YAML between two lines of three hyphens; a prompt's own flags are nearer."""
     recipes = read("# c\n---\nsteps: 3 # few\nCFG: 5\n---\na corgi\na cat --steps 4\n", TXT)
-    assert [(r.prompt, r.steps, r.cfg_scale) for r in recipes] == [
-        ("a corgi", 3, 5.0),
-        ("a cat", 4, 5.0),
-    ]
+    read_so = [(r.prompt, r.steps, r.cfg_scale) for r in recipes]
+    assert read_so == [("a corgi", 3, 5.0), ("a cat", 4, 5.0)]
 
 
 @pytest.mark.parametrize(
     ("line", "values"),
     [
-        (
-            "a corgi at the beach --steps 30 --seed 7 --size 512x768 --negative_prompt blurry, dim",
-            {
-                "prompt": "a corgi at the beach",
-                "steps": 30,
-                "seed": 7,
-                "size": "512x768",
-                "negative_prompt": "blurry, dim",
-            },
-        ),
-        (
-            r'a --negative "dim, --dark \"x\" \(y\)" --exact --seed random',
-            {"negative_prompt": r'dim, --dark "x" \(y\)', "exact": True, "seed": "random"},
-        ),
+        ("a corgi at the beach --steps 30 --size 512x768 --negative_prompt blurry, dim",
+         {"prompt": "a corgi at the beach", "steps": 30, "negative_prompt": "blurry, dim"}),
+        (r'a --negative "dim, --dark \"x\" \(y\)" --exact --seed random',
+         {"negative_prompt": r'dim, --dark "x" \(y\)', "exact": True, "seed": "random"}),
         ("a --seed 1, 2,3 --Steps=3", {"seed": (1, 2, 3), "steps": 3}),
         ('a --seed "[1, 2]"', {"seed": (1, 2)}),
-        (
-            '--prompt "a corgi" --cfg_scale 7 --sampler_name "Euler a" --batch_size 2 --n_iter 3 '
-            "--sd_model demo",
-            {"prompt": "a corgi", "cfg_scale": 7.0, "sampler": "Euler a", "count": 6},
-        ),
+        ('--prompt="a cat" --steps=30 --negative-prompt = dim, dark',
+         {"prompt": "a cat", "steps": 30, "negative_prompt": "dim, dark"}),
+        ('--prompt "a corgi" --cfg_scale 7 --sampler_name "Euler a" --batch_size 2 --n_iter 3 '
+         "--sd_model demo",
+         {"prompt": "a corgi", "cfg_scale": 7.0, "sampler": "Euler a", "count": 6}),
         ("--prompt 'a \"red\" corgi' --steps 3", {"prompt": 'a "red" corgi', "steps": 3}),
         ("--prompt 'tis a corgi --steps 3", {"prompt": "'tis a corgi", "steps": 3}),
         ("--prompt 'red' and 'blue' --steps 3", {"prompt": "'red' and 'blue'"}),
-        (
-            "a --cfg-scale 3 --sampling-method euler_a --batch-count 3 --negative-prompt x",
-            {"cfg_scale": 3.0, "sampler": "Euler a", "count": 3, "negative_prompt": "x"},
-        ),
-        (
-            "a --scale 7 --sampler_index Euler --ddim_steps 9 --H 64 --ddim_eta 0",
-            {"cfg_scale": 7.0, "sampler": "Euler", "steps": 9, "height": 64, "warnings": ()},
-        ),
-        ("a corgi -- asleep - at last — home", {"prompt": "a corgi -- asleep - at last — home"}),
+        ("a --cfg-scale 3 --sampling-method euler_a --batch-count 3",
+         {"cfg_scale": 3.0, "sampler": "Euler a", "count": 3}),
+        ("a --scale 7 --sampler_index Euler --ddim_steps 9 --H 64 --ddim_eta 0",
+         {"cfg_scale": 7.0, "sampler": "Euler", "steps": 9, "height": 64, "warnings": ()}),
     ],
-)
+)  # fmt: skip
 def test_flags_stand_after_the_prompt(line: str, values: dict[str, object]) -> None:
     """Ours, A1111's "Prompts from file", stable-diffusion.cpp's and CompVis' long names.
 
@@ -106,7 +91,7 @@ def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
     )
 
 
-@pytest.mark.parametrize("flag", ["hires", "hires_fix", "hires-fix", "upscale", "tiling"])
+@pytest.mark.parametrize("flag", ["hires", "hires-fix", "upscale", "cutout", "tiling"])
 def test_a_flag_without_a_value_switches_on_what_true_switches_on(flag: str) -> None:
     """Under each of its names."""
     name = flag.replace("-", "_")
@@ -124,13 +109,8 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a --d 3", 1, 3, "unknown flag '--d'. It is kohya's flag; write --seed."),
         ("a --stesp 30", 1, 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
-        (
-            "a --ar 16:9",
-            1,
-            3,
-            "unknown flag '--ar'. It is Midjourney's flag; write --size 912x512 for SD 1.5, "
-            "1344x768 for SDXL, 224x128 for the demo model.",
-        ),
+        ("a --ar 16:9", 1, 3, "unknown flag '--ar'. It is Midjourney's flag; write --size 912x512 "
+         "for SD 1.5, 1344x768 for SDXL, 224x128 for the demo model."),
         ("a --seed 1 --seed 2", 1, 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --steps", 1, 3, "--steps has no value. Write one after it."),
         ("a --steps 300", 1, 11, "steps must be a whole number from 1 to 150, not 300."),
@@ -138,68 +118,67 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("---\n\nsteps: 0\n---\na", 3, 8, "steps must be a whole number from 1 to 150, not 0."),
         ("a --n_iter x", 1, 12, "count must be a whole number from 1 to 1000000, not 'x'."),
         ('a --negative "dim', 1, 14, 'the quote " that opens here is never closed.'),
-        (
-            'a --negative "dim" dark',
-            1,
-            20,
-            "'dark' comes after the closing quote. Put the quotes around the whole value; write "
-            '\\" for a quote inside.',
-        ),
+        ('a --negative "dim" dark', 1, 20, "'dark' comes after the closing quote. Put the …"),
         ("a —steps 30", 1, 3, f"'—steps' {NO_FLAG}steps."),
         ("a corgi,--steps 10", 1, 9, f"'--steps' {NO_FLAG}steps."),
-        (
-            "a corgi\nnegative: blurry",
-            2,
-            1,
-            "'negative:' inside a prompt would be part of its text. Write --negative_prompt blurry "
-            "after the prompt.",
-        ),
+        ("a corgi\nnegative: blurry", 2, 1, "'negative:' inside a prompt would be part of its "
+         "text. Write --negative_prompt blurry after the prompt."),
         ("--steps 3", 1, 1, "a prompt is missing. Write 'prompt: …'."),
-        (
-            "a corgi \\",
-            1,
-            9,
-            "a backslash at the end of a line continues it on the next line, but there is no next "
-            "line.",
-        ),
+        ("a corgi \\", 1, 9, "a backslash at the end of a line continues it on the next line, …"),
         ("Prompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("steps: 3\nprompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("---\nsteps: 3\n", 1, 1, "settings begin here and must end with a second line ---."),
-        (
-            "a corgi\nstesp: 10",
-            2,
-            1,
-            f"{SETTING} Did you mean 'steps'? Write --steps 10 after a prompt, or steps: 10 "
-            "between two lines --- above the prompts.",
-        ),
-        (
-            "from: pets/1.png",
-            1,
-            1,
-            f"{SETTING} Write --from pets/1.png after a prompt, or from: pets/1.png between two "
-            "lines --- above the prompts.",
-        ),
+        ("a corgi\nstesp: 10", 2, 1, f"{SETTING} Did you mean 'steps'? Write --steps 10 after a "
+         "prompt, or steps: 10 between two lines --- above the prompts."),
+        ("from: pets/1.png", 1, 1, f"{SETTING} Write --from pets/1.png after a prompt, or …"),
         ("---\nprompt: a\n---\nb", 2, 1, "write the prompts below the settings, one per line."),
-        (
-            "---\nsteps: 3\n---\n# later\n",
-            3,
-            1,
-            "a prompt is missing. Write it below the settings, in a line of its own.",
-        ),
+        ("---\nsteps: 3\n---\n# later\n", 3, 1, "a prompt is missing. Write it below the …"),
+        ("```text\na corgi", 1, 1, "``` marks a text in chats and web pages. Delete the lines …"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_in_lines_and_flags_are_reported(
     text: str, line: int, column: int, message: str
 ) -> None:
     """The position of the flag or value is that in the file, not in the joined lines."""
     (problem,) = refused(text, TXT).problems
-    assert (problem.line, problem.column, problem.message) == (line, column, message)
+    assert (problem.line, problem.column) == (line, column)
+    check_said([problem.message], message)
 
 
-@pytest.mark.parametrize("prompt", ["image: a woman in red", "model: 3 dogs", "3: 4"])
-def test_names_of_fields_as_the_first_words_of_a_prompt_are_a_prompt(prompt: str) -> None:
-    """Only a file that has a `prompt:` line, too, looks like YAML."""
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("image: a woman in red", "model: 3 dogs", "3: 4", "a corgi -- asleep - at last — home"),
+        *("an old BMW -S 54 engine", "a cat -s 50 -W 512", "an F -16 over a -p- sign", "> a cat"),
+        *("the sd card -- macro", "python in the grass, by a .py file", "import cars"),
+        *("name, prompt, title", '{"a"|b} cat'),
+    ],
+)
+def test_prompts_that_only_look_alike_are_drawn(prompt: str) -> None:
+    """The meaning of colons, hyphens, numbers and braces in a prompt is not guessed."""
     assert read_one(prompt, TXT).prompt == prompt
+
+
+JSON = "this looks like JSON; rename it to corgi.json"
+SCRIPT = "this is RTF, a web page or a script, not plain text…"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{\n "prompt": "a cat"}', JSON),
+        ('[{"prompt": "a"}, {"prompt": "b"},]', JSON),
+        ("{\\rtf1\\ansi\n\\f0 a corgi}", SCRIPT),
+        ("<!DOCTYPE html>\n<body>404</body>", SCRIPT),
+        ("#!/usr/bin/env python3\nprint('a')", SCRIPT),
+        ("import torch\nprint('a')", SCRIPT),
+        ("name,prompt,negative_prompt\nA,cinematic {prompt},dim", "this is a table, not …"),
+        ('"prompt";"steps"\na cat;10', "this is a table, not prompts. Save it with the ending …"),
+    ],
+)
+def test_a_file_that_is_no_page_of_prompts_is_one_error(text: str, message: str) -> None:
+    """Its lines are not rendered one by one."""
+    check_refused(text, message, name=TXT)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.TXT", "b/a.Txt"])

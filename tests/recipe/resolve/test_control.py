@@ -8,7 +8,7 @@ from picowatch.recipe import Checkpoint, Inventory
 from picowatch.recipe.inventory import ControlNet, rules_of
 from picowatch.recipe.parts import Control
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, hash_of, messages, read_one
+from tests.recipe.reading import DEMO, check_refused, read_one, request_of
 
 SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
 INSTALLED = Inventory(
@@ -32,11 +32,11 @@ INSTALLED = Inventory(
 
 
 def controls(text: str, inventory: Inventory = INSTALLED) -> tuple[Control, ...]:
-    return read_one(f"prompt: a\nseed: 1\n{text}", inventory=inventory).control
+    return read_one(f"prompt: a\n{text}", inventory=inventory).control
 
 
-def said(text: str, inventory: Inventory = INSTALLED) -> list[str]:
-    return messages(f"prompt: a\nseed: 1\n{text}", inventory=inventory)
+def check(text: str, message: str, inventory: Inventory = INSTALLED) -> None:
+    check_refused(f"prompt: a\n{text}", message, inventory=inventory)
 
 
 @pytest.mark.parametrize(
@@ -69,19 +69,21 @@ def test_an_entry_says_when_and_how_its_controlnet_acts() -> None:
 
 
 def test_the_only_model_that_guesses_depth_is_meant() -> None:
-    """If there are several, one has to be named."""
+    """If there are several, one has to be named; if there is none, the command gets it."""
     text = "control: {image: a.png, model: depth, preprocess: depth}"
     assert controls(text)[0].depth == "Depth-Anything"
     two = replace(INSTALLED, depths=("large", "small"))
     assert controls(text.replace("}", ", depth: small}"), two)[0].depth == "small"
-    assert said(text, two)[0].startswith("no depth model is named, and several are installed")
+    check(text, "no depth model is named, and several are installed…", two)
+    none = replace(INSTALLED, depths=())
+    where = "--local-dir models/depth/Depth-Anything-V2-Small-hf"
+    check(text, f"…hf download depth-anything/Depth-Anything-V2-Small-hf {where}…", none)
 
 
 @pytest.mark.parametrize(
     ("written", "kind"),
     [
         ("preprocess: canny", "hard edges"),
-        ("preprocess: lineart", "hard edges"),
         ("preprocess: depth", "depth"),
         ("kind: pose", "pose"),
         ("kind: Soft Edges", "soft edges"),
@@ -97,114 +99,55 @@ def test_a_union_is_told_what_its_map_shows(written: str, kind: str) -> None:
 @pytest.mark.parametrize("word", ["none", "false", "[]", "off"])
 def test_an_entry_sets_a_folders_controlnets_aside(word: str) -> None:
     """As it does with pictures."""
-    defaults = {"_defaults.yaml": "control: {image: a.png, model: canny}\n"}
+    defaults = "control: {image: a.png, model: canny}\n"
     recipe = read_one(f"prompt: a\ncontrol: {word}", defaults=defaults, inventory=INSTALLED)
     assert recipe.control == ()
-
-
-KINDS = "pose, depth, soft edges, hard edges, normals or segments"
-PREPROCESSORS = (
-    "canny, depth, lineart, invert, threshold, blur, luminance, tile, inpaint, or none with a map "
-    "of another program"
-)
-FIELDS = (
-    "image, model, preprocess, weight, start, end, mode, kind, low, high, threshold, radius, depth "
-    "and preview"
-)
 
 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        (
-            "control: canny",
-            "control must be a mapping like {image: pose.png, model: "
-            "control_v11p_sd15_openpose}, or a list of them, not 'canny'. Write control: {image: "
-            "photo.png, model: …, preprocess: canny}.",
-        ),
-        (
-            "control: {image: a.png}",
-            "control names no model from models/controlnet. Installed: canny and sd15/depth.",
-        ),
-        (
-            "control: {model: canny}",
-            "control has no picture to follow. Write 'image: …' there.",
-        ),
-        (
-            "control: {image: a.png, model: union, kind: pose}",
-            f"the ControlNet 'union' is for {XL}, but the checkpoint 'photo' belongs to {SD1}. Use "
-            "a ControlNet of its family, or another checkpoint.",
-        ),
-        (
-            "checkpoint: demo\ncontrol: {image: a.png, model: canny}",
-            f"the ControlNet 'canny' is for {SD1}, but the checkpoint 'demo' is of another size. "
-            "Use a ControlNet of its family, or another checkpoint.",
-        ),
-        (
-            "checkpoint: flow\ncontrol: {image: a.png, model: canny}",
-            "FLUX.1 has no control: ControlNets are supported for Stable Diffusion 1.x, 2.x and "
-            "XL. Remove it.",
-        ),
-        (
-            "checkpoint: large\ncontrol: {image: a.png, model: union}",
-            "the union ControlNet 'union' must be told what the map shows, which 'preprocess: "
-            f"none' does not tell. Write 'kind: …' with {KINDS}.",
-        ),
-        (
-            "control: {image: a.png, model: canny, kind: pose}",
-            "the ControlNet 'canny' is no union: it follows one kind of map. Remove kind.",
-        ),
-        (
-            "control: {image: a.png, model: canny, preprocess: openpose}",
-            f"control preprocess must be {PREPROCESSORS}, not 'openpose'.",
-        ),
-        (
-            "control: {image: a.png, model: canny, preprocess: inpaint}",
-            "'preprocess: inpaint' shows a ControlNet what the mask leaves of the start image. Add "
-            "image and mask.",
-        ),
-        (
-            "control: {image: a.png, model: canny, start: 0.8, end: 0.2}",
-            "control begins at 0.8, after its end at 0.2.",
-        ),
-        (
-            "control: {image: a.png, model: canny, low: 50}",
-            "control low has no effect without 'preprocess: canny'. Remove it.",
-        ),
-        (
-            "control: {image: a.png, model: canny, wieght: 1}",
-            f"control has no 'wieght'. Did you mean 'weight'? Its fields are {FIELDS}.",
-        ),
-        (
-            "control: {image: ../a.png, model: canny}",
-            "control image must stay within inbox/ or outbox/, and have no '..' and no backslash, "
-            "not '../a.png'. Put the picture beside the recipe, or name one there, like "
-            "photos/corgi.png.",
-        ),
+        ("control: canny", "control must be a mapping like … or a list of them, not 'canny'. Write "
+         "control: {image: photo.png, model: …, preprocess: canny}."),
+        ("control: {image: a.png}", "control names no model from models/controlnet. Installed: "
+         "canny and sd15/depth."),
+        ("control: {model: canny}", "control has no picture to follow. Write 'image: …' there."),
+        ("control: {image: a.png, model: union, kind: pose}", f"the ControlNet 'union' is for "
+         f"{XL}, but the checkpoint 'photo' belongs to {SD1}. Use a ControlNet of its family, …"),
+        ("checkpoint: demo\ncontrol: {image: a.png, model: canny}", f"the ControlNet 'canny' is "
+         f"for {SD1}, but the checkpoint 'demo' is of another size. Use a ControlNet of its …"),
+        ("checkpoint: flow\ncontrol: {image: a.png, model: canny}", "FLUX.1 has no control: "
+         "ControlNets are supported for Stable Diffusion 1.x, 2.x and XL. Remove it."),
+        ("checkpoint: large\ncontrol: {image: a.png, model: union}", "the union ControlNet 'union' "
+         "must be told what the map shows, which 'preprocess: none' does not tell. Write 'kind: …' "
+         "with pose, depth, soft edges, hard edges, normals or segments."),
+        ("control: {image: a.png, model: canny, kind: pose}",
+         "the ControlNet 'canny' is no union: it follows one kind of map. Remove kind."),
+        ("control: {image: a.png, model: canny, preprocess: openpose}", "control preprocess must "
+         "be canny, depth, … or none with a map of another program, not 'openpose'."),
+        ("control: {image: a.png, model: canny, preprocess: inpaint}", "'preprocess: inpaint' "
+         "shows a ControlNet what the mask leaves of the start image. Add image and mask."),
+        ("control: {image: a.png, model: canny, start: 0.8, end: 0.2}",
+         "control begins at 0.8, after its end at 0.2."),
+        ("control: {image: a.png, model: canny, low: 50}",
+         "control low has no effect without 'preprocess: canny'. Remove it."),
+        ("control: {image: a.png, model: canny, wieght: 1}", "control has no 'wieght'. Did you "
+         "mean 'weight'? Its fields are image, model, … radius, depth and preview."),
+        ("control: {image: ../a.png, model: canny}", "control image must stay within inbox/ …"),
+        ("control: [{image: a.png, model: canny}, {image: b.png, model: canny}]\n"
+         "sweep: {'control: weight': [0, 1]}", "'control: weight' could vary any of the 2 "
+         "ControlNets here. Sweep 'control' itself, with whole lists as values."),
     ],
-)
+)  # fmt: skip
 def test_mistakes_are_told_in_full(written: str, message: str) -> None:
     """One message for one mistake, with what would do."""
-    assert said(written) == [message]
-
-
-def test_a_missing_depth_model_is_told_with_how_to_get_it() -> None:
-    """The command, once."""
-    none = replace(INSTALLED, depths=())
-    (message,) = said("control: {image: a.png, model: depth, preprocess: depth}", none)
-    assert "hf download depth-anything/Depth-Anything-V2-Small-hf" in message
-    assert "--local-dir models/depth/Depth-Anything-V2-Small-hf" in message
-
-
-def request_of(text: str) -> ImageRequest:
-    recipe = read_one(f"prompt: a\nseed: 1\n{text}", inventory=INSTALLED)
-    (request,) = recipe.image_requests(hash_of)
-    return request
+    check(written, message)
 
 
 def test_a_request_holds_the_hashes_of_all_files() -> None:
     """They are of model, picture and depth model; the pictures are copied, too."""
-    request = request_of("control: {image: a.png, model: depth, preprocess: depth}")
+    text = "prompt: a\ncontrol: {image: a.png, model: depth, preprocess: depth}"
+    request = request_of(text, inventory=INSTALLED)
     (use,) = request.control
     assert (use.model_hash, use.image_hash, use.depth_hash) == ("b" * 64, "1" * 64, "f" * 64)
     assert request.pictures == {"a.png": "1" * 64}
@@ -217,20 +160,10 @@ def test_a_sweep_varies_what_a_controlnet_says() -> None:
     swept = read_one(f"{text}  'control: weight': 0..1 step 0.5", inventory=INSTALLED)
     assert [one.control[0].weight for one in swept.variants] == [0, 0.5, 1]
     assert swept.sweep[0].label == "control: weight"
-    whole = read_one(
-        f"{text}  control: [{{image: b.png, model: canny}}, none]", inventory=INSTALLED
-    )
+    text += "  control: [{image: b.png, model: canny}, none]"
+    whole = read_one(text, inventory=INSTALLED)
     assert [len(one.control) for one in whole.variants] == [1, 0]
     assert [path for _, path in whole.pictures] == ["b.png"]
-
-
-def test_a_sweep_of_one_of_several_is_refused() -> None:
-    """It could mean either of them."""
-    entry = "{image: a.png, model: canny}"
-    assert said(f"control: [{entry}, {entry}]\nsweep: {{'control: weight': [0, 1]}}")[0] == (
-        "'control: weight' could vary any of the 2 ControlNets here. Sweep 'control' itself, with "
-        "whole lists as values."
-    )
 
 
 @pytest.mark.parametrize(
@@ -245,8 +178,7 @@ def test_a_folders_controlnet_that_does_not_fit_is_left_out(
     checkpoint: str, written: str, count: int
 ) -> None:
     """With a warning; the others are used."""
-    defaults = {"_defaults.yaml": f"control: {written}"}
-    text = f"prompt: a\ncheckpoint: {checkpoint}"
+    text, defaults = f"prompt: a\ncheckpoint: {checkpoint}", f"control: {written}"
     recipe = read_one(text, inventory=INSTALLED, defaults=defaults)
     assert len(recipe.control) == count
     assert len(recipe.warnings) == 1

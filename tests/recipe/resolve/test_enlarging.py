@@ -1,4 +1,4 @@
-"""The fields `hires` and `upscale`: a second, larger pass, and an upscaler at the end or alone."""
+"""What happens after drawing, or to a picture alone: `hires`, `upscale` and `cutout`."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,40 +6,29 @@ from typing import Any
 import pytest
 
 from picowatch.metadata import parameters_text, recipe_yaml
+from picowatch.metadata.a1111 import without_postprocessing
 from picowatch.recipe import Inventory
 from picowatch.recipe.inventory import Upscaler
 from picowatch.recipe.parts import Hires, Upscale
-from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, messages, read_one
+from tests.recipe.reading import DEMO, HASHES, PicturesWith, check_refused, read_one, request_of
 
 OLD = {"4x-Old.pth": "4x-Old.pth is a pickle file.", "4x-Old": "4x-Old.pth is a pickle file."}
 INSTALLED = Inventory(
     demo=DEMO,
     upscalers=(Upscaler("4x-UltraSharp", 4), Upscaler("anime/2x-Lines", 2)),
+    cutouts=("isnet-general-use", "people/u2netp"),
     refused={"upscaler": OLD},
 )
+NONE = Inventory(demo=DEMO)
+ONE = replace(INSTALLED, upscalers=INSTALLED.upscalers[:1], cutouts=INSTALLED.cutouts[:1])
+PHOTO = PicturesWith(lambda _: {}, (3001, 1000))
 USUAL = Hires(2.0, 0, 0.7, "Latent")
+TRUE_SIZE, ENLARGED = (3001, 1000), (12004, 4000)
 
 
-class Sized(Pictures):
-    """Pictures of one size, so that none has to be there."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self._size = width, height
-
-    def size(self, path: str) -> tuple[int, int]:
-        return self._size
-
-
-def hash_of(kind: str, name: str) -> str:
-    return f"{kind}/{name}"
-
-
-def only_request(text: str, inventory: Inventory = INSTALLED, **more: Any) -> ImageRequest:
-    recipe = read_one(text, inventory=inventory, pictures=Sized(3001, 1000), **more)
-    (found,) = recipe.image_requests(hash_of, 5)
-    return found
+def only(text: str, inventory: Inventory = INSTALLED, **more: Any) -> ImageRequest:
+    return request_of(text, inventory=inventory, pictures=PHOTO, **more)
 
 
 @pytest.mark.parametrize(
@@ -50,34 +39,31 @@ def only_request(text: str, inventory: Inventory = INSTALLED, **more: Any) -> Im
         ("hires: 1.5", Hires(1.5, 0, 0.7, "Latent")),
         ("hires: {}", USUAL),
         ("hires: {scale: 3, steps: 12}", Hires(3.0, 12, 0.7, "Latent")),
-        (
-            "hires:\n  strength: 0.5\n  upscaler: latent nearest exact",
-            Hires(2.0, 0, 0.5, "Latent (nearest-exact)"),
-        ),
+        ("hires: {strength: 0.5, upscaler: latent nearest exact}",
+         Hires(2.0, 0, 0.5, "Latent (nearest-exact)")),
         ("hires: on\nstrength: 0.4", Hires(2.0, 0, 0.4, "Latent")),
         ("hires: {strength: 0.5}\nstrength: 0.4\nimage: a.png", Hires(2.0, 0, 0.5, "Latent")),
         ("image: a.png\nstrength: 0.4\nhires: on", USUAL),
         ("hires: false", None),
         ("hires: 0", None),
     ],
-)
+)  # fmt: skip
 def test_hires_is_off_on_a_scale_or_a_mapping(written: str, hires: Hires | None) -> None:
     """Without a start image, denoising_strength belongs to the second pass."""
-    assert only_request(f"prompt: a\nseed: 1\n{written}").hires == hires
+    assert only(f"prompt: a\n{written}").hires == hires
 
 
 def test_the_nearest_hires_is_the_whole_of_it() -> None:
     """It is a single field, so layers do not mix its parts."""
-    defaults = {"_defaults.yaml": "hires: {scale: 3, steps: 5}"}
-    assert only_request("prompt: a\nhires: {steps: 7}", defaults=defaults).hires == Hires(steps=7)
-    assert only_request("prompt: a\nhires: off", defaults=defaults).hires is None
-    assert only_request("prompt: a", defaults=defaults).hires == Hires(scale=3.0, steps=5)
+    defaults = "hires: {scale: 3, steps: 5}"
+    assert only("prompt: a\nhires: {steps: 7}", defaults=defaults).hires == Hires(steps=7)
+    assert only("prompt: a\nhires: off", defaults=defaults).hires is None
+    assert only("prompt: a", defaults=defaults).hires == Hires(scale=3.0, steps=5)
 
 
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("4x-UltraSharp", Upscale("4x-UltraSharp", 4)),
         ("4x-ultra", Upscale("4x-UltraSharp", 4)),
         ("2x-lines.pth", Upscale("anime/2x-Lines", 2)),
         ("{model: 2x-Lines, scale: 1.5}", Upscale("anime/2x-Lines", 1.5)),
@@ -88,108 +74,146 @@ def test_the_nearest_hires_is_the_whole_of_it() -> None:
 )
 def test_an_upscaler_is_named_as_other_models_are(written: str, meant: Upscale | None) -> None:
     """Its scale is the default; the request has the hash of the file."""
-    found = only_request(f"prompt: a\nupscale: {written}")
-    assert found.upscale == meant
-    assert found.upscaler_hash == (f"upscaler/{meant.model}" if meant else "")
+    found = only(f"prompt: a\nupscale: {written}")
+    assert (found.upscale, found.upscaler_hash) == (meant, HASHES["upscaler"] * 64 * bool(meant))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("cutout: isnet", "isnet-general-use"),
+        ("rembg: U2NETP.pth", "people/u2netp"),
+        ("remove_background: demo-cutout", "demo-cutout"),
+        ("cutout: false", ""),
+        ("cutout: none", ""),
+    ],
+)
+def test_a_cutout_model_is_named_as_other_models_are(written: str, meant: str) -> None:
+    """What is off is no part of a digest."""
+    found = only(f"prompt: a\n{written}")
+    assert (found.cutout, found.cutout_hash) == (meant, HASHES["cutout"] * 64 * bool(meant))
+    assert (found.digest == only("prompt: a").digest) == (not meant)
 
 
 @pytest.mark.parametrize(("written", "scale"), [("true", 4), ("2", 2), ("{scale: 8}", 8)])
 def test_without_a_name_it_is_the_only_one_installed(written: str, scale: float) -> None:
     """With none installed the embedded one, and with several an error that lists them."""
+    text = f"prompt: a\ncutout: {written == 'true'}\nupscale: {written}"
+    for inventory, upscaler in ((NONE, "demo-compact"), (ONE, "4x-UltraSharp")):
+        found = only(text, inventory)
+        cutout = "demo-cutout" if inventory is NONE else "isnet-general-use"
+        assert found.upscale == Upscale(upscaler, scale)
+        assert found.cutout == (cutout if written == "true" else "")
     text = f"prompt: a\nupscale: {written}"
-    assert only_request(text, Inventory(demo=DEMO)).upscale == Upscale("demo-compact", scale)
-    one = replace(INSTALLED, upscalers=INSTALLED.upscalers[:1])
-    assert only_request(text, one).upscale == Upscale("4x-UltraSharp", scale)
-    assert messages(text, inventory=INSTALLED) == [
-        "no upscaler is named, and several are installed: 4x-UltraSharp and anime/2x-Lines. Write "
-        "'upscale: {model: …}'."
-    ]
-    assert messages(text, inventory=Inventory(demo=DEMO, refused={"upscaler": OLD})) == [
-        "no upscaler is named, and none that is installed can be used: 4x-Old.pth is a pickle "
-        "file. For the embedded one, write 'upscale: {model: demo-compact}'."
-    ]
+    several = (
+        "several are installed: 4x-UltraSharp and anime/2x-Lines. Write 'upscale: {model: …}'."
+    )
+    check_refused(text, f"no upscaler is named, and {several}", inventory=INSTALLED)
+    what = "none that is installed can be used: 4x-Old.pth is a pickle file."
+    remedy = "For the embedded one, write 'upscale: {model: demo-compact}'."
+    old = replace(NONE, refused={"upscaler": OLD})
+    check_refused(text, f"no upscaler is named, and {what} {remedy}", inventory=old)
 
 
-MISTAKES = {
-    "hires: {scale: 5}": "hires scale must be a number from 1 to 4, not 5.",
-    "hires: {steps: 200}": "hires steps must be a whole number from 0 to 150, not 200.",
-    "hires: {steps: 3, upscal: x}": "hires has no 'upscal'. Did you mean 'upscaler'? Its fields "
-    "are scale, steps, denoising_strength and upscaler.",
-    "hires: much": "hires must be true, false, or a mapping like {scale: 2, steps: 12}, not "
-    "'much'.",
-    "hires: 4\nsize: 2048x64": "hires makes 8192x256 of 2048x64; the limit is 4096 pixels a side. "
-    "Use a smaller scale or size.",
-    "hires: {upscaler: 4x-UltraShrap}": "no upscaler '4x-UltraShrap' in models/upscalers. Did you "
-    "mean '4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines, demo-compact, Latent, Latent "
-    "(nearest), Latent (nearest-exact), Latent (bicubic), Latent (antialiased), Latent "
-    "(bicubic antialiased), Lanczos and Nearest.",
-    "upscale: 4x-Old": "the upscaler '4x-Old' cannot be used: 4x-Old.pth is a pickle file.",
-    "upscale: {model: demo-compact, scale: 9}": "upscale scale must be a number from 1 to 8, not "
-    "9.",
-    "upscale: {model: demo-compact, scale: 8}\nsize: 2048x2048": "upscale makes 16384x16384 of "
-    "2048x2048; the limit is 100 million pixels. Use a smaller scale.",
-    "upscale: R-ESRGAN 4x+": "no upscaler 'R-ESRGAN 4x+' in models/upscalers. Put "
-    "RealESRGAN_x4plus.safetensors there; 'picowatch convert' makes it from a .pth file. "
-    "Available: 4x-UltraSharp, anime/2x-Lines and demo-compact.",
-}
+USUAL_UPSCALERS = (
+    "Latent, Latent (nearest), Latent (nearest-exact), Latent (bicubic), Latent (antialiased), "
+    "Latent (bicubic antialiased), Lanczos and Nearest."
+)
 
 
-@pytest.mark.parametrize("written", MISTAKES)
-def test_what_they_cannot_do_is_refused(written: str) -> None:
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("hires: {scale: 5}", "hires scale must be a number from 1 to 4, not 5."),
+        ("hires: {steps: 200}", "hires steps must be a whole number from 0 to 150, not 200."),
+        ("hires: {steps: 3, upscal: x}", "hires has no 'upscal'. Did you mean 'upscaler'? Its …"),
+        ("hires: much", "hires must be true, false, or a mapping like {scale: 2, … not 'much'."),
+        ("hires: 4\nsize: 2048x64", "hires makes 8192x256 of 2048x64; the limit is 4096 pixels a "
+         "side. Use a smaller scale or size."),
+        ("hires: {upscaler: 4x-UltraShrap}", "no upscaler '4x-UltraShrap' in models/upscalers. Did "
+         "you mean '4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines, demo-compact, "
+         f"{USUAL_UPSCALERS}"),
+        ("upscale: 4x-Old", "the upscaler '4x-Old' cannot be used: 4x-Old.pth is a pickle file."),
+        ("upscale: {scale: 9, model: demo}", "upscale scale must be a number from 1 to 8, not 9."),
+        ("upscale: {model: demo-compact, scale: 8}\nsize: 2048x2048", "upscale makes 16384x16384 "
+         "of 2048x2048; the limit is 100 million pixels. Use a smaller scale."),
+        ("upscale: R-ESRGAN 4x+", "no upscaler 'R-ESRGAN 4x+' in models/upscalers. Put "
+         "RealESRGAN_x4plus.safetensors there; 'picowatch convert' makes it from a .pth file. …"),
+        ("cutout: [a]", "cutout must be true, false, or a model's name…"),
+        ("cutout: {model: isnet}", "cutout must be true, false, or a model's name…"),
+    ],
+)  # fmt: skip
+def test_what_they_cannot_do_is_refused(written: str, message: str) -> None:
     """With the name that was probably meant, the limit, and the remedy."""
-    found = messages(f"prompt: a\n{written}", inventory=INSTALLED)
-    assert found == [MISTAKES[written]]
+    check_refused(f"prompt: a\n{written}", message, inventory=INSTALLED)
 
 
-def test_a_picture_without_a_prompt_is_only_enlarged() -> None:
+def test_a_picture_without_a_prompt_is_only_finished() -> None:
     """Of any size; what a folder's defaults say of drawing does not matter, nor does the seed."""
-    defaults = {"_defaults.yaml": "steps: 9\nhires: true\nsize: 512x768\nseed: 7\ncount: 3"}
-    found = only_request("image: a.png\nupscale: 4x-UltraSharp", defaults=defaults)
-    assert not found.draws
-    assert (found.width, found.height, found.seed) == (3001, 1000, 0)
-    assert found.published_size == (12004, 4000)
-    assert found.image_hash == "image/a.png"
-    assert found.checkpoint_hash == found.checkpoint == ""
-    prompts = {"_defaults.yaml": "prompt: a corgi\nnegative: b"}
-    text = "image: a.png\nupscale: demo-compact"
-    assert not only_request(text, defaults=prompts).draws
-    assert not only_request(f"{text}\nsweep: {{'upscale: scale': [2]}}", defaults=prompts).draws
-    assert only_request(f"{text}\nstrength: 0.3", defaults=prompts).prompt == "a corgi"
-    # An empty prompt is a prompt.
-    assert only_request("prompt: ''\nimage: a.png\nupscale: 4x-UltraSharp").draws
+    defaults = "steps: 9\nhires: true\nsize: 512x768\nseed: 7\ncount: 3\nprompt: a corgi"
+    text = "image: a.png\nupscale: 4x-UltraSharp"
+    found = only(text, defaults=defaults)
+    assert (found.draws, found.checkpoint, found.checkpoint_hash) == (False, "", "")
+    assert (found.width, found.height, found.seed) == (*TRUE_SIZE, 0)
+    assert (found.published_size, found.image_hash) == (ENLARGED, HASHES["image"] * 64)
+    assert not only(f"{text}\nsweep: {{'upscale: scale': [2]}}", defaults=defaults).draws
+    assert request_of(f"{text}\nstrength: 0.3", "a.yaml", INSTALLED, "prompt: a dog").draws
+    assert only(f"{text}\nprompt: ''").draws  # an empty prompt is a prompt
+    cut = only("image: a.png\ncutout: isnet", defaults=defaults)
+    assert (cut.draws, cut.cutout, cut.published_size) == (False, INSTALLED.cutouts[0], TRUE_SIZE)
+    both = only(f"{text}\ncutout: isnet")
+    assert (both.upscale, both.cutout) == (Upscale("4x-UltraSharp", 4), INSTALLED.cutouts[0])
+    assert both.published_size == ENLARGED
 
 
-def test_what_only_drawing_needs_is_refused_without_a_prompt() -> None:
+@pytest.mark.parametrize("what", ["upscale: demo-compact", "cutout: demo-cutout"])
+def test_what_only_drawing_needs_is_refused_without_a_prompt(what: str) -> None:
     """Such fields would silently do nothing."""
-    text = "image: a.png\nupscale: demo-compact\nsteps: 9\nhires: true\npriority: 3\nsize: picture"
-    assert messages(text, pictures=Sized(10, 10)) == [
-        f"{field} has no effect without prompt. Add it, or remove {field}."
-        for field in ("steps", "hires")
-    ]
-    assert messages("upscale: demo-compact") == ["a prompt is missing. Write 'prompt: …'."]
+    text = f"image: a.png\n{what}\nsteps: 9\nhires: true\npriority: 3\nsize: picture"
+    idle = [f"{one} has no effect without prompt. Add it, or remove {one}." for one in
+            ("steps", "hires")]  # fmt: skip
+    check_refused(text, *idle, pictures=PHOTO)
+    for nothing in (what, "image: a.png\ncutout: false"):
+        check_refused(nothing, "a prompt is missing. Write 'prompt: …'.", pictures=PHOTO)
 
 
-def test_a_request_of_its_own_survives_the_ledger_and_its_metadata() -> None:
-    """The same digest; `show` prints what makes it again; A1111's words are those of its Extras."""
-    found = only_request("image: a.png\nupscale: {model: 4x-UltraSharp, scale: 2}")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image: a.png\nupscale: {model: 4x-UltraSharp, scale: 2}",
+         "Postprocess upscale by: 2, Postprocess upscaler: 4x-UltraSharp"),
+        ("image: a.png\ncutout: isnet", "Rembg: isnet-general-use"),
+        ("prompt: a\nseed: 3\ncutout: isnet", "Rembg: isnet-general-use"),
+    ],
+)  # fmt: skip
+def test_they_survive_the_ledger_and_a_pictures_metadata(text: str, words: str) -> None:
+    """The same digest; `show` prints what makes it again; A1111's words are its extensions'."""
+    found = only(text)
     again = ImageRequest.from_dict(found.as_dict())
     assert again == found and again.digest == found.digest
-    assert only_request(recipe_yaml(found)).digest == found.digest
-    assert parameters_text(found, "1") == (
-        "Postprocess upscale by: 2, Postprocess upscaler: 4x-UltraSharp"
-    )
-    values = only_request("prompt: a\nhires: true").as_dict()
-    assert not [name for name in values if "upscale" in name]
+    assert only(recipe_yaml(found)).digest == found.digest
+    parameters = parameters_text(found, "1")
+    assert parameters.count(words) == 1 and (found.draws or parameters == words)
+    assert words not in without_postprocessing(parameters)
+    assert not [name for name in only("prompt: a\nhires: true").as_dict() if "upscale" in name]
 
 
 def test_a1111s_texts_are_read() -> None:
     """Its names of Real-ESRGAN's files, too."""
-    lines = "a\nSteps: 20, Sampler: Euler a, Size: 512x512, {}"
+    lines = "a\nSteps: 20, Sampler: Euler a, Size: 512x512, "
     real = replace(INSTALLED, upscalers=(Upscaler("RealESRGAN_x4plus", 4),))
-    values = "Postprocess upscale by: 2, Postprocess upscaler: R-ESRGAN 4x+"
-    found = only_request(lines.format(values), real, name="a.txt")
+    values = "Postprocess upscale by: 2, Postprocess upscaler: R-ESRGAN 4x+, Rembg: u2netp"
+    found = only(lines + values, real, name="a.txt")
     assert found.upscale == Upscale("RealESRGAN_x4plus", 2)
+    assert found.cutout == "people/u2netp"
     values = "Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+"
-    found = only_request(lines.format(values), real, name="a.txt")
+    found = only(lines + values, real, name="a.txt")
     assert found.hires == Hires(2.0, 0, 0.5, "RealESRGAN_x4plus")
-    assert found.hires_upscaler_hash == "upscaler/RealESRGAN_x4plus"
+    assert found.hires_upscaler_hash == HASHES["upscaler"] * 64
+
+
+def test_the_embedded_cutout_model_is_for_the_demo_models_drawings() -> None:
+    """For a photo, a warning names the remedy."""
+    for text, warns in (("prompt: a corgi", False), ("image: a.png", True)):
+        recipe = read_one(f"{text}\ncutout: true", inventory=NONE, pictures=PHOTO)
+        assert ("Put a model into models/cutout/" in " ".join(recipe.warnings)) == warns

@@ -8,56 +8,35 @@ from picowatch.families import FAMILIES
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
 from picowatch.recipe.fields import MAPPINGS, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import ControlNet
-from picowatch.recipe.pictures import Pictures
 from tests.recipe.flow_rules import FLOW_RULES
-from tests.recipe.reading import DEMO, read_one
+from tests.recipe.reading import DEMO, PicturesWith, read_one
 
 PARTS = {name: row for name, row in PART_FIELDS.items() if name.partition(".")[0] in MAPPINGS}
 FIELDS = [name for name, row in {**ROWS, **PARTS}.items() if row.changes_pixels]
 # What a recipe says of each field, besides its prompt: nothing that is a default anywhere.
-SAMPLES = {
+ALONE = (
+    *("negative_prompt: blur", "vae: soft", "prediction: v", "sampler: UniPC", "noise: nvidia"),
+    *("schedule_type: karras", "steps: 7", "cfg_scale: 3.25", "cfg_rescale: 0.5", "seed: 7"),
+    *("cfg_start: 0.25", "cfg_end: 0.75", "guidance: 2.25", "width: 512", "height: 512"),
+    *("ensd: 31337", "clip_skip: 2", "hires: true", "upscale: true", "cutout: true"),
+    *("loras: film", "tiling: true", "references: a.png", "shrink_to_fit: true", "exact: true"),
+    *("image: a.png", "control: {image: a.png, model: canny}", "variation_strength: 0.5"),
+)
+SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
     "prompt": "",
-    "negative_prompt": "negative_prompt: blur",
     "checkpoint": "",
-    "vae": "vae: soft",
-    "prediction": "prediction: v",
-    "sampler": "sampler: UniPC",
-    "schedule_type": "schedule_type: karras",
-    "steps": "steps: 7",
-    "cfg_scale": "cfg_scale: 3.25",
-    "cfg_rescale": "cfg_rescale: 0.5",
-    "cfg_start": "cfg_start: 0.25",
-    "cfg_end": "cfg_end: 0.75",
-    "guidance": "guidance: 2.25",
-    "width": "width: 512",
-    "height": "height: 512",
-    "seed": "seed: 7",
-    "noise": "noise: nvidia",
     "variation_seed": "variation_strength: 0.5\nvariation_seed: 3",
-    "variation_strength": "variation_strength: 0.5",
-    "ensd": "ensd: 31337",
-    "clip_skip": "clip_skip: 2",
-    "image": "image: a.png",
     "denoising_strength": "image: a.png\ndenoising_strength: 0.4",
     "resize": "image: a.png\nresize: fit",
     "mask": "image: a.png\nmask: b.png",
     "mask_blur": "image: a.png\nmask: b.png\nmask_blur: 9",
     "mask_invert": "image: a.png\nmask: b.png\nmask_invert: true",
-    "hires": "hires: true",
     "hires.scale": "hires: {scale: 1.5}",
     "hires.steps": "hires: {steps: 5}",
     "hires.denoising_strength": "hires: {denoising_strength: 0.4}",
     "hires.upscaler": "hires: {upscaler: Nearest}",
-    "upscale": "upscale: true",
     "upscale.model": "upscale: demo-compact",
     "upscale.scale": "upscale: {scale: 3}",
-    "cutout": "cutout: true",
-    "loras": "loras: film",
-    "tiling": "tiling: true",
-    "references": "references: a.png",
-    "control": "control: {image: a.png, model: canny}",
-    "shrink_to_fit": "shrink_to_fit: true",
-    "exact": "exact: true",
 }
 # What the engine reads of a request for a flow family; the pictures that come of it are compared
 # with diffusers' in tests/engine/test_flows.py.
@@ -70,33 +49,23 @@ HONOURED = {
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))
-
-
-class Seen(Pictures):
-    """Pictures of one size."""
-
-    def size(self, path: str) -> tuple[int, int]:
-        return 640, 480
-
-
-SEEN = Seen()
+SEEN = PicturesWith(lambda _: {})
 
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_field_is_honoured_warned_about_or_refused(field: str) -> None:
     """By every variant of every flow family."""
+    own = SAMPLES[field]
+    said = {line.partition(":")[0] for line in own.split("\n")}
     for (family, variant), rules in FLOW_RULES.items():
         name = FAMILIES[family].name
-        inventory = replace(
-            INSTALLED, checkpoints=(Checkpoint("it", 1024, family=name, rules=rules),)
-        )
+        it = Checkpoint("it", 1024, family=name, rules=rules)
+        inventory = replace(INSTALLED, checkpoints=(it,))
         usual = "prompt: a cube\ncheckpoint: it\n"
         if rules.fills:
             usual += "image: start.png\nmask: start.png\n"
         if rules.references and rules.references.required:
             usual += "references: start.png\n"
-        own = SAMPLES[field]
-        said = {line.partition(":")[0] for line in own.split("\n")}
         kept = [line for line in usual.split("\n") if line.partition(":")[0] not in said]
         try:
             recipe = read_one("\n".join([*kept, own]), inventory=inventory, pictures=SEEN)

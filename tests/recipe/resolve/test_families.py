@@ -6,11 +6,19 @@ from pathlib import Path
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.metadata import PICOWATCH, picowatch_json
-from picowatch.recipe import Checkpoint, Inventory
+from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
 from picowatch.recipe.inventory import DEMO_RULES, rules_of
 from tests.recipe.flow_rules import FLOW_RULES
-from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read, read_one
+from tests.recipe.reading import (
+    DEMO,
+    check_refused,
+    check_warned,
+    chunk_of,
+    hash_of,
+    read_one,
+    refused,
+    request_of,
+)
 
 SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
 # Name of the checkpoint, its family's key, its variant.
@@ -36,27 +44,20 @@ INVENTORY = Inventory(
     embeddings=("bad hands", "glow", "unsaid"),
     lora_families={"pixel": SD1, "styles/line": XL},
     embedding_families={"bad hands": SD1, "glow": XL},
+    wildcards={"both": ("[red|blue]",)},
 )
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "steps", "cfg_scale", "guidance"),
-    [
-        ("turbo", 8, 1, 0),
-        ("dev", 28, 1, 3.5),
-        ("krea", 28, 1, 4.5),
-        ("klein", 4, 1, 0),
-        ("sd3", 28, 7, 0),
-        ("xl", 24, 7.5, 0),
-        ("tiny", 24, 4, 0),
-    ],
+    ("checkpoint", "usual"),
+    [("turbo", (8, 1, 0)), ("krea", (28, 1, 4.5)), ("xl", (24, 7.5, 0)), ("tiny", (24, 4, 0))],
 )
 def test_what_a_recipe_leaves_out_is_the_familys(
-    checkpoint: str, steps: int, cfg_scale: float, guidance: float
+    checkpoint: str, usual: tuple[float, float, float]
 ) -> None:
     """Values in the recipe win."""
     recipe = read_one(f"prompt: a\ncheckpoint: {checkpoint}", inventory=INVENTORY)
-    assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == (steps, cfg_scale, guidance)
+    assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == usual
     own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
     assert own.steps == 3
 
@@ -101,96 +102,62 @@ def test_a_flow_has_its_own_schedule() -> None:
     assert (other.sampler, other.schedule_type) == ("Euler", "sgm_uniform")
 
 
-OTHER_LORA = (
-    "the LoRA '{0}' is for {1}, but the checkpoint '{2}' belongs to {3}. Remove the LoRA, or use a "
-    "checkpoint of its family. If its file is wrong, write 'loras: {{{0}: {{family: {4}}}}}'."
-)
-OTHER_EMBEDDING = (
-    "the embedding '{}' is for {}, but the checkpoint '{}' belongs to {}. Remove the embedding, or "
-    "use a checkpoint of its family."
-)
+OTHER_LORA = "the LoRA '{0}' is for {1}, but the checkpoint '{2}' belongs to {3}. Remove …"
+OTHER_EMBEDDING = "the embedding '{}' is for {}, but the checkpoint '{}' belongs to {}. Remove …"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "checkpoint: turbo\nsampler: Heun",
-            "the sampler Heun cannot be used with 'turbo': Z-Image has samplers of its own. Use "
-            "Euler, DPM++ 2M or UniPC, or leave it out.",
-        ),
-        (
-            "checkpoint: turbo\nsampler: DPM++ 2M Karras",
-            "Z-Image does not take the schedule type 'karras': it has a schedule of its own. "
-            "Remove it, or write simple.",
-        ),
+        ("checkpoint: turbo\nsampler: Heun", "the sampler Heun cannot be used with 'turbo': "
+         "Z-Image has samplers of its own. Use Euler, DPM++ 2M or UniPC, or leave it out."),
+        ("checkpoint: turbo\nsampler: DPM++ 2M Karras", "Z-Image does not take the schedule type "
+         "'karras': it has a schedule of its own. Remove it, or write simple."),
         ("checkpoint: sana\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
-        (
-            "checkpoint: xl\nguidance: 3",
-            "Stable Diffusion XL has no guidance: guidance is an input of FLUX.1 dev; use "
-            "cfg_scale. Remove it.",
-        ),
-        (
-            "checkpoint: dev\nclip_skip: 2",
-            "FLUX.1 has no clip_skip: its text encoders are read where it was trained to. "
-            "Remove it.",
-        ),
-        (
-            "checkpoint: fill",
-            "the checkpoint 'fill' redraws the part of a picture that a mask selects. Add image "
-            "and mask.",
-        ),
-        (
-            "checkpoint: klein\nimage: a.png\nsize: 1280x1024",
-            "FLUX.2 takes start images of at most 1,048,576 pixels (1024x1024), but the size is "
-            "1280x1024. Use a smaller size.",
-        ),
-        (
-            "checkpoint: dev\nsize: 1040x1024\nhires: 1.5",
-            "hires makes 1560x1536 of 1040x1024, but FLUX.1 needs sides that are multiples of 16. "
-            "Use another scale or size.",
-        ),
-        (
-            "checkpoint: sd3\nhires: 4",
-            "hires makes 4096x4096 of 1024x1024; the limit is 3072 pixels a side. Use a smaller "
-            "scale or size.",
-        ),
-        (
-            "checkpoint: dev\nhires: {upscaler: Latent (nearest)}",
-            "the upscaler Latent (nearest) is for Stable Diffusion's latents. With FLUX.1 use "
-            "Lanczos, Nearest or a model.",
-        ),
-        (
-            "loras: pixel\ncheckpoint: xl",
-            OTHER_LORA.format("pixel", SD1, "xl", XL, "sdxl"),
-        ),
-        (
-            "prompt: a <lora:line:0.5>\ncheckpoint: dream",
-            OTHER_LORA.format("styles/line", XL, "dream", SD1, "sd1"),
-        ),
-        (
-            "loras: {pixel: {family: sdxl}}\ncheckpoint: dream",
-            OTHER_LORA.format("pixel", XL, "dream", SD1, "sd1"),
-        ),
-        (
-            "prompt: a (Glow:1.2)\ncheckpoint: dream",
-            OTHER_EMBEDDING.format("glow", XL, "dream", SD1),
-        ),
-        (
-            "negative_prompt: unsaid\ncheckpoint: dev",
-            OTHER_EMBEDDING.format("unsaid", "Stable Diffusion", "dev", "FLUX.1"),
-        ),
-        (
-            "checkpoint: dev\nvae: qwen",
-            "the VAE 'qwen' is for Qwen-Image, but the checkpoint 'dev' belongs to FLUX.1. Use ae "
-            "or baked.",
-        ),
+        ("checkpoint: xl\nguidance: 3", "Stable Diffusion XL has no guidance: guidance is an input "
+         "of FLUX.1 dev; use cfg_scale. Remove it."),
+        ("checkpoint: dev\nclip_skip: 2", "FLUX.1 has no clip_skip: … Remove it."),
+        ("checkpoint: fill", "the checkpoint 'fill' redraws … selects. Add image and mask."),
+        ("checkpoint: klein\nimage: a.png\nsize: 1280x1024", "FLUX.2 takes start images of at most "
+         "1,048,576 pixels (1024x1024), but the size is 1280x1024. Use a smaller size."),
+        ("checkpoint: dev\nsize: 1040x1024\nhires: 1.5", "hires makes 1560x1536 of 1040x1024, but "
+         "FLUX.1 needs sides that are multiples of 16. Use another scale or size."),
+        ("checkpoint: sd3\nhires: 4", "hires makes 4096x4096 of 1024x1024; the limit is 3072 …"),
+        ("checkpoint: dev\nhires: {upscaler: Latent (nearest)}", "the upscaler Latent (nearest) is "
+         "for Stable Diffusion's latents. With FLUX.1 use Lanczos, Nearest or a model."),
+        ("loras: pixel\ncheckpoint: xl", OTHER_LORA.format("pixel", SD1, "xl", XL)
+         + " If its file is wrong, write 'loras: {pixel: {family: sdxl}}'."),
+        ("prompt: a <lora:line:0.5>\ncheckpoint: dream",
+         OTHER_LORA.format("styles/line", XL, "dream", SD1)),
+        ("loras: {pixel: {family: sdxl}}\ncheckpoint: dream",
+         OTHER_LORA.format("pixel", XL, "dream", SD1)),
+        ("prompt: (Glow:1.2)\ncheckpoint: dream", OTHER_EMBEDDING.format("glow", XL, "dream", SD1)),
+        ("negative_prompt: unsaid\ncheckpoint: dev",
+         OTHER_EMBEDDING.format("unsaid", "Stable Diffusion", "dev", "FLUX.1")),
+        ("checkpoint: dev\nvae: qwen", "the VAE 'qwen' is for Qwen-Image, but the checkpoint 'dev' "
+         "belongs to FLUX.1. Use ae or baked."),
     ],
-)
+)  # fmt: skip
 def test_what_a_family_cannot_do_is_refused(text: str, message: str) -> None:
     """Before anything is loaded; one mistake, one sentence."""
     prompt = "" if text.startswith("prompt") else "prompt: a\n"
-    assert messages(prompt + text, inventory=INVENTORY) == [message]
+    check_refused(prompt + text, message, inventory=INVENTORY)
+
+
+def test_a_family_with_one_prompt_for_all_steps_refuses_to_change_words() -> None:
+    """In all ways, also in what a wildcard draws; mere weights are ignored."""
+    text = "checkpoint: dev\nprompt: a [cat|dog], ([a:b:5]:1.2)\nnegative_prompt: '[a:9]'\n"
+    problems = refused(text, inventory=INVENTORY).problems
+    assert [(p.line, p.column, p.width) for p in problems] == [(2, 9, 26), (2, 9, 26), (3, 18, 7)]
+    assert problems[0].message == (
+        "FLUX.1 cannot change words between the steps: [cat|dog] is for Stable Diffusion. Write "
+        "the words you want."
+    )
+    drawn = read_one("checkpoint: dev\nprompt: a __both__\nseed: 1", inventory=INVENTORY)
+    with pytest.raises(RecipeInvalid, match=r"line 2, column 9: FLUX.1 cannot change words"):
+        drawn.image_requests(hash_of)
+    able = request_of("checkpoint: dream\nprompt: a __both__\nseed: 1", inventory=INVENTORY)
+    assert able.prompt == "a [red|blue]"
 
 
 PLAIN = "{} reads prompts as plain text: their weights and BREAK were left out, and the words kept."
@@ -200,30 +167,23 @@ NO_NEGATIVE = "The negative prompt was ignored: it has no effect at cfg_scale 1.
 @pytest.mark.parametrize(
     ("text", "warnings"),
     [
-        ("prompt: a (red:1.2) cube\ncheckpoint: dev", (PLAIN.format("FLUX.1"),)),
-        ("prompt: a BREAK b\ncheckpoint: turbo", (PLAIN.format("Z-Image"),)),
-        ("prompt: a\nnegative_prompt: b\ncheckpoint: dev", (NO_NEGATIVE,)),
-        ("prompt: a\nnegative_prompt: b\ncheckpoint: xl\ncfg_scale: 1", (NO_NEGATIVE,)),
-        ("prompt: a\nnegative_prompt: b\ncheckpoint: xl\ncfg_scale: 1.5", ()),
-        (
-            "prompt: a\ncheckpoint: turbo\ncfg_scale: 2",
-            (
-                "The checkpoint 'turbo' was trained for cfg_scale 1: a higher one takes longer, "
-                "and may change nothing or make pictures worse.",
-            ),
-        ),
-        ("prompt: a \\(red\\) cube\ncheckpoint: dev\nhires: true", ()),
-        ("prompt: a bad hands unsaid <lora:pixel>\nloras: unsaid\ncheckpoint: dream", ()),
-        ("prompt: a\ncheckpoint: turbo\nvae: ae", ()),
-        ("prompt: a glow, bad hands <lora:pixel>\nloras: line\ncheckpoint: demo", ()),
-        ("prompt: a\ncheckpoint: dev\nprediction: automatic", ()),
+        ("prompt: a (red:1.2) cube\ncheckpoint: dev", [PLAIN.format("FLUX.1")]),
+        ("prompt: a BREAK b\ncheckpoint: turbo", [PLAIN.format("Z-Image")]),
+        ("prompt: a\nnegative_prompt: b\ncheckpoint: dev", [NO_NEGATIVE]),
+        ("prompt: a\nnegative_prompt: b\ncheckpoint: xl\ncfg_scale: 1", [NO_NEGATIVE]),
+        ("prompt: a\nnegative_prompt: b\ncheckpoint: xl\ncfg_scale: 1.5", []),
+        ("prompt: a\ncheckpoint: turbo\ncfg_scale: 2",
+         ["The checkpoint 'turbo' was trained for cfg_scale 1: a higher one takes longer, …"]),
+        ("prompt: a \\(red\\) cube\ncheckpoint: dev\nhires: true", []),
+        ("prompt: a bad hands unsaid <lora:pixel>\nloras: unsaid\ncheckpoint: dream", []),
+        ("prompt: a\ncheckpoint: turbo\nvae: ae", []),
+        ("prompt: a glow, bad hands <lora:pixel>\nloras: line\ncheckpoint: demo", []),
+        ("prompt: a\ncheckpoint: dev\nprediction: automatic", []),
     ],
-)
-def test_what_a_family_does_not_honour_is_warned_about(
-    text: str, warnings: tuple[str, ...]
-) -> None:
+)  # fmt: skip
+def test_what_a_family_does_not_honour_is_warned_about(text: str, warnings: list[str]) -> None:
     """The picture is rendered; with what the family can do, nothing is said."""
-    assert read_one(text, inventory=INVENTORY).warnings == warnings
+    check_warned(read_one(text, inventory=INVENTORY), *warnings)
 
 
 @pytest.mark.parametrize(
@@ -241,9 +201,8 @@ def test_what_is_for_another_family_than_a_pictures_is_left_out(
         "parameters": "a (bad hands:1.2) <lora:pixel:1> unsaid\nNegative prompt: glow, dim\n"
         "Steps: 3, Sampler: Euler, CFG scale: 4, Model: dream"
     }
-    pictures = PicturesWith(lambda _: picture)
     text = f"from: a.png\ncheckpoint: {checkpoint}"
-    recipe = read_one(text, inventory=INVENTORY, pictures=pictures)
+    recipe = read_one(text, inventory=INVENTORY, texts=picture)
     assert (recipe.prompt, recipe.negative_prompt) == (prompt, negative)
     assert [one.split(" is for ")[0].split(" ", 2)[2] for one in recipe.warnings] == left_out
 
@@ -251,11 +210,7 @@ def test_what_is_for_another_family_than_a_pictures_is_left_out(
 def test_what_a_recipe_says_of_a_loras_family_holds() -> None:
     """Chroma's LoRAs look like FLUX.1's; what a picture names is used again as well."""
     text = "prompt: a\nseed: 1\nloras: {pixel: {family: sdxl}}\ncheckpoint: xl"
-    (request,) = read_one(text, inventory=INVENTORY).image_requests(hash_of)
+    request = request_of(text, inventory=INVENTORY)
     assert request.loras[0].family == "sdxl"
-    whole = picowatch_json(
-        request, recipe="a.yaml", save_digest="", entry_index=0, image_index=0, rendered={}
-    )
-    pictures = PicturesWith(lambda _: {PICOWATCH: whole})
-    (again,) = read("from: a.png", inventory=INVENTORY, pictures=pictures)
+    again = read_one("from: a.png", inventory=INVENTORY, texts=chunk_of(request))
     assert (again.image_requests(hash_of), again.warnings) == ([request], ())

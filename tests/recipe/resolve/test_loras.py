@@ -1,12 +1,24 @@
 """LoRAs and embeddings: in the field, in the prompts, and in requests."""
 
+from dataclasses import replace
+
 import pytest
 
 from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
-from tests.recipe.reading import DEMO, hash_of, messages, read_one
+from tests.metadata.requests import CORGI
+from tests.recipe.reading import (
+    DEMO,
+    check_refused,
+    check_warned,
+    chunk_of,
+    hash_of,
+    messages,
+    read_one,
+    request_of,
+)
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -24,15 +36,13 @@ INVENTORY = Inventory(
         ("lora: add_detail.safetensors", (("add_detail", 1.0),)),
         ("loras: [add, pixel art]", (("add_detail", 1.0), ("style/pixel art", 1.0))),
         ("loras: 'add:0.5, pixel art'", (("add_detail", 0.5), ("style/pixel art", 1.0))),
-        (
-            "loras:\n- add: 0.5\n- {name: pixel, weight: '2'}\n",
-            (("add_detail", 0.5), ("style/pixel art", 2.0)),
-        ),
+        ("loras:\n- add: 0.5\n- {name: pixel, weight: '2'}\n",
+         (("add_detail", 0.5), ("style/pixel art", 2.0))),
         ("loras: []", ()),
         ("loras: {}", ()),
         ("loras: none", ()),
     ],
-)
+)  # fmt: skip
 def test_loras_are_a_mapping_a_list_or_text(
     written: str, loras: tuple[tuple[str, float], ...]
 ) -> None:
@@ -78,8 +88,7 @@ def test_a_recipe_may_say_which_family_a_lora_is_for(written: str) -> None:
     assert recipe.context.lora_families == {"add_detail": "chroma"}
     (request,) = recipe.image_requests(hash_of)
     assert [use.family for use in request.loras] == ["chroma", ""]
-    again = read_one(recipe_yaml(request), inventory=INVENTORY)
-    assert again.image_requests(hash_of) == [request]
+    assert request_of(recipe_yaml(request), inventory=INVENTORY) == request
     assert ImageRequest.from_dict(request.as_dict()) == request
 
 
@@ -103,8 +112,7 @@ TRAINED = Inventory(
 )
 def test_a_lora_is_also_known_by_its_trainers_name(written: str, meant: str) -> None:
     """As in A1111; a file's whole name comes before it, the beginning of one after."""
-    recipe = read_one(f"prompt: a <lora:{written}:0.5>\nseed: 1", inventory=TRAINED)
-    (request,) = recipe.image_requests(hash_of)
+    request = request_of(f"prompt: a <lora:{written}:0.5>", inventory=TRAINED)
     assert [use.name for use in request.loras] == [meant]
 
 
@@ -119,95 +127,50 @@ def test_a_file_of_lines_finds_the_trainers_names_among_thousands() -> None:
     assert len(found) == 1000
 
 
-WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
+TWICE = "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
 
 
 @pytest.mark.parametrize(
-    ("written", "message"),
+    ("text", "message"),
     [
-        (
-            "loras: {ad_detail: 1}",
-            "no LoRA 'ad_detail' in models/loras. Did you mean 'add_detail'? Available: "
-            "add_detail, style/pixel art and styles.",
-        ),
-        (
-            "loras: {add: 11}",
-            "the weight of 'add' must be a number from -10 to 10, not 11.",
-        ),
-        (
-            "loras: [add, add_detail]",
-            "the LoRA 'add_detail' is listed twice. Keep one, with its weight.",
-        ),
-        (
-            "loras: {add: {family: chrome}}",
-            "the family of 'add' must be one of demo, sdxl, sd1, sd2, aura_flow, sd3, chroma, "
-            "flux2_dev, flux2, flux, z_image_omni, z_image, lumina2, qwen_image_21, qwen_image, "
-            "krea2, sana, sana_sprint, ernie_image, cogview4, not 'chrome'.",
-        ),
-        (
-            "loras: {add: {strength: 1}}",
-            "a LoRA has no 'strength'. Write {name: add, weight: 0.8}.",
-        ),
-        (
-            "loras:",
-            "loras has no value. Write a mapping like {name: 0.8}, or a list of names, or delete "
-            "the field.",
-        ),
+        ("loras: {ad_detail: 1}", "no LoRA 'ad_detail' in models/loras. Did you mean 'add_detail'? "
+         "Available: add_detail, style/pixel art and styles."),
+        ("loras: {add: 11}", "the weight of 'add' must be a number from -10 to 10, not 11."),
+        ("loras: {add: {family: chrome}}", "the family of 'add' must be one of demo, sdxl, sd1, … "
+         "cogview4, not 'chrome'."),
+        ("loras: {add: {strength: 1}}", "a LoRA has no 'strength'. Write {name: add, weight: …"),
+        ("loras:", "loras has no value. Write a mapping like {name: 0.8}, or a list of names, …"),
+        ("loras: [add, add_detail]", TWICE),
+        ("prompt: a <lora:add:1>\nlora: add_detail", TWICE),
+        ("prompt: a <lora:add:1> <lora:add_detail:0.5>", TWICE),
+        ("negative: <lora:add:1>", "a LoRA acts on the whole picture and cannot be used in neg…"),
     ],
-)
-def test_loras_that_mean_nothing_are_explained(written: str, message: str) -> None:
-    """Messages list the installed ones, and the remedy."""
-    assert messages(f"prompt: a\n{written}\n", inventory=INVENTORY) == [message]
+)  # fmt: skip
+def test_loras_that_mean_nothing_are_explained(text: str, message: str) -> None:
+    """Messages list the installed ones, and the remedy; whether weights add up is not guessed."""
+    prompt = "" if text.startswith("prompt") else "prompt: a\n"
+    check_refused(f"{prompt}{text}\n", message, inventory=INVENTORY)
 
 
 def test_a_tag_of_a_lora_that_is_missing_may_be_left_out() -> None:
     """An ambiguous or refused one has another remedy."""
-    assert messages("a corgi <lora:add_details_xl:1>", "a.txt") == [
-        "no LoRA 'add_details_xl' in models/loras. None is installed. Put its file there, or "
-        "write the prompt without the tag."
-    ]
+    missing = "no LoRA 'xl' in models/loras. None is installed. Put its file there, or write the …"
+    check_refused("a corgi <lora:xl:1>", missing, name="a.txt")
     for tag in ("<lora:st:1>", "<lora:old:1>"):
         (message,) = messages(f"a corgi {tag}", "a.txt", inventory=INVENTORY)
         assert "without the tag" not in message
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "prompt: a <lora:add:1>\nlora: add_detail",
-        "prompt: a <lora:add:1> <lora:add_detail:0.5>",
-    ],
-)
-def test_a_lora_named_twice_is_an_error_that_names_it(text: str) -> None:
-    """Whether the weights add up is not guessed."""
-    assert messages(text, inventory=INVENTORY) == [
-        "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
-    ]
-
-
-def test_a_lora_in_the_negative_prompt_is_refused() -> None:
-    """A LoRA changes the model, not a prompt."""
-    (message,) = messages("prompt: a\nnegative: <lora:add:1>", inventory=INVENTORY)
-    assert message.startswith("a LoRA acts on the whole picture and cannot be used in negative_pro")
-
-
 def test_a_request_holds_loras_and_embeddings_with_their_hashes() -> None:
-    """The field's LoRAs first; the prompt keeps its tags, they are metadata."""
-    recipe = read_one(
-        "prompt: a <lora:add:0.8> corgi, easynegative\nnegative: (hands)\nloras: {pixel: 0.5}\n"
-        "seed: 1",
-        inventory=INVENTORY,
-    )
-    (request,) = recipe.image_requests(hash_of)
-    assert request.prompt == "a <lora:add:0.8> corgi, easynegative"
-    assert request.loras == (
-        LoraUse("style/pixel art", "a" * 64, 0.5),
-        LoraUse("add_detail", "a" * 64, 0.8),
-    )
-    assert request.embeddings == (
-        EmbeddingUse("EasyNegative", "e" * 64),
-        EmbeddingUse("hands", "e" * 64),
-    )
+    """Also those that prompt editing names; the prompt keeps its tags, they are metadata."""
+    prompt = "a [<lora:add:0.8>corgi:(easynegative:1.2) cat:0.5]"
+    text = f"prompt: '{prompt}'\nnegative: (hands)\nloras: {{pixel: 0.5}}"
+    request = request_of(text, inventory=INVENTORY)
+    assert request.prompt == prompt
+    weights = [("style/pixel art", 0.5), ("add_detail", 0.8)]
+    assert request.loras == tuple(LoraUse(name, "a" * 64, weight) for name, weight in weights)
+    names = ("EasyNegative", "hands")
+    assert request.embeddings == tuple(EmbeddingUse(name, "e" * 64) for name in names)
 
 
 def test_a_recipe_needs_the_hash_of_all_that_its_prompts_name_as_written() -> None:
@@ -229,41 +192,73 @@ def test_a_recipe_needs_the_hash_of_all_that_its_prompts_name_as_written() -> No
 
 def test_the_tag_of_a_swept_lora_goes_where_a_wildcard_draws_it() -> None:
     """A tag in the prompt itself is removed, too."""
-    recipe = read_one(
-        "prompt: __style__ of a cat\nseed: 1..9\nsweep: {'lora: pixel': [0, 0.5]}\n",
-        inventory=INVENTORY,
-    )
-    images = recipe.image_requests(hash_of)
+    text = "prompt: __style__ of a cat\nseed: 1..9\nsweep: {'lora: pixel': [0, 0.5]}\n"
+    images = read_one(text, inventory=INVENTORY).image_requests(hash_of)
     assert {one.prompt for one in images} == {" pixels of a cat", "EasyNegative look of a cat"}
-    assert {(use.name, use.weight) for one in images for use in one.loras} == {
-        ("style/pixel art", 0.0),
-        ("style/pixel art", 0.5),
-    }
+    weights = {(use.name, use.weight) for one in images for use in one.loras}
+    assert weights == {("style/pixel art", 0.0), ("style/pixel art", 0.5)}
 
 
 @pytest.mark.parametrize(
-    ("recipe", "name", "weights"),
+    ("text", "name", "pixel"),
     [
-        ("prompt: a <lora:pixel:0.3>", "a.yaml", {"style/pixel art": 0.3, "add_detail": 0.5}),
-        (
-            "prompt: a <lora:pixel:0.3>",
-            "corgi_defaults.yaml",  # a recipe like any other
-            {"style/pixel art": 0.3, "add_detail": 0.5},
-        ),
-        ("a cat <lora:pixel:0.3>", "a.txt", {"style/pixel art": 0.3, "add_detail": 0.5}),
-        (
-            "prompt: a <lora:pixel:0.3>\nsweep: {'lora: pixel': [2]}",
-            "a.yaml",
-            {"style/pixel art": 2, "add_detail": 0.5},
-        ),
-        ("prompt: a\nloras: {pixel: 0.3}", "a.yaml", {"style/pixel art": 0.3}),
+        ("prompt: a <lora:pixel:0.3>", "a.yaml", 0.3),
+        ("prompt: a <lora:pixel:0.3>", "corgi_defaults.yaml", 0.3),  # a recipe like any other
+        ("a cat <lora:pixel:0.3>", "a.txt", 0.3),
+        ("prompt: a <lora:pixel:0.3>\nsweep: {'lora: pixel': [2]}", "a.yaml", 2),
     ],
 )
-def test_a_tag_replaces_the_weight_that_a_folder_gives(
-    recipe: str, name: str, weights: dict[str, float]
-) -> None:
-    """The nearest layer wins, as for every field."""
-    defaults = {"_defaults.yaml": "loras: {pixel: 1, add: 0.5}"}
-    one = read_one(recipe, name, INVENTORY, defaults)
-    (image,) = one.image_requests(hash_of, 1)
-    assert {use.name: use.weight for use in image.loras} == weights
+def test_a_tag_replaces_the_weight_that_a_folder_gives(text: str, name: str, pixel: float) -> None:
+    """The nearest layer wins, as for every field, of which it replaces all."""
+    defaults = "loras: {pixel: 1, add: 0.5}"
+    request = request_of(text, name, INVENTORY, defaults)
+    weights = {use.name: use.weight for use in request.loras}
+    assert weights == {"style/pixel art": pixel, "add_detail": 0.5}
+    request = request_of("prompt: a\nloras: {pixel: 0.3}", "a.yaml", INVENTORY, defaults)
+    assert [(use.name, use.weight) for use in request.loras] == [("style/pixel art", 0.3)]
+
+
+SOME = Inventory(
+    demo=DEMO,
+    embeddings=("xl/negativeXL", "bad hands 5", "style(v2)"),
+    refused_embeddings={"old": "old.pt is a pickle file."},
+)
+
+
+def missing(*names: str) -> list[str]:
+    return [
+        f"The prompt's '{name}' is used as plain words, because no embedding …" for name in names
+    ]
+
+
+def test_comfyuis_word_for_an_embedding_is_a_warning_without_one() -> None:
+    """Wherever it stands; a wildcard may name one that is there."""
+    recipe = read_one(
+        "prompt: a cat, (embedding:lost.pt:1.2), embedding:bad hands 5, embedding:negativeXL.pt\n"
+        "negative_prompt: embedding:{negativeXL|bad hands 5}, embedding:xl/negativeXL",
+        inventory=SOME,
+    )
+    check_warned(recipe, *missing("embedding:lost.pt"))
+
+
+@pytest.mark.parametrize("key", ["TI hashes", "Embeddings"])
+def test_a1111s_text_names_embeddings_that_may_be_missing(key: str) -> None:
+    """SD.Next has another key. What the prompt does not name was another image's."""
+    text = "{}\nSteps: 3, Sampler: Euler, CFG scale: 1, " + key + ": {}"
+    names = '"easyneg: c74b4e810b03, negativeXL: 0123456789ab, old: 00, other: 11"'
+    pasted = text.format("(EasyNeg:1.2), negativeXL", names)
+    check_warned(read_one(pasted, "corgi.txt", SOME), *missing("easyneg"))
+    flow = Checkpoint("dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev"))  # it has none
+    pasted = text.format("a easyneg", "easyneg")
+    check_warned(read_one(pasted, "corgi.txt", replace(SOME, checkpoints=(flow,))))
+    check_warned(read_one("prompt: an old cat", inventory=SOME), "…old.pt is a pickle file…")
+
+
+def test_a_picture_of_picowatchs_own_says_which_embeddings_are_gone() -> None:
+    """A file may have moved to another folder; a prompt of the recipe's own needs none of them."""
+    uses = (EmbeddingUse("neg/easyneg", "a" * 64), EmbeddingUse("negativeXL", "b" * 64))
+    request = replace(CORGI, prompt="a cat", negative_prompt="easyneg, negativeXL")
+    chunk = chunk_of(replace(request, checkpoint="demo", embeddings=uses))
+    for own, warnings in (("", missing("neg/easyneg")), ("negative_prompt: easyneg", [])):
+        recipe = read_one(f"from: a.png\n{own}", inventory=SOME, texts=chunk)
+        check_warned(recipe, *warnings)

@@ -7,19 +7,11 @@ import pytest
 from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Checkpoint, DefaultsFile, Inventory, Recipe
 from picowatch.recipe.inventory import rules_of
-from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.reading import Dropped, dropped_recipes
-from tests.recipe.reading import DEMO, hash_of, messages, read_one
+from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read_one, request_of
 
-
-class Photos(Pictures):
-    """Photos of an odd size; one of them is a narrow strip."""
-
-    def size(self, path: str) -> tuple[int, int]:
-        return (1003, 125) if path == "strip.png" else (1003, 677)
-
-
-PHOTOS = Photos()
+PHOTOS = PicturesWith(lambda _: {}, (1003, 677))
+STRIPS = PicturesWith(lambda _: {}, (1003, 125))
 KLEIN = Checkpoint("klein", 1024, family="FLUX.2", rules=rules_of("flux2", "klein 4B"))
 KONTEXT = Checkpoint("kontext", 1024, family="FLUX.1", rules=rules_of("flux", "Kontext"))
 MERGE = Checkpoint("my-merge", 1024, family="FLUX.1", rules=rules_of("flux", "dev"))
@@ -38,15 +30,11 @@ def edited(text: str) -> Recipe:
 
 @pytest.mark.parametrize(
     ("written", "paths"),
-    [
-        ("photo.jpg", ["photo.jpg"]),
-        ("[a.png, b/c.png]", ["a.png", "b/c.png"]),
-        ("none", []),
-    ],
+    [("a.jpg", ["a.jpg"]), ("[a.png, b/c.png]", ["a.png", "b/c.png"]), ("none", [])],
 )
 def test_one_path_a_list_or_none(written: str, paths: list[str]) -> None:
-    recipe = edited(f"prompt: red\ncheckpoint: klein\nreferences: {written}\nseed: 1")
-    (request,) = recipe.image_requests(hash_of)
+    text = f"prompt: red\ncheckpoint: klein\nreferences: {written}"
+    request = request_of(text, inventory=INSTALLED, pictures=PHOTOS)
     assert [use.image for use in request.references] == paths
     assert request.pictures == dict.fromkeys(paths, "1" * 64)
 
@@ -65,20 +53,16 @@ def test_the_pictures_size_is_kept_to_the_pixel() -> None:
         ("checkpoint: demo\nreferences: a.png", "takes no references. Write image for"),
         (
             "checkpoint: my-merge\nreferences: a.png",
-            "If it edits pictures, write 'checkpoint: my-merge as Kontext'. Otherwise write image",
+            "write 'checkpoint: my-merge as Kontext'. Other",
         ),
         ("checkpoint: {name: my-merge, family: kontext}", "my-merge as Kontext"),
         ("checkpoint: kontext\nreferences: [a.png, b.png]", "takes at most one reference, not 2."),
-        (
-            "checkpoint: dev\nnegative_prompt: dim",
-            "FLUX.2 dev has no negative_prompt: its pipeline",
-        ),
+        ("checkpoint: dev\nnegative_prompt: dim", "FLUX.2 dev has no negative_prompt: its"),
         ("checkpoint: kontext", "the checkpoint 'kontext' edits pictures. Add references"),
         ("checkpoint: kontext\nimage: a.png\nreferences: b.png", "FLUX.1 has no image"),
         ("checkpoint: klein\nimage: a.png\nreferences: b.png", "image and references together"),
         ("checkpoint: klein\nreferences: {a: b}", "references must be a path, or a list"),
         ("checkpoint: klein\nreferences: " + str(["a.png"] * 11), "references must be"),
-        ("checkpoint: klein\nreferences: strip.png", "is too narrow, 1003x125 pixels. One side"),
         ("checkpoint: klein\nreferences: ../a.png", "must stay within inbox/"),
         ("checkpoint: klein\nreferences: a.png\nhires: true", "FLUX.2 has no hires"),
     ],
@@ -86,6 +70,12 @@ def test_the_pictures_size_is_kept_to_the_pixel() -> None:
 def test_what_a_family_cannot_do_is_refused(text: str, says: str) -> None:
     found = messages(f"prompt: red\n{text}", inventory=INSTALLED, pictures=PHOTOS)
     assert any(says in one for one in found), found
+
+
+def test_a_very_narrow_reference_is_refused() -> None:
+    text = "prompt: red\nreferences: a.png\ncheckpoint: klein"
+    (found,) = messages(text, inventory=INSTALLED, pictures=STRIPS)
+    assert "is too narrow, 1003x125 pixels. One side" in found
 
 
 def test_of_a_checkpoint_that_is_not_there_nothing_else_is_said() -> None:
@@ -105,24 +95,19 @@ def dropped(template: str, mask: str = "") -> Recipe:
 @pytest.mark.parametrize(
     ("template", "image", "references"),
     [
-        ("prompt: red\ncheckpoint: demo", "edit/photo.jpg", ()),
-        ("prompt: red\ncheckpoint: klein", "", ("edit/photo.jpg",)),
-        ("prompt: red\ncheckpoint: kontext", "", ("edit/photo.jpg",)),
-        ("prompt: red\ncheckpoint: my-merge", "edit/photo.jpg", ()),
-        ("prompt: red\ncheckpoint: my-merge as kontext", "", ("edit/photo.jpg",)),
-        ("prompt: red\ncheckpoint: klein\nimage: picture", "edit/photo.jpg", ()),
-        (
-            "prompt: red\ncheckpoint: klein\nreferences: [picture, style.png]",
-            "",
-            ("edit/photo.jpg", "style.png"),
-        ),
+        ("checkpoint: demo", "edit/photo.jpg", ()),
+        ("checkpoint: klein", "", ("edit/photo.jpg",)),
+        ("checkpoint: my-merge", "edit/photo.jpg", ()),
+        ("checkpoint: my-merge as kontext", "", ("edit/photo.jpg",)),
+        ("checkpoint: klein\nimage: picture", "edit/photo.jpg", ()),
+        ("checkpoint: klein\nreferences: [picture, a.png]", "", ("edit/photo.jpg", "a.png")),
     ],
 )
 def test_an_editing_checkpoint_edits_what_is_dropped(
     template: str, image: str, references: tuple[str, ...]
 ) -> None:
     """Other checkpoints start from it; the template may override both."""
-    recipe = dropped(f"{template}\nsize: 512x512")
+    recipe = dropped(f"prompt: red\nsize: 512x512\n{template}")
     assert (recipe.image, recipe.references) == (image, references)
 
 

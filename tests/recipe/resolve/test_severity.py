@@ -4,10 +4,17 @@ from typing import Any
 
 import pytest
 
-from picowatch.metadata import PICOWATCH, picowatch_json
-from picowatch.recipe import Checkpoint, Inventory
+from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.inventory import rules_of
-from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read_one
+from tests.recipe.reading import (
+    DEMO,
+    check_said,
+    check_warned,
+    chunk_of,
+    messages,
+    read_one,
+    request_of,
+)
 
 SD1, XL, FLUX = "Stable Diffusion 1.x", "Stable Diffusion XL", "FLUX.1"
 INVENTORY = Inventory(
@@ -41,7 +48,9 @@ UNKNOWN: list[tuple[str, str, str, Any, str]] = [
     ("vae: mse", "VAE: mse", "vae", "baked", "no VAE 'mse' in models/vae"),
     ("loras: ink", "", "loras", (), "no LoRA 'ink' in models/loras"),
     ("steps: 200", "Steps: 200", "steps", 150, "steps"),
+    ("steps: many", "Steps: many", "steps", 24, "steps must be a whole number"),
     ("cfg_scale: 0", "CFG scale: 0", "cfg_scale", 1, "cfg_scale"),
+    ("cfg_scale: 7,5", "CFG scale: 7,5", "cfg_scale", 7.5, "cfg_scale must be a number"),
     ("size: 500x512", "Size: 500x512", "width", 496, "width"),
     ("sampler: Restart", "Sampler: Restart", "sampler", "Heun", "Restart"),
     ("sampler: Nope", "Sampler: Nope", "sampler", "DPM++ 2M", "Nope"),
@@ -56,9 +65,21 @@ def pasted(setting: str, checkpoint: str) -> str:
     return "a cat\n" + ", ".join(f"{key}: {value}" for key, value in values.items())
 
 
-def of(recipe: Any, field: str) -> Any:
-    value = getattr(recipe, field)
-    return value.upscaler if field == "hires" else value
+def check_replaced(recipes: list[Recipe], field: str, instead: Any, words: str) -> None:
+    """Check that each recipe has the value instead, and one warning that says so."""
+    for recipe in recipes:
+        value = getattr(recipe, field)
+        assert (value.upscaler if field == "hires" else value) == instead
+        check_warned(recipe, f"…{words}…")
+
+
+def started_from(text: str) -> list[Recipe]:
+    """Return the recipe of a pasted text, and of the picture with this text."""
+    picture = {"parameters": text}
+    return [
+        read_one(text, "a.txt", INVENTORY),
+        read_one("from: a.png", inventory=INVENTORY, texts=picture),
+    ]
 
 
 @pytest.mark.parametrize(("checkpoint", "own", "theirs", "field", "instead", "words"), IMPOSSIBLE)
@@ -67,18 +88,10 @@ def test_what_a_checkpoint_cannot_have(
 ) -> None:
     """In the recipe an error; in a folder's defaults, a paste and a picture a warning."""
     model = f"prompt: a cat\ncheckpoint: {checkpoint}\n"
-    (message,) = messages(model + own, inventory=INVENTORY)
-    assert message.startswith(words)
-    recipes = [read_one(model, inventory=INVENTORY, defaults={"_defaults.yaml": own})]
-    if theirs:
-        text = pasted(theirs, checkpoint)
-        recipes.append(read_one(text, "a.txt", INVENTORY))
-        pictures = PicturesWith(lambda _: {"parameters": text})
-        recipes.append(read_one("from: a.png", inventory=INVENTORY, pictures=pictures))
-    for recipe in recipes:
-        assert of(recipe, field) == instead
-        (warning,) = recipe.warnings
-        assert warning.startswith(words)
+    check_said(messages(model + own, inventory=INVENTORY), f"{words}…")
+    recipes = started_from(pasted(theirs, checkpoint)) if theirs else []
+    recipes.append(read_one(model, inventory=INVENTORY, defaults=own))
+    check_replaced(recipes, field, instead, words)
 
 
 @pytest.mark.parametrize(("own", "theirs", "field", "instead", "words"), UNKNOWN)
@@ -88,38 +101,22 @@ def test_what_no_checkpoint_could_have(
     """In the recipe and in its folder's defaults an error: a typing mistake, perhaps."""
     model = "prompt: a cat\ncheckpoint: dream\n"
     for text, defaults in ((model + own, ""), (model, own)):
-        (message,) = messages(text, inventory=INVENTORY, defaults={"_defaults.yaml": defaults})
-        assert words in message
+        check_said(messages(text, inventory=INVENTORY, defaults=defaults), f"…{words}…")
     if theirs:
-        text = pasted(theirs, "dream")
-        pictures = PicturesWith(lambda _: {"parameters": text})
-        for recipe in (
-            read_one(text, "a.txt", INVENTORY),
-            read_one("from: a.png", inventory=INVENTORY, pictures=pictures),
-        ):
-            assert of(recipe, field) == instead
-            (warning,) = recipe.warnings
-            assert words in warning
+        check_replaced(started_from(pasted(theirs, "dream")), field, instead, words)
 
 
 def test_a_pictures_prompt_loses_what_cannot_be_used() -> None:
     """That is, missing LoRAs, those for another family, and prompt editing."""
-    drawn = read_one("prompt: a [cat|dog] b\ncheckpoint: dream\nseed: 1", inventory=INVENTORY)
-    (request,) = drawn.image_requests(hash_of)
-    whole = picowatch_json(
-        request, recipe="a.yaml", save_digest="", entry_index=0, image_index=0, rendered={}
-    )
-    pictures = PicturesWith(lambda _: {PICOWATCH: whole})
-    recipe = read_one("from: a.png\ncheckpoint: dev", inventory=INVENTORY, pictures=pictures)
+    drawn = request_of("prompt: a [cat|dog] b\ncheckpoint: dream", inventory=INVENTORY)
+    text = "from: a.png\ncheckpoint: dev"
+    recipe = read_one(text, inventory=INVENTORY, texts=chunk_of(drawn))
     assert recipe.prompt == "a dog b"
     assert any("cannot change words between the steps" in one for one in recipe.warnings)
     text = pasted("Seed: 1", "dream").replace("a cat", "a <lora:pixel:1> cat <lora:ink:1>")
     recipe = read_one(text, "a.txt", INVENTORY)
     assert recipe.prompt == "a  cat"
-    assert [one.partition(" is ")[0] for one in recipe.warnings] == [
-        "no LoRA 'ink' in models/loras. Only pixel",
-        "the LoRA 'pixel'",
-    ]
+    check_warned(recipe, "no LoRA 'ink' in … Only pixel …", "the LoRA 'pixel' is …")
 
 
 def test_a_missing_checkpoint_is_an_error_whoever_names_it() -> None:
@@ -132,20 +129,20 @@ def test_a_missing_checkpoint_is_an_error_whoever_names_it() -> None:
 def test_what_is_swept_is_the_recipes_own() -> None:
     """A folder's defaults for the field do not matter."""
     text = "prompt: a\ncheckpoint: dev\nsweep: {clip_skip: [1, 2]}"
-    (message,) = messages(text, inventory=INVENTORY, defaults={"_defaults.yaml": "clip_skip: 2"})
+    (message,) = messages(text, inventory=INVENTORY, defaults="clip_skip: 2")
     assert message.startswith("FLUX.1 has no clip_skip")
 
 
 def test_what_a_sampler_does_not_look_at_is_said() -> None:
     """The pictures are drawn; in a sweep one of the samplers may look at it."""
-    (warning,) = read_one("prompt: a\nensd: 5\nsampler: Euler").warnings
-    assert warning.startswith("ensd has no effect with the sampler Euler: it is for DPM++ 2M SDE, ")
-    assert read_one("prompt: a\nensd: 5\nsweep: {sampler: [Euler, Euler a]}").warnings == ()
+    ensd = "ensd has no effect with the sampler Euler: it is for DPM++ 2M SDE, …"
+    check_warned(read_one("prompt: a\nensd: 5\nsampler: Euler"), ensd)
+    check_warned(read_one("prompt: a\nensd: 5\nsweep: {sampler: [Euler, Euler a]}"))
 
 
 def test_a_pictures_list_of_seeds_that_is_none_is_left_out() -> None:
     """Whoever starts from the picture did not write it."""
     texts = {"generator": "picodiffusion", "prompt": "a", "seed": "1, x"}
-    recipe = read_one("from: a.png\nprompt: a", pictures=PicturesWith(lambda _: texts))
+    recipe = read_one("from: a.png\nprompt: a", texts=texts)
     assert recipe.seed == "random"
     assert any("seed must be" in warning for warning in recipe.warnings)

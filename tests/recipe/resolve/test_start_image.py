@@ -3,16 +3,15 @@
 import pytest
 
 from picowatch.recipe import RecipeInvalid, error_text
-from tests.recipe.reading import hash_of, messages, read_one
+from tests.recipe.reading import check_refused, read_one, request_of
 
 
 def test_a_request_holds_the_start_image_and_how_to_use_it() -> None:
     """Path as written, hash of its bytes."""
-    recipe = read_one(
-        "prompt: a\nseed: 1\ninit_image: photos/corgi.png\nstrength: 0.5\nresize: fit\n"
+    request = request_of(
+        "prompt: a\ninit_image: photos/corgi.png\nstrength: 0.5\nresize: fit\n"
         "mask: mask.png\nmask_blur: 8\nmask_invert: true\n"
     )
-    (request,) = recipe.image_requests(hash_of)
     assert (request.image, request.image_hash) == ("photos/corgi.png", "1" * 64)
     assert (request.denoising_strength, request.resize) == (0.5, "fit")
     assert (request.mask, request.mask_hash) == ("mask.png", "2" * 64)
@@ -21,18 +20,13 @@ def test_a_request_holds_the_start_image_and_how_to_use_it() -> None:
 
 def test_without_a_start_image_a_request_has_none() -> None:
     """An entry that says `none` sets a folder's start image aside."""
-    defaults = {"_defaults.yaml": "image: a.png\nmask: b.png\nstrength: 0.3\nresize: fit\n"}
-    (request,) = read_one("prompt: a\nseed: 1\nimage: none", defaults=defaults).image_requests(
-        hash_of
-    )
+    defaults = "image: a.png\nmask: b.png\nstrength: 0.3\nresize: fit\n"
+    request = request_of("prompt: a\nimage: none", defaults=defaults)
     assert request.image == request.image_hash == request.mask == request.mask_hash == ""
-    assert request == read_one("prompt: a\nseed: 1").image_requests(hash_of)[0]
+    assert request == request_of("prompt: a")
 
 
-OUT = (
-    "must stay within inbox/ or outbox/, and have no '..' and no backslash, not '{}'. Put the "
-    "picture beside the recipe, or name one there, like photos/corgi.png."
-)
+OUT = "must stay within inbox/ or outbox/, and have no '..' and no backslash, not '{}'. Put …"
 OUTSIDE = ("/etc/passwd", "../photos/a.png", "photos/../../a.png", "~/a.png", "C:/a.png",
            "C:\\Users\\me\\dog.png", "photos\\a.png")  # fmt: skip
 
@@ -41,49 +35,36 @@ OUTSIDE = ("/etc/passwd", "../photos/a.png", "photos/../../a.png", "~/a.png", "C
     ("path", "message"),
     [
         *((path, OUT.format(path)) for path in OUTSIDE),
-        (
-            "https://example.com/a.png",
-            "is an address, and picowatch never downloads. Save the picture beside the recipe.",
-        ),
+        ("https://example.com/a.png", "is an address, and picowatch never downloads. Save the …"),
         ('"a\\tb.png"', "contains the invisible character U+0009. Remove it."),
-        ("a" * 501 + ".png", "is longer than 500 characters."),
+        ("a" * 497 + ".png", "is longer than 500 characters."),
     ],
 )
 @pytest.mark.parametrize("field", ["image", "mask"])
 def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: str) -> None:
     """A recipe may come from anywhere."""
     other = "image: a.png\nmask_blur: 3" if field == "mask" else "denoising_strength: 0.5"
-    assert messages(f"prompt: a\n{other}\n{field}: {path}") == [f"{field} {message}"]
+    check_refused(f"prompt: a\n{other}\n{field}: {path}", f"{field} {message}")
 
 
 @pytest.mark.parametrize(
-    ("written", "message"),
+    ("written", "idle", "needed"),
     [
-        (
-            "strength: 0.5",
-            "denoising_strength has no effect without image or hires. Add it, or remove "
-            "denoising_strength.",
-        ),
-        (
-            "image: none\nstrength: 0.5",
-            "denoising_strength has no effect without image or hires. Add it, or remove "
-            "denoising_strength.",
-        ),
-        ("mask: a.png", "mask has no effect without image or references. Add it, or remove mask."),
-        (
-            "image: a.png\nmask_blur: 3",
-            "mask_blur has no effect without mask. Add it, or remove mask_blur.",
-        ),
+        ("strength: 0.5", "denoising_strength", "image or hires"),
+        ("image: none\nstrength: 0.5", "denoising_strength", "image or hires"),
+        ("mask: a.png", "mask", "image or references"),
+        ("image: a.png\nmask_blur: 3", "mask_blur", "mask"),
     ],
-)  # fmt: skip
-def test_what_does_not_go_together_is_refused(written: str, message: str) -> None:
+)
+def test_what_does_not_go_together_is_refused(written: str, idle: str, needed: str) -> None:
     """What changes nothing is a mistake, not a silent wish."""
-    assert messages(f"prompt: a\n{written}") == [message]
+    remedy = f"Add it, or remove {idle}."
+    check_refused(f"prompt: a\n{written}", f"{idle} has no effect without {needed}. {remedy}")
 
 
 def test_a_folder_may_say_how_start_images_are_used() -> None:
     """For the recipes in it that have one."""
-    defaults = {"_defaults.yaml": "denoising_strength: 0.3\nmask_blur: 0\n"}
+    defaults = "denoising_strength: 0.3\nmask_blur: 0\n"
     assert read_one("prompt: a", defaults=defaults).denoising_strength == 0.75
     with_image = read_one("prompt: a\nimage: b.png", defaults=defaults)
     assert with_image.denoising_strength == 0.3
