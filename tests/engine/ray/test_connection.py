@@ -43,7 +43,7 @@ def kill_head(folder: Path) -> None:
 def test_a_daemon_outlives_its_head_and_uses_the_next_one(house: House) -> None:
     """Ray alone ends a process whose head stays away, or comes back as another one."""
     folder, port = Path(f"/tmp/picowatch-ray-{os.getpid()}-head"), 9379
-    house.save("a.yaml", "prompt: a corgi\ncount: 9999\nsteps: 1\nsize: 64x64\n")
+    house.save("a.yaml", "prompt: a corgi\ncount: 1000\nsteps: 12\n")
     try:
         start_head(folder, port)
         started = subprocess.run(
