@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
@@ -27,22 +26,16 @@ pytestmark = NUMPY_WARNINGS
 NAME = "Depth-Anything-Tiny"
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
-    """Write a model with the parts and options of the real one."""
+def tiny_depth() -> Any:
+    """Return a model with the parts and options of the real one."""
     torch.manual_seed(1)
     kind: Any = Dinov2Config
-    backbone = kind(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        image_size=28,
-        patch_size=14,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-        reshape_hidden_states=False,
-    )
+    stages = [f"stage{number}" for number in (1, 2, 3, 4)]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
     config = DepthAnythingConfig(
-        backbone_config=backbone,
+        backbone_config=kind(
+            image_size=28, patch_size=14, out_features=stages, reshape_hidden_states=False, **sizes
+        ),
         reassemble_hidden_size=16,
         neck_hidden_sizes=[8, 8, 8, 8],
         fusion_hidden_size=8,
@@ -56,16 +49,11 @@ def model() -> Any:
     return made.eval()
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, model: Any) -> Path:
-    models = tmp_path_factory.mktemp("models")
+def test_a_picture_follows_its_depth(tmp_path: Path) -> None:
+    """As transformers gives it, nearest white, farthest black; it is shown."""
+    models, model = tmp_path / "models", tiny_depth()
     model.save_pretrained(models / "depth" / NAME)
     save_single(controlnet_of(unet_of(DEMO), 1), models / "controlnet/first.safetensors")
-    return models
-
-
-def test_a_picture_follows_its_depth(models: Path, model: Any) -> None:
-    """As transformers gives it, nearest white, farthest black; it is shown."""
     picture = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     catalog = Catalog(models)
     follows = use(
