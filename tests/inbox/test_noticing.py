@@ -110,7 +110,7 @@ def writing(path: Path) -> "subprocess.Popen[bytes]":
         "print('half', flush=True); input()\n"
         "f.write('0\\n')\n"
     )
-    words = [sys.executable, "-c", code, path]
+    words = [sys.executable, "-c", code, str(path)]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.readline()
