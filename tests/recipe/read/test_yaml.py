@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from picowatch.recipe import error_text
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.read import nodes
 from tests.recipe.reading import check_refused, messages, read, read_one, refused
 
@@ -93,19 +94,15 @@ def test_every_line_without_its_space_is_shown() -> None:
     check_refused("prompt:a corgi\nsteps:10", *expected)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_names_of_fields_have_any_case_and_spaces() -> None:
+    """As A1111 and people write them."""
+    for text in (
         "Prompt: a\nNegative Prompt: b\nSteps: 3\nCFG Scale: 4\nhires: {Denoising Strength: 0.5}",
         "PROMPT: a\nNegative-Prompt: b\nsteps: 3\ncfg-scale: 4\nHires: {denoising_strength: 0.5}",
-    ],
-)
-def test_names_of_fields_have_any_case_and_spaces(text: str) -> None:
-    """As A1111 and people write them."""
-    recipe = read_one(text)
-    assert (recipe.prompt, recipe.negative_prompt, recipe.steps) == ("a", "b", 3)
-    assert recipe.cfg_scale == 4
-    assert recipe.hires and recipe.hires.denoising_strength == 0.5
+    ):
+        recipe = read_one(text)
+        assert (recipe.prompt, recipe.negative_prompt, recipe.steps) == ("a", "b", 3)
+        assert (recipe.cfg_scale, recipe.hires) == (4, Hires(denoising_strength=0.5))
 
 
 @pytest.mark.parametrize("name", ["promt", "text", "positive_prompt"])
@@ -128,10 +125,7 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
     recipes = read("prompt: a\n---\n- prompt: b\n- prompt: c\n---\n---\n# end\n")
     places = [(r.prompt, r.entry_index, r.context.position.line) for r in recipes]
     assert places == [("a", 0, 1), ("b", 1, 3), ("c", 2, 4)]
-
-
-def test_tabs_that_editors_leave_on_empty_lines_are_no_indentation() -> None:
-    """Nobody sees them."""
+    # Tabs that editors leave on empty lines are no indentation.
     assert read_one("prompt: a\n\t\n  \t \nsteps: 3\n\t").steps == 3
 
 

@@ -8,9 +8,9 @@ import pytest
 from picowatch.families import FAMILIES
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
 from picowatch.recipe.inventory import DEMO_RULES, rules_of
-from tests.recipe.flow_rules import FLOW_RULES
 from tests.recipe.reading import (
     DEMO,
+    FLOW_RULES,
     check_refused,
     check_warned,
     chunk_of,
