@@ -15,14 +15,14 @@ from picowatch.engine import checkpoints as module
 from picowatch.engine import load as loading
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.devices import Target, choose_target
-from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import demo
-from tests.engine.controlnets import controlnet_of, save_single, use
+from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.ldm import write_single_file
-from tests.engine.requests import NUMPY_WARNINGS, draw, request
+from tests.engine.pictures import circle, keep
+from tests.engine.requests import NUMPY_WARNINGS, draw, plain_options, request
 from tests.engine.rungs import reads
 from tests.engine.tiny_flows import tiny_flow
 
@@ -58,10 +58,16 @@ def test_only_what_is_missing_is_read(models: Path) -> None:
 
     What a failed batch needed is read again. Released are others' ControlNets, too.
     """
-    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
+    renderer = Renderer(plain_options(models))
     small: dict[str, Any] = {"steps": 1, "width": 64, "height": 64}
-    demo, mine = request(**small), named(models, **small)
-    first, second = (replace(mine, control=(use(models, name),)) for name in ("1", "2"))
+    ours, mine = request(**small), named(models, **small)
+    picture = {"it": keep(models, circle())}
+    first, second = (
+        demo.named(
+            models, picture, checkpoint="mine", control=[{"image": "it", "model": name}], **small
+        )
+        for name in ("1", "2")
+    )
 
     def read(wanted: ImageRequest) -> list[str]:
         with reads() as found:
@@ -69,17 +75,17 @@ def test_only_what_is_missing_is_read(models: Path) -> None:
         return sorted(name for name, _ in found)
 
     every = ["text_encoder", "unet", "vae"]
-    assert read(demo) == read(mine) == every
-    assert read(replace(demo, prompt="another", seed=9)) == read(mine) == []
+    assert read(ours) == read(mine) == every
+    assert read(replace(ours, prompt="another", seed=9)) == read(mine) == []
     assert read(named(models, vae="other", **small)) == read(mine) == ["vae"]
     assert read(first) == ["controlnet"] and read(first) == read(mine) == []
     assert read(second) == read(first) == ["controlnet"]
     with pytest.raises(RenderFailed):
         draw(renderer, replace(mine, vae="gone", vae_hash="0"))
-    assert read(mine) == every and read(demo) == [] and read(first) == ["controlnet"]
+    assert read(mine) == every and read(ours) == [] and read(first) == ["controlnet"]
     assert renderer._checkpoints.forget_others(mine)
     assert not renderer._checkpoints.forget_others(mine)
-    assert read(mine) == [] and read(first) == ["controlnet"] and read(demo) == every
+    assert read(mine) == [] and read(first) == ["controlnet"] and read(ours) == every
 
 
 def test_a_checkpoint_goes_where_another_would_not_fit(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
 from picowatch.engine.latents import noise_of
-from picowatch.engine.protocol import EngineOptions, RenderedImage
+from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Hires
@@ -22,7 +22,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
 from tests.engine.pictures import GREEN, circle, keep, right_half, start
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels, plain_options
 
 pytestmark = NUMPY_WARNINGS
 
@@ -186,7 +186,7 @@ def test_invalid_numbers_fail_with_the_reason(tmp_path: Path, part: str, tensor:
     tensors = load_file(file)
     tensors[tensor][:] = float("nan")
     save_file(tensors, file)
-    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1))
+    renderer = Renderer(plain_options(models))
     with pytest.raises(RenderFailed, match="invalid numbers"):
         draw(renderer, named(models, checkpoint="overflows", steps=1))
 
