@@ -1,6 +1,5 @@
 """A headless Chromium that opens the gallery from disk, as a user does."""
 
-import base64
 import os
 import re
 import shutil
@@ -39,11 +38,6 @@ READ_IN_PART = re.compile(
     r"/gallery/(?:now|pages|page-\d+)\.js\?\S* .*Uncaught SyntaxError|ERR_FILE_NOT_FOUND"
 )
 
-TWO_FRAMES = """
-const done = arguments[0];
-requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done)));
-"""
-
 
 class Page:
     """What a user sees and does in the gallery."""
@@ -76,10 +70,6 @@ class Page:
         """Send keys to whatever has the focus."""
         for key in keys:
             self.driver.switch_to.active_element.send_keys(key)
-
-    def forget(self) -> None:
-        """Clear the browser's storage for a page from disk."""
-        self.js("if (location.protocol === 'file:') localStorage.clear()")
 
     def search(self, query: str) -> None:
         """Type a query as fast as possible."""
@@ -141,41 +131,37 @@ class Page:
 
     def settings(self) -> dict[str, str]:
         """Return the settings that the large view lists."""
-        names, texts = self.all("#settings dt"), self.all("#settings dd")
-        return {name.text: text.text for name, text in zip(names, texts, strict=True)}
+        words = [one.text for one in self.all("#settings dt, #settings dd")]
+        return dict(zip(words[::2], words[1::2], strict=True))
 
     def resize(self, width: int, height: int, *, touch: bool = False) -> None:
-        self._tell(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch},
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
+        self.tell("Emulation.setDeviceMetricsOverride", **size)
         wait_for(lambda: width in self.js("return [innerWidth, screen.width]"), "the size")
         self.next_frame()  # with which the page is told
 
     def next_frame(self) -> None:
         """Wait until the browser has drawn a frame and sent its events."""
-        self.driver.execute_async_script(TWO_FRAMES)
+        self.driver.execute_async_script(
+            "const done = arguments[0];"
+            "requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done)))"
+        )
 
     def colours(self, scheme: str) -> None:
         """Let the system's colours be `light` or `dark`."""
         media = [{"name": "prefers-color-scheme", "value": scheme}]
-        self._tell("Emulation.setEmulatedMedia", {"features": media})
+        self.tell("Emulation.setEmulatedMedia", features=media)
 
     def screenshot(self, target: Path) -> None:
-        found = self._tell("Page.captureScreenshot", {"format": "png"})
-        target.write_bytes(base64.b64decode(found["data"]))
-
-    def accessibility(self) -> list[dict[str, Any]]:
-        """Return the tree that a screen reader gets."""
-        nodes: list[dict[str, Any]] = self._tell("Accessibility.getFullAXTree", {})["nodes"]
-        return [node for node in nodes if not node.get("ignored")]
+        self.driver.save_screenshot(str(target))
 
     def errors(self) -> list[str]:
         """Return the browser's errors since the last call."""
         log: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [str(entry["message"]) for entry in log]
 
-    def _tell(self, command: str, values: dict[str, Any]) -> dict[str, Any]:
+    def tell(self, command: str, **values: object) -> dict[str, Any]:
+        """Tell the browser what scripts cannot, and return its answer."""
         answer: dict[str, Any] = self.driver.execute_cdp_cmd(command, values)
         return answer
 
@@ -198,9 +184,6 @@ def chromium() -> Iterator[webdriver.Chrome]:
     if not CHROMIUM or not CHROMEDRIVER:
         pytest.skip("no Chromium with its driver is here (`apt install chromium chromium-driver`)")
     driver = start_chromium()
-    if "THROTTLE" in os.environ:
-        rate = {"rate": float(os.environ["THROTTLE"])}
-        driver.execute_cdp_cmd("Emulation.setCPUThrottlingRate", rate)
     try:
         yield driver
     finally:
@@ -217,7 +200,7 @@ def page(chromium: webdriver.Chrome) -> Iterator[Page]:
     yield shown
     expected = READ_IN_PART if shown.is_live else re.compile("ERR_FILE_NOT_FOUND")
     complaints = [text for text in shown.errors() if not expected.search(text)]
-    shown.forget()
+    shown.js("if (location.protocol === 'file:') localStorage.clear()")
     chromium.get("about:blank")
     assert complaints == [], "no script fails, and the page's own policy forbids nothing of it"
 

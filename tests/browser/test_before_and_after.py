@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
 
@@ -75,22 +74,21 @@ def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
     page.leave_large()
 
 
-@pytest.mark.parametrize("change", ["deleted", "replaced"])
-def test_an_original_that_is_gone_or_another_is_not_offered(
-    house: House, page: Page, change: str
-) -> None:
+def test_an_original_that_is_gone_or_another_is_not_offered(house: House, page: Page) -> None:
+    """But that of the picture which was made from the other one is."""
     house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
-    path = drop(house, "photos/1.png", "red")
+    for name in ("gone", "replaced"):
+        drop(house, f"photos/{name}.png", "red")
     house.once()
-    if change == "deleted":
-        path.unlink()
-    else:
-        drop(house, "photos/1.png", "blue")
-        house.once()
-        page.open(house.outbox / INDEX)
-        page.tile("photos/1-2.png").click()
+    (house.inbox / "photos/gone.png").unlink()
+    drop(house, "photos/replaced.png", "blue")
+    house.once()
+    page.open(house.outbox / INDEX)
+    for file in ("photos/gone.png", "photos/replaced.png"):
+        page.tile("photos/replaced-2.png").click()
         wait_for(lambda: before(page), "the new one's original")
         page.leave_large()
-    page.open(house.outbox / INDEX, "#photos/1.png")
-    wait_for(lambda: page.large() == "photos/1.png")
-    wait_for(lambda: not before(page) and not is_offered(page))
+        page.tile(file).click()
+        assert page.large() == file
+        wait_for(lambda: not before(page) and not is_offered(page))
+        page.leave_large()

@@ -13,22 +13,31 @@ import pytest
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.errors import ModelRefused
-from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
+from tests.catalog.files import kohya_lora_shapes, write_model
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625630\n"
 
 
-def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
-    """It may still be copied or downloaded: no restart is needed when that is done."""
-    path = tmp_path / "checkpoints/it.safetensors"
-    catalog = Catalog(tmp_path)
-    write_model(path, checkpoint_shapes(), missing_bytes=1000)
+def test_what_is_still_being_copied_or_downloaded_is_refused_until_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    """No restart is needed. aria2's files have their whole size and header at once, with zeros
+    for weights that are not there yet.
+    """
+    path, catalog = tmp_path / "loras/it.safetensors", Catalog(tmp_path)
+    write_model(path, kohya_lora_shapes(), missing_bytes=1000)
     (refused,) = catalog.scan().refused
     assert refused.reason == (
-        "it.safetensors is cut off: 551,992 of 552,992 bytes of weights are there; it "
-        "is still being copied, or its download was interrupted."
+        "it.safetensors is cut off: 16,410 of 17,410 bytes of weights are there; it is still "
+        "being copied, or its download was interrupted."
     )
-    write_model(path, checkpoint_shapes())
+    write_model(path, kohya_lora_shapes())
+    control = path.with_name("it.safetensors.aria2")
+    control.write_bytes(b"abc")
+    assert catalog.scan().models == ()
+    with pytest.raises(ModelRefused, match="unfinished download"):
+        catalog.find("lora", "it")
+    control.unlink()
     assert [model.name for model in catalog.scan().models] == ["it"]
 
 
@@ -113,16 +122,3 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> N
     path = tmp_path / "it.safetensors"
     path.write_bytes(header_of(json.dumps({"a": TENSOR}).encode().ljust(0x280)) + bytes(2))
     assert read_header(path).shapes == {"a": (1,)}
-
-
-def test_what_aria2_is_still_downloading_is_refused(tmp_path: Path) -> None:
-    """It has its whole size and header at once, with zeros for weights that are not there yet."""
-    write_model(tmp_path / "loras/it.safetensors", kohya_lora_shapes())
-    control = tmp_path / "loras/it.safetensors.aria2"
-    control.write_bytes(b"abc")
-    catalog = Catalog(tmp_path)
-    assert catalog.scan().models == ()
-    with pytest.raises(ModelRefused, match="unfinished download"):
-        catalog.find("lora", "it")
-    control.unlink()
-    assert [model.name for model in catalog.scan().models] == ["it"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, FoundModels, catalog
+from picowatch.catalog import Catalog, FoundModels, Kind, catalog
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
@@ -233,29 +233,23 @@ def test_a_model_is_found_by_name_with_or_without_ending(tmp_path: Path) -> None
 
 
 def test_a_refused_file_takes_no_name_away(tmp_path: Path) -> None:
-    """Users keep a converted pickle for a while, or download a model again."""
+    """Users keep a converted pickle for a while, or download a model again.
+
+    It says why a name is not found, also from a wrong folder, but first from the right one.
+    """
     write_model(tmp_path / "loras/style.safetensors", kohya_lora_shapes())
-    for beside in ("loras/style.pt", "loras/Style.ckpt", "checkpoints/style.ckpt"):
+    write_model(tmp_path / "loras/cut.safetensors", kohya_lora_shapes(), missing_bytes=2)
+    for beside in (
+        *("loras/style.pt", "loras/Style.ckpt", "checkpoints/style.ckpt", "checkpoints/demo.ckpt"),
+        *("upscalers/cut.ckpt", "checkpoints/lost.ckpt"),
+    ):
         (tmp_path / beside).parent.mkdir(exist_ok=True)
-        (tmp_path / beside).write_bytes(b"x")
-    (tmp_path / "checkpoints/demo.ckpt").write_bytes(b"x")
+        (tmp_path / beside).write_bytes(b"\x80\x02}q")
     inventory = Catalog(tmp_path).inventory()
     for written in ("style.safetensors", "style", "STYLE", "sty"):
         assert find_lora(written, inventory) == "style"
     assert find_checkpoint("demo", inventory).name == "demo"
-
-
-def test_a_refused_file_of_another_kind_says_why_a_name_is_not_found(tmp_path: Path) -> None:
-    """A file may be in the wrong folder; a broken one in the right folder comes first."""
-    write_model(tmp_path / "loras/cut.safetensors", kohya_lora_shapes(), missing_bytes=2)
-    for name in ("upscalers/cut.ckpt", "checkpoints/lost.ckpt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"\x80\x02}q")
-    inventory = Catalog(tmp_path).inventory()
-    for name, said in {
-        "cut": "cut.safetensors is cut off",
-        "lost": "lost.ckpt is a pickle",
-    }.items():
+    for name, said in (("cut", "cut.safetensors is cut off"), ("lost", "lost.ckpt is a pickle")):
         with pytest.raises(NotInstalled, match=f"the LoRA '{name}' cannot be used: {said}"):
             find_lora(name, inventory)
 
@@ -266,43 +260,35 @@ CHECKPOINTS = (
     *("Stable-diffusion", "Stable-Diffusion", "StableDiffusion", "checkpoints"),
     *("diffusion_models", "DiffusionModels", "unet"),
 )
-# The folders of A1111, ComfyUI, SwarmUI and Stability Matrix, by file and kind.
-THEIRS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "photo/v1-5.safetensors": ("checkpoint", CHECKPOINTS),
-    "z_image.sft": ("checkpoint", CHECKPOINTS),
-    "mse.SFT": ("vae", ("VAE", "vae")),
-    "clip_l.safetensors": ("text_encoder", ("clip", "text_encoder", "TextEncoders")),
-    "pixel.safetensors": ("lora", ("Lora", "LyCORIS", "loras")),
-    "badhand.safetensors": ("embedding", ("Embeddings", "embeddings")),
-    "4x-any.safetensors": ("upscaler", ("ESRGAN", "RealESRGAN", "upscale_models")),
-}
-FOLDERS = [(file, folder) for file, (_, folders) in THEIRS.items() for folder in folders]
-SHAPES: dict[str, Shapes] = {
-    "badhand": {"emb_params": (2, 768)},
-    "clip_l": {"text_model.embeddings.token_embedding.weight": (49408, 768)},
-    "v1-5": checkpoint_shapes(),
-    "z_image": Z_IMAGE,
-    "mse": vae_shapes(),
-    "pixel": kohya_lora_shapes(),
-    "4x-any": compact_shapes(4),
-}
+TOKENS: Shapes = {"text_model.embeddings.token_embedding.weight": (49408, 768)}
+# The folders of A1111, ComfyUI, SwarmUI and Stability Matrix by kind, with a file.
+THEIRS: list[tuple[Kind, str, Shapes, tuple[str, ...]]] = [
+    ("checkpoint", "photo/v1-5.safetensors", checkpoint_shapes(), CHECKPOINTS),
+    ("checkpoint", "z_image.sft", Z_IMAGE, CHECKPOINTS),
+    ("vae", "mse.SFT", vae_shapes(), ("VAE", "vae")),
+    ("text_encoder", "clip_l.safetensors", TOKENS, ("clip", "text_encoder", "TextEncoders")),
+    ("lora", "pixel.safetensors", kohya_lora_shapes(), ("Lora", "LyCORIS", "loras")),
+    ("embedding", "bad.safetensors", {"emb_params": (2, 768)}, ("Embeddings", "embeddings")),
+    ("upscaler", "4x.safetensors", compact_shapes(4), ("ESRGAN", "RealESRGAN", "upscale_models")),
+]
 
 
-@pytest.mark.parametrize(("file", "folder"), FOLDERS)
+@pytest.mark.parametrize(("kind", "file", "shapes", "folders"), THEIRS)
 def test_a_models_folder_of_another_program_works_as_it_is(
-    tmp_path: Path, file: str, folder: str
+    tmp_path: Path, kind: Kind, file: str, shapes: Shapes, folders: tuple[str, ...]
 ) -> None:
     """As `models` itself, or as a link to it; whatever else is in there, deleted files too."""
-    theirs = tmp_path / "theirs"
-    write_model(theirs / folder / file, SHAPES[Path(file).stem])
-    for other in ("BLIP", "clip_vision", f"{folder}/#recycle", f"{folder}/sub/@eaDir"):
-        write_model(theirs / other / "x.safetensors", SHAPES["pixel"])
-    (tmp_path / "models").symlink_to(theirs)
-    for models in (theirs, tmp_path / "models"):
-        found = Catalog(models).scan()
-        assert not found.refused
-        (one,) = found.models
-        assert (one.kind, one.name) == (THEIRS[file][0], file.rpartition(".")[0])
+    for folder in folders:
+        theirs = tmp_path / folder / "theirs"
+        write_model(theirs / folder / file, shapes)
+        for other in ("BLIP", "clip_vision", f"{folder}/#recycle", f"{folder}/sub/@eaDir"):
+            write_model(theirs / other / "x.safetensors", kohya_lora_shapes())
+        (tmp_path / folder / "models").symlink_to(theirs)
+        for models in (theirs, tmp_path / folder / "models"):
+            found = Catalog(models).scan()
+            assert not found.refused
+            (one,) = found.models
+            assert (one.kind, one.name) == (kind, file.rpartition(".")[0])
 
 
 def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:

@@ -20,16 +20,11 @@ def numbers(values: tuple[int, ...]) -> bytes:
 
 
 def tensor(
-    key: str = "0",
-    type_: str = "FloatStorage",
-    held: int = 6,
-    offset: int = 0,
-    shape: tuple[int, ...] = (2, 3),
-    strides: tuple[int, ...] = (3, 1),
+    offset: int = 0, shape: tuple[int, ...] = (2, 3), strides: tuple[int, ...] = (3, 1)
 ) -> bytes:
-    """The call that rebuilds a tensor."""
-    storage = b"(" + text("storage") + b"ctorch\n" + type_.encode() + b"\n"
-    storage += text(key) + text("cpu") + number(held) + b"tQ"
+    """The call that rebuilds a tensor from storage "0", which has six numbers."""
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n"
+    storage += text("0") + text("cpu") + number(6) + b"tQ"
     hooks = b"ccollections\nOrderedDict\n)R"
     arguments = storage + number(offset) + numbers(shape) + numbers(strides) + b"\x89" + hooks
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"

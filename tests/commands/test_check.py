@@ -55,15 +55,9 @@ def test_check_draws_no_wildcard_without_its_seed(tmp_path: Path) -> None:
 def test_check_tells_images_apart(tmp_path: Path) -> None:
     """Each line has what is not the same in all: of a sweep, or several recipes."""
     sweep = "{image: [fr/f1.png, fr/f2.png], denoising_strength: [0.25, 1]}"
-    save(
-        tmp_path,
-        {
-            "fr/f1.png": "",
-            "fr/f2.png": "",
-            "a.yaml": f"prompt: a corgi\nsweep: {sweep}\n",
-            "b.yaml": "- prompt: a\n- prompt: a\n  hires: true\n- prompt: b\n",
-        },
-    )
+    entries = "- prompt: a\n- prompt: a\n  hires: true\n- prompt: b\n"
+    save(tmp_path, {"fr/f1.png": "", "fr/f2.png": "", "b.yaml": entries})
+    save(tmp_path, {"a.yaml": f"prompt: a corgi\nsweep: {sweep}\n"})
     shown = picowatch(tmp_path, "check", "a.yaml", "b.yaml").stdout.splitlines()
     assert [line.partition("seed random  ")[2] for line in shown if " seed " in line] == [
         "image fr/f1.png  denoising_strength 0.25  a corgi",
@@ -76,67 +70,38 @@ def test_check_tells_images_apart(tmp_path: Path) -> None:
     ]
 
 
-TWO_PROBLEMS = "- {prompt: a, image: no.png, mask: text.png}\n- {prompt: b, clip_skip: 3}\n"
+TWO = "- {prompt: a, image: no.png, mask: text.png}\n- {prompt: b, clip_skip: 3}\n"
+BAD_DEFAULTS = "stesp: 3\ncfg_scale: 100\n"
+ABOUT_DEFAULTS = "_defaults.yaml, line 1, column 1\n", "Did you mean 'steps'?", "cfg_scale"
+TEMPLATE = "inbox/d/_pictures.yaml"
 
 
 @pytest.mark.parametrize(
     ("file", "files", "words"),
     [
-        (
-            "bad.yaml",
-            {"bad.yaml": "prompt: a corgi\nwidth: 500\nheigth: 512\n"},
-            ("./bad.yaml, line 2, column 8", "496 or 504 would do", "Did you mean 'height'?"),
-        ),
-        (
-            "inbox/a.txt",
-            {"inbox/a.txt": "a corgi --stesp 3\n"},
-            ("inbox/a.txt, line 1, column 9\n",),
-        ),
+        ("bad.yaml", {"bad.yaml": "prompt: a corgi\nwidth: 500\nheigth: 512\n"},
+         ("./bad.yaml, line 2, column 8", "496 or 504 would do", "Did you mean 'height'?")),
+        ("inbox/a.txt", {"inbox/a.txt": "a corgi --stesp 3\n"}, ("a.txt, line 1, column 9\n",)),
         ("none.txt", {}, ("picowatch: none.txt: No such file or directory\n",)),
         ("folder", {"folder/a.txt": "a\n"}, ("picowatch: folder: Is a directory\n",)),
         ("a.png", {"a.png": ""}, ("names of recipes end in .yaml, .yml, .json, .csv, .txt.",)),
         # What a run refuses once it looks at pictures and models.
-        (
-            "inbox/a.yaml",
-            {"inbox/a.yaml": TWO_PROBLEMS, "inbox/text.png": "no picture"},
-            ("line 2, column 26\n", "clip_skip 3 is too much for the checkpoint 'demo'"),
-        ),
-        (
-            "inbox/a.yaml",
-            {"inbox/a.yaml": TWO_PROBLEMS.splitlines()[0], "inbox/text.png": "no picture"},
-            ("column 22\n", "There is no picture 'no.png'.", "column 36\n", "not a picture that"),
-        ),
-        (
-            "new/a.yaml",
-            {"inbox/b.txt": "", "new/a.yaml": "prompt: a\nimage: start.png\n",
-             "new/start.png": "no picture"},
-            ("not a picture that can be read",),
-        ),
-        (
-            "a.yaml",
-            {"a.yaml": "prompt: a star A{ND|ND} a cat\nseed: 1\n"},
-            ("a.yaml, line 1, column 9\n", "with seed 1 this becomes: a star AND a cat\nAND "),
-        ),
-        (
-            "inbox/d/a.png",
-            {"inbox/d/_pictures.yaml": "prompt: a\n", "inbox/d/a.png": "",
-             "inbox/d/a.yaml": "prompt: b\nmask: no.png\n"},
-            ("There is no picture 'no.png'.",),
-        ),
-        (
-            "inbox/d/a.png",
-            {"inbox/d/_pictures.yaml": "prompt: a AND b\n", "inbox/d/a.png": "",
-             "inbox/d/a.yaml": "prompt: c\n"},
-            ("AND (composing prompts) is not supported",),
-        ),
-        *(
-            (
-                f"{folder}_defaults.yaml",
-                {f"{folder}_defaults.yaml": "stesp: 3\ncfg_scale: 100\n"},
-                ("_defaults.yaml, line 1, column 1\n", "Did you mean 'steps'?", "cfg_scale"),
-            )
-            for folder in ("", "inbox/live/")
-        ),
+        ("inbox/a.yaml", {"inbox/a.yaml": TWO, "inbox/text.png": "no picture"},
+         ("line 2, column 26\n", "clip_skip 3 is too much for the checkpoint 'demo'")),
+        ("inbox/a.yaml", {"inbox/a.yaml": TWO.splitlines()[0], "inbox/text.png": "no picture"},
+         ("column 22\n", "There is no picture 'no.png'.", "column 36\n", "not a picture that")),
+        ("new/a.yaml", {"inbox/b.txt": "", "new/a.yaml": "prompt: a\nimage: start.png\n",
+                        "new/start.png": "no picture"}, ("not a picture that can be read",)),
+        ("a.yaml", {"a.yaml": "prompt: a star A{ND|ND} a cat\nseed: 1\n"},
+         ("a.yaml, line 1, column 9\n", "with seed 1 this becomes: a star AND a cat\nAND ")),
+        ("inbox/d/a.png", {TEMPLATE: "prompt: a\n", "inbox/d/a.png": "",
+                           "inbox/d/a.yaml": "prompt: b\nmask: no.png\n"},
+         ("There is no picture 'no.png'.",)),
+        ("inbox/d/a.png", {TEMPLATE: "prompt: a AND b\n", "inbox/d/a.png": "",
+                           "inbox/d/a.yaml": "prompt: c\n"},
+         ("AND (composing prompts) is not supported",)),
+        ("_defaults.yaml", {"_defaults.yaml": BAD_DEFAULTS}, ABOUT_DEFAULTS),
+        ("inbox/b/_defaults.yaml", {"inbox/b/_defaults.yaml": BAD_DEFAULTS}, ABOUT_DEFAULTS),
     ],
 )  # fmt: skip
 def test_check_says_what_is_wrong_and_goes_on(
@@ -157,15 +122,8 @@ def test_check_says_what_is_wrong_and_goes_on(
 
 def test_check_reads_as_the_daemon_would(tmp_path: Path) -> None:
     """A folder's defaults hold in the inbox; elsewhere, pictures may lie beside the recipe."""
-    save(
-        tmp_path,
-        {
-            "inbox/_defaults.yaml": "steps: 9\n",
-            "inbox/pets/a.txt": "a corgi\n",
-            "new/a.yaml": "prompt: a\nimage: start.png\n",
-            "new/start.png": "",
-        },
-    )
+    save(tmp_path, {"inbox/_defaults.yaml": "steps: 9\n", "inbox/pets/a.txt": "a corgi\n"})
+    save(tmp_path, {"new/a.yaml": "prompt: a\nimage: start.png\n", "new/start.png": ""})
     result = picowatch(tmp_path, "check", "--json", "inbox/pets/a.txt", "new/a.yaml")
     assert [image["steps"] for image in json.loads(result.stdout)] == [9, 24]
     good = picowatch(tmp_path, "check", "inbox/_defaults.yaml")

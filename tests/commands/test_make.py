@@ -1,7 +1,6 @@
 """`make`: recipes in, the paths of their pictures out, with a daemon or without."""
 
 import errno
-import hashlib
 import io
 import json
 import os
@@ -11,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -286,21 +285,6 @@ def test_a_signal_ends_make(house: House, number: int, flags: tuple[str, ...]) -
     assert len(house.pictures()) == (0 if flags else 2)
 
 
-def test_ctrl_c_while_a_command_is_sent_leaves_none(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file is there, and nobody has been told its name."""
-
-    def interrupted(*given: Any) -> Path:
-        send(*given)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("picowatch.commands.make.send", interrupted)
-    assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 130
-    assert commands(house) == []
-    assert (house.inbox / "a.txt").exists()
-
-
 def test_a_command_whose_sender_was_killed_does_not_keep_a_single_run_from_ending(
     house: House,
 ) -> None:
@@ -310,24 +294,6 @@ def test_a_command_whose_sender_was_killed_does_not_keep_a_single_run_from_endin
     send(house.outbox, Command("make", "empty.txt", "0" * 64))
     assert house.once()
     assert house.prompts() == ["one"]
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_make_overwrites_no_recipe_that_is_saved_in_the_same_moment(
-    house: House, monkeypatch: pytest.MonkeyPatch, links: bool
-) -> None:
-    """Also on a file system without hard links."""
-    from picowatch.inbox.putting import put
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    if not links:
-        monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(os, "fsync", lambda handle: house.save("a.txt", "the user's\n"))
-    assert put(house.inbox, "a.txt", b"made\n") == ("a-2.txt", True)
-    found = {path.name: path.read_text() for path in house.inbox.iterdir()}
-    assert found == {"a.txt": "the user's\n", "a-2.txt": "made\n"}
 
 
 @pytest.mark.parametrize("call", ["put", "send"])
@@ -447,27 +413,6 @@ def test_make_is_answered_where_pictures_are_dropped(house: House) -> None:
         answer = wait_for_answer(command, PATIENCE)
     assert answer and not answer.done
     assert "Save it in another folder." in answer.text
-
-
-def test_a_recipe_that_make_did_not_live_to_remove_is_not_rendered_again(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the daemon may not remove it, either; it is a recipe like any other then."""
-
-    def refuse(*_: object) -> NoReturn:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr("picowatch.daemon.archive.unlink_below", refuse)
-    house.save("a.txt", "one\n")
-    digest = hashlib.sha256(b"one\n").hexdigest()
-    with house.running():
-        answer = wait_for_answer(
-            send(house.outbox, Command("make once", "a.txt", digest)), PATIENCE
-        )
-    assert answer and answer.done
-    house.save("b.txt", "two\n")
-    assert house.once()
-    assert sorted(house.prompts()) == ["one", "two"]
 
 
 def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured) -> None:

@@ -59,6 +59,12 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
     }
 
 
+def test_images_that_follow_different_pictures_may_share_a_batch() -> None:
+    """So may those with different start images."""
+    one, other = (request(control=(ControlUse(name, "canny"),), image=name) for name in "ab")
+    assert one.batch_key == other.batch_key
+
+
 @pytest.mark.parametrize(
     "other",
     [

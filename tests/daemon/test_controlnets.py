@@ -1,12 +1,13 @@
 """ControlNets and upscalers from save to picture: their input pictures are kept."""
 
+from collections.abc import Callable
+
 import pytest
 from PIL import Image, PngImagePlugin
 
 from picowatch.families import DEMO_WIDTH
 from picowatch.metadata import read_texts
-from picowatch.metadata.recipe_yaml import recipe_yaml
-from tests.catalog.files import write_model
+from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.catalog.shapes import controlnet
 from tests.house import House
 
@@ -22,24 +23,44 @@ def house(house: House) -> House:
     return house
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, ENLARGED])
-def test_another_picture_under_its_name_is_another_request(house: House, recipe: str) -> None:
-    """It is one at the next save; the same save again requests no second enlarged picture."""
+def another_picture(house: House) -> None:
+    house.draw("lines.png", "blue")
+
+
+def another_lora(house: House) -> None:
+    with (house.models / "loras/c.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"7")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "images", "change"),
+    [
+        (RECIPE, 1, another_picture),
+        (ENLARGED, 1, another_picture),
+        ("prompt: a\nseed: 1\nsize: 64x64\nsweep: {loras: [b, c]}\n", 2, another_lora),
+    ],
+)
+def test_another_file_under_its_name_is_another_request(
+    house: House, recipe: str, images: int, change: Callable[[House], None]
+) -> None:
+    """It is one at the next save; the same save again requests no second picture."""
+    for name in "bc":
+        write_model(house.models / f"loras/{name}.safetensors", kohya_lora_shapes())
     path = house.save("a.yaml", recipe)
     assert house.once(), house.error("a.yaml")
-    request = house.requests("a")[0]
-    hashes = {request.upscaler_hash, request.image_hash}
+    request = house.request(house.listed()[0]["file"])
+    hashes = {request.upscaler_hash, request.image_hash, *(use.hash for use in request.loras)}
     for use in request.control:
-        assert (use.image, use.model) == ("lines.png", "sketch")
-        hashes = {use.image_hash, use.model_hash}
-    assert {len(one) for one in hashes} == {64}
+        hashes |= {use.image_hash, use.model_hash}
+    assert {len(one) for one in hashes - {""}} == {64}
     path.touch()
     house.once()
-    assert len(house.pictures()) == 1
-    house.draw("lines.png", "blue")
+    assert len(house.listed()) == images
+    change(house)
     path.touch()
     house.once()
-    assert len(house.pictures()) == 2
+    assert len(house.listed()) == images + 1
 
 
 def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -> None:
@@ -54,29 +75,6 @@ def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -
         (house.outbox / ".picowatch/ledger.sqlite").unlink()
     with Image.open(house.outbox / "a/0001-1.control.png") as shown:
         assert shown.size == (128, 128)
-
-
-def test_what_a_picture_says_of_its_controlnets_makes_it_again(house: House) -> None:
-    """`show` and `from` do it; pictures with a ControlNet share a batch."""
-    house.draw("frames/1.png")
-    house.draw("frames/2.png", "blue")
-    house.save(
-        "a.yaml",
-        "".join(
-            "---\nprompt: a corgi\nseed: 1\nresize: fit\ncontrol:\n"
-            f"- {{image: {name}, model: sketch, preprocess: canny, low: 50, weight: 0.5}}\n"
-            for name in ("frames/1.png", "frames/2.png")
-        ),
-    )
-    assert house.once(batch_size=1), house.error("a.yaml")
-    first, second = house.requests("a")
-    assert [one.control[0].image for one in (first, second)] == ["frames/1.png", "frames/2.png"]
-    assert first.batch_key == second.batch_key
-    house.save("shown.yaml", recipe_yaml(first))
-    house.save("again.yaml", "from: a/0002-1.png\n")
-    assert house.once(), (house.error("shown.yaml"), house.error("again.yaml"))
-    assert house.request("shown/0001-1.png").digest == first.digest
-    assert house.request("again/0001-1.png").digest == second.digest
 
 
 def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> None:

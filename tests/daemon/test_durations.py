@@ -1,7 +1,7 @@
 """Seconds left, computed from earlier batches."""
 
-from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
@@ -28,48 +28,45 @@ def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
     assert durations.of([(SMALL, 1)]) == 3
 
 
-def batch(loads: str = "", clock: Callable[[], float] = lambda: 0.0) -> Rendering:
-    """Return a batch of ten steps that began at 0."""
-    image: object = type("Image", (), {"request": SMALL})
-    return Rendering(
-        engine=DigestEngine(),
-        batch=[image],  # type: ignore[list-item]
-        loads=loads,
-        began=0.0,
-        settings=Settings(),
-        on_preview=lambda _: None,
-        is_requested=lambda: True,
-        clock=clock,
-    )
-
-
 @pytest.mark.parametrize(
-    ("done", "loads", "now", "left"),
+    ("loads", "times", "left"),
     [
-        (0, "", 3.0, 5.0),
-        (0, "", 100.0, 0.0),
-        (5, "", 5.0, 4.0),
-        (5, "", 6.0, 3.0),
-        (10, "", 90.0, 0.0),
-        (0, "demo", 3.0, 8.0),
+        ("", [3.0], 5.0),
+        ("", [100.0], 0.0),
+        ("", [1.0, 2.0, 3.0, 4.0, 5.0, 5.0], 4.0),
+        ("", [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3.0),
+        ("", [*map(float, range(1, 11)), 90.0], 0.0),
+        ("demo", [3.0], 8.0),
     ],
 )
 def test_a_batch_in_progress_is_counted_by_its_steps(
-    done: int, loads: str, now: float, left: float
+    loads: str, times: list[float], left: float
 ) -> None:
-    """It takes eight seconds after loading, and has done one step per second."""
-    times = iter([0.0, *map(float, range(1, done + 1)), now])
-    one = batch(loads, lambda: next(times))
-    for step in range(1, done + 1):
+    """It takes eight seconds after loading, and has done ten steps at these times but the last."""
+    one = batch(loads, times)
+    for step in range(1, len(times)):
         one._on_step(step, 10)
     assert one.seconds_left(8.0) == pytest.approx(left)
 
 
 def test_loading_is_no_part_of_what_a_batch_takes() -> None:
     """An engine that had to load may have had to start, too: all before the first step."""
-    times = iter([0.0, 7.0, 8.0])
-    one = batch("demo", lambda: next(times))
+    one = batch("demo", [7.0, 8.0])
     for step in (1, 2):
         one._on_step(step, 10)
     assert one.seconds(ended=16.0, load=2.0) == 10.0
-    assert batch().seconds(ended=16.0, load=2.0) == 14.0
+    assert batch("", []).seconds(ended=16.0, load=2.0) == 14.0
+
+
+def batch(loads: str, times: list[float]) -> Rendering:
+    """Return a batch of ten steps that began at 0, and whose clock shows these times."""
+    return Rendering(
+        engine=DigestEngine(),
+        batch=[Mock(request=SMALL)],
+        loads=loads,
+        began=0.0,
+        settings=Settings(),
+        on_preview=lambda _: None,
+        is_requested=lambda: True,
+        clock=iter([0.0, *times]).__next__,
+    )

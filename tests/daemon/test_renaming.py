@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 from PIL import Image
 
 from picowatch.files.inside import blocks_of
-from picowatch.inbox.files import defaults_for, read_file
-from picowatch.recipe import DefaultsFile
 from tests.house import HeldEngine, House, wait_for
 
 
@@ -31,41 +29,23 @@ def test_a_recipe_that_takes_the_place_of_a_renamed_one_is_another(house: House)
     assert house.prompts("c") == ["a corgi"] * 2
 
 
-def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> None:
-    """A NAS moves files that are deleted over the network: that is no rename."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        path = house.save("a.yaml", "prompt: a\nseed: 1\ncount: 3\n")
-        hold.wait_until_held()
-        (house.inbox / "#recycle").mkdir()
-        path.rename(house.inbox / "#recycle/a.yaml")
-        wait_for(lambda: "a.yaml: deleted, 3 images cancelled" in house.log(), "the deletion")
-    assert house.pictures() == []
-
-
 @pytest.mark.parametrize(
     ("defaults", "saves", "started"),
     [
         pytest.param(
             "priority: 10\n",
-            ["- {prompt: low, priority: 1}\n- prompt: high\n"],
+            [
+                "- prompt: gone\n- {prompt: low, priority: 1}\n",
+                "- {prompt: low, priority: 1}\n- prompt: high\n",
+            ],
             ["in progress", "high", "a", "low"],
-            id="the-folder's-is-that-of-entries-without-one",
+            id="the-folder's-is-that-of-entries-without-one-wherever-they-stand",
         ),
         pytest.param(
             "priority: 10\nsteps: 5\n",
             ["prompt: high\nimage: start.png\n"],
             ["in progress", "high", "a"],
             id="other-defaults-and-start-images-hold-from-the-next-save-on",
-        ),
-        pytest.param(
-            "{}\n",
-            [
-                "- prompt: gone\n- {prompt: urgent, priority: 6}\n",
-                "- {prompt: urgent, priority: 6}\n- prompt: last\n",
-            ],
-            ["in progress", "urgent", "a", "last"],
-            id="each-entry-keeps-its-own-wherever-it-stands",
         ),
     ],
 )
@@ -95,31 +75,18 @@ def test_what_changes_while_it_is_read_is_read_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Recipes are read when they are complete, with the defaults of that time."""
-    defaults = house.save("_defaults.yaml", "steps: 5\n")
-    path = house.save("a.txt", "one\n")
-    left, read_for, reads = [7, 6], [""], list[str]()
-
-    def replaced_meanwhile(root: Any, name: str) -> Any:
-        if name == "a.txt" and not reads:
-            reads.append(name)
-            path.unlink()
-            house.save("a.txt", "two\n")
-            raise FileNotFoundError
-        return read_file(root, name)
+    meanwhile = {"a.txt": "two\n", "_defaults.yaml": "steps: 7\n"}
+    for name in meanwhile:
+        house.save(name, {"a.txt": "one\n"}.get(name, "steps: 5\n"))
 
     def written_meanwhile(file: IO[bytes], most: int) -> Iterator[bytes]:
         yield from blocks_of(file, most)
-        named = Path(f"/dev/fd/{file.fileno()}").resolve()
-        if named == defaults and read_for[-1] == "a.txt" and left:
-            defaults.write_text(f"steps: {left.pop()}\n")
+        name = Path(f"/dev/fd/{file.fileno()}").resolve().name
+        if text := meanwhile.pop(name, ""):
+            house.save(name, text)
 
-    def noted(root: Path, path: str) -> list[DefaultsFile]:
-        read_for.append(path)  # the recipe, or its folder when its priority is looked up
-        return defaults_for(root, path)
-
-    monkeypatch.setattr("picowatch.inbox.reading.read_file", replaced_meanwhile)
     monkeypatch.setattr("picowatch.inbox.files.blocks_of", written_meanwhile)
-    monkeypatch.setattr("picowatch.inbox.reading.defaults_for", noted)
+    monkeypatch.setattr("picowatch.inbox.inbox.defaults_for", lambda *_: [])  # for the priority
     assert house.once()
-    assert (house.prompts(), house.error("a.txt"), left) == (["two"], None, [])
-    assert house.chunk(house.pictures()[0]).request.steps == 7
+    assert (house.prompts(), house.error("a.txt"), meanwhile) == (["two"], None, {})
+    assert house.requests()[0].steps == 7

@@ -111,20 +111,6 @@ def test_what_an_engine_leaves_undone_is_rendered_once(
     assert house.error("a.yaml") is None
 
 
-def test_a_single_run_ends_when_no_engine_can_start(house: House, engines: Engines) -> None:
-    """The reason is given, and its images wait for the next run."""
-
-    def fail(engine: DigestEngine, batch: Batch) -> None:
-        raise EngineCannotStart("There is no CUDA device.")
-
-    engines.before_batch = fail
-    house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
-    assert not house.once(executor="local:2", batch_size=1)
-    assert "There is no CUDA device." in house.log()
-    assert house.status()["images"]["queued"] == 6
-    assert house.pictures() == []
-
-
 def test_engines_join_and_leave_in_the_middle(
     house: House, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

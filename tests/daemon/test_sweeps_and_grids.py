@@ -8,7 +8,6 @@ from PIL import Image
 
 from picowatch.errors import RenderFailed
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.house import House
 
 SWEEP = "prompt: a corgi\nseed: 1\nsweep:\n  steps: [3, 4]\n  cfg_scale: 4..8 step 2\n"
@@ -143,20 +142,3 @@ def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House
              if not file.endswith("-sheet.png")}  # fmt: skip
     assert len(house.pictures("a")) == 3 + 1 + 2 + 1
     assert len(drawn) == 3, "None, and two draws"
-
-
-def test_another_file_of_a_swept_model_is_another_request(house: House) -> None:
-    """This applies to each combination, not only the first."""
-    paths = [
-        write_model(house.models / f"loras/{name}.safetensors", kohya_lora_shapes())
-        for name in "bc"
-    ]
-    recipe = house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\nsweep: {loras: [b, c]}\n")
-    assert house.once(), house.error("a.yaml")
-    assert len(house.pictures()) == 3
-    with paths[1].open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"7")
-    recipe.touch()
-    assert house.once()
-    assert len(house.pictures()) == 5, "a picture and the sheet"

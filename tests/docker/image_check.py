@@ -49,9 +49,9 @@ class Checkout:
         output_of("sh", "-c", f"cd {PROJECT} && {copy}")
         compose = path / "compose.yaml"  # the tags of an image in use stay as they are
         compose.write_text(compose.read_text().replace("image: picowatch:", f"image: {NAME}:"))
-        for mount in mounts(services()["cpu"]):
-            if mount.mode == "rw":
-                os.chown(path / mount.source, UID, UID)
+        for source, mode in mounts(services()["cpu"]).values():
+            if mode == "rw":
+                os.chown(path / source, UID, UID)
         values = {"CONTAINER": NAME, "COMPOSE_PROJECT_NAME": NAME, "PUID": UID, "PGID": UID}
         (path / ".env").write_text("".join(f"{key}={values[key]}\n" for key in values))
         if override := os.environ.get("OVERRIDE"):

@@ -1,17 +1,29 @@
 """The compose file fits the image and the package, and `make up` chooses the right service."""
 
 import os
+import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from picowatch import __version__
+from picowatch.cli import parsers
 from picowatch.settings import FILE_NAME, PREFIX, load_settings
-from tests.docker.files import DOCKERFILE, PROJECT, SCRIPT, mounts, pairs, services, the
+from tests.docker.files import (
+    COMPOSE,
+    DOCKERFILE,
+    PAGE,
+    PROJECT,
+    SCRIPT,
+    mounts,
+    pairs,
+    section,
+    services,
+    the,
+)
 
 SERVICES = sorted(services())
 FAKE_DOCKER = '#!/bin/sh\n[ "$*" = "compose version" ] && exit\n'
@@ -20,28 +32,14 @@ FAKE_DOCKER += 'echo "$VERSION $DOCKER_BUILDKIT" > {log}.build\n'
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_has_the_folders_of_the_image(name: str) -> None:
-    """The outbox and the cache can be written; of the settings' folder only their file is seen."""
-    root = the("WORKDIR").text
-    cache = pairs("ENV")["XDG_CACHE_HOME"]
-    found = {mount.target: mount for mount in mounts(services()[name])}
-    settings = found.pop(f"{root}/{FILE_NAME}")
-    assert (settings.source, settings.mode) == (f"./{FILE_NAME}", "ro")
-    assert set(found) == {cache, *(f"{root}/{n}" for n in ("inbox", "outbox", "models"))}
-    assert {mount.target for mount in found.values() if mount.mode == "rw"} == {
-        cache,
-        f"{root}/outbox",
-    }
-    for target, mount in found.items():
-        assert target == cache or (PROJECT / mount.source).is_dir(), mount
+def test_a_service_is_confined_and_has_the_folders_of_the_image(name: str) -> None:
+    """No network, no privileges, the image's user, and a log that has an end.
 
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_confined(name: str) -> None:
-    """No network, no privileges, the image's user, and a log that has an end."""
+    The outbox and the cache can be written; of the settings' folder only their file is seen.
+    """
     service = services()[name]
     expected = {
-        "user": the("USER").text,
+        "user": the("USER"),
         "network_mode": "none",
         "cap_drop": ["ALL"],
         "read_only": True,
@@ -52,6 +50,12 @@ def test_a_service_is_confined(name: str) -> None:
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
     for page in ("docs/administration.md", "docs/docker.md"):
         assert "10 MB, three files" in (PROJECT / page).read_text()
+    root, cache = the("WORKDIR"), pairs("ENV")["XDG_CACHE_HOME"]
+    found = mounts(service)
+    assert found.pop(f"{root}/{FILE_NAME}") == (f"./{FILE_NAME}", "ro")
+    assert set(found) == {cache, *(f"{root}/{n}" for n in ("inbox", "outbox", "models"))}
+    assert {target for target in found if found[target][1] == "rw"} == {cache, f"{root}/outbox"}
+    assert all((PROJECT / found[target][0]).is_dir() for target in {*found} - {cache})
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -70,28 +74,34 @@ def test_what_a_service_sets_is_known(name: str) -> None:
 
 def test_compose_accepts_the_file() -> None:
     """With either profile, by Docker's plugin or Debian's package."""
-    programs = (["docker", "compose"], ["docker-compose"])
-    works = [
-        program
-        for program in programs
-        if shutil.which(program[0])
-        and subprocess.run([*program, "version"], capture_output=True).returncode == 0
-    ]
-    if not works:
+    for program in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(program[0]) and not subprocess.run([*program, "version"]).returncode:
+            break
+    else:
         pytest.skip("docker compose is not installed")
     for profile in SERVICES:
-        told = subprocess.run(
-            [*works[0], "--profile", profile, "config"], capture_output=True, text=True, cwd=PROJECT
-        )
+        command = [*program, "--profile", profile, "config"]
+        told = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
         assert told.returncode == 0, told.stderr
         assert yaml.safe_load(told.stdout)["services"][profile]["network_mode"] == "none"
 
 
-def test_shellcheck_says_nothing() -> None:
-    """Of the script behind `make up`."""
-    shellcheck = Path(sys.executable).parent / "shellcheck"
-    said = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True)
-    assert (said.returncode, said.stdout) == (0, "")
+def test_the_page_names_its_variables_services_and_commands() -> None:
+    """With the same defaults; targets of make, and what is run in the container."""
+    text = PAGE.read_text()
+    defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE.read_text()))
+    rows = re.findall(r"^\| `([A-Z_]+)` \| .* \| ([^|]*) \|$", section("Options"), re.M)
+    assert {name for name, _ in rows} == set(defaults)
+    for name, default in rows:
+        assert default.strip("`").endswith(defaults[name]), name
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    made = set(re.findall(r"(?:^|`)make (\S+?)(?:`|\s)", text, re.MULTILINE))
+    assert {"up", "down"} <= made <= set(targets)
+    assert set(re.findall(r"--profile (\w+)", text)) == set(SERVICES)
+    name = services()["cpu"]["container_name"]
+    run = set(re.findall(rf"docker exec {name} picowatch (\w+)", text))
+    assert {"status", "doctor"} <= run <= set(parsers()[1])
+    assert set(re.findall(r"docker (?:logs|restart)[\w -]* (\w+)", text)) == {name}
 
 
 class Machine:
@@ -117,7 +127,6 @@ class Machine:
         path.chmod(0o755)
 
     def cards(self, *capabilities: str) -> None:
-        """Have these cards."""
         lines = "\\n".join(capabilities)
         self.program("nvidia-smi", f'#!/bin/sh\n[ $# = 0 ] || printf "{lines}\\n"\n')
 
@@ -136,12 +145,17 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_up_without_a_card_is_by_the_cpu(machine: Machine) -> None:
-    """As the user who says it; the other service goes, because one outbox has one picowatch."""
+    """As the user who says it; the other service goes, because one outbox has one picowatch.
+
+    By BuildKit, which Docker 20 does not use by itself; it says how to follow the log.
+    """
     ours = f"TORCH= PUID={os.getuid()} PGID={os.getgid()}"
     assert machine.make("up") == [
         f"compose --profile cpu --profile gpu rm --stop --force gpu {ours}",
         f"compose --profile cpu up --build --detach {ours}",
     ]
+    assert machine.log.with_name("docker.log.build").read_text() == f"{__version__} 1\n"
+    assert machine.said.endswith("its log: docker compose --profile cpu logs --follow\n")
 
 
 @pytest.mark.parametrize(
@@ -156,14 +170,6 @@ def test_up_with_a_card_is_by_a_torch_that_knows_it(
     removed, started = machine.make("up")
     assert "rm --stop --force cpu" in removed
     assert f"--profile gpu up --build --detach TORCH={torch} " in started
-
-
-def test_up_says_how_to_follow_the_log_of_the_version_that_it_built(machine: Machine) -> None:
-    """Whatever .env calls the container; by BuildKit, which Docker 20 does not use by itself."""
-    (machine.folder / ".env").write_text("CONTAINER=second\n")
-    machine.make("up")
-    assert machine.said.endswith("its log: docker compose --profile cpu logs --follow\n")
-    assert machine.log.with_name("docker.log.build").read_text() == f"{__version__} 1\n"
 
 
 def test_what_the_environment_or_env_file_says_goes_first(machine: Machine) -> None:

@@ -1,5 +1,6 @@
 """The Dockerfile fits the package."""
 
+import json
 import re
 import subprocess
 import sys
@@ -18,8 +19,8 @@ from tests.docker.files import (
     PAGE,
     PROJECT,
     SCRIPT,
-    copied,
     pairs,
+    section,
     texts,
     the,
 )
@@ -28,78 +29,62 @@ PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 RUNS = "\n".join(texts("RUN"))
 
 
-def test_hadolint_says_nothing() -> None:
+@pytest.mark.parametrize(("linter", "file"), [("hadolint", DOCKERFILE), ("shellcheck", SCRIPT)])
+def test_a_linter_says_nothing(linter: str, file: Path) -> None:
     """With its default rules; exceptions have their reason beside them."""
-    hadolint = Path(sys.executable).parent / "hadolint"
-    said = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True)
+    program = Path(sys.executable).parent / linter
+    said = subprocess.run([program, file], capture_output=True, text=True)
     assert (said.returncode, said.stdout) == (0, "")
 
 
-def test_torch_is_the_one_of_the_constraints() -> None:
-    """It has an argument of its own, so that other versions leave its layer alone."""
+def test_what_changes_more_often_comes_later() -> None:
+    """Torch, in the version of the constraints; then the other packages; then picowatch."""
     constraints = (PROJECT / "constraints.txt").read_text().splitlines()
     assert f"torch=={pairs('ARG')['TORCH_VERSION']}" in constraints
-
-
-def test_torch_comes_before_anything_that_changes_more_often() -> None:
-    """Nothing of the project; then the other packages; then picowatch."""
     steps = ['install "torch==', "COPY constraints.txt", "install --constraint", "COPY picowatch"]
     places = [DOCKERFILE.read_text().index(step) for step in steps]
     assert places == sorted(places)
     assert DOCKERFILE.read_text().index("\nCOPY ") + 1 == places[1]
 
 
-def test_an_older_python_is_not_chosen() -> None:
-    """The base's Python is one that the package takes."""
+def test_it_fits_the_package() -> None:
+    """The base's Python is one that it takes; `.dockerignore` lets through what COPY names.
+
+    That is all that hatchling puts into the package.
+    """
     found = re.fullmatch(r"python:3\.(\d+)-slim-\w+@sha256:[0-9a-f]{64}", pairs("ARG")["BASE"])
     least = re.fullmatch(r">=3\.(\d+)", PYPROJECT["requires-python"])
     assert found and least and int(found[1]) >= int(least[1])
-
-
-def test_all_that_is_copied_exists_and_nothing_else_is_sent() -> None:
-    """`.dockerignore` lets through what COPY names: all that hatchling puts into the package."""
+    copied = {word for text in texts("COPY") for word in text.split()[:-1]}
+    assert all((PROJECT / name).exists() for name in copied)
     lines = (PROJECT / ".dockerignore").read_text().splitlines()
-    assert all((PROJECT / name).exists() for name in copied())
     assert "*" in lines
-    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied()
+    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied
     wanted = {"pyproject.toml", PYPROJECT["readme"], *PYPROJECT["license-files"]}
-    assert {name.split("/")[0] for name in wanted} <= copied()
+    assert {name.split("/")[0] for name in wanted} <= copied
 
 
 def test_the_commands_exist() -> None:
     """With all their flags; the image takes another command as its arguments."""
-    for words in (the("ENTRYPOINT").command + the("CMD").command, the("HEALTHCHECK").command):
-        program, command, *flags = words
+    entry, usual, health = (
+        json.loads(text[text.index("[") :])
+        for text in map(the, ("ENTRYPOINT", "CMD", "HEALTHCHECK"))
+    )
+    assert entry == ["picowatch"]
+    for program, command, *flags in (entry + usual, health):
         assert program in PYPROJECT["scripts"]
         parsers()[1][command].parse_args(flags)
-    assert the("ENTRYPOINT").command == ["picowatch"]
-    assert the("STOPSIGNAL").text == "SIGTERM"
-    timeout = re.search(r"--timeout=(\d+)s", the("HEALTHCHECK").text)
+    assert the("STOPSIGNAL") == "SIGTERM"
+    timeout = re.search(r"--timeout=(\d+)s", the("HEALTHCHECK"))
     assert timeout and int(timeout[1]) > CHECK_SECONDS, "it must have time to say what is wrong"
 
 
-def test_the_labels_say_what_it_is() -> None:
-    """By the names of the Open Container Initiative."""
-    label = the("LABEL").text
-    for name, words in (
-        ("title", ""),
-        ("version", ""),
-        ("description", PYPROJECT["description"]),
-        ("licenses", PYPROJECT["license"]),
-    ):
-        assert f'org.opencontainers.image.{name}="{words}' in label
-
-
-def test_it_runs_as_a_user_who_is_not_root() -> None:
-    """By number, since Kubernetes cannot tell from a name."""
-    user, group = the("USER").text.split(":")
+def test_its_user_is_not_root_and_may_write_the_folders_of_the_settings() -> None:
+    """The user has a number, since Kubernetes cannot tell from a name."""
+    user, group = the("USER").split(":")
     assert user == group != "0"
     assert f"useradd --uid {user} " in RUNS
-
-
-def test_its_folders_are_those_of_the_settings() -> None:
-    """Found from the working directory; without others mounted there its user may write them."""
-    root = the("WORKDIR").text
+    root = the("WORKDIR")
     folders = {f"{root}/{Settings.model_fields[name].default}" for name in FOLDERS}
     made = re.search(r"install --directory --owner (\w+) (.*)", RUNS)
     assert made and set(made[2].split()) == folders
@@ -123,3 +108,9 @@ def test_what_is_compiled_goes_into_a_cache_that_any_user_may_write(
     folder = cache_folder()
     assert folder is not None and folder.is_relative_to(given["HOME"])
     assert given["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_page_names_all_its_arguments() -> None:
+    """In the section about building."""
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", section("Building the image"), re.MULTILINE)
+    assert set(rows) == set(pairs("ARG"))

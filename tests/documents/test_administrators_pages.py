@@ -7,22 +7,20 @@ manager starts what is in the inbox with the digest engine. Everything else is t
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from picowatch.outbox.names import picture_files
-from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment
+from tests.commands.picowatch import DIGESTS, PROJECT
+from tests.documents.test_shown_commands import give_commands, shell
 from tests.test_docs import blocks
 
 # What pages write outside of home folders, each with what it means there.
 ROOTS = ("/srv", "/opt", "/etc", "/var", "/usr/local/bin")
-PICOWATCH = f"""#!/bin/sh
-exec {sys.executable} -m {DIGESTS} "$@"
-"""
 SHIMS = {
+    "picowatch": f'exec {sys.executable} -m {DIGESTS} "$@"',
     # Without privileges, and without another user.
     "sudo": 'while [ "$1" = -u ]; do shift 2; done; exec "$@"',
     "useradd": 'echo "useradd $*" >> {log}',
@@ -48,13 +46,14 @@ class Machine:
         self.served = folder / "srv/picowatch"
         self.log = folder / "calls.log"
         programs = folder / "programs"
-        for made in (self.home, programs, folder / "usr/local/bin", folder / "etc/systemd/system"):
+        for made in (self.home, folder / "usr/local/bin", folder / "etc/systemd/system"):
             made.mkdir(parents=True)
         words = {"log": self.log, "programs": programs, "project": PROJECT, "srv": folder / "srv"}
         share = folder / "opt/picowatch/share/picowatch"
-        for name, text in SHIMS.items():
-            _program(programs / name, "#!/bin/sh\n" + text.format(share=share, **words) + "\n")
-        _program(programs / "picowatch", PICOWATCH)
+        give_commands(
+            programs,
+            **{name: text.format(share=share, **words) for name, text in SHIMS.items()},
+        )
         self._path = f"{programs}:{folder}/usr/local/bin:{os.environ['PATH']}"
 
     def type(self, page: str, *sections: str) -> str:
@@ -66,14 +65,7 @@ class Machine:
         """Lines in one shell, each of which must succeed."""
         for root in ROOTS:
             text = re.sub(rf"(?<![\w/]){root}/", f"{self.folder}{root}/", text)
-        done = subprocess.run(
-            ["sh", "-ec", text],
-            cwd=self.home,
-            env=clean_environment(HOME=str(self.home), PATH=self._path, USER="ada"),
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        done = shell(text, self.home, HOME=str(self.home), PATH=self._path, USER="ada")
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -88,11 +80,6 @@ class Machine:
     def calls(self) -> list[str]:
         """What was asked of the system."""
         return self.log.read_text().splitlines()
-
-
-def _program(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o755)
 
 
 def shell_blocks(page: str, section: str) -> list[str]:

@@ -21,9 +21,9 @@ LINE = re.compile(r"(?:[\d*/,-]+ ){4}[\d*/,-]+ +(?P<command>\S.*)")
 
 
 def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a line as somebody types it."""
+    """Run lines as somebody types them, up to one that fails."""
     return subprocess.run(
-        ["sh", "-c", command],
+        ["sh", "-ec", command],
         cwd=folder,
         env=clean_environment(**environment),
         capture_output=True,
@@ -32,14 +32,19 @@ def shell(command: str, folder: Path, **environment: str) -> subprocess.Complete
     )
 
 
-def give_commands(folder: Path, program: str = "picowatch") -> Path:
-    """`picowatch` and `python` in a folder's .venv, as `make demo` puts them there."""
-    programs = folder / ".venv/bin"
-    programs.mkdir(parents=True)
-    for name, call in (("picowatch", f"{sys.executable} -m {program}"), ("python", sys.executable)):
-        (programs / name).write_text(f'#!/bin/sh\nexec {call} "$@"\n')
+def give_commands(programs: Path, **calls: str) -> Path:
+    """A folder with programs of these names."""
+    programs.mkdir(parents=True, exist_ok=True)
+    for name, call in calls.items():
+        (programs / name).write_text(f"#!/bin/sh\n{call}\n")
         (programs / name).chmod(0o755)
     return programs
+
+
+def give_environment(folder: Path, program: str = "picowatch") -> Path:
+    """`picowatch` and `python` in a folder's .venv, as `make demo` puts them there."""
+    own, python = (f'exec {sys.executable} {words}"$@"' for words in (f"-m {program} ", ""))
+    return give_commands(folder / ".venv/bin", picowatch=own, python=python)
 
 
 def crontab_lines(page: Path) -> list[str]:
@@ -81,7 +86,7 @@ def test_crons_jobs_beside_a_running_picowatch_make_a_picture_each(home: Path) -
 def test_crons_jobs_without_one_make_a_picture_each(home: Path) -> None:
     """`make` twice, `run --once` after another save."""
     folder = home / "picowatch"
-    give_commands(folder, DIGESTS)
+    give_environment(folder, DIGESTS)
     made = folder / "outbox/morning"
     jobs = [command for command in crontab_lines(CRON) if "cd " in command]
     assert len(jobs) == 3
@@ -97,7 +102,7 @@ def test_crons_jobs_without_one_make_a_picture_each(home: Path) -> None:
 
 def test_a_pictures_recipe_is_found_again_and_taken_out(house: House) -> None:
     """Every line of docs/metadata.md; its table has the keys of the picture."""
-    give_commands(house.folder)
+    give_environment(house.folder)
     page = PROJECT / "docs/metadata.md"
     house.save("mistake.yaml", "stesp: 7\n")
     assert not house.once()
@@ -126,7 +131,7 @@ def test_make_demo_ends_with_where_everything_is(tmp_path: Path, program: str) -
     """And a second time makes nothing twice."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(PROJECT / name, tmp_path)
-    give_commands(tmp_path, program)
+    give_environment(tmp_path, program)
     (tmp_path / ".venv/.installed").touch()
     demo = shell("make demo", tmp_path)
     assert demo.returncode == 0, demo.stderr

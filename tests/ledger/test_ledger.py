@@ -1,12 +1,10 @@
-"""The ledger by itself: durability settings, guarded changes of state, costs, versions."""
+"""The ledger by itself: guarded changes of state, and what its questions cost."""
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.questions import KEPT_SECONDS
 from picowatch.ledger.queue import put_all_back
@@ -74,14 +72,6 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.ledger.close()
 
 
-def test_a_commit_survives_power_loss(desk: Desk) -> None:
-    """It has a rollback journal and full synchronisation, whatever SQLite's defaults are."""
-    with desk.ledger.transaction() as sql:
-        assert sql.execute("PRAGMA synchronous").fetchone()[0] == 2
-        assert sql.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
-        assert sql.execute("PRAGMA foreign_keys").fetchone()[0] == 1
-
-
 def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
     """All of a save is kept, or nothing, even within a group of saves."""
 
@@ -95,68 +85,33 @@ def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
     assert desk.ledger.known_recipes() == {}
 
 
-def test_an_image_is_finished_once(desk: Desk) -> None:
-    """Each change of state is guarded by the old one."""
-    desk.save("a.txt", entry("one", 1))
-    (image,) = desk.claim()
-    assert desk.ledger.hand_over([image]) == {image.id}
-    desk.ledger.finish([image], {image.id})
-    desk.ledger.finish([image], set())
-    for drawn in (False, True):
-        assert not desk.ledger.fail(image.id, "late", drawn=drawn)
-        assert not desk.ledger.put_back(image.id, drawn=drawn)
-    assert desk.ledger.hand_over([image]) == set()
-    assert desk.ledger.counts() == Counts(done=1)
-    assert desk.ledger.unlisted() == []
+def test_each_change_of_state_is_guarded_by_the_old_one(desk: Desk, tmp_path: Path) -> None:
+    """After `hand_over` no engine, command, deletion or end takes a picture back.
 
-
-def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk, tmp_path: Path) -> None:
-    """After `hand_over` no engine, command, deletion or end takes it back."""
+    The end uses another connection; what an engine reports after that changes nothing.
+    """
     desk.save("a.txt", entry("one", 1), entry("two", 2))
-    written, other = desk.claim()
+    desk.save("b.txt", entry("three", 3))
+    written, other, running = desk.claim()
     assert desk.ledger.hand_over([written]) == {written.id}
+
     assert not desk.ledger.put_back(written.id)
     assert not desk.ledger.fail(written.id, "The engine died.")
     assert desk.ledger.cancel(["a.txt"]) == (1, 1)
     assert desk.ledger.forget("a.txt") == 0
     put_all_back(tmp_path / "ledger.sqlite")
-    assert desk.ledger.counts() == Counts(running=1, cancelled=1)
-    assert desk.ledger.hand_over([other]) == set()
-    desk.ledger.finish([written, other], ())
-    assert desk.ledger.counts() == Counts(done=1, cancelled=1)
-
-
-def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
-    """It uses another connection; what an engine reports afterwards changes nothing."""
-    desk.save("a.txt", entry("one", 1))
-    (image,) = desk.claim()
-    put_all_back(tmp_path / "ledger.sqlite")
-    assert desk.ledger.hand_over([image]) == set()
-    assert desk.ledger.counts() == Counts(queued=1)
     put_all_back(tmp_path / "none.sqlite")
     assert not (tmp_path / "none.sqlite").exists()
-
-
-def test_an_image_that_is_put_back_keeps_its_place(desk: Desk) -> None:
-    """Even if an equal entry was saved below it, or its own has moved in the file."""
-    one, two = entry("one", 1), entry("two", 2)
-    desk.save("a.txt", one, two)
-    (running,) = desk.claim(1)
-    desk.save("a.txt", one, two, one)
-    desk.ledger.put_back(running.id)
-    assert [desk.make_one() for _ in range(2)] == ["one", "two"]
-
-
-def test_what_is_still_to_be_done_is_a_column(desk: Desk) -> None:
-    """Each change of a recipe or its images counts; one that comes meanwhile is not lost."""
-    desk.save("a.txt", entry("one", 1))
-    ((path, todo, _),) = desk.ledger.todo()
-    desk.make_one()
-    desk.ledger.done_with([(path, todo)])
-    ((path, more, _),) = desk.ledger.todo()
-    assert more > todo
-    desk.ledger.done_with([(path, more)])
-    assert desk.ledger.todo() == []
+    assert desk.ledger.counts() == Counts(running=1, cancelled=1, queued=1)
+    assert desk.ledger.hand_over([other, running]) == set()
+    desk.ledger.finish([written, other, running], {written.id})
+    desk.ledger.finish([written], set())
+    for drawn in (False, True):
+        assert not desk.ledger.fail(written.id, "late", drawn=drawn)
+        assert not desk.ledger.put_back(written.id, drawn=drawn)
+    assert desk.ledger.hand_over([written]) == set()
+    assert desk.ledger.counts() == Counts(done=1, cancelled=1, queued=1)
+    assert desk.ledger.unlisted() == []
 
 
 def test_saves_are_kept_for_a_month(desk: Desk) -> None:
@@ -214,17 +169,6 @@ def test_a_drawn_seed_that_was_there_before_is_drawn_again(desk: Desk) -> None:
     for _ in range(5):
         assert desk.save("a.txt", entry("one")).queued == 1
         assert desk.make_one() == "one"
-
-
-@pytest.mark.parametrize("version", [1, 99])
-def test_a_ledger_of_another_version_is_told_from_ours(tmp_path: Path, version: int) -> None:
-    """picowatch replaces it by a new one (tests/daemon/test_damaged_ledgers.py)."""
-    path = tmp_path / "ledger.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {version}")
-    connection.close()
-    with pytest.raises(LedgerCorrupt, match="not of this version"):
-        Ledger(path)
 
 
 def test_sizes_and_times_of_any_size_are_kept(desk: Desk) -> None:
