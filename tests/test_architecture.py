@@ -6,6 +6,8 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from tests import pythons
+
 PACKAGE = Path(__file__).parents[1] / "picowatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -110,3 +112,10 @@ def test_regular_expressions_match_the_same_on_every_python() -> None:
         if possessive.search(other.sub("x", node.value))
     ]
     assert not found
+
+
+def test_the_tests_that_every_python_runs_exist() -> None:
+    """`make test-pythons`: if a file were moved, a Python might have no tests."""
+    named = [*pythons.TESTS, *pythons.NEED_TORCH, *pythons.NEED_DIFFUSERS]
+    files = [pythons.PROJECT / "tests" / one.partition("::")[0] for one in named]
+    assert [file for file in files if not file.exists()] == []
