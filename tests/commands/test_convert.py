@@ -5,7 +5,6 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,23 +65,10 @@ def _lightning(tensors: Tensors) -> dict[str, Any]:
     }
 
 
-def _shared(tensors: Tensors) -> dict[str, Any]:
-    """Views of one memory, two of them of one place in it."""
-    pairs = combinations(tensors, 2)
-    first, twin = next((a, b) for a, b in pairs if tensors[a].shape == tensors[b].shape)
-    tensors[twin] = tensors[first]
-    everything = torch.cat([tensor.flatten() for tensor in tensors.values()])
-    found, at = {}, 0
-    for name, tensor in tensors.items():
-        found[name] = everything[at : at + tensor.numel()].view(tensor.shape)
-        at += tensor.numel()
-    return found | {twin: found[first]}
-
-
 VAE = next((DEMO / "vae").glob("*.safetensors"))
 LORA, EMBEDDING = STYLES / "pixel-art.safetensors", STYLES / "mascot.safetensors"
 CASES: dict[str, tuple[Kind, str, Path | None, Callable[[Tensors], Any]]] = {
-    "checkpoint": ("checkpoint", "x.ckpt", None, _shared),
+    "checkpoint": ("checkpoint", "x.ckpt", None, dict),
     "vae": ("vae", "x.vae.pt", VAE, dict),
     "lora": ("lora", "pytorch_lora_weights.bin", LORA, dict),
     "A1111's embedding": ("embedding", "x.pt", EMBEDDING, _a1111_embedding),
