@@ -3,9 +3,6 @@
 import json
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from itertools import filterfalse
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from PIL import Image
 
 from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.outbox.commands import Command, send
+from tests.crash.dying_daemon import run_daemon
 from tests.fault_points import POINTS
 from tests.house import House
 from tests.outcome import faults, is_sheet, rendered, shown
@@ -52,37 +50,8 @@ REBUILT = "in the middle of building a new ledger"
 SPECIAL = {*CHANGED, *ARCHIVED, *DELETED, REBUILT}
 
 
-class Daemons:
-    """The process that forks a daemon for each run (tests/crash/dying_daemon.py)."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.dying_daemon"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, house: House, fault: str = "", **settings: str) -> int:
-        """Return a run's exit code, or minus the signal that killed it."""
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([str(house.folder), fault, settings]) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def die(self, house: House, fault: str, **settings: str) -> None:
-        ended = self.run(house, fault, **settings)
-        assert ended == -signal.SIGKILL, f"it never came to {fault}"
-
-    def close(self) -> None:
-        self._process.communicate(timeout=60)
-
-
-@pytest.fixture(scope="module")
-def daemons() -> Iterator[Daemons]:
-    daemons = Daemons()
-    yield daemons
-    daemons.close()
+def die(house: House, fault: str, **settings: str) -> None:
+    assert run_daemon(house, fault, **settings) == -signal.SIGKILL, f"it never came to {fault}"
 
 
 def save_all(house: House) -> None:
@@ -120,37 +89,33 @@ def assert_counted(house: House) -> None:
 
 @pytest.mark.parametrize("times", [1, 4])
 @pytest.mark.parametrize("point", [point for point in POINTS if point not in SPECIAL])
-def test_every_image_is_there_exactly_once(
-    house: House, daemons: Daemons, point: str, times: int
-) -> None:
+def test_every_image_is_there_exactly_once(house: House, point: str, times: int) -> None:
     """Wherever it dies, even if it dies there again during the repair."""
     save_all(house)
-    if daemons.run(house, f"{point}:{times}") != -signal.SIGKILL:
+    if run_daemon(house, f"{point}:{times}") != -signal.SIGKILL:
         assert times > 1, f"it never came to {point}"
         return
-    daemons.run(house, f"{point}:{times}")
-    daemons.run(house)
+    run_daemon(house, f"{point}:{times}")
+    run_daemon(house)
     assert_all_is_well(house)
     warnings = (house.outbox / "pets/sweep.yaml.warning.txt").read_text()
     assert warnings.count("It is black.") == 1, "the engine's"
     made = house.pictures()
-    assert daemons.run(house) == 0
+    assert run_daemon(house) == 0
     assert house.pictures() == made
 
 
 @pytest.mark.parametrize("point", CHANGED)
-def test_a_death_while_changes_and_commands_are_noted(
-    house: House, daemons: Daemons, point: str
-) -> None:
+def test_a_death_while_changes_and_commands_are_noted(house: House, point: str) -> None:
     """After a deletion, a renaming or `retry --all`, the next start does each of them once."""
     save_all(house)
-    daemons.run(house)
+    run_daemon(house)
     command = send(house.outbox, Command("retry all", "frames"))
     (house.inbox / "fixed.yaml").unlink()
     (house.inbox / "random.txt").rename(house.inbox / "renamed.txt")
-    daemons.die(house, f"{point}:1")
-    daemons.run(house, f"{point}:1")
-    daemons.run(house)
+    die(house, f"{point}:1")
+    run_daemon(house, f"{point}:1")
+    run_daemon(house)
     assert not command.exists()
     made = [f"frames/{name}.png" for name in ("1", "1-2", "2", "2-2")]
     assert sorted(rendered(house.outbox, "frames")) == sorted(made)
@@ -162,11 +127,11 @@ def test_a_death_while_changes_and_commands_are_noted(
 
 
 @pytest.mark.parametrize("point", ARCHIVED)
-def test_a_death_around_the_archive(house: House, daemons: Daemons, point: str) -> None:
+def test_a_death_around_the_archive(house: House, point: str) -> None:
     """The recipe is there once, in the archive, and its pictures are rendered once."""
     save_all(house)
-    daemons.die(house, f"{point}:1", when_done="archive")
-    daemons.run(house, when_done="archive")
+    die(house, f"{point}:1", when_done="archive")
+    run_daemon(house, when_done="archive")
     assert_all_is_well(house)
     for name in ("fixed.yaml", "random.txt", "start.yaml"):
         assert not (house.inbox / name).exists()
@@ -183,46 +148,44 @@ def test_a_death_around_the_archive(house: House, daemons: Daemons, point: str) 
 
 
 @pytest.mark.parametrize("point", DELETED)
-def test_a_death_while_pictures_are_deleted(house: House, daemons: Daemons, point: str) -> None:
+def test_a_death_while_pictures_are_deleted(house: House, point: str) -> None:
     """The pictures are gone everywhere after the next start, and never come back."""
     house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
-    daemons.run(house)
+    run_daemon(house)
     deleted, kept = ("a/0001-1.png", "a/0002-2.png"), ["a/0003-3.png"]
     command = send(house.outbox, Command("delete", files=deleted))
-    daemons.die(house, f"{point}:{DELETED[point]}")
-    daemons.run(house)
+    die(house, f"{point}:{DELETED[point]}")
+    run_daemon(house)
     assert not command.exists()
     assert house.pictures() == list(shown(house.outbox)) == kept
     assert [path.name for path in (house.outbox / "a").glob("*.txt")] == ["0003-3.txt"]
     assert (house.outbox / "latest.png").read_bytes() == (house.outbox / kept[0]).read_bytes()
 
 
-def test_a_death_while_a_ledger_is_rebuilt(house: House, daemons: Daemons) -> None:
+def test_a_death_while_a_ledger_is_rebuilt(house: House) -> None:
     """A half-filled ledger is filled again from the start."""
     save_all(house)
-    daemons.run(house)
+    run_daemon(house)
     made = [line["file"] for line in house.listed()]
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    daemons.die(house, f"{REBUILT}:4")
-    daemons.run(house)
+    die(house, f"{REBUILT}:4")
+    run_daemon(house)
     assert [line["file"] for line in house.listed()] == made
     assert_counted(house)
 
 
-def test_an_image_in_progress_at_five_deaths_in_a_row_is_set_aside(
-    house: House, daemons: Daemons
-) -> None:
+def test_an_image_in_progress_at_five_deaths_in_a_row_is_set_aside(house: House) -> None:
     """It is not tried at every start forever, unlike the rest of the queue; `retry` tries it."""
     house.save("a.yaml", "prompt: deadly\nseed: 1\n")
     house.save("b.yaml", "prompt: a star\nseed: 2\nsteps: 9\n")
     for _ in range(5):
-        daemons.die(house, "while a batch renders:1")
-    daemons.run(house)
+        die(house, "while a batch renders:1")
+    run_daemon(house)
     assert house.pictures() == ["b/0001-2.png"]
     assert "a.yaml: seed 1 queued again" in house.log()
     assert "died 5 times in a row" in (house.error("a.yaml") or "")
     send(house.outbox, Command("retry", None))
-    assert daemons.run(house) == 0
+    assert run_daemon(house) == 0
     assert sorted(house.seeds()) == [1, 2]
     assert house.error("a.yaml") is None
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineOptions
 
@@ -46,24 +45,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def renderer(kept: Path) -> "Renderer":
-    """Return a renderer in this process, on one thread: more would spin on a busy machine."""
+    """Return a renderer in this process."""
     from picowatch.engine.renderer import Renderer
+    from tests.engine.requests import plain_options
 
-    return Renderer(
-        EngineOptions(
-            models=Path("nowhere"),
-            device="cpu",
-            precision="float32",
-            threads=1,
-            start_images=kept,
-        )
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def configs() -> Iterator[None]:
-    """Forget a module's configs of single files at its end."""
-    before = dict(CONFIGS)
-    yield
-    CONFIGS.clear()
-    CONFIGS.update(before)
+    return Renderer(plain_options(Path("nowhere"), kept))

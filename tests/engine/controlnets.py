@@ -7,10 +7,10 @@ from typing import Any
 import diffusers
 import torch
 from PIL import Image, ImageDraw
-from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog
 from picowatch.recipe.request import ControlUse
+from tests.engine.adapters import write
 from tests.engine.original_names import Rules, unet_names
 from tests.engine.pictures import keep
 from tests.engine.requests import request
@@ -53,15 +53,12 @@ def union_of(unet: Any, kinds: int = 6, seed: int = 1) -> Any:
 
 def save_single(model: Any, path: Path) -> None:
     """A file in diffusers' names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    write(path, model.state_dict())
 
 
 def save_original(model: Any, path: Path, prefix: str = "control_model.") -> None:
     """Write a file in lllyasviel's names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    named = unet_names(dict(model.state_dict()), model.config, *_PARTS)
-    save_file({f"{prefix}{name}": tensor.contiguous() for name, tensor in named.items()}, path)
+    write(path, unet_names(dict(model.state_dict()), model.config, *_PARTS), prefix=prefix)
 
 
 # Besides those of a UNet.

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from picowatch.catalog import Catalog
-from picowatch.engine.protocol import Engine, OnPreview, RenderedImage, unseen
+from picowatch.engine.protocol import Engine, EngineOptions, OnPreview, RenderedImage, unseen
 from picowatch.recipe.request import ImageRequest
 
 PATIENCE = 120.0  # seconds a batch may take on a busy machine
@@ -47,6 +47,17 @@ def request(prompt: str = "a red circle on a blue background", **values: Any) ->
         "exact": False,
     }
     return ImageRequest(**(given | values))
+
+
+def plain_options(models: Path, start_images: Path | None = None) -> EngineOptions:
+    """An engine on one thread of the CPU; start images are among the models, if nowhere else."""
+    return EngineOptions(
+        models=models,
+        device="cpu",
+        precision="float32",
+        threads=1,  # more would spin on a busy machine
+        start_images=start_images or models,
+    )
 
 
 def ignore_steps(done: int, total: int) -> None:

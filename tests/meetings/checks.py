@@ -53,17 +53,16 @@ def at_the_end(world: "World") -> Iterator[str]:
 def _of_pictures(world: "World") -> Iterator[str]:
     """Check that all rendered pictures exist, show their requests, and that there are no others."""
     made, there = world.model.rendered(), rendered(world.outbox)
-    pictures = {file for file in there if not is_sheet(file)} - world.spoilt
-    for file in sorted(made.keys() - pictures - world.model.deleted - world.spoilt):
+    pictures = {file for file in there if not is_sheet(file)}
+    for file in sorted(made.keys() - pictures - world.model.deleted):
         yield f"{file} is missing: {made[file]}"
     yield from (f"nobody requested {file}" for file in sorted(pictures - made.keys()))
     for file in sorted(pictures & made.keys()):
         told, image = read_chunk(read_texts(world.outbox / file)[PICOWATCH]).request, made[file]
-        if (told.prompt, told.steps, told.seed) != (image.prompt, image.steps, image.seed):
+        if (told.prompt, told.steps, told.image_hash, told.seed) != image.request:
             yield f"{file} holds {told.prompt!r}, seed {told.seed}, not {image}"
     # A dropped picture's result that was deleted and made anew is listed again.
-    again = set(world.model.made_anew)
-    for fault in faults(world.outbox, world.spoilt | world.model.deleted | again):
+    for fault in faults(world.outbox, world.model.deleted | world.model.made_anew):
         # What was being written when the outbox went stays until a start after a crash.
         if not (fault.startswith("left over") and world.counts["outbox"]):
             yield fault
@@ -77,7 +76,7 @@ def _of_sheets(world: "World") -> Iterator[str]:
     for path, recipe in world.model.recipes.items():
         for entry in recipe.entries:
             done = {image.file for image in entry.last_draw() if image.state == "done"}
-            touched = done & (world.spoilt | world.model.deleted)
+            touched = done & world.model.deleted
             if done and entry.requested.wants_sheet and not touched and done not in shown:
                 yield f"{path} lacks the contact sheet of {sorted(done)}"
 

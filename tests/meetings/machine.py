@@ -9,25 +9,22 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import picowatch.inbox.inbox
-import picowatch.ledger.database
 from picowatch.daemon.build import build_and_run
 from picowatch.daemon.daemon import Mode
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
-from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.digest_engine import DigestEngine
 from tests.fault_points import POINTS, wrap
 from tests.house import SilentConsole
-from tests.meetings.recipes import LORA
 from tests.meetings.simulation import Event, NeverRests, Simulation, Thread, simulated
 from tests.meetings.witness import Witness
 
@@ -65,19 +62,18 @@ class Machine:
         self.base = base
         self.home = base / "home"
         self.inbox, self.outbox = self.home / "inbox", self.home / "outbox"
-        self.habits = habits
+        self.habits, self.when_done = habits, habits.when_done
         self.sim = Simulation(random.Random(seed), habits.switching, habits.slowness)
         self.sim.on_death = self._preserve
         self.findings: list[str] = []
         self.counts: Counter[str] = Counter()
         self.outbox_away: Path | None = None
-        self.locker: sqlite3.Connection | None = None
         self.trouble: OSError | None = None
         self.trouble_ended_at = self.started_at = 0.0
         self.fault: tuple[str, int] | None = None  # where to die, and at which time
         self.pace = 0.0  # seconds of a batch
         self.disk_seconds = 0.0  # … of each sync of a published file
-        self.held = False
+        self.held = False  # the engine
         self.bad: set[str] = set()  # prompts that cannot be drawn
         self.deadly: set[str] = set()  # … on which the engine dies
         self.blamed: set[tuple[str, int]] = set()  # prompts and seeds that met one of those
@@ -86,7 +82,6 @@ class Machine:
         self.stop, self.wake = Event(), Event()
         self.signals: list[int] = []
         self.witness = Witness(self.hear, self._before_commit)
-        self._databases: list[Any] = []
         self._saved: dict[Path, bytes] = {}
 
     @contextmanager
@@ -94,7 +89,7 @@ class Machine:
         """Let the machine run within the block, with all wrappers in place."""
         for folder in (self.inbox, self.outbox):
             folder.mkdir(parents=True)
-        write_model(self.home / f"models/loras/{LORA}.safetensors", kohya_lora_shapes())
+        (self.home / "models").mkdir()
         with pytest.MonkeyPatch.context() as patch:
             simulated(self.sim, patch)
             self.witness.listen(patch)
@@ -102,7 +97,6 @@ class Machine:
             try:
                 yield
             finally:
-                self.do_lock_ledger(False)
                 with suppress(NeverRests):
                     self.do_kill()
                 shutil.rmtree(self.base, ignore_errors=True)
@@ -110,17 +104,8 @@ class Machine:
     def _wrap_picowatch(self, patch: pytest.MonkeyPatch) -> None:
         for point, target in WRAPPED.items():
             wrap(target, lambda call, point=point: self._wrapped(call, point), patch.setattr)  # type: ignore[misc]
-        database = picowatch.ledger.database.Database
-        prepare = database._prepare
-
-        def remember(one: Any) -> None:
-            self._databases.append(one)
-            prepare(one)
-
-        patch.setattr(database, "_prepare", remember)
         # Other processes on this machine are not part of the simulation.
         patch.setattr(picowatch.inbox.inbox, "is_held_open", lambda root, path: False)
-        patch.setattr(picowatch.ledger.database, "LOCK_SECONDS", 0.0)
 
     def _wrapped(self, original: Callable[..., Any], point: str) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -150,7 +135,7 @@ class Machine:
             models=self.home / "models",
             settle_seconds=0.5,
             batch_size=self.habits.batch_size,
-            when_done=self.habits.when_done,
+            when_done=self.when_done,
             format=self.habits.formats[self.counts["daemons"] % len(self.habits.formats)],
             executor=LocalSettings(engines=self.habits.engines),
         )
@@ -217,7 +202,6 @@ class Machine:
     def _preserve(self) -> None:
         """Save the disk as of the death, so that dying threads cannot change it."""
         self.counts["crashes"] += 1
-        self.do_lock_ledger(False)
         outbox = self.outbox_away or self.outbox
         state = outbox / ".picowatch"
         kept = [state / name for name in HELD_OPEN]
@@ -227,10 +211,9 @@ class Machine:
 
     def _bury(self) -> None:
         """Clean up after the last thread has ended."""
-        for database in self._databases:
+        for database in self.witness.opened:
             with suppress(sqlite3.Error):
                 database._connection.close()
-        self._databases.clear()
         self.witness.forget()
         self.sim.threads.clear()
         self.sim.running = None
@@ -246,12 +229,12 @@ class Machine:
     def is_up(self) -> bool:
         """Whether the daemon has begun its work and has no trouble."""
         since = max(self.started_at, self.trouble_ended_at)
-        in_the_way = self.trouble or self.locker or self.outbox_away
+        in_the_way = self.trouble or self.outbox_away
         return self.process is not None and not in_the_way and self.sim.now - since > 5.0
 
     # -- what wrappers call
 
-    def hear(self, name: str, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
+    def hear(self, name: str, given: Any, named: Any, result: Any) -> None:
         """Take a committed change of the ledger."""
 
     def _at(self, point: str) -> None:
@@ -272,9 +255,7 @@ class Machine:
         if self.trouble is not None and point != "atomic: sync_folder":
             raise OSError(self.trouble.errno, self.trouble.strerror)
 
-    def _before_commit(self, changes: bool) -> None:
-        if not changes:
-            return
+    def _before_commit(self) -> None:
         self._at(COMMIT)
         if self.trouble is not None:
             raise sqlite3.OperationalError("database or disk is full")
@@ -305,22 +286,17 @@ class Machine:
         self.trouble = None if number is None else OSError(number, os.strerror(number))
         self.trouble_ended_at = self.sim.now
 
+    def do_set(self, name: str, value: object) -> None:
+        """Set how the machine behaves from now on, such as its `pace`."""
+        assert hasattr(self, name)
+        setattr(self, name, value)
+
     def do_clock(self, seconds: float) -> None:
         self.sim.wall_ahead += seconds
-
-    def do_pace(self, batch: float, disk: float = 0.0) -> None:
-        self.pace, self.disk_seconds = batch, disk
-
-    def do_hold(self, held: bool) -> None:
-        self.held = held
 
     def do_bad(self, prompts: tuple[str, ...], deadly: bool) -> None:
         """Let these prompts fail from now on."""
         self.bad, self.deadly = (set(), set(prompts)) if deadly else (set(prompts), set())
-
-    def do_habits(self, when_done: str) -> None:
-        """Set the settings that the next start reads."""
-        self.habits = replace(self.habits, when_done=when_done)
 
     def do_outbox(self, there: bool, empty: bool) -> None:
         """Mount or unmount the outbox; nothing may be written into the `empty` folder."""
@@ -337,17 +313,3 @@ class Machine:
             self.outbox.rename(self.outbox_away)
             if empty:
                 self.outbox.mkdir()
-
-    def do_lock_ledger(self, locked: bool) -> None:
-        """Let another program hold the ledger."""
-        if self.locker is not None:
-            self.locker.close()
-            self.locker = None
-            self.trouble_ended_at = self.sim.now
-        path = self.outbox / ".picowatch/ledger.sqlite"
-        if locked and path.exists():
-            self.locker = sqlite3.connect(
-                path, timeout=0, isolation_level=None, check_same_thread=False
-            )
-            with suppress(sqlite3.Error):
-                self.locker.execute("BEGIN EXCLUSIVE")

@@ -1,19 +1,21 @@
 """A second, simple implementation of what a save means (docs/recipes.md).
 
-The model is told in order what was saved, renamed, deleted, started and ended, and knows what has
-to be queued, rendered, failed or cancelled. Impossible events become `findings`.
+The model is told in order what the ledger was told, by methods of the ledger's names, and knows
+what has to be queued, rendered, failed or cancelled. Impossible events become `findings`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 from picowatch.files.names import is_picture_name
-from picowatch.ledger.rows import QueuedImage
-from tests.meetings.recipes import Requested
+from picowatch.ledger.rows import PutBack, QueuedImage
+from tests.meetings import recipes
 
 SEEDS = 2**32
 LIVE = ("queued", "running")
+Order = tuple[int, int, int]  # minus priority, save, place
 
 
 @dataclass(eq=False)
@@ -29,14 +31,13 @@ class Image:
     """A picture that was requested."""
 
     recipe: str
-    prompt: str
+    entry: recipes.Entry
     steps: int
-    start: str
     draw: Draw
     plus: int
     position: int
-    state: str = "queued"
-    order: tuple[int, int, int] = (0, 0, 0)  # minus priority, save, place
+    state: str = "new"
+    order: Order = (0, 0, 0)
     file: str = ""
     deaths: int = 0
     is_drawn: bool = False  # its picture is being written: it is not cancelled any more
@@ -49,22 +50,27 @@ class Image:
     def request(self) -> tuple[object, ...]:
         """Return its request; random seeds that are not known yet differ from all others."""
         seed = (self.draw, self.plus) if self.seed is None else self.seed
-        return self.prompt, self.steps, self.start, seed
+        return self.entry.prompt, self.steps, self.entry.start, seed
 
     @property
     def may_be_cancelled(self) -> bool:
         return self.state == "queued" or (self.state == "running" and not self.is_drawn)
 
+    def queue(self, order: Order) -> None:
+        self.state, self.order, self.file, self.deaths = "queued", order, "", 0
+        self.is_drawn = False
+
     def __str__(self) -> str:
-        return f"{self.recipe}: {self.prompt!r}, steps {self.steps}, seed {self.seed}, {self.state}"
+        words = f"{self.recipe}: {self.entry.prompt!r}, steps {self.steps}"
+        return f"{words}, seed {self.seed}, {self.state}"
 
 
 @dataclass(eq=False)
 class Entry:
     """An entry of a recipe's last valid save, with all images that it requests."""
 
-    requested: Requested
-    images: list[Image]
+    requested: recipes.Entry
+    images: list[Image] = field(default_factory=list)
 
     def last_draw(self) -> list[Image]:
         return self.images[-len(list(self.requested.images())) :]
@@ -74,116 +80,95 @@ class Entry:
 class Recipe:
     """The last save of a path."""
 
-    valid: bool
+    valid: bool = True
     entries: list[Entry] = field(default_factory=list)
 
 
 class Model:
     """The state that picowatch should have."""
 
-    def __init__(self, in_order: bool = True) -> None:
+    def __init__(self, in_order: bool) -> None:
         """Make an empty model; `in_order`: images start in the queue's order, by one engine."""
         self.in_order = in_order
         self.recipes: dict[str, Recipe] = {}
         self.images: list[Image] = []
         self.by_id: dict[int, Image] = {}
         self.saves = 0
+        self.paused = False
         self.deleted: set[str] = set()  # pictures that the user took away
-        self.made_anew: Counter[str] = Counter()  # how often, of those: a frame keeps its name
+        self.made_anew: set[str] = set()  # those of them that came back: a frame keeps its name
         self.replaced: list[Image] = []  # by those of a recipe that was renamed over theirs
         self.numbers: dict[str, int] = {}
         self.findings: list[str] = []
 
-    # -- evidence
+    # -- saves
 
-    def saved(self, path: str, entries: list[Requested], *, is_again: bool = False) -> None:
+    def accept(self, path: str, requested: Iterable[recipes.Entry], *, is_again: bool) -> None:
         """Take a valid save. `is_again`: the same dropped picture, which requests nothing more."""
         self.saves += 1
-        before = self.recipes.get(path, Recipe(True)).entries
-        left = _numbered(entry.requested for entry in before)
-        now = _numbered(entries)
-        unchanged = {key: one.priority for key, one in left.items()} == {
+        before = self.recipes.get(path, Recipe()).entries
+        kept = dict(zip(_numbered(one.requested for one in before), before, strict=True))
+        now = _numbered(requested)
+        unchanged = {key: one.requested.priority for key, one in kept.items()} == {
             key: one.priority for key, one in now.items()
         }
-
-        def redraws(one: Requested) -> bool:
-            return unchanged and one.entry.random and not is_again
-
-        kept = dict(zip(left, before, strict=True))
-        recipe = Recipe(True)
-        self.recipes[path] = recipe
+        self.recipes[path] = recipe = Recipe()
         for place, (key, one) in enumerate(now.items()):
             order = (-one.priority, self.saves, place)
-            entry = kept.get(key) or Entry(one, [])
+            entry = kept.get(key) or Entry(one)
             entry.requested = one
             recipe.entries.append(entry)
+            redraw = unchanged and one.random and not is_again
             if key in kept:
-                keeps_deleted = unchanged and is_again
-                self._keep(entry, order, anew=redraws(one), keeps_deleted=keeps_deleted)
-            if key not in kept or redraws(one):
+                self._keep(entry, order, redraw, keeps_deleted=unchanged and is_again)
+            if key not in kept or redraw:
                 self._ask(path, entry, order)
         self._cancel_unrequested(path)
 
-    def _keep(
-        self, entry: Entry, order: tuple[int, int, int], *, anew: bool, keeps_deleted: bool
-    ) -> None:
+    def _keep(self, entry: Entry, order: Order, redraw: bool, *, keeps_deleted: bool) -> None:
         for image in list(entry.images):
             if image.state in LIVE:
                 image.order = (order[0], *image.order[1:])
-            if anew and image.state in ("done", "cancelled"):
-                entry.images.remove(image)  # history: the new draw stands for it
-                continue
             lost = image.state == "done" and not image.draw.random and image.file in self.deleted
-            if image.state in ("failed", "cancelled") or (lost and not anew and not keeps_deleted):
-                self._queue(image, order)
+            if redraw and image.state in ("done", "cancelled"):
+                entry.images.remove(image)  # history: the new draw stands for it
+            elif image.state in ("failed", "cancelled") or (lost and not keeps_deleted):
+                image.queue(order)
 
-    def _ask(self, path: str, entry: Entry, order: tuple[int, int, int]) -> None:
-        one, draws = entry.requested, dict[int | None, Draw]()
-        for position, (seed, plus, steps) in enumerate(one.images()):
+    def _ask(self, path: str, entry: Entry, order: Order) -> None:
+        draws: dict[int | None, Draw] = {}
+        for position, (seed, plus, steps) in enumerate(entry.requested.images()):
             draw = draws.setdefault(seed, Draw(seed, seed is None))
-            new = Image(path, one.entry.prompt, steps, one.start, draw, plus, position, order=order)
-            old = self._find(path, new)
-            if old is None:
+            new = Image(path, entry.requested, steps, draw, plus, position)
+            same = (one for one in self.images if one.recipe == path)
+            image = next((one for one in same if one.request == new.request), new)
+            entry.images.append(image)
+            if image is new:
                 self.images.append(new)
-                entry.images.append(new)
-                continue
-            entry.images.append(old)
-            made = old.state == "done" and old.file not in self.deleted
-            if not made and old.state not in LIVE:
-                old.position = position
-                self._queue(old, order)
+            made = image.state == "done" and image.file not in self.deleted
+            if not made and image.state not in LIVE:
+                image.position = position
+                image.queue(order)
 
-    def _queue(self, image: Image, order: tuple[int, int, int]) -> None:
-        image.state, image.order, image.file, image.deaths = "queued", order, "", 0
-        image.is_drawn = False
-
-    def _find(self, path: str, like: Image) -> Image | None:
-        if like.seed is None:
-            return None
-        found = (one for one in self.images if one.recipe == path and one.request == like.request)
-        return next(found, None)
-
-    def rejected(self, path: str) -> None:
+    def refuse(self, path: str) -> None:
         """Take an invalid save: what the last valid one requested continues."""
         self.saves += 1
-        before = self.recipes.get(path)
-        self.recipes[path] = Recipe(False, before.entries if before else [])
+        self.recipes[path] = Recipe(False, self.recipes.get(path, Recipe()).entries)
 
-    def deleted_recipe(self, path: str) -> None:
+    def forget(self, path: str) -> None:
         self.recipes.pop(path, None)
         self._cancel_unrequested(path)
 
-    def renamed(self, old: str, new: str) -> None:
+    def rename(self, old: str, new: str) -> None:
         """Move queue, pictures and history with the file."""
         if new in self.recipes:
-            self.deleted_recipe(new)
+            self.forget(new)
         if old in self.recipes:
             self.recipes[new] = self.recipes.pop(old)
         there = {one.request: one for one in self.images if one.recipe == new}
         for mine in [image for image in self.images if image.recipe == old]:
-            other = there.get(mine.request)
             mine.recipe = new
-            if other is not None:
+            if other := there.get(mine.request):
                 self._merge(mine, other)
 
     def _merge(self, mine: Image, other: Image) -> None:
@@ -198,14 +183,6 @@ class Model:
             self.images.remove(other)
             self.replaced.append(other)
 
-    def prioritised(self, path: str, priorities: list[int]) -> None:
-        """Give the entries of a moved recipe these priorities, in their order."""
-        for entry, priority in zip(self.recipes[path].entries, priorities, strict=False):
-            entry.requested = replace(entry.requested, priority=priority)
-            for image in entry.images:
-                if image.state in LIVE:
-                    image.order = (-priority, *image.order[1:])
-
     def _cancel_unrequested(self, path: str) -> None:
         wanted = self.wanted()
         for image in self.images:
@@ -214,37 +191,38 @@ class Model:
 
     def wanted(self) -> set[Image]:
         """Return everything that the last valid saves request."""
-        return {
-            image
-            for recipe in self.recipes.values()
-            for entry in recipe.entries
-            for image in entry.images
-        }
+        return {image for path in self.recipes for image in self.of(path)}
 
     def is_unfinished(self, path: str) -> bool:
         return any(image.recipe == path and image.state in LIVE for image in self.images)
 
     # -- commands
 
-    def cancelled(self, recipes: Iterable[str]) -> None:
-        names = set(recipes)
+    def pause(self, since: float, *, result: object) -> None:
+        self.paused = True
+
+    def resume(self, *, result: object) -> None:
+        self.paused = False
+
+    def cancel(self, recipes: Iterable[str], *, result: object) -> None:
         for image in self.images:
-            if image.recipe in names and image.may_be_cancelled:
+            if image.recipe in recipes and image.may_be_cancelled:
                 image.state = "cancelled"
 
-    def retried(self, recipes: Iterable[str]) -> None:
-        names = set(recipes)
+    def retry(self, *_: object, result: dict[str, int]) -> None:
         wanted = self.wanted()
         for image in self.images:
-            if image.recipe in names and image.state == "failed" and image in wanted:
-                image.state, image.file, image.deaths = "queued", "", 0
+            if image.recipe in result and image.state == "failed" and image in wanted:
+                image.queue(image.order)
 
     # -- the work
 
-    def started(self, batch: list[QueuedImage]) -> None:
+    def claim(self, *_: object, result: list[QueuedImage]) -> None:
         """Take images that left the queue in this order."""
+        if self.paused and result:
+            self.findings.append("an image was started in a pause")
         first = min((one.order for one in self.images if one.state == "queued"), default=None)
-        for place, one in enumerate(batch):
+        for place, one in enumerate(result):
             image = self._queued(one)
             if image is None:
                 words = f"{one.recipe}: {one.request.prompt!r}, seed {one.request.seed}"
@@ -265,18 +243,35 @@ class Model:
             image
             for image in self.images
             if image.state == "queued"
-            and (image.recipe, image.prompt, image.steps, image.start) == like
+            and (image.recipe, *image.request[:3]) == like
             and image.seed in (None, one.request.seed)
             and (image.seed is not None or image.position == one.image_index)
         ]
         return min(found, key=lambda image: (image.seed is None, image.order), default=None)
 
     def _number(self, file: str) -> None:
-        folder, _, name = file.rpartition("/")
+        folder, _, name = file.casefold().rpartition("/")
         number = int(name.partition("-")[0])
-        if number <= self.numbers.get(folder.casefold(), 0):
+        if number <= self.numbers.get(folder, 0):
             self.findings.append(f"{file} has a number that was given before")
-        self.numbers[folder.casefold()] = number
+        self.numbers[folder] = number
+
+    def hand_over(self, batch: object, *, result: Iterable[int]) -> None:
+        for image_id in result:
+            self.by_id[image_id].is_drawn = True
+
+    def nothing_is_written(self, *, result: object) -> None:
+        for image in self.images:
+            image.is_drawn = False
+
+    def finish(self, batch: list[QueuedImage], listed: object, *, result: object) -> None:
+        for one in batch:
+            self.ended(one.id, "done")
+
+    def put_back(
+        self, image_id: int, why: PutBack = PutBack.NO_FAULT, *, result: object, **_: Any
+    ) -> None:
+        self.ended(image_id, "queued", death=why is PutBack.DAEMON_DIED)
 
     def ended(self, image_id: int, state: str, *, death: bool = False) -> None:
         """Take a running image that is done, failed, cancelled, or back in the queue."""
@@ -288,18 +283,9 @@ class Model:
             self.findings.append(f"{image.file} was overwritten")
         if state == "done" and image.file in self.deleted:
             self.deleted.discard(image.file)
-            self.made_anew[image.file] += 1
+            self.made_anew.add(image.file)
         if state == "queued" and image not in self.wanted():
             image.state = "cancelled"
-
-    def drawn(self, image_ids: Iterable[int]) -> None:
-        """Take images whose pictures are being written."""
-        for image_id in image_ids:
-            self.by_id[image_id].is_drawn = True
-
-    def nothing_is_drawn(self) -> None:
-        for image in self.images:
-            image.is_drawn = False
 
     # -- questions
 
@@ -319,9 +305,9 @@ class Model:
         return Counter(image.state for image in self.images)
 
 
-def _numbered(entries: Iterable[Requested]) -> dict[tuple[object, int], Requested]:
+def _numbered(entries: Iterable[recipes.Entry]) -> dict[tuple[recipes.Entry, int], recipes.Entry]:
     """Number equal entries of a file to tell them apart."""
-    seen: Counter[object] = Counter()
+    seen: Counter[recipes.Entry] = Counter()
     found = {}
     for one in entries:
         found[one.identity, seen[one.identity]] = one

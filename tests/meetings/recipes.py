@@ -9,63 +9,63 @@ import yaml
 from PIL import Image
 
 TEMPLATE = "_pictures.yaml"
-LORA = "extra"
 SIZE = "64x64"  # of every picture, as small as can be
-Seed = None | int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a recipe. Several `steps` are a sweep."""
+    """An entry of a recipe. Several `steps` are a sweep.
+
+    `start` is the sha256 of the start image once that is looked up.
+    """
 
     prompt: str
-    seed: Seed = None
+    seed: int | tuple[int, ...] | None = None
     count: int = 1
-    steps: tuple[int, ...] | None = None
-    priority: int | None = None
+    steps: tuple[int, ...] = (1,)
+    priority: int = 0
     grid: bool = False
-    image: str | None = None
-    lora: bool = False
+    image: str = ""
+    start: str = ""
 
     @property
     def random(self) -> bool:
         return self.seed is None
 
+    @property
+    def identity(self) -> "Entry":
+        """Return what two entries have in common that request the same."""
+        return replace(self, priority=0, image="")
+
+    @property
+    def wants_sheet(self) -> bool:
+        return self.grid or len(self.steps) > 1
+
     def written(self) -> dict[str, object]:
         """Return an entry as YAML has it, without fields left to defaults."""
-        seed = list(self.seed) if isinstance(self.seed, tuple) else self.seed
-        is_sweep = self.steps is not None and len(self.steps) > 1
+        is_sweep = len(self.steps) > 1
         fields: dict[str, object] = {
             "prompt": self.prompt,
             "size": SIZE,
-            "seed": seed,
+            "seed": list(self.seed) if isinstance(self.seed, tuple) else self.seed,
             "count": None if self.count == 1 else self.count,
-            "sweep": {"steps": list(self.steps)} if self.steps and is_sweep else None,
-            "steps": self.steps[0] if self.steps and not is_sweep else None,
-            "priority": self.priority,
+            "sweep": {"steps": list(self.steps)} if is_sweep else None,
+            "steps": None if is_sweep else self.steps[0],
+            "priority": self.priority or None,
             "grid": self.grid or None,
-            "image": self.image,
-            "loras": {LORA: 1} if self.lora else None,
+            "image": self.image or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
-    def for_txt(self) -> "Entry":
-        """Return an entry without what only YAML can say."""
-        steps = self.steps[:1] if self.steps else None
-        seed = self.seed[0] if isinstance(self.seed, tuple) else self.seed
-        return replace(self, steps=steps, seed=seed, grid=False, lora=False)
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """A `_defaults.yaml`."""
-
-    steps: int | None = None
-    priority: int | None = None
-
-    def content(self) -> bytes:
-        found = {"steps": self.steps, "priority": self.priority}
-        return yaml.safe_dump({k: v for k, v in found.items() if v is not None}).encode()
+    def images(self) -> Iterator[tuple[int | None, int, int]]:
+        """Return each image's written seed, what is added to it, and its steps."""
+        seeds: list[tuple[int | None, int]]
+        if isinstance(self.seed, tuple):
+            seeds = [(seed, 0) for seed in self.seed]
+        else:
+            seeds = [(self.seed, number) for number in range(self.count)]
+        for seed, plus in seeds:
+            yield from ((seed, plus, steps) for steps in self.steps)
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,12 @@ class Text:
     def is_empty(self) -> bool:
         return not self.entries and not self.broken
 
-    def content(self, path: str) -> bytes:
-        """Return the bytes of a file of this name."""
+    def content(self) -> bytes:
         if self.is_empty:
             return b"\n" * (self.note % 3)
         written = [entry.written() for entry in self.entries]
         if self.broken:
             written.append({"prompt": "a mistake", "stesp": 3})
-        if path.endswith(".txt"):
-            return ("\n".join(map(_line, written)) + f"\n# {self.note}\n").encode()
         return (yaml.safe_dump(written, sort_keys=False) + f"# {self.note}\n").encode()
 
 
@@ -100,13 +97,9 @@ class Picture(Text):
     """A dropped picture, whose template says what it requests."""
 
     colour: int = 0
+    is_empty = False
 
-    @property
-    def is_empty(self) -> bool:
-        return False
-
-    def content(self, path: str) -> bytes:
-        """Return a PNG, whatever the name is."""
+    def content(self) -> bytes:
         return png(self.colour)
 
 
@@ -116,49 +109,3 @@ def png(colour: int) -> bytes:
     content = BytesIO()
     Image.new("RGB", (64, 64), (colour % 256, 80, 160)).save(content, "PNG")
     return content.getvalue()
-
-
-def _line(written: dict[str, object]) -> str:
-    flags = [f"--{name} {value}" for name, value in written.items() if name != "prompt"]
-    return " ".join([str(written["prompt"]), *flags])
-
-
-@dataclass(frozen=True)
-class Requested:
-    """An entry as a save requests it, with everything looked up.
-
-    `start` is the sha256 of the start image. Entries are equal if their `identity` is.
-    """
-
-    entry: Entry
-    steps: tuple[int, ...]
-    priority: int
-    start: str
-
-    @property
-    def identity(self) -> object:
-        entry = self.entry
-        return entry.prompt, entry.seed, entry.count, self.steps, entry.grid, self.start
-
-    def images(self) -> Iterator[tuple[int | None, int, int]]:
-        """Return each image's written seed, what is added to it, and its steps."""
-        seeds = self.entry.seed
-        for number in range(len(seeds) if isinstance(seeds, tuple) else self.entry.count):
-            for steps in self.steps:
-                if isinstance(seeds, tuple):
-                    yield seeds[number], 0, steps
-                else:
-                    yield seeds, number, steps
-
-    @property
-    def wants_sheet(self) -> bool:
-        return self.entry.grid or len(self.steps) > 1
-
-
-def requested(entry: Entry, defaults: list[Defaults], start: str) -> Requested:
-    """Apply `defaults`, from the inbox down to the recipe's folder, to an entry."""
-    steps, priority = entry.steps, entry.priority
-    for one in reversed(defaults):
-        steps = steps or (None if one.steps is None else (one.steps,))
-        priority = one.priority if priority is None else priority
-    return Requested(entry, steps or (24,), priority or 0, start)

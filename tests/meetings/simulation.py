@@ -56,6 +56,7 @@ class Simulation:
         self.switching = switching
         self.slowness = slowness
         self.threads: list[Thread] = []
+        self.watches: list[Watch] = []  # of the inbox; the simulated user wakes the last one
         self.running: Thread | None = None
         self.dead = False
         self.on_death: Callable[[], None] = lambda: None
@@ -238,48 +239,22 @@ class Event:
 
 
 class Lock:
-    """Replaces threading.Lock."""
-
-    reentrant = False
+    """Replaces threading.Lock and RLock: the thread that has it may take it again."""
 
     def __init__(self) -> None:
         self._owner: object = None
         self._depth = 0
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+    def __enter__(self) -> None:
         simulation = Simulation.current
         me = simulation.running or simulation
-        if self._owner is me and self.reentrant:
-            self._depth += 1
-            return True
-        if self._depth:
-            if not blocking:
-                return False
-            seconds = None if timeout < 0 else timeout
-            if not simulation.pause(lambda: not self._depth, seconds):
-                return False
-        self._owner, self._depth = me, 1
-        return True
-
-    def release(self) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._owner = None
-
-    def locked(self) -> bool:
-        return self._depth > 0
-
-    def __enter__(self) -> bool:
-        return self.acquire()
+        if self._depth and self._owner is not me:
+            simulation.pause(lambda: not self._depth)
+        self._owner = me
+        self._depth += 1
 
     def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-class RLock(Lock):
-    """Replaces threading.RLock."""
-
-    reentrant = True
+        self._depth -= 1
 
 
 class Future(concurrent.futures.Future[Any]):
@@ -322,19 +297,6 @@ class ThreadPoolExecutor:
         Simulation.current.pause(lambda: all(task.ended for task in self._tasks))
 
 
-class EventWatch(Watch):
-    """The inbox's watch, to which the simulated user sends events by `on_any_event`."""
-
-    armed: "EventWatch | None" = None
-
-    def start(self, root: object) -> None:
-        EventWatch.armed = self
-
-    def stop(self) -> None:
-        if EventWatch.armed is self:
-            EventWatch.armed = None
-
-
 def _stand(real: ModuleType, **names: object) -> ModuleType:
     """Return a module in which some names are replaced."""
     module = ModuleType(real.__name__)
@@ -345,11 +307,13 @@ def _stand(real: ModuleType, **names: object) -> ModuleType:
 def simulated(simulation: Simulation, patch: pytest.MonkeyPatch) -> None:
     """Let all of picowatch, and the tests' engine, run on this simulation."""
     Simulation.current, dice = simulation, simulation.dice
+    patch.setattr(Watch, "start", lambda watch, root: simulation.watches.append(watch))
+    patch.setattr(Watch, "stop", lambda watch: None)
     clocks = {"time": simulation.wall, "sleep": simulation.sleep} | dict.fromkeys(
         ("monotonic", "perf_counter"), simulation.monotonic
     )
     stand_ins: list[tuple[object, object]] = [
-        (threading, _stand(threading, Thread=Thread, Event=Event, Lock=Lock, RLock=RLock)),
+        (threading, _stand(threading, Thread=Thread, Event=Event, Lock=Lock, RLock=Lock)),
         (threading.Lock, Lock),
         (time, _stand(time, **clocks)),
         (
@@ -362,7 +326,6 @@ def simulated(simulation: Simulation, patch: pytest.MonkeyPatch) -> None:
         ),
         (concurrent.futures.Future, Future),
         (concurrent.futures.ThreadPoolExecutor, ThreadPoolExecutor),
-        (Watch, EventWatch),
     ]
     for module in list(sys.modules.values()):
         name = getattr(module, "__name__", "")

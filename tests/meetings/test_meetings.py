@@ -9,20 +9,20 @@ from collections import Counter
 import pytest
 
 from tests.meetings.machine import COMMIT, Habits
-from tests.meetings.play import Script, play, script_of
+from tests.meetings.play import Script, play, random_script
 from tests.meetings.recipes import Entry, Picture, Text
 from tests.meetings.world import Action
 
 SCRIPTS = 8
-LENGTH = 60
 IN_EACH_RUN, IN_ALL = 1, 15
 
-RANDOM = Text((Entry("any", steps=(1,)),), 1)
-ONE = Text((Entry("one", seed=1, steps=(1,)),), 2)
-TWO = Text((Entry("a", seed=1, count=2, steps=(1,)),), 3)
+RANDOM = Text((Entry("any"),), 1)
+ONE = Text((Entry("one", seed=1),), 2)
+TWO = Text((Entry("a", seed=1, count=2),), 3)
 SWEEP = Text((Entry("a sweep", seed=1, count=2, steps=(1, 2)),), 4)
-BROKEN = Text((Entry("one", seed=1, steps=(1,)),), 5, broken=True)
+BROKEN = Text((Entry("one", seed=1),), 5, broken=True)
 A_WHILE: Action = ("wait", 8.0)
+HOLD: Action = ("set", "held", True)
 TEMPLATE = "frames/_pictures.yaml"
 FRAMES = tuple(f"frames/a/{number}.png" for number in range(4))
 
@@ -34,10 +34,10 @@ def drop(path: str, colour: int) -> Action:
 def frames(text: Text = ONE) -> tuple[Action, ...]:
     """Make a template with pictures that all wait, because the engine is held."""
     dropped = [drop(path, colour) for colour, path in enumerate(FRAMES)]
-    return ("hold", True), ("save", TEMPLATE, text), *dropped, A_WHILE
+    return HOLD, ("save", TEMPLATE, text), *dropped, A_WHILE
 
 
-RENDERED: tuple[Action, ...] = (("hold", False), A_WHILE)
+RENDERED: tuple[Action, ...] = (("set", "held", False), A_WHILE)
 
 RECIPES: dict[str, tuple[Action, ...]] = {
     "retry x invalid save: the error file says what is wrong with the save": (
@@ -45,7 +45,7 @@ RECIPES: dict[str, tuple[Action, ...]] = {
         A_WHILE, ("bad", (), False), ("command", "retry", None), A_WHILE,
     ),
     "failed image x invalid save: likewise": (
-        ("hold", True), ("bad", ("a",), False), ("save", "a.yaml", TWO), ("wait", 3.0),
+        HOLD, ("bad", ("a",), False), ("save", "a.yaml", TWO), ("wait", 3.0),
         ("save", "a.yaml", BROKEN), ("wait", 3.0), *RENDERED,
     ),
     "crash x read-only outbox x end: the start after that one knows of the crash": (
@@ -76,11 +76,11 @@ RECIPES: dict[str, tuple[Action, ...]] = {
         ("inbox", True, False), ("delete", "a.yaml"),
     ),
     "slow disk x cancel: what is being written is published": (
-        ("pace", 0.0, 0.5), ("save", "a.yaml", TWO), ("wait", 1.5), ("command", "cancel", "a.yaml"),
-        A_WHILE,
+        ("set", "disk_seconds", 0.5), ("save", "a.yaml", TWO), ("wait", 1.5),
+        ("command", "cancel", "a.yaml"), A_WHILE,
     ),
     "slow disk x deletion x crash: what was being written is not rendered again": (
-        ("pace", 0.0, 1.0), ("save", "a.yaml", TWO), ("wait", 2.5), ("delete", "a.yaml"),
+        ("set", "disk_seconds", 1.0), ("save", "a.yaml", TWO), ("wait", 2.5), ("delete", "a.yaml"),
         ("wait", 1.5), ("kill",), ("start",), A_WHILE,
     ),
     "start image x refused save: it is read again once the start image is there": (
@@ -88,7 +88,7 @@ RECIPES: dict[str, tuple[Action, ...]] = {
         ("picture", "one.png", 1),
     ),
     "archive x refused save x good save: it keeps nothing of the archived recipe": (
-        ("stop",), ("habits", "archive"), ("start",), ("save", "a.yaml", RANDOM), A_WHILE,
+        ("stop",), ("set", "when_done", "archive"), ("start",), ("save", "a.yaml", RANDOM), A_WHILE,
         ("save", "a.yaml", BROKEN), A_WHILE,
         ("save", "a.yaml", Text((*RANDOM.entries, *ONE.entries), 6)),
     ),
@@ -97,16 +97,16 @@ RECIPES: dict[str, tuple[Action, ...]] = {
 DROPPED: dict[str, tuple[Action, ...]] = {
     "replaced x deleted x cancelled: also at the moment in which their turn comes": (
         *frames(), drop(FRAMES[0], 9), ("delete", FRAMES[1]), ("command", "cancel", FRAMES[2]),
-        *RENDERED, ("again", FRAMES[2], "touch"), ("hold", True), drop(FRAMES[3], 10),
+        *RENDERED, ("again", FRAMES[2], "touch"), HOLD, drop(FRAMES[3], 10),
         ("wait", 4.0), drop(FRAMES[3], 11), *RENDERED,
     ),
     "away at its turn x back: nobody saw that it was gone": (
-        *frames(), ("delete", FRAMES[0]), ("hold", False), ("wait", 1.0), drop(FRAMES[0], 0),
+        *frames(), ("delete", FRAMES[0]), ("set", "held", False), ("wait", 1.0), drop(FRAMES[0], 0),
         A_WHILE,
     ),
     "elsewhere at its turn x restart x back: nobody wrote to them": (
-        *frames(), ("move_folder", "frames/a", "elsewhere"), ("hold", False), ("wait", 1.0),
-        ("stop",), ("move_folder", "elsewhere", "frames/a"), ("start",), A_WHILE,
+        *frames(), ("move", "frames/a", "elsewhere"), ("set", "held", False), ("wait", 1.0),
+        ("stop",), ("move", "elsewhere", "frames/a"), ("start",), A_WHILE,
     ),
     "another template x queue x touch: what waits is rendered as it was requested": (
         *frames(), ("save", TEMPLATE, SWEEP), ("wait", 4.0), drop("frames/late.png", 20),
@@ -151,7 +151,7 @@ def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
         ("again", FRAMES[0], "touch"), ("again", FRAMES[1], "by rename"),
         ("move", FRAMES[2], "frames/a/moved.png"), ("copy", FRAMES[3], "frames/b/copy.png"),
         A_WHILE, *RENDERED, ("again", FRAMES[0], "touch"), ("move", FRAMES[1], "frames/b/1.png"),
-        ("move_folder", "frames/a", "frames/c"), A_WHILE,
+        ("move", "frames/a", "frames/c"), A_WHILE,
     )  # fmt: skip
     assert not found(*frames(text), *meets, events=events, batch_size=3)
 
@@ -194,7 +194,7 @@ def test_a_crash_between_frames_loses_and_repeats_none(point: str) -> None:
 def test_whatever_meets_each_image_is_rendered_once_or_answered_for(first: int) -> None:
     """The scripts are the same each time."""
     counts: Counter[str] = Counter()
-    found = {seed: play(script_of(seed, LENGTH), counts) for seed in range(first, first + SCRIPTS)}
+    found = {seed: play(random_script(seed), counts) for seed in range(first, first + SCRIPTS)}
     assert {seed: findings for seed, findings in found.items() if findings} == {}
     assert counts["pictures"] > 40
     assert counts["daemons"] > SCRIPTS

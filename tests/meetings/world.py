@@ -1,43 +1,75 @@
 """The machine with its user, and the model that is told what picowatch does."""
 
+import hashlib
 import json
+import math
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from picowatch.daemon.accept import Accepting
-from picowatch.ledger.rows import PutBack
 from tests.meetings import checks
-from tests.meetings.machine import PATIENCE, Habits
-from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
-from tests.meetings.user import User, Version
+from tests.meetings.machine import PATIENCE, Habits, Machine
+from tests.meetings.model import Model
+from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text, png
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
+BACK_SECONDS = 2.0  # after which it has been noticed that the inbox is there again
+SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
 HUNG_SECONDS = 600.0  # an engine without a sign of life is ended after that
 DEATHS = 4  # of the daemon with an image in progress, after which the next one sets it aside
-IN_THE_OUTBOX = {"command", "lose_picture", "damage", "foreign", "lock_ledger"}
-PROBE = "probe.yaml"
 
 Action = tuple[Any, ...]
+ENDS: tuple[Action, ...] = (
+    ("trouble", None), ("inbox", True, False), ("outbox", True, False), ("set", "pace", 0.0),
+    ("set", "disk_seconds", 0.0), ("set", "held", False), ("set", "fault", None),
+    ("bad", (), False), ("start",),
+)  # fmt: skip
 
 
-class World(User):
-    """A run of the machine."""
+@dataclass
+class Version:
+    """A version of a file in the inbox.
+
+    `source` is the accepted path that it was moved from, `template` the digest of what applied to
+    it when it was handled.
+    """
+
+    serial: int
+    text: Text
+    digest: str
+    mtime: int
+    source: str = ""
+    template: str = ""
+
+
+class World(Machine):
+    """A machine with the user of its inbox and outbox; `do_…` is what may happen."""
 
     def __init__(self, base: Path, seed: int, habits: Habits) -> None:
         super().__init__(base, seed, habits)
-        self.paused = False
-        self.missed: set[str] = set()  # dropped pictures that were not there at their turn
-        self.again: dict[str, str] = {}  # what a command has read again, and how ("read", "saved")
+        self.model = Model(habits.engines == 1)
+        self.serial = 0
+        self.files: dict[str, Version] = {}
+        self.versions: dict[str, list[Version]] = {}  # of each path, all that ever lay there
+        self.handled: dict[str, Version] = {}  # the last that was accepted or refused
+        self.left: set[str] = set()  # paths that were away since they were handled
+        self.templates: dict[str, Text] = {}  # by digest
+        self.pictures: dict[str, str] = {}  # start images' sha256
+        self.pictures_changed_at = 0.0
+        self.commands: list[Path] = []
+        self.away: Path | None = None  # where the inbox lies instead
+        self.back_at = -math.inf  # when it was there again
+        self.ghosts: set[str] = set()  # recipes deleted where nobody could see it
+        self.written_again: set[str] = set()  # … and not handled since
+        self.again: dict[str, str] = {}  # what is to be read again, and how ("read", "saved")
 
     def do(self, action: Action) -> None:
         """Do an action, unless it is impossible now."""
         name, *given = action
         self.counts[name] += 1
-        if self.outbox_away and name in IN_THE_OUTBOX:
-            return
         self._look_into_the_inbox()
         getattr(self, f"do_{name}")(*given)
 
@@ -46,77 +78,228 @@ class World(User):
         if not holds:
             self.findings.append(words)
 
-    def _wrap_picowatch(self, patch: pytest.MonkeyPatch) -> None:
-        super()._wrap_picowatch(patch)
-        handle = Accepting._safely
+    @property
+    def there(self) -> Path:
+        """Return where the user's recipes are now."""
+        return self.away or self.inbox
 
-        def remember(accepting: Accepting, change: Any, inventory: Any) -> Any:
-            """Remember the defaults and templates that are read together with a recipe."""
-            if (seen := getattr(change, "size_and_time", None)) is not None:
-                self.defaults_read[change.path, seen.mtime_ns] = dict(self.defaults)
-                if template := self.template_of(change.path):
-                    self.templates_read[change.path, seen.mtime_ns] = template
-            return handle(accepting, change, inventory)
+    def meaning(self, path: str, version: Version) -> list[Entry] | None:
+        """Return what this version requests now; None if it is invalid."""
+        if version.text.broken or version.text.is_empty:
+            return None
+        if path.endswith(TEMPLATE):
+            return []
+        if isinstance(version.text, Picture):
+            entries = self.templates[version.template].entries
+            return [replace(entry, start=version.digest) for entry in entries]
+        if any(one.image and one.image not in self.pictures for one in version.text.entries):
+            return None
+        return [replace(e, start=self.pictures.get(e.image, "")) for e in version.text.entries]
 
-        patch.setattr(Accepting, "_safely", remember)
+    def has_template(self, path: str) -> bool:
+        """Whether a dropped picture's template is valid; other recipes need none."""
+        for folder in Path(path).parents:
+            if template := self.files.get(f"{folder.as_posix()}/{TEMPLATE}"):
+                return not (template.text.broken or template.text.is_empty)
+        return True
 
-    # -- saves, as the ledger tells of them
+    # -- what the user does in the inbox
 
-    def hear(self, name: str, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
+    def _tell(self) -> None:
+        if self.sim.watches and not self.away and self.habits.events:
+            self.sim.watches[-1].on_any_event(None)  # type: ignore[arg-type]
+
+    def _stamp(self, target: Path) -> None:
+        """Set a file's time to the simulated clock's; no two are equal."""
+        self.serial += 1
+        when = int(self.sim.wall()) * 10**9 + self.serial
+        os.utime(target, ns=(when, when))
+
+    def _write(self, path: str, content: bytes, how: str) -> None:
+        target = self.there / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if how == "slowly" and not self.sim.slowness:  # else threads may take longer than the user
+            target.write_bytes(content[: len(content) // 2])
+            self._stamp(target)
+            if path in self.files:  # what was moved there is there no more
+                self.files[path] = replace(self.files[path], source="")
+            self._tell()
+            self.do_wait(SLOWLY_SECONDS)
+            target = self.there / path
+        written = target.with_name(f".{target.name}.tmp") if how == "by rename" else target
+        written.write_bytes(content)
+        self._stamp(written)
+        written.replace(target)
+        self._tell()
+
+    def _is_gone(self, path: str) -> None:
+        self.left.add(path)
+        # picowatch looks for an inbox that is away once a second.
+        seen_again = self.back_at + BACK_SECONDS + 1000 * self.habits.slowness
+        if self.away or self.sim.now < seen_again or path in self.written_again:
+            self.ghosts.add(path)  # a deletion that nobody saw is none
+
+    def _note(self, path: str, text: Text, source: str = "") -> None:
+        """Note what is at a path now."""
+        self.serial += 1
+        target = self.there / path
+        digest = hashlib.sha256(target.read_bytes()).hexdigest()
+        version = Version(self.serial, text, digest, target.stat().st_mtime_ns, source)
+        if path in self.ghosts:
+            self.ghosts.discard(path)
+            self.written_again.add(path)
+        for one in (self.handled.get(path), *self.versions.get(path, ())):
+            if one is not None and (one.digest, one.mtime) == (digest, version.mtime):
+                version = one  # it was away and is back: no write
+        self.files[path] = version
+        if path.endswith(TEMPLATE):
+            self.templates[digest] = text
+        if not text.is_empty:
+            self.versions.setdefault(path, []).append(version)
+
+    def do_save(self, path: str, text: Text, how: str = "in place") -> None:
+        self._write(path, text.content(), how)
+        self._note(path, text)
+
+    def do_again(self, path: str, how: str) -> None:
+        """Save the same bytes, or touch the file."""
+        if path in self.files and how == "touch":
+            self._stamp(self.there / path)
+            self._tell()
+            self._note(path, self.files[path].text)
+        elif path in self.files:
+            self.do_save(path, self.files[path].text, how)
+
+    def do_copy(self, old: str, new: str) -> None:
+        if old in self.files and old != new:
+            self.do_save(new, self.files[old].text)
+
+    def do_move(self, old: str, new: str) -> None:
+        """Move a file, perhaps over another one, or a folder."""
+        moved = [path for path in self.files if f"{path}/".startswith(f"{old}/")]
+        is_in_the_way = old not in self.files and (self.there / new).exists()
+        if not moved or old == new or is_in_the_way:
+            return
+        (self.there / new).parent.mkdir(parents=True, exist_ok=True)
+        (self.there / old).rename(self.there / new)
+        self._tell()
+        for path in moved:
+            version = self.files.pop(path)
+            self._is_gone(path)
+            is_handled = self.handled.get(path) is version
+            source = path if is_handled else version.source
+            self._note(f"{new}{path.removeprefix(old)}", version.text, source)
+
+    def do_delete(self, path: str) -> None:
+        if path in self.files:
+            (self.there / path).unlink()
+            del self.files[path]
+            self._is_gone(path)
+            self._tell()
+
+    def do_picture(self, name: str, colour: int | None) -> None:
+        """Add, change or delete a start image."""
+        if (colour is None) != (name not in self.pictures):
+            self.pictures_changed_at = self.sim.now
+        if colour is None:
+            (self.there / name).unlink(missing_ok=True)
+            self.pictures.pop(name, None)
+        else:
+            (self.there / name).write_bytes(png(colour))
+            self.pictures[name] = hashlib.sha256(png(colour)).hexdigest()
+        self._tell()
+
+    def do_inbox(self, there: bool, empty: bool) -> None:
+        """Unmount the inbox, perhaps leaving an `empty` folder, or mount it again."""
+        if there and self.away:
+            with suppress(OSError):
+                self.inbox.rmdir()
+            if not self.inbox.exists():
+                self.away.rename(self.inbox)
+                self.away, self.back_at = None, self.sim.now
+        elif not there and not self.away:
+            self.ghosts |= self.versions.keys() - self.files.keys()
+            self.away = self.home / "unmounted"
+            self.inbox.rename(self.away)
+            if empty:
+                self.inbox.mkdir()
+
+    # -- … and in the outbox
+
+    def do_lose_picture(self, index: int) -> None:
+        """Delete a picture."""
+        left = [file for file in self.model.rendered() if (self.outbox / file).is_file()]
+        if left:
+            (self.outbox / left[index % len(left)]).unlink()
+            self.model.deleted.add(left[index % len(left)])
+
+    def do_command(self, name: str, recipe: str | None) -> None:
+        if self.outbox_away:
+            return
+        folder = self.outbox / ".picowatch" / "commands"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.serial += 1
+        told = {"command": name} | ({"recipe": recipe} if recipe else {})
+        self.commands.append(folder / f"{self.serial:09}.json")
+        self.commands[-1].write_text(json.dumps(told))
+
+    # -- what the ledger is told
+
+    def hear(self, name: str, given: Any, named: Any, result: Any) -> None:
+        """Compare a committed change with what the user did, and tell the model."""
+        take = getattr(self, f"_heard_{name}", None) or getattr(self.model, name)
         try:
-            getattr(self, f"_heard_{name}")(*given, result=result, **named)
+            take(*given, result=result, **named)
         except Exception as error:  # the daemon's thread must not see it
             self.findings.append(f"{name}{given[:2]}: {type(error).__name__}: {error}")
 
     def _heard_accept(self, save: Any, entries: object, *, result: object, **_: Any) -> None:
         before = self.handled.get(save.path)
-        version = self._handled_now(save.path, save.digest, save.size_and_time.mtime_ns)
-        if version is None:
-            return
-        found = self.meaning(save.path, version)
-        self.expect(found is not None, f"{save.path} was accepted although it is wrong")
-        same = before is not None and before.digest == version.digest
-        is_asked = self.again.pop(save.path, "") == "saved"
-        is_again = same and not is_asked and isinstance(version.text, Picture)
-        self.model.saved(save.path, found or [], is_again=is_again)
+        if version := self._handled_now(save):
+            found = self.meaning(save.path, version)
+            self.expect(found is not None, f"{save.path} was accepted although it is wrong")
+            same = before is not None and before.digest == version.digest
+            is_asked = self.again.pop(save.path, "") == "saved"
+            is_again = same and not is_asked and isinstance(version.text, Picture)
+            self.model.accept(save.path, found or [], is_again=is_again)
 
     def _heard_refuse(self, save: Any, problem: object, *, result: object, **_: Any) -> None:
         if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
             return  # of a picture under it
-        version = self._handled_now(save.path, save.digest, save.size_and_time.mtime_ns)
-        if version is None:
-            return
-        just_changed = self.away or self.sim.now - self.pictures_changed_at < 3.0
-        is_wrong = self.meaning(save.path, version) is None
-        self.again.pop(save.path, None)
-        self.expect(just_changed or is_wrong, f"{save.path} was refused although it is right")
-        self.model.rejected(save.path)
+        if version := self._handled_now(save):
+            just_changed = self.away or self.sim.now - self.pictures_changed_at < 3.0
+            is_wrong = self.meaning(save.path, version) is None
+            self.again.pop(save.path, None)
+            self.expect(just_changed or is_wrong, f"{save.path} was refused although it is right")
+            self.model.refuse(save.path)
 
-    def _handled_now(self, path: str, digest: str, mtime: int) -> Version | None:
+    def _handled_now(self, save: Any) -> Version | None:
         """Return the version that was accepted or refused, which must be a new one."""
+        path, seen = save.path, (save.digest, save.size_and_time.mtime_ns)
         last = self.handled.get(path)
         candidates = [
             version
             for version in self.versions.get(path, ())
-            if (version.digest, version.mtime) == (digest, mtime)
+            if (version.digest, version.mtime) == seen
             # What was moved over another recipe may be older than that.
             and (last is None or version.serial > last.serial or self.files.get(path) is version)
         ]
         if not candidates:
             recipe = self.model.recipes.get(path)
-            is_back = last is not None and last.digest == digest
-            if is_back and ((recipe and not recipe.valid) or path in {*self.missed, *self.again}):
-                self.missed.discard(path)
+            is_wanted = (recipe and not recipe.valid) or path in self.again
+            if is_wanted and last and last.digest == save.digest:
+                last.template = save.template
                 return last  # it was renamed, or what it lacked has come, or it is back
             self.expect(False, f"{path} was handled although nobody saved it")
             return None
         version = candidates[0]
         other, known = version.source, self.handled.get(version.source)
         is_new = last is None  # over another recipe it is an edit of that
-        if is_new and known and known.digest == digest and self.model.recipes[other].valid:
+        if is_new and known and known.digest == save.digest and self.model.recipes[other].valid:
             unseen = other in self.ghosts and known.mtime != version.mtime  # … it was written to
             is_there = other == path or other in self.files
             self.expect(is_there or unseen, f"{other} was renamed to {path}, which was made anew")
+        version.template = save.template
         self.handled[path] = version
         self.written_again.discard(path)
         return version
@@ -134,25 +317,22 @@ class World(User):
                 is_unseen = new is None or new.serial < version.serial
                 is_moved = version.source and is_unseen and version.digest == known.digest
                 self.expect(twins or not is_moved, f"{path} is forgotten, not renamed to {other}")
-        self.model.deleted_recipe(path)
+        self.model.forget(path)
 
     def _heard_archive(self, path: str, *, result: object) -> None:
         self.again.pop(path, None)
         known, there = self.handled.pop(path, None), self.files.get(path)
-        is_taken = self.habits.when_done != "keep" and not (self.there / path).exists()
+        is_taken = self.when_done != "keep" and not (self.there / path).exists()
         self.expect(is_taken, f"{path} was archived although it is to stay")
         if known is not None and there is not None and there.digest == known.digest:
             del self.files[path]
-        self.model.deleted_recipe(path)
+        self.model.forget(path)
 
     def _heard_rename(self, old: str, new: str, at: Any, folder: str, *, result: object) -> None:
         known = self.handled.pop(old, None)
         self.again.pop(new, None)
         if old in self.again:
             self.again[new] = self.again.pop(old)
-        if old in self.missed:
-            self.missed.discard(old)
-            self.missed.add(new)
         is_there = old in self.files and old not in self.left
         candidates = [
             version
@@ -160,9 +340,10 @@ class World(User):
             if known and (version.digest, version.mtime) == (known.digest, at.mtime_ns)
         ]
         self.expect(candidates and not is_there, f"{old} was taken for renamed to {new}")
-        if candidates:
+        if known and candidates:
             self.handled[new] = candidates[-1]
-        self.model.renamed(old, new)
+            candidates[-1].template = known.template
+        self.model.rename(old, new)
 
     def _heard_want_again(self, recipes: Sequence[str], *, result: object, as_saved: bool) -> None:
         """Take `retry --all` or `make DIR`: recipes are read again, if idle as if saved."""
@@ -170,57 +351,20 @@ class World(User):
             is_new = as_saved and not self.model.is_unfinished(path)
             self.again[path] = "saved" if is_new else max(self.again.get(path, ""), "read")
 
-    def _heard_prioritise(self, path: str, priorities: list[int], *, result: object) -> None:
-        """Take a recipe that was moved to a folder with other defaults."""
-        self.model.prioritised(path, priorities)
-
-    # -- images
-
-    def _heard_claim(self, *_: object, result: Any) -> None:
-        self.expect(not (self.paused and result), "an image was started in a pause")
-        self.model.started(result)
-
-    def _heard_hand_over(self, batch: Any, *, result: set[int]) -> None:
-        self.model.drawn(result)
-
-    def _heard_nothing_is_written(self, *, result: object) -> None:
-        self.model.nothing_is_drawn()
-
-    def _heard_finish(self, batch: Any, listed: object, *, result: object) -> None:
-        for image in batch:
-            self.model.ended(image.id, "done")
-            self.counts["pictures"] += 1
-
-    def _heard_fail(self, image_id: int, reason: str, *, result: object, **_: Any) -> None:
-        if image := self.model.by_id.get(image_id):
-            made_of = image.prompt, image.seed or 0
-            hung = self.sim.now - self.began.get(made_of, self.sim.now) > HUNG_SECONDS
-            is_blamed = made_of in self.blamed or hung or image.deaths >= DEATHS
-            self.expect(is_blamed, f"{image} failed: {reason}")
-        self.model.ended(image_id, "failed")
-
-    def _heard_put_back(
-        self, image_id: int, why: PutBack = PutBack.NO_FAULT, *, result: object, **_: Any
-    ) -> None:
-        self.model.ended(image_id, "queued", death=why is PutBack.DAEMON_DIED)
-
     def _heard_picture_missing(self, image: Any, *, result: object) -> None:
         """Take a dropped picture that was moved or deleted; a move may be noticed later."""
         self.model.ended(image.id, "cancelled")
         known = self.model.by_id.get(image.id)
-        self.missed.add(known.recipe if known else image.recipe)
+        path = known.recipe if known else image.recipe
+        self.again[path] = max(self.again.get(path, ""), "read")
 
-    def _heard_retry(self, *_: object, result: dict[str, int]) -> None:
-        self.model.retried(result)
-
-    def _heard_cancel(self, recipes: Sequence[str], *, result: object) -> None:
-        self.model.cancelled(recipes)
-
-    def _heard_pause(self, since: float, *, result: object) -> None:
-        self.paused = True
-
-    def _heard_resume(self, *, result: object) -> None:
-        self.paused = False
+    def _heard_fail(self, image_id: int, reason: str, *, result: object, **_: Any) -> None:
+        if image := self.model.by_id.get(image_id):
+            made_of = image.entry.prompt, image.seed or 0
+            hung = self.sim.now - self.began.get(made_of, self.sim.now) > HUNG_SECONDS
+            is_blamed = made_of in self.blamed or hung or image.deaths >= DEATHS
+            self.expect(is_blamed, f"{image} failed: {reason}")
+        self.model.ended(image_id, "failed")
 
     # -- what has to hold
 
@@ -233,19 +377,13 @@ class World(User):
 
     def finish(self) -> None:
         """Remove all obstacles, let everything be rendered, and check the result."""
-        ends: list[Action] = [
-            ("trouble", None), ("lock_ledger", False), ("inbox", True, False),
-            ("outbox", True, False), ("pace", 0.0, 0.0), ("hold", False), ("bad", (), False),
-            ("start",),
-        ]  # fmt: skip
-        self.fault = None
-        for name, *given in ends:
+        for name, *given in ENDS:
             getattr(self, f"do_{name}")(*given)
         self.do_wait(SETTLED_SECONDS)
         if self.process is None:
             return
         self.do_command("resume", None)
-        self.do_save(PROBE, Text((Entry("a probe", seed=1, steps=(1,)),)))
+        self.do_save("probe.yaml", Text((Entry("a probe", seed=1),)))
         quiet = self.sim.run(self._is_done, PATIENCE)
         self.notice_death()
         self._look_into_the_inbox()
@@ -259,6 +397,7 @@ class World(User):
         self.findings += checks.while_it_runs(self)
         self.do_stop()
         self.findings += checks.at_the_end(self)
+        self.counts["pictures"] += len(self.model.rendered())
 
     def _is_done(self) -> bool:
         counts = self.model.counts()
@@ -272,9 +411,9 @@ class World(User):
                 continue
             del self.files[path]
             known = self.handled.get(path)
-            is_taken = self.habits.when_done != "keep"
             is_other = known and known.digest != version.digest
-            self.expect(is_taken and not is_other, f"{path} vanished from the inbox")
+            is_taken = self.when_done != "keep" and not is_other
+            self.expect(is_taken, f"{path} vanished from the inbox")
 
     def not_handled(self) -> Iterator[str]:
         self._look_into_the_inbox()
@@ -284,15 +423,10 @@ class World(User):
             if not version.text.is_empty and not is_handled:
                 yield f"{path} is neither accepted nor refused"
         for path in self.again.keys() & self.files.keys():
-            if not self.files[path].text.is_empty and self._has_template(path):
+            if not self.files[path].text.is_empty and self.has_template(path):
                 yield f"{path} is not read again"
         for path in self.handled.keys() - self.files.keys() - self.ghosts:
             yield f"{path} is not forgotten"
-
-    def _has_template(self, path: str) -> bool:
-        """Whether a dropped picture's template is valid; other recipes need none."""
-        template = self.template_of(path)
-        return template is None or not (template.broken or template.is_empty)
 
     def status(self) -> Any:
         return json.loads((self.outbox / ".picowatch/status.json").read_text())["images"]

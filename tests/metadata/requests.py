@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from picowatch.recipe import Checkpoint, HashOf, ImageRequest, Inventory
+from picowatch.recipe import Checkpoint, ImageRequest, Inventory
 from picowatch.recipe.fields import Prediction
 from picowatch.recipe.inventory import ControlNet, Upscaler
 from picowatch.recipe.parts import KINDS, UPSCALERS, ControlKind, Hires, Preprocessor, Upscale
@@ -13,6 +13,7 @@ from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.request import ControlUse, LoraUse
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.recipe.written import FORBIDDEN
+from tests.recipe.reading import DEMO, HASHES
 
 CORGI = ImageRequest(
     prompt="a corgi",
@@ -31,6 +32,8 @@ CORGI = ImageRequest(
     clip_skip=1,
     exact=False,
 )
+
+HASH = {kind: digit * 64 for kind, digit in HASHES.items()}  # as hash_of gives them
 
 # Beside any text: quotes, comments, colons, brackets, white space at the ends, emoji.
 HOSTILE = [
@@ -58,7 +61,7 @@ LORA_NAMES = ("add_detail", "styles/it's pixel art", "1e3")
 # A weight of -0.0 is read as 0.0.
 WEIGHTS = st.floats(-10, 10).map(lambda weight: weight + 0.0)
 LORAS = st.lists(
-    st.builds(LoraUse, st.sampled_from(LORA_NAMES), st.just("a" * 64), WEIGHTS),
+    st.builds(LoraUse, st.sampled_from(LORA_NAMES), st.just(HASH["lora"]), WEIGHTS),
     unique_by=lambda use: use.name,
 ).map(tuple)
 NO_PICTURES: st.SearchStrategy[dict[str, Any]] = st.just({})
@@ -66,7 +69,7 @@ RESIZES = st.sampled_from(["crop", "fit", "stretch"])
 START_IMAGES = st.fixed_dictionaries(
     {
         "image": PATHS,
-        "image_hash": st.just("1" * 64),
+        "image_hash": st.just(HASH["image"]),
         "denoising_strength": STRENGTHS,
         "resize": RESIZES,
     }
@@ -74,7 +77,7 @@ START_IMAGES = st.fixed_dictionaries(
 MASKS = st.fixed_dictionaries(
     {
         "mask": PATHS,
-        "mask_hash": st.just("2" * 64),
+        "mask_hash": st.just(HASH["mask"]),
         "mask_blur": st.integers(0, 64),
         "mask_invert": st.booleans(),
     }
@@ -88,14 +91,13 @@ OPTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "canny": st.fixed_dictionaries({"low": st.integers(0, 2000), "high": st.integers(0, 2000)}),
     "threshold": st.fixed_dictionaries({"threshold": st.integers(0, 255)}),
     "blur": st.fixed_dictionaries({"radius": st.floats(0.1, 64)}),
-    "depth": st.just({"depth": "Depth-Own", "depth_hash": "9" * 64}),
+    "depth": st.just({"depth": "Depth-Own", "depth_hash": HASH["depth"]}),
 }
 SEEDS = st.integers(0, 2**32 - 1)
 VARIATIONS = st.fixed_dictionaries(
     {"variation_seed": SEEDS, "variation_strength": STRENGTHS.filter(bool)}
 )
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
-HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
 SIDES = st.integers(8, 256).map(lambda eighths: eighths * 8)
 
 
@@ -108,9 +110,9 @@ def controls(draw: st.DrawFn, has_mask: bool) -> ControlUse:
     model = draw(st.sampled_from(["own_canny", "own_union"]))
     return ControlUse(
         image=draw(PATHS),
-        image_hash="1" * 64,
+        image_hash=HASH["image"],
         model=model,
-        model_hash="c" * 64,
+        model_hash=HASH["controlnet"],
         preprocess=preprocess,
         weight=draw(st.floats(0, 2)),
         start=start,
@@ -143,9 +145,9 @@ def image_requests(
         prompt=draw(prompts),
         negative_prompt=draw(prompts),
         checkpoint=draw(checkpoints),
-        checkpoint_hash=draw(HASHES),
+        checkpoint_hash=HASH["checkpoint"],
         vae=vae,
-        vae_hash="" if vae == "baked" else draw(HASHES),
+        vae_hash="" if vae == "baked" else HASH["vae"],
         prediction=draw(st.sampled_from(PREDICTIONS[: 4 if sampler.zero_snr else 3])),
         sampler=sampler.name,
         schedule_type=draw(st.sampled_from(sampler.schedule_types)),
@@ -166,9 +168,9 @@ def image_requests(
         loras=draw(LORAS),
         **pictures,
         hires=hires,
-        hires_upscaler_hash="5" * 64 if hires and hires.upscaler not in UPSCALERS else "",
+        hires_upscaler_hash=HASH["upscaler"] if hires and hires.upscaler not in UPSCALERS else "",
         upscale=upscale,
-        upscaler_hash="5" * 64 if upscale else "",
+        upscaler_hash=HASH["upscaler"] if upscale else "",
         shrink_to_fit=draw(st.booleans()),
     )
 
@@ -176,7 +178,7 @@ def image_requests(
 def inventory_for(request: ImageRequest) -> Inventory:
     """What has to be installed for the request's recipe."""
     return Inventory(
-        demo=Checkpoint("demo", 128),
+        demo=DEMO,
         checkpoints=(Checkpoint(request.checkpoint, 512),),
         vaes=("vae-ft-mse",),
         loras=LORA_NAMES,
@@ -187,18 +189,3 @@ def inventory_for(request: ImageRequest) -> Inventory:
         ),
         depths=("Depth-Own",),
     )
-
-
-def hashes_of(request: ImageRequest) -> HashOf:
-    """The hashes of the request's files."""
-    hashes = {
-        "checkpoint": request.checkpoint_hash,
-        "vae": request.vae_hash,
-        "lora": "a" * 64,
-        "image": "1" * 64,
-        "mask": "2" * 64,
-        "upscaler": "5" * 64,
-        "controlnet": "c" * 64,
-        "depth": "9" * 64,
-    }
-    return lambda kind, _: hashes[kind]

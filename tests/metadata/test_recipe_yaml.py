@@ -2,26 +2,30 @@
 
 from dataclasses import replace
 
-import pytest
 import yaml
 from hypothesis import given
 
-from picowatch.metadata import differing_fields, picowatch_json, recipe_yaml, settings_yaml
-from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
+from picowatch.metadata import differing_fields, recipe_yaml, settings_yaml
+from picowatch.recipe import ImageRequest
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import LoraUse
-from tests.metadata.requests import CORGI, hashes_of, image_requests, inventory_for
-from tests.recipe.reading import PicturesWith
+from tests.metadata.requests import CORGI, image_requests, inventory_for
+from tests.recipe.reading import chunk_of, hash_of, read_one
 
-DEFAULTS = DefaultsFile(
-    "_defaults.yaml",
-    b"negative_prompt: x\nvae: baked\nclip_skip: 3\ncount: 2\nexact: true\nschedule_type: beta\n"
-    b"loras: {add_detail: 1}\nimage: x.png\nstrength: 0.1\nresize: fit\nmask: y.png\nmask_blur: 1\n"
-    b"mask_invert: true\nhires: {scale: 3, steps: 9}\nshrink_to_fit: true\n"
-    b"prediction: v_zero_snr\nsweep: {steps: [1, 2]}\nnoise: nvidia\nvariation_seed: 3\n"
-    b"variation_strength: 0.5\nensd: 9\ntiling: true\n",
+DEFAULTS = (
+    "negative_prompt: x\nvae: baked\nclip_skip: 3\ncount: 2\nexact: true\nschedule_type: beta\n"
+    "loras: {add_detail: 1}\nimage: x.png\nstrength: 0.1\nresize: fit\nmask: y.png\nmask_blur: 1\n"
+    "mask_invert: true\nhires: {scale: 3, steps: 9}\nshrink_to_fit: true\n"
+    "prediction: v_zero_snr\nsweep: {steps: [1, 2]}\nnoise: nvidia\nvariation_seed: 3\n"
+    "variation_strength: 0.5\nensd: 9\ntiling: true\n"
 )
+# Quotes, comments, documents, white space, characters that cannot be seen.
+HOSTILE = [
+    *("", " ", " a corgi ", "a: b", "a # b", "# a", "'", '"', "'\"\\", "yes", "~", "\n", "a\n"),
+    *("a\n\n b\n\nc", "a\tb\n\tc", "👨‍👩‍👧 a\n猫", "---\na\n...", "\ufeffa", "a " * 5000),
+    "a\u00a0\u200b\N{RIGHT-TO-LEFT OVERRIDE}b",
+]
 
 
 def test_it_reads_like_a_recipe_somebody_wrote() -> None:
@@ -29,12 +33,8 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
     request = replace(CORGI, prompt="it's a corgi: \\(cute\\)", negative_prompt="blurry,\ndim # x")
     text = recipe_yaml(request)
     assert text.startswith(
-        "prompt: 'it''s a corgi: \\(cute\\)'\n"
-        "negative_prompt: |-\n"
-        "  blurry,\n"
-        "  dim # x\n"
-        "checkpoint: dreamshaper_8\n"
-        "vae: baked\n"
+        "prompt: 'it''s a corgi: \\(cute\\)'\nnegative_prompt: |-\n  blurry,\n  dim # x\n"
+        "checkpoint: dreamshaper_8\nvae: baked\n"
     )
     assert "\nsampler: DPM++ 2M\n" in text
     assert "\ncfg_scale: 7.5\ncfg_rescale: 0\n" in text
@@ -44,13 +44,6 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
     idle |= {"denoising_strength"} | {name for name, row in ROWS.items() if not row.changes_pixels}
     idle -= {"count", "sweep"}
     assert set(yaml.safe_load(text)) == ROWS.keys() - idle | {"size"}
-
-
-def _again(request: ImageRequest) -> ImageRequest:
-    content = recipe_yaml(request).encode()
-    (recipe,) = read_recipes("shown.yaml", content, inventory_for(request), [DEFAULTS])
-    (again,) = recipe.image_requests(hashes_of(request))
-    return again
 
 
 def _short(request: ImageRequest) -> str:
@@ -73,32 +66,26 @@ def test_a_short_recipe_has_only_what_differs() -> None:
 
 
 @given(image_requests())
-def test_a_short_recipe_gives_the_same_request(request: ImageRequest) -> None:
-    """This holds in folders without defaults."""
-    content = _short(request).encode()
-    (recipe,) = read_recipes("short.yaml", content, inventory_for(request), [])
-    (again,) = recipe.image_requests(hashes_of(request))
-    assert again.digest == request.digest
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        *("", " ", " a corgi ", "a: b", "a # b", "# a", "'", '"', "'\"\\", "yes", "~", "\n", "a\n"),
-        *("a\n\n b\n\nc", "a\tb\n\tc", "👨‍👩‍👧 a\n猫", "---\na\n...", "\ufeffa", "a " * 5000),
-        "a\u00a0\u200b\N{RIGHT-TO-LEFT OVERRIDE}b",
-    ],
-)
-def test_hostile_prompts_read_back_exactly(prompt: str) -> None:
-    """Quotes, comments, documents, white space, characters that cannot be seen."""
-    request = replace(CORGI, prompt=prompt, negative_prompt=prompt)
-    assert _again(request) == request
-
-
-@given(image_requests())
 def test_any_request_reads_back_as_the_same_request(request: ImageRequest) -> None:
-    """The digest is the picture's identity."""
-    assert _again(request).digest == request.digest
+    """By what `show` prints, in a folder with any defaults; in short; and by `from:`."""
+    inventory, chunk = inventory_for(request), chunk_of(request)
+    for recipe in (
+        read_one(recipe_yaml(request), inventory=inventory, defaults=DEFAULTS),
+        read_one(_short(request), inventory=inventory),
+        read_one("from: a.png", inventory=inventory, texts=chunk),
+    ):
+        (again,) = recipe.image_requests(hash_of)
+        assert again.digest == request.digest  # the picture's identity
+
+
+def test_hostile_prompts_read_back_exactly() -> None:
+    """Also where they look like YAML."""
+    corgi = replace(CORGI, checkpoint_hash=hash_of("checkpoint", ""))
+    for prompt in HOSTILE:
+        request = replace(corgi, prompt=prompt, negative_prompt=prompt)
+        content, inventory = recipe_yaml(request), inventory_for(request)
+        recipe = read_one(content, inventory=inventory, defaults=DEFAULTS)
+        assert recipe.image_requests(hash_of) == [request]
 
 
 def test_loras_of_the_prompt_stay_there() -> None:
@@ -106,34 +93,9 @@ def test_loras_of_the_prompt_stay_there() -> None:
     loras = (LoraUse("style/it's", "b" * 64, -1.0), LoraUse("add_detail", "a" * 64, 0.5))
     hires = Hires(1.5, 0, 1e-7, "Latent (nearest-exact)")
     request = replace(CORGI, prompt="a <lora:add:0.5> corgi", loras=loras, hires=hires)
-    assert "\nhires:\n  scale: 1.5\n  steps: 0\n  denoising_strength: 1.0e-07\n" in (
-        text := recipe_yaml(request)
-    )
+    text = recipe_yaml(request)
+    assert "\nhires:\n  scale: 1.5\n  steps: 0\n  denoising_strength: 1.0e-07\n" in text
     assert "\nloras:\n  style/it's: -1\nreferences: none\ncontrol: none\n" in text
-
-
-@given(image_requests())
-def test_a_picture_of_ours_is_a_recipe_again(request: ImageRequest) -> None:
-    """`from:` gives the same request as the YAML that `picowatch show` prints."""
-    texts = {
-        "picowatch": picowatch_json(
-            request,
-            recipe="a.yaml",
-            save_digest="5",
-            entry_index=0,
-            image_index=0,
-            rendered={},
-        )
-    }
-    (recipe,) = read_recipes(
-        "again.yaml",
-        b"from: a.png",
-        inventory_for(request),
-        [],
-        pictures=PicturesWith(lambda _: texts),
-    )
-    (again,) = recipe.image_requests(hashes_of(request))
-    assert again.digest == request.digest
 
 
 def test_half_a_character_in_a_text_is_replaced() -> None:

@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tests.power.operations import ROOT, Names, Operation, Recording, Resize, Sync, Write
+from tests.power.scenario import write
 
 SECTOR = 512
 # Files whose content nothing depends on: they are there or not as all together.
@@ -43,21 +44,30 @@ class Disk:
 
     moment: int  # operations that had ended
     what: str
-    files: dict[str, bytes]  # of the outbox
+    files: dict[str, bytes]
     folders: tuple[str, ...]
-    inbox: frozenset[str]  # the saves that arrived and are there
+
+    @property
+    def inbox(self) -> dict[str, bytes]:
+        """Return the files of the inbox by their names there."""
+        below = "inbox/"
+        return {p.removeprefix(below): c for p, c in self.files.items() if p.startswith(below)}
 
     def lay_out(self, root: Path) -> None:
-        """Make exactly these files and folders below `root`."""
-        shutil.rmtree(root / "outbox", ignore_errors=True)
+        """Make exactly these files and folders in the inbox and the outbox below `root`."""
+        for folder in ("inbox", "outbox"):
+            shutil.rmtree(root / folder, ignore_errors=True)
         for folder in self.folders:
             (root / folder).mkdir()
         for path, content in self.files.items():
-            (root / path).write_bytes(content)
+            if path.startswith("outbox/"):
+                (root / path).write_bytes(content)
+        for name, content in self.inbox.items():
+            write(root / "inbox" / name, content)
 
     def key(self) -> str:
         """Return a key that is equal for disks that are the same to a start."""
-        told = hashlib.sha256(repr((self.folders, sorted(self.inbox))).encode())
+        told = hashlib.sha256(repr(self.folders).encode())
         for path, content in sorted(self.files.items()):
             told.update(repr((path, _digest(content) if path != f"outbox/{LOG}" else "")).encode())
         return told.hexdigest()
@@ -157,16 +167,12 @@ class PowerCuts:
                 written.setdefault(operation.file, []).append(operation)
         files: dict[str, bytes] = {}
         folders: list[str] = []
-        inbox: set[str] = set()
         for path, inode in self._walk(entries, ROOT, ""):
-            is_folder = inode in self.recording.folders
-            if path.split("/")[0] == "inbox":
-                inbox |= set() if is_folder else {path.removeprefix("inbox/")}
-            elif is_folder:
+            if inode in self.recording.folders:
                 folders.append(path)
             else:
                 files[path] = self._content(inode, tuple(written.get(inode, ())))
-        return Disk(moment, what, files, tuple(folders), frozenset(inbox))
+        return Disk(moment, what, files, tuple(folders))
 
     def _walk(
         self, entries: dict[int, dict[str, int]], folder: int, above: str

@@ -37,15 +37,7 @@ class Sync:
     began: int
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A user's save in the inbox, which is durable at once, as the user's editor syncs it."""
-
-    name: str
-    number: int
-
-
-Operation = Names | Write | Resize | Sync | Arrived
+Operation = Names | Write | Resize | Sync
 
 ROOT = 0  # the inode of the recorded folder
 
@@ -57,14 +49,14 @@ class Recording:
     folder: Path
     operations: list[Operation] = field(default_factory=list)
     folders: set[int] = field(default_factory=lambda: {ROOT})
-    names: dict[int, set[str]] = field(default_factory=lambda: {ROOT: {""}})
+    names: dict[int, set[str]] = field(default_factory=lambda: {ROOT: {"/"}})
     settled: int = 0  # the operations that only tell what was there, durably, at the beginning
 
     def without(self, removed: Callable[[Sync], bool]) -> "Recording":
         """Return the same run without some of its syncs."""
-        operations: list[Operation] = [
+        operations = self.operations[: self.settled] + [
             Names(()) if isinstance(each, Sync) and removed(each) else each
-            for each in self.operations
+            for each in self.operations[self.settled :]
         ]
         return Recording(self.folder, operations, self.folders, self.names, self.settled)
 

@@ -9,20 +9,11 @@ import posixpath
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.power.operations import (
-    ROOT,
-    Arrived,
-    Names,
-    Operation,
-    Recording,
-    Resize,
-    Sync,
-    Write,
-)
+from tests.power.operations import ROOT, Names, Operation, Recording, Resize, Sync, Write
 from tests.power.scenario import SAVES
 
 # With a question mark: not every processor has it.
@@ -120,14 +111,16 @@ class _Reader:
     def _take_what_is_there(self) -> None:
         for path in sorted(self._recording.folder.rglob("*")):
             folder, name, _ = self._find(str(path))
-            if path.is_dir():
-                self._add_folder(folder, name)
-            else:
-                self._put(self._add_file(folder, name), 0, path.read_bytes())
-        now = len(self._recording.operations)
-        for inode in self._recording.names:
-            self._add(Sync(inode, now))
+            self._name((folder, name, inode := self._new(is_folder=path.is_dir())))
+            if path.is_file():
+                self._put(inode, 0, path.read_bytes())
+        self._make_durable(self._recording.names)
         self._recording.settled = len(self._recording.operations)
+
+    def _make_durable(self, inodes: Iterable[int]) -> None:
+        now = len(self._recording.operations)
+        for inode in inodes:
+            self._add(Sync(inode, now))
 
     def read(self, trace: Path) -> Recording:
         for call in self._calls(trace):
@@ -174,32 +167,18 @@ class _Reader:
         return found
 
     def _is_below(self, path: str) -> bool:
+        """Whether a path is the recorded folder, its inbox or outbox, or below these."""
         folder = str(self._recording.folder)
-        return path.startswith((f"{folder}/outbox/", f"{folder}/inbox/")) or path in (
-            f"{folder}/outbox",
-            folder,
-        )
+        places = (f"{folder}/inbox/", f"{folder}/outbox/")
+        return path == folder or f"{path}/".startswith(places)
 
     def _find(self, path: str) -> tuple[int, str, int | None]:
-        """Return the folder of a path below the outbox, its name there, and its file."""
+        """Return the folder of a path, its name there, and its file."""
         *parents, name = Path(path).relative_to(self._recording.folder).parts or ("",)
         folder = ROOT
         for parent in parents:
             folder = self._entries[folder][parent]
         return folder, name, ROOT if not name else self._entries[folder].get(name)
-
-    def _is_outbox(self, path: str) -> bool:
-        return self._is_below(path) and not path.startswith(f"{self._recording.folder}/inbox/")
-
-    def _is_known(self, path: str) -> bool:
-        """Whether a path is in the outbox, or is the inbox or a save in it."""
-        if self._is_outbox(path):
-            return True
-        inbox = f"{self._recording.folder}/inbox"
-        try:
-            return f"{path}/".startswith(f"{inbox}/") and self._find(path)[2] is not None
-        except KeyError:
-            return False
 
     def _name(self, *changes: tuple[int, str, int | None]) -> None:
         for folder, name, inode in changes:
@@ -207,61 +186,44 @@ class _Reader:
                 self._entries[folder].pop(name, None)
             else:
                 self._entries[folder][name] = inode
-                self._recording.names.setdefault(inode, set()).add(name)
+                self._recording.names[inode].add(name)
         self._add(Names(changes))
 
-    def _new(self) -> int:
-        return len(self._recording.names)
+    def _new(self, *, is_folder: bool = False) -> int:
+        inode = len(self._recording.names)
+        self._recording.names[inode] = set()
+        self._sizes[inode] = 0
+        if is_folder:
+            self._recording.folders.add(inode)
+            self._entries[inode] = {}
+        return inode
 
     def _make_folder(self, call: _Call) -> None:
         (path,) = self._paths_of(call)
-        if self._is_outbox(path):
+        if self._is_below(path):
             folder, name, _ = self._find(path)
-            self._add_folder(folder, name)
-
-    def _add_folder(self, folder: int, name: str) -> None:
-        inode = self._new()
-        self._recording.folders.add(inode)
-        self._entries[inode] = {}
-        self._name((folder, name, inode))
-
-    def _add_file(self, folder: int, name: str) -> int:
-        inode = self._new()
-        self._sizes[inode] = 0
-        self._name((folder, name, inode))
-        return inode
+            self._name((folder, name, self._new(is_folder=True)))
 
     def _move(self, call: _Call) -> None:
         old, new = self._paths_of(call)
-        if Path(old).is_relative_to(self._recording.folder / "staged"):
-            self._arrive(old, new)
+        if not self._is_below(new):
+            assert not self._is_below(old)
             return
-        if not (self._is_outbox(new) or self._is_known(old)):
-            return
-        old_folder, old_name, inode = self._find(old)
-        new_folder, new_name, _ = self._find(new)
-        assert inode is not None
-        self._name((old_folder, old_name, None), (new_folder, new_name, inode))
-
-    def _arrive(self, old: str, new: str) -> None:
-        staged = Path(old).relative_to(self._recording.folder / "staged")
-        number, _, name = staged.as_posix().partition("/")
-        assert Path(new) == self._recording.folder / "inbox" / name
-        folder = ROOT
-        for parent in ("inbox", *Path(name).parent.parts):
-            if parent not in self._entries[folder]:
-                self._add_folder(folder, parent)
-            folder = self._entries[folder][parent]
-        file = self._add_file(folder, Path(name).name)
-        self._put(file, 0, SAVES[int(number)][name])
-        now = len(self._recording.operations)
-        for inode in {file, folder, ROOT, self._entries[ROOT]["inbox"]}:
-            self._add(Sync(inode, now))
-        self._add(Arrived(name, int(number)))
+        folder, name, _ = self._find(new)
+        if self._is_below(old):
+            old_folder, old_name, inode = self._find(old)
+            self._name((old_folder, old_name, None), (folder, name, inode))
+        else:  # a user's save, which is durable at once, as the user's editor syncs it
+            staged = Path(old).relative_to(self._recording.folder / "staged")
+            number, _, path = staged.as_posix().partition("/")
+            self._put(inode := self._new(), 0, SAVES[int(number)][path][0])
+            self._make_durable([inode])
+            self._name((folder, name, inode))
+            self._make_durable([folder])
 
     def _remove(self, call: _Call) -> None:
         (path,) = self._paths_of(call)
-        if self._is_known(path):
+        if self._is_below(path):
             folder, name, _ = self._find(path)
             self._name((folder, name, None))
 
@@ -271,11 +233,11 @@ class _Reader:
         (path,) = self._paths_of(call)
         self._open.pop(call.result, None)
         self._paths[str(call.result)] = path
-        if not self._is_known(path):
+        if not self._is_below(path):
             return
         folder, name, inode = self._find(path)
         if inode is None:
-            inode = self._add_file(folder, name)
+            self._name((folder, name, inode := self._new()))
         elif "O_TRUNC" in call.arguments and self._sizes[inode]:
             self._resize(inode, 0)
         self._open[call.result] = _Open(inode, "O_APPEND" in call.arguments)

@@ -1,15 +1,10 @@
 """Two days of a user, in a process whose system calls are recorded.
 
-    python -m tests.power.scenario FOLDER
-    python -m tests.power.scenario FOLDER archive
-    python -m tests.power.scenario FOLDER NAME=NUMBER…
+    python -m tests.power.scenario FOLDER WHEN_DONE DAYS
 
-The first day: recipes of every kind are saved and made until nothing waits. The second day, in
-another daemon: one save keeps a picture, wants three more and is replaced by a save that cancels
-what still waits; another fixes the recipe that was invalid.
-
-The second form is the first day under `when_done: archive`. The third is one start on what a
-power cut left in FOLDER, with these files of these saves in the inbox.
+The first day: the recipes in FOLDER's inbox, which are of every kind, are made until nothing waits.
+The second day, in another daemon: one save keeps a picture, wants three more and is replaced by a
+save that cancels what still waits; another fixes the recipe that was invalid.
 """
 
 import os
@@ -26,7 +21,8 @@ from tests.house import House, wait_for
 
 BATCH_SIZE = 2
 PICTURES_PER_PAGE = 4  # of the gallery, so that pages are turned
-SMALL = "size: 64x64\nsteps: 1\n"
+SMALL = b"size: 64x64\nsteps: 1\n"
+LINES = b"---\n" + SMALL + b"---\n"
 CLOCK = 1_700_000_000  # a save's time: this and its number, so that it can be laid out again
 
 
@@ -36,55 +32,39 @@ def _picture() -> bytes:
     return file.getvalue()
 
 
-# Every save: the n-th state of an inbox, of which only the files named are written.
-SAVES: tuple[dict[str, bytes], ...] = (
+# The files that each save writes, and how many images they ask for: none if they are invalid.
+SAVES: tuple[dict[str, tuple[bytes, int | None]], ...] = (
     {
-        "start.png": _picture(),
-        "corgi.yaml": f"prompt: a corgi\ncount: 3\n{SMALL}".encode(),
-        "shapes.txt": f"---\n{SMALL}---\na star\na circle\n".encode(),
-        "from-start.yaml": f"prompt: a corgi\nimage: start.png\nseed: 5\n{SMALL}".encode(),
-        "pets/sweep.yaml": f"prompt: a box\nseed: 7\nsweep: {{cfg_scale: [5,9]}}\n{SMALL}".encode(),
-        "pets/dog.yaml": f"prompt: a dog\nseed: 8\nstesp: 2\n{SMALL}".encode(),
+        "start.png": (_picture(), None),
+        "corgi.yaml": (b"prompt: a corgi\ncount: 3\n" + SMALL, 3),
+        "shapes.txt": (LINES + b"a star\na circle\n", 2),
+        "from-start.yaml": (b"prompt: a corgi\nimage: start.png\nseed: 5\n" + SMALL, 1),
+        "pets/sweep.yaml": (b"prompt: a box\nseed: 7\nsweep: {cfg_scale: [5,9]}\n" + SMALL, 2),
+        "pets/dog.yaml": (b"prompt: a dog\nseed: 8\nstesp: 2\n" + SMALL, 0),
     },
     {
-        "shapes.txt": f"---\n{SMALL}---\na star\na square\na ring\na heart\n".encode(),
-        "pets/dog.yaml": f"prompt: a dog\nseed: 8\n{SMALL}".encode(),
+        "shapes.txt": (LINES + b"a star\na square\na ring\na heart\n", 4),
+        "pets/dog.yaml": (b"prompt: a dog\nseed: 8\n" + SMALL, 1),
     },
-    {"shapes.txt": f"---\n{SMALL}---\na star\na square\na ring\n".encode()},
+    {"shapes.txt": (LINES + b"a star\na square\na ring\n", 3)},
 )
-# How many images each version of a recipe asks for.
-ASKED = {
-    ("corgi.yaml", 0): 3,
-    ("shapes.txt", 0): 2,
-    ("shapes.txt", 1): 4,
-    ("shapes.txt", 2): 3,
-    ("from-start.yaml", 0): 1,
-    ("pets/sweep.yaml", 0): 2,
-    ("pets/dog.yaml", 0): 0,
-    ("pets/dog.yaml", 1): 1,
-}
-INVALID = {("pets/dog.yaml", 0)}
+ASKED = dict(version for save in SAVES for version in save.values())
+TIMES = {content: CLOCK + n for n, save in enumerate(SAVES) for content, _ in save.values()}
 
 
-def write_save(target: Path, name: str, number: int) -> None:
+def write(target: Path, content: bytes) -> None:
     """Write a file of a save, with the same time in every run."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(SAVES[number][name])
-    os.utime(target, (CLOCK + number, CLOCK + number))
+    target.write_bytes(content)
+    os.utime(target, (TIMES[content], TIMES[content]))
 
 
 def save(house: House, number: int) -> None:
     """Rename a save's files into the inbox, each from a name with its number."""
-    for name in SAVES[number]:
+    for name, (content, _) in SAVES[number].items():
         staged = house.folder / "staged" / str(number) / name
-        write_save(staged, name, number)
-        (house.inbox / name).parent.mkdir(exist_ok=True)
+        write(staged, content)
         staged.rename(house.inbox / name)
-
-
-def first_day(house: House) -> None:
-    save(house, 0)
-    house.once(batch_size=BATCH_SIZE)
 
 
 def second_day(house: House) -> None:
@@ -109,21 +89,13 @@ def _is_idle(house: House) -> bool:
     return images["queued"] == images["running"] == 0 and images["cancelled"] == 1
 
 
-def main(folder: Path, *saved: str) -> None:
+def main(folder: Path, when_done: str, days: int) -> None:
     pages.PICTURES_PER_PAGE = PICTURES_PER_PAGE
     house = House(folder)
-    if not saved:
-        first_day(house)
+    house.once(batch_size=BATCH_SIZE, when_done=when_done)
+    if days == 2:
         second_day(house)
-        return
-    if saved == ("archive",):
-        save(house, 0)
-        house.once(batch_size=BATCH_SIZE, when_done="archive")
-        return
-    for name, _, number in (each.partition("=") for each in saved):
-        write_save(house.inbox / name, name, int(number))
-    house.once(batch_size=BATCH_SIZE)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -5,61 +5,53 @@ checks all of them.
 """
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from picowatch.outbox import pages
 from tests.power.checking import ARCHIVE, Checker, Story
-from tests.power.disk import CERTAIN, PowerCuts
-from tests.power.operations import ROOT, Recording
-from tests.power.recording import CannotRecord
-from tests.power.runs import distinct, half_committed, recorded, recorded_again
-from tests.power.scenario import PICTURES_PER_PAGE
+from tests.power.disk import CERTAIN, LENGTHS_ONLY, Disk, PowerCuts
+from tests.power.operations import Recording, Write
+from tests.power.recording import CannotRecord, record
+from tests.power.scenario import PICTURES_PER_PAGE, SAVES, write
 
 # Every so many-th disk, and of other runs; primes, so that all kinds of leftovers come up.
 SAMPLE = int(os.environ.get("EVERY", "2999"))
 SAMPLE_AGAIN = int(os.environ.get("EVERY", "997"))
 CLOSER = pytest.param(min(499, SAMPLE), marks=pytest.mark.heavy)
-OWN_FOLDERS = ("outbox", ".picowatch", "gallery", "start-images")
 
-# What a program may forget to sync, and what then becomes of its promises.
-FORGOTTEN: dict[str, tuple[Callable[[Recording, int], bool], str]] = {
-    "a picture's content": (
-        lambda recording, inode: recording.is_named(inode, ".png"),
-        "published and is damaged",
-    ),
-    "a picture's name": (
-        lambda recording, inode: (
-            inode in recording.folders - {ROOT} and not recording.is_named(inode, *OWN_FOLDERS)
-        ),
-        "published and is gone",
-    ),
-    "synchronous=OFF": (
-        lambda recording, inode: recording.is_named(inode, "ledger.sqlite", "-journal"),
-        "an accepted image was lost",
-    ),
-    "the ledger's name": (
-        lambda recording, inode: recording.is_named(inode, ".picowatch"),
-        "an accepted image was lost",
-    ),
-    "the list": (
-        lambda recording, inode: recording.is_named(inode, "images.jsonl"),
-        "images.jsonl lacks",
-    ),
-    "the outbox's name": (lambda recording, inode: inode == ROOT, "published and is gone"),
-    "a start image": (
-        lambda recording, inode: recording.is_named(inode, "start-images"),
-        "start image's copy is missing",
-    ),
+# What a program may forget to sync, by endings of names, and what then becomes of its promises.
+FORGOTTEN = {
+    "a picture's content": ([".png"], "published and is damaged"),
+    "a picture's name": (["corgi", "shapes", "from-start", "sweep"], "published and is gone"),
+    "synchronous=OFF": (["ledger.sqlite", "-journal"], "an accepted image was lost"),
+    "the ledger's name": ([".picowatch"], "an accepted image was lost"),
+    "the list": (["images.jsonl"], "images.jsonl lacks"),
+    "the outbox's name": (["/"], "published and is gone"),
+    "a start image": (["start-images"], "start image's copy is missing"),
 }
+
+
+def recorded(folder: Path, when_done: str = "keep", days: int = 1) -> Recording:
+    """Record the scenario on what is in a folder."""
+    command = [sys.executable, "-m", "tests.power.scenario", str(folder), when_done, str(days)]
+    return record(command, folder, folder.with_name(f"{folder.name}.trace"))
+
+
+def first_saves(folder: Path) -> Path:
+    """Return a new folder with the first saves in its inbox."""
+    for name, (content, _) in SAVES[0].items():
+        write(folder / "inbox" / name, content)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     try:
-        return recorded(tmp_path_factory.mktemp("power"))
+        return recorded(first_saves(tmp_path_factory.mktemp("power") / "run"), days=2)
     except CannotRecord as why:
         pytest.skip(str(why))
 
@@ -76,14 +68,21 @@ def checker(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield Checker(story, tmp_path_factory.mktemp("user"))
 
 
+def assert_kept(checker: Checker, disks: Iterable[Disk]) -> int:
+    """Check that picowatch keeps its promises on all disks, and return how many they are."""
+    checked = 0
+    for disk in disks:
+        assert checker.violations(disk) == [], f"after operation {disk.moment}: {disk.what}"
+        checked += 1
+    return checked
+
+
 def test_the_recording_tells_every_byte_that_was_written(recording: Recording) -> None:
     """Replayed without a power cut, it gives exactly the existing files."""
-    outbox = recording.folder / "outbox"
-    there = {path for path in outbox.rglob("*") if path.is_file()}
+    folder = recording.folder
+    there = [path for path in folder.rglob("*box/**/*") if path.is_file()]
     played = PowerCuts(recording).whole().files
-    assert {recording.folder / path for path in played} == there
-    for path in there:
-        assert played[path.relative_to(recording.folder).as_posix()] == path.read_bytes(), path
+    assert played == {path.relative_to(folder).as_posix(): path.read_bytes() for path in there}
 
 
 def test_what_was_told_is_kept(recording: Recording, story: Story, checker: Checker) -> None:
@@ -91,9 +90,7 @@ def test_what_was_told_is_kept(recording: Recording, story: Story, checker: Chec
     moments = story.moments_of_promises()
     assert len(moments) >= 15
     disks = [disk for disk in PowerCuts(recording).disks(moments=moments) if disk.what == CERTAIN]
-    assert len(disks) == len(moments)
-    for disk in disks:
-        assert checker.violations(disk) == [], f"after operation {disk.moment}: {disk.what}"
+    assert assert_kept(checker, disks) == len(moments)
 
 
 @pytest.mark.parametrize("sample", [SAMPLE, CLOSER])
@@ -101,51 +98,37 @@ def test_nothing_is_lost_and_nothing_twice(
     recording: Recording, story: Story, checker: Checker, sample: int
 ) -> None:
     """So after a power cut at any moment, with any part of the rest on the disk."""
-    checked = 0
-    for disk in distinct(PowerCuts(recording), story, sample):
-        assert checker.violations(disk) == [], f"after operation {disk.moment}: {disk.what}"
-        checked += 1
-    assert checked > 40_000 // sample
+    disks = story.distinct(PowerCuts(recording).disks(sample))
+    assert assert_kept(checker, disks) > 40_000 // sample
 
 
 @pytest.mark.heavy
 def test_the_power_may_go_again_while_what_it_left_is_mended(
     recording: Recording, story: Story, checker: Checker, tmp_path: Path
 ) -> None:
-    """The start after a power cut is recorded, and cut off, too."""
-    disk = half_committed(recording, 1, 2)
-    promises = story.at(disk.moment)
-    again = recorded_again(tmp_path, disk, promises)
-    cuts = PowerCuts(again)
-    story_again = Story(again, cuts.whole(), promises)
-    (tmp_path / "user").mkdir()
+    """The start after a power cut in the middle of a commit is recorded, and cut off, too."""
+    moment = len(recording.operations) // 2
+    while not (
+        isinstance(last := recording.operations[moment - 1], Write)
+        and recording.is_named(last.file, ".sqlite")
+    ):
+        moment += 1
+    cuts = PowerCuts(recording).disks(moments=[moment])
+    next(disk for disk in cuts if disk.what == LENGTHS_ONLY).lay_out(tmp_path)
+    cuts_again = PowerCuts(recorded(tmp_path))
+    story_again = Story(cuts_again.recording, cuts_again.whole(), story.at(moment))
     checker_again = Checker(story_again, tmp_path / "user")
-    checked = 0
-    for disk in distinct(cuts, story_again, SAMPLE_AGAIN):
-        found = checker_again.violations(disk)
-        assert found == [], f"after operation {disk.moment}: {disk.what}"
-        checked += 1
-    assert checked > 4
+    assert assert_kept(checker_again, story_again.distinct(cuts_again.disks(SAMPLE_AGAIN))) > 4
 
 
 def test_an_archived_recipe_is_in_one_place_and_was_made_once(
     checker: Checker, tmp_path: Path
 ) -> None:
     """The ledger knows a recipe that a power cut brings back into the inbox."""
-    cuts = PowerCuts(recorded(tmp_path, ARCHIVE))
-    whole = cuts.whole()
-    inbox = cuts.recording.folder / "inbox"
-    left = {path.relative_to(inbox).as_posix() for path in inbox.rglob("*") if path.is_file()}
-    assert whole.inbox == left, "the recording tells what was taken out of the inbox"
-    story = Story(cuts.recording, whole)
-    (tmp_path / "user").mkdir()
+    cuts = PowerCuts(recorded(first_saves(tmp_path / "run"), ARCHIVE))
+    story = Story(cuts.recording, cuts.whole())
     archiving = Checker(story, tmp_path / "user", ARCHIVE)
-    checked = 0
-    for disk in distinct(cuts, story, 2 * SAMPLE_AGAIN):
-        found = archiving.violations(disk)
-        assert found == [], f"after operation {disk.moment}: {disk.what}"
-        checked += 1
-    assert checked > 4
+    assert assert_kept(archiving, story.distinct(cuts.disks(2 * SAMPLE_AGAIN))) > 4
 
 
 @pytest.mark.parametrize("what", FORGOTTEN)
@@ -153,8 +136,8 @@ def test_a_program_that_forgets_a_sync_is_found_out(
     recording: Recording, story: Story, checker: Checker, what: str
 ) -> None:
     """The same run without some syncs fails, so these tests can fail."""
-    forgets, lost = FORGOTTEN[what]
-    careless = PowerCuts(recording.without(lambda sync: forgets(recording, sync.inode)))
-    disks = careless.disks(moments=story.moments_of_promises())
+    endings, lost = FORGOTTEN[what]
+    careless = recording.without(lambda sync: recording.is_named(sync.inode, *endings))
+    disks = PowerCuts(careless).disks(moments=story.moments_of_promises())
     certain = (disk for disk in disks if disk.what == CERTAIN)
     assert any(lost in each for disk in certain for each in checker.violations(disk))

@@ -1,6 +1,6 @@
-"""Any file in the inbox is a recipe, or gets an error that people can read.
+"""Any text in the inbox is a recipe, or gets an error that people can read.
 
-How long that may take, and with how much memory, is tested in tests/fuzz/test_limits.py.
+tests/fuzz has good files with damages, and how long that may take, with how much memory.
 """
 
 import dataclasses
@@ -49,12 +49,6 @@ JSON = st.dictionaries(
 ).map(_chunk)
 
 
-@given(NAMES, st.binary())
-def test_any_bytes_are_recipes_or_an_error_for_people(name: str, content: bytes) -> None:
-    """No other exception is raised."""
-    check_recipe(name, content)
-
-
 @given(NAMES, TEXTS)
 @example("a.yaml", 'prompt: "\\ud800"')
 @example("e.json", '{"\\ud800": "\\ud800"}')
@@ -65,17 +59,7 @@ def test_any_text_is_recipes_or_an_error_for_people(name: str, text: str) -> Non
     check_recipe(name, text.encode())
 
 
-FOOOCUS_KEYS = [
-    *("prompt", "full_prompt", "full_negative_prompt", "base_model", "vae", "sampler", "scheduler"),
-    *("seed", "steps", "guidance_scale", "resolution", "loras", "sharpness", "lora_combined_1"),
-]
-FOOOCUS = st.dictionaries(
-    st.sampled_from(FOOOCUS_KEYS),
-    NESTED | st.lists(NESTED) | st.sampled_from(["(64, 64)", "euler"]),
-).map(lambda values: json.dumps({"full_prompt": ["a"], "base_model": "demo", **values}))
-
-
-@given(st.sampled_from(["picowatch", "parameters", "generator", "seed"]), TEXTS | JSON | FOOOCUS)
+@given(st.sampled_from(["picowatch", "parameters", "generator", "seed"]), TEXTS | JSON)
 @example("picowatch", "[" * 100_000)
 @example("picowatch", '{"format": 1, "request": {}}')
 def test_any_text_in_a_picture_is_settings_or_an_error_for_people(key: str, text: str) -> None:

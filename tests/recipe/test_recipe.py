@@ -1,30 +1,81 @@
-"""A resolved recipe: its identity, its images, and the defaults it starts from."""
+"""A resolved recipe: its identity, its images and their seeds, and the defaults it starts from."""
 
+import json
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from picowatch.recipe import DefaultsFile, Inventory, priority_of
-from tests.recipe.reading import DEMO, hash_of, read_one, refused
+from picowatch.recipe import DefaultsFile, ImageRequest, Inventory, Recipe, priority_of
+from tests.recipe.reading import DEMO, check_refused, hash_of, read_one
+
+# Requests in ledgers and pictures of earlier versions, which later ones must recognise.
+STORED = json.loads(Path(__file__).with_name("stored_requests.json").read_text())
 
 
 def digest(text: str) -> str:
     return read_one(text).digest(hash_of)
 
 
+def seeds(recipe: Recipe, drawn: int | None = None) -> list[tuple[int, int | None]]:
+    requests = recipe.image_requests(hash_of, drawn)
+    return [(request.seed, request.variation_seed) for request in requests]
+
+
 def test_image_i_has_seed_plus_i_and_wraps() -> None:
-    """The last seed is followed by 0."""
-    requests = read_one("prompt: a\nseed: 4294967294\ncount: 3").image_requests(hash_of, None)
-    assert [request.seed for request in requests] == [4294967294, 4294967295, 0]
-
-
-def test_a_random_seed_is_drawn_once_for_all_images() -> None:
-    """Accepting the save draws it; without it there is no image."""
+    """The last seed is followed by 0; a random one is drawn once, when the save is accepted."""
+    assert seeds(read_one("prompt: a\nseed: 4294967295\ncount: 2")) == [
+        (4294967295, None),
+        (0, None),
+    ]
     recipe = read_one("prompt: a\ncount: 2")
     assert recipe.wants_random_seed
-    assert [request.seed for request in recipe.image_requests(hash_of, 8)] == [8, 9]
+    assert seeds(recipe, 8) == [(8, None), (9, None)]
     with pytest.raises(ValueError, match="needs the seed"):
-        recipe.image_requests(hash_of, None)
+        seeds(recipe)
+
+
+def test_with_a_variation_the_seed_stays_and_the_variation_seed_counts_up() -> None:
+    """As in A1111; it wraps, too."""
+    text = "prompt: a\nseed: 7\nvariation_seed: 4294967295\ncount: 3\nvariation_strength: 0.2"
+    assert seeds(read_one(text)) == [(7, 4294967295), (7, 0), (7, 1)]
+    recipe = read_one("prompt: a\nseed: [9, 2]\nvariation_seed: 5\nvariation_strength: 1")
+    assert seeds(recipe) == [(9, 5), (2, 6)]
+
+
+@pytest.mark.parametrize("written", ["", "variation_seed: random\n", "variation_seed: -1\n"])
+def test_a_random_variation_seed_is_drawn_when_the_save_is_accepted(written: str) -> None:
+    """With the seed, if that is random, too; the two never are the same."""
+    recipe = read_one(f"prompt: a\nseed: 7\nvariation_strength: 0.2\ncount: 2\n{written}")
+    assert recipe.wants_random_seed
+    assert seeds(recipe, 5) == [(7, 5 + 2**31), (7, 6 + 2**31)]
+    recipe = read_one(f"prompt: a\nvariation_strength: 0.2\n{written}")
+    assert seeds(recipe, 2**31 + 3) == [(2**31 + 3, 3)]
+    with pytest.raises(ValueError, match="needs the seed"):
+        recipe.image_requests(hash_of)
+
+
+def test_a_sweep_over_the_strength_has_the_plain_picture_first() -> None:
+    """0 has no variation seed, and counts its seed as any other recipe."""
+    text = "prompt: a\nseed: 7\nvariation_seed: 1\ncount: 2\n"
+    recipe = read_one(f"{text}sweep: {{variation_strength: 0..1 step 0.5}}")
+    assert seeds(recipe) == [(7, None), (7, 1), (7, 1), (8, None), (7, 2), (7, 2)]
+    recipe = read_one("prompt: a\nseed: 7\nsweep: {variation_strength: [0, 0.5]}")
+    assert recipe.wants_random_seed
+    sweep = "sweep: {variation_seed: [1, 2], noise: [cpu, NVIDIA]}"
+    recipe = read_one(f"prompt: a\nseed: 7\nvariation_strength: 0.2\n{sweep}")
+    assert not recipe.wants_random_seed
+    assert seeds(recipe) == [(7, 1), (7, 1), (7, 2), (7, 2)]
+
+
+def test_what_is_off_changes_no_digest() -> None:
+    """Earlier recipes and pictures keep their digests."""
+    plain = read_one("prompt: a\nseed: 7")
+    text = "seed: 7\nensd: 0\nnoise: cpu\ntiling: false\nvariation_strength: 0\nvariation_seed: 5"
+    off = read_one(f"prompt: a\n{text}")
+    assert off.digest(hash_of) == plain.digest(hash_of)
+    assert off.image_requests(hash_of) == plain.image_requests(hash_of)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +101,7 @@ def test_another_model_file_is_another_entry() -> None:
     """The content counts, not only the name."""
     recipe = read_one("prompt: a\nvae: mse", inventory=Inventory(demo=DEMO, vaes=("mse",)))
     pairs = [{"checkpoint": c, "vae": v} for c in "ab" for v in "ab"]
-    digests = {recipe.digest(partial(_hash_in, pair)) for pair in pairs}
-    assert len(digests) == 4
+    assert len({recipe.digest(partial(_hash_in, pair)) for pair in pairs}) == 4
 
 
 def _hash_in(pair: dict[str, str], kind: str, _name: str) -> str:
@@ -67,13 +117,11 @@ def test_the_digest_stays_what_it_is() -> None:
 
 def test_defaults_apply_field_by_field_and_the_nearest_folder_wins() -> None:
     """Layers go from the inbox's root down to the recipe, the nearest one."""
-    recipe = read_one(
-        "prompt: a\ncfg: 3\n",
-        defaults={
-            "_defaults.yaml": "steps: 10\ncfg_scale: 1\nclip_skip: 2\n",
-            "pets/_defaults.yaml": "steps: 20\nguidance_scale: 2\npriority: 10\n",
-        },
-    )
+    defaults = {
+        "_defaults.yaml": "steps: 10\ncfg_scale: 1\nclip_skip: 2\n",
+        "pets/_defaults.yaml": "steps: 20\nguidance_scale: 2\npriority: 10\n",
+    }
+    recipe = read_one("prompt: a\ncfg: 3\n", defaults=defaults)
     assert (recipe.steps, recipe.cfg_scale, recipe.clip_skip, recipe.priority) == (20, 3.0, 2, 10)
 
 
@@ -89,7 +137,7 @@ def test_defaults_apply_field_by_field_and_the_nearest_folder_wins() -> None:
 )
 def test_a_size_in_defaults_is_a_width_and_a_height(defaults: str, text: str, size: str) -> None:
     """So that each side can be set alone."""
-    assert read_one(f"prompt: a\n{text}", defaults={"_defaults.yaml": defaults}).size == size
+    assert read_one(f"prompt: a\n{text}", defaults=defaults).size == size
 
 
 @pytest.mark.parametrize(
@@ -105,14 +153,13 @@ def test_a_nearer_sampler_takes_its_own_schedule_type(
     defaults: str, text: str, sampler: str, schedule_type: str
 ) -> None:
     """A farther schedule type may not work with it."""
-    recipe = read_one(f"prompt: a\n{text}", defaults={"_defaults.yaml": defaults})
+    recipe = read_one(f"prompt: a\n{text}", defaults=defaults)
     assert (recipe.sampler, recipe.schedule_type) == (sampler, schedule_type)
 
 
 def test_a_nearer_list_of_seeds_sets_a_farther_count_aside() -> None:
     """In the same layer they exclude each other."""
-    defaults = {"_defaults.yaml": "count: 4"}
-    assert read_one("prompt: a\nseed: [1, 2]", defaults=defaults).image_count == 2
+    assert read_one("prompt: a\nseed: [1, 2]", defaults="count: 4").image_count == 2
 
 
 def test_defaults_may_be_empty_and_hold_a_prompt() -> None:
@@ -128,11 +175,7 @@ def test_defaults_hold_one_mapping() -> None:
         ("- steps: 3", "settings are lines like 'steps: 30', one per line."),
         ("steps: 3\n---\nsteps: 4", "settings are one mapping; this is a second document."),
     ):
-        assert _messages_with_defaults(text) == [message]
-
-
-def _messages_with_defaults(text: str) -> list[str]:
-    return [p.message for p in refused("prompt: a", defaults={"_defaults.yaml": text}).problems]
+        check_refused("prompt: a", message, defaults=text)
 
 
 @pytest.mark.parametrize("written", ["5", "'5'", "5.0"])
@@ -141,3 +184,23 @@ def test_a_folders_priority_is_read_like_any_number(written: str) -> None:
     root, folder = DefaultsFile("a", b"priority: 9"), f"priority: {written}".encode()
     assert priority_of([root, DefaultsFile("b", folder)]) == 5
     assert priority_of([root, DefaultsFile("b", b"priority: high")]) == 9
+
+
+@pytest.mark.parametrize("stored", STORED, ids=["plain", "full", "only enlarged", "flow"])
+def test_what_earlier_versions_stored_is_the_same_request(stored: dict[str, Any]) -> None:
+    """A field that is off is in none of them, so a new one changes none.
+
+    Else everything would be rendered again.
+    """
+    request = ImageRequest.from_dict(stored["request"])
+    assert (request.digest, request.batch_key) == (stored["digest"], stored["batch_key"])
+    assert json.dumps(request.as_dict()) == json.dumps(stored["request"])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"styles": 1}, {"steps": 300}, {"width": None}, {"loras": [{"name": "a"}]}]
+)
+def test_what_is_no_request_is_refused(changes: dict[str, Any]) -> None:
+    """A field that this version does not know would change the picture."""
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        ImageRequest.from_dict(STORED[0]["request"] | changes)

@@ -7,7 +7,7 @@ import pytest
 from picowatch.recipe import Recipe
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
-from tests.recipe.reading import DEMO, PicturesWith, messages, read_one
+from tests.recipe.reading import DEMO, check_refused, check_warned, read_one
 
 NOOB = Inventory(
     demo=DEMO, checkpoints=(Checkpoint("noob", 1024, zero_snr=True), Checkpoint("plain", 1024))
@@ -57,17 +57,18 @@ def test_names_of_other_tools_are_understood(meant: tuple[str, str], written: st
         assert (recipe.sampler, recipe.schedule_type) == meant, name
 
 
-def test_samplers_that_do_not_go_are_explained() -> None:
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("Eulr", "unknown sampler 'Eulr'. Did you mean 'Euler'?"),
+        ("k_dpm_fast", "the sampler DPM fast is not supported; DPM++ 2M comes closest."),
+        ("dpmpp_2s_ancestral_karras", "the sampler DPM++ 2S a is not … Euler a comes closest."),
+        ("dpmpp_3m_sde_gpu", "the sampler DPM++ 3M SDE is not … DPM++ 2M SDE comes closest."),
+    ],
+)
+def test_samplers_that_do_not_go_are_explained(written: str, why: str) -> None:
     """They are unknown or not supported."""
-    for written, why in {
-        "Eulr": "unknown sampler 'Eulr'. Did you mean 'Euler'?",
-        "k_dpm_fast": "the sampler DPM fast is not supported; DPM++ 2M comes closest.",
-        "dpmpp_2s_ancestral_karras": "the sampler DPM++ 2S a is not supported; Euler a comes "
-        "closest.",
-        "dpmpp_3m_sde_gpu": "the sampler DPM++ 3M SDE is not supported; DPM++ 2M SDE comes "
-        "closest.",
-    }.items():
-        assert messages(f"prompt: a\nsampler: {written}") == [f"{why} The samplers are {ALL}."]
+    check_refused(f"prompt: a\nsampler: {written}", f"{why} The samplers are {ALL}.")
 
 
 def everywhere(sampler: str, schedule_type: str) -> list[Recipe]:
@@ -82,9 +83,8 @@ def everywhere(sampler: str, schedule_type: str) -> list[Recipe]:
         "3": {"class_type": "KSampler", "inputs": inputs},
         "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}},
     }
-    texts = {"a.png": {"parameters": text}, "b.png": {"prompt": json.dumps(graph)}}
-    pictures = PicturesWith(texts.__getitem__)
-    starts = [read_one(f"from: {name}\nprompt: a", pictures=pictures) for name in texts]
+    texts = [{"parameters": text}, {"prompt": json.dumps(graph)}]
+    starts = [read_one("from: a.png\nprompt: a", texts=one) for one in texts]
     return [read_one(text, "a.txt"), read_one(older, "a.txt"), *starts]
 
 
@@ -116,11 +116,9 @@ def test_sd_nexts_scheduler_is_the_class_of_its_sampler(values: str) -> None:
 
 def test_a_schedule_type_that_is_impossible_is_refused_or_if_of_others_replaced() -> None:
     """The formula of PLMS is for steps of one length."""
-    why = (
-        "PNDM does not take the schedule type 'karras': it takes automatic, uniform, sgm_uniform "
-        "and leading."
-    )
-    assert messages("prompt: a\nsampler: PLMS Karras") == [why]
+    takes = "it takes automatic, uniform, sgm_uniform and leading."
+    why = f"PNDM does not take the schedule type 'karras': {takes}"
+    check_refused("prompt: a\nsampler: PLMS Karras", why)
     for recipe in everywhere("PLMS", "Karras"):
         assert (recipe.sampler, recipe.schedule_type) == ("PNDM", "uniform")
         assert any(f"{why} uniform is used instead." in warning for warning in recipe.warnings)
@@ -131,32 +129,35 @@ def test_ensd_is_said_to_do_nothing_where_steps_draw_no_noise(sampler: KnownSamp
     """Each sampler is found by its own name, whatever others' aliases are."""
     recipe = read_one(f"prompt: a\nensd: 7\nsampler: {sampler.name}")
     assert recipe.sampler == sampler.name
-    said = [f"ensd has no effect with the sampler {sampler.name}: it is for "]
-    assert [one[: len(said[0])] for one in recipe.warnings] == ([] if sampler.noisy else said)
+    said = f"ensd has no effect with the sampler {sampler.name}: it is for DPM++ 2M SDE, …"
+    check_warned(recipe, *([] if sampler.noisy else [said]))
+
+
+def test_in_a_sweep_one_of_the_samplers_may_draw_noise() -> None:
+    """Nothing is said then."""
+    check_warned(read_one("prompt: a\nensd: 5\nsweep: {sampler: [Euler, Euler a]}"))
 
 
 @pytest.mark.parametrize(
-    ("sampler", "checkpoint", "prediction", "is_able"),
+    ("checkpoint", "prediction", "is_able"),
     [
-        ("Heun", "noob", "automatic", False),
-        ("Heun", "plain", "v_zero_snr", False),
-        ("Heun", "noob", "v", True),
-        ("Heun", "noob", "epsilon", True),
-        ("Euler", "noob", "automatic", True),
-        ("Euler", "plain", "v_zero_snr", True),
+        ("noob", "automatic", False),
+        ("plain", "v_zero_snr", False),
+        ("noob", "v", True),
+        ("noob", "epsilon", True),
     ],
 )
 def test_a_checkpoint_of_pure_noise_refuses_samplers_that_cannot_begin_with_it(
-    sampler: str, checkpoint: str, prediction: str, is_able: bool
+    checkpoint: str, prediction: str, is_able: bool
 ) -> None:
     """Whatever its file says, the recipe's prediction decides; before anything is loaded."""
-    text = f"prompt: a\nsampler: {sampler}\ncheckpoint: {checkpoint}\nprediction: {prediction}"
+    text = f"prompt: a\ncheckpoint: {checkpoint}\nprediction: {prediction}\nsampler: "
+    assert read_one(f"{text}Euler", inventory=NOOB).sampler == "Euler"
     if is_able:
-        assert read_one(text, inventory=NOOB).sampler == sampler
+        assert read_one(f"{text}Heun", inventory=NOOB).sampler == "Heun"
     else:
-        what = f"the sampler Heun cannot be used with '{checkpoint}': it cannot begin with pure"
-        (message,) = messages(text, inventory=NOOB)
-        assert message.startswith(what) and message.endswith(FROM_NOISE)
+        what = f"the sampler Heun cannot be used with '{checkpoint}': it cannot begin with pure …"
+        check_refused(f"{text}Heun", f"{what}{FROM_NOISE}", inventory=NOOB)
 
 
 PREDICTIONS = {
@@ -177,14 +178,11 @@ def test_what_a_checkpoint_predicts_in_other_programs_words(field: str) -> None:
 
 def test_an_unknown_prediction_is_refused_with_those_there_are() -> None:
     """Text or not."""
-    assert messages("prompt: a\nprediction: v_zero_snrr\n") == [
-        "unknown prediction 'v_zero_snrr'. Did you mean 'v_zero_snr'? The predictions are "
-        "automatic, epsilon, v and v_zero_snr."
-    ]
-    assert messages("prompt: a\nprediction: [v]\n") == [
-        "prediction must be automatic, epsilon, v or v_zero_snr, not [v]. For an image with "
-        "each value, write sweep: {prediction: [v]}"
-    ]
+    there = "automatic, epsilon, v and v_zero_snr."
+    unknown = f"unknown prediction 'v_zero_snrr'. Did you mean 'v_zero_snr'? The … are {there}"
+    check_refused("prompt: a\nprediction: v_zero_snrr\n", unknown)
+    sweep = "For an image with each value, write sweep: {prediction: [v]}"
+    check_refused("prompt: a\nprediction: [v]\n", f"prediction must be …, not [v]. {sweep}")
 
 
 def test_what_stands_beside_a_checkpoint_holds_where_the_recipe_says_nothing() -> None:
@@ -207,11 +205,11 @@ def test_a_name_that_says_v_prediction_is_not_believed_but_not_passed_over() -> 
         ),
     )
     text = "prompt: a\ncheckpoint: {}\nprediction: {}"
-    (warning,) = read_one(text.format("noob", "automatic"), inventory=inventory).warnings
-    assert warning == (
+    noob = read_one(text.format("noob", "automatic"), inventory=inventory)
+    check_warned(
+        noob,
         "the checkpoint 'cat/noob_V-Pred_05' says v-prediction only in its name. If its pictures "
-        "are noise, write 'prediction: v_zero_snr' or 'prediction: v'."
+        "are noise, write 'prediction: v_zero_snr' or 'prediction: v'.",
     )
     for checkpoint, prediction in (("noob", "epsilon"), ("marked", "auto"), ("plain", "auto")):
-        recipe = read_one(text.format(checkpoint, prediction), inventory=inventory)
-        assert recipe.warnings == ()
+        check_warned(read_one(text.format(checkpoint, prediction), inventory=inventory))

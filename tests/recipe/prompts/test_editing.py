@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from picowatch.recipe.parts import Hires
@@ -37,33 +37,28 @@ DOCTESTS = [
     ("((a][:b:c [d:3]", [(3, "((a][:b:c "), (10, "((a][:b:c d")]),
     ("[a|(b:1.1)]", [(step, "(b:1.1)" if step % 2 == 0 else "a") for step in range(1, 11)]),
     ("[fe|]male", [(step, "male" if step % 2 == 0 else "female") for step in range(1, 11)]),
-    (
-        "[fe|||]male",
-        [(1, "female"), (4, "male"), (5, "female"), (8, "male"), (9, "female"), (10, "male")],
-    ),
+    ("[fe|||]male", [*((n, "female" if n % 4 == 1 else "male") for n in (1, 4, 5, 8, 9, 10))]),
 ]
 
 
-@pytest.mark.parametrize(("prompt", "texts"), DOCTESTS)
-def test_the_first_pass_changes_words_as_a1111_does(
-    prompt: str, texts: list[tuple[int, str]]
-) -> None:
-    """The examples are those of A1111's own parser."""
-    assert schedule(prompt) == texts
+SECOND = Pass(10, 10, before=10)
+SECOND_PASS = [
+    ("a [b:.5] c", [(10, "a b c")]),
+    ("a [b:1.5] c", [(5, "a  c"), (10, "a b c")]),
+    ("a [b:12] c", [(2, "a  c"), (10, "a b c")]),
+    ("[a|b]", [(step, "b" if step % 2 == 0 else "a") for step in range(1, 11)]),
+]
 
 
 @pytest.mark.parametrize(
-    ("prompt", "texts"),
-    [
-        ("a [b:.5] c", [(10, "a b c")]),
-        ("a [b:1.5] c", [(5, "a  c"), (10, "a b c")]),
-        ("a [b:12] c", [(2, "a  c"), (10, "a b c")]),
-        ("[a|b]", [(step, "b" if step % 2 == 0 else "a") for step in range(1, 11)]),
-    ],
+    ("one", "prompt", "texts"),
+    [(TEN, *row) for row in DOCTESTS] + [(SECOND, *row) for row in SECOND_PASS],
 )
-def test_the_second_pass_goes_on_counting(prompt: str, texts: list[tuple[int, str]]) -> None:
-    """Numbers continue where the first pass ended, shares from 1; alternation begins anew."""
-    assert schedule(prompt, Pass(10, 10, before=10)) == texts
+def test_words_change_as_a1111_changes_them(
+    one: Pass, prompt: str, texts: list[tuple[int, str]]
+) -> None:
+    """A second pass goes on counting numbers; shares begin from 1, and alternation anew."""
+    assert schedule(prompt, one) == texts
 
 
 @pytest.mark.parametrize(
@@ -82,16 +77,7 @@ def test_what_is_no_edit_stays_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("when", "last"),
-    [
-        ("-5", 0),
-        ("0", 0),
-        ("0.05", 0),
-        ("0.29", 2),
-        ("1.", 10),
-        ("+4", 4),
-        ("2e0", 2),
-        ("1e99", 10),
-    ],
+    [("-5", 0), ("0.05", 0), ("0.29", 2), ("1.", 10), ("+4", 4), ("2e0", 2), ("1e99", 10)],
 )
 def test_the_step_is_any_number(when: str, last: int) -> None:
     """Beyond the first and the last step nothing changes."""
@@ -100,18 +86,13 @@ def test_the_step_is_any_number(when: str, last: int) -> None:
 
 
 @given(st.text("[]()|:.5\\aB \n{}_"), st.integers(0, 12))
+@example("[" * 5000 + "a" + ":1]" * 5000, 0)
 def test_any_text_says_something_at_every_step(text: str, evaluation: int) -> None:
-    """A text without square brackets stays the same."""
+    """A text without square brackets stays the same; brackets out of all reason are text."""
     for one in (TEN, Pass(3, 10), Pass(10, 10, before=20)):
         said = text_at(parse_edits(text), evaluation, one)
         assert set(said) <= set(text)
         assert "[" in text or said == text
-
-
-def test_brackets_out_of_all_reason_are_text() -> None:
-    """Neither the parser nor readers of its result recurse deeper."""
-    text = "[" * 5000 + "a" + ":1]" * 5000
-    assert text_at(parse_edits(text), 0, TEN)
 
 
 def passes(**values: Any) -> list[tuple[int, int, int | None]]:

@@ -6,7 +6,7 @@ import pytest
 
 from picowatch.catalog import Catalog
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from tests.recipe.reading import read
+from tests.recipe.reading import check_said, read
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,10 @@ def warnings(text: str, inventory: Inventory, name: str = "a.txt") -> list[str]:
 
 def test_all_of_a_files_unknown_words_are_in_one_warning(installed: Inventory) -> None:
     """This holds for any characters around them; a long list is cut."""
-    assert warnings("a fox, 4k\na corgi's hat\n(Garden:1.2) BREAK a fox\n", installed) == [
-        "the demo model does not know 'fox' and 'garden'; it knows corgi, cat, circle, square, "
-        "triangle, star, heart, ring, house, sun, tree, moon, balloon, cupcake, hat, sunglasses, "
-        "bow tie, red, orange, yellow, green, blue, purple, pink, black and white."
-    ]
+    check_said(
+        warnings("a fox, 4k\na corgi's hat\n(Garden:1.2) BREAK a fox\n", installed),
+        "the demo model does not know 'fox' and 'garden'; it knows corgi, cat, … black and white.",
+    )
     (many,) = warnings("ab ac ad ae af ag ah", installed)
     assert "'ab', 'ac', 'ad', 'ae', 'af' and 2 more;" in many
 
@@ -41,9 +40,7 @@ def test_all_of_a_files_unknown_words_are_in_one_warning(installed: Inventory) -
 @pytest.mark.parametrize(
     "text",
     [
-        "A CORGI wearing a red hat and sunglasses, on a blue background",
-        "a red balloon above a house, with a kitten beside it",
-        "there is a corgi and it has its hat on",
+        "A CORGI wearing a red hat and sunglasses, on a blue background, with a kitten beside it",
         "a mascot on a pink background",
         "embedding:mascot.safetensors on a pink background",
         "a [red:blue:0.5] circle, {small|large} __no_file__",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.recipe import Inventory, RecipeInvalid
 from picowatch.recipe.prompts.wildcards import ExpansionFailed, Template
-from tests.recipe.reading import DEMO, hash_of, messages, read_one
+from tests.recipe.reading import DEMO, check_refused, hash_of, read_one, request_of
 
 WILDCARDS = {
     "colour": ("red", "green", "blue"),
@@ -18,7 +18,6 @@ WILDCARDS = {
     "animals/cats": ("0::lynx", "tabby"),
     "my hats": ("cap", "fez"),
 }
-INVENTORY = Inventory(demo=DEMO, loras=("x",), wildcards=WILDCARDS)
 
 
 def results(text: str) -> set[str]:
@@ -82,9 +81,7 @@ def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) 
 
 def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None:
     """The expanded prompt makes the picture; the unexpanded one is recorded."""
-    recipe = read_one(
-        "prompt: a {red|blue} hat\nnegative: dim\nseed: 0\ncount: 20", inventory=INVENTORY
-    )
+    recipe = read_one("prompt: a {red|blue} hat\nnegative: dim\nseed: 0\ncount: 20")
     requests = recipe.image_requests(hash_of)
     assert {request.prompt for request in requests} == {"a red hat", "a blue hat"}
     assert {request.unexpanded_prompt for request in requests} == {"a {red|blue} hat"}
@@ -94,41 +91,43 @@ def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None
 
 def test_a_line_may_name_a_file_of_its_own_folder_or_of_one_above(tmp_path: Path) -> None:
     """Packs that were made for another folder do so; a file at the top comes first."""
-    for name, text in (
-        ("animals/all", "__mystical__"),
-        ("animals/mystical", "__~Colour__ unicorn"),
-        ("animals/big/cats", r"__mystical__ tiger \__mystical__, __gone__"),
-        ("animals/colour", "red"),
-        ("colour", "blue"),
-    ):
+    files = {
+        "animals/all": "__mystical__",
+        "animals/mystical": "__~Colour__ unicorn",
+        "animals/big/cats": r"__mystical__ tiger \__mystical__, __gone__",
+        "animals/colour": "red",
+        "colour": "blue",
+    }
+    for name, text in files.items():
         file = tmp_path / f"wildcards/{name}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     lines = WildcardFiles(tmp_path).scan().lines
     inventory = Inventory(demo=DEMO, wildcards=lines)
     assert lines["animals/big/cats"] == (r"__animals/mystical__ tiger \__mystical__, __gone__",)
-    (request,) = read_one("prompt: __animals/*l__", inventory=inventory).image_requests(hash_of, 1)
+    request = request_of("prompt: __animals/*l__", inventory=inventory)
     assert request.prompt == "blue unicorn"
 
 
 @pytest.mark.parametrize(
     ("prompt", "wildcards", "message"),
     [
-        ("__color__", {"colour": ("red",)}, "no wildcard file 'color.txt' in models/wildcards. Did "
-         "you mean 'colour'? Available: colour."),
-        ("__with space__", {"a": ("b",)}, "no wildcard file 'with space.txt' in models/wildcards. "
-         "Available: a."),
+        ("__color__", {"colour": ("red",)}, "no … Did you mean 'colour'? Available: colour."),
+        ("__with space__", {"a": ("b",)}, "no wildcard file 'with space.txt' in … Available: a."),
         ("__c__", {}, "the wildcard file 'c' cannot be used: c.txt is not UTF-8."),
         ("__a__", {"a": ()}, "the wildcard file models/wildcards/a.txt has no lines."),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_drawn_is_refused_before_anything_is(
     prompt: str, wildcards: dict[str, tuple[str, ...]], message: str
 ) -> None:
     """With the reason why a file cannot be used."""
     refused = {"wildcard": {"c": "c.txt is not UTF-8."}}
     inventory = Inventory(demo=DEMO, wildcards=wildcards, refused=refused)
-    assert messages(f"prompt: '{prompt}'", inventory=inventory) == [message]
+    check_refused(f"prompt: '{prompt}'", message, inventory=inventory)
+
+
+ENDLESS = {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"w9": ("x",)}
 
 
 @pytest.mark.parametrize(
@@ -140,11 +139,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(
         ("__a__", {"a": ("<lora:y:1>",)}, r"this becomes: <lora:y:1> no LoRA 'y' in models/loras"),
         ("{<lora:x:1>|<lora:x>} <lora:x>", {}, "LoRA .x. is listed twice"),
         ("__a__", {"a": ("x __b__",), "b": ("y __a__",)}, "still contain wildcards after 20 draws"),
-        (
-            "__w0__",
-            {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"w9": ("x",)},
-            "a text of more than 20,000 characters",
-        ),
+        ("__w0__", ENDLESS, "a text of more than 20,000 characters"),
     ],
 )
 def test_what_only_a_draw_can_show_is_an_error_with_its_position(

@@ -133,13 +133,6 @@ def test_what_is_swept_is_the_recipes_own() -> None:
     assert message.startswith("FLUX.1 has no clip_skip")
 
 
-def test_what_a_sampler_does_not_look_at_is_said() -> None:
-    """The pictures are drawn; in a sweep one of the samplers may look at it."""
-    ensd = "ensd has no effect with the sampler Euler: it is for DPM++ 2M SDE, …"
-    check_warned(read_one("prompt: a\nensd: 5\nsampler: Euler"), ensd)
-    check_warned(read_one("prompt: a\nensd: 5\nsweep: {sampler: [Euler, Euler a]}"))
-
-
 def test_a_pictures_list_of_seeds_that_is_none_is_left_out() -> None:
     """Whoever starts from the picture did not write it."""
     texts = {"generator": "picodiffusion", "prompt": "a", "seed": "1, x"}

@@ -1,0 +1,164 @@
+"""The `picowatch` chunk, and the texts of a PNG, found without decoding a pixel."""
+
+import json
+import re
+import zlib
+from dataclasses import replace
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from picowatch.errors import PictureUnreadable
+from picowatch.metadata import picowatch_json, read_chunk, texts_of
+from picowatch.outbox.encoding import encode_png
+from tests.fuzz.hostile import chunk as png_chunk
+from tests.fuzz.hostile import png
+from tests.metadata.requests import CORGI
+
+RENDERED = {
+    "device": "cpu",
+    "precision": "float32",
+    "batch_size": 2,
+    "compiled": False,
+    "memory_rung": "full",
+    "timings": {"denoise": 0.5},
+    "versions": {"picowatch": "0.1.0", "torch": "2.9.0"},
+}
+
+
+PLACE: dict[str, Any] = {
+    "recipe": "pets/corgi.yaml",
+    "save_digest": "5" * 64,
+    "entry_index": 1,
+    "image_index": 2,
+}
+
+
+def test_the_chunk_holds_everything_that_made_the_picture() -> None:
+    """As the documentation lists it; beside the drawn prompt, the one before wildcards."""
+    drawn = replace(CORGI, prompt="a cat", unexpanded_prompt="a {cat|dog}")
+    for request, prompt in ((CORGI, "a corgi"), (drawn, "a {cat|dog}")):
+        text = picowatch_json(request, **PLACE, rendered=RENDERED)
+        assert json.loads(text) == PLACE | {
+            "format": 1,
+            "request": request.as_dict(),
+            "digest": request.digest,
+            "unexpanded_prompt": prompt,
+            "hashes": {"loras": {}, "embeddings": {}, "start_images": {}},
+            "rendered": RENDERED,
+        }
+        chunk = read_chunk(text)
+        assert (chunk.request, chunk.rendered) == (request, RENDERED)
+        assert (chunk.recipe, chunk.entry_index, chunk.image_index) == ("pets/corgi.yaml", 1, 2)
+
+
+def _changed(**changes: object) -> str:
+    values = json.loads(picowatch_json(CORGI, **PLACE, rendered=RENDERED))
+    for key, value in changes.items():
+        (values["request"] if key in values["request"] else values)[key] = value
+    return json.dumps(values)
+
+
+def _with_lora(**parts: object) -> str:
+    return _changed(request=CORGI.as_dict() | {"loras": [{"name": "a", "hash": "b", **parts}]})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "contains no request"),
+        ('{"request": 3}', "contains no request"),
+        (_changed(format=2), "has format 2; this version reads format 1. A newer picowatch"),
+        (_changed(steps="many"), "is damaged: request.steps: "),
+        (_changed(entry_index=None), "is damaged: entry_index: "),
+        (_changed(request={"prompt": "a"}), "is damaged: "),
+        (
+            _changed(request=CORGI.as_dict() | {"styles": []}),
+            "request.styles: this version does not",
+        ),
+        (_changed(request=CORGI.as_dict() | {"cfg_scale": None}), "cfg_scale: Input should be"),
+        (_with_lora(w=1), "is damaged: request.loras.0.weight: "),
+        (_with_lora(weight=1, evil=1), "0.evil: this version does not know it."),
+    ],
+)
+def test_what_is_no_chunk_of_ours_is_an_error_that_says_so(text: str, message: str) -> None:
+    """Never a KeyError, never a picture with half its settings."""
+    with pytest.raises(PictureUnreadable, match=re.escape(message)) as refused:
+        read_chunk(text)
+    assert "__" not in str(refused.value)
+    assert "argument" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("für\n", b"tEXt"), ("猫", b"iTXt"), ("a\0b", b"iTXt"), ("cafÃ©", b"iTXt")],
+)
+def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones(
+    text: str, kind: bytes
+) -> None:
+    """tEXt is Latin-1 without NUL, and no text that would be taken for UTF-8; iTXt is UTF-8."""
+    content = encode_png(Image.new("RGB", (1, 1)), {"parameters": text})
+    assert kind + b"parameters" in content
+    assert texts_of(content) == {"parameters": text}
+
+
+@pytest.mark.parametrize("keyword", ["prompt", "Prompt", "", " a", "a" * 80, "ä"])
+def test_a_key_that_readers_misunderstand_is_a_programming_error(keyword: str) -> None:
+    """`prompt` is ComfyUI's and Easy Diffusion's."""
+    with pytest.raises(ValueError, match="PNG key"):
+        encode_png(Image.new("RGB", (1, 1)), {keyword: "a corgi"})
+
+
+PIXELS = png_chunk(b"IDAT", zlib.compress(bytes(4)))
+PACKED = zlib.compress(bytes(5_000_000))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("text", ["a corgi", "ein Café", "🐶\na corgi"])
+def test_texts_that_another_program_wrote_are_read(text: str, packed: bool) -> None:
+    """Latin-1 and UTF-8, packed and not."""
+    information = PngImagePlugin.PngInfo()
+    information.add_text("parameters", text, zip=packed)
+    information.add_itxt("picowatch", text, lang="de", tkey="Wächter", zip=packed)
+    file = BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "PNG", pnginfo=information)
+    assert texts_of(file.getvalue()) == {"parameters": text, "picowatch": text}
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (png(png_chunk(b"tEXt", b"parameters\0a"), PIXELS)[:-20], {"parameters": "a"}),
+        (
+            png(png_chunk(b"tEXt", "parameters\0Café, 猫".encode()), PIXELS),
+            {"parameters": "Café, 猫"},
+        ),
+        (png(png_chunk(b"zTXt", b"parameters\0\0not packed"), PIXELS), {}),
+        (png(png_chunk(b"iTXt", b"parameters\0\0\0\0\0\xff"), PIXELS), {}),
+        (png(png_chunk(b"iTXt", b"parameters\0"), PIXELS), {}),
+    ],
+)
+def test_a_damaged_text_is_no_setting(content: bytes, texts: dict[str, str]) -> None:
+    """Part of a prompt would make another picture. Stability Matrix writes UTF-8 where it does."""
+    assert texts_of(content) == texts
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (png(png_chunk(b"tEXt", b"parameters\0a")[:-1] + b"?", PIXELS), "not a picture"),
+        (b"not a picture", "not a picture"),
+        (png(PIXELS, width=2**15, height=2**15), "too many pixels"),
+        (png(png_chunk(b"tEXt", b"parameters\0" + b"a" * 5_000_000), PIXELS), "too long"),
+        (png(png_chunk(b"zTXt", b"parameters\0\0" + PACKED), PIXELS), "not a picture"),
+    ],
+    ids=["checksum", "text", "size", "long", "packed"],
+)
+def test_what_cannot_be_read_is_an_error_in_words(content: bytes, why: str) -> None:
+    """From the beginning of the file, before anything large is unpacked."""
+    with pytest.raises(PictureUnreadable, match=why):
+        texts_of(content)
