@@ -33,14 +33,8 @@ TYPES = [
 def _a1111_embedding(tensors: Tensors) -> dict[str, Any]:
     """The form of A1111's tab "Train"."""
     (vectors,) = tensors.values()
-    return {
-        "string_to_token": {"*": 265},
-        "string_to_param": {"*": vectors.requires_grad_()},
-        "name": "mascot",
-        "step": 500,
-        "sd_checkpoint": None,
-        "sd_checkpoint_name": None,
-    }
+    named = {"string_to_token": {"*": 265}, "string_to_param": {"*": vectors.requires_grad_()}}
+    return {**named, "name": "mascot", "step": 500, "sd_checkpoint": None}
 
 
 def _diffusers_embedding(tensors: Tensors) -> dict[str, Any]:
@@ -56,13 +50,9 @@ class ModelCheckpoint:
 def _lightning(tensors: Tensors) -> dict[str, Any]:
     """PyTorch Lightning's form: the weights beside the state of the training."""
     optimiser = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-4}]}
-    return {
-        "state_dict": tensors,
-        "epoch": 3,
-        "optimizer_states": [optimiser],
-        "callbacks": {ModelCheckpoint: {"best": np.float64(0.5), "made_by": ModelCheckpoint()}},
-        "global_step": 2**70,
-    }
+    kept = {ModelCheckpoint: {"best": np.float64(0.5), "made_by": ModelCheckpoint()}}
+    state = {"optimizer_states": [optimiser], "callbacks": kept, "global_step": 2**70}
+    return {"state_dict": tensors, "epoch": 3, **state}
 
 
 VAE = next((DEMO / "vae").glob("*.safetensors"))
