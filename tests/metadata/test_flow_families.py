@@ -5,8 +5,15 @@ import pytest
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, recipe_yaml
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory
 from picowatch.recipe.inventory import rules_of
-from tests.recipe.flow_rules import FLOW_RULES
-from tests.recipe.reading import DEMO, check_warned, chunk_of, hash_of, read_one, request_of
+from tests.recipe.reading import (
+    DEMO,
+    FLOW_RULES,
+    check_warned,
+    chunk_of,
+    hash_of,
+    read_one,
+    request_of,
+)
 
 XL = "Stable Diffusion XL"
 INVENTORY = Inventory(

@@ -168,7 +168,10 @@ def test_no_value_that_reading_accepts_is_refused(field: str, value: object) -> 
 
 
 def test_names_that_there_are_are_proposed() -> None:
-    """Samplers and installed models are proposed; other names are no mistakes."""
+    """Samplers and installed models are proposed; other names are no mistakes.
+
+    Editors complete nothing inside a text, but show what a prompt may name beside its field.
+    """
     plain, installed = (schema["definitions"] for schema in SCHEMAS.values())
     assert plain["sampler"]["examples"][:2] == ["DPM++ 2M Karras", "DPM++ 2M"]
     assert "karras" in plain["schedule_type"]["examples"]
@@ -176,17 +179,12 @@ def test_names_that_there_are_are_proposed() -> None:
     assert installed["vae"]["examples"] == ["baked", "vae-ft-mse"]
     assert installed["loras"]["examples"] == list(installed["loras"]["properties"])
     assert installed["upscale"]["properties"]["model"]["examples"] == ["demo-compact"]
+    for field in ("prompt", "negative_prompt"):
+        assert "Embeddings here: bad-hands, calm." in installed[field]["description"]
+        assert "Wildcards here: __animals__." in installed[field]["description"]
+    assert "here" not in plain["prompt"]["description"]
     other = "prompt: a\ncheckpoint: dreamshaper_9\nloras: {other: 0.5}\nsampler: unknown\n"
     assert complaints(SCHEMAS["installed names"], other) == []
-
-
-def test_words_that_a_prompt_may_name_are_listed() -> None:
-    """Editors complete nothing inside a text, but hovering over the field shows them."""
-    definitions = SCHEMAS["installed names"]["definitions"]
-    for field in ("prompt", "negative_prompt"):
-        assert "Embeddings here: bad-hands, calm." in definitions[field]["description"]
-        assert "Wildcards here: __animals__." in definitions[field]["description"]
-    assert "here" not in SCHEMAS["any names"]["definitions"]["prompt"]["description"]
 
 
 def test_each_field_says_what_the_docs_say() -> None:

@@ -199,6 +199,15 @@ CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
     [
         (one_pass(node("Mystery", magic=3)) | {"6": encode(LINK)}, "prompt", "",
          ["The positive prompt was not found: the workflow's node Mystery was not read."]),
+        # None of these nodes is a start image.
+        (one_pass(node("SDXL Empty Latent (rgthree)", dimensions="832 x 1216 (portrait)"),
+                  latent_image=LINK), "size", "832x1216", []),
+        (one_pass(node("CR SDXL Aspect Ratio", width=1024, height=1024,
+                       aspect_ratio="9:16 portrait 768x1344"), latent_image=LINK), "size",
+         "768x1344", []),
+        (one_pass(EFFICIENT, latent_image=LINK), "size", "640x896", []),
+        (one_pass(node("Mystery", ratio="3:4"), latent_image=LINK), "size", "1024x1024",
+         ["The size was not found in the workflow's node Mystery; 'size: …' in the recipe…"]),
         # Recipes cannot skip steps without a start image.
         (one_pass(denoise=0.5), "denoising_strength", 0.75, ["denoise 0.5 of an empty picture was "
          "ignored: without a start image, recipes draw all steps."]),
@@ -221,24 +230,6 @@ def test_a_part_of_a_workflow_is_read(
     recipe = read(nodes)
     assert getattr(recipe, field) == value
     check_warned(recipe, *warnings)
-
-
-@pytest.mark.parametrize(
-    ("latent", "size", "warned"),
-    [
-        (node("SDXL Empty Latent (rgthree)", dimensions="832 x 1216 (portrait)"), "832x1216", ""),
-        (node("CR SDXL Aspect Ratio", width=1024, height=1024,
-              aspect_ratio="9:16 portrait 768x1344"), "768x1344", ""),
-        (EFFICIENT, "640x896", ""),
-        (node("Mystery", ratio="3:4"), "1024x1024",
-         "The size was not found in the workflow's node Mystery; 'size: …' in the recipe"),
-    ],
-)  # fmt: skip
-def test_the_size_of_other_empty_pictures(latent: dict[str, Any], size: str, warned: str) -> None:
-    """None of these nodes is a start image."""
-    recipe = read(one_pass(latent, latent_image=LINK))
-    assert (recipe.size, recipe.image, recipe.denoising_strength) == (size, "", 0.75)
-    assert [one.startswith(warned) for one in recipe.warnings] == ([True] if warned else [])
 
 
 def test_a_start_image_is_not_in_the_picture() -> None:

@@ -8,9 +8,9 @@ import pytest
 from picowatch.families import FAMILIES
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
 from picowatch.recipe.inventory import DEMO_RULES, rules_of
-from tests.recipe.flow_rules import FLOW_RULES
 from tests.recipe.reading import (
     DEMO,
+    FLOW_RULES,
     check_refused,
     check_warned,
     chunk_of,
@@ -48,18 +48,14 @@ INVENTORY = Inventory(
 )
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "usual"),
-    [("turbo", (8, 1, 0)), ("krea", (28, 1, 4.5)), ("xl", (24, 7.5, 0)), ("tiny", (24, 4, 0))],
-)
-def test_what_a_recipe_leaves_out_is_the_familys(
-    checkpoint: str, usual: tuple[float, float, float]
-) -> None:
+def test_what_a_recipe_leaves_out_is_the_familys() -> None:
     """Values in the recipe win."""
-    recipe = read_one(f"prompt: a\ncheckpoint: {checkpoint}", inventory=INVENTORY)
-    assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == usual
-    own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
-    assert own.steps == 3
+    usual = {"turbo": (8, 1, 0), "krea": (28, 1, 4.5), "xl": (24, 7.5, 0), "tiny": (24, 4, 0)}
+    for checkpoint, values in usual.items():
+        recipe = read_one(f"prompt: a\ncheckpoint: {checkpoint}", inventory=INVENTORY)
+        assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == values
+        own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
+        assert own.steps == 3
 
 
 def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
@@ -186,25 +182,20 @@ def test_what_a_family_does_not_honour_is_warned_about(text: str, warnings: list
     check_warned(read_one(text, inventory=INVENTORY), *warnings)
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "prompt", "negative", "left_out"),
-    [
-        ("dream", "a (bad hands:1.2) <lora:pixel:1> unsaid", ", dim", ["'glow'"]),
-        ("xl", "a (:1.2)  unsaid", "glow, dim", ["'pixel'", "'bad hands'"]),
-    ],
-)
-def test_what_is_for_another_family_than_a_pictures_is_left_out(
-    checkpoint: str, prompt: str, negative: str, left_out: list[str]
-) -> None:
+def test_what_is_for_another_family_than_a_pictures_is_left_out() -> None:
     """Whoever starts from the picture did not write it, and cannot remove it."""
     picture = {
         "parameters": "a (bad hands:1.2) <lora:pixel:1> unsaid\nNegative prompt: glow, dim\n"
         "Steps: 3, Sampler: Euler, CFG scale: 4, Model: dream"
     }
-    text = f"from: a.png\ncheckpoint: {checkpoint}"
-    recipe = read_one(text, inventory=INVENTORY, texts=picture)
-    assert (recipe.prompt, recipe.negative_prompt) == (prompt, negative)
-    assert [one.split(" is for ")[0].split(" ", 2)[2] for one in recipe.warnings] == left_out
+    for checkpoint, prompt, negative, left_out in (
+        ("dream", "a (bad hands:1.2) <lora:pixel:1> unsaid", ", dim", ["embedding 'glow'"]),
+        ("xl", "a (:1.2)  unsaid", "glow, dim", ["LoRA 'pixel'", "embedding 'bad hands'"]),
+    ):
+        text = f"from: a.png\ncheckpoint: {checkpoint}"
+        recipe = read_one(text, inventory=INVENTORY, texts=picture)
+        assert (recipe.prompt, recipe.negative_prompt) == (prompt, negative)
+        check_warned(recipe, *(f"the {what} is for …" for what in left_out))
 
 
 def test_what_a_recipe_says_of_a_loras_family_holds() -> None:
