@@ -34,11 +34,8 @@ def photos(house: House) -> dict[str, tuple[int, int]]:
         for name, size in SIZES.items():
             path = Path("photos", name.replace(".", f"{number}."))
             (house.inbox / path).parent.mkdir(parents=True, exist_ok=True)
-            exif = Image.Exif()
-            turned = number == 1 and path.suffix == ".jpg"
-            exif[0x112] = 6 if turned else 1
-            Image.new("RGB", size, (60 * number, size[0], 9)).save(house.inbox / path, exif=exif)
-            named[path.with_suffix(".png").as_posix()] = size[::-1] if turned else size
+            Image.new("RGB", size, (60 * number, size[0], 9)).save(house.inbox / path)
+            named[path.with_suffix(".png").as_posix()] = size
     return named
 
 

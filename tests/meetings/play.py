@@ -57,15 +57,15 @@ def play(script: Script, counts: Counter[str] | None = None) -> list[str]:
     return world.findings
 
 
-def shorter(script: Script, finds: Callable[[Script], bool]) -> Script:
-    """Return fewer actions that still give the finding (Zeller's delta debugging)."""
+def shorter(script: Script) -> Script:
+    """Return fewer actions that still find something (Zeller's delta debugging)."""
     size = max(1, len(script.actions) // 2)
     while size:
         start, before = 0, script
         while start < len(script.actions):
             left = script.actions[:start] + script.actions[start + size :]
             fewer = replace(script, actions=left)
-            if finds(fewer):
+            if play(fewer):
                 script = fewer
             else:
                 start += size

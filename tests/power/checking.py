@@ -102,7 +102,9 @@ class Checker:
 
     def violations(self, disk: Disk) -> list[str]:
         """Start picowatch on the disk, and return everything that is wrong."""
-        self._promises, self._inbox = self._story.at(disk.moment), disk.inbox
+        self._promises = self._story.at(disk.moment)
+        below, files = "inbox/", disk.files.items()
+        self._inbox = {p.removeprefix(below): c for p, c in files if p.startswith(below)}
         disk.lay_out(self._house.folder)
         found = list(self._broken_promises(disk))
         self._house.engine = DigestEngine()
