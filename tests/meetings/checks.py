@@ -26,11 +26,6 @@ def of_the_work(world: "World") -> Iterator[str]:
 def while_it_runs(world: "World") -> Iterator[str]:
     """Check that nothing is left to do."""
     yield from world.not_handled()
-    for path, version in world.files.items():  # what one lacked may have come since
-        recipe = world.model.recipes.get(path)
-        is_refused = recipe and not recipe.valid and world.handled.get(path) == version
-        if is_refused and world.meaning(path, version.digest) is not None:
-            yield f"{path} is refused although what it lacked is there"
     counts = world.model.counts()
     states = ("queued", "running", "done", "failed", "cancelled")
     right = {state: counts[state] for state in states}
@@ -82,8 +77,8 @@ def _of_sheets(world: "World") -> Iterator[str]:
 
 
 def _of_errors(world: "World") -> Iterator[str]:
-    # What was moved away, or is empty now, is no save: nothing is promised of its old error.
-    spared = world.ghosts | {path for path in world.files if world.text_at(path).is_empty}
+    # What is empty now is no save: nothing is promised of its old error.
+    spared = {path for path in world.files if world.text_at(path).is_empty}
     wrong = {path for path, recipe in world.model.recipes.items() if not recipe.valid}
     failed = set(filter(world.model.failed, world.model.recipes))
     found = error_files(world.outbox)

@@ -75,7 +75,6 @@ class Machine:
         self.bad: set[str] = set()  # prompts that cannot be drawn
         self.is_deadly = False  # the engine dies on them
         self.blamed: set[tuple[str, int]] = set()  # prompts and seeds that met one of those
-        self.began: dict[tuple[str, int], float] = {}  # batches that are held
         self.process: Thread | None = None
         self.stop, self.wake = Event(), Event()
         self.signals: list[int] = []
@@ -255,7 +254,6 @@ class Machine:
 
     def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
         if self.held:
-            self.began |= {(request.prompt, request.seed): self.sim.now for request in batch}
             self.sim.pause(lambda: not self.held)
         if self.pace:
             self.sim.sleep(self.pace)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -13,12 +12,10 @@ from typing import Any
 from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits, Machine
 from tests.meetings.model import Model
-from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text, png
+from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
-BACK_SECONDS = 2.0  # after which it has been noticed that the inbox is there again
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
-HUNG_SECONDS = 600.0  # an engine without a sign of life is ended after that
 DEATHS = 4  # of the daemon with an image in progress, after which the next one sets it aside
 
 Action = tuple[Any, ...]
@@ -52,13 +49,8 @@ class World(Machine):
         self.handled: dict[str, Version] = {}  # the last that was accepted or refused
         self.left: set[str] = set()  # paths that were away since they were handled
         self.texts: dict[str, Text] = {}  # what was ever saved, by digest
-        self.pictures: dict[str, str] = {}  # start images' sha256
-        self.pictures_changed_at = 0.0
         self.commands: list[Path] = []
         self.away: Path | None = None  # where the inbox lies instead
-        self.back_at = -math.inf  # when it was there again
-        self.ghosts: set[str] = set()  # recipes deleted where nobody could see it
-        self.written_again: set[str] = set()  # … and not handled since
         self.again: dict[str, str] = {}  # what is to be read again, and how ("read", "saved")
 
     def do(self, action: Action) -> None:
@@ -81,18 +73,13 @@ class World(Machine):
     def text_at(self, path: str) -> Text:
         return self.texts[self.files[path].digest]
 
-    def meaning(self, path: str, digest: str, template: str = "") -> list[Entry] | None:
-        """Return what a file requests now, a picture with this template; None if it is invalid."""
-        text = self.texts[digest]
-        if text.broken or text.is_empty:
-            return None
-        if path.endswith(TEMPLATE):
-            return []
+    def meaning(self, save: Any) -> Sequence[Entry]:
+        """Return what a file requests, a picture with its template."""
+        text = self.texts[save.digest]
         if isinstance(text, Picture):
-            return [replace(entry, start=digest) for entry in self.texts[template].entries]
-        if any(one.image and one.image not in self.pictures for one in text.entries):
-            return None
-        return [replace(one, start=self.pictures.get(one.image, "")) for one in text.entries]
+            template = self.texts[save.template]
+            return [replace(entry, start=save.digest) for entry in template.entries]
+        return () if save.path.endswith(TEMPLATE) else text.entries
 
     def may_be_accepted(self, path: str) -> bool:
         """Whether a file has content and, if it is a dropped picture, a valid template."""
@@ -131,20 +118,10 @@ class World(Machine):
         written.replace(target)
         self._tell()
 
-    def _is_gone(self, path: str) -> None:
-        self.left.add(path)
-        # picowatch looks for an inbox that is away once a second.
-        seen_again = self.back_at + BACK_SECONDS + 1000 * self.habits.slowness
-        if self.away or self.sim.now < seen_again or path in self.written_again:
-            self.ghosts.add(path)  # a deletion that nobody saw is none
-
     def _note(self, path: str, source: str = "") -> None:
         """Note what is at a path now."""
         target = self.there / path
         digest = hashlib.sha256(target.read_bytes()).hexdigest()
-        if path in self.ghosts:
-            self.ghosts.discard(path)
-            self.written_again.add(path)
         version = Version(digest, target.stat().st_mtime_ns, source)
         is_back = version == self.handled.get(path)
         self.files[path] = replace(version, source="") if is_back else version
@@ -178,7 +155,7 @@ class World(Machine):
         self._tell()
         for path in moved:
             version = self.files.pop(path)
-            self._is_gone(path)
+            self.left.add(path)
             source = path if self.handled.get(path) == version else version.source
             self._note(f"{new}{path.removeprefix(old)}", source)
 
@@ -186,20 +163,8 @@ class World(Machine):
         if path in self.files:
             (self.there / path).unlink()
             del self.files[path]
-            self._is_gone(path)
+            self.left.add(path)
             self._tell()
-
-    def do_picture(self, name: str, colour: int | None) -> None:
-        """Add, change or delete a start image."""
-        if (colour is None) != (name not in self.pictures):
-            self.pictures_changed_at = self.sim.now
-        if colour is None:
-            (self.there / name).unlink(missing_ok=True)
-            self.pictures.pop(name, None)
-        else:
-            (self.there / name).write_bytes(png(colour))
-            self.pictures[name] = hashlib.sha256(png(colour)).hexdigest()
-        self._tell()
 
     def do_inbox(self, there: bool, empty: bool) -> None:
         """Unmount the inbox, perhaps leaving an `empty` folder, or mount it again."""
@@ -208,9 +173,8 @@ class World(Machine):
                 self.inbox.rmdir()
             if not self.inbox.exists():
                 self.away.rename(self.inbox)
-                self.away, self.back_at = None, self.sim.now
+                self.away = None
         elif not there and not self.away:
-            self.ghosts |= self.handled.keys() - self.files.keys()
             self.away = self.home / "unmounted"
             self.inbox.rename(self.away)
             if empty:
@@ -248,21 +212,20 @@ class World(Machine):
     def _heard_accept(self, save: Any, entries: object, *, result: object, **_: Any) -> None:
         before = self.handled.get(save.path)
         if self._is_handled_now(save):
-            found = self.meaning(save.path, save.digest, save.template)
-            self.expect(found is not None, f"{save.path} was accepted although it is wrong")
+            text = self.texts[save.digest]
+            self.expect(not text.broken, f"{save.path} was accepted although it is wrong")
             same = before is not None and before.digest == save.digest
             is_asked = self.again.pop(save.path, "") == "saved"
-            is_again = same and not is_asked and isinstance(self.texts[save.digest], Picture)
-            self.model.accept(save.path, found or [], is_again=is_again)
+            is_again = same and not is_asked and isinstance(text, Picture)
+            self.model.accept(save.path, self.meaning(save), is_again=is_again)
 
     def _heard_refuse(self, save: Any, problem: object, *, result: object, **_: Any) -> None:
         if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
             return  # of a picture under it
         if self._is_handled_now(save):
-            just_changed = self.away or self.sim.now - self.pictures_changed_at < 3.0
-            is_wrong = self.meaning(save.path, save.digest, save.template) is None
+            is_wrong = self.away or self.texts[save.digest].broken
             self.again.pop(save.path, None)
-            self.expect(just_changed or is_wrong, f"{save.path} was refused although it is right")
+            self.expect(is_wrong, f"{save.path} was refused although it is right")
             self.model.refuse(save.path)
 
     def _is_handled_now(self, save: Any) -> bool:
@@ -273,13 +236,10 @@ class World(Machine):
             self.expect(False, f"{path} was handled although nobody saved it")
             return False
         for other, known in self.handled.items():
-            # If it is deleted where nobody could see it, it has to have the same time.
-            is_unseen = other in self.ghosts and known.mtime != version.mtime
-            is_gone = other not in self.files and not is_unseen and self.model.recipes[other].valid
+            is_gone = other not in self.files and self.model.recipes[other].valid
             is_moved = last is None and known.digest == version.digest and is_gone
             self.expect(not is_moved, f"{other} was renamed to {path}, which was made anew")
         self.handled[path] = version
-        self.written_again.discard(path)
         return True
 
     def _heard_forget(self, path: str, *, result: object) -> None:
@@ -332,8 +292,7 @@ class World(Machine):
     def _heard_fail(self, image_id: int, reason: str, *, result: object, **_: Any) -> None:
         if image := self.model.by_id.get(image_id):
             made_of = image.entry.prompt, image.seed or 0
-            hung = self.sim.now - self.began.get(made_of, self.sim.now) > HUNG_SECONDS
-            is_blamed = made_of in self.blamed or hung or image.deaths >= DEATHS
+            is_blamed = made_of in self.blamed or image.deaths >= DEATHS
             self.expect(is_blamed, f"{image} failed: {reason}")
         self.model.ended(image_id, "failed")
 
@@ -395,7 +354,7 @@ class World(Machine):
         for path in self.again.keys() & self.files.keys():
             if self.may_be_accepted(path):
                 yield f"{path} is not read again"
-        for path in self.handled.keys() - self.files.keys() - self.ghosts:
+        for path in self.handled.keys() - self.files.keys():
             yield f"{path} is not forgotten"
 
     def status(self) -> Any:

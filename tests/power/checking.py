@@ -18,8 +18,7 @@ from picowatch.metadata import PICOWATCH, read_chunk, texts_of
 from tests.digest_engine import Batch, DigestEngine, digest_pixels
 from tests.house import House
 from tests.outcome import error_files, faults, is_sheet, is_whole
-from tests.power.disk import LOG, Disk
-from tests.power.operations import Recording, Write
+from tests.power.disk import LOG, Disk, Recording, Write
 from tests.power.scenario import ASKED, BATCH_SIZE, SAVES
 
 ACCEPTED = re.compile(r"^[\d-]+ [\d:]+ (\S+): saved, ")

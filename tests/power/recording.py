@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.power.operations import ROOT, Names, Operation, Recording, Resize, Sync, Write
+from tests.power.disk import ROOT, Names, Operation, Recording, Resize, Sync, Write
 from tests.power.scenario import SAVES
 
 # With a question mark: not every processor has it.
