@@ -125,11 +125,7 @@ def controls(draw: st.DrawFn, has_mask: bool) -> ControlUse:
 
 
 @st.composite
-def image_requests(
-    draw: st.DrawFn,
-    prompts: st.SearchStrategy[str] = PROMPTS,
-    checkpoints: st.SearchStrategy[str] = NAMES,
-) -> ImageRequest:
+def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -> ImageRequest:
     """Any request that a recipe can make."""
     sampler = draw(st.sampled_from(SAMPLERS))
     vae = draw(st.sampled_from(["baked", "vae-ft-mse"]))
@@ -144,7 +140,7 @@ def image_requests(
     return ImageRequest(
         prompt=draw(prompts),
         negative_prompt=draw(prompts),
-        checkpoint=draw(checkpoints),
+        checkpoint=draw(NAMES),
         checkpoint_hash=HASH["checkpoint"],
         vae=vae,
         vae_hash="" if vae == "baked" else HASH["vae"],

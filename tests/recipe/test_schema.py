@@ -67,16 +67,15 @@ class EditorLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
 
-for tag, expression, first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-):
-    EditorLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{expression})$"), list(first)
-    )
-EditorLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
+for tag, expression in {
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "null": r"~|null|Null|NULL|",
+    "int": r"[-+]?[0-9]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?",
+    "merge": "<<",
+}.items():
+    pattern = re.compile(f"^(?:{expression})$")
+    EditorLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", pattern, None)
 EditorLoader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(str(node.value)))
 EditorLoader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(str(node.value)))
 

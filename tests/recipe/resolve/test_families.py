@@ -13,7 +13,6 @@ from tests.recipe.reading import (
     FLOW_RULES,
     check_refused,
     check_warned,
-    chunk_of,
     hash_of,
     read_one,
     refused,
@@ -173,6 +172,7 @@ NO_NEGATIVE = "The negative prompt was ignored: it has no effect at cfg_scale 1.
         ("prompt: a \\(red\\) cube\ncheckpoint: dev\nhires: true", []),
         ("prompt: a bad hands unsaid <lora:pixel>\nloras: unsaid\ncheckpoint: dream", []),
         ("prompt: a\ncheckpoint: turbo\nvae: ae", []),
+        ("prompt: a\ncheckpoint: xl\nloras: {pixel: {family: sdxl}}", []),
         ("prompt: a glow, bad hands <lora:pixel>\nloras: line\ncheckpoint: demo", []),
         ("prompt: a\ncheckpoint: dev\nprediction: automatic", []),
     ],
@@ -196,12 +196,3 @@ def test_what_is_for_another_family_than_a_pictures_is_left_out() -> None:
         recipe = read_one(text, inventory=INVENTORY, texts=picture)
         assert (recipe.prompt, recipe.negative_prompt) == (prompt, negative)
         check_warned(recipe, *(f"the {what} is for …" for what in left_out))
-
-
-def test_what_a_recipe_says_of_a_loras_family_holds() -> None:
-    """Chroma's LoRAs look like FLUX.1's; what a picture names is used again as well."""
-    text = "prompt: a\nseed: 1\nloras: {pixel: {family: sdxl}}\ncheckpoint: xl"
-    request = request_of(text, inventory=INVENTORY)
-    assert request.loras[0].family == "sdxl"
-    again = read_one("from: a.png", inventory=INVENTORY, texts=chunk_of(request))
-    assert (again.image_requests(hash_of), again.warnings) == ([request], ())

@@ -119,13 +119,6 @@ def test_a_pictures_prompt_loses_what_cannot_be_used() -> None:
     check_warned(recipe, "no LoRA 'ink' in … Only pixel …", "the LoRA 'pixel' is …")
 
 
-def test_a_missing_checkpoint_is_an_error_whoever_names_it() -> None:
-    """No other checkpoint could replace it."""
-    assert messages(pasted("Seed: 1", "lost"), "a.txt", INVENTORY)[0].startswith(
-        "no checkpoint 'lost' in models/checkpoints."
-    )
-
-
 def test_what_is_swept_is_the_recipes_own() -> None:
     """A folder's defaults for the field do not matter."""
     text = "prompt: a\ncheckpoint: dev\nsweep: {clip_skip: [1, 2]}"
