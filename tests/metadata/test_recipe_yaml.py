@@ -127,7 +127,7 @@ FLUX = (
 
 
 def check_again(request: ImageRequest, start: str, inventory: Inventory) -> None:
-    """Read it from what `show` prints, from either text, and pasted into a TXT; without a warning."""
+    """Read it from what `show` prints, either text, and one pasted into a TXT; without warning."""
     texts = {PARAMETERS: parameters_text(request, "0.1.0")} | chunk_of(request)
     again = [read_one(recipe_yaml(request), inventory=inventory)]
     for name in (PICOWATCH, PARAMETERS):
