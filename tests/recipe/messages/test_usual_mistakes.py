@@ -29,7 +29,6 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("size: 512x2056", "height must be a whole number from 64 to 2048, not 2056. For a larger "
          "picture, write a smaller size, and hires: {scale: 2} … or upscale: {scale: 4} …"),
         ("size: big", "size must be text like 512x768, not 'big'."),
-        ("size: [512, 768]", "size must be text like 512x768, not [512, 768]."),
         ("size: 512x512\nwidth: 512", BOTH_SIZES),
         ("exact: maybe", "exact must be true or false, not 'maybe'."),
         ("steps: 3\nsteps: 4", "'steps' is given twice: already on line 2. Keep one."),

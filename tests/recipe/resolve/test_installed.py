@@ -27,7 +27,6 @@ INVENTORY = Inventory(
         ("DREAMSHAPER_8.SafeTensors", "dreamshaper_8"),
         ("dreams", "dreamshaper_8"),
         ("dream", "dream"),
-        ("sd15/RealisticVision", "sd15/RealisticVision"),
         ("realisticvision", "sd15/RealisticVision"),
         ("Stable-diffusion/sd15/RealisticVision.safetensors", "sd15/RealisticVision"),
         ("sd15\\RealisticVision.safetensors", "sd15/RealisticVision"),
