@@ -45,8 +45,11 @@ def kohya_lora(unet: Any, *text_encoders: Any, seed: int = 0, alpha: float = 2.0
     return tensors
 
 
-def write(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> Path:
-    """A safetensors file."""
+def write(
+    path: Path, tensors: Tensors, metadata: dict[str, str] | None = None, *, prefix: str = ""
+) -> Path:
+    """A safetensors file, whose names begin with a prefix."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    named = {f"{prefix}{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(named, path, metadata)
     return path

@@ -1,35 +1,16 @@
-"""One engine process with the demo model for all tests, and requests for it."""
+"""A renderer of the demo model for all tests, and its folders."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.child import ChildEngine
-from picowatch.engine.protocol import EngineOptions
 
 if TYPE_CHECKING:
     from picowatch.engine.renderer import Renderer
 
 # Before torch is imported here: threads that spin only for a moment, as in the engine process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
-@pytest.fixture(scope="session")
-def options(tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
-    """An engine for an empty models folder, on the CPU whatever the machine has."""
-    return EngineOptions(models=tmp_path_factory.mktemp("models"), device="cpu", threads=2)
-
-
-@pytest.fixture(scope="session")
-def engine(options: EngineOptions) -> Iterator[ChildEngine]:
-    """Yield the shared engine; if a test kills it, the next test starts it again."""
-    engine = ChildEngine(options)
-    yield engine
-    engine.close()
 
 
 @pytest.fixture
@@ -46,24 +27,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def renderer(kept: Path) -> "Renderer":
-    """Return a renderer in this process, on one thread: more would spin on a busy machine."""
+    """Return a renderer in this process."""
     from picowatch.engine.renderer import Renderer
+    from tests.engine.requests import plain_options
 
-    return Renderer(
-        EngineOptions(
-            models=Path("nowhere"),
-            device="cpu",
-            precision="float32",
-            threads=1,
-            start_images=kept,
-        )
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def configs() -> Iterator[None]:
-    """Forget a module's configs of single files at its end."""
-    before = dict(CONFIGS)
-    yield
-    CONFIGS.clear()
-    CONFIGS.update(before)
+    return Renderer(plain_options(Path("nowhere"), kept))

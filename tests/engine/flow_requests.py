@@ -11,11 +11,10 @@ from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
 from picowatch.engine.processors import read_processor
-from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
 from tests.engine.pictures import circle, keep
-from tests.engine.requests import NUMPY_WARNINGS
+from tests.engine.requests import NUMPY_WARNINGS, plain_options
 from tests.engine.tiny_flows import tiny_flow
 from tests.engine.tiny_models import folder_until_exit
 from tests.recipe.reading import read
@@ -66,11 +65,8 @@ def scripted(kind: Any, name: str, **parts: Any) -> Any:
 
 
 def flow_renderer(models: Path, **more: Any) -> Renderer:
-    """Return a renderer in this process, on one thread."""
-    options = EngineOptions(
-        models=models, device="cpu", precision="float32", threads=1, start_images=models
-    )
-    return Renderer(options, **more)
+    """Return a renderer in this process."""
+    return Renderer(plain_options(models), **more)
 
 
 def requests_of(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:

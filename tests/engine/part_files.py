@@ -13,9 +13,9 @@ import transformers
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.families import FAMILIES, Sign
 from tests.engine.ldm import weights
-from tests.engine.original_names import flux2_vae_names, ldm_vae_names, wan_names
+from tests.engine.original_names import Tensors, flux2_vae_names, ldm_vae_names, wan_names
 from tests.engine.tiny_flows import tiny_flow
-from tests.engine.transformer_files import PREFIX, Tensors, weights_of
+from tests.engine.transformer_files import PREFIX, weights_of
 
 Z_IMAGE, FLUX, SD35, KLEIN = "Z-Image-Turbo", "FLUX.1-dev", "sd3.5-medium", "FLUX.2-klein"
 SD3, CHROMA, LUMINA, QWEN = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0", "Qwen-Image"

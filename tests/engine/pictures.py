@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from picowatch.engine.protocol import RenderedImage
-from tests.engine.requests import Pixels, pixels
+from tests.engine.requests import Pixels
 
 BLUE, RED, GREEN = (44, 100, 226), (222, 44, 44), (52, 168, 70)
 
@@ -23,9 +22,10 @@ def keep(folder: Path, picture: Image.Image) -> str:
     return digest
 
 
-def circle(side: int = 128) -> Image.Image:
-    """A red circle in the upper left of a blue square."""
-    picture = Image.new("RGB", (side, side), BLUE)
+def circle(width: int = 128, height: int = 0) -> Image.Image:
+    """A red circle in the upper left of a blue picture, a square without a height."""
+    picture = Image.new("RGB", (width, height or width), BLUE)
+    side = min(picture.size)
     ImageDraw.Draw(picture).ellipse((side // 8, side // 8, side // 2, side // 2), fill=RED)
     return picture
 
@@ -35,17 +35,16 @@ def start(kept: Path, strength: float, picture: Image.Image | None = None) -> di
     return {"image": "it.png", "image_hash": digest, "denoising_strength": strength}
 
 
-def right_half(kept: Path, invert: bool = False) -> dict[str, Any]:
+def half() -> Image.Image:
     """A mask whose right half is white."""
     mask = Image.new("L", (128, 128))
     mask.paste(255, (64, 0, 128, 128))
+    return mask
+
+
+def right_half(kept: Path, invert: bool = False) -> dict[str, Any]:
     values = {"mask": "mask.png", "mask_blur": 0, "mask_invert": invert}
-    return values | {"mask_hash": keep(kept, mask)}
-
-
-def away_from(image: RenderedImage, picture: Image.Image) -> float:
-    """Return the mean difference of the channels from a picture."""
-    return float(np.abs(pixels(image) - as_pixels(picture)).mean())
+    return values | {"mask_hash": keep(kept, half())}
 
 
 def as_pixels(picture: Image.Image) -> Pixels:

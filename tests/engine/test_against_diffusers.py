@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.engine.renderer import Renderer
@@ -22,9 +21,9 @@ from picowatch.engine.samplers import NOISE_LEVELS, build_sampler, class_of
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_named
 from tests.engine.demo import named
-from tests.engine.pictures import as_pixels, circle, right_half, start
-from tests.engine.requests import NUMPY_WARNINGS, Pixels, draw, pixels
-from tests.engine.tiny_models import checkpoints_of, tiny_renderer, tiny_sd2, tiny_sdxl
+from tests.engine.pictures import as_pixels, circle, half, right_half, start
+from tests.engine.requests import NUMPY_WARNINGS, Pixels, draw, pixels, plain_options
+from tests.engine.tiny_models import checkpoints_of, tiny_sd2, tiny_sdxl
 
 pytestmark = NUMPY_WARNINGS
 _D: Any = diffusers
@@ -50,7 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(models: Path) -> Renderer:
-    return tiny_renderer(models, "sdxl", tiny_sdxl())
+    return Renderer(plain_options(models))
 
 
 def kind_of(name: str, kind: str) -> Any:
@@ -160,11 +159,9 @@ def test_a_picture_from_a_start_image(
 @pytest.mark.usefixtures("modes")
 def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Renderer) -> None:
     """Only the masked part is compared: outside, diffusers decodes the start image from latents."""
-    mask = Image.new("L", (128, 128))
-    mask.paste(255, (64, 0, 128, 128))
     wanted = asked(models, name, **start(models, strength), **right_half(models))
     expected = theirs(
-        pipeline(name, "Inpaint"), wanted, image=circle(), mask_image=mask, strength=strength
+        pipeline(name, "Inpaint"), wanted, image=circle(), mask_image=half(), strength=strength
     )
     picture = pixels(draw(ours, wanted)[0])
     assert np.abs(picture - expected)[:, 64:].max() <= 1

@@ -22,6 +22,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
+from tests.engine.adapters import write
 from tests.engine.flow_requests import (
     FLOW_WARNINGS,
     flow_models,
@@ -33,7 +34,7 @@ from tests.engine.part_files import FLUX, pretend, tensors_of
 from tests.engine.requests import ignore_steps
 from tests.engine.rungs import lora_of, on_rung, reads
 from tests.engine.tiny_flows import FOLDERS
-from tests.engine.transformer_files import weights_of, write
+from tests.engine.transformer_files import weights_of
 from tests.kinds import one_of_each_kind
 
 pytestmark = FLOW_WARNINGS

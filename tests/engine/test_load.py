@@ -21,6 +21,7 @@ from picowatch.engine.load import load_part, load_vae
 from picowatch.errors import RenderFailed
 from tests.catalog.files import write_model
 from tests.catalog.unets import sd2_shapes, sd15_shapes, sdxl_shapes
+from tests.engine.adapters import write
 from tests.engine.controlnets import save_single
 from tests.engine.demo import load
 from tests.engine.ldm import weights, write_single_file
@@ -28,7 +29,7 @@ from tests.engine.original_names import Tensors, z_image_names
 from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import FOLDERS, tiny_flow
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
-from tests.engine.transformer_files import weights_of, write
+from tests.engine.transformer_files import weights_of
 from tests.kinds import one_of_each_kind
 
 pytestmark = NUMPY_WARNINGS

@@ -12,22 +12,9 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.protocol import EngineOptions
-from picowatch.engine.renderer import Renderer
-
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256 characters, one for each byte
 FIRST, SECOND = 32, 48  # widths of the text encoders
 LATENTS, INPAINTING = 4, 9  # inputs of a UNet
-
-
-def tiny_renderer(models: Path, family: str, configs: Path) -> Renderer:
-    """In this process, on one thread; `configs` describes the family's single files."""
-    CONFIGS[family] = configs
-    options = EngineOptions(
-        models=models, device="cpu", precision="float32", threads=1, start_images=models
-    )
-    return Renderer(options)
 
 
 def checkpoints_of(models: Path, **folders: Path) -> Path:

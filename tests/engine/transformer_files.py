@@ -7,12 +7,11 @@ import diffusers
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import dequantize, quantize
-from safetensors.torch import save_file
 
+from tests.engine.original_names import Tensors
 from tests.engine.tiny_flows import tiny_flow
 
 PREFIX = "model.diffusion_model."
-Tensors = dict[str, torch.Tensor]
 
 
 def weights_of(name: str) -> Tensors:
@@ -20,13 +19,6 @@ def weights_of(name: str) -> Tensors:
     index = json.loads((tiny_flow(name) / "model_index.json").read_text())
     kind = getattr(diffusers, index["transformer"][1])
     return dict(kind.from_pretrained(tiny_flow(name), subfolder="transformer").state_dict())
-
-
-def write(path: Path, tensors: Tensors, prefix: str = "") -> Path:
-    """A safetensors file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({f"{prefix}{name}": one.contiguous() for name, one in tensors.items()}, path)
-    return path
 
 
 def write_gguf(path: Path, tensors: Tensors, kind: str, architecture: str = "lumina2") -> Path:

@@ -21,7 +21,8 @@ from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import Tensors, kohya_lora, random_layer, write
 from tests.engine.controlnets import controlnet_of, save_single, union_of
 from tests.engine.demo import named
-from tests.engine.pictures import BLUE, RED, keep
+from tests.engine.pictures import circle, half, keep
+from tests.engine.requests import plain_options
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -41,14 +42,7 @@ class Models:
 
     @property
     def options(self) -> EngineOptions:
-        """An engine on one thread of the CPU, in float32."""
-        return EngineOptions(
-            models=self._folder,
-            device="cpu",
-            precision="float32",
-            threads=1,
-            start_images=self._start_images,
-        )
+        return plain_options(self._folder, self._start_images)
 
     def request(self, values: Values) -> ImageRequest:
         """An image request: of models and pictures, the values have the names alone."""
@@ -61,28 +55,18 @@ class Models:
 
 
 def _pictures() -> dict[str, Image.Image]:
-    half = Image.new("L", (128, 128))
-    half.paste(255, (64, 0, 128, 128))
     ring = Image.new("L", (96, 64))
     ImageDraw.Draw(ring).ellipse((24, 8, 72, 56), fill=160, outline=255, width=8)
     return {
-        "circle": _circle((128, 128)),
-        "wide": _circle((96, 64)),
+        "circle": circle(),
+        "wide": circle(96, 64),
         "corgi": Image.open(EXAMPLES / "corgi.png").convert("RGB"),
         "hat": Image.open(EXAMPLES / "corgi-mask.png").convert("L"),
-        "half": half,
+        "half": half(),
         "grey ring": ring,
         "sketch": _sketch(44, 48),
         "lower sketch": _sketch(84, 80),
     }
-
-
-def _circle(size: tuple[int, int]) -> Image.Image:
-    """A red circle in the upper left of a blue picture."""
-    picture = Image.new("RGB", size, BLUE)
-    side = min(size)
-    ImageDraw.Draw(picture).ellipse((side // 8, side // 8, side // 2, side // 2), fill=RED)
-    return picture
 
 
 def _sketch(x: int, y: int) -> Image.Image:
