@@ -1,13 +1,20 @@
-"""Which images share a batch."""
+"""Which images share a batch, how many, and how long that takes."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
+from picowatch.daemon.rendering import Durations, Rendering
+from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
-from picowatch.recipe.request import ControlUse, LoraUse, ReferenceUse
+from picowatch.recipe.request import ControlUse, ImageRequest, LoraUse, ReferenceUse
+from picowatch.settings import Settings
+from tests.digest_engine import DigestEngine, digest_picture
 from tests.engine.requests import request
 
 PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
@@ -81,3 +88,205 @@ def test_so_must_be_what_is_no_field(other: dict[str, Any]) -> None:
     assert request().batch_key != request(**other).batch_key
     if "exact" in other:
         assert request(exact=True).batch_key != request(exact=True, seed=2).batch_key
+
+
+# -- how many images go into a batch
+
+LARGE = request(width=512, height=512, steps=10)
+
+
+def pictures(batch: list[ImageRequest], seconds: float, rung: str = "full") -> list[RenderedImage]:
+    """Return what an engine returns that takes this long for each image."""
+    timings = {"denoise": seconds}
+    return [
+        replace(digest_picture(one, len(batch)), timings=timings, memory_rung=rung) for one in batch
+    ]
+
+
+def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float]) -> list[int]:
+    """Return the batches of a long queue whose images take this long, until the size is steady."""
+    taken = []
+    for _ in range(20):
+        size = sizes.size(of)
+        taken.append(size)
+        sizes.learn([of] * size, pictures([of] * size, seconds_by_size[size]))
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("values", "setting", "expected"),
+    [
+        ({"width": 64, "height": 64}, "auto", 16),
+        ({"width": 256, "height": 256}, "auto", 4),
+        ({"width": 512, "height": 512}, "auto", 1),
+        ({"hires": Hires(2.0, 0, 0.5, "Latent")}, "auto", 4),  # the larger size counts
+        ({"width": 512, "height": 512}, 4, 4),
+        ({"exact": True}, 4, 1),
+        ({"exact": True}, "auto", 1),
+    ],
+)
+def test_the_size_of_a_batch_goes_by_pixels(
+    tmp_path: Path, values: dict[str, Any], setting: Any, expected: int
+) -> None:
+    """It is sixteen small images, one large one, or the setting."""
+    assert BatchSizes(setting, tmp_path / "batches.json").size(request(**values)) == expected
+
+
+def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
+    """The size does not grow again, not even after a restart."""
+    file = tmp_path / "batches.json"
+    sizes = BatchSizes("auto", file)
+    for size in (1, 1, 2, 2):
+        sizes.learn([LARGE] * size, pictures([LARGE] * size, 1.0 / size))
+    assert sizes.size(LARGE) == 4
+    sizes.learn([LARGE] * 4, pictures([LARGE] * 4, 0.3, "smaller batch"))
+    assert set(make(sizes, LARGE, {1: 1.0, 2: 0.5})) == {2}
+    fresh = BatchSizes("auto", file)
+    assert set(make(fresh, LARGE, {1: 1.0, 2: 0.5})[1:]) == {2}
+
+
+@pytest.mark.parametrize(
+    ("of", "seconds", "last"),
+    [
+        (LARGE, {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.39}, 4),
+        (LARGE, {1: 11.0}, 1),  # an urgent image waits for the batch in progress
+        (request(width=64, height=64), {n: 1.0 / n for n in range(1, 65)}, LARGEST),
+        (replace(LARGE, cfg_scale=1.0), {1: 0.5, 2: 0.3, 4: 0.29}, 2),
+    ],
+)
+def test_batches_grow_while_that_renders_images_faster(
+    tmp_path: Path, of: ImageRequest, seconds: dict[int, float], last: int
+) -> None:
+    """Each size is measured twice; the last one that was faster stays, within limits."""
+    taken = make(BatchSizes("auto", tmp_path / "batches.json"), of, seconds)
+    assert taken[-1] == last
+    assert max(taken) <= min(2 * last, LARGEST)
+
+
+def learn(sizes: BatchSizes, of: ImageRequest, size: int, seconds: float) -> None:
+    """Learn from a batch of this size whose images took this long each."""
+    sizes.learn([of] * size, pictures([of] * size, seconds))
+
+
+def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
+    """Seconds are compared per evaluation of the UNet, whatever the steps and the sampler are."""
+    sizes = BatchSizes("auto", tmp_path / "batches.json")
+    few, many = replace(LARGE, steps=10), replace(LARGE, steps=40)
+    heun = replace(LARGE, steps=20, sampler="Heun")  # 39 evaluations
+    for _ in range(2):
+        learn(sizes, few, 1, 1.0)  # 0.1 s for each evaluation
+    learn(sizes, many, 2, 2.4)  # 0.06 s
+    learn(sizes, heun, 2, 2.4)
+    assert sizes.size(few) == 4
+
+
+def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(tmp_path: Path) -> None:
+    """Urgent images do not wait longer because a recipe has more steps, even after a restart."""
+    file = tmp_path / "batches.json"
+    few, many = replace(LARGE, steps=10), replace(LARGE, steps=150)
+    sizes = BatchSizes("auto", file)
+    assert make(sizes, few, {1: 2.0, 2: 1.2, 4: 0.8, 8: 0.79})[-1] == 4
+    fresh = BatchSizes("auto", file)
+    learn(fresh, few, 4, 0.8)
+    for one in (sizes, fresh):
+        assert one.size(few) == 4
+        assert one.size(many) == 1  # 12 s for an image
+        assert one.size(replace(few, height=768)) == 1  # another kind
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"a": "b"}', '{"a": 4}', '{"a": {"size": 99, "seconds": 1, "at": 1}}'],
+)
+def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
+    """Sizes are only measured again."""
+    file = tmp_path / "batches.json"
+    file.write_text(content)
+    assert BatchSizes("auto", file).size(LARGE) == 1
+
+
+@pytest.mark.parametrize(
+    ("rung", "then"),
+    [
+        *(("full", 1), ("VAE tiling", 1), ("group offload", 1)),
+        *(("model offload", 4), ("text encoders in turn", 4)),
+    ],
+)
+@pytest.mark.parametrize("side", [128, 1024])
+def test_edits_are_read_together_where_text_encoders_come_and_go(
+    tmp_path: Path, rung: str, then: int, side: int
+) -> None:
+    """Edits of any size share batches after the first one; elsewhere they go one by one."""
+    file, uses = tmp_path / "batches.json", (ReferenceUse("photo.png", "1" * 64),)
+    edit = request(width=side, height=side, references=uses)
+    sizes = BatchSizes("auto", file)
+    for size in (1, then, then):
+        assert sizes.size(edit) == size
+        sizes.learn([edit] * size, pictures([edit] * size, 60.0, rung))
+    assert sizes.size(replace(edit, width=side + 7)) == then
+    fresh = BatchSizes("auto", file)
+    assert fresh.size(edit, f"{sizes._device}") == then
+    assert fresh.size(replace(edit, references=())) == (1 if side == 1024 else 16)
+    assert BatchSizes(3, file).size(edit) == 3
+
+
+# -- how long it takes
+
+SMALL, OTHER = request(steps=10), request(steps=10, width=512)
+
+
+def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
+    """The seed does not matter; before the first picture nothing is known."""
+    durations = Durations()
+    assert durations.of([(SMALL, 1)]) is None
+    durations.learn(SMALL, 2.0)
+    durations.learn(LARGE, 10.0)
+    assert durations.of([(replace(SMALL, seed=9), 3), (LARGE, 1)]) == 3 * 2 + 10
+    assert durations.of([(replace(SMALL, exact=True, seed=8), 1)]) == 2
+    assert durations.of([(OTHER, 2)]) == 2 * 6
+    durations.learn(SMALL, 4.0)
+    assert durations.of([(SMALL, 1)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("loads", "times", "left"),
+    [
+        ("", [3.0], 5.0),
+        ("", [100.0], 0.0),
+        ("", [1.0, 2.0, 3.0, 4.0, 5.0, 5.0], 4.0),
+        ("", [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3.0),
+        ("", [*map(float, range(1, 11)), 90.0], 0.0),
+        ("demo", [3.0], 8.0),
+    ],
+)
+def test_a_batch_in_progress_is_counted_by_its_steps(
+    loads: str, times: list[float], left: float
+) -> None:
+    """It takes eight seconds after loading, and has done ten steps at these times but the last."""
+    one = batch(loads, times)
+    for step in range(1, len(times)):
+        one._on_step(step, 10)
+    assert one.seconds_left(8.0) == pytest.approx(left)
+
+
+def test_loading_is_no_part_of_what_a_batch_takes() -> None:
+    """An engine that had to load may have had to start, too: all before the first step."""
+    one = batch("demo", [7.0, 8.0])
+    for step in (1, 2):
+        one._on_step(step, 10)
+    assert one.seconds(ended=16.0, load=2.0) == 10.0
+    assert batch("", []).seconds(ended=16.0, load=2.0) == 14.0
+
+
+def batch(loads: str, times: list[float]) -> Rendering:
+    """Return a batch of ten steps that began at 0, and whose clock shows these times."""
+    return Rendering(
+        engine=DigestEngine(),
+        batch=[Mock(request=SMALL)],
+        loads=loads,
+        began=0.0,
+        settings=Settings(),
+        on_preview=lambda _: None,
+        is_requested=lambda: True,
+        clock=iter([0.0, *times]).__next__,
+    )

@@ -57,33 +57,22 @@ def engines(house: House) -> Engines:
     return Engines(house)
 
 
-def test_two_engines_work_at_once(house: House, engines: Engines) -> None:
-    """Neither waits for the other, each image is rendered once, and the status names both."""
-    with engines.held() as gate, house.running(executor="local:2", batch_size=1):
-        house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
-        wait_for(lambda: engines.in_progress() == [1, 1], "both in progress")
-        wait_for(lambda: len(house.status()["engines"]) == 2, "both in the status")
-        for _ in range(6):
-            gate.release()
-        wait_for(lambda: house.status()["images"]["done"] == 6, "the pictures")
-        wait_for(lambda: sum(one["images"] for one in house.status()["engines"]) == 6, "the sum")
-        shown = house.status()["engines"]
-    assert engines.seeds() == [1, 2, 3, 4, 5, 6]
-    assert all(engine.batches for engine in engines.all)
-    assert [one["number"] for one in shown] == [1, 2]
-    assert [one["checkpoint"] for one in shown] == ["demo", "demo"]
-    assert len(house.listed()) == 6
-
-
-def test_idle_engines_share_a_short_queue(house: House, engines: Engines) -> None:
-    """Engines that would be idle take their share; of a long queue, each takes a full batch."""
-    with engines.held(), house.running(executor="local:3", batch_size=8):
+def test_engines_work_at_once_and_share_a_short_queue(house: House, engines: Engines) -> None:
+    """Each image is rendered once, and the status names all; of a long queue each takes a batch."""
+    with engines.held() as gate, house.running(executor="local:3", batch_size=8):
         house.save("a.yaml", "prompt: one\nseed: 1\ncount: 8\n")
         wait_for(lambda: engines.in_progress() == [2, 3, 3], "a part each")
-    engines.all.clear()
-    with engines.held(), house.running(executor="local:3", batch_size=8):
-        house.save("a.yaml", "prompt: one\nseed: 1\ncount: 48\n")
-        wait_for(lambda: engines.in_progress() == [8, 8, 8], "a batch each")
+        wait_for(lambda: len(house.status()["engines"]) == 3, "all in the status")
+        gate.release(3)
+        wait_for(lambda: sum(one["images"] for one in house.status()["engines"]) == 8, "the sum")
+        shown = house.status()["engines"]
+        assert [(one["number"], one["checkpoint"]) for one in shown] == [
+            (number, "demo") for number in (1, 2, 3)
+        ]
+        assert engines.seeds() == [*range(1, 9)]
+        wait_for(lambda: len(house.listed()) == 8, "the pictures")
+        house.save("b.yaml", "prompt: two\nseed: 1\ncount: 48\n")
+        wait_for(lambda: engines.in_progress() == [10, 11, 11], "a batch each")
 
 
 @pytest.mark.parametrize(

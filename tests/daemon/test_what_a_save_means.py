@@ -4,13 +4,16 @@ import shutil
 import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from picowatch.errors import EngineDied
+from picowatch.files.inside import blocks_of
 from picowatch.outbox.listing import request_in
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, wait_for
@@ -392,25 +395,71 @@ def test_a_vanished_inbox_cancels_nothing(house: House) -> None:
 def test_renaming_a_recipe_or_its_folder_keeps_its_queue(house: House) -> None:
     """Queued images are rendered under the new name, nothing is rendered again.
 
-    So it is while picowatch is off: the same bytes at a new path, with the old one gone.
+    Another recipe may have the old name at once. While picowatch is off, a renamed recipe is the
+    same bytes at a new path, with the old one gone.
     """
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         path = house.save("old/a.txt", "first\nsecond\n")
         hold.wait_until_held()
-        path = path.rename(path.with_name("b.txt"))
+        with house.seen_at_once():
+            path = path.rename(path.with_name("b.txt"))
+            house.save("old/a.txt", "another\n")
         wait_for(lambda: "old/a.txt: renamed to old/b.txt" in house.log(), "the renaming")
         hold.release()
-        wait_for(lambda: len(house.pictures()) == 2, "two pictures")
-    assert [path.split("/")[1] for path in house.pictures()] == ["a", "b"]
+        wait_for(lambda: len(house.pictures()) == 3, "all pictures")
+    assert house.prompts("old/a") == ["first", "another"]
+    assert house.prompts("old/b") == ["second"]
     path.rename(path.with_name("c.txt"))
     house.save("old/d.txt", "third\n")
     assert house.once()
     with house.running():
         (house.inbox / "old").rename(house.inbox / "new")
-        wait_for(lambda: house.log().count(": renamed to new/") == 2, "two renamings")
+        wait_for(lambda: house.log().count(": renamed to new/") == 3, "all renamings")
     assert house.once()
-    assert house.started() == ["first", "second", "third"]
+    assert house.started() == ["first", "second", "another", "third"]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "saves", "started"),
+    [
+        pytest.param(
+            "priority: 10\n",
+            [
+                "- prompt: gone\n- {prompt: low, priority: 1}\n",
+                "- {prompt: low, priority: 1}\n- prompt: high\n",
+            ],
+            ["in progress", "high", "a", "low"],
+            id="the-folder's-is-that-of-entries-without-one-wherever-they-stand",
+        ),
+        pytest.param(
+            "priority: 10\nsteps: 5\n",
+            ["prompt: high\nimage: start.png\n"],
+            ["in progress", "high", "a"],
+            id="other-defaults-and-start-images-hold-from-the-next-save-on",
+        ),
+    ],
+)
+def test_a_moved_recipe_has_the_priority_of_its_new_folder(
+    house: House, defaults: str, saves: list[str], started: list[str]
+) -> None:
+    """A recipe that is moved into live/ overtakes others; nothing else of it changes."""
+    house.draw("start.png")
+    house.save("live/_defaults.yaml", defaults)
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        texts = ["prompt: in progress\n", "prompt: a\npriority: 5\n", *saves]
+        for number, text in enumerate(texts):
+            house.save(("first.yaml", "a.yaml", "b.yaml", "b.yaml")[number], text)
+            wait_for(lambda: house.log().count(": saved") > number, text)  # noqa: B023
+        hold.wait_until_held()
+        (house.inbox / "b.yaml").rename(house.inbox / "live/b.yaml")
+        wait_for(lambda: "b.yaml: renamed to live/b.yaml" in house.log(), "the renaming")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == len(started), "all")
+    assert house.started() == started
+    assert {request.steps for request in house.requests()} == {24}
+    assert house.error("live/b.yaml") is None
 
 
 def test_numbers_never_overwrite(house: House) -> None:
@@ -544,32 +593,47 @@ def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:
 
 
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
-    """Defaults apply field by field, and a change of them only from the next save on."""
+    """Defaults apply field by field, and a change of them only from the next save on.
+
+    So the error of a recipe that has a mistake above it says to save the recipe again, too.
+    """
     house.save("_defaults.yaml", "steps: 5\ncfg_scale: 3\nseed: 1\n")
-    house.save("pets/_defaults.yaml", "steps: 6\n")
+    house.save("pets/_defaults.yaml", "stesp: 6\n")
     path = house.save("pets/a.txt", "a corgi\n")
-    house.once()
-    house.save("pets/_defaults.yaml", "steps: 7\n")
-    house.once()
-    assert len(house.pictures()) == 1
-    path.touch()
-    house.once()
-    assert [(one.steps, one.cfg_scale) for one in house.requests()] == [(6, 3), (7, 3)]
-
-
-def test_a_mistake_in_the_defaults_says_to_save_the_recipe_again(house: House) -> None:
-    """Saving only the corrected defaults renders nothing."""
-    defaults = house.save("pets/_defaults.yaml", "stesp: 10\n")
-    recipe = house.save("pets/a.txt", "a corgi\n")
     assert not house.once()
     error = house.error("pets/a.txt") or ""
     assert "inbox/pets/_defaults.yaml, line 1, column 1" in error
     assert error.endswith(
         "Nothing in pets/a.txt was run. Fix pets/_defaults.yaml, then save pets/a.txt again.\n"
     )
-    defaults.write_text("steps: 10\n")
-    recipe.touch()
+    for steps in (6, 7):
+        house.save("pets/_defaults.yaml", f"steps: {steps}\n")
+        assert house.once()
+        assert len(house.pictures()) == steps - 6
+        path.touch()
+        assert house.once()
+    assert [(one.steps, one.cfg_scale) for one in house.requests()] == [(6, 3), (7, 3)]
+
+
+def test_what_changes_while_it_is_read_is_read_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recipes are read when they are complete, with the defaults of that time."""
+    meanwhile = {"a.txt": "two\n", "_defaults.yaml": "steps: 7\n"}
+    for name in meanwhile:
+        house.save(name, {"a.txt": "one\n"}.get(name, "steps: 5\n"))
+
+    def written_meanwhile(file: IO[bytes], most: int) -> Iterator[bytes]:
+        yield from blocks_of(file, most)
+        name = Path(f"/dev/fd/{file.fileno()}").resolve().name
+        if text := meanwhile.pop(name, ""):
+            house.save(name, text)
+
+    monkeypatch.setattr("picowatch.inbox.files.blocks_of", written_meanwhile)
+    monkeypatch.setattr("picowatch.inbox.inbox.defaults_for", lambda *_: [])  # for the priority
     assert house.once()
+    assert (house.prompts(), house.error("a.txt"), meanwhile) == (["two"], None, {})
+    assert house.requests()[0].steps == 7
 
 
 def test_the_inbox_is_never_written(house: House) -> None:
