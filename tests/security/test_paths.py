@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.daemon.archive import Archive
-from picowatch.files import inside
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
+from tests.digest_engine import Batch
 from tests.house import House, wait_for
 from tests.security.attacks import (
     SECRET,
@@ -205,36 +204,25 @@ def test_a_model_is_not_found_by_the_path_it_really_has(house: House) -> None:
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
-@pytest.mark.parametrize("moment", ["before the look", "between look and act"])
+@pytest.mark.parametrize("opening", range(6))
 def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
-    house: House, monkeypatch: pytest.MonkeyPatch, when_done: str, moment: str
+    house: House, monkeypatch: pytest.MonkeyPatch, when_done: str, opening: int
 ) -> None:
     """Not even a file of the same name and bytes; the swap comes as late as possible."""
     house.save("pets/a.txt", "a corgi\n")
     elsewhere = house.folder / "out/a.txt"
     elsewhere.parent.mkdir()
     elsewhere.write_text("a corgi\n")
-    really_unlink, really_find = Archive._unlink, inside._real
+    pets, out = house.inbox / "pets", house.folder / "out"
+    struck: list[list[str]] = []
 
-    def swap_once() -> None:
-        if not (house.inbox / "pets").is_symlink():
-            swap(house.inbox / "pets", house.folder / "out")
+    def before_batch(batch: Batch) -> None:  # by now the recipe has been read
+        house.engine.before_batch = lambda batch: None
+        struck.append(before_opening(monkeypatch, pets, opening, lambda: swap(pets, out)))
 
-    def unlink(archive: Archive, file: str, digest: str) -> bool:
-        def find(place: Path, *, strict: bool = False) -> Path:
-            found = really_find(place, strict=strict)
-            if strict:
-                swap_once()
-            return found
-
-        if moment == "before the look":
-            swap_once()
-        with monkeypatch.context() as patch:
-            patch.setattr(inside, "_real", find)
-            return really_unlink(archive, file, digest)
-
-    monkeypatch.setattr(Archive, "_unlink", unlink)
+    house.engine.before_batch = before_batch
     house.once(when_done=when_done)
-    assert (house.inbox / "pets").is_symlink()
     assert elsewhere.exists()
-    assert "done, but it stays in the inbox" in house.log()
+    assert struck[0] or opening > 2
+    if (when_done, opening) in (("delete", 1), ("archive", 4)):  # right before the deletion
+        assert "done, but it stays in the inbox" in house.log()

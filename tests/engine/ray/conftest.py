@@ -1,8 +1,10 @@
 """Fixtures: a cluster of two nodes for all tests of a module, and executors on it."""
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,12 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from picowatch.engine.protocol import Engine, EngineOptions
+from picowatch.engine.protocol import Engine, EngineOptions, RenderedImage
 from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
-from tests.engine.ray.renderer import WAIT_FOR, DigestRenderer
-from tests.engine.requests import PATIENCE, ignore_steps, request
-from tests.house import wait_for
+from tests.engine.ray.renderer import DigestRenderer
+from tests.engine.requests import PATIENCE, request
+from tests.house import House, wait_for
 
 ROOT = Path(__file__).parents[3]
 HEAD, SECOND = "head", "second"
@@ -33,6 +35,20 @@ MakeExecutor = Callable[..., RayEngines]
 def environment() -> dict[str, str]:
     """Return the environment of nodes and daemons, without picowatch's settings for Ray."""
     return {name: os.environ[name] for name in os.environ if "RAY" not in name} | ENVIRONMENT
+
+
+def of_daemon(house: House, address: str) -> dict[str, str]:
+    """Return the environment of `picowatch run` on a cluster."""
+    settings = {
+        "INBOX": house.inbox,
+        "OUTBOX": house.outbox,
+        "MODELS": house.models,
+        "SETTLE_SECONDS": "0.05",
+        "BATCH_SIZE": "1",
+        "PREVIEW_SECONDS": "0",
+        "EXECUTOR": json.dumps({"ray": {"address": address, "gpus_per_engine": 0}}),
+    }
+    return environment() | {f"PICOWATCH_{name}": str(value) for name, value in settings.items()}
 
 
 class Nodes:
@@ -132,27 +148,14 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
     return list(executor.engines())
 
 
-def has_ended(process: Any) -> bool:
-    """Return whether a process has ended; a container's process 1 may not reap it."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-
 def on(executor: RayEngines, node: str) -> Engine:
     """The engine on that node."""
     return next(one for one in executor.engines() if one.describe()["node"] == node)
 
 
-class Held:
-    """A batch that stays in the middle of its work until it is released."""
-
-    def __init__(
-        self, engine: Engine, folder: Path, name: str = "go", prompt: str = WAIT_FOR
-    ) -> None:
-        self._path = folder / name
-        pid = self._path.with_suffix(".pid")
-        self.future = engine.render([request(f"{prompt}{self._path}")], ignore_steps)
-        wait_for(lambda: pid.exists() and pid.read_text(), "the batch begins")
-        self.process = psutil.Process(int(pid.read_text()))
-
-    def let_go(self) -> None:
-        self._path.touch()
+def held(engine: Engine, prompt: str) -> Future[list[RenderedImage]]:
+    """Return a batch that is in the middle of what its prompt says."""
+    begins = threading.Event()
+    future = engine.render([request(prompt)], lambda done, total: begins.set() if done else None)
+    assert begins.wait(PATIENCE)
+    return future

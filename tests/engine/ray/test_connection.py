@@ -13,43 +13,11 @@ import pytest
 from picowatch.engine.protocol import EngineLost
 from picowatch.engine.ray import cluster_parts
 from picowatch.settings import RaySettings
-from tests.engine.ray.conftest import ROOT, MakeExecutor, environment
-from tests.house import wait_for
+from tests.engine.ray.conftest import ROOT, MakeExecutor, environment, of_daemon
+from tests.house import House, wait_for
 
 # A daemon whose parent is process 1, as in a service or a container: see RAY_RAYLET_PID.
-DAEMON = """
-import os, sys, signal, threading
-from pathlib import Path
-if os.fork():
-    os._exit(0)
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-from picowatch.engine.protocol import EngineOptions
-from picowatch.engine.ray import RayEngines
-from picowatch.settings import RaySettings
-from tests.engine.ray.renderer import DigestRenderer
-from tests.engine.requests import ignore_steps, request
-folder = Path(sys.argv[1])
-settings = RaySettings(address=sys.argv[2], gpus_per_engine=0)
-executor = RayEngines(EngineOptions(models=folder), settings, DigestRenderer)
-executor.wanted = 1
-number = 0
-(folder / "daemon").write_text(str(os.getpid()))
-while True:
-    threading.Event().wait(0.05)
-    (folder / "trouble").write_text(executor.trouble)
-    for engine in executor.engines():
-        future = engine.render([request()], ignore_steps)
-        if future.exception() is None:
-            number += 1
-            (folder / "rendered").write_text(str(number))
-"""
-
-
-def number(path: Path) -> int:
-    """Return the number in a file; 0 before."""
-    with suppress(OSError, ValueError):
-        return int(path.read_text())
-    return 0
+DAEMON = '"$0" -m picowatch run >/dev/null 2>&1 & echo $!'
 
 
 def start_head(folder: Path, port: int) -> None:
@@ -72,29 +40,30 @@ def kill_head(folder: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_a_daemon_outlives_its_head_and_uses_the_next_one(tmp_path: Path) -> None:
+def test_a_daemon_outlives_its_head_and_uses_the_next_one(house: House) -> None:
     """Ray alone ends a process whose head stays away, or comes back as another one."""
     folder, port = Path(f"/tmp/picowatch-ray-{os.getpid()}-head"), 9379
+    house.save("a.yaml", "prompt: a corgi\ncount: 1000\nsteps: 12\n")
     try:
         start_head(folder, port)
-        subprocess.run(
-            [sys.executable, "-c", DAEMON, str(tmp_path), f"127.0.0.1:{port}"],
-            env=environment(),
+        started = subprocess.run(
+            ["sh", "-c", DAEMON, sys.executable],
+            env=of_daemon(house, f"127.0.0.1:{port}"),
             cwd=ROOT,
+            stdout=subprocess.PIPE,
             check=True,
         )
-        wait_for(lambda: number(tmp_path / "rendered"), "it renders")
-        daemon = psutil.Process(number(tmp_path / "daemon"))
+        daemon = psutil.Process(int(started.stdout))
+        wait_for(house.pictures, "it renders")
         for waits in (False, True):
+            so_far = len(house.log())
             kill_head(folder)
             if waits:
-                wait_for(
-                    lambda: "Cannot connect to the Ray" in (tmp_path / "trouble").read_text(),
-                    "it is reported",
-                )
-            before = number(tmp_path / "rendered")
+                said = "Cannot connect to the Ray"
+                wait_for(lambda: said in house.log()[so_far:], said)  # noqa: B023
+            before = len(house.pictures())
             start_head(folder, port)
-            wait_for(lambda: number(tmp_path / "rendered") > before + 1, "it renders again")  # noqa: B023
+            wait_for(lambda: len(house.pictures()) > before + 1, "it renders again")  # noqa: B023
         daemon.terminate()
         daemon.wait(2)
     finally:

@@ -1,6 +1,5 @@
 """`picowatch run` on a cluster renders each picture once, whatever dies."""
 
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.ray.conftest import HEAD, ROOT, SECOND, Nodes, environment
+from tests.engine.ray.conftest import HEAD, ROOT, SECOND, Nodes, of_daemon
 from tests.house import House, wait_for, within
 
 pytestmark = pytest.mark.heavy
@@ -21,18 +20,9 @@ RECIPES = 20
 @contextmanager
 def daemon(house: House, nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
     """`picowatch run` in a process of its own; ended at the end, if it is running."""
-    settings = {
-        "INBOX": house.inbox,
-        "OUTBOX": house.outbox,
-        "MODELS": house.models,
-        "SETTLE_SECONDS": "0.05",
-        "BATCH_SIZE": "1",
-        "PREVIEW_SECONDS": "0",
-        "EXECUTOR": json.dumps({"ray": {"address": nodes.address, "gpus_per_engine": 0}}),
-    }
     process = subprocess.Popen(
         [sys.executable, "-m", "picowatch", "run"],
-        env=environment() | {f"PICOWATCH_{name}": str(value) for name, value in settings.items()},
+        env=of_daemon(house, nodes.address),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
