@@ -23,7 +23,8 @@ from picowatch.recipe.request import EmbeddingUse, ImageRequest
 from tests.engine.adapters import write
 from tests.engine.demo import CPU, demo, load
 from tests.engine.requests import NUMPY_WARNINGS, request
-from tests.engine.tiny_models import FIRST, checkpoints_of, tiny_sdxl
+from tests.engine.tiny_flows import tiny_unet
+from tests.engine.tiny_models import FIRST, checkpoints_of
 
 pytestmark = NUMPY_WARNINGS
 
@@ -178,7 +179,7 @@ def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None
 
     A wildcard may name one of another family: it is refused, and shifts no other.
     """
-    catalog = Catalog(checkpoints_of(tmp_path / "models", sdxl=tiny_sdxl()))
+    catalog = Catalog(checkpoints_of(tmp_path / "models", sdxl=tiny_unet("sdxl")))
     sdxl = load(catalog.find("checkpoint", "sdxl"), CPU, CPU.device)
     vectors = {
         key: vectors_of(sdxl["tokenizer"], sdxl[part], "corgi")
