@@ -25,6 +25,7 @@ RECIPES = {
     "study.yaml": "prompt: a red star\nseed: 5\nsweep: {cfg_scale: [5, 8]}\n",
     "wrong.yaml": "prompt: a corgi\nstesp: 2\n",
 }
+CAT, DOG = "pets/cat/0001-77.png", "pets/old/dog/0001-7.png"
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

@@ -180,16 +180,12 @@ def test_a_scan_of_any_kind_ends_with_picowatch(
 ) -> None:
     """Stopping does not wait for the files of a slow share, nor for those that complete others."""
     write_model(tmp_path / "checkpoints/flow.safetensors", Z_IMAGE)
-    for name in "ab":
-        write_model(tmp_path / f"text_encoders/{name}.safetensors", vae_shapes())
-        write_model(tmp_path / f"vae/{name}.safetensors", vae_shapes())
-
-    def folders() -> list[str]:
-        return [path.parent.name for path in read]
-
+    for name in ("text_encoders/a", "text_encoders/b", "vae/a", "vae/b"):
+        write_model(tmp_path / f"{name}.safetensors", vae_shapes())
+    catalog = Catalog(tmp_path, has_ended=lambda: last in [path.parent.name for path in read])
     with pytest.raises(Ended):
-        Catalog(tmp_path, has_ended=lambda: last in folders()).find("checkpoint", "flow")
-    assert folders().count(last) == 1
+        catalog.find("checkpoint", "flow")
+    assert [path.parent.name for path in read].count(last) == 1
 
 
 def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> None:

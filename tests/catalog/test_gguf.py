@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
-from picowatch.catalog.gguf import BLOCKS, TYPES, read_gguf
+from picowatch.catalog.gguf import BLOCKS, TYPES
 from tests.catalog.files import Shapes
 from tests.catalog.shapes import Z_IMAGE, flux
 
@@ -63,12 +63,21 @@ def add(
     return everything[0]
 
 
+CODES = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
+EVERY_TYPE = (
+    *(entry(f"n{kind}", kind, struct.pack(f"<{code}", 1)) for kind, code in CODES.items()),
+    entry("words", LIST, struct.pack("<IQ", TEXT, 2) + text("a") + text("b")),
+    entry("longs", LIST, struct.pack("<IQ3Q", 10, 3, 1, 2, 3)),
+)
+
+
 @pytest.mark.parametrize(
     ("kind", "metadata", "stored"),
     [
         ("Q8_0", (ARCHITECTURE, Q4_K_S), "Q8_0"),
         ("Q4_K", (ARCHITECTURE, Q4_K_S), "Q4_K_S"),
         ("Q4_K", (ARCHITECTURE,), "Q4_K"),
+        ("Q4_K", (*EVERY_TYPE, Q4_K_S), "Q4_K_S"),
         ("BF16", (), "bfloat16"),
         ("Q5_K", (entry("general.file_type", TEXT, text("17")),), "Q5_K_M"),
     ],
@@ -84,22 +93,6 @@ def test_the_type_of_most_weights_is_told(
     assert isinstance(found, Model)
     assert (found.name, found.family, found.stored) == ("z_turbo.gguf", "z_image", stored)
     assert found.missing.startswith("z_turbo.gguf has only the transformer of Z-Image")
-
-
-def test_metadata_of_every_type_are_read(tmp_path: Path) -> None:
-    """These are numbers, texts, and lists of both."""
-    numbers = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
-    entries = [entry(f"n{kind}", kind, struct.pack(f"<{c}", 1)) for kind, c in numbers.items()]
-    entries.append(entry("n12", 12, struct.pack("<d", 0.5)))
-    entries.append(entry("words", LIST, struct.pack("<IQ", TEXT, 2) + text("a") + text("b")))
-    entries.append(entry("longs", LIST, struct.pack("<IQ3Q", 10, 3, 1, 2, 3)))
-    entries.append(entry("last", TEXT, text("end")))
-    add(tmp_path, gguf(flux(), metadata=tuple(entries)))
-    header = read_gguf(tmp_path / "checkpoints/it.gguf")
-    assert header.metadata["last"] == "end"
-    assert header.metadata["n12"] == "0.5"
-    assert header.shapes["img_in.weight"] == (3072, 64)
-    assert header.types["single_blocks.0.linear1.weight"] == "Q4_K"
 
 
 HEAD, SIZE = gguf(flux())

@@ -65,16 +65,6 @@ def test_a_folders_hash_is_that_of_its_sha256sum_listing(tmp_path: Path) -> None
     assert before == sha256(listing.encode()).hexdigest()
 
 
-def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str]) -> None:
-    """By path, size and mtime; its hash is the one that model sites show."""
-    path, cache = file_with(tmp_path, "one"), HashCache()
-    for content in (b"one", b"two"):
-        path.write_bytes(content)
-        os.utime(path, ns=(1, 1 + content[0]))
-        assert cache.sha256(path) == cache.sha256(path) == sha256(content).hexdigest()
-    assert hashed == ["a", "a"]
-
-
 def test_hashes_outlive_the_process_in_their_file(tmp_path: Path, hashed: list[str]) -> None:
     """A restart, an engine and `picowatch models` do not read again what another has read."""
     file = tmp_path / "state/hashes.sqlite"
@@ -111,11 +101,20 @@ def test_a_hash_file_that_is_damaged_or_cannot_be_written_costs_time_only(
         assert stored(file) == ["a"]
 
 
-def test_a_file_that_changes_while_it_is_hashed_is_refused(tmp_path: Path) -> None:
-    """The hash would belong to neither version."""
-    path = file_with(tmp_path, "one")
+def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str]) -> None:
+    """By path, size and mtime; its hash is the one that model sites show.
+
+    If it changes meanwhile the hash would belong to neither version.
+    """
+    path, cache = file_with(tmp_path, "one"), HashCache()
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        os.utime(path, ns=(1, 1 + content[0]))
+        assert cache.sha256(path) == cache.sha256(path) == sha256(content).hexdigest()
+    assert hashed == ["a", "a"]
+    path.write_bytes(b"three")
     with pytest.raises(ModelRefused, match="a changed while it was read"):
-        HashCache().sha256(path, on_block=lambda size: (path.write_bytes(b"longer"), None)[1])
+        cache.sha256(path, on_block=lambda size: (path.write_bytes(b"longer"), None)[1])
     path.unlink()
     with pytest.raises(ModelRefused, match="a cannot be read"):
-        HashCache().sha256(path)
+        cache.sha256(path)

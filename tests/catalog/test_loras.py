@@ -43,6 +43,11 @@ UNETS: list[tuple[str, Shapes, dict[str, str]]] = [
 U, D = "lora_unet_", "diffusion_model."
 T, S = "transformer.transformer_blocks.0", "transformer.single_transformer_blocks.0"
 FLUX_QKV = kohya(f"{U}double_blocks_0_img_attn_qkv", 3072, 9216)
+DIFFERENCES: Shapes = {
+    f"{D}to_q.diff": (8, 8),
+    f"{D}n.diff_b": (8,),
+    f"{D}layers.0.attention.qkv.diff_b": (8,),
+}
 FLOWS: list[tuple[str, Shapes]] = [
     ("sd3", kohya(f"{U}joint_blocks_0_context_block_attn_qkv", 1536, 4608) | TE2),
     ("sd3", peft(f"{T}.attn.to_q", 1536, 1536)),
@@ -75,6 +80,8 @@ FLOWS: list[tuple[str, Shapes]] = [
     ("sana", peft(f"{T}.attn1.to_q", 2240, 2240)),
     ("cogview4", peft(f"{T}.attn1.to_q", 4096, 4096)),
     ("ernie_image", peft(f"{D}layers.0.self_attention.to_q", 3072, 3072)),
+    # Differences beside its layers may be zero: the engine checks.
+    ("z_image", peft(f"{D}layers.0.attention.qkv", 3840, 11520) | DIFFERENCES),
 ]
 # What trainers write, where layers look like another family's or like none.
 SAID: list[tuple[str, Shapes, dict[str, str]]] = [
@@ -109,6 +116,7 @@ REFUSED: list[tuple[Shapes, str]] = [
     # LTX-Video's text is as wide as that of Stable Diffusion XL.
     (peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048), OTHER),
     (kohya("lora_unet_blocks_0_self_attn_q", 1536, 1536), OTHER),  # Wan's
+    (DIFFERENCES, "is no model that picowatch knows"),
     *(
         (peft(CROSS, 768, 320) | {f"{CROSS}.{part}": (8,)}, f"layers have a '{part}', which")
         for part in MORE
@@ -121,16 +129,6 @@ def test_what_is_unknown_in_a_lora_is_named(shapes: Shapes, words: str) -> None:
     """When it is found, not when it is rendered: without that part the pictures would differ."""
     with pytest.raises(ModelRefused, match=words):
         recognise(Header(shapes, {}))
-
-
-def test_differences_beside_a_loras_layers_may_be_zero() -> None:
-    """The engine checks. A file with only differences is refused."""
-    differences: Shapes = {"diffusion_model.to_q.diff": (8, 8), "diffusion_model.n.diff_b": (8,)}
-    with pytest.raises(ModelRefused, match="is no model that picowatch knows"):
-        recognise(Header(differences, {}))
-    layer = peft("diffusion_model.layers.0.attention.qkv", 3840, 11520)
-    beside: Shapes = {"diffusion_model.layers.0.attention.qkv.diff_b": (8,)}
-    assert recognise(Header(layer | differences | beside, {})).family == "z_image"
 
 
 def test_a_lora_says_what_its_trainer_wrote(tmp_path: Path) -> None:
@@ -153,11 +151,8 @@ def test_a_lora_says_what_its_trainer_wrote(tmp_path: Path) -> None:
     notes = {"modelspec.trigger_phrase": "pxl style", "modelspec.architecture": "sd-v1/lora"}
     other = recognise(Header(kohya_lora_shapes(), notes))
     assert (other.base_model, other.trigger_words) == ("sd-v1/lora", ("pxl style",))
-
-
-def test_odd_notes_in_a_lora_do_no_harm() -> None:
-    """Anything can be written there."""
-    for tags in ("", "no JSON", "[1]", '{"a": 1}', '{"a": {"b": "c"}}', "null"):
-        notes = {"ss_tag_frequency": tags, "ss_sd_model_name": "None"}
-        found = recognise(Header(kohya_lora_shapes(), notes))
-        assert (found.base_model, found.trigger_words) == ("", ())
+    # Anything can be written there.
+    for written in ("", "no JSON", "[1]", '{"a": 1}', '{"a": {"b": "c"}}', "null"):
+        odd = {"ss_tag_frequency": written, "ss_sd_model_name": "None"}
+        other = recognise(Header(kohya_lora_shapes(), odd))
+        assert (other.base_model, other.trigger_words) == ("", ())

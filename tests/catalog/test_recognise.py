@@ -1,6 +1,7 @@
 """Single files are recognised by their headers; unknown ones are refused."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,6 @@ def look_at(
     return next(one for one in everything if one.path == path)
 
 
-def told(found: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in names}
-
-
 SAYS = "modelspec.prediction_type"
 UNPRUNED: Shapes = {
     "model_ema.diffusion_modelinput_blocks00weight": (320, 4, 3, 3),
@@ -121,7 +118,8 @@ def test_a_checkpoint_with_a_unet_is_recognised(
     size, layers = {"sd1": (512, 12), "sd2": (768, 23), "sdxl": (1024, 12)}[family]
     usual = {"native_size": size, "in_channels": 4, "text_layers": layers}
     expected = usual | {"prediction": "", "zero_snr": False, "family": family} | more
-    assert told(recognise(Header(shapes, metadata)), *expected) == expected
+    found = asdict(recognise(Header(shapes, metadata)))
+    assert {name: found[name] for name in expected} == expected
 
 
 LARGE, SD35 = sd3(36864, 2432, 38), sd3(147456, 1536, 24)
@@ -167,12 +165,9 @@ def test_a_transformer_says_its_family_and_variant(
 ) -> None:
     """The variant by the header, or by the file's name if that alone says it."""
     found = look_at(tmp_path, shapes, name=name)
-    assert told(found, "family", "variant", "by_name", "native_size") == {
-        "family": family,
-        "variant": variant,
-        "by_name": by_name,
-        "native_size": 1328 if family == "qwen_image" else 1024,
-    }
+    assert isinstance(found, Model)
+    assert (found.family, found.variant, found.by_name) == (family, variant, by_name)
+    assert found.native_size == (1328 if family == "qwen_image" else 1024)
 
 
 SIXTEEN = "16 latent channels"

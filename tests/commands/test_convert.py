@@ -5,7 +5,6 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,14 +33,8 @@ TYPES = [
 def _a1111_embedding(tensors: Tensors) -> dict[str, Any]:
     """The form of A1111's tab "Train"."""
     (vectors,) = tensors.values()
-    return {
-        "string_to_token": {"*": 265},
-        "string_to_param": {"*": vectors.requires_grad_()},
-        "name": "mascot",
-        "step": 500,
-        "sd_checkpoint": None,
-        "sd_checkpoint_name": None,
-    }
+    named = {"string_to_token": {"*": 265}, "string_to_param": {"*": vectors.requires_grad_()}}
+    return {**named, "name": "mascot", "step": 500, "sd_checkpoint": None}
 
 
 def _diffusers_embedding(tensors: Tensors) -> dict[str, Any]:
@@ -57,32 +50,15 @@ class ModelCheckpoint:
 def _lightning(tensors: Tensors) -> dict[str, Any]:
     """PyTorch Lightning's form: the weights beside the state of the training."""
     optimiser = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-4}]}
-    return {
-        "state_dict": tensors,
-        "epoch": 3,
-        "optimizer_states": [optimiser],
-        "callbacks": {ModelCheckpoint: {"best": np.float64(0.5), "made_by": ModelCheckpoint()}},
-        "global_step": 2**70,
-    }
-
-
-def _shared(tensors: Tensors) -> dict[str, Any]:
-    """Views of one memory, two of them of one place in it."""
-    pairs = combinations(tensors, 2)
-    first, twin = next((a, b) for a, b in pairs if tensors[a].shape == tensors[b].shape)
-    tensors[twin] = tensors[first]
-    everything = torch.cat([tensor.flatten() for tensor in tensors.values()])
-    found, at = {}, 0
-    for name, tensor in tensors.items():
-        found[name] = everything[at : at + tensor.numel()].view(tensor.shape)
-        at += tensor.numel()
-    return found | {twin: found[first]}
+    kept = {ModelCheckpoint: {"best": np.float64(0.5), "made_by": ModelCheckpoint()}}
+    state = {"optimizer_states": [optimiser], "callbacks": kept, "global_step": 2**70}
+    return {"state_dict": tensors, "epoch": 3, **state}
 
 
 VAE = next((DEMO / "vae").glob("*.safetensors"))
 LORA, EMBEDDING = STYLES / "pixel-art.safetensors", STYLES / "mascot.safetensors"
 CASES: dict[str, tuple[Kind, str, Path | None, Callable[[Tensors], Any]]] = {
-    "checkpoint": ("checkpoint", "x.ckpt", None, _shared),
+    "checkpoint": ("checkpoint", "x.ckpt", None, dict),
     "vae": ("vae", "x.vae.pt", VAE, dict),
     "lora": ("lora", "pytorch_lora_weights.bin", LORA, dict),
     "A1111's embedding": ("embedding", "x.pt", EMBEDDING, _a1111_embedding),

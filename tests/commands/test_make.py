@@ -183,16 +183,6 @@ def test_make_says_what_a_daemon_is_waiting_for(house: House) -> None:
             process.kill()
 
 
-def test_make_while_paused_says_so(house: House, capsys: Captured) -> None:
-    """Without a daemon it does not wait for ever."""
-    house.save("a.txt", "one\n")
-    assert house.once()
-    send(house.outbox, Command("pause"))
-    assert made_here(house, elsewhere(house, "b.txt", "two\n")) == 1
-    assert "picowatch is paused. Continue with `picowatch resume`" in capsys.readouterr().err
-    assert house.prompts() == ["one"]
-
-
 def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(house: House) -> None:
     """Twice, while it is rendered: they are what was asked for. --rm keeps what has a new name."""
     held = HeldEngine(house)

@@ -47,6 +47,12 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
     # To a disk that is away, or further than a path may be.
     (folder / "checkpoints/disk").symlink_to(tmp_path / "away")
     (folder / "checkpoints/long").symlink_to("x" * 300)
+    shutil.copytree(Catalog(tmp_path).demo.path, folder / "checkpoints/special")
+    own = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    changes = {"unet/config.json": {"in_channels": 9}, "scheduler/scheduler_config.json": own}
+    for name, values in changes.items():
+        path = folder / "checkpoints/special" / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
     result = picowatch(tmp_path, "models")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
@@ -63,6 +69,7 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
         f"  for Stable Diffusion 1.x\n{'':14}trained on: v1-5.safetensors\n"
         f"{'':14}trigger words: pxl style\n",
         "  for FLUX.1\n",
+        "  128x128  Stable Diffusion 1.x, inpainting, v-prediction, zero terminal SNR\n",
         "wan.safetensors  refused: wan.safetensors is a LoRA for a transformer",
         "old.ckpt  refused: ",
         "disk  refused: disk cannot be read: its link leads nowhere",
@@ -76,25 +83,11 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
     assert (turbo["variant"], turbo["by_name"], turbo["stored"]) == ("Turbo", True, "float16")
     assert (turbo["hash"], turbo["refused"]) == (None, None)
     assert "models/checkpoints/" in turbo["missing"]
+    for row, special in ((demo, False), (rows["special"], True)):
+        assert row["prediction"] == "v_prediction"
+        assert row["zero_snr"] is row["inpainting"] is special
     assert rows["good"]["family"] == "sd1"
     assert rows["old.ckpt"]["refused"]
-
-
-def test_models_says_what_is_special_about_a_checkpoint(tmp_path: Path) -> None:
-    """Its family, inpainting, and what it predicts, from the header or the scheduler's config."""
-    folder = tmp_path / "models/checkpoints"
-    shutil.copytree(Catalog(tmp_path).demo.path, folder / "mine")
-    own = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
-    changes = {"unet/config.json": {"in_channels": 9}, "scheduler/scheduler_config.json": own}
-    for name, values in changes.items():
-        config = json.loads((folder / "mine" / name).read_text())
-        (folder / "mine" / name).write_text(json.dumps(config | values))
-    special = "Stable Diffusion 1.x, inpainting, v-prediction, zero terminal SNR"
-    assert f"  128x128  {special}\n" in picowatch(tmp_path, "models").stdout
-    demo, *_, mine = json.loads(picowatch(tmp_path, "models", "--json").stdout)
-    keys = ("prediction", "zero_snr", "inpainting")
-    assert [demo[key] for key in keys] == ["v_prediction", False, False]
-    assert [mine[key] for key in keys] == ["v_prediction", True, True]
 
 
 def test_models_reads_a_model_once_for_its_hash(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from picowatch.commands.make import make
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
@@ -62,8 +63,8 @@ def test_a_pause_finishes_what_is_in_progress_and_lasts_until_resume(house: Hous
     assert house.engine.starts == 2
 
 
-def test_a_pause_outlives_the_daemon(house: House) -> None:
-    """One that is sent while none runs holds before its first image, and a single run says why."""
+def test_a_pause_outlives_the_daemon(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is sent while none runs holds before its first image, and single runs say why."""
     house.save("a.txt", "one\n")
     assert house.once()
     assert "'pause' is done when it is back" in control(house, "pause", code=1)
@@ -71,11 +72,15 @@ def test_a_pause_outlives_the_daemon(house: House) -> None:
     assert not house.once()
     assert "paused: 1 image waits until `picowatch resume`" in house.log()
     assert list((house.outbox / ".picowatch/commands").glob("*.json")) == []
+    recipe = house.folder / "b.txt"
+    recipe.write_text("three\n")
+    assert make(house.settings(), [recipe], house.make_engine) == 1
+    assert "picowatch is paused. Continue with `picowatch resume`" in capsys.readouterr().err
     with house.running():
         wait_for(lambda: house.status()["paused"], "the status")
         assert house.prompts() == ["one"]
         control(house, "resume")
-        wait_for(lambda: house.prompts() == ["one", "two"], "the picture")
+        wait_for(lambda: house.prompts() == ["one", "two", "three"], "the pictures")
     assert not house.status()["paused"]
 
 

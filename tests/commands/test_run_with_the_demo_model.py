@@ -8,18 +8,16 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
-from sd_parsers import ParserManager
 
 from tests.colours import background_of, colour_at, main_colours
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
 from tests.daemon.processes import engines_of
 from tests.files.test_pictures import adobe_rgb
-from tests.house import wait_for, within
+from tests.house import House, wait_for, within
 
 RECIPES = {
     "circle.txt": "a large red circle on a blue background --seed 2\n",
@@ -27,10 +25,8 @@ RECIPES = {
         "prompt: a corgi wearing a red hat on a blue background\nseed: 7\ncount: 2\n"
     ),
     "rich.yaml": (
-        "prompt: a (green:1.2) heart on a white background, [näch]\n"
-        "negative_prompt: 'blurry, \"dim\": x'\n"
-        "sampler: Euler a\nsteps: 12\ncfg_scale: 5\nsize: 136x128\nseed: 3\nclip_skip: 2\n"
-        "exact: true\n"
+        "prompt: a (green:1.2) heart on a white background, [näch]\nsampler: Euler a\n"
+        "steps: 12\nsize: 136x128\nseed: 3\nclip_skip: 2\nexact: true\n"
     ),
     "bad.yaml": "stesp: 300\n",
     "masked.yaml": (
@@ -40,88 +36,48 @@ RECIPES = {
 }
 
 
-class Finished(NamedTuple):
-    """A folder after one run, and what the run said."""
-
-    folder: Path
-    result: subprocess.CompletedProcess[str]
-
-    def picture(self, name: str) -> Path:
-        return self.folder / "outbox" / name
+Running = subprocess.Popen[str]
+Finished = tuple[House, subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One `run --once` over all recipes above."""
-    folder = tmp_path_factory.mktemp("user")
+    house = House(tmp_path_factory.mktemp("user"))
     for name, text in RECIPES.items():
-        path = folder / "inbox" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        house.save(name, text)
     strong = Image.new("RGB", (64, 64), (200, 100, 50))
-    strong.save(folder / "inbox/start.png", icc_profile=adobe_rgb())
+    strong.save(house.inbox / "start.png", icc_profile=adobe_rgb())
     mask = Image.new("L", (64, 64), 0)
     mask.paste(255, (0, 0, 16, 64))
-    mask.save(folder / "inbox/mask.png")
-    return Finished(folder, picowatch(folder, "run", "--once"))
+    mask.save(house.inbox / "mask.png")
+    return house, picowatch(house.folder, "run", "--once")
 
 
 def test_the_picture_shows_what_the_recipe_says(finished: Finished) -> None:
     """A red circle on blue."""
-    picture = finished.picture("circle/0001-2.png")
-    assert colour_at(picture, 0.5, 0.5) == "red"
-    assert background_of(picture) == "blue"
-    assert background_of(finished.picture("pets/corgi/0001-7.png")) == "blue"
+    outbox = finished[0].outbox
+    assert colour_at(outbox / "circle/0001-2.png", 0.5, 0.5) == "red"
+    assert background_of(outbox / "circle/0001-2.png") == "blue"
+    assert background_of(outbox / "pets/corgi/0001-7.png") == "blue"
 
 
 def test_a_failed_recipe_gives_exit_code_1_and_the_rest_is_rendered(finished: Finished) -> None:
     """With a readable error file; plain lines on the console and in the log tell the story."""
-    assert finished.result.returncode == 1
-    error = (finished.folder / "outbox/bad.yaml.error.txt").read_text()
-    assert "unknown field 'stesp'. Did you mean 'steps'?" in error
-    assert len(list((finished.folder / "outbox").rglob("0*.png"))) == 6
+    house, result = finished
+    assert result.returncode == 1
+    assert "unknown field 'stesp'. Did you mean 'steps'?" in (house.error("bad.yaml") or "")
+    assert len(house.pictures()) == 6
     for line in ("pets/corgi.yaml: saved, 2 images queued", "circle.txt: circle/0001-2.png"):
-        assert line in finished.result.stdout
-        assert line in (finished.folder / "outbox/picowatch.log").read_text()
-    assert finished.result.stderr == ""
-
-
-def test_a_second_run_renders_nothing_again(finished: Finished) -> None:
-    """And is quick: no engine is started."""
-    before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("0*.png")}
-    result = picowatch(finished.folder, "run", "--once")
-    assert result.returncode == 0
-    assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("0*.png")} == before
-
-
-def test_sd_parsers_reads_every_value(finished: Finished) -> None:
-    """A1111's text, as other tools read it."""
-    parsed = ParserManager().parse(finished.picture("rich/0001-3.png"))
-    assert parsed is not None
-    (sampler,) = parsed.samplers
-    assert sampler.name == "Euler a"
-    expected = {"steps": "12", "cfg_scale": "5", "seed": "3", "scheduler": "Uniform"}
-    assert sampler.parameters == expected
-    prompts = [prompt.value for prompt in (*sampler.prompts, *sampler.negative_prompts)]
-    assert prompts == ["a (green:1.2) heart on a white background, [näch]", 'blurry, "dim": x']
-    assert sampler.model is not None
-    assert sampler.model.name == "demo"
-    assert len(sampler.model.hash or "") == 10
-    assert parsed.metadata["Size"] == "136x128"
-    assert parsed.metadata["Clip skip"] == "2"
-
-
-def difference(one: Path, other: Path) -> int:
-    """The largest difference of any channel of any pixel."""
-    with Image.open(one) as first, Image.open(other) as second:
-        pixels = (np.asarray(image.convert("RGB"), dtype=int) for image in (first, second))
-        return int(np.abs(next(pixels) - next(pixels)).max())
+        assert line in result.stdout and line in house.log()
+    assert result.stderr == ""
 
 
 def test_show_gives_the_whole_chunk_as_json(finished: Finished) -> None:
     """Everything docs/metadata.md lists: request, hashes, recipe, save, place, device, timings."""
-    result = picowatch(finished.folder, "show", "--json", finished.picture("rich/0001-3.png"))
-    as_logged = picowatch(finished.folder, "show", "--json", "rich/0001-3.png")
+    house, _ = finished
+    result = picowatch(house.folder, "show", "--json", house.outbox / "rich/0001-3.png")
+    as_logged = picowatch(house.folder, "show", "--json", "rich/0001-3.png")
     assert as_logged.stdout == result.stdout, as_logged.stderr
     chunk = json.loads(result.stdout)
     assert chunk["request"]["clip_skip"] == 2
@@ -135,60 +91,47 @@ def test_show_gives_the_whole_chunk_as_json(finished: Finished) -> None:
     assert {"encode", "denoise", "decode"} <= set(rendered["timings"])
 
 
-class Daemon:
-    """`picowatch run` in a user's folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.inbox, self.outbox = folder / "inbox", folder / "outbox"
-        self.inbox.mkdir()
-        self.process = start(folder, "run")
-        wait_for((self.outbox / "now.txt").exists, "the daemon")
-
-    def pictures(self, recipe: str, count: int) -> list[Path]:
-        """Its pictures, once there are so many."""
-        wait_for(lambda: len(list(self.outbox.glob(f"{recipe}/*.png"))) == count, recipe)
-        return sorted(self.outbox.glob(f"{recipe}/*.png"))
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.outbox / ".picowatch/status.json").read_text())
-        return found
-
-    def wait_until_drawing(self, recipe: str) -> None:
-
-        def is_drawing() -> bool:
-            found = self.status()
-            return bool(found["recipe"] == recipe and found["step"])
-
-        wait_for(is_drawing, "a step")
-
-
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path)
-    yield daemon
-    daemon.process.kill()
-    daemon.process.communicate()
+def daemon(house: House) -> Iterator[Running]:
+    process = start(house.folder, "run")
+    wait_for((house.outbox / "now.txt").exists, "the daemon")
+    yield process
+    process.kill()
+    process.communicate()
 
 
-def test_a_session_with_one_daemon(daemon: Daemon, finished: Finished) -> None:
+def test_a_session_with_one_daemon(house: House, daemon: Running, finished: Finished) -> None:
     """All it does for a user, from its start to Ctrl-C; its engine starts once."""
-    check_that_it_is_small_and_alone(daemon)
-    check_the_edit_save_look_loop(daemon)
-    engines = engines_of(daemon.process.pid)
-    check_that_shown_recipes_give_the_same_pixels(daemon, finished)
-    check_that_a_newer_save_stops_the_picture_in_progress(daemon)
-    assert engines_of(daemon.process.pid) == engines
-    check_that_ctrl_c_ends_it_within_two_seconds(daemon)
+    check_that_it_is_small_and_alone(house, daemon.pid)
+    check_the_edit_save_look_loop(house)
+    engines = engines_of(daemon.pid)
+    check_that_shown_recipes_give_the_same_pixels(house, finished[0])
+    check_that_a_newer_save_stops_the_picture_in_progress(house)
+    assert engines_of(daemon.pid) == engines
+    check_that_ctrl_c_ends_it_within_two_seconds(house, daemon)
     assert not any(Path(f"/proc/{engine}").exists() for engine in engines)
 
 
-def check_that_it_is_small_and_alone(daemon: Daemon) -> None:
+def rendered(house: House, recipe: str, count: int) -> list[Path]:
+    """A recipe's pictures, once there are so many."""
+    wait_for(lambda: len(house.pictures(recipe)) == count, recipe)
+    return [house.outbox / picture for picture in house.pictures(recipe)]
+
+
+def wait_until_drawing(house: House, recipe: str) -> None:
+
+    def is_drawing() -> bool:
+        found = house.status()
+        return bool(found["recipe"] == recipe and found["step"])
+
+    wait_for(is_drawing, "a step")
+
+
+def check_that_it_is_small_and_alone(house: House, pid: int) -> None:
     """No torch in it, no engine before the first image; a second one names it: exit code 3."""
-    result = picowatch(daemon.folder, "run")
+    result = picowatch(house.folder, "run")
     assert result.returncode == 3
-    pid = daemon.process.pid
-    assert f"using the outbox {daemon.outbox} (process {pid})." in result.stderr
+    assert f"using the outbox {house.outbox} (process {pid})." in result.stderr
     memory = Path(f"/proc/{pid}/status").read_text()
     resident = int(memory.split("VmRSS:")[1].split()[0]) / 1024
     assert resident < 90, f"{resident:.0f} MB"
@@ -196,102 +139,75 @@ def check_that_it_is_small_and_alone(daemon: Daemon) -> None:
     assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
 
 
-def check_the_edit_save_look_loop(daemon: Daemon) -> None:
+def check_the_edit_save_look_loop(house: House) -> None:
     """The README's lines after `picowatch run`: save, look; edit, look; a mistake; fixed."""
-    block = re.search(
-        r"^```sh\npicowatch run .*\n((?:.*\n)*?)```$",
-        (PROJECT / "README.md").read_text(),
-        re.MULTILINE,
-    )
+    text = (PROJECT / "README.md").read_text()
+    block = re.search(r"^```sh\npicowatch run .*\n((?:.*\n)*?)```$", text, re.MULTILINE)
     assert block
     circle, other_circle, mistake, fixed = block[1].splitlines()
-    in_its_folder = partial(subprocess.run, shell=True, cwd=daemon.folder, check=True)
+    in_its_folder = partial(subprocess.run, shell=True, cwd=house.folder, check=True)
     in_its_folder(circle)
-    assert main_colours(daemon.pictures("hello", 1)[0]) == {"red", "blue"}
+    assert main_colours(rendered(house, "hello", 1)[0]) == {"red", "blue"}
     in_its_folder(other_circle)
-    assert main_colours(daemon.pictures("hello", 2)[1]) == {"green", "blue"}
-    latest = daemon.outbox / "latest.png"
+    assert main_colours(rendered(house, "hello", 2)[1]) == {"green", "blue"}
+    latest = house.outbox / "latest.png"
     wait_for(lambda: main_colours(latest) == {"green", "blue"}, "latest.png")
-    error = daemon.outbox / "mistake.yaml.error.txt"
     in_its_folder(mistake)
-    wait_for(error.exists, "the error file")
-    assert "Did you mean 'steps'?" in error.read_text()
+    wait_for(lambda: house.error("mistake.yaml"), "the error file")
+    assert "Did you mean 'steps'?" in (house.error("mistake.yaml") or "")
     in_its_folder(fixed)
-    wait_for(lambda: not error.exists(), "the error file's end")
+    wait_for(lambda: not house.error("mistake.yaml"), "the error file's end")
 
 
-def check_that_shown_recipes_give_the_same_pixels(daemon: Daemon, finished: Finished) -> None:
+def check_that_shown_recipes_give_the_same_pixels(house: House, other: House) -> None:
     """What `show` prints of two pictures, saved in another inbox."""
-    originals = [finished.picture(name) for name in ("rich/0001-3.png", "circle/0001-2.png")]
-    result = picowatch(finished.folder, "show", *originals)
+    originals = [other.outbox / name for name in ("rich/0001-3.png", "circle/0001-2.png")]
+    result = picowatch(other.folder, "show", *originals)
     assert result.returncode == 0
-    (daemon.inbox / "both.yaml").write_text(result.stdout)
+    house.save("both.yaml", result.stdout)
     # The first is exact: the same pixels always. The other was made in another batch size.
-    allowed = [0, 2]
-    for original, remade, most in zip(originals, daemon.pictures("both", 2), allowed, strict=True):
-        assert difference(original, remade) <= most, original
+    for original, again, most in zip(originals, rendered(house, "both", 2), (0, 2), strict=True):
+        with Image.open(original) as one, Image.open(again) as two:
+            pixels, same = (np.asarray(image.convert("RGB"), dtype=int) for image in (one, two))
+        assert np.abs(pixels - same).max() <= most, original
 
 
-def check_that_a_newer_save_stops_the_picture_in_progress(daemon: Daemon) -> None:
+def check_that_a_newer_save_stops_the_picture_in_progress(house: House) -> None:
     """At its next step."""
-    recipe = daemon.inbox / "newer.yaml"
-    recipe.write_text("prompt: a corgi\nsteps: 150\nseed: 1\nsize: 512x512\n")
-    daemon.wait_until_drawing("newer.yaml")
-    recipe.write_text("prompt: a red circle\nsteps: 4\nseed: 2\n")
-    assert [picture.stem for picture in daemon.pictures("newer", 1)] == ["0002-2"]
+    house.save("newer.yaml", "prompt: a corgi\nsteps: 150\nseed: 1\nsize: 512x512\n")
+    wait_until_drawing(house, "newer.yaml")
+    house.save("newer.yaml", "prompt: a red circle\nsteps: 4\nseed: 2\n")
+    assert [picture.stem for picture in rendered(house, "newer", 1)] == ["0002-2"]
 
 
-def check_that_ctrl_c_ends_it_within_two_seconds(daemon: Daemon) -> None:
+def check_that_ctrl_c_ends_it_within_two_seconds(house: House, daemon: Running) -> None:
     """The image in progress goes back to the queue."""
-    (daemon.inbox / "long.yaml").write_text("prompt: a corgi\nsteps: 150\ncount: 4\n")
-    daemon.wait_until_drawing("long.yaml")
+    house.save("long.yaml", "prompt: a corgi\nsteps: 150\ncount: 4\n")
+    wait_until_drawing(house, "long.yaml")
     started = time.monotonic()
-    daemon.process.send_signal(signal.SIGINT)
-    output, _ = daemon.process.communicate(timeout=60)
+    daemon.send_signal(signal.SIGINT)
+    output, _ = daemon.communicate(timeout=60)
     assert time.monotonic() - started < within(2)
-    assert daemon.process.returncode == 0
+    assert daemon.returncode == 0
     assert "Traceback" not in output
-    images = daemon.status()["images"]
+    images = house.status()["images"]
     assert (images["running"], images["queued"]) == (0, 4)
 
 
-def test_ctrl_c_in_a_single_run_gives_130(tmp_path: Path) -> None:
+def test_ctrl_c_in_a_single_run_gives_130(house: House) -> None:
     """As shells expect it."""
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 150\ncount: 50\n")
-    process = start(tmp_path, "run", "--once", program=DIGESTS)
+    house.save("a.yaml", "prompt: a corgi\nsteps: 150\ncount: 50\n")
+    process = start(house.folder, "run", "--once", program=DIGESTS)
     wait_for(lambda: engines_of(process.pid), "the engine")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
 
 
-@pytest.mark.heavy
-def test_two_engines_render_the_same_pictures(tmp_path: Path) -> None:
-    """Bit for bit, whichever engine made which; both of them worked."""
-    for name in ("a", "b"):
-        path = tmp_path / f"inbox/{name}.yaml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("prompt: a red circle\nseed: 1\ncount: 12\nsteps: 6\n")
-    settings = {"PICOWATCH_EXECUTOR": "local:2", "PICOWATCH_BATCH_SIZE": "1"}
-    assert picowatch(tmp_path, "run", "--once", **settings).returncode == 0
-    outbox = tmp_path / "outbox"
-    for number in range(1, 13):
-        one, other = (
-            np.asarray(Image.open(outbox / f"{recipe}/{number:04}-{number}.png"))
-            for recipe in ("a", "b")
-        )
-        assert np.array_equal(one, other)
-    status = json.loads((outbox / ".picowatch/status.json").read_text())
-    made = [engine["images"] for engine in status["engines"]]
-    assert sum(made) == 24
-    assert all(made)
-
-
 def test_a_start_image_with_a_colour_profile_keeps_its_colours(finished: Finished) -> None:
     """As cameras embed them: pictures are in sRGB, in which the same colour has other numbers."""
     for folder, most in (("masked", 2), ("larger", 12)):  # the upscaler draws what it has learnt
-        (path,) = finished.picture(folder).glob("*.png")
+        (path,) = (finished[0].outbox / folder).glob("*.png")
         with Image.open(path) as picture:
             right = picture.getpixel((picture.width - 8, picture.height // 2))
             assert isinstance(right, tuple)

@@ -29,10 +29,6 @@ BATCH = 100  # so many that neither a kill nor an upgrade comes too late
 UID = 12345  # a user of whom nothing in the image knows, as compose's PUID may be
 PATIENCE_SECONDS = 900.0
 STOP_SECONDS = 10.0  # Docker kills after that
-NO_ENGINE = (
-    "This needs a Docker engine with its compose plugin: start one by `systemctl start docker`, or "
-    "inside a container by `dockerd --iptables=false --bridge=none &`."
-)
 
 
 class CheckFailed(Exception):
@@ -112,16 +108,6 @@ def wait(happened: Callable[[], object], what: str) -> None:
     print(f"ok  {what}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def say_engine() -> None:
-    """Say which engine answers; CheckFailed says how to start one."""
-    try:
-        engine = output_of("docker", "version", "--format={{.Server.Version}}")
-        compose = output_of("docker", "compose", "version", "--short")
-    except (CheckFailed, OSError) as failure:
-        raise CheckFailed(f"{failure}\n{NO_ENGINE}") from failure
-    print(f"--  by Docker {engine} with compose {compose}", flush=True)
-
-
 def check_confinement(checkout: Checkout) -> None:
     """Who it is, and what it cannot do."""
     expect("user", checkout.inside("sh", "-c", "echo $(id -u):$(id -g)"), f"{UID}:{UID}")
@@ -177,7 +163,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="picowatch-image-"))
     checkout = None
     try:
-        say_engine()
+        for command in ("docker version", "docker compose version"):
+            print(output_of(*command.split()), flush=True)
         checkout = Checkout(folder / "checkout")
         checkout.make("up")
         expect("version", checkout.inside("picowatch", "--version"), f"picowatch {__version__}")

@@ -1,4 +1,4 @@
-"""ControlNets with random weights, stored in any layout, and requests that name them."""
+"""ControlNets with random weights, stored in any layout."""
 
 from functools import cache
 from pathlib import Path
@@ -6,14 +6,10 @@ from typing import Any
 
 import diffusers
 import torch
-from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
-from picowatch.recipe.request import ControlUse
 from tests.engine.adapters import write
 from tests.engine.original_names import Rules, unet_names
-from tests.engine.pictures import keep
-from tests.engine.requests import request
 
 ControlNet: Any = diffusers.ControlNetModel
 Union: Any = diffusers.ControlNetUnionModel
@@ -74,7 +70,6 @@ _PARTS: Rules = (
 )
 
 
-SIDE = 64
 DEMO = Catalog(Path("nowhere")).demo.path
 
 
@@ -83,37 +78,3 @@ def unet_of(folder: Path) -> Any:
     """The UNet of a checkpoint's folder."""
     kind: Any = diffusers.UNet2DConditionModel
     return kind.from_pretrained(folder / "unet", local_files_only=True)
-
-
-def lines(shift: int = 0) -> Image.Image:
-    """White lines on black."""
-    picture = Image.new("RGB", (SIDE, SIDE))
-    ImageDraw.Draw(picture).line((8 + shift, 8, 50, 40, 12, 50), "white", 3)
-    return picture
-
-
-def use(models: Path, name: str, picture: Image.Image | None = None, **values: Any) -> ControlUse:
-    catalog = Catalog(models)
-    return ControlUse(
-        image="lines.png",
-        image_hash=keep(models, picture or lines()),
-        model=name,
-        model_hash=catalog.sha256(catalog.find("controlnet", name)),
-        **values,
-    )
-
-
-def requested(models: Path, *uses: ControlUse, checkpoint: str = "demo", **values: Any) -> Any:
-    catalog = Catalog(models)
-    given = {
-        "checkpoint": checkpoint,
-        "checkpoint_hash": catalog.sha256(catalog.find("checkpoint", checkpoint)),
-        "sampler": "Euler",
-        "schedule_type": "leading",
-        "negative_prompt": "a cat",
-        "steps": 5,
-        "width": SIDE,
-        "height": SIDE,
-        "control": uses,
-    }
-    return request("a corgi", **(given | values))

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from picowatch.catalog import Catalog
-from picowatch.engine.protocol import Engine, EngineOptions, OnPreview, RenderedImage, unseen
+from picowatch.engine.protocol import Engine, EngineOptions, RenderedImage
 from picowatch.recipe.request import ImageRequest
 
 PATIENCE = 120.0  # seconds a batch may take on a busy machine
@@ -64,14 +64,9 @@ def ignore_steps(done: int, total: int) -> None:
     """For tests that ignore progress."""
 
 
-def make(
-    engine: Engine,
-    *requests: ImageRequest,
-    on_preview: OnPreview = unseen,
-    preview_seconds: float = 0,
-) -> list[RenderedImage]:
+def make(engine: Engine, *requests: ImageRequest) -> list[RenderedImage]:
     """The pictures of one batch."""
-    return engine.render(requests, ignore_steps, on_preview, preview_seconds).result(PATIENCE)
+    return engine.render(requests, ignore_steps).result(PATIENCE)
 
 
 def draw(renderer: "Renderer", *requests: ImageRequest) -> list[RenderedImage]:

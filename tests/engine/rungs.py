@@ -2,7 +2,7 @@
 
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine import checkpoints, load
+from picowatch.engine import checkpoints
 from picowatch.engine.memory import MemoryLadder, Rung
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest, LoraUse
@@ -39,29 +39,39 @@ def three_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
 
 
 def lora_of(models: Path, name: str, mark: str) -> LoraUse:
-    """Write a LoRA for all attention of a transformer, in diffusers' names with this `mark`."""
+    """Write a LoRA for all attention of a transformer, in diffusers' names with this `mark`.
+
+    Its numbers have 16 bits, as those of most LoRAs.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for key, weight in weights_of(name).items():
         if re.search(r"(attn|attention)\.to_.*weight", key) and weight.ndim > 1:
             down, up = random_layer(SimpleNamespace(weight=weight), seed=len(tensors), size=2)
             layer = f"transformer.{key.removesuffix('.weight')}"
-            tensors |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+            tensors[f"{layer}.lora_A.weight"] = down.half()
+            tensors[f"{layer}.lora_B.weight"] = up.half()
     write(models / "loras/a.safetensors", tensors, {"ss_base_model_version": mark})
     return LoraUse("a", hash_of(models, "lora", "a"), 0.7)
 
 
 @contextmanager
 def reads() -> Iterator[list[tuple[str, Any]]]:
-    """The parts with weights that are read, each with a weak reference."""
+    """The parts with weights that are read, ControlNets too, each with a weak reference."""
     found: list[tuple[str, Any]] = []
-    real = load.load_part
 
-    def load_part(model: Any, target: Any, device: Any, name: str) -> Any:
-        part = real(model, target, device, name)
-        if isinstance(part, torch.nn.Module):
-            found.append((name, weakref.ref(part)))
-        return part
+    def record(reader: str, name_of: Callable[..., str]) -> None:
+        real = getattr(checkpoints, reader)
+
+        def recorded(*given: Any) -> Any:
+            part = real(*given)
+            if isinstance(part, torch.nn.Module):
+                found.append((name_of(*given), weakref.ref(part)))
+            return part
+
+        patch.setattr(checkpoints, reader, recorded)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "load_part", load_part)
+        record("load_part", lambda model, target, device, name: name)
+        record("load_vae", lambda *_: "vae")
+        record("load_controlnet", lambda *_: "controlnet")
         yield found

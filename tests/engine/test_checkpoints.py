@@ -2,10 +2,12 @@
 
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.parts import CONFIGS
@@ -13,15 +15,18 @@ from picowatch.engine import checkpoints as module
 from picowatch.engine import load as loading
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.devices import Target, choose_target
-from picowatch.engine.loaded import Loaded
+from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import demo
 from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.ldm import write_single_file
-from tests.engine.requests import request
+from tests.engine.pictures import circle, keep
+from tests.engine.requests import NUMPY_WARNINGS, draw, plain_options, request
+from tests.engine.rungs import reads
 from tests.engine.tiny_flows import tiny_flow
 
+pytestmark = NUMPY_WARNINGS
 DEMO = Catalog(Path("nowhere")).demo.path
 FULL = choose_target("cpu", "float32")
 
@@ -48,25 +53,41 @@ def checkpoints(models: Path, target: Target = FULL) -> Checkpoints:
     return Checkpoints(Catalog(models), target)
 
 
-def loaded(loads: Checkpoints, wanted: ImageRequest) -> Loaded:
-    """Load a checkpoint to its device."""
-    return loads.load(wanted, "device")
+def test_only_what_is_missing_is_read(models: Path) -> None:
+    """Checkpoints that fit are all kept; one keeps the last VAE and the last batch's ControlNets.
 
+    What a failed batch needed is read again. Released are others' ControlNets, too.
+    """
+    renderer = Renderer(plain_options(models))
+    small: dict[str, Any] = {"steps": 1, "width": 64, "height": 64}
+    ours, mine = request(**small), named(models, **small)
+    picture = {"it": keep(models, circle())}
+    first, second = (
+        demo.named(
+            models, picture, checkpoint="mine", control=[{"image": "it", "model": name}], **small
+        )
+        for name in ("1", "2")
+    )
 
-def nbytes(loaded: Loaded, *names: str) -> int:
-    return sum(tensor.nbytes for name in names for tensor in loaded.parts[name].parameters())
+    def read(wanted: ImageRequest) -> list[str]:
+        with reads() as found:
+            draw(renderer, wanted)
+        return sorted(name for name, _ in found)
 
-
-def test_checkpoints_that_fit_are_all_kept(models: Path) -> None:
-    """Going back to one reads nothing."""
-    loads, other = checkpoints(models), named(models)
-    first, second = loaded(loads, request()), loaded(loads, other)
-    assert loads.held(request(prompt="another", seed=9), "device") is first
-    assert loads.held(other, "device") is second
-    assert loads.forget_others(other)
-    assert loads.held(request(), "device") is None
-    assert loads.held(other, "device") is second
-    assert not loads.forget_others(other)
+    every = ["text_encoder", "unet", "vae"]
+    assert read(ours) == read(mine) == every
+    assert read(replace(ours, prompt="another", seed=9)) == read(mine) == []
+    assert read(named(models, vae="other", **small)) == read(mine) == ["vae"]
+    assert read(first) == ["controlnet"] and read(first) == read(mine) == []
+    assert read(second) == read(first) == ["controlnet"]
+    with pytest.raises(RenderFailed):
+        draw(renderer, replace(mine, vae="gone", vae_hash="0"))
+    assert read(mine) == every and read(ours) == []
+    forget_others = renderer._checkpoints.forget_others
+    assert forget_others(mine) and not forget_others(mine)
+    assert read(mine) == [] and read(first) == ["controlnet"]
+    assert forget_others(mine) and not forget_others(mine)
+    assert read(first) == ["controlnet"] and read(ours) == every
 
 
 def test_a_checkpoint_goes_where_another_would_not_fit(
@@ -74,17 +95,17 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
 ) -> None:
     """The other's memory is free before the next one is read."""
     monkeypatch.setattr(module, "free_bytes", lambda device: 0)
-    loads = checkpoints(models)
-    unet, seen = weakref.ref(loaded(loads, request()).denoiser), []
+    loads, other = checkpoints(models), named(models)
+    unet, seen = weakref.ref(loads.load(request(), "device").denoiser), []
 
     def load_part(*given: Any, **named: Any) -> Any:
         seen.append(unet() is None)
         return loading.load_part(*given, **named)
 
     monkeypatch.setattr(module, "load_part", load_part)
-    loaded(loads, named(models))
+    loads.load(other, "device")
     assert seen[0]
-    assert loads.held(named(models), "device") is not None
+    assert loads.held(other, "device") is not None
     assert loads.held(request(), "device") is None
 
 
@@ -95,53 +116,18 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
     (models / "checkpoints/FLUX.1-dev").symlink_to(tiny_flow("FLUX.1-dev"))
     loads = checkpoints(models, choose_target("cpu", precision))
     wanted = named(models, name)
-    weights, kept = loads.weights(wanted), loaded(loads, wanted)
-    encoders = [part for part in kept.parts if part.startswith("text_encoder")]
-    denoiser = "unet" if "unet" in kept.parts else "transformer"
-    assert weights.encoders == pytest.approx(nbytes(kept, *encoders), rel=0.01)
-    assert weights.denoiser == pytest.approx(nbytes(kept, denoiser), rel=0.01)
-    assert weights.vae == pytest.approx(nbytes(kept, "vae"), rel=0.01)
+    weights, parts = loads.weights(wanted), loads.load(wanted, "device").parts
+
+    def size(begin: str) -> Any:
+        found = [part for name, part in parts.items() if name.startswith(begin)]
+        models = [part for part in found if isinstance(part, nn.Module)]
+        return pytest.approx(sum(one.nbytes for m in models for one in m.parameters()), rel=0.01)
+
+    assert weights.encoders == size("text_encoder")
+    assert weights.denoiser == size("unet" if "unet" in parts else "transformer")
+    assert weights.vae == size("vae")
     plus = loads.weights(named(models, name, control=["1"]))
     assert plus.denoiser > weights.denoiser
-
-
-def test_another_vae_takes_the_place_of_the_checkpoints_own(models: Path) -> None:
-    """Its own returns when it is requested; the other parts stay."""
-    loads, other = checkpoints(models), demo.named(models, vae="other")
-    kept = loaded(loads, request())
-    own, unet = kept.vae, kept.denoiser
-    assert loaded(loads, other) is kept
-    assert kept.vae is not own
-    assert kept.denoiser is unet
-    assert loads.held(request(), "device") is None
-    loaded(loads, request())
-    assert loads.held(other, "device") is None
-    assert loads.held(request(), "device") is kept
-
-
-def test_after_a_failed_load_nothing_is_held(models: Path) -> None:
-    """The next load reads everything again."""
-    loads = checkpoints(models)
-    loaded(loads, request())
-    with pytest.raises(RenderFailed):
-        loaded(loads, request(vae="gone", vae_hash="0"))
-    assert loads.held(request(), "device") is None
-    assert loaded(loads, request()).vae is not None
-
-
-def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> None:
-    """Those of others make room for them."""
-    loads = checkpoints(models)
-    plain = loaded(loads, named(models))
-    first, second = (named(models, control=[name]) for name in ("1", "2"))
-    assert loads.held(first, "device") is None
-    assert loaded(loads, first) is plain
-    assert loads.held(first, "device") is plain
-    loaded(loads, second)
-    assert loads.held(first, "device") is None
-    assert [*plain.controlnets] == [second.control[0].model_hash]
-    assert loads.forget_others(named(models))
-    assert not plain.controlnets
 
 
 def test_parts_wait_in_verified_files_until_they_are_restored(models: Path) -> None:

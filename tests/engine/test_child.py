@@ -1,7 +1,6 @@
 """The start and end of the engine's process; tests/faults tests failures inside it."""
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -9,28 +8,29 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
+from contextlib import closing
 from operator import le
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
+from picowatch.engine.protocol import EngineOptions, MakeRenderer, OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.digest_renderer import DigestRenderer
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.faults.faulty_engine import FaultyRenderer
-from tests.house import within
+from tests.faults.test_engine_faults import is_running
+from tests.house import wait_for, within
 
 ROOT = Path(__file__).parents[2]
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="read in /proc")
-needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits by pidfd")
 
 
-class ChattyRenderer:
-    """A renderer that writes much and ends the process, or goes on, as the prompt says."""
+class RunningRenderer:
+    """A renderer that runs the prompt as Python does."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         """Ignore all options."""
@@ -42,57 +42,35 @@ class ChattyRenderer:
         interrupted: Callable[[], bool],
         preview_seconds: float,
     ) -> list[RenderedImage]:
-        """Speak, and end or fail."""
-        if batch[0].prompt == "find":
-            import_module("users_torch")
-        sys.stderr.write("first words " + "no line ends " * 100_000)
-        if batch[0].prompt == "go on":
-            on_step(1, 1)
-            raise RenderFailed("no picture")
-        sys.stderr.write(f"\n{batch[0].prompt}\n")
-        sys.stderr.flush()
-        os._exit(3)
+        exec(batch[0].prompt)
+        raise AssertionError
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition for which the system has no event."""
-    deadline, pause = time.monotonic() + PATIENCE, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline
-        pause.wait(0.002)
+def engine_of(make_renderer: MakeRenderer) -> ChildEngine:
+    return ChildEngine(EngineOptions(models=Path("nowhere"), device="cpu"), make_renderer)
 
 
 @pytest.fixture
-def digests(options: EngineOptions) -> Iterator[ChildEngine]:
+def digests() -> Iterator[ChildEngine]:
     """Return an engine process without torch, for tests that do not depend on its pictures."""
-    engine = ChildEngine(options, DigestRenderer)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def chatty(options: EngineOptions) -> Iterator[ChildEngine]:
-    engine = ChildEngine(options, ChattyRenderer)
-    yield engine
-    engine.close()
-
-
-def wait_for_end(descriptor: int) -> None:
-    """Wait for the end of a pidfd's process."""
-    ended, _, _ = select.select([descriptor], [], [], PATIENCE)
-    os.close(descriptor)
-    assert ended
+    with closing(engine_of(DigestRenderer)) as engine:
+        yield engine
 
 
 # -- its life
 
 
-def test_nothing_is_started_before_the_first_picture(options: EngineOptions) -> None:
-    """An idle daemon needs little memory."""
-    engine = ChildEngine(options)
-    assert engine.process_id is None
-    assert engine.describe() == {"device": "cpu", "precision": "auto"}
-    engine.close()
+def test_it_is_started_for_the_first_picture_and_again_after_it_died(digests: ChildEngine) -> None:
+    """An idle daemon needs little memory; no image fails because a process died idle."""
+    assert digests.process_id is None
+    assert digests.describe() == {"device": "cpu", "precision": "auto"}
+    make(digests, request(steps=1))
+    process = digests.process_id
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: not is_running(process))
+    assert make(digests, request(steps=1))
+    assert digests.process_id not in (None, process)
 
 
 def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> None:
@@ -115,9 +93,15 @@ def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> Non
 
 @needs_proc
 def test_the_process_begins_with_its_own_environment(
-    digests: ChildEngine, monkeypatch: pytest.MonkeyPatch
+    digests: ChildEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Malloc reads its settings before any of our code; the daemon's environment is unchanged."""
+    """Malloc reads its settings before any of our code; the daemon's environment is unchanged.
+
+    `python -c`, which multiprocessing calls, would import modules from the user's folder.
+    """
+    for name in ("multiprocessing", "random", "socket", "signal"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "4096")
     before = dict(os.environ)
@@ -130,26 +114,16 @@ def test_the_process_begins_with_its_own_environment(
     assert found["HF_HUB_OFFLINE"] == found["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
 
 
-def test_the_process_starts_though_the_users_folder_has_modules_of_those_names(
-    digests: ChildEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`python -c`, which multiprocessing calls, would import from there."""
-    for name in ("multiprocessing", "random", "socket", "signal"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
-    monkeypatch.chdir(tmp_path)
-    assert make(digests, request(steps=1))
-
-
 AS_MODULE = """
 from pathlib import Path
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineOptions
 from tests.engine.requests import ignore_steps, request
-from tests.engine.test_child import ChattyRenderer
+from tests.engine.test_child import RunningRenderer
 if __name__ == "__main__":
     import users_torch
-    engine = ChildEngine(EngineOptions(models=Path("nowhere"), device="cpu"), ChattyRenderer)
-    print(engine.render([request("find")], ignore_steps).exception(60))
+    engine = ChildEngine(EngineOptions(models=Path("nowhere"), device="cpu"), RunningRenderer)
+    print(engine.render([request("import users_torch")], ignore_steps).exception(60))
     engine.close()
 """
 
@@ -183,28 +157,18 @@ def test_ctrl_c_and_sigterm_do_not_end_the_engine(digests: ChildEngine) -> None:
     assert digests.process_id == process
 
 
-@needs_pidfd
-def test_an_engine_that_died_idle_is_started_again(digests: ChildEngine) -> None:
-    """No image fails because of it."""
-    make(digests, request(steps=1))
-    process = digests.process_id
-    assert process is not None
-    descriptor = os.pidfd_open(process)
-    os.kill(process, signal.SIGKILL)
-    wait_for_end(descriptor)
-    assert make(digests, request(steps=1))
-    assert digests.process_id not in (None, process)
-
-
 @needs_proc
-def test_its_last_words_are_kept_and_no_megabytes(chatty: ChildEngine) -> None:
+def test_its_last_words_are_kept_and_no_megabytes() -> None:
     """Progress bars may write without line ends for months."""
-    failed = chatty.render([request("go on")], ignore_steps).exception(PATIENCE)
-    assert isinstance(failed, RenderFailed)
-    assert Path(f"/proc/{chatty.process_id}/fd/2").stat().st_size == 0
-    died = chatty.render([request("the last words")], ignore_steps).exception(PATIENCE)
+    flood = "sys.stderr.write('first words ' + 'no line ends ' * 100_000)"
+    end = f"{flood}; print('\\nlast words', file=sys.stderr, flush=True); os._exit(3)"
+    with closing(engine_of(RunningRenderer)) as engine:
+        failed = engine.render([request(f"{flood}; fail")], ignore_steps).exception(PATIENCE)
+        assert isinstance(failed, RenderFailed)
+        assert Path(f"/proc/{engine.process_id}/fd/2").stat().st_size == 0
+        died = engine.render([request(end)], ignore_steps).exception(PATIENCE)
     assert isinstance(died, EngineDied)
-    assert died.message == ("The engine ended by itself (exit status 3). It said: the last words.")
+    assert died.message == "The engine ended by itself (exit status 3). It said: last words."
 
 
 DAEMON = """
@@ -221,27 +185,18 @@ sys.stdin.readline()
 """
 
 
-@needs_pidfd
 @pytest.mark.parametrize("killed", [True, False])
 def test_the_engine_ends_with_the_daemon(killed: bool, tmp_path: Path) -> None:
     """The daemon may be killed or end without closing it, while native code holds Python's lock."""
-    daemon = subprocess.Popen(
-        [sys.executable, "-c", DAEMON, tmp_path],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with daemon:
-        assert daemon.stdout is not None
+    command = [sys.executable, "-c", DAEMON, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=PIPE, stdout=PIPE) as daemon:
+        assert daemon.stdin is not None and daemon.stdout is not None
         process = int(daemon.stdout.readline())
-        descriptor = os.pidfd_open(process)
         if killed:
             daemon.kill()
-        assert daemon.stdin is not None
         daemon.stdin.close()
         try:
-            wait_for_end(descriptor)
+            wait_for(lambda: not is_running(process))
         except AssertionError:
             os.kill(process, signal.SIGKILL)
             raise
@@ -278,11 +233,11 @@ def test_a_closed_engine_leaves_no_file_thread_or_process(
     before = held()
     for begins in (True, False):
         future = digests.render([request()], ignore_steps)
-        wait_until(lambda: digests.process_id is not None)
+        wait_for(lambda: digests.process_id is not None)
         process = digests.process_id
         if begins:
             future.result(PATIENCE)
         digests.close()
-        wait_until(lambda: all(map(le, held(), before)))
+        wait_for(lambda: all(map(le, held(), before)))
         assert not Path(f"/proc/{process}").exists()
         assert not list(tmp_path.iterdir())

@@ -10,44 +10,25 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog.models import Model
 from picowatch.engine.control import Hint, load_controlnet
-from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.request import ControlUse
 from tests.engine.controlnets import (
     DEMO,
-    SIDE,
     ControlNet,
     acting,
     controlnet_of,
-    requested,
     save_original,
     save_single,
     unet_of,
-    use,
 )
 from tests.engine.demo import CPU, assert_equal
 from tests.engine.ldm import write_single_file
-from tests.engine.pictures import circle, right_half, start
-from tests.engine.reference.models import write_inpainting_demo
+from tests.engine.reference.models import Models
 from tests.engine.requests import NUMPY_WARNINGS, difference, draw
-from tests.engine.tiny_models import tiny_sdxl
+from tests.engine.tiny_flows import tiny_unet
 
 pytestmark = NUMPY_WARNINGS
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints and ControlNets; start images and control images are kept there, too."""
-    models = tmp_path_factory.mktemp("models")
-    write_inpainting_demo(models / "checkpoints/inpaint")
-    save_single(controlnet_of(unet_of(DEMO), 1), models / "controlnet/first.safetensors")
-    return models
-
-
-@pytest.fixture(scope="module")
-def ours(models: Path) -> Renderer:
-    return Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
 
 
 def small(unet: Any) -> Any:
@@ -64,7 +45,7 @@ def small(unet: Any) -> Any:
 @pytest.mark.parametrize("layout", ["original", "whole", "bare", "small"])
 def test_every_layout_holds_the_same_weights(tmp_path: Path, layout: str) -> None:
     """What a ControlNet consists of is read from its tensors and its UNet's config."""
-    folder = DEMO if layout in ("whole", "bare") else tiny_sdxl()
+    folder = DEMO if layout in ("whole", "bare") else tiny_unet("sdxl")
     unet = unet_of(folder)
     model = small(unet) if layout == "small" else controlnet_of(unet)
     path = tmp_path / "it.safetensors"
@@ -98,13 +79,13 @@ def read(path: Path, unet: Any) -> Any:
 
 def hint(model: Any, **values: Any) -> Hint:
     values = {"image": "a.png", "model": "it", **values}
-    maps = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    maps = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     return Hint(model, ControlUse(**values), maps, soft=False)
 
 
 def inputs() -> Any:
     source = torch.Generator().manual_seed(2)
-    latents = torch.randn(1, 4, SIDE // 8, SIDE // 8, generator=source)
+    latents = torch.randn(1, 4, 8, 8, generator=source)
     states = torch.randn(2, 77, DEMO_WIDTH, generator=source)
     return torch.cat([latents] * 2), torch.tensor(500), states, None
 
@@ -122,17 +103,15 @@ def test_modes_weigh_the_layers_as_a1111_does(mode: str) -> None:
         torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_an_inpainting_unet_is_controlled_by_four_channels(models: Path, ours: Renderer) -> None:
+def test_an_inpainting_unet_is_controlled_by_four_channels(tmp_path: Path) -> None:
     """The masked start image may be what it follows."""
-    follows = use(models, "first", circle(SIDE), preprocess="inpaint", preview=True)
-    values = {
-        **start(models, 1.0, circle(SIDE)),
-        **right_half(models),
-        "checkpoint": "inpaint",
-        "steps": 2,
-    }
-    (found,) = draw(ours, requested(models, follows, **values))
-    (plain,) = draw(ours, requested(models, **values))
+    models = Models(tmp_path / "models")
+    renderer = Renderer(models.options)
+    follows = {"image": "circle", "model": "random", "preprocess": "inpaint", "preview": True}
+    values: dict[str, Any] = {"image": "circle", "mask": "half", "mask_blur": 0, "steps": 2}
+    values |= {"checkpoint": "demo-inpaint", "denoising_strength": 1.0}
+    (found,) = draw(renderer, models.request({**values, "control": [follows]}))
+    (plain,) = draw(renderer, models.request(values))
     assert difference(found, plain) > 5
-    shown = np.frombuffer(found.control_maps[0].pixels, np.uint8).reshape(SIDE, SIDE, 3)
-    assert (shown[:, SIDE // 2 :] == 0).all() and (shown[:, : SIDE // 2] > 0).any()
+    shown = np.frombuffer(found.control_maps[0].pixels, np.uint8).reshape(128, 128, 3)
+    assert (shown[:, 64:] == 0).all() and (shown[:, :64] > 0).any()

@@ -13,14 +13,21 @@ from picowatch.catalog import DEMO_UPSCALER, Catalog
 from picowatch.catalog.cutouts import DEPTHS, Layout, Widths
 from picowatch.engine import upscale
 from picowatch.engine.cutout import NOTHING_FOUND, Network
-from picowatch.engine.protocol import EngineOptions, RenderedImage
+from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
 from picowatch.recipe.parts import Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.pictures import keep
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw, ignore_steps, pixels
+from tests.engine.requests import (
+    NUMPY_WARNINGS,
+    difference,
+    draw,
+    ignore_steps,
+    pixels,
+    plain_options,
+)
 
 pytestmark = NUMPY_WARNINGS
 GREEN, RED = (40, 170, 60), (200, 30, 30)
@@ -55,9 +62,7 @@ def red_finder() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Renderer:
-    return Renderer(
-        EngineOptions(models=folder, device="cpu", threads=1, start_images=folder / "pictures")
-    )
+    return Renderer(plain_options(folder, folder / "pictures"))
 
 
 def request(

@@ -9,20 +9,15 @@ import numpy as np
 import pytest
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
-from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
-from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
-from gguf import GGMLQuantizationType, quants
 from torch import nn
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.parts import ASSETS
-from picowatch.engine.loaded import Loaded
 from picowatch.engine.loras import Loras, read_lora
 from picowatch.engine.verify import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import RANK, Tensors, kohya_lora, random_layer, write
-from tests.engine.demo import CPU, load
 from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import tiny_flow
 from tests.kinds import one_of_each_kind
@@ -220,39 +215,30 @@ def test_a_loha_or_lokr_is_a_lora_of_a_higher_rank(tmp_path: Path, layer: Any, k
 
 
 # From here on, LoRAs in use by a pipeline.
-@pytest.fixture
-def pipeline() -> Any:
-    """The demo model's."""
-    return quiet(_D.StableDiffusionPipeline, DEMO.path)
-
-
 def quiet(kind: Any, folder: Path) -> Any:
     found = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     found.set_progress_bar_config(disable=True)
     return found
 
 
-class Folder:
-    """LoRA files by name; `hash` is the name, too."""
+@pytest.fixture
+def pipeline() -> Any:
+    """The demo model's."""
+    return quiet(_D.StableDiffusionPipeline, DEMO.path)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def find(self, _: str, name: str, __: str) -> Path:
-        return self.path / f"{name}.safetensors"
-
-    def add(self, name: str, tensors: Tensors) -> None:
-        write(self.path / f"{name}.safetensors", tensors)
+def loras_in(folder: Path, pipeline: Any) -> Loras:
+    """Return a pipeline's LoRAs, which are files by name; `hash` is the name, too."""
+    return Loras(pipeline, lambda _, name, __: folder / f"{name}.safetensors")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
-
-
-@pytest.fixture
-def loras(pipeline: Any, folder: Folder) -> Loras:
-    return Loras(pipeline, folder.find)
+def loras(pipeline: Any, tmp_path: Path) -> Loras:
+    """With "a" and "b", each for the UNet and the text encoder."""
+    for seed, name in enumerate("ab"):
+        tensors = kohya_lora(pipeline.unet, pipeline.text_encoder, seed=seed)
+        write(tmp_path / f"{name}.safetensors", tensors)
+    return loras_in(tmp_path, pipeline)
 
 
 def use(name: str, weight: float = 1.0) -> LoraUse:
@@ -282,28 +268,11 @@ def weights(pipeline: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def style(folder: Folder, pipeline: Any, name: str, seed: int) -> None:
-    """A LoRA of the UNet and the text encoder."""
-    folder.add(name, kohya_lora(pipeline.unet, pipeline.text_encoder, seed=seed))
-
-
-def one_layer(module: Any) -> Tensors:
-    """kohya's tensors for `TO_K`."""
-    down, up = random_layer(module, 1)
-    return {f"{FLAT_TO_K}.lora_down.weight": down, f"{FLAT_TO_K}.lora_up.weight": up}
-
-
-def test_loras_change_the_picture_each_its_own_way(
-    pipeline: Any, folder: Folder, loras: Loras
-) -> None:
+def test_loras_change_the_picture_each_its_own_way(pipeline: Any, loras: Loras) -> None:
     """Weights may be negative; a LoRA that is named twice has the sum of both.
 
-    Without them the checkpoint has its own weights, layers and pictures again, bit by bit.
+    Without them the checkpoint has its own layers and draws its own pictures again, bit by bit.
     """
-    style(folder, pipeline, "a", 1)
-    style(folder, pipeline, "b", 2)
-    before = weights(pipeline)
-    layers = {name: type(module) for name, module in pipeline.unet.named_modules()}
     sets: list[tuple[LoraUse, ...]]
     sets = [(), (use("a", 0.6),), (use("b", 0.6),), (use("a", 0.6), use("b", 0.6))]
     sets += [(use("a", -0.6),), (use("a", 0.3),)]
@@ -322,53 +291,39 @@ def test_loras_change_the_picture_each_its_own_way(
     ):
         loras.apply(again)
         assert apart(draw(pipeline), one) <= (2 if one is drawn[3] else 0)
-    after = weights(pipeline)
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert {name: type(module) for name, module in pipeline.unet.named_modules()} == layers
+    assert not any("lora" in name for name, _ in pipeline.unet.named_modules())
 
 
-def test_a_lora_may_change_text_encoders(pipeline: Any, folder: Folder, loras: Loras) -> None:
-    """Most LoRAs for flow families do not, and T5 takes longer than a step."""
-    style(folder, pipeline, "both", 1)
-    folder.add("unet", one_layer(pipeline.unet.get_submodule(TO_K)))
-    for names in (["unet"], ["unet", "both"], ["both"], ["unet"], []):
-        loras.apply([use(name) for name in names])
-        assert loras.adapts_encoders == ("both" in names)
-
-
-def test_a_lora_of_another_size_is_refused(folder: Folder, loras: Loras) -> None:
+def test_a_lora_of_another_size_is_refused(tmp_path: Path, loras: Loras) -> None:
     """diffusers would make some modules larger for it."""
     wide = {"down": torch.zeros(4, 768), "up": torch.zeros(320, 4)}
-    folder.add("wide", {f"{FLAT_TO_K}.lora_{half}.weight": one for half, one in wide.items()})
+    tensors = {f"{FLAT_TO_K}.lora_{half}.weight": one for half, one in wide.items()}
+    write(tmp_path / "wide.safetensors", tensors)
     with pytest.raises(RenderFailed, match=r"'wide' is for a model of another size: .* 768 to 320"):
         loras.apply([use("wide")])
     assert loras.applied == ()
 
 
-@pytest.mark.parametrize(
-    ("error", "refused"),
-    [(torch.OutOfMemoryError, torch.OutOfMemoryError), (ValueError, RenderFailed)],
-)
-def test_a_lora_that_cannot_be_loaded_leaves_nothing(
-    pipeline: Any, folder: Folder, loras: Loras, error: Any, refused: Any
-) -> None:
+def test_a_lora_that_cannot_be_loaded_leaves_nothing(pipeline: Any, loras: Loras) -> None:
     """Layers in the UNet are removed, also those of earlier LoRAs; later it can be used."""
-    for number, name in enumerate("ab"):
-        style(folder, pipeline, name, number)
     drawn = draw(pipeline)
-    loras.apply([use("a")])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.text_encoder, "load_adapter", Mock(side_effect=error("odd")))
-        with pytest.raises(refused, match="odd"):
-            loras.apply([use("b")])
-    assert loras.applied == ()
-    assert np.array_equal(draw(pipeline), drawn)
+    refused: Any
+    for error, refused in (
+        (torch.OutOfMemoryError, torch.OutOfMemoryError),
+        (ValueError, RenderFailed),
+    ):
+        loras.apply([use("a")])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pipeline.text_encoder, "load_adapter", Mock(side_effect=error("odd")))
+            with pytest.raises(refused, match="odd"):
+                loras.apply([use("b")])
+        assert loras.applied == ()
+        assert np.array_equal(draw(pipeline), drawn)
     loras.apply([use("b")])
     assert apart(draw(pipeline), drawn) > 3
 
 
-def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, folder: Folder, loras: Loras) -> None:
+def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, tmp_path: Path, loras: Loras) -> None:
     """The warning names three keys; if no part has an effect, the LoRA is refused."""
     deep = "lora_unet_down_blocks_3_attentions_0_proj_in"
     halves = {
@@ -376,11 +331,13 @@ def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, folder: Folder, lora
         f"{deep}.lora_up.weight": torch.zeros(64, 4),
         f"{deep}.alpha": torch.tensor(1.0),
     }
-    folder.add("other", halves)
+    write(tmp_path / "other.safetensors", halves)
     with pytest.raises(RenderFailed, match=r"is for another kind of model: .* 'lora_unet"):
         loras.apply([use("other")])
     more = {"lora_unet_mid_block_time.lora_up.weight": torch.zeros(4, 4), "x": torch.zeros(1)}
-    folder.add("deep", one_layer(pipeline.unet.get_submodule(TO_K)) | halves | more)
+    down, up = random_layer(pipeline.unet.get_submodule(TO_K), 1)
+    one = {f"{FLAT_TO_K}.lora_down.weight": down, f"{FLAT_TO_K}.lora_up.weight": up}
+    write(tmp_path / "deep.safetensors", one | halves | more)
     loras.apply([use("deep", 0.5)])
     (warning,) = loras.warnings
     assert warning.startswith("The LoRA 'deep' has parts that do nothing with this checkpoint: ")
@@ -406,11 +363,6 @@ FLOWS: dict[str, dict[str, Any]] = {
 }
 
 
-def flow(name: str) -> Any:
-    """The pipeline of a tiny folder."""
-    return quiet(diffusers.DiffusionPipeline, tiny_flow(name))
-
-
 def merged(model: Any, weight: float) -> Tensors:
     """A LoRA of the layers of attention and feed-forward, and merged into them."""
     marks = ("attn", "attention.", "ff.", "feed_forward", "mlp.")
@@ -425,13 +377,13 @@ def merged(model: Any, weight: float) -> Tensors:
 
 
 @pytest.mark.parametrize("name", one_of_each_kind(FLOWS, ("Z-Image-Turbo", "FLUX.1-dev")))
-def test_a_lora_gives_the_picture_of_merged_weights(folder: Folder, name: str) -> None:
+def test_a_lora_gives_the_picture_of_merged_weights(tmp_path: Path, name: str) -> None:
     """For every family; afterwards every weight is what it was, bit for bit."""
     values = FLOWS[name]
-    pipeline, changed = flow(name), flow(name)
+    pipeline, changed = (quiet(_D.DiffusionPipeline, tiny_flow(name)) for _ in range(2))
     plain, before = draw(pipeline, **values), weights(pipeline)
-    folder.add("style", merged(changed.transformer, 0.7))
-    loras = Loras(pipeline, folder.find)
+    write(tmp_path / "style.safetensors", merged(changed.transformer, 0.7))
+    loras = loras_in(tmp_path, pipeline)
     loras.apply([use("style", 0.7)])
     styled = draw(pipeline, **values)
     assert loras.warnings == ()
@@ -440,63 +392,3 @@ def test_a_lora_gives_the_picture_of_merged_weights(folder: Folder, name: str) -
     after = weights(pipeline)
     assert all(torch.equal(before[key], after[key]) for key in before.keys() | after.keys())
     assert np.array_equal(draw(pipeline, **values), plain)
-
-
-@pytest.mark.parametrize("place", ["models", "layers"])
-@torch.inference_mode()
-def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place: Any) -> None:
-    """Moved by accelerate's hooks or by diffusers' groups, which come and go with its layers."""
-    parts = load(DEMO, CPU, CPU.device)
-    loaded = Loaded(DEMO, folder.find, CPU.device, place)
-    loaded.parts |= parts
-    pipeline = loaded.pipeline()
-    style(folder, pipeline, "a", 1)
-    style(folder, pipeline, "b", 2)
-    plain = draw(pipeline)
-    loaded.place_weights()
-    for name in "ab":
-        loaded.use_loras([use(name, 0.7)])
-        styled = draw(loaded.pipeline())
-        loaded.send_back()
-        assert apart(styled, plain) > 3
-        assert place == "layers" or isinstance(loaded.denoiser._hf_hook, CpuOffload)
-        for model in (loaded.denoiser, parts["text_encoder"]):
-            halves = [one for key, one in model.named_modules() if "lora_A.lora_" in key]
-            assert halves and (place == "models" or all(map(_is_in_a_group, halves)))
-    loaded.use_loras([])
-    assert np.array_equal(draw(loaded.pipeline()), plain)
-
-
-def _is_in_a_group(module: Any) -> bool:
-    """Return whether a layer is in an offloading group, by diffusers' private names."""
-    return "group_offloading" in getattr(module, "_diffusers_hook").hooks  # noqa: B009
-
-
-def test_a_lora_acts_on_quantised_weights(folder: Folder) -> None:
-    """A GGUF layer's weight has the shape of its bytes: 34 for 32 numbers in Q8_0."""
-    pipeline = flow("Z-Image-Turbo")
-    name, plain = next(
-        (name, module)
-        for name, module in pipeline.transformer.named_modules()
-        if name.endswith("attention.to_q")
-    )
-    layer: Any = GGUFLinear(plain.in_features, plain.out_features, bias=False)
-    layer.compute_dtype = torch.float32
-    packed = quants.quantize(plain.weight.detach().numpy(), GGMLQuantizationType.Q8_0)
-    parameter: Any = GGUFParameter
-    kind = GGMLQuantizationType.Q8_0
-    layer.weight = parameter(torch.from_numpy(packed), quant_type=kind)
-    assert layer.weight.shape != plain.weight.shape
-    pipeline.transformer.set_submodule(name, layer)
-    down, up = random_layer(plain, 1)
-    stem = f"transformer.{name}"
-    halves = {f"{stem}.lora_A.weight": down.half(), f"{stem}.lora_B.weight": up.half()}
-    folder.add("it", halves | {f"{stem}.alpha": torch.tensor(2.0 * len(down))})
-    loras = Loras(pipeline, folder.find)
-    x = torch.randn(3, plain.in_features, generator=torch.Generator().manual_seed(2))
-    before = layer(x)
-    loras.apply([use("it")])
-    after = pipeline.transformer.get_submodule(name)(x)
-    torch.testing.assert_close(after - before, 2 * x @ down.T @ up.T, rtol=1e-2, atol=1e-2)
-    loras.apply([])
-    assert pipeline.transformer.get_submodule(name) is layer

@@ -1,24 +1,28 @@
-"""What the engine draws with the demo model: seeds, batches, settings, interruption, failures."""
+"""What the engine draws with the demo model: seeds, batches, start images, failures."""
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
 from picowatch.engine.latents import noise_of
-from picowatch.engine.protocol import EngineOptions, RenderedImage
+from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels
+from tests.engine.pictures import GREEN, circle, keep, right_half, start
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels, plain_options
 
 pytestmark = NUMPY_WARNINGS
 
@@ -95,16 +99,48 @@ def test_a_picture_says_how_it_was_rendered(two_cores: Renderer) -> None:
         ([request(steps=3), request("a star, " * 60, steps=3)], 6),
         ([request(steps=3, seed=seed) for seed in range(4)], 3),
         ([request(steps=3, exact=True, seed=seed) for seed in range(2)], 6),
+        *(
+            ([request(steps=10, image="it", denoising_strength=strength)], taken)
+            for strength, taken in ((0.0, 0), (0.01, 1), (0.29, 2), (0.3, 3), (1.0, 10))
+        ),
     ],
-    ids=["groups", "parts", "exact"],
 )
 def test_progress_counts_every_step_once(
-    two_cores: Renderer, batch: list[ImageRequest], total: int
+    two_cores: Renderer, kept: Path, batch: list[ImageRequest], total: int
 ) -> None:
-    """Up to the total, also when a batch falls into groups or parts."""
+    """Up to the total, also when a batch falls into groups or parts.
+
+    As in diffusers and A1111, a start image takes its share of the steps, at least one.
+    """
+    if batch[0].image:
+        batch = [replace(batch[0], image_hash=keep(kept, circle()))]
     steps: list[tuple[int, int]] = []
     two_cores.render(batch, lambda done, total: steps.append((done, total)))
     assert steps == [(done, total) for done in range(1, total + 1)]
+
+
+def test_a_kept_copy_that_is_lost_or_damaged_is_explained(renderer: Renderer, kept: Path) -> None:
+    """Its name is its hash; it was kept when the save was accepted."""
+    damaged = start(kept, 0.5, circle(8))
+    (kept / damaged["image_hash"]).write_bytes(b"something else")
+    for given in (damaged, damaged | {"image_hash": "0" * 64}):
+        with pytest.raises(RenderFailed, match=r"copy of 'it\.png' is missing or damaged"):
+            draw(renderer, request(**given))
+
+
+def test_images_with_start_images_do_not_depend_on_their_neighbours(
+    renderer: Renderer, kept: Path
+) -> None:
+    """Other start images, masks and seeds in one batch; both passes draw from each one's seed."""
+    given: dict[str, Any] = {"sampler": "DPM++ 2M SDE", "hires": Hires(1.5, 3, 0.6)}
+    other = Image.new("RGB", (300, 200), GREEN)
+    wanted = [
+        request(seed=1, **start(kept, 0.5), **right_half(kept), **given),
+        request(seed=2, **start(kept, 0.5, other), **right_half(kept, invert=True), **given),
+    ]
+    together = draw(renderer, *wanted)
+    for image, one in zip(together, wanted, strict=True):
+        assert difference(image, draw(renderer, one)[0]) <= ROUNDING
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -125,13 +161,18 @@ def test_an_interruption_takes_effect_within_a_step(two_cores: Renderer, batch: 
     assert draw(two_cores, *wanted)[0].pixels == before[0].pixels
 
 
-def test_a_failure_in_one_part_fails_the_batch(two_cores: Renderer) -> None:
+def test_a_failure_in_one_part_fails_the_batch(
+    two_cores: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error is that of the part; the number of threads is restored."""
     wanted = [request(seed=1), request(seed=2, noise="nvidia")]
     with pytest.raises(RenderFailed, match="of an NVIDIA card, and none renders here") as refused:
         draw(two_cores, *wanted)
     assert refused.value.remedy == "Set noise: cpu, or render on such a card."
     assert torch.get_num_threads() == 2
+    monkeypatch.setattr(torch.version, "hip", "6.4")  # torch calls an AMD card a CUDA device, too
+    with pytest.raises(RenderFailed, match="of an NVIDIA card"):
+        noise_of(wanted[1:], 64, 64, torch.device("cuda"))
 
 
 @pytest.mark.parametrize(
@@ -145,16 +186,9 @@ def test_invalid_numbers_fail_with_the_reason(tmp_path: Path, part: str, tensor:
     tensors = load_file(file)
     tensors[tensor][:] = float("nan")
     save_file(tensors, file)
-    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1))
+    renderer = Renderer(plain_options(models))
     with pytest.raises(RenderFailed, match="invalid numbers"):
         draw(renderer, named(models, checkpoint="overflows", steps=1))
-
-
-def test_an_amd_card_has_other_numbers_than_nvidias(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch calls it a CUDA device, too."""
-    monkeypatch.setattr(torch.version, "hip", "6.4")
-    with pytest.raises(RenderFailed, match="of an NVIDIA card"):
-        noise_of([request(noise="nvidia")], 64, 64, torch.device("cuda"))
 
 
 def test_a_variation_goes_from_one_seeds_picture_to_the_others(renderer: Renderer) -> None:

@@ -1,70 +1,46 @@
 """Previews show the picture early, not more often than asked, and do not change it."""
 
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.preview import COLOURS, Previewer
-from picowatch.engine.protocol import EngineOptions, Preview, RenderedImage
+from picowatch.engine.protocol import EngineOptions, Preview
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
 from picowatch.families import DEMO_WIDTH, FAMILIES
+from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import NUMPY_WARNINGS, ignore_steps, request
 
 pytestmark = NUMPY_WARNINGS
 
 CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
-AFTER_EACH_STEP = 1e-6
 
 
-@pytest.fixture(scope="module")
-def album() -> list[Preview]:
-    """Every preview of the engine."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def engine(album: list[Preview]) -> Renderer:
+@pytest.mark.parametrize(
+    ("batch", "evaluations"),
+    [
+        ([request(seed=seed, sampler="Euler a", schedule_type="uniform") for seed in (1, 2)], 6),
+        ([request(sampler="DPM2", steps=3, width=64, height=192)], 5),
+    ],
+    ids=["in parts", "high"],
+)
+def test_previews_change_no_pixel(batch: list[ImageRequest], evaluations: int) -> None:
+    """There is one of the first picture at each evaluation, or none."""
+    album: list[Preview] = []
     options = EngineOptions(models=Path("nowhere"), device="cpu", threads=2)
-    return Renderer(options, album.append)
-
-
-def colours(preview: Preview | RenderedImage) -> NDArray[np.float64]:
-    """The picture at a preview's size, from 0 to 255."""
-    image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
-    return np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float64)
-
-
-NOISY: dict[str, Any] = {"sampler": "Euler a", "schedule_type": "uniform"}
-BATCHES = {
-    "in parts": [request(seed=seed, **NOISY) for seed in (1, 2)],
-    "high": [request(sampler="DPM2", steps=3, width=64, height=192)],
-}
-
-
-@pytest.mark.parametrize("name", BATCHES)
-def test_previews_change_no_pixel(engine: Renderer, album: list[Preview], name: str) -> None:
-    """Compared are a preview at each evaluation, one of only the first picture, and none."""
-    batch = BATCHES[name]
-    album.clear()
-    with_looks = engine.render(batch, ignore_steps, preview_seconds=AFTER_EACH_STEP)
-    each = 2 * batch[0].steps - 1 if batch[0].sampler == "DPM2" else batch[0].steps
-    assert len(album) == each
-    assert {(one.width, one.height) for one in album} == {
-        (batch[0].width // 8, batch[0].height // 8)
-    }
-    album.clear()
-    without = engine.render(batch, ignore_steps)
-    assert album == []
-    assert [one.pixels for one in with_looks] == [one.pixels for one in without]
+    renderer = Renderer(options, album.append)
+    shown = renderer.render(batch, ignore_steps, preview_seconds=1e-6)
+    size = (batch[0].width // 8, batch[0].height // 8)
+    assert [(one.width, one.height) for one in album] == [size] * evaluations
+    without = renderer.render(batch, ignore_steps)
+    assert len(album) == evaluations
+    assert [one.pixels for one in shown] == [one.pixels for one in without]
 
 
 def assert_shows(preview: Preview, latents: torch.Tensor, matrix: torch.Tensor) -> None:

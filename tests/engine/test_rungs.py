@@ -103,6 +103,25 @@ def test_weights_come_when_they_compute(
     assert {"Embedding", "Linear", "Conv2d", "GroupNorm"} <= set(found["layers"])
 
 
+def test_layers_of_loras_come_with_the_others(models: Models, renderer: Renderer) -> None:
+    """Also those of the next LoRA: hooks and groups of layers come and go with its layers."""
+    for rung in RUNGS.values():
+        for name in ("both", "with-kernels", "both"):
+            wanted = models.request({"loras": {name: 0.7}, **SMALL})
+            draw(on_rung(renderer, rung), wanted)
+            loaded = renderer._checkpoints.held(wanted, rung.place)
+            assert loaded is not None
+            for part in ("unet", "text_encoder"):
+                modules = dict(loaded.parts[part].named_modules())
+                added = [one for key, one in modules.items() if "lora_A.lora_" in key]
+                assert bool(added) == (part == "unet" or name == "both")
+                if rung.place == "models":
+                    assert isinstance(loaded.parts[part]._hf_hook, CpuOffload)
+                else:  # by diffusers' private names
+                    hooks = [getattr(one, "_diffusers_hook").hooks for one in added]  # noqa: B009
+                    assert all("group_offloading" in one for one in hooks)
+
+
 FLOWS = (
     *("Z-Image-Turbo", "FLUX.1-dev", "Qwen-Image", "ERNIE-Image", "FLUX.2-klein", "Chroma1-HD"),
     *("sd3.5-medium", "Lumina-Image-2.0", "Krea-2-Raw"),
@@ -183,11 +202,15 @@ def test_an_interrupted_batch_leaves_nothing_behind(rung: Rung) -> None:
 
 @pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
 def test_a_gguf_transformer_works_on_every_rung(rung: Rung) -> None:
-    """Its weights move as they are."""
-    models = flow_models("Z-Image-Turbo")
-    write_gguf(models / "checkpoints/mine-turbo.gguf", weights_of("Z-Image-Turbo"), "Q8_0")
-    (wanted,) = requests_of(models, "mine-turbo.gguf", "prompt: a red cube")
+    """Its weights move as they are; a LoRA is added to layers of which weights are packed bytes."""
+    models, name = flow_models("Z-Image-Turbo"), "mine-turbo.gguf"
+    write_gguf(models / "checkpoints" / name, weights_of("Z-Image-Turbo"), "Q8_0")
+    (wanted,) = requests_of(models, name, "prompt: a red cube")
+    (whole,) = requests_of(models, "Z-Image-Turbo", "prompt: a red cube")
+    lora = lora_of(models, "Z-Image-Turbo", "zimage")
+    styled, expected = (replace(one, loras=(lora,)) for one in (wanted, whole))
     renderer = flow_renderer(models)
-    (plain,) = draw(on_rung(renderer, FULL), wanted)
-    for _ in range(2):
-        assert difference(draw(on_rung(renderer, rung), wanted)[0], plain) <= 1
+    pictures = [draw(on_rung(renderer, FULL), one)[0] for one in (wanted, styled, expected)]
+    assert difference(*pictures[1:]) <= 4 and difference(*pictures[:2]) > 20
+    for one, picture in zip((wanted, styled) * 2, pictures[:2] * 2, strict=True):
+        assert difference(draw(on_rung(renderer, rung), one)[0], picture) <= 1

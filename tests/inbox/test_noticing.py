@@ -101,18 +101,17 @@ def test_a_recipe_of_comments_only_is_answered_with_a_reason(house: House) -> No
 # -- writers
 
 
-def writing(path: Path, mode: str = "w") -> subprocess.Popen[bytes]:
+def writing(path: Path) -> "subprocess.Popen[bytes]":
     """Start a script that has written half of a recipe, and writes the rest at a line of input."""
     code = (
         "import sys\n"
-        "f = open(sys.argv[1], sys.argv[2])\n"
-        "if f.writable(): f.write('prompt: a corgi\\nseed: 1\\nsteps: 3'); f.flush()\n"
+        "f = open(sys.argv[1], 'w')\n"
+        "f.write('prompt: a corgi\\nseed: 1\\nsteps: 3'); f.flush()\n"
         "print('half', flush=True); input()\n"
-        "if f.writable(): f.write('0\\n')\n"
+        "f.write('0\\n')\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, path, mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    words = [sys.executable, "-c", code, str(path)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.readline()
     return process

@@ -6,7 +6,7 @@ what has to be queued, rendered, failed or cancelled. Impossible events become `
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from picowatch.files.names import is_picture_name
@@ -182,6 +182,14 @@ class Model:
         if other.state != "running":
             self.images.remove(other)
             self.replaced.append(other)
+
+    def prioritise(self, path: str, priorities: list[int], *, result: object) -> None:
+        """Give the entries of a moved picture its template's priorities, in their order."""
+        for entry, priority in zip(self.recipes[path].entries, priorities, strict=False):
+            entry.requested = replace(entry.requested, priority=priority)
+            for image in entry.images:
+                if image.state in LIVE:
+                    image.order = (-priority, *image.order[1:])
 
     def _cancel_unrequested(self, path: str) -> None:
         wanted = self.wanted()

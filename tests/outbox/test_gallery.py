@@ -65,11 +65,11 @@ def names(root: Path) -> str:
     return "".join(Path(file).stem for file in files(root))
 
 
-def script(root: Path, name: str) -> dict[str, Any]:
-    """Return the values in pages.js or now.js."""
-    text = (root / DATA / f"{name}.js").read_text()
-    values: dict[str, Any] = json.loads(text.removeprefix(f"{name}(").removesuffix(");\n"))
-    return values
+def versions(root: Path) -> list[str]:
+    """Return the version of each page, as pages.js has it."""
+    text = (root / DATA / "pages.js").read_text()
+    found: list[str] = json.loads(text.removeprefix("pages(").removesuffix(");\n"))["pages"]
+    return found
 
 
 # -- what it shows
@@ -103,14 +103,14 @@ def test_a_picture_more_is_a_line_more(tmp_path: Path) -> None:
     Whatever its prompt says is ASCII JSON in a script file.
     """
     gallery = gallery_of(tmp_path, "1", "2", "3")
-    before = script(tmp_path, "pages")["pages"]
+    before = versions(tmp_path)
     for _ in range(2):
         gallery.add(picture(tmp_path, "4"))
-    after = script(tmp_path, "pages")["pages"]
+    after = versions(tmp_path)
     assert names(tmp_path) == "1234"
     assert [one != other for one, other in zip(before, after, strict=True)] == [False, True]
     gallery_of(tmp_path)
-    assert script(tmp_path, "pages")["pages"] == after, "a start changes nothing"
+    assert versions(tmp_path) == after, "a start changes nothing"
     gallery.add({"file": "a/5.png", "prompt": "</script>😀 ü\u2028x"})
     page = (tmp_path / DATA / "page-00003.js").read_text()
     assert page.isascii() and "\\ud83d\\ude00" in page and "\\u2028" in page
@@ -168,21 +168,21 @@ def test_a_damaged_gallery_is_made_anew(house: House, damage: str) -> None:
     house.once()
     assert {entry["file"]: entry for entry in shown(house.outbox)} == before
     whole = 3 + (damage == "a page is empty")  # it stays, and its pictures are on a new one
-    assert len(script(house.outbox, "pages")["pages"]) == whole
+    assert len(versions(house.outbox)) == whole
 
 
 def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
     """Their thumbnails are deleted, too; open galleries reload only changed pages."""
     gallery = gallery_of(tmp_path, *"01234")
     gallery.make_missing_thumbnails(rest=lambda seconds: False)
-    before = script(tmp_path, "pages")["pages"]
+    before = versions(tmp_path)
     gallery.check()
-    assert script(tmp_path, "pages")["pages"] == before, "nothing was deleted"
+    assert versions(tmp_path) == before, "nothing was deleted"
     for name in "14":
         (tmp_path / f"a/{name}.png").unlink()
     gallery.check()
     assert names(tmp_path) == "023"
-    after = script(tmp_path, "pages")["pages"]
+    after = versions(tmp_path)
     changed = [one != other for one, other in zip(before, after, strict=True)]
     assert changed == [True, False, True]
     assert len(list((tmp_path / DATA / "thumbs").rglob("*.webp"))) == 3

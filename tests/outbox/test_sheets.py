@@ -68,20 +68,21 @@ def test_a_chequered_ground_is_seen_through_a_transparent_picture(tmp_path: Path
 def test_a_sheet_is_never_larger_than_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures shrink first; if they would get too small, it is refused."""
+    """Pictures shrink first; if they would get too small, it is refused.
+
+    Labels are wrapped and shortened: they never overlap those of the next column.
+    """
+    long = "a very long text that says much more than fits above a picture " * 5
+    narrow, wide = (
+        contact_sheet(cells(tmp_path, 2), [Axis("prompt", (label, "y"))], 64)
+        for label in ("x", long)
+    )
+    assert narrow.size == wide.size
     monkeypatch.setattr(sheets, "MAX_SIDE", 500)
     sheet = contact_sheet(cells(tmp_path, 6), [Axis("steps", tuple("123456"))], 256)
     assert max(sheet.size) <= 500
     with pytest.raises(SheetTooLarge):
         contact_sheet(cells(tmp_path, 20), [Axis("steps", tuple(map(str, range(20))))], 256)
-
-
-def test_long_labels_are_wrapped_and_shortened(tmp_path: Path) -> None:
-    """Labels never overlap those of the next column."""
-    long = "a very long text that says much more than fits above a picture " * 5
-    narrow = contact_sheet(cells(tmp_path, 2), [Axis("prompt", ("x", "y"))], 64)
-    wide = contact_sheet(cells(tmp_path, 2), [Axis("prompt", (long, "y"))], 64)
-    assert narrow.size == wide.size
 
 
 def test_labels_in_other_scripts_are_letters(tmp_path: Path) -> None:

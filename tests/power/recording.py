@@ -7,13 +7,12 @@ because the system may give its number to another thread before that ends.
 
 import posixpath
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.power.operations import ROOT, Names, Operation, Recording, Resize, Sync, Write
+from tests.power.disk import ROOT, Names, Operation, Recording, Resize, Sync, Write
 from tests.power.scenario import SAVES
 
 # With a question mark: not every processor has it.
@@ -31,19 +30,18 @@ class CannotRecord(Exception):
 
 
 def record(command: list[str], folder: Path, trace: Path) -> Recording:
-    """Run a command and record what it does to the outbox in `folder`.
+    """Run a command and record what it does to the inbox and the outbox in `folder`.
 
     Raises CannotRecord if there is no strace, or if it may not trace.
     """
-    if shutil.which("strace") is None:
-        raise CannotRecord("there is no strace here (`apt install strace`)")
     strace = ["strace", "-f", "-xx", "-s", str(WHOLE_STRINGS), "-e", "signal=none"]
-    calls = ["-e", f"trace={CALLS}", "-o", str(trace)]
-    may_trace = subprocess.run([*strace, "-o", str(trace), "true"], capture_output=True, text=True)
-    if may_trace.returncode:
-        raise CannotRecord(f"strace may not trace here: {may_trace.stderr.strip()}")
+    strace += ["-e", f"trace={CALLS}", "-o", str(trace)]
+    try:
+        subprocess.run([*strace, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as why:
+        raise CannotRecord(f"strace (`apt install strace`) does not work here: {why}") from why
     reader = _Reader(folder)
-    subprocess.run([*strace, *calls, *command], check=True, timeout=240)
+    subprocess.run([*strace, *command], check=True, timeout=240)
     return reader.read(trace)
 
 
@@ -65,19 +63,13 @@ class _Call:
     began: int  # how many operations there were when it began
 
     @property
-    def strings(self) -> list[bytes]:
-        found = []
-        for text, cut in STRING.findall(self.arguments):
-            assert not cut, "strace cut a string"
-            found.append(bytes.fromhex(text.replace("\\x", "")))
-        return found
-
-    @property
     def content(self) -> bytes:
         """Return the bytes of a write."""
-        content = b"".join(self.strings)[: self.result]
-        assert len(content) == self.result
-        return content
+        found = STRING.findall(self.arguments)
+        assert not any(cut for _, cut in found), "strace cut a string"
+        content = bytes.fromhex("".join(text for text, _ in found).replace("\\x", ""))
+        assert len(content) >= self.result
+        return content[: self.result]
 
     @property
     def descriptor(self) -> int:

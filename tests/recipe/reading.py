@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from picowatch.families import FAMILIES, FLOWS
 from picowatch.metadata import PICOWATCH, picowatch_json
 from picowatch.recipe import (
     Checkpoint,
@@ -14,6 +15,7 @@ from picowatch.recipe import (
     RecipeInvalid,
     read_recipes,
 )
+from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
 
 
@@ -36,6 +38,8 @@ class PicturesWith(Pictures):
 DEMO = Checkpoint("demo", 128)
 INVENTORY = Inventory(demo=DEMO)
 
+# The rules of each variant of each flow family.
+FLOW_RULES = {(key, one): rules_of(key, one) for key in FLOWS for one in FAMILIES[key].variants}
 
 HASHES = {
     "checkpoint": "c",

@@ -25,10 +25,8 @@ def seeds(recipe: Recipe, drawn: int | None = None) -> list[tuple[int, int | Non
 
 def test_image_i_has_seed_plus_i_and_wraps() -> None:
     """The last seed is followed by 0; a random one is drawn once, when the save is accepted."""
-    assert seeds(read_one("prompt: a\nseed: 4294967295\ncount: 2")) == [
-        (4294967295, None),
-        (0, None),
-    ]
+    wrapped = read_one("prompt: a\nseed: 4294967295\ncount: 2")
+    assert seeds(wrapped) == [(4294967295, None), (0, None)]
     recipe = read_one("prompt: a\ncount: 2")
     assert recipe.wants_random_seed
     assert seeds(recipe, 8) == [(8, None), (9, None)]
@@ -78,23 +76,17 @@ def test_what_is_off_changes_no_digest() -> None:
     assert off.image_requests(hash_of) == plain.image_requests(hash_of)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("prompt: a", "# comment\n\nprompt: 'a'\npriority: 5\n"),
-        ("prompt: a", "prompt: a\nsampler: dpmpp_2m\nsize: 128x128\nseed: -1\nmodel: DEMO"),
-        ("prompt: a\ncfg: 7", "prompt: a\ncfg_scale: 7.0"),
-    ],
-)
-def test_the_same_entry_written_otherwise_is_the_same(one: str, other: str) -> None:
-    """Spelling, comments, position and priority do not count."""
-    assert digest(one) == digest(other)
-
-
-@pytest.mark.parametrize("change", ["steps: 25", "count: 2", "seed: 0", "exact: true", "cfg: 7"])
-def test_another_value_is_another_entry(change: str) -> None:
-    """Count and seed as they are written, too."""
-    assert digest("prompt: a") != digest(f"prompt: a\n{change}")
+def test_what_an_entry_is() -> None:
+    """Values, count and seed as they are; not spelling, comments, position and priority."""
+    one = digest("prompt: a")
+    for same in (
+        "# comment\n\nprompt: 'a'\npriority: 5\n",
+        "prompt: a\nsampler: dpmpp_2m\nsize: 128x128\nseed: -1\nmodel: DEMO",
+    ):
+        assert digest(same) == one
+    assert digest("prompt: a\ncfg: 7") == digest("prompt: a\ncfg_scale: 7.0")
+    for change in ("steps: 25", "count: 2", "seed: 0", "exact: true", "cfg: 7"):
+        assert digest(f"prompt: a\n{change}") != one, change
 
 
 def test_another_model_file_is_another_entry() -> None:
@@ -115,7 +107,30 @@ def test_the_digest_stays_what_it_is() -> None:
     )
 
 
-def test_defaults_apply_field_by_field_and_the_nearest_folder_wins() -> None:
+@pytest.mark.parametrize(
+    ("defaults", "text", "fields"),
+    [
+        ("size: 512x768", "", {"size": "512x768"}),
+        ("size: 512x768", "width: 640", {"size": "640x768"}),
+        ("width: 640", "size: 512x768", {"size": "512x768"}),
+        ("width: 640", "height: 320", {"size": "640x320"}),
+        ("width: 640", "", {"size": "640x128"}),
+        # A farther schedule type may not work with a nearer sampler.
+        ("sampler: DPM++ 2M Karras", "sampler: Euler a", {"schedule_type": "uniform"}),
+        ("sampler: Euler\nschedule_type: beta", "sampler: UniPC", {"schedule_type": "uniform"}),
+        ("sampler: Euler", "schedule_type: beta", {"sampler": "Euler", "schedule_type": "beta"}),
+        ("schedule_type: beta", "", {"sampler": "DPM++ 2M", "schedule_type": "beta"}),
+        # In the same layer they exclude each other.
+        ("count: 4", "seed: [1, 2]", {"image_count": 2}),
+    ],
+)
+def test_defaults_apply_field_by_field(defaults: str, text: str, fields: dict[str, Any]) -> None:
+    """A size is a width and a height."""
+    recipe = read_one(f"prompt: a\n{text}", defaults=defaults)
+    assert {name: getattr(recipe, name) for name in fields} == fields
+
+
+def test_the_nearest_folder_wins() -> None:
     """Layers go from the inbox's root down to the recipe, the nearest one."""
     defaults = {
         "_defaults.yaml": "steps: 10\ncfg_scale: 1\nclip_skip: 2\n",
@@ -123,43 +138,6 @@ def test_defaults_apply_field_by_field_and_the_nearest_folder_wins() -> None:
     }
     recipe = read_one("prompt: a\ncfg: 3\n", defaults=defaults)
     assert (recipe.steps, recipe.cfg_scale, recipe.clip_skip, recipe.priority) == (20, 3.0, 2, 10)
-
-
-@pytest.mark.parametrize(
-    ("defaults", "text", "size"),
-    [
-        ("size: 512x768", "", "512x768"),
-        ("size: 512x768", "width: 640", "640x768"),
-        ("width: 640", "size: 512x768", "512x768"),
-        ("width: 640", "height: 320", "640x320"),
-        ("width: 640", "", "640x128"),
-    ],
-)
-def test_a_size_in_defaults_is_a_width_and_a_height(defaults: str, text: str, size: str) -> None:
-    """So that each side can be set alone."""
-    assert read_one(f"prompt: a\n{text}", defaults=defaults).size == size
-
-
-@pytest.mark.parametrize(
-    ("defaults", "text", "sampler", "schedule_type"),
-    [
-        ("sampler: DPM++ 2M Karras", "sampler: Euler a", "Euler a", "uniform"),
-        ("sampler: Euler\nschedule_type: beta", "sampler: UniPC", "UniPC", "uniform"),
-        ("sampler: Euler", "schedule_type: beta", "Euler", "beta"),
-        ("schedule_type: beta", "", "DPM++ 2M", "beta"),
-    ],
-)
-def test_a_nearer_sampler_takes_its_own_schedule_type(
-    defaults: str, text: str, sampler: str, schedule_type: str
-) -> None:
-    """A farther schedule type may not work with it."""
-    recipe = read_one(f"prompt: a\n{text}", defaults=defaults)
-    assert (recipe.sampler, recipe.schedule_type) == (sampler, schedule_type)
-
-
-def test_a_nearer_list_of_seeds_sets_a_farther_count_aside() -> None:
-    """In the same layer they exclude each other."""
-    assert read_one("prompt: a\nseed: [1, 2]", defaults="count: 4").image_count == 2
 
 
 def test_defaults_may_be_empty_and_hold_a_prompt() -> None:
@@ -195,12 +173,3 @@ def test_what_earlier_versions_stored_is_the_same_request(stored: dict[str, Any]
     request = ImageRequest.from_dict(stored["request"])
     assert (request.digest, request.batch_key) == (stored["digest"], stored["batch_key"])
     assert json.dumps(request.as_dict()) == json.dumps(stored["request"])
-
-
-@pytest.mark.parametrize(
-    "changes", [{"styles": 1}, {"steps": 300}, {"width": None}, {"loras": [{"name": "a"}]}]
-)
-def test_what_is_no_request_is_refused(changes: dict[str, Any]) -> None:
-    """A field that this version does not know would change the picture."""
-    with pytest.raises(ValueError, match=next(iter(changes))):
-        ImageRequest.from_dict(STORED[0]["request"] | changes)

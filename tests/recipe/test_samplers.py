@@ -57,18 +57,15 @@ def test_names_of_other_tools_are_understood(meant: tuple[str, str], written: st
         assert (recipe.sampler, recipe.schedule_type) == meant, name
 
 
-@pytest.mark.parametrize(
-    ("written", "why"),
-    [
-        ("Eulr", "unknown sampler 'Eulr'. Did you mean 'Euler'?"),
-        ("k_dpm_fast", "the sampler DPM fast is not supported; DPM++ 2M comes closest."),
-        ("dpmpp_2s_ancestral_karras", "the sampler DPM++ 2S a is not … Euler a comes closest."),
-        ("dpmpp_3m_sde_gpu", "the sampler DPM++ 3M SDE is not … DPM++ 2M SDE comes closest."),
-    ],
-)
-def test_samplers_that_do_not_go_are_explained(written: str, why: str) -> None:
+def test_samplers_that_do_not_go_are_explained() -> None:
     """They are unknown or not supported."""
-    check_refused(f"prompt: a\nsampler: {written}", f"{why} The samplers are {ALL}.")
+    for written, why in {
+        "Eulr": "unknown sampler 'Eulr'. Did you mean 'Euler'?",
+        "k_dpm_fast": "the sampler DPM fast is not supported; DPM++ 2M comes closest.",
+        "dpmpp_2s_ancestral_karras": "the sampler DPM++ 2S a is … Euler a comes closest.",
+        "dpmpp_3m_sde_gpu": "the sampler DPM++ 3M SDE is … DPM++ 2M SDE comes closest.",
+    }.items():
+        check_refused(f"prompt: a\nsampler: {written}", f"{why} The samplers are {ALL}.")
 
 
 def everywhere(sampler: str, schedule_type: str) -> list[Recipe]:
@@ -100,64 +97,44 @@ def test_noise_levels_go_with_samplers_that_have_no_option_for_them_in_diffusers
         assert not any("chedule" in warning for warning in recipe.warnings)
 
 
-def test_what_comes_closest_stands_for_a_sampler_of_others() -> None:
-    """With its schedule type."""
-    for recipe in everywhere("DPM++ 2S a", "Karras"):
-        assert (recipe.sampler, recipe.schedule_type) == ("Euler a", "karras")
-        assert any("sampler DPM++ 2S a is not" in warning for warning in recipe.warnings)
+PNDM_TAKES = (
+    "PNDM does not take the schedule type 'karras': it takes automatic, uniform, sgm_uniform and "
+    "leading."
+)
 
 
-@pytest.mark.parametrize("values", ["Sampler: Heun, Scheduler: {}", "Scheduler: {}"])
-def test_sd_nexts_scheduler_is_the_class_of_its_sampler(values: str) -> None:
-    """SD.Next writes it beside the sampler's name, or alone."""
-    recipe = read_one(f"a\nSteps: 3, {values.format('HeunDiscreteScheduler')}, Seed: 7", "a.txt")
-    assert (recipe.sampler, recipe.warnings) == ("Heun", ())
-
-
-def test_a_schedule_type_that_is_impossible_is_refused_or_if_of_others_replaced() -> None:
-    """The formula of PLMS is for steps of one length."""
-    takes = "it takes automatic, uniform, sgm_uniform and leading."
-    why = f"PNDM does not take the schedule type 'karras': {takes}"
-    check_refused("prompt: a\nsampler: PLMS Karras", why)
-    for recipe in everywhere("PLMS", "Karras"):
-        assert (recipe.sampler, recipe.schedule_type) == ("PNDM", "uniform")
-        assert any(f"{why} uniform is used instead." in warning for warning in recipe.warnings)
+def test_what_comes_closest_stands_for_what_others_have() -> None:
+    """In a recipe it is refused: the formula of PLMS is for steps of one length."""
+    check_refused("prompt: a\nsampler: PLMS Karras", PNDM_TAKES)
+    for sampler, instead, words in (
+        ("DPM++ 2S a", ("Euler a", "karras"), "sampler DPM++ 2S a is not"),
+        ("PLMS", ("PNDM", "uniform"), f"{PNDM_TAKES} uniform is used instead."),
+    ):
+        for recipe in everywhere(sampler, "Karras"):
+            assert (recipe.sampler, recipe.schedule_type) == instead
+            assert any(words in warning for warning in recipe.warnings)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 def test_ensd_is_said_to_do_nothing_where_steps_draw_no_noise(sampler: KnownSampler) -> None:
-    """Each sampler is found by its own name, whatever others' aliases are."""
+    """In a sweep, one of them may. Each is found by its own name, whatever others' aliases are."""
     recipe = read_one(f"prompt: a\nensd: 7\nsampler: {sampler.name}")
     assert recipe.sampler == sampler.name
     said = f"ensd has no effect with the sampler {sampler.name}: it is for DPM++ 2M SDE, …"
     check_warned(recipe, *([] if sampler.noisy else [said]))
+    check_warned(read_one("prompt: a\nensd: 7\nsweep: {sampler: [Euler, Euler a]}"))
 
 
-def test_in_a_sweep_one_of_the_samplers_may_draw_noise() -> None:
-    """Nothing is said then."""
-    check_warned(read_one("prompt: a\nensd: 5\nsweep: {sampler: [Euler, Euler a]}"))
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "prediction", "is_able"),
-    [
-        ("noob", "automatic", False),
-        ("plain", "v_zero_snr", False),
-        ("noob", "v", True),
-        ("noob", "epsilon", True),
-    ],
-)
-def test_a_checkpoint_of_pure_noise_refuses_samplers_that_cannot_begin_with_it(
-    checkpoint: str, prediction: str, is_able: bool
-) -> None:
+def test_a_checkpoint_of_pure_noise_refuses_samplers_that_cannot_begin_with_it() -> None:
     """Whatever its file says, the recipe's prediction decides; before anything is loaded."""
-    text = f"prompt: a\ncheckpoint: {checkpoint}\nprediction: {prediction}\nsampler: "
-    assert read_one(f"{text}Euler", inventory=NOOB).sampler == "Euler"
-    if is_able:
-        assert read_one(f"{text}Heun", inventory=NOOB).sampler == "Heun"
-    else:
+    text = "prompt: a\ncheckpoint: {}\nprediction: {}\nsampler: {}"
+    for checkpoint, prediction in (("noob", "automatic"), ("plain", "v_zero_snr")):
+        read_one(text.format(checkpoint, prediction, "Euler"), inventory=NOOB)
         what = f"the sampler Heun cannot be used with '{checkpoint}': it cannot begin with pure …"
-        check_refused(f"{text}Heun", f"{what}{FROM_NOISE}", inventory=NOOB)
+        heun = text.format(checkpoint, prediction, "Heun")
+        check_refused(heun, f"{what}{FROM_NOISE}", inventory=NOOB)
+    for prediction in ("v", "epsilon"):
+        read_one(text.format("noob", prediction, "Heun"), inventory=NOOB)
 
 
 PREDICTIONS = {
@@ -176,15 +153,6 @@ def test_what_a_checkpoint_predicts_in_other_programs_words(field: str) -> None:
             assert read_one(f"prompt: a\n{field}: {word}").prediction == prediction
 
 
-def test_an_unknown_prediction_is_refused_with_those_there_are() -> None:
-    """Text or not."""
-    there = "automatic, epsilon, v and v_zero_snr."
-    unknown = f"unknown prediction 'v_zero_snrr'. Did you mean 'v_zero_snr'? The … are {there}"
-    check_refused("prompt: a\nprediction: v_zero_snrr\n", unknown)
-    sweep = "For an image with each value, write sweep: {prediction: [v]}"
-    check_refused("prompt: a\nprediction: [v]\n", f"prediction must be …, not [v]. {sweep}")
-
-
 def test_what_stands_beside_a_checkpoint_holds_where_the_recipe_says_nothing() -> None:
     """`prediction: automatic` says nothing either."""
     beside = Checkpoint("old", 512, prediction="v", says_prediction=False)
@@ -196,20 +164,12 @@ def test_what_stands_beside_a_checkpoint_holds_where_the_recipe_says_nothing() -
 
 def test_a_name_that_says_v_prediction_is_not_believed_but_not_passed_over() -> None:
     """Files that do not tell their prediction are the usual cause of noise."""
-    inventory = Inventory(
-        demo=DEMO,
-        checkpoints=(
-            Checkpoint("cat/noob_V-Pred_05", 1024, says_prediction=False),
-            Checkpoint("marked-vpred", 1024),
-            Checkpoint("plain", 1024, says_prediction=False),
-        ),
-    )
+    named = Checkpoint("cat/noob_V-Pred_05", 1024, says_prediction=False)
+    plain = Checkpoint("plain", 1024, says_prediction=False)
+    checkpoints = (named, Checkpoint("marked-vpred", 1024), plain)
+    inventory = Inventory(demo=DEMO, checkpoints=checkpoints)
     text = "prompt: a\ncheckpoint: {}\nprediction: {}"
-    noob = read_one(text.format("noob", "automatic"), inventory=inventory)
-    check_warned(
-        noob,
-        "the checkpoint 'cat/noob_V-Pred_05' says v-prediction only in its name. If its pictures "
-        "are noise, write 'prediction: v_zero_snr' or 'prediction: v'.",
-    )
+    what = "the checkpoint 'cat/noob_V-Pred_05' says v-prediction only in its name. …"
+    check_warned(read_one(text.format("noob", "automatic"), inventory=inventory), what)
     for checkpoint, prediction in (("noob", "epsilon"), ("marked", "auto"), ("plain", "auto")):
         check_warned(read_one(text.format(checkpoint, prediction), inventory=inventory))

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from picowatch.engine.protocol import Engine, EngineOptions
+from picowatch.engine.protocol import Engine, EngineOptions, RenderedImage
 from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
-from tests.engine.ray.renderer import WAIT_FOR, DigestRenderer
-from tests.engine.requests import PATIENCE, ignore_steps, request
+from tests.engine.ray.renderer import DigestRenderer
+from tests.engine.requests import PATIENCE, request
 from tests.house import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -132,27 +133,14 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
     return list(executor.engines())
 
 
-def has_ended(process: Any) -> bool:
-    """Return whether a process has ended; a container's process 1 may not reap it."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-
 def on(executor: RayEngines, node: str) -> Engine:
     """The engine on that node."""
     return next(one for one in executor.engines() if one.describe()["node"] == node)
 
 
-class Held:
-    """A batch that stays in the middle of its work until it is released."""
-
-    def __init__(
-        self, engine: Engine, folder: Path, name: str = "go", prompt: str = WAIT_FOR
-    ) -> None:
-        self._path = folder / name
-        pid = self._path.with_suffix(".pid")
-        self.future = engine.render([request(f"{prompt}{self._path}")], ignore_steps)
-        wait_for(lambda: pid.exists() and pid.read_text(), "the batch begins")
-        self.process = psutil.Process(int(pid.read_text()))
-
-    def let_go(self) -> None:
-        self._path.touch()
+def held(engine: Engine, prompt: str) -> Future[list[RenderedImage]]:
+    """Return a batch that is in the middle of what its prompt says."""
+    begins = threading.Event()
+    future = engine.render([request(prompt)], lambda done, total: begins.set() if done else None)
+    assert begins.wait(PATIENCE)
+    return future

@@ -14,16 +14,17 @@ from tests.engine.ray.conftest import (
     HEAD,
     ROOT,
     SECOND,
-    Held,
     MakeExecutor,
     Nodes,
-    has_ended,
+    held,
     join_threads,
     joined,
     on,
 )
-from tests.engine.ray.renderer import HANG_AT
+from tests.engine.ray.renderer import ENDLESS
 from tests.engine.requests import PATIENCE, make, request
+from tests.faults.faulty_engine import GO_FILE, PROCESSES_FILE, START_FILE
+from tests.faults.test_engine_faults import is_running
 from tests.house import wait_for
 
 pytestmark = pytest.mark.heavy
@@ -66,17 +67,15 @@ def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_p
     assert found == "nodes: 2, with 0 GPU and 2 CPU"
 
 
-def test_a_batch_fails_or_is_interrupted_and_the_engine_goes_on(
-    executor: MakeExecutor, tmp_path: Path
-) -> None:
+def test_a_batch_fails_or_is_interrupted_and_the_engine_goes_on(executor: MakeExecutor) -> None:
     """The same as on one machine; the error names the node."""
     engines = executor()
     [engine] = joined(engines, 1)
-    with pytest.raises(RenderFailed, match=f"{engine.describe()['node']}: There is no such model"):
-        make(engine, request("fail"))
-    held = Held(engine, tmp_path)
+    with pytest.raises(RenderFailed, match=f"{engine.describe()['node']}: The engine failed: Key"):
+        make(engine, request("raises"))
+    interrupted = held(engine, ENDLESS)
     engine.interrupt()
-    assert isinstance(held.future.exception(PATIENCE), EngineStopped)
+    assert isinstance(interrupted.exception(PATIENCE), EngineStopped)
     make(engine, request())
     assert engines.engines() == (engine,)
 
@@ -87,20 +86,20 @@ def test_an_engine_or_node_that_is_lost_is_replaced(
     """A crash counts as an attempt, as on one machine; no image is at fault for a lost node."""
     engines = executor()
     joined(engines, 2, {HEAD, SECOND})
-    kept = Held(on(engines, HEAD), tmp_path)
+    kept = held(on(engines, HEAD), "waits")
     with pytest.raises(EngineDied, match=rf"{SECOND}: The engine crashed \(SIGSEGV\)") as caught:
-        make(on(engines, SECOND), request("crash"))
+        make(on(engines, SECOND), request("segfaults"))
     assert not isinstance(caught.value, EngineLost)
     make(on(engines, SECOND), request())
     [actor] = nodes.engines(SECOND)
     actor.kill()
-    kept.let_go()
-    assert kept.future.result(PATIENCE)
+    (tmp_path / "models" / GO_FILE).touch()
+    assert kept.result(PATIENCE)
     wait_for(lambda: len(engines.engines()) == 1, "it left")
     joined(engines, 2, {HEAD, SECOND})
-    lost = Held(on(engines, SECOND), tmp_path, "node")
+    lost = held(on(engines, SECOND), "hangs")
     nodes.kill(SECOND)
-    assert isinstance(lost.future.exception(PATIENCE), EngineLost)
+    assert isinstance(lost.exception(PATIENCE), EngineLost)
     nodes.add(SECOND)
     joined(engines, 2, {HEAD, SECOND})
     make(on(engines, SECOND), request())
@@ -126,12 +125,13 @@ def test_what_hangs_in_native_code_ends_with_its_actor(
 ) -> None:
     """The engine's process is not Ray's, and would otherwise keep its GPU memory."""
     [engine] = joined(executor(engines=1), 1)
-    held = Held(engine, tmp_path, prompt=HANG_AT)
+    hanging = held(engine, "hangs with the lock")
     [actor] = nodes.engines(engine.describe()["node"])
     actor.kill()  # as the kernel's OOM killer does
-    error = held.future.exception(PATIENCE)
+    error = hanging.exception(PATIENCE)
     assert isinstance(error, EngineDied) and not isinstance(error, EngineLost)
-    wait_for(lambda: has_ended(held.process), "it ended")
+    process = int((tmp_path / "models" / PROCESSES_FILE).read_text())
+    wait_for(lambda: not is_running(process), "it ended")
 
 
 def test_a_node_without_picowatch_is_not_used(
@@ -139,10 +139,8 @@ def test_a_node_without_picowatch_is_not_used(
 ) -> None:
     """An engine is requested again later, in case it was repaired."""
     (tmp_path / "picowatch.py").touch()
-    engines, said = (
-        executor(),
-        "a node is not used: ModuleNotFoundError: No module named 'picowatch",
-    )
+    engines = executor()
+    said = "a node is not used: ModuleNotFoundError: No module named 'picowatch"
     joined(engines, 2, {HEAD, SECOND})
     nodes.add("third", PYTHONPATH=f"{tmp_path}:{ROOT}")
     try:
@@ -158,9 +156,9 @@ def test_a_node_where_no_engine_can_start_is_not_used(
 ) -> None:
     """No image is at fault."""
     (tmp_path / "models").mkdir()
-    (tmp_path / "models/broken").touch()
+    (tmp_path / "models" / START_FILE).write_text("import error")
     [engine] = joined(executor(engines=1), 1)
-    with pytest.raises(EngineLost, match="is not used: There is no such device"):
+    with pytest.raises(EngineLost, match="is not used: The engine's libraries cannot be imported"):
         make(engine, request())
 
 

@@ -23,20 +23,13 @@ def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
     )
 
 
-def test_control_characters_are_shown_as_escapes() -> None:
-    """A terminal must not move its cursor, ring or reverse text, nor because of a file's name."""
-    text = error_text(refused(b"prompt: a \x1b[31mred\x07\n"))
-    assert "    1 | prompt: a \\x1b[31mred\\x07\n                  ^^^^\n" in text
-    assert text.replace("\n", "").isprintable()
-    text = error_text(refused("stesp: \N{RIGHT-TO-LEFT OVERRIDE}3\n", name="a\x1b[2J\n.yaml"))
-    assert "\\u202e3" in text
-    assert "inbox/a\\x1b[2J\\n.yaml, line 1" in text
-
-
-def test_carets_stand_below_wide_characters() -> None:
-    """Chinese letters and most emoji take two columns of a terminal."""
+def test_carets_stand_below_what_a_terminal_shows() -> None:
+    """Chinese letters and most emoji take two columns; control characters are escapes."""
     text = error_text(refused("prompt: 猫 and 🐶, __x__\n"))
     assert "    1 | prompt: 猫 and 🐶, __x__\n                ^^^^^^^^^^^^^^^^\n" in text
+    text = error_text(refused(b"prompt: a \x1b[31mred\x07\n", name="a\x1b[2J\n.yaml"))
+    assert "    1 | prompt: a \\x1b[31mred\\x07\n                  ^^^^\n" in text
+    assert "inbox/a\\x1b[2J\\n.yaml, line 1" in text
 
 
 def test_very_long_lines_are_cut_around_the_column() -> None:

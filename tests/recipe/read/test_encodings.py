@@ -5,7 +5,7 @@ import codecs
 import pytest
 
 from picowatch.recipe import is_empty
-from tests.recipe.reading import check_refused, read, read_one, refused
+from tests.recipe.reading import check_refused, check_said, read, read_one, refused
 
 TEXT = "prompt: ein Corgi, 猫 🐶\nsteps: 3\n"
 
@@ -36,14 +36,12 @@ def test_spaces_of_web_pages_and_keyboards_are_spaces(code: int) -> None:
     check_refused(f"prompt: a\nsteps:{space}x", "steps must be … from 1 to 150, not 'x'.")
 
 
-@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
-def test_any_other_encoding_is_refused_with_the_first_bad_bytes_position(ending: str) -> None:
+def test_any_other_encoding_is_refused_with_the_first_bad_bytes_position() -> None:
     """Lines are counted as the editor counts them."""
-    (problem,) = refused(f"prompt: a{ending}# für".encode("latin-1")).problems
-    assert (problem.line, problem.column, problem.source_line) == (2, 4, "# f\\xfcr")
-    assert problem.message == (
-        "the byte 0xfc is not UTF-8. Save it as UTF-8 (most editors: Save As, Encoding)."
-    )
+    for ending in ("\n", "\r\n", "\r"):
+        (problem,) = refused(f"prompt: a{ending}# für".encode("latin-1")).problems
+        assert (problem.line, problem.column, problem.source_line) == (2, 4, "# f\\xfcr")
+        check_said([problem.message], "the byte 0xfc is not UTF-8. Save it as UTF-8 …")
 
 
 def test_half_a_utf16_character_is_refused() -> None:
@@ -52,21 +50,18 @@ def test_half_a_utf16_character_is_refused() -> None:
     check_refused(content, "this is incomplete UTF-16, although … Save it as UTF-8 …")
 
 
-@pytest.mark.parametrize(
-    ("character", "called"),
-    [
-        ("\0", "the NUL character (U+0000)"),
-        ("\x1b", "the invisible character U+001B"),
-        ("\x85", "the invisible character U+0085"),
-        ("\u2028", "the invisible character U+2028 (line separator)"),
-    ],
-)
-def test_characters_that_nobody_sees_are_refused(character: str, called: str) -> None:
+def test_characters_that_nobody_sees_are_refused() -> None:
     """With their position; a tab is no such character."""
-    for name in ("corgi.yaml", "corgi.json", "corgi.csv", "corgi.txt"):
-        (problem,) = refused(f"# \t\n# a{character}b\n", name).problems
-        assert (problem.line, problem.column) == (2, 4)
-        assert problem.message == f"{called} is not allowed in a recipe. Delete it."
+    for character, called in {
+        "\0": "the NUL character (U+0000)",
+        "\x1b": "the invisible character U+001B",
+        "\x85": "the invisible character U+0085",
+        "\u2028": "the invisible character U+2028 (line separator)",
+    }.items():
+        for name in ("corgi.yaml", "corgi.json", "corgi.csv", "corgi.txt"):
+            (problem,) = refused(f"# \t\n# a{character}b\n", name).problems
+            assert (problem.line, problem.column) == (2, 4)
+            assert problem.message == f"{called} is not allowed in a recipe. Delete it."
 
 
 def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:
@@ -76,11 +71,9 @@ def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:
     assert read(b"#" * (1024 * 1024)) == []
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b" \r\n\t", codecs.BOM_UTF8, codecs.BOM_UTF8 + b"\n", codecs.BOM_UTF16_LE + b"\n\0"],
-)
-def test_an_empty_file_is_not_ready_yet(content: bytes) -> None:
+def test_an_empty_file_is_not_ready_yet() -> None:
     """It has only a byte order mark and white space."""
-    assert is_empty(content)
-    assert read(content) == []
+    utf8, utf16 = codecs.BOM_UTF8, codecs.BOM_UTF16_LE
+    for content in (b"", b" \r\n\t", utf8, utf8 + b"\n", utf16 + b"\n\0"):
+        assert is_empty(content)
+        assert read(content) == []

@@ -2,15 +2,7 @@
 
 import pytest
 
-from tests.recipe.reading import (
-    check_refused,
-    check_said,
-    hash_of,
-    messages,
-    read,
-    read_one,
-    refused,
-)
+from tests.recipe.reading import check_refused, check_said, hash_of, read, read_one, refused
 
 TXT = "corgi.txt"
 
@@ -24,18 +16,14 @@ def test_each_line_is_a_prompt() -> None:
 
 
 def test_a_backslash_goes_on_in_the_next_line() -> None:
-    """Two backslashes are A1111's literal backslash, and end the line."""
+    """Joined by one space, inside quotes, too; two backslashes are A1111's, and end the line."""
     recipes = read("a corgi, \\\n   at the beach \\\n  --steps 3\na \\\\\nb\n", TXT)
     read_so = [(recipe.prompt, recipe.steps) for recipe in recipes]
     assert read_so == [("a corgi, at the beach", 3), ("a \\\\", 24), ("b", 24)]
-
-
-@pytest.mark.parametrize("quote", ["", '"', "'"])
-def test_lines_that_go_on_are_joined_by_one_space(quote: str) -> None:
-    """This also holds for a line with only a backslash, and inside quotes."""
-    goes_on = " \\\n  \\\n  "
-    recipe = read_one(f"a{goes_on}corgi --negative {quote}dim,{goes_on}dark{quote}", TXT)
-    assert (recipe.prompt, recipe.negative_prompt) == ("a corgi", "dim, dark")
+    on = " \\\n  \\\n  "
+    for quote in ("", '"', "'"):
+        recipe = read_one(f"a{on}corgi --negative {quote}dim,{on}dark{quote}", TXT)
+        assert (recipe.prompt, recipe.negative_prompt) == ("a corgi", "dim, dark")
 
 
 def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
@@ -189,7 +177,6 @@ def test_a_file_that_is_no_page_of_prompts_is_one_error(text: str, message: str)
 def test_the_ending_decides_in_any_case(name: str) -> None:
     """Windows writes capitals, and hides the ending that its editor adds."""
     assert read_one("a corgi", name).prompt == "a corgi"
-    assert messages("a corgi", "a.YML")[0].startswith("this is not a recipe.")
-    assert messages("prompt: a", f"corgi.yaml.{name[-3:]}") == [
-        "this looks like YAML; rename it to corgi.yaml"
-    ]
+    check_refused("a corgi", "this is not a recipe. …", name="a.YML")
+    yaml = "this looks like YAML; rename it to corgi.yaml"
+    check_refused("prompt: a", yaml, name=f"corgi.yaml.{name[-3:]}")

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from picowatch.recipe import error_text
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.read import nodes
 from tests.recipe.reading import check_refused, messages, read, read_one, refused
 
@@ -19,22 +20,6 @@ def test_a_prompt_is_the_text_that_stands_there(text: str) -> None:
     assert (recipe.prompt, recipe.negative_prompt) == (text, text)
 
 
-@pytest.mark.parametrize(
-    ("text", "field", "value"),
-    [
-        ("steps: 012", "steps", 12),
-        ("steps: 1e2", "steps", 100),
-        ("seed: 1_000", "seed", 1000),
-        ("cfg_rescale: 1e-05", "cfg_rescale", 0.00001),
-        ("exact: yes", "exact", True),
-        ("exact: 'Off'", "exact", False),
-    ],
-)
-def test_a_field_reads_numbers_and_switches(text: str, field: str, value: object) -> None:
-    """In the ways people write them."""
-    assert getattr(read_one(f"prompt: a\n{text}"), field) == value
-
-
 # The file, line and column of the problem, what its message says.
 MISTAKES = [
     ("prompt: a\nheight:", (2, 1), "height has no value. Write a whole number from 64 to 2048, or"),
@@ -42,12 +27,10 @@ MISTAKES = [
     ("prompt: >\nsteps: 3", (1, 9), "prompt is empty: the lines of the text below > must be"),
     ("prompt: a\nsampler: ~", (2, 10), "sampler has no value. Write a name, or delete the field."),
     ("prompt: a\nsteps: 0x20", (2, 8), "steps must be a whole number from 1 to 150, not '0x20'."),
-    ("prompt: a\nsteps: " + "1" * 10_000, (2, 8), "steps must be a whole number from 1 to 150,"),
     ("prompt: a corgi # in the park", (1, 17), "write prompt: 'a corgi # in the park'"),
     ("prompt: a corgi\n  in the #park", (2, 10), "write prompt: 'a corgi in the #park'"),
     ("prompt: a, style: oil", (1, 17), "put it in quotes: prompt: 'a, style: oil'"),
     ("prompt: [cat]", (1, 9), "prompt must be text, not [cat]. For text, put it in quotes: prompt"),
-    ("prompt: {red|blue}", (1, 9), "For text, put it in quotes: prompt: '{red|blue}'"),
     ("prompt: [a|b\nseed: 1", (1, 9), "For text, put it in quotes: prompt: '[a|b'"),
     ("prompt: *star", (1, 9), "*star has a meaning of its own in YAML. If it is text, put it in"),
     ("prompt: !!python/name:os.system x", (1, 9), "has a meaning of its own in YAML."),
@@ -70,7 +53,6 @@ MISTAKES = [
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "did not find expected <document start>"),
     ("```yaml\nprompt: a\n```", (1, 1), "YAML cannot parse this: found character"),
     ("a dog\na cat", (1, 1), "Write 'prompt: a dog', or rename the file to corgi.txt: there each"),
-    ("image of a corgi", (1, 1), "Write 'prompt: image of a corgi', or rename"),
     ("- a dog", (1, 3), "this is not a recipe. Write 'prompt: a dog'"),
     ("prompt: a\n? [x]\n: 3", (2, 3), "a field's name must be a word, as in 'steps: 30'."),
     ("prompt: a\n<<: 3", (2, 1), "unknown field '<<'."),
@@ -110,19 +92,15 @@ def test_every_line_without_its_space_is_shown() -> None:
     check_refused("prompt:a corgi\nsteps:10", *expected)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_names_of_fields_have_any_case_and_spaces() -> None:
+    """As A1111 and people write them."""
+    for text in (
         "Prompt: a\nNegative Prompt: b\nSteps: 3\nCFG Scale: 4\nhires: {Denoising Strength: 0.5}",
         "PROMPT: a\nNegative-Prompt: b\nsteps: 3\ncfg-scale: 4\nHires: {denoising_strength: 0.5}",
-    ],
-)
-def test_names_of_fields_have_any_case_and_spaces(text: str) -> None:
-    """As A1111 and people write them."""
-    recipe = read_one(text)
-    assert (recipe.prompt, recipe.negative_prompt, recipe.steps) == ("a", "b", 3)
-    assert recipe.cfg_scale == 4
-    assert recipe.hires and recipe.hires.denoising_strength == 0.5
+    ):
+        recipe = read_one(text)
+        assert (recipe.prompt, recipe.negative_prompt, recipe.steps) == ("a", "b", 3)
+        assert (recipe.cfg_scale, recipe.hires) == (4, Hires(denoising_strength=0.5))
 
 
 @pytest.mark.parametrize("name", ["promt", "text", "positive_prompt"])
@@ -145,10 +123,7 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
     recipes = read("prompt: a\n---\n- prompt: b\n- prompt: c\n---\n---\n# end\n")
     places = [(r.prompt, r.entry_index, r.context.position.line) for r in recipes]
     assert places == [("a", 0, 1), ("b", 1, 3), ("c", 2, 4)]
-
-
-def test_tabs_that_editors_leave_on_empty_lines_are_no_indentation() -> None:
-    """Nobody sees them."""
+    # Tabs that editors leave on empty lines are no indentation.
     assert read_one("prompt: a\n\t\n  \t \nsteps: 3\n\t").steps == 3
 
 

@@ -80,28 +80,17 @@ def test_the_only_model_that_guesses_depth_is_meant() -> None:
     check(text, f"…hf download depth-anything/Depth-Anything-V2-Small-hf {where}…", none)
 
 
-@pytest.mark.parametrize(
-    ("written", "kind"),
-    [
-        ("preprocess: canny", "hard edges"),
-        ("preprocess: depth", "depth"),
-        ("kind: pose", "pose"),
-        ("kind: Soft Edges", "soft edges"),
-        ("preprocess: canny, kind: segments", "segments"),
-    ],
-)
-def test_a_union_is_told_what_its_map_shows(written: str, kind: str) -> None:
+def test_a_union_is_told_what_its_map_shows() -> None:
     """The preprocessor tells it, if there is one."""
-    text = f"checkpoint: large\ncontrol: {{image: a.png, model: union, {written}}}"
-    assert controls(text)[0].kind == kind
-
-
-@pytest.mark.parametrize("word", ["none", "false", "[]", "off"])
-def test_an_entry_sets_a_folders_controlnets_aside(word: str) -> None:
-    """As it does with pictures."""
-    defaults = "control: {image: a.png, model: canny}\n"
-    recipe = read_one(f"prompt: a\ncontrol: {word}", defaults=defaults, inventory=INSTALLED)
-    assert recipe.control == ()
+    for written, kind in {
+        "preprocess: canny": "hard edges",
+        "preprocess: depth": "depth",
+        "kind: pose": "pose",
+        "kind: Soft Edges": "soft edges",
+        "preprocess: canny, kind: segments": "segments",
+    }.items():
+        text = f"checkpoint: large\ncontrol: {{image: a.png, model: union, {written}}}"
+        assert controls(text)[0].kind == kind
 
 
 @pytest.mark.parametrize(
@@ -166,19 +155,13 @@ def test_a_sweep_varies_what_a_controlnet_says() -> None:
     assert [path for _, path in whole.pictures] == ["b.png"]
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "written", "count"),
-    [
+def test_a_folders_controlnet_that_does_not_fit_is_left_out() -> None:
+    """With a warning; the others are used."""
+    for checkpoint, written, count in (
         ("flow", "{image: a.png, model: canny}", 0),
         ("large", "[{image: a.png, model: canny}, {image: a.png, model: xl-small}]", 1),
         ("photo", "[{image: a.png, model: canny}, {image: a.png, model: union}]", 1),
-    ],
-)
-def test_a_folders_controlnet_that_does_not_fit_is_left_out(
-    checkpoint: str, written: str, count: int
-) -> None:
-    """With a warning; the others are used."""
-    text, defaults = f"prompt: a\ncheckpoint: {checkpoint}", f"control: {written}"
-    recipe = read_one(text, inventory=INSTALLED, defaults=defaults)
-    assert len(recipe.control) == count
-    assert len(recipe.warnings) == 1
+    ):
+        text, defaults = f"prompt: a\ncheckpoint: {checkpoint}", f"control: {written}"
+        recipe = read_one(text, inventory=INSTALLED, defaults=defaults)
+        assert (len(recipe.control), len(recipe.warnings)) == (count, 1)

@@ -8,8 +8,7 @@ from picowatch.families import FAMILIES
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
 from picowatch.recipe.fields import MAPPINGS, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import ControlNet
-from tests.recipe.flow_rules import FLOW_RULES
-from tests.recipe.reading import DEMO, PicturesWith, read_one
+from tests.recipe.reading import DEMO, FLOW_RULES, PicturesWith, read_one
 
 PARTS = {name: row for name, row in PART_FIELDS.items() if name.partition(".")[0] in MAPPINGS}
 FIELDS = [name for name, row in {**ROWS, **PARTS}.items() if row.changes_pixels]

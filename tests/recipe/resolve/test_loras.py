@@ -7,7 +7,7 @@ import pytest
 from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from picowatch.recipe.inventory import rules_of
-from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
+from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.metadata.requests import CORGI
 from tests.recipe.reading import (
     DEMO,
@@ -50,70 +50,44 @@ def test_loras_are_a_mapping_a_list_or_text(
     assert read_one(f"prompt: a\n{written}", inventory=INVENTORY).loras == loras
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "text", "expected"),
-    [
-        ("qwen", "loras: {Edit-Lightning-4steps-V1: 1}", (4, 1.0)),
-        ("qwen", "loras: {add_detail: 1}", (50, 4.0)),
-        ("qwen", "loras: {Edit-Lightning-4steps-V1: 1}\nsteps: 8\ncfg_scale: 1.5", (8, 1.5)),
-        ("qwen", "prompt: a <lora:Edit-Lightning-4steps-V1>", (4, 1.0)),
-        ("demo", "loras: {Edit-Lightning-4steps-V1: 1}", (24, 7.5)),
-    ],
-)
-def test_a_lightning_lora_says_its_steps(
-    checkpoint: str, text: str, expected: tuple[int, float]
-) -> None:
+def test_a_lightning_lora_says_its_steps() -> None:
     """This holds for families with its noise levels; the recipe may override the steps."""
     qwen = Checkpoint("qwen", 1328, family="Qwen-Image", rules=rules_of("qwen_image"))
-    inventory = Inventory(
-        demo=DEMO, checkpoints=(qwen,), loras=("add_detail", "Edit-Lightning-4steps-V1")
-    )
-    prompt = "" if text.startswith("prompt") else "prompt: a\n"
-    recipe = read_one(f"{prompt}checkpoint: {checkpoint}\n{text}", inventory=inventory)
-    assert (recipe.steps, recipe.cfg_scale) == expected
+    loras = ("add_detail", "Edit-Lightning-4steps-V1")
+    inventory = Inventory(demo=DEMO, checkpoints=(qwen,), loras=loras)
+    for checkpoint, text, expected in (
+        ("qwen", "prompt: a\nloras: {Edit-Lightning-4steps-V1: 1}", (4, 1.0)),
+        ("qwen", "prompt: a\nloras: {add_detail: 1}", (50, 4.0)),
+        ("qwen", "prompt: a <lora:Edit-Lightning-4steps-V1>\nsteps: 8\ncfg: 1.5", (8, 1.5)),
+        ("qwen", "prompt: a <lora:Edit-Lightning-4steps-V1>", (4, 1.0)),
+        ("demo", "prompt: a\nloras: {Edit-Lightning-4steps-V1: 1}", (24, 7.5)),
+    ):
+        recipe = read_one(f"{text}\ncheckpoint: {checkpoint}", inventory=inventory)
+        assert (recipe.steps, recipe.cfg_scale) == expected
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
+def test_a_recipe_may_say_which_family_a_lora_is_for() -> None:
+    """Chroma's look like FLUX.1's. A request keeps it, and so what its picture says, both ways."""
+    for written in (
         "loras: {add: {weight: 0.8, family: chroma}, pixel: 2}",
         "loras: {add: {weight: 0.8, family: Chroma}, pixel: {weight: 2}}",
         "loras: [{name: add, weight: 0.8, family: chroma}, {pixel: 2}]",
-    ],
-)
-def test_a_recipe_may_say_which_family_a_lora_is_for(written: str) -> None:
-    """A request keeps it, so that its picture can be made again from what the PNG says."""
-    recipe = read_one(f"prompt: a\nseed: 1\n{written}", inventory=INVENTORY)
-    assert recipe.loras == (("add_detail", 0.8), ("style/pixel art", 2.0))
-    assert recipe.context.lora_families == {"add_detail": "chroma"}
-    (request,) = recipe.image_requests(hash_of)
-    assert [use.family for use in request.loras] == ["chroma", ""]
-    assert request_of(recipe_yaml(request), inventory=INVENTORY) == request
-    assert ImageRequest.from_dict(request.as_dict()) == request
+    ):
+        request = request_of(f"prompt: a\nseed: 1\n{written}", inventory=INVENTORY)
+        uses = [(use.name, use.weight, use.family) for use in request.loras]
+        assert uses == [("add_detail", 0.8, "chroma"), ("style/pixel art", 2.0, "")]
+        assert request_of(recipe_yaml(request), inventory=INVENTORY) == request
+        again = read_one("from: a.png", inventory=INVENTORY, texts=chunk_of(request))
+        assert (again.image_requests(hash_of), again.warnings) == ([request], ())
 
 
-TRAINED = Inventory(
-    demo=DEMO,
-    loras=("detail_41", "film-000004", "film-000008", "noir_v2", "last"),
-    lora_names={
-        "detail_41": "add.detail",
-        "film-000004": "film",
-        "film-000008": "film",
-        "last": "noir",
-        "noir_v2": "last",
-    },
-    refused={"lora": {"ink": "ink.safetensors is a LoHa."}},
-)
-
-
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [("add.detail", "detail_41"), ("Add.Detail", "detail_41"), ("noir", "last"), ("last", "last")],
-)
-def test_a_lora_is_also_known_by_its_trainers_name(written: str, meant: str) -> None:
+def test_a_lora_is_also_known_by_its_trainers_name() -> None:
     """As in A1111; a file's whole name comes before it, the beginning of one after."""
-    request = request_of(f"prompt: a <lora:{written}:0.5>", inventory=TRAINED)
-    assert [use.name for use in request.loras] == [meant]
+    names = {"detail_41": "add.detail", "last": "noir", "noir_v2": "last"}
+    trained = Inventory(demo=DEMO, loras=tuple(names), lora_names=names)
+    for written, meant in {"Add.Detail": "detail_41", "noir": "last", "last": "last"}.items():
+        request = request_of(f"prompt: a <lora:{written}:0.5>", inventory=trained)
+        assert [use.name for use in request.loras] == [meant]
 
 
 @pytest.mark.timeout(20)
@@ -199,21 +173,18 @@ def test_the_tag_of_a_swept_lora_goes_where_a_wildcard_draws_it() -> None:
     assert weights == {("style/pixel art", 0.0), ("style/pixel art", 0.5)}
 
 
-@pytest.mark.parametrize(
-    ("text", "name", "pixel"),
-    [
+def test_a_tag_replaces_the_weight_that_a_folder_gives() -> None:
+    """The nearest layer wins, as for every field, of which it replaces all."""
+    defaults = "loras: {pixel: 1, add: 0.5}"
+    for text, name, pixel in (
         ("prompt: a <lora:pixel:0.3>", "a.yaml", 0.3),
         ("prompt: a <lora:pixel:0.3>", "corgi_defaults.yaml", 0.3),  # a recipe like any other
         ("a cat <lora:pixel:0.3>", "a.txt", 0.3),
         ("prompt: a <lora:pixel:0.3>\nsweep: {'lora: pixel': [2]}", "a.yaml", 2),
-    ],
-)
-def test_a_tag_replaces_the_weight_that_a_folder_gives(text: str, name: str, pixel: float) -> None:
-    """The nearest layer wins, as for every field, of which it replaces all."""
-    defaults = "loras: {pixel: 1, add: 0.5}"
-    request = request_of(text, name, INVENTORY, defaults)
-    weights = {use.name: use.weight for use in request.loras}
-    assert weights == {"style/pixel art": pixel, "add_detail": 0.5}
+    ):
+        request = request_of(text, name, INVENTORY, defaults)
+        weights = {use.name: use.weight for use in request.loras}
+        assert weights == {"style/pixel art": pixel, "add_detail": 0.5}
     request = request_of("prompt: a\nloras: {pixel: 0.3}", "a.yaml", INVENTORY, defaults)
     assert [(use.name, use.weight) for use in request.loras] == [("style/pixel art", 0.3)]
 

@@ -47,21 +47,6 @@ def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: s
     check_refused(f"prompt: a\n{other}\n{field}: {path}", f"{field} {message}")
 
 
-@pytest.mark.parametrize(
-    ("written", "idle", "needed"),
-    [
-        ("strength: 0.5", "denoising_strength", "image or hires"),
-        ("image: none\nstrength: 0.5", "denoising_strength", "image or hires"),
-        ("mask: a.png", "mask", "image or references"),
-        ("image: a.png\nmask_blur: 3", "mask_blur", "mask"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(written: str, idle: str, needed: str) -> None:
-    """What changes nothing is a mistake, not a silent wish."""
-    remedy = f"Add it, or remove {idle}."
-    check_refused(f"prompt: a\n{written}", f"{idle} has no effect without {needed}. {remedy}")
-
-
 def test_a_folder_may_say_how_start_images_are_used() -> None:
     """For the recipes in it that have one."""
     defaults = "denoising_strength: 0.3\nmask_blur: 0\n"
