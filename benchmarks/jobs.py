@@ -168,9 +168,9 @@ def full_size_xl() -> Checkpoint:
 def tiny_xl(folder: Path) -> Checkpoint:
     """A tiny model with the parts of Stable Diffusion XL, written to the folder once."""
     if not folder.exists():
-        from tests.engine.tiny_models import tiny_sdxl  # imports torch and diffusers
+        from tests.engine.tiny_flows import tiny_unet  # imports torch and diffusers
 
-        shutil.copytree(tiny_sdxl(), folder)
+        shutil.copytree(tiny_unet("sdxl"), folder)
     return Checkpoint("tinyxl", folder, folder, "a tiny Stable Diffusion XL", XL_PIPELINE)
 
 

@@ -124,7 +124,10 @@ class House:
 
     def once(self, **values: Any) -> bool:
         """Do `picowatch run --once` in this process; return whether everything succeeded."""
-        with self._daemon(**values) as (daemon, _, _):
+        settings, event = self.settings(**values), threading.Event
+        check_folders(settings)
+        with ExitStack() as stack:
+            daemon = self._built(settings, stack, event(), event(), Mode(once=True))
             return bool(daemon.run().succeeded)
 
     def run_once(self, **values: Any) -> int:
@@ -194,14 +197,6 @@ class House:
             return None
         return found.st_ino, found.st_mtime_ns
 
-    @contextmanager
-    def _daemon(self, **values: Any) -> Iterator[Any]:
-        settings = self.settings(**values)
-        stop, wake = threading.Event(), threading.Event()
-        check_folders(settings)
-        with ExitStack() as stack:
-            yield self._built(settings, stack, stop, wake, Mode(once=True)), stop, wake
-
     def _built(
         self,
         settings: Settings,
@@ -210,15 +205,8 @@ class House:
         wake: threading.Event,
         mode: Mode,
     ) -> Daemon:
-        return build_daemon(
-            settings,
-            self.make_engine,
-            self.console,
-            stack,
-            stop=stop,
-            wake=wake,
-            mode=mode,
-        )
+        make, console = self.make_engine, self.console
+        return build_daemon(settings, make, console, stack, stop=stop, wake=wake, mode=mode)
 
     # -- what came out
 

@@ -19,28 +19,25 @@ def nodes() -> Iterator[tuple[Path, ast.AST]]:
             yield path.relative_to(PACKAGE), node
 
 
-def is_builtin_error(name: str) -> bool:
-    found = getattr(builtins, name, None)
-    return isinstance(found, type) and issubclass(found, BaseException)
-
-
 def test_the_trees_are_shown_as_they_are() -> None:
     """The docstring of errors.py has each exception class below its base, with its module."""
-    pending = {
-        node.name: (tuple(base.id for base in node.bases if isinstance(base, ast.Name)), str(path))
+    classes = {
+        node.name: (node.bases[0].id, str(path))
         for path, node in nodes()
-        if isinstance(node, ast.ClassDef)
+        if isinstance(node, ast.ClassDef) and node.bases and isinstance(node.bases[0], ast.Name)
     }
-    defined: dict[str, tuple[str, str]] = {}
-    found = True
-    while found:
-        found = False
-        for name, (bases, module) in list(pending.items()):
-            above = [base for base in bases if base in defined]
-            if above or any(map(is_builtin_error, bases)):
-                defined[name] = (above[0] if above else "", module)
-                del pending[name]
-                found = True
+
+    def is_error(name: str) -> bool:
+        found = getattr(builtins, name, None)
+        if name in classes:
+            return is_error(classes[name][0])
+        return isinstance(found, type) and issubclass(found, BaseException)
+
+    defined = {
+        name: (base if base in classes else "", module)
+        for name, (base, module) in classes.items()
+        if is_error(name)
+    }
     shown: dict[str, tuple[str, str]] = {}
     path: list[str] = []
     for line in (errors.__doc__ or "").splitlines():

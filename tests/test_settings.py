@@ -1,6 +1,7 @@
 """The values of settings, in the file, the environment and in Python."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,24 +121,23 @@ def test_a_name_that_could_not_be_written_later_is_refused(template: str, words:
 # -- files and folders
 
 
-@pytest.mark.parametrize("other", ["pipe", "device", "folder", "huge"])
-def test_only_a_regular_file_is_read(tmp_path: Path, other: str) -> None:
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, r"Cannot read .*: it is not a regular file\."),
+        (lambda file: file.symlink_to("/dev/zero"), r"Cannot read .*: it is not a regular file\."),
+        (Path.mkdir, r"Cannot read .*: it is not a regular file\."),
+        (lambda file: file.write_bytes(bytes(100_001)), "too large; the limit is 100,000 bytes"),
+    ],
+    ids=["pipe", "device", "folder", "huge"],
+)
+def test_only_a_regular_file_is_read(
+    tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
     """A pipe would block, /dev/zero has no end, a gigabyte would be parsed twice."""
-    file = tmp_path / "picowatch.yaml"
-    said = r"Cannot read .*: it is not a regular file\."
-    match other:
-        case "pipe":
-            os.mkfifo(file)
-        case "device":
-            file.symlink_to("/dev/zero")
-        case "folder":
-            file.mkdir()
-        case "huge":
-            file.touch()
-            os.truncate(file, 2**40)
-            said = "too large; the limit is 100,000 bytes"
+    make(tmp_path / "picowatch.yaml")
     with pytest.raises(SettingsInvalid, match=said):
-        load_settings({}, {}, file)
+        load_settings({}, {}, tmp_path / "picowatch.yaml")
 
 
 @pytest.mark.parametrize(
@@ -167,38 +167,21 @@ IN_RECIPES = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for a
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (
-            "format: jpg",
-            "column 9: format 'jpg': Input should be 'png', 'jpeg', 'webp' or 'avif'.",
-        ),
-        (
-            "settle_seconds: 0,5",
-            "column 17: settle_seconds '0,5': Input should be a valid number, unable to parse "
-            "string as a number.",
-        ),
-        ("hook_seconds: 0", "column 15: hook_seconds 0: Input should be greater than 0."),
-        (
-            "metrics_address: 9464",
-            "column 18: metrics_address 9464: it must be like 127.0.0.1:9464, or :9464 for every "
-            "address.",
-        ),
-        ("checkpoint: [1]", "column 13: checkpoint [1]: Input should be a valid string."),
+        ("format: jpg", "9: format 'jpg': Input should be 'png', 'jpeg', 'webp' or 'avif'."),
+        ("settle_seconds: 0,5", "17: settle_seconds '0,5': Input should be a valid number"),
+        ("hook_seconds: 0", "15: hook_seconds 0: Input should be greater than 0."),
+        ("metrics_address: 9464", "18: metrics_address 9464: it must be like 127.0.0.1:9464, or"),
+        ("checkpoint: [1]", "13: checkpoint [1]: Input should be a valid string."),
         (
             "quality: lossless\nformat: jpeg",
-            "column 10: quality 'lossless': jpeg has no lossless. Use format: webp or png, or a "
-            "quality from 1 to 100.",
+            "10: quality 'lossless': jpeg has no lossless. Use format: webp or png, or a quality",
         ),
-        (
-            "file_name: '{nubmer}'",
-            "column 12: file_name '{nubmer}': it cannot be used: there is no {nubmer}. The "
-            "placeholders are recipe, picture, checkpoint, sampler, number, seed, steps, width, "
-            "height, cfg_scale.",
-        ),
+        ("file_name: '{nubmer}'", "12: file_name '{nubmer}': it cannot be used: there is no"),
     ],
 )
 def test_a_wrong_value_is_answered_with_what_goes(tmp_path: Path, text: str, said: str) -> None:
     """The message says what is wrong, and where."""
-    assert refused(tmp_path, f"{text}\n") == f"F, line 1, {said}"
+    assert refused(tmp_path, f"{text}\n").startswith(f"F, line 1, column {said}")
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 `exact: true` with `precision: float32`, by the schedulers as docs/moving.md calls them.
 """
 
-from collections.abc import Callable
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -23,27 +22,22 @@ from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_name
 from tests.engine.demo import named
 from tests.engine.pictures import as_pixels, circle, half, right_half, start
 from tests.engine.requests import NUMPY_WARNINGS, Pixels, draw, pixels, plain_options
-from tests.engine.tiny_models import checkpoints_of, tiny_sd2, tiny_sdxl
+from tests.engine.tiny_flows import tiny_unet
+from tests.engine.tiny_models import checkpoints_of
 
 pytestmark = NUMPY_WARNINGS
 _D: Any = diffusers
 
 
-FOLDERS: dict[str, Callable[[], Path]] = {
-    "demo": lambda: Catalog(Path("nowhere")).demo.path,  # Stable Diffusion 1.x, but smaller
-    "sd2": tiny_sd2,
-    "sdxl": tiny_sdxl,
-    "sd2-inpainting": lambda: tiny_sd2(inpaints=True),
-    "sdxl-inpainting": lambda: tiny_sdxl(inpaints=True),
-}
 FAMILIES = ("demo", "sd2", "sdxl")
+INPAINTING = ("sd2-inpainting", "sdxl-inpainting")
 EULER: dict[str, Any] = {"sampler": "Euler", "schedule_type": "leading", "steps": 4}
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All folders but the demo, which is always there; start images, too."""
-    folders = {name: folder() for name, folder in FOLDERS.items() if name != "demo"}
+    folders = {name: tiny_unet(name) for name in (*FAMILIES[1:], *INPAINTING)}
     return checkpoints_of(tmp_path_factory.mktemp("against") / "models", **folders)
 
 
@@ -57,12 +51,17 @@ def kind_of(name: str, kind: str) -> Any:
     return getattr(diffusers, f"StableDiffusion{'XL' * name.startswith('sdxl')}{kind}Pipeline")
 
 
+def folder_of(name: str) -> Path:
+    """The demo is a Stable Diffusion 1.x, but smaller."""
+    return Catalog(Path("nowhere")).demo.path if name == "demo" else tiny_unet(name)
+
+
 @cache
 def parts_of(name: str) -> dict[str, Any]:
     """What diffusers loads from a folder."""
     kind = kind_of(name, "Inpaint" if "inpainting" in name else "")
     found: dict[str, Any] = kind.from_pretrained(
-        FOLDERS[name](), dtype=torch.float32, local_files_only=True
+        folder_of(name), dtype=torch.float32, local_files_only=True
     ).components
     return found
 
@@ -155,7 +154,7 @@ def test_a_picture_from_a_start_image(
 
 
 @pytest.mark.parametrize("strength", [0.6, 1.0])
-@pytest.mark.parametrize("name", [*FAMILIES, "sd2-inpainting", "sdxl-inpainting"])
+@pytest.mark.parametrize("name", [*FAMILIES, *INPAINTING])
 @pytest.mark.usefixtures("modes")
 def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Renderer) -> None:
     """Only the masked part is compared: outside, diffusers decodes the start image from latents."""

@@ -26,7 +26,7 @@ from tests.engine.demo import CPU, assert_equal
 from tests.engine.ldm import write_single_file
 from tests.engine.reference.models import Models
 from tests.engine.requests import NUMPY_WARNINGS, difference, draw
-from tests.engine.tiny_models import tiny_sdxl
+from tests.engine.tiny_flows import tiny_unet
 
 pytestmark = NUMPY_WARNINGS
 
@@ -45,7 +45,7 @@ def small(unet: Any) -> Any:
 @pytest.mark.parametrize("layout", ["original", "whole", "bare", "small"])
 def test_every_layout_holds_the_same_weights(tmp_path: Path, layout: str) -> None:
     """What a ControlNet consists of is read from its tensors and its UNet's config."""
-    folder = DEMO if layout in ("whole", "bare") else tiny_sdxl()
+    folder = DEMO if layout in ("whole", "bare") else tiny_unet("sdxl")
     unet = unet_of(folder)
     model = small(unet) if layout == "small" else controlnet_of(unet)
     path = tmp_path / "it.safetensors"

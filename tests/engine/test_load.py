@@ -27,8 +27,7 @@ from tests.engine.demo import load
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.original_names import Tensors, z_image_names
 from tests.engine.requests import NUMPY_WARNINGS
-from tests.engine.tiny_flows import FOLDERS, tiny_flow
-from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
+from tests.engine.tiny_flows import FOLDERS, tiny_flow, tiny_unet
 from tests.engine.transformer_files import weights_of
 from tests.kinds import one_of_each_kind
 
@@ -97,27 +96,25 @@ def as_scripted(tensors: Tensors) -> Tensors:
     return tensors | {f"{place}.weight": projection}
 
 
-# Their folders, and what is changed in their files.
-UNETS: dict[str, tuple[Callable[[], Path], Callable[[Tensors], Tensors]]] = {
-    "demo": (lambda: DEMO.path, dict),
-    "sdxl": (tiny_sdxl, dict),
-    "sdxl of a script": (tiny_sdxl, as_scripted),
-    "sdxl LCM": (lambda: tiny_sdxl(embeds_guidance=True), dict),
-    "sdxl inpainting": (lambda: tiny_sdxl(inpaints=True), dict),
-    "sd2": (tiny_sd2, dict),
-}
+# Names of folders, and what is changed in their files.
+UNETS = [(name, dict) for name in ("demo", "sdxl", "sdxl-lcm", "sdxl-inpainting", "sd2")]
 
 
-@pytest.mark.parametrize("name", UNETS)
+@pytest.mark.parametrize(("name", "changed"), [*UNETS, ("sdxl", as_scripted)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_a_single_file_holds_the_model_its_folder_holds(
-    models: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    changed: Callable[[Tensors], Tensors],
+    dtype: torch.dtype,
 ) -> None:
     """In the original's layout, with EMA weights, position_ids and buffers besides."""
-    (made, changed), path = UNETS[name], models / "checkpoints/file.safetensors"
-    of_its_own(monkeypatch, made())
-    (models / "checkpoints/folder").symlink_to(made())
-    write_single_file(made(), path, dtype)
+    folder = DEMO.path if name == "demo" else tiny_unet(name)
+    path = models / "checkpoints/file.safetensors"
+    of_its_own(monkeypatch, folder)
+    (models / "checkpoints/folder").symlink_to(folder)
+    write_single_file(folder, path, dtype)
     save_file(changed(load_file(path)), path)
     one, other = (load(found(models, each), FULL, CPU) for each in ("folder", "file"))
     assert one.keys() == other.keys()
@@ -161,9 +158,9 @@ def test_the_scheduler_says_what_the_header_says_of_the_training(
 
     What a config leaves out stays open for the samplers that are made from it.
     """
-    of_its_own(monkeypatch, tiny_sdxl())
+    of_its_own(monkeypatch, tiny_unet("sdxl"))
     marks = {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}
-    write_single_file(tiny_sdxl(), models / "checkpoints/noob.safetensors", marks=marks)
+    write_single_file(tiny_unet("sdxl"), models / "checkpoints/noob.safetensors", marks=marks)
     scheduler = load_part(found(models, "noob"), FULL, CPU, "scheduler")
     assert scheduler.config.prediction_type == "v_prediction"
     assert scheduler.config.rescale_betas_zero_snr
@@ -176,7 +173,7 @@ def test_one_weight_tells_what_a_file_of_sd2_predicts(
     models: Path, monkeypatch: pytest.MonkeyPatch, spread: float, expected: str
 ) -> None:
     """The rule is ComfyUI's; no header says it."""
-    folder, path = tiny_sd2(), models / "checkpoints/it.safetensors"
+    folder, path = tiny_unet("sd2"), models / "checkpoints/it.safetensors"
     of_its_own(monkeypatch, folder)
     write_single_file(folder, path, torch.float32)
     tensors = load_file(path)
@@ -275,17 +272,17 @@ def test_the_first_weight_that_is_missing_or_of_another_shape_is_named(
 
 def test_sdxls_vae_computes_in_float32_unless_it_is_fixed(models: Path) -> None:
     """A folder's config tells, or a file's name, but no header."""
-    (models / "checkpoints/xl").symlink_to(tiny_sdxl())
+    (models / "checkpoints/xl").symlink_to(tiny_unet("sdxl"))
     checkpoint = found(models, "xl")
     assert load_part(checkpoint, HALF, CPU, "vae").dtype == torch.float32
     assert load_part(checkpoint, HALF, CPU, "unet").dtype == torch.float16
-    tensors = weights(tiny_sdxl() / "vae")
+    tensors = weights(tiny_unet("sdxl") / "vae")
     for name in ("sdxl_vae_fp16", "sdxl-vae-fp16-fix", "sdxl.vae.FP16Fix"):
         save_file(tensors, models / f"vae/{name}.safetensors")
         vae = load_vae(checkpoint, found(models, name, "vae"), HALF, CPU)
         fixed = "fix" in name.casefold()
         assert vae.dtype == (torch.float16 if fixed else torch.float32), name
-    _D.AutoencoderKL.from_pretrained(tiny_sdxl() / "vae", force_upcast=False).save_pretrained(
+    _D.AutoencoderKL.from_pretrained(tiny_unet("sdxl") / "vae", force_upcast=False).save_pretrained(
         models / "vae/folder"
     )
     vae = load_vae(checkpoint, found(models, "folder", "vae"), HALF, CPU)

@@ -1,4 +1,4 @@
-"""Tiny diffusers folders of flow families: the classes of their rows, in toy widths."""
+"""Tiny diffusers folders of each family: the classes of their rows, in toy widths."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -26,7 +26,9 @@ from picowatch.families import (
     Family,
 )
 from tests.engine.tiny_models import (
+    FIRST,
     LETTERS,
+    SECOND,
     clip_text_encoder,
     clip_tokenizer,
     folder_until_exit,
@@ -38,12 +40,9 @@ _T: Any = transformers
 Numbers = Mapping[str, Any]
 
 
-_FOUR_LEVELS = ("AutoencoderKL", "AutoencoderKLFlux2")
-
-
 @dataclass(frozen=True)
 class Tiny:
-    """A folder of a family, with settings of its transformer and its scheduler.
+    """A folder of a family, with settings of its transformer or UNet and its scheduler.
 
     `depth` is that of its text encoder; of the weights in `blank`, which are made empty or of
     zeros, it has random ones. `without` some parts, and with `options` of its pipeline.
@@ -62,9 +61,18 @@ class Tiny:
 @cache
 def tiny_flow(name: str) -> Path:
     """Return one of `FOLDERS`, created once; its random weights are the same each time."""
+    return _written(name, FOLDERS[name])
+
+
+@cache
+def tiny_unet(name: str) -> Path:
+    """Return one of `UNETS` like `tiny_flow`."""
+    return _written(name, UNETS[name])
+
+
+def _written(name: str, tiny: Tiny) -> Path:
     folder = folder_until_exit(f"tiny-{name}-")
     torch.manual_seed(0)
-    tiny = FOLDERS[name]
     row = FAMILIES[tiny.family]
     variant = row.variant(tiny.variant)
     parts = {part: _part(part, row, tiny) for part in row.parts if part not in tiny.without}
@@ -80,18 +88,21 @@ def tiny_flow(name: str) -> Path:
 
 def _part(part: str, row: Family, tiny: Tiny) -> Any:
     kind = row.parts[part][0]
-    ours = ("scheduler", "transformer", "vae")
+    ours = ("scheduler", "transformer", "unet", "vae")
     made = getattr(_D if part in ours else _T, kind)
     if part.startswith("tokenizer"):
-        return TOKENIZERS[row.key if kind == "PreTrainedTokenizerFast" else kind](part)
+        return TOKENIZERS[row.key if row.key in TOKENIZERS else kind](part)
     if part == "processor":
         return _processor(made)
     if part == "siglip_processor":
         return _T.Siglip2ImageProcessorPil()
     if part == "siglip":
         return made(made.config_class(**_SMALL, num_hidden_layers=1))
+    if kind.startswith("CLIP"):
+        return _clip(made, part, tiny)
     if part.startswith("text_encoder"):
-        return ENCODERS[kind](made, part, tiny)
+        wide = {"d_model": 80} if part == "text_encoder_3" else {}
+        return made(made.config_class(**{**ENCODERS[kind](tiny.depth), **wide}))
     if part == "vae":
         numbers = VAES.get(row.vaes[-1] if row.vaes else "", VAES[""])
         return kl_vae(made, **numbers) if kind in _FOUR_LEVELS else made(**numbers)
@@ -105,7 +116,10 @@ def _part(part: str, row: Family, tiny: Tiny) -> Any:
     return transformer
 
 
-# Tokenizers by their classes, or by the family where the class is that of any.
+_FOUR_LEVELS = ("AutoencoderKL", "AutoencoderKLFlux2")
+
+
+# Tokenizers by their classes, or by their family where its differ.
 _CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}"
     "{{ m['content'] }}{% else %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endif %}"
@@ -170,20 +184,27 @@ _MISTRAL_MARKS = ["<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]"]
 _MISTRAL_MARKS += ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
 
 
-def _mistral_tokenizer(_: str) -> Any:
-    raw = Tokenizer(models.BPE(_numbered([*_MISTRAL_MARKS, *LETTERS]), [], unk_token="<unk>"))
+def _bpe_of(words: list[str], *marks: str) -> Any:
+    """Bytes, and words of which some are marks."""
+    raw = Tokenizer(models.BPE(_numbered(words), []))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.add_special_tokens([AddedToken(word, special=True) for word in _MISTRAL_MARKS])
+    raw.add_special_tokens([AddedToken(word, special=True) for word in marks])
+    return raw
+
+
+def _mistral_tokenizer(_: str) -> Any:
     made = _T.PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", pad_token="<pad>", padding_side="left"
+        tokenizer_object=_bpe_of([*_MISTRAL_MARKS, *LETTERS], *_MISTRAL_MARKS),
+        bos_token="<s>",
+        pad_token="<pad>",
+        padding_side="left",
     )
     made.chat_template = _MISTRAL_CHAT
     return made
 
 
 def _glm_tokenizer(_: str) -> Any:
-    raw = Tokenizer(models.BPE(_numbered(_GLM_WORDS), []))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw = _bpe_of(_GLM_WORDS)
     raw.post_processor = processors.TemplateProcessing(
         single="[gMASK] <sop> $A", special_tokens=[("[gMASK]", 0), ("<sop>", 1)]
     )
@@ -204,96 +225,77 @@ TOKENIZERS: dict[str, Callable[[str], Any]] = {
     ),
     "BertTokenizer": lambda _: _T.BertTokenizer(vocab=_numbered(_BERT_WORDS), model_max_length=77),
     "PixtralProcessor": _mistral_tokenizer,
+    "sd2": lambda _: clip_tokenizer("!"),
     "ernie_image": _ernie_tokenizer,
     "cogview4": _glm_tokenizer,
 }
 
 
-# Text encoders by their classes.
+# Configs of text encoders by their classes, some for a depth.
 _SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
 _DECODER = {**_SMALL, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 4096}
 _EYES = {**_SMALL, "depth": 1, "num_heads": 2, "out_hidden_size": 16}
+_T5 = {"d_kv": 8, "d_ff": 64, "num_heads": 4, "num_layers": 2}
 _QWEN_WORDS = len(qwen_tokenizer()) + 8
 
 
-def _decoder(kind: Any, tiny: Tiny, vocab_size: int, **more: Any) -> Any:
-    config = {**_DECODER, "vocab_size": vocab_size, "num_hidden_layers": tiny.depth}
-    return kind(kind.config_class(**config | more))
-
-
-def _clip(kind: Any, part: str, _: Tiny) -> Any:
+def _clip(kind: Any, part: str, tiny: Tiny) -> Any:
     second = part == "text_encoder_2"
-    made = clip_text_encoder(kind, 48 if second else 32, "gelu" if second else "quick_gelu")
+    open_clip = second or tiny.family == "sd2"
+    made = clip_text_encoder(
+        kind, SECOND if second else FIRST, "gelu" if open_clip else "quick_gelu"
+    )
     if hasattr(made, "text_projection") and not second:
         with torch.no_grad():  # as folders of SD 3 have it: its pooled output is read as it is
-            made.text_projection.weight.copy_(torch.eye(32))
+            made.text_projection.weight.copy_(torch.eye(FIRST))
     return made
 
 
-def _t5_config(kind: Any, words: int, width: int, **more: Any) -> Any:
-    sizes = {"d_kv": 8, "d_ff": 64, "num_heads": 4, "num_layers": 2}
-    return kind(vocab_size=words, d_model=width, **sizes, **more)
+def _text(depth: int, words: int = _QWEN_WORDS, **more: Any) -> dict[str, Any]:
+    return {**_DECODER, "vocab_size": words, "num_hidden_layers": depth, **more}
 
 
-def _t5(kind: Any, part: str, _: Tiny) -> Any:
-    width = 80 if part == "text_encoder_3" else 32
-    gated = {"feed_forward_proj": "gated-gelu"}
-    return kind(_t5_config(_T.T5Config, len(t5_tokenizer()), width, **gated))
-
-
-def _qwen_vl(kind: Any, tiny: Tiny, sections: list[int], **eyes: Any) -> Any:
-    """Return a text encoder that also sees pictures."""
+def _qwen_vl(depth: int, sections: list[int], **eyes: Any) -> Numbers:
+    """A text encoder that also sees pictures."""
     ids = qwen_tokenizer().convert_tokens_to_ids
-    text: dict[str, Any] = {**_DECODER, "num_hidden_layers": tiny.depth}
-    text |= {"vocab_size": _QWEN_WORDS}
-    text["rope_parameters"] = {"rope_type": "default", "mrope_section": sections, "rope_theta": 1e6}
-    return kind(
-        kind.config_class(
-            text_config=text,
-            vision_config=_EYES | eyes,
-            image_token_id=ids("<|image_pad|>"),
-            video_token_id=ids("<|video_pad|>"),
-            vision_start_token_id=ids("<|vision_start|>"),
-            vision_end_token_id=ids("<|vision_end|>"),
-        )
-    )
+    rope = {"rope_type": "default", "mrope_section": sections, "rope_theta": 1e6}
+    return {
+        "text_config": _text(depth, rope_parameters=rope),
+        "vision_config": _EYES | eyes,
+        "image_token_id": ids("<|image_pad|>"),
+        "video_token_id": ids("<|video_pad|>"),
+        "vision_start_token_id": ids("<|vision_start|>"),
+        "vision_end_token_id": ids("<|vision_end|>"),
+    }
 
 
-def _mistral3(kind: Any, _: str, tiny: Tiny) -> Any:
-    text = {**_DECODER, "vocab_size": _QWEN_WORDS, "num_hidden_layers": tiny.depth}
-    eyes = {**_SMALL, "num_hidden_layers": 1, "head_dim": 8}
-    return kind(
-        _T.Mistral3Config(
-            text_config={"model_type": "mistral", **text},
-            vision_config={"model_type": "pixtral", **eyes},
-        )
-    )
+def _mistral3(depth: int) -> Numbers:
+    return {
+        "text_config": _text(depth, model_type="mistral"),
+        "vision_config": {"model_type": "pixtral", **_SMALL, "num_hidden_layers": 1, "head_dim": 8},
+    }
 
 
-ENCODERS: dict[str, Callable[[Any, str, Tiny], Any]] = {
-    "CLIPTextModel": _clip,
-    "CLIPTextModelWithProjection": _clip,
-    "T5EncoderModel": _t5,
-    "UMT5EncoderModel": lambda kind, _, __: kind(_t5_config(_T.UMT5Config, len(_LLAMA_WORDS), 32)),
-    "BertModel": lambda kind, _, __: kind(
-        _T.BertConfig(**_SMALL, vocab_size=len(_BERT_WORDS), num_hidden_layers=2)
+ENCODERS: dict[str, Callable[[int], Numbers]] = {
+    "T5EncoderModel": lambda _: {
+        **_T5,
+        "d_model": 32,
+        "vocab_size": len(t5_tokenizer()),
+        "feed_forward_proj": "gated-gelu",
+    },
+    "UMT5EncoderModel": lambda _: {**_T5, "d_model": 32, "vocab_size": len(_LLAMA_WORDS)},
+    "BertModel": lambda _: {**_SMALL, "vocab_size": len(_BERT_WORDS), "num_hidden_layers": 2},
+    "Qwen3Model": _text,
+    "Qwen3ForCausalLM": _text,
+    "Gemma2Model": lambda depth: _text(
+        depth, len(_GEMMA_WORDS), query_pre_attn_scalar=8, sliding_window=64
     ),
-    "Qwen3Model": lambda kind, _, tiny: _decoder(kind, tiny, _QWEN_WORDS),
-    "Qwen3ForCausalLM": lambda kind, _, tiny: _decoder(kind, tiny, _QWEN_WORDS),
-    "Gemma2Model": lambda kind, _, tiny: _decoder(
-        kind, tiny, len(_GEMMA_WORDS), query_pre_attn_scalar=8, sliding_window=64
+    "GlmModel": lambda depth: _text(depth, len(_GLM_WORDS), pad_token_id=2),
+    "Qwen2_5_VLForConditionalGeneration": lambda depth: _qwen_vl(depth, [1, 1, 2]),
+    "Qwen3VLForConditionalGeneration": lambda depth: _qwen_vl(
+        depth, [2, 1, 1], deepstack_visual_indexes=[0], patch_size=16, num_position_embeddings=64
     ),
-    "GlmModel": lambda kind, _, tiny: _decoder(kind, tiny, len(_GLM_WORDS), pad_token_id=2),
-    "Qwen2_5_VLForConditionalGeneration": lambda kind, _, tiny: _qwen_vl(kind, tiny, [1, 1, 2]),
-    "Qwen3VLForConditionalGeneration": lambda kind, _, tiny: _qwen_vl(
-        *(kind, tiny, [2, 1, 1]),
-        deepstack_visual_indexes=[0],
-        patch_size=16,
-        num_position_embeddings=64,
-    ),
-    "Qwen3VLModel": lambda kind, _, tiny: _qwen_vl(
-        kind, tiny, [2, 1, 1], deepstack_visual_indexes=[0]
-    ),
+    "Qwen3VLModel": lambda depth: _qwen_vl(depth, [2, 1, 1], deepstack_visual_indexes=[0]),
     "Mistral3Model": _mistral3,
     "Mistral3ForConditionalGeneration": _mistral3,
 }
@@ -334,6 +336,9 @@ VAES: dict[str, Numbers] = {
 _FLOW, _SHIFT_1 = {"shift": 3.0}, {"shift": 1.0}
 _MOVING = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
 _SCALED_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085}
+_LEADING: Numbers = {
+    **_SCALED_BETAS, "beta_end": 0.012, "steps_offset": 1, "timestep_spacing": "leading",
+}
 
 # Transformers: a block of each kind, and two heads.
 _TWO = {"num_layers": 2, "num_attention_heads": 2}
@@ -367,10 +372,7 @@ _OMNI = replace(
 _ERNIE = Tiny(
     "ernie_image",
     {
-        **_TWO,
-        "hidden_size": 32,
-        "ffn_hidden_size": 32,
-        "text_in_dim": 16,
+        **_TWO, "hidden_size": 32, "ffn_hidden_size": 32, "text_in_dim": 16,
         "rope_axes_dim": (8, 4, 4),
     },
     _FLOW,
@@ -427,6 +429,39 @@ def _with(tiny: Tiny, without: tuple[str, ...] = (), **numbers: Any) -> Tiny:
     return replace(tiny, without=without, transformer={**tiny.transformer, **numbers})
 
 
+_SDXL = Tiny(
+    "sdxl",
+    {
+        "sample_size": 16, "block_out_channels": (32, 64, 64), "layers_per_block": 1,
+        "norm_num_groups": 8, "transformer_layers_per_block": (1, 2, 3),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": (2, 4, 8), "use_linear_projection": True,
+        "cross_attention_dim": FIRST + SECOND, "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + SECOND,
+    },
+    _LEADING,
+)
+_SD2 = replace(
+    _with(
+        _SDXL, cross_attention_dim=FIRST, transformer_layers_per_block=1,
+        addition_embed_type=None, projection_class_embeddings_input_dim=None,
+    ),
+    family="sd2",
+    scheduler={**_LEADING, "prediction_type": "v_prediction"},
+)
+# An inpainting UNet also looks at the mask and at what it leaves; one that was distilled for few
+# steps (LCM) at the guidance.
+_INPAINTING: dict[str, Any] = {"in_channels": 9}
+_LCM: dict[str, Any] = {"time_cond_proj_dim": 16}
+UNETS: dict[str, Tiny] = {
+    "sdxl": _SDXL,
+    "sdxl-inpainting": _with(_SDXL, **_INPAINTING),
+    "sdxl-lcm": _with(_SDXL, **_LCM),
+    "sd2": _SD2,
+    "sd2-inpainting": replace(_with(_SD2, **_INPAINTING), scheduler=_LEADING),
+    "sd2-lcm": _with(_SD2, **_LCM),
+}
 FOLDERS: dict[str, Tiny] = {
     "Z-Image": _Z_IMAGE,
     "Z-Image-Turbo": _Z_IMAGE,

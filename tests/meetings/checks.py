@@ -26,11 +26,6 @@ def of_the_work(world: "World") -> Iterator[str]:
 def while_it_runs(world: "World") -> Iterator[str]:
     """Check that nothing is left to do."""
     yield from world.not_handled()
-    for path, recipe in world.model.recipes.items():  # what one lacked may have come since
-        version = world.handled.get(path)
-        is_now = version and world.files.get(path) is version
-        if version and is_now and not recipe.valid and world.meaning(path, version) is not None:
-            yield f"{path} is refused although what it lacked is there"
     counts = world.model.counts()
     states = ("queued", "running", "done", "failed", "cancelled")
     right = {state: counts[state] for state in states}
@@ -69,7 +64,7 @@ def _of_pictures(world: "World") -> Iterator[str]:
 
 
 def _of_sheets(world: "World") -> Iterator[str]:
-    """Check that each sweep and grid has a sheet that shows its last draw."""
+    """Check that each sweep has a sheet that shows its last draw."""
     sheets = [file for file in rendered(world.outbox) if is_sheet(file)]
     texts = [read_texts(world.outbox / sheet)[SHEET_KEYWORD] for sheet in sheets]
     shown = [{file for file in json.loads(text)["files"] if file} for text in texts]
@@ -82,8 +77,8 @@ def _of_sheets(world: "World") -> Iterator[str]:
 
 
 def _of_errors(world: "World") -> Iterator[str]:
-    # What was moved away, or is empty now, is no save: nothing is promised of its old error.
-    spared = world.ghosts | {path for path, one in world.files.items() if one.text.is_empty}
+    # What is empty now is no save: nothing is promised of its old error.
+    spared = {path for path in world.files if world.text_at(path).is_empty}
     wrong = {path for path, recipe in world.model.recipes.items() if not recipe.valid}
     failed = set(filter(world.model.failed, world.model.recipes))
     found = error_files(world.outbox)

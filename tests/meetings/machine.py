@@ -38,8 +38,6 @@ WRAPPED = {point: target for point, target in POINTS.items() if " > " not in tar
     point: f"picowatch.files.atomic:{name}" for point, name in ATOMIC.items()
 }
 FAULT_POINTS = (*WRAPPED, COMMIT)
-# Open while they change: what a dying process does to them on its way out is taken back.
-HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock")
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,12 @@ class Machine:
         self.disk_seconds = 0.0  # … of each sync of a published file
         self.held = False  # the engine
         self.bad: set[str] = set()  # prompts that cannot be drawn
-        self.deadly: set[str] = set()  # … on which the engine dies
+        self.is_deadly = False  # the engine dies on them
         self.blamed: set[tuple[str, int]] = set()  # prompts and seeds that met one of those
-        self.began: dict[tuple[str, int], float] = {}  # batches that are held
         self.process: Thread | None = None
         self.stop, self.wake = Event(), Event()
         self.signals: list[int] = []
         self.witness = Witness(self.hear, self._before_commit)
-        self._saved: dict[Path, bytes] = {}
 
     @contextmanager
     def on_stage(self) -> Iterator[None]:
@@ -186,7 +182,7 @@ class Machine:
 
     def do_wait(self, seconds: float) -> None:
         """Let it run for a while; a planned death may come."""
-        self.sim.run_for(seconds)
+        self.sim.run(lambda: False, seconds)
         self.notice_death()
 
     def notice_death(self) -> None:
@@ -200,13 +196,8 @@ class Machine:
             self.process = None
 
     def _preserve(self) -> None:
-        """Save the disk as of the death, so that dying threads cannot change it."""
-        self.counts["crashes"] += 1
-        outbox = self.outbox_away or self.outbox
-        state = outbox / ".picowatch"
-        kept = [state / name for name in HELD_OPEN]
-        kept += [outbox / "images.jsonl", *(state / "gallery").glob("page-*.js")]
-        self._saved = {path: path.read_bytes() for path in kept if path.exists()}
+        """Save the disk as of the death: dying threads write elsewhere, or into open files."""
+        shutil.copytree(self.outbox_away or self.outbox, self.base / "outbox")
         self.home.rename(self.base / "dead")
 
     def _bury(self) -> None:
@@ -222,8 +213,9 @@ class Machine:
         if dead.exists():
             shutil.rmtree(self.home, ignore_errors=True)
             dead.rename(self.home)
-            for path, content in self._saved.items():
-                path.write_bytes(content)
+            outbox = self.outbox_away or self.outbox
+            shutil.rmtree(outbox)
+            (self.base / "outbox").rename(outbox)
         logging.getLogger("picowatch").handlers.clear()
 
     def is_up(self) -> bool:
@@ -244,13 +236,11 @@ class Machine:
         if self.fault and self.fault[0] == point:
             self.fault = (point, self.fault[1] - 1)
             if self.fault[1] <= 0:
-                self.counts[f"died {point}"] += 1
                 self.sim.die()
         self.sim.switch()
 
     def _use_disk(self, point: str) -> None:
-        thread = self.sim.running
-        if self.disk_seconds and thread is not None and thread.name == "publisher":
+        if self.disk_seconds and self.sim.running and self.sim.running.name == "publisher":
             self.sim.sleep(self.disk_seconds)
         if self.trouble is not None and point != "atomic: sync_folder":
             raise OSError(self.trouble.errno, self.trouble.strerror)
@@ -262,17 +252,12 @@ class Machine:
 
     def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
         if self.held:
-            self.began |= {(request.prompt, request.seed): self.sim.now for request in batch}
             self.sim.pause(lambda: not self.held)
         if self.pace:
             self.sim.sleep(self.pace)
-        for bad, error in (
-            (self.deadly, EngineDied(REASONS[0])),
-            (self.bad, RenderFailed(REASONS[1])),
-        ):
-            if any(request.prompt in bad for request in batch):
-                self.blamed |= {(request.prompt, request.seed) for request in batch}
-                raise error
+        if self.bad & {request.prompt for request in batch}:
+            self.blamed |= {(request.prompt, request.seed) for request in batch}
+            raise EngineDied(REASONS[0]) if self.is_deadly else RenderFailed(REASONS[1])
 
     # -- what happens
 
@@ -296,7 +281,7 @@ class Machine:
 
     def do_bad(self, prompts: tuple[str, ...], deadly: bool) -> None:
         """Let these prompts fail from now on."""
-        self.bad, self.deadly = (set(), set(prompts)) if deadly else (set(prompts), set())
+        self.bad, self.is_deadly = {*prompts}, deadly
 
     def do_outbox(self, there: bool, empty: bool) -> None:
         """Mount or unmount the outbox; nothing may be written into the `empty` folder."""

@@ -6,7 +6,7 @@ what has to be queued, rendered, failed or cancelled. Impossible events become `
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from picowatch.files.names import is_picture_name
@@ -172,9 +172,8 @@ class Model:
                 self._merge(mine, other)
 
     def _merge(self, mine: Image, other: Image) -> None:
-        """Merge equal requests: the renamed recipe's counts, unless only the other is done."""
-        made = other.state == "done" and other.file not in self.deleted
-        if other.state == "running" or (made and mine.state not in ("done", "running")):
+        """Merge equal requests: the renamed recipe's counts, unless the other is in progress."""
+        if other.state == "running":
             for recipe in self.recipes.values():
                 for entry in recipe.entries:
                     entry.images = [other if one is mine else one for one in entry.images]
@@ -182,6 +181,14 @@ class Model:
         if other.state != "running":
             self.images.remove(other)
             self.replaced.append(other)
+
+    def prioritise(self, path: str, priorities: list[int], *, result: object) -> None:
+        """Give the entries of a moved picture its template's priorities, in their order."""
+        for entry, priority in zip(self.recipes[path].entries, priorities, strict=False):
+            entry.requested = replace(entry.requested, priority=priority)
+            for image in entry.images:
+                if image.state in LIVE:
+                    image.order = (-priority, *image.order[1:])
 
     def _cancel_unrequested(self, path: str) -> None:
         wanted = self.wanted()

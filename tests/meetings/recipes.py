@@ -16,7 +16,7 @@ SIZE = "64x64"  # of every picture, as small as can be
 class Entry:
     """An entry of a recipe. Several `steps` are a sweep.
 
-    `start` is the sha256 of the start image once that is looked up.
+    `start` is the sha256 of the dropped picture that a template's entry is applied to.
     """
 
     prompt: str
@@ -24,8 +24,6 @@ class Entry:
     count: int = 1
     steps: tuple[int, ...] = (1,)
     priority: int = 0
-    grid: bool = False
-    image: str = ""
     start: str = ""
 
     @property
@@ -35,25 +33,22 @@ class Entry:
     @property
     def identity(self) -> "Entry":
         """Return what two entries have in common that request the same."""
-        return replace(self, priority=0, image="")
+        return replace(self, priority=0)
 
     @property
     def wants_sheet(self) -> bool:
-        return self.grid or len(self.steps) > 1
+        return len(self.steps) > 1
 
     def written(self) -> dict[str, object]:
         """Return an entry as YAML has it, without fields left to defaults."""
-        is_sweep = len(self.steps) > 1
         fields: dict[str, object] = {
             "prompt": self.prompt,
             "size": SIZE,
             "seed": list(self.seed) if isinstance(self.seed, tuple) else self.seed,
             "count": None if self.count == 1 else self.count,
-            "sweep": {"steps": list(self.steps)} if is_sweep else None,
-            "steps": None if is_sweep else self.steps[0],
+            "sweep": {"steps": list(self.steps)} if self.wants_sheet else None,
+            "steps": None if self.wants_sheet else self.steps[0],
             "priority": self.priority or None,
-            "grid": self.grid or None,
-            "image": self.image or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

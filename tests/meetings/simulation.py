@@ -139,9 +139,6 @@ class Simulation:
                 steps, since = 0, self.now
         return True
 
-    def run_for(self, seconds: float) -> None:
-        self.run(lambda: False, seconds)
-
     def kill(self) -> None:
         """Simulate SIGKILL: every thread ends where it is."""
         if not self.dead:
@@ -261,16 +258,13 @@ class Future(concurrent.futures.Future[Any]):
     """Waits on the simulated clock."""
 
     def result(self, timeout: float | None = None) -> Any:
-        self._wait(timeout)
+        self.exception(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        self._wait(timeout)
-        return super().exception(0)
-
-    def _wait(self, timeout: float | None) -> None:
         if not Simulation.current.pause(self.done, timeout):
             raise TimeoutError
+        return super().exception(0)
 
 
 class ThreadPoolExecutor:
@@ -280,18 +274,17 @@ class ThreadPoolExecutor:
         self._room, self._name = max_workers, thread_name_prefix
         self._tasks: list[Thread] = []
 
-    def submit(self, work: Callable[[], None]) -> None:
-        self._tasks = [task for task in self._tasks if not task.ended]
-        before = list(self._tasks)
+    def submit(self, work: Callable[[], None]) -> Future:
+        before, future = [task for task in self._tasks if not task.ended], Future()
 
         def do() -> None:
-            busy = self._room - 1
-            Simulation.current.pause(lambda: sum(not task.ended for task in before) <= busy)
+            Simulation.current.pause(lambda: sum(not each.ended for each in before) < self._room)
             work()
+            future.set_result(None)
 
-        task = Thread(target=do, name=self._name)
-        self._tasks.append(task)
-        task.start()
+        self._tasks = [*before, Thread(target=do, name=self._name)]
+        self._tasks[-1].start()
+        return future
 
     def shutdown(self, wait: bool) -> None:
         Simulation.current.pause(lambda: all(task.ended for task in self._tasks))
@@ -309,6 +302,8 @@ def simulated(simulation: Simulation, patch: pytest.MonkeyPatch) -> None:
     Simulation.current, dice = simulation, simulation.dice
     patch.setattr(Watch, "start", lambda watch, root: simulation.watches.append(watch))
     patch.setattr(Watch, "stop", lambda watch: None)
+    patch.setattr(secrets, "randbelow", dice.randrange)
+    patch.setattr(secrets, "token_hex", lambda count: dice.randbytes(count).hex())
     clocks = {"time": simulation.wall, "sleep": simulation.sleep} | dict.fromkeys(
         ("monotonic", "perf_counter"), simulation.monotonic
     )
@@ -316,23 +311,15 @@ def simulated(simulation: Simulation, patch: pytest.MonkeyPatch) -> None:
         (threading, _stand(threading, Thread=Thread, Event=Event, Lock=Lock, RLock=Lock)),
         (threading.Lock, Lock),
         (time, _stand(time, **clocks)),
-        (
-            secrets,
-            _stand(
-                secrets,
-                randbelow=dice.randrange,
-                token_hex=lambda count: dice.randbytes(count).hex(),
-            ),
-        ),
         (concurrent.futures.Future, Future),
         (concurrent.futures.ThreadPoolExecutor, ThreadPoolExecutor),
     ]
     for module in list(sys.modules.values()):
         name = getattr(module, "__name__", "")
-        if (name.startswith("picowatch.") and "engine" not in name) or (
-            name == DigestEngine.__module__
-        ):
-            for key, value in list(vars(module).items()):
-                for real, stand_in in stand_ins:
-                    if value is real:
-                        patch.setattr(module, key, stand_in)
+        is_simulated = name.startswith("picowatch.") and "engine" not in name
+        if not is_simulated and name != DigestEngine.__module__:
+            continue
+        for key, value in list(vars(module).items()):
+            for real, stand_in in stand_ins:
+                if value is real:
+                    patch.setattr(module, key, stand_in)

@@ -10,8 +10,8 @@ from picowatch.ledger.ledger import Ledger
 
 HEARD = (
     "accept", "refuse", "forget", "archive", "rename", "claim", "hand_over", "finish", "fail",
-    "put_back", "nothing_is_written", "picture_missing", "retry", "cancel", "pause", "resume",
-    "want_again",
+    "put_back", "nothing_is_written", "picture_missing", "retry", "cancel", "prioritise", "pause",
+    "resume", "want_again",
 )  # fmt: skip
 
 

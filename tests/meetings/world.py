@@ -2,23 +2,20 @@
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits, Machine
 from tests.meetings.model import Model
-from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text, png
+from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
-BACK_SECONDS = 2.0  # after which it has been noticed that the inbox is there again
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
-HUNG_SECONDS = 600.0  # an engine without a sign of life is ended after that
 DEATHS = 4  # of the daemon with an image in progress, after which the next one sets it aside
 
 Action = tuple[Any, ...]
@@ -29,20 +26,16 @@ ENDS: tuple[Action, ...] = (
 )  # fmt: skip
 
 
-@dataclass
+@dataclass(frozen=True)
 class Version:
-    """A version of a file in the inbox.
+    """A version of a file in the inbox: its sha256 and time; `source` is where it was moved from.
 
-    `source` is the accepted path that it was moved from, `template` the digest of what applied to
-    it when it was handled.
+    No two files are written at the same time, but a rename keeps it.
     """
 
-    serial: int
-    text: Text
     digest: str
     mtime: int
-    source: str = ""
-    template: str = ""
+    source: str = field(default="", compare=False)
 
 
 class World(Machine):
@@ -53,17 +46,11 @@ class World(Machine):
         self.model = Model(habits.engines == 1)
         self.serial = 0
         self.files: dict[str, Version] = {}
-        self.versions: dict[str, list[Version]] = {}  # of each path, all that ever lay there
         self.handled: dict[str, Version] = {}  # the last that was accepted or refused
         self.left: set[str] = set()  # paths that were away since they were handled
-        self.templates: dict[str, Text] = {}  # by digest
-        self.pictures: dict[str, str] = {}  # start images' sha256
-        self.pictures_changed_at = 0.0
+        self.texts: dict[str, Text] = {}  # what was ever saved, by digest
         self.commands: list[Path] = []
         self.away: Path | None = None  # where the inbox lies instead
-        self.back_at = -math.inf  # when it was there again
-        self.ghosts: set[str] = set()  # recipes deleted where nobody could see it
-        self.written_again: set[str] = set()  # … and not handled since
         self.again: dict[str, str] = {}  # what is to be read again, and how ("read", "saved")
 
     def do(self, action: Action) -> None:
@@ -83,25 +70,24 @@ class World(Machine):
         """Return where the user's recipes are now."""
         return self.away or self.inbox
 
-    def meaning(self, path: str, version: Version) -> list[Entry] | None:
-        """Return what this version requests now; None if it is invalid."""
-        if version.text.broken or version.text.is_empty:
-            return None
-        if path.endswith(TEMPLATE):
-            return []
-        if isinstance(version.text, Picture):
-            entries = self.templates[version.template].entries
-            return [replace(entry, start=version.digest) for entry in entries]
-        if any(one.image and one.image not in self.pictures for one in version.text.entries):
-            return None
-        return [replace(e, start=self.pictures.get(e.image, "")) for e in version.text.entries]
+    def text_at(self, path: str) -> Text:
+        return self.texts[self.files[path].digest]
 
-    def has_template(self, path: str) -> bool:
-        """Whether a dropped picture's template is valid; other recipes need none."""
+    def meaning(self, save: Any) -> Sequence[Entry]:
+        """Return what a file requests, a picture with its template."""
+        text = self.texts[save.digest]
+        if isinstance(text, Picture):
+            template = self.texts[save.template]
+            return [replace(entry, start=save.digest) for entry in template.entries]
+        return () if save.path.endswith(TEMPLATE) else text.entries
+
+    def may_be_accepted(self, path: str) -> bool:
+        """Whether a file has content and, if it is a dropped picture, a valid template."""
         for folder in Path(path).parents:
-            if template := self.files.get(f"{folder.as_posix()}/{TEMPLATE}"):
-                return not (template.text.broken or template.text.is_empty)
-        return True
+            if (template := f"{folder.as_posix()}/{TEMPLATE}") in self.files:
+                text = self.text_at(template)
+                return not (text.broken or text.is_empty)
+        return not self.text_at(path).is_empty
 
     # -- what the user does in the inbox
 
@@ -132,47 +118,31 @@ class World(Machine):
         written.replace(target)
         self._tell()
 
-    def _is_gone(self, path: str) -> None:
-        self.left.add(path)
-        # picowatch looks for an inbox that is away once a second.
-        seen_again = self.back_at + BACK_SECONDS + 1000 * self.habits.slowness
-        if self.away or self.sim.now < seen_again or path in self.written_again:
-            self.ghosts.add(path)  # a deletion that nobody saw is none
-
-    def _note(self, path: str, text: Text, source: str = "") -> None:
+    def _note(self, path: str, source: str = "") -> None:
         """Note what is at a path now."""
-        self.serial += 1
         target = self.there / path
         digest = hashlib.sha256(target.read_bytes()).hexdigest()
-        version = Version(self.serial, text, digest, target.stat().st_mtime_ns, source)
-        if path in self.ghosts:
-            self.ghosts.discard(path)
-            self.written_again.add(path)
-        for one in (self.handled.get(path), *self.versions.get(path, ())):
-            if one is not None and (one.digest, one.mtime) == (digest, version.mtime):
-                version = one  # it was away and is back: no write
-        self.files[path] = version
-        if path.endswith(TEMPLATE):
-            self.templates[digest] = text
-        if not text.is_empty:
-            self.versions.setdefault(path, []).append(version)
+        version = Version(digest, target.stat().st_mtime_ns, source)
+        is_back = version == self.handled.get(path)
+        self.files[path] = replace(version, source="") if is_back else version
 
     def do_save(self, path: str, text: Text, how: str = "in place") -> None:
+        self.texts[hashlib.sha256(text.content()).hexdigest()] = text
         self._write(path, text.content(), how)
-        self._note(path, text)
+        self._note(path)
 
     def do_again(self, path: str, how: str) -> None:
         """Save the same bytes, or touch the file."""
         if path in self.files and how == "touch":
             self._stamp(self.there / path)
             self._tell()
-            self._note(path, self.files[path].text)
+            self._note(path)
         elif path in self.files:
-            self.do_save(path, self.files[path].text, how)
+            self.do_save(path, self.text_at(path), how)
 
     def do_copy(self, old: str, new: str) -> None:
         if old in self.files and old != new:
-            self.do_save(new, self.files[old].text)
+            self.do_save(new, self.text_at(old))
 
     def do_move(self, old: str, new: str) -> None:
         """Move a file, perhaps over another one, or a folder."""
@@ -185,29 +155,16 @@ class World(Machine):
         self._tell()
         for path in moved:
             version = self.files.pop(path)
-            self._is_gone(path)
-            is_handled = self.handled.get(path) is version
-            source = path if is_handled else version.source
-            self._note(f"{new}{path.removeprefix(old)}", version.text, source)
+            self.left.add(path)
+            source = path if self.handled.get(path) == version else version.source
+            self._note(f"{new}{path.removeprefix(old)}", source)
 
     def do_delete(self, path: str) -> None:
         if path in self.files:
             (self.there / path).unlink()
             del self.files[path]
-            self._is_gone(path)
+            self.left.add(path)
             self._tell()
-
-    def do_picture(self, name: str, colour: int | None) -> None:
-        """Add, change or delete a start image."""
-        if (colour is None) != (name not in self.pictures):
-            self.pictures_changed_at = self.sim.now
-        if colour is None:
-            (self.there / name).unlink(missing_ok=True)
-            self.pictures.pop(name, None)
-        else:
-            (self.there / name).write_bytes(png(colour))
-            self.pictures[name] = hashlib.sha256(png(colour)).hexdigest()
-        self._tell()
 
     def do_inbox(self, there: bool, empty: bool) -> None:
         """Unmount the inbox, perhaps leaving an `empty` folder, or mount it again."""
@@ -216,9 +173,8 @@ class World(Machine):
                 self.inbox.rmdir()
             if not self.inbox.exists():
                 self.away.rename(self.inbox)
-                self.away, self.back_at = None, self.sim.now
+                self.away = None
         elif not there and not self.away:
-            self.ghosts |= self.versions.keys() - self.files.keys()
             self.away = self.home / "unmounted"
             self.inbox.rename(self.away)
             if empty:
@@ -255,66 +211,47 @@ class World(Machine):
 
     def _heard_accept(self, save: Any, entries: object, *, result: object, **_: Any) -> None:
         before = self.handled.get(save.path)
-        if version := self._handled_now(save):
-            found = self.meaning(save.path, version)
-            self.expect(found is not None, f"{save.path} was accepted although it is wrong")
-            same = before is not None and before.digest == version.digest
+        if self._is_handled_now(save):
+            text = self.texts[save.digest]
+            self.expect(not text.broken, f"{save.path} was accepted although it is wrong")
+            same = before is not None and before.digest == save.digest
             is_asked = self.again.pop(save.path, "") == "saved"
-            is_again = same and not is_asked and isinstance(version.text, Picture)
-            self.model.accept(save.path, found or [], is_again=is_again)
+            is_again = same and not is_asked and isinstance(text, Picture)
+            self.model.accept(save.path, self.meaning(save), is_again=is_again)
 
     def _heard_refuse(self, save: Any, problem: object, *, result: object, **_: Any) -> None:
         if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
             return  # of a picture under it
-        if version := self._handled_now(save):
-            just_changed = self.away or self.sim.now - self.pictures_changed_at < 3.0
-            is_wrong = self.meaning(save.path, version) is None
+        if self._is_handled_now(save):
+            is_wrong = self.away or self.texts[save.digest].broken
             self.again.pop(save.path, None)
-            self.expect(just_changed or is_wrong, f"{save.path} was refused although it is right")
+            self.expect(is_wrong, f"{save.path} was refused although it is right")
             self.model.refuse(save.path)
 
-    def _handled_now(self, save: Any) -> Version | None:
-        """Return the version that was accepted or refused, which must be a new one."""
-        path, seen = save.path, (save.digest, save.size_and_time.mtime_ns)
-        last = self.handled.get(path)
-        candidates = [
-            version
-            for version in self.versions.get(path, ())
-            if (version.digest, version.mtime) == seen
-            # What was moved over another recipe may be older than that.
-            and (last is None or version.serial > last.serial or self.files.get(path) is version)
-        ]
-        if not candidates:
-            recipe = self.model.recipes.get(path)
-            is_wanted = (recipe and not recipe.valid) or path in self.again
-            if is_wanted and last and last.digest == save.digest:
-                last.template = save.template
-                return last  # it was renamed, or what it lacked has come, or it is back
+    def _is_handled_now(self, save: Any) -> bool:
+        """Note what was accepted or refused, and whether it had to be."""
+        path, version = save.path, Version(save.digest, save.size_and_time.mtime_ns)
+        last, recipe = self.handled.get(path), self.model.recipes.get(path)
+        if last == version and path not in self.again and (recipe is None or recipe.valid):
             self.expect(False, f"{path} was handled although nobody saved it")
-            return None
-        version = candidates[0]
-        other, known = version.source, self.handled.get(version.source)
-        is_new = last is None  # over another recipe it is an edit of that
-        if is_new and known and known.digest == save.digest and self.model.recipes[other].valid:
-            unseen = other in self.ghosts and known.mtime != version.mtime  # … it was written to
-            is_there = other == path or other in self.files
-            self.expect(is_there or unseen, f"{other} was renamed to {path}, which was made anew")
-        version.template = save.template
+            return False
+        for other, known in self.handled.items():
+            is_gone = other not in self.files and self.model.recipes[other].valid
+            is_moved = last is None and known.digest == version.digest and is_gone
+            self.expect(not is_moved, f"{other} was renamed to {path}, which was made anew")
         self.handled[path] = version
-        self.written_again.discard(path)
-        return version
+        return True
 
     def _heard_forget(self, path: str, *, result: object) -> None:
         self.again.pop(path, None)
         known, there = self.handled.pop(path, None), self.files.get(path)
         if known is not None and there is not None:
-            was_away = path in self.left or there.serial != known.serial
+            was_away = path in self.left or there != known
             self.expect(was_away, f"{path} was forgotten although it is there")
         elif known is not None and self.model.recipes[path].valid:
             twins = any(version.digest == known.digest for version in self.handled.values())
             for other, version in self.files.items():
-                new = self.handled.get(other)
-                is_unseen = new is None or new.serial < version.serial
+                is_unseen = self.handled.get(other) != version
                 is_moved = version.source and is_unseen and version.digest == known.digest
                 self.expect(twins or not is_moved, f"{path} is forgotten, not renamed to {other}")
         self.model.forget(path)
@@ -334,15 +271,9 @@ class World(Machine):
         if old in self.again:
             self.again[new] = self.again.pop(old)
         is_there = old in self.files and old not in self.left
-        candidates = [
-            version
-            for version in self.versions.get(new, ())
-            if known and (version.digest, version.mtime) == (known.digest, at.mtime_ns)
-        ]
-        self.expect(candidates and not is_there, f"{old} was taken for renamed to {new}")
-        if known and candidates:
-            self.handled[new] = candidates[-1]
-            candidates[-1].template = known.template
+        self.expect(known and not is_there, f"{old} was taken for renamed to {new}")
+        if known:
+            self.handled[new] = Version(known.digest, at.mtime_ns)
         self.model.rename(old, new)
 
     def _heard_want_again(self, recipes: Sequence[str], *, result: object, as_saved: bool) -> None:
@@ -361,8 +292,7 @@ class World(Machine):
     def _heard_fail(self, image_id: int, reason: str, *, result: object, **_: Any) -> None:
         if image := self.model.by_id.get(image_id):
             made_of = image.entry.prompt, image.seed or 0
-            hung = self.sim.now - self.began.get(made_of, self.sim.now) > HUNG_SECONDS
-            is_blamed = made_of in self.blamed or hung or image.deaths >= DEATHS
+            is_blamed = made_of in self.blamed or image.deaths >= DEATHS
             self.expect(is_blamed, f"{image} failed: {reason}")
         self.model.ended(image_id, "failed")
 
@@ -418,14 +348,13 @@ class World(Machine):
     def not_handled(self) -> Iterator[str]:
         self._look_into_the_inbox()
         for path, version in self.files.items():
-            known = self.handled.get(path)
-            is_handled = known and (known.digest, known.mtime) == (version.digest, version.mtime)
-            if not version.text.is_empty and not is_handled:
+            is_empty = self.texts[version.digest].is_empty
+            if not is_empty and self.handled.get(path) != version:
                 yield f"{path} is neither accepted nor refused"
         for path in self.again.keys() & self.files.keys():
-            if not self.files[path].text.is_empty and self.has_template(path):
+            if self.may_be_accepted(path):
                 yield f"{path} is not read again"
-        for path in self.handled.keys() - self.files.keys() - self.ghosts:
+        for path in self.handled.keys() - self.files.keys():
             yield f"{path} is not forgotten"
 
     def status(self) -> Any:

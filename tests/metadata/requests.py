@@ -64,39 +64,30 @@ LORAS = st.lists(
     st.builds(LoraUse, st.sampled_from(LORA_NAMES), st.just(HASH["lora"]), WEIGHTS),
     unique_by=lambda use: use.name,
 ).map(tuple)
-NO_PICTURES: st.SearchStrategy[dict[str, Any]] = st.just({})
+Parts = st.SearchStrategy[dict[str, Any]]
+NO_PICTURES: Parts = st.just({})
 RESIZES = st.sampled_from(["crop", "fit", "stretch"])
-START_IMAGES = st.fixed_dictionaries(
-    {
-        "image": PATHS,
-        "image_hash": st.just(HASH["image"]),
-        "denoising_strength": STRENGTHS,
-        "resize": RESIZES,
-    }
-)
-MASKS = st.fixed_dictionaries(
-    {
-        "mask": PATHS,
-        "mask_hash": st.just(HASH["mask"]),
-        "mask_blur": st.integers(0, 64),
-        "mask_invert": st.booleans(),
-    }
-)
+START_IMAGES: Parts = st.builds(
+    dict, image=PATHS, image_hash=st.just(HASH["image"]), denoising_strength=STRENGTHS,
+    resize=RESIZES,
+)  # fmt: skip
+MASKS: Parts = st.builds(
+    dict, mask=PATHS, mask_hash=st.just(HASH["mask"]), mask_blur=st.integers(0, 64),
+    mask_invert=st.booleans(),
+)  # fmt: skip
 HIRES = st.builds(
     Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from([*UPSCALERS, "4x-Own"])
 )
 UPSCALES = st.builds(Upscale, st.sampled_from(["4x-Own", "demo-compact"]), st.floats(1, 2.4))
 # Of each preprocessor.
-OPTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
-    "canny": st.fixed_dictionaries({"low": st.integers(0, 2000), "high": st.integers(0, 2000)}),
-    "threshold": st.fixed_dictionaries({"threshold": st.integers(0, 255)}),
-    "blur": st.fixed_dictionaries({"radius": st.floats(0.1, 64)}),
+OPTIONS: dict[str, Parts] = {
+    "canny": st.builds(dict, low=st.integers(0, 2000), high=st.integers(0, 2000)),
+    "threshold": st.builds(dict, threshold=st.integers(0, 255)),
+    "blur": st.builds(dict, radius=st.floats(0.1, 64)),
     "depth": st.just({"depth": "Depth-Own", "depth_hash": HASH["depth"]}),
 }
 SEEDS = st.integers(0, 2**32 - 1)
-VARIATIONS = st.fixed_dictionaries(
-    {"variation_seed": SEEDS, "variation_strength": STRENGTHS.filter(bool)}
-)
+VARIATIONS: Parts = st.builds(dict, variation_seed=SEEDS, variation_strength=STRENGTHS.filter(bool))
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
 SIDES = st.integers(8, 256).map(lambda eighths: eighths * 8)
 
@@ -125,11 +116,7 @@ def controls(draw: st.DrawFn, has_mask: bool) -> ControlUse:
 
 
 @st.composite
-def image_requests(
-    draw: st.DrawFn,
-    prompts: st.SearchStrategy[str] = PROMPTS,
-    checkpoints: st.SearchStrategy[str] = NAMES,
-) -> ImageRequest:
+def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -> ImageRequest:
     """Any request that a recipe can make."""
     sampler = draw(st.sampled_from(SAMPLERS))
     vae = draw(st.sampled_from(["baked", "vae-ft-mse"]))
@@ -144,7 +131,7 @@ def image_requests(
     return ImageRequest(
         prompt=draw(prompts),
         negative_prompt=draw(prompts),
-        checkpoint=draw(checkpoints),
+        checkpoint=draw(NAMES),
         checkpoint_hash=HASH["checkpoint"],
         vae=vae,
         vae_hash="" if vae == "baked" else HASH["vae"],

@@ -1,17 +1,26 @@
-"""A picture's recipe as YAML: it makes the same picture again."""
+"""A picture's recipe as YAML, and each text of it: they make the same picture again."""
 
 from dataclasses import replace
 
+import pytest
 import yaml
 from hypothesis import given
 
-from picowatch.metadata import differing_fields, recipe_yaml, settings_yaml
-from picowatch.recipe import ImageRequest
+from picowatch.metadata import (
+    PARAMETERS,
+    PICOWATCH,
+    differing_fields,
+    parameters_text,
+    recipe_yaml,
+    settings_yaml,
+)
+from picowatch.recipe import Checkpoint, ImageRequest, Inventory
 from picowatch.recipe.fields import ROWS
+from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import LoraUse
 from tests.metadata.requests import CORGI, image_requests, inventory_for
-from tests.recipe.reading import chunk_of, hash_of, read_one
+from tests.recipe.reading import DEMO, FLOW_RULES, chunk_of, hash_of, read_one, request_of
 
 DEFAULTS = (
     "negative_prompt: x\nvae: baked\nclip_skip: 3\ncount: 2\nexact: true\nschedule_type: beta\n"
@@ -101,3 +110,46 @@ def test_loras_of_the_prompt_stay_there() -> None:
 def test_half_a_character_in_a_text_is_replaced() -> None:
     """Escapes in JSON may give lone surrogates, which no file can hold."""
     assert settings_yaml({"prompt": "a \ud800cat"}, []) == "prompt: a ?cat\n"
+
+
+INVENTORY = Inventory(
+    demo=DEMO,
+    checkpoints=(Checkpoint("FLUX.1-dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),),
+    vaes=("ae-fixed",),
+    vae_families={"ae-fixed": ("FLUX.1", "Z-Image")},
+    loras=("film",),
+    lora_families={"film": "FLUX.1"},
+)
+FLUX = (
+    "prompt: a lighthouse <lora:film:0.8>\ncheckpoint: FLUX.1-dev\nguidance: 2.5\nseed: 7\n"
+    "vae: ae-fixed\nsize: 832x1216\nhires: {scale: 1.5, denoising_strength: 0.3}"
+)
+
+
+def check_again(request: ImageRequest, start: str, inventory: Inventory) -> None:
+    """Read it from what `show` prints, either text, and one pasted into a TXT; without warning."""
+    texts = {PARAMETERS: parameters_text(request, "0.1.0")} | chunk_of(request)
+    again = [read_one(recipe_yaml(request), inventory=inventory)]
+    for name in (PICOWATCH, PARAMETERS):
+        picture = {name: texts[name]}
+        again.append(read_one(f"from: a.png\n{start}", inventory=inventory, texts=picture))
+    if not start:
+        again.append(read_one(texts[PARAMETERS], "a.txt", inventory))
+    for recipe in again:
+        assert (recipe.image_requests(hash_of), recipe.warnings) == ([request], ())
+
+
+def test_a_flux_picture_gives_its_request_again() -> None:
+    """With its LoRA, VAE, guidance and hires."""
+    check_again(request_of(FLUX, inventory=INVENTORY), "", INVENTORY)
+
+
+@pytest.mark.parametrize(("family", "variant"), FLOW_RULES)
+def test_nothing_of_a_usual_picture_is_ignored(family: str, variant: str) -> None:
+    """This holds for any defaults of a family."""
+    rules = FLOW_RULES[family, variant]
+    inventory = Inventory(DEMO, (Checkpoint("it", 512, family="F", rules=rules),))
+    start = "image: a.png\nmask: b.png\n" if rules.fills else ""
+    if rules.references and rules.references.required:
+        start = "references: a.png\nsize: 512x512\n"
+    check_again(request_of(f"prompt: a\nseed: 1\n{start}", inventory=inventory), start, inventory)

@@ -18,8 +18,7 @@ from picowatch.metadata import PICOWATCH, read_chunk, texts_of
 from tests.digest_engine import Batch, DigestEngine, digest_pixels
 from tests.house import House
 from tests.outcome import error_files, faults, is_sheet, is_whole
-from tests.power.disk import LOG, Disk
-from tests.power.operations import Recording, Write
+from tests.power.disk import LOG, Disk, Recording, Write
 from tests.power.scenario import ASKED, BATCH_SIZE, SAVES
 
 ACCEPTED = re.compile(r"^[\d-]+ [\d:]+ (\S+): saved, ")
@@ -102,7 +101,9 @@ class Checker:
 
     def violations(self, disk: Disk) -> list[str]:
         """Start picowatch on the disk, and return everything that is wrong."""
-        self._promises, self._inbox = self._story.at(disk.moment), disk.inbox
+        self._promises = self._story.at(disk.moment)
+        below, files = "inbox/", disk.files.items()
+        self._inbox = {p.removeprefix(below): c for p, c in files if p.startswith(below)}
         disk.lay_out(self._house.folder)
         found = list(self._broken_promises(disk))
         self._house.engine = DigestEngine()

@@ -17,12 +17,11 @@ save that the power cut takes back.
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from tests.power.operations import ROOT, Names, Operation, Recording, Resize, Sync, Write
 from tests.power.scenario import write
 
 SECTOR = 512
@@ -39,6 +38,66 @@ SOME_OTHERS = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """Entries of folders that change at once: (folder, name, its file now, or None)."""
+
+    changes: tuple[tuple[int, str, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Bytes written into a file."""
+
+    file: int
+    offset: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """A file cut, or grown with zeros."""
+
+    file: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A sync of a file's content or a folder's entries, as of the operation `began`."""
+
+    inode: int
+    began: int
+
+
+Operation = Names | Write | Resize | Sync
+
+ROOT = 0  # the inode of the recorded folder
+
+
+@dataclass
+class Recording:
+    """All operations below a folder, in order, on files and folders named by numbers."""
+
+    folder: Path
+    operations: list[Operation] = field(default_factory=list)
+    folders: set[int] = field(default_factory=lambda: {ROOT})
+    names: dict[int, set[str]] = field(default_factory=lambda: {ROOT: {"/"}})
+    settled: int = 0  # the operations that only tell what was there, durably, at the beginning
+
+    def without(self, removed: Callable[[Sync], bool]) -> "Recording":
+        """Return the same run without some of its syncs."""
+        operations = self.operations[: self.settled] + [
+            Names(()) if isinstance(each, Sync) and removed(each) else each
+            for each in self.operations[self.settled :]
+        ]
+        return Recording(self.folder, operations, self.folders, self.names, self.settled)
+
+    def is_named(self, inode: int, *endings: str) -> bool:
+        """Whether the file ever had a name with one of these suffixes."""
+        return any(name.endswith(endings) for name in self.names[inode])
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
     """A disk after a power cut: files and folders by path, and how it came about."""
 
@@ -47,12 +106,6 @@ class Disk:
     files: dict[str, bytes]
     folders: tuple[str, ...]
 
-    @property
-    def inbox(self) -> dict[str, bytes]:
-        """Return the files of the inbox by their names there."""
-        below = "inbox/"
-        return {p.removeprefix(below): c for p, c in self.files.items() if p.startswith(below)}
-
     def lay_out(self, root: Path) -> None:
         """Make exactly these files and folders in the inbox and the outbox below `root`."""
         for folder in ("inbox", "outbox"):
@@ -60,10 +113,7 @@ class Disk:
         for folder in self.folders:
             (root / folder).mkdir()
         for path, content in self.files.items():
-            if path.startswith("outbox/"):
-                (root / path).write_bytes(content)
-        for name, content in self.inbox.items():
-            write(root / "inbox" / name, content)
+            write(root / path, content)
 
     def key(self) -> str:
         """Return a key that is equal for disks that are the same to a start."""
@@ -100,11 +150,8 @@ class PowerCuts:
                 tried += 1
                 if tried % every:
                     continue
-                kept = sorted(
-                    [(index, self._operations[index]) for index in certain] + left,
-                    key=lambda pair: pair[0],
-                )
-                yield self._disk(moment, what, [operation for _, operation in kept])
+                kept = dict(left) | {index: self._operations[index] for index in certain}
+                yield self._disk(moment, what, [kept[index] for index in sorted(kept)])
 
     def _split(self, moment: int) -> tuple[list[int], list[int]]:
         """Return the operations before `moment` that are certain, and those that are not."""
@@ -148,21 +195,20 @@ class PowerCuts:
                 yield f"{part} of {index} and all else", [*passing, *before, (index, torn), *after]
 
     def _is_passing(self, operation: Operation) -> bool:
+        inodes = [operation.file] if isinstance(operation, Write | Resize) else []
         if isinstance(operation, Names):
             inodes = [inode for _, _, inode in operation.changes if inode is not None]
-        else:
-            assert isinstance(operation, Write | Resize)
-            inodes = [operation.file]
         return bool(inodes) and all(self.recording.is_named(inode, *PASSING) for inode in inodes)
 
     # -- from operations to files
 
     def _disk(self, moment: int, what: str, operations: list[Operation]) -> Disk:
-        entries: dict[int, dict[str, int]] = {}
+        entries: dict[int, dict[str, int | None]] = {}
         written: dict[int, list[Operation]] = {}
         for operation in operations:
             if isinstance(operation, Names):
-                _rename(entries, operation)
+                for folder, name, inode in operation.changes:
+                    entries.setdefault(folder, {})[name] = inode
             elif isinstance(operation, Write | Resize):
                 written.setdefault(operation.file, []).append(operation)
         files: dict[str, bytes] = {}
@@ -175,11 +221,12 @@ class PowerCuts:
         return Disk(moment, what, files, tuple(folders))
 
     def _walk(
-        self, entries: dict[int, dict[str, int]], folder: int, above: str
+        self, entries: dict[int, dict[str, int | None]], folder: int, above: str
     ) -> Iterator[tuple[str, int]]:
         for name, inode in sorted(entries.get(folder, {}).items()):
-            yield above + name, inode
-            yield from self._walk(entries, inode, f"{above}{name}/")
+            if inode is not None:
+                yield above + name, inode
+                yield from self._walk(entries, inode, f"{above}{name}/")
 
     def _content(self, inode: int, operations: tuple[Operation, ...]) -> bytes:
         key = inode, operations
@@ -189,14 +236,6 @@ class PowerCuts:
                 _write(content, operation)
             self._contents[key] = bytes(content)
         return self._contents[key]
-
-
-def _rename(entries: dict[int, dict[str, int]], operation: Names) -> None:
-    for folder, name, inode in operation.changes:
-        if inode is None:
-            entries.setdefault(folder, {}).pop(name, None)
-        else:
-            entries.setdefault(folder, {})[name] = inode
 
 
 def _write(content: bytearray, operation: Operation) -> None:

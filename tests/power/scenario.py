@@ -53,10 +53,11 @@ TIMES = {content: CLOCK + n for n, save in enumerate(SAVES) for content, _ in sa
 
 
 def write(target: Path, content: bytes) -> None:
-    """Write a file of a save, with the same time in every run."""
+    """Write a file, one of a save with the same time in every run."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
-    os.utime(target, (TIMES[content], TIMES[content]))
+    if time := TIMES.get(content):
+        os.utime(target, (time, time))
 
 
 def save(house: House, number: int) -> None:

@@ -13,8 +13,7 @@ import pytest
 
 from picowatch.outbox import pages
 from tests.power.checking import ARCHIVE, Checker, Story
-from tests.power.disk import CERTAIN, LENGTHS_ONLY, Disk, PowerCuts
-from tests.power.operations import Recording, Write
+from tests.power.disk import CERTAIN, LENGTHS_ONLY, Disk, PowerCuts, Recording, Write
 from tests.power.recording import CannotRecord, record
 from tests.power.scenario import PICTURES_PER_PAGE, SAVES, write
 

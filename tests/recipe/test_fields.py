@@ -4,7 +4,7 @@ import pytest
 
 from picowatch.recipe.fields import DEFAULTS, MOST_IMAGES
 from picowatch.settings import Settings
-from tests.recipe.reading import check_refused, hash_of, read, read_one
+from tests.recipe.reading import check_refused, read, read_one, request_of
 
 
 def test_everything_but_the_prompt_has_a_default() -> None:
@@ -30,6 +30,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         ("seed: '-1'", "seed", "random"),
         ("seed: −1", "seed", "random"),
         ("seed: Random", "seed", "random"),
+        ("seed: 4294967295", "seed", 4294967295),
         ("seed: [3, 1, 2, '1']", "seed", (3, 1, 2)),
         ("seed: 5..8", "seed", (5, 6, 7, 8)),
         ("seed: 8 .. 2 step 3", "seed", (8, 5, 2)),
@@ -44,6 +45,8 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         ("hires: 'off'", "hires", None),
         ("upscale: 0", "upscale", None),
         ("control: no", "control", ()),
+        ("control: none", "control", ()),
+        ("control: []", "control", ()),
         ("exact: 'true'", "exact", True),
         ("exact: yes", "exact", True),
         ("exact: 'Off'", "exact", False),
@@ -67,16 +70,12 @@ def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
     assert setting["maximum"] == MOST_IMAGES
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("prompt: a\nsteps: 8.0\nwidth: 64.0\nseed: [3.0]\nhires: {steps: 4.0}\n", "a.yaml"),
-        ("a --steps 8.0 --width 64.0 --seed 3.0 --hires true\n", "a.txt"),
-        ('{"prompt": "a", "steps": 8.0, "width": 64.0, "seed": [3.0], "hires": true}', "a.json"),
-    ],
-)
-def test_a_whole_number_may_end_in_point_zero(text: str, name: str) -> None:
+def test_a_whole_number_may_end_in_point_zero() -> None:
     """Tables with gaps give such numbers, and JSON Schema takes them for whole ones."""
-    recipe = read_one(text, name)
-    seeds = [request.seed for request in recipe.image_requests(hash_of)]
-    assert (recipe.steps, recipe.width, seeds) == (8, 64, [3])
+    for name, text in {
+        "a.yaml": "prompt: a\nsteps: 8.0\nwidth: 64.0\nseed: [3.0]\nhires: {steps: 4.0}\n",
+        "a.txt": "a --steps 8.0 --width 64.0 --seed 3.0 --hires true\n",
+        "a.json": '{"prompt": "a", "steps": 8.0, "width": 64.0, "seed": [3.0], "hires": true}',
+    }.items():
+        request = request_of(text, name)
+        assert (request.steps, request.width, request.seed) == (8, 64, 3)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.daemon.archive import Archive
-from picowatch.files import inside
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
+from tests.digest_engine import Batch
 from tests.house import House, wait_for
 from tests.security.attacks import (
     SECRET,
@@ -156,7 +155,7 @@ def test_a_recipe_that_is_a_link_out_is_never_opened(house: House, target: str) 
 
 MODEL_NAMES = [
     *("../evil", "../../evil", "models/checkpoints/../../../evil", "{}/evil.safetensors"),
-    *("．．/evil", "..\\evil", "*"),
+    *("．．/evil", "..\\evil", "*", "linked", "{}/disk/linked", "../../disk/linked"),
 ]
 MODEL_FIELDS = [
     *("checkpoint: '{}'", "vae: '{}'", "loras: {{'{}': 1}}"),
@@ -165,22 +164,26 @@ MODEL_FIELDS = [
 
 
 def test_no_name_of_a_model_or_wildcard_leads_out(house: House) -> None:
-    """Names are compared with the files in models/, and never used as paths."""
+    """Names are compared with the files in models/, and never used as paths.
+
+    Links in models/ are the owner's and are followed; their targets' paths are not names.
+    """
     for folder in (house.folder, house.models):
         write_model(folder / "evil.safetensors", checkpoint_shapes())
         secret_recipe(folder / "evil.txt")
-    for kind in ("checkpoints", "vae", "embeddings"):
+    for kind in ("checkpoints", "vae", "embeddings", "loras", "wildcards"):
         (house.models / kind).mkdir()
-    write_model(house.models / "loras/one.safetensors", kohya_lora_shapes())
-    (house.models / "wildcards").mkdir()
+    linked = write_model(house.folder / "disk/linked.safetensors", kohya_lora_shapes())
+    (house.models / "loras/one.safetensors").symlink_to(linked)
     (house.models / "wildcards/one.txt").write_text("one\n")
     for number, (field, name) in enumerate(product(MODEL_FIELDS, MODEL_NAMES)):
         other = {"prompt": "prompt: a corgi\n", "checkpoint": "checkpoint: demo\n"}
         other.pop(field.partition(":")[0], None)
         recipe = field.format(name.format(house.folder))
         house.save(f"{number}.yaml", "".join([*other.values(), recipe]))
+    house.save("good.yaml", "prompt: one\ncheckpoint: demo\nloras: one\n")
     house.once()
-    assert house.started()  # of the plain words in prompts
+    assert house.prompts("good") == ["one"]
     assert all(SECRET not in prompt for prompt in house.started())
     for batch in house.engine.batches:
         for request in batch:
@@ -189,52 +192,26 @@ def test_no_name_of_a_model_or_wildcard_leads_out(house: House) -> None:
             assert {lora.name for lora in request.loras} <= {"one"}
 
 
-def test_a_model_is_not_found_by_the_path_it_really_has(house: House) -> None:
-    """Links in models/ are the owner's and are followed; their targets' paths are not names."""
-    (house.models / "loras").mkdir(parents=True)
-    elsewhere = house.folder / "disk"
-    elsewhere.mkdir()
-    for name in ("linked", "other"):
-        write_model(elsewhere / f"{name}.safetensors", kohya_lora_shapes())
-    (house.models / "loras/mine.safetensors").symlink_to(elsewhere / "linked.safetensors")
-    house.save("a.yaml", "prompt: a corgi\nseed: 1\nloras: {mine: 1}\n")
-    assert house.once()
-    for name in ("linked", "other", f"{elsewhere}/other", "../../disk/other"):
-        house.save("a.yaml", f"prompt: a corgi\nseed: 1\nloras: {{'{name}': 1}}\n")
-        assert not house.once()
-
-
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
-@pytest.mark.parametrize("moment", ["before the look", "between look and act"])
+@pytest.mark.parametrize("opening", range(6))
 def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
-    house: House, monkeypatch: pytest.MonkeyPatch, when_done: str, moment: str
+    house: House, monkeypatch: pytest.MonkeyPatch, when_done: str, opening: int
 ) -> None:
     """Not even a file of the same name and bytes; the swap comes as late as possible."""
     house.save("pets/a.txt", "a corgi\n")
     elsewhere = house.folder / "out/a.txt"
     elsewhere.parent.mkdir()
     elsewhere.write_text("a corgi\n")
-    really_unlink, really_find = Archive._unlink, inside._real
+    pets, out = house.inbox / "pets", house.folder / "out"
+    struck: list[list[str]] = []
 
-    def swap_once() -> None:
-        if not (house.inbox / "pets").is_symlink():
-            swap(house.inbox / "pets", house.folder / "out")
+    def before_batch(batch: Batch) -> None:  # by now the recipe has been read
+        house.engine.before_batch = lambda batch: None
+        struck.append(before_opening(monkeypatch, pets, opening, lambda: swap(pets, out)))
 
-    def unlink(archive: Archive, file: str, digest: str) -> bool:
-        def find(place: Path, *, strict: bool = False) -> Path:
-            found = really_find(place, strict=strict)
-            if strict:
-                swap_once()
-            return found
-
-        if moment == "before the look":
-            swap_once()
-        with monkeypatch.context() as patch:
-            patch.setattr(inside, "_real", find)
-            return really_unlink(archive, file, digest)
-
-    monkeypatch.setattr(Archive, "_unlink", unlink)
+    house.engine.before_batch = before_batch
     house.once(when_done=when_done)
-    assert (house.inbox / "pets").is_symlink()
     assert elsewhere.exists()
-    assert "done, but it stays in the inbox" in house.log()
+    assert struck[0] or opening > 2
+    if (when_done, opening) in (("delete", 1), ("archive", 4)):  # right before the deletion
+        assert "done, but it stays in the inbox" in house.log()

@@ -10,11 +10,10 @@ import pytest
 from tests.commands.picowatch import DIGESTS, clean_environment, command
 from tests.security.attacks import plain_picture
 
-USUAL = 0o022
 GROUP = 54321
 
 
-def run_with(umask: int, folder: Path, program: str = DIGESTS) -> None:
+def run_with(umask: int, folder: Path, program: str) -> None:
     """`run --once` on a picture, a sheet, a warning, an error and a start image.
 
     The engine writes no file here, so one run with the demo model is enough.
@@ -39,35 +38,22 @@ def run_with(umask: int, folder: Path, program: str = DIGESTS) -> None:
     assert len(list((folder / "outbox").rglob("*.png"))) == 6
 
 
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder after a run under the usual umask."""
-    folder = tmp_path_factory.mktemp("usual")
-    run_with(USUAL, folder, "picowatch")
-    return folder
-
-
-def modes(outbox: Path) -> dict[str, int]:
-    """The permissions of everything below, by its path; folders end with a slash."""
-    return {
-        path.relative_to(outbox).as_posix() + "/" * path.is_dir(): stat.S_IMODE(path.stat().st_mode)
-        for path in outbox.rglob("*")
-    }
-
-
-@pytest.mark.parametrize("umask", [USUAL, 0o002, 0o077])
+@pytest.mark.parametrize(
+    ("umask", "program"), [(0o022, "picowatch"), (0o002, DIGESTS), (0o077, DIGESTS)]
+)
 def test_files_get_what_umask_leaves_of_0666_and_folders_of_0777(
-    tmp_path: Path, usual: Path, umask: int
+    tmp_path: Path, umask: int, program: str
 ) -> None:
     """Temporary files are created like others, so that no picture ends up private."""
-    folder = usual if umask == USUAL else tmp_path
-    if umask != USUAL:
-        run_with(umask, folder)
-    found = modes(folder / "outbox")
-    assert {"pets/a/0001-1.png", "warned.txt.warning.txt", ".picowatch/status.json"} <= set(found)
-    assert {"picowatch.log", ".picowatch/hashes.sqlite", ".picowatch/ledger.sqlite"} <= set(found)
-    for path, mode in found.items():
-        assert mode == (0o777 if path.endswith("/") else 0o666) & ~umask, path
+    run_with(umask, tmp_path, program)
+    found = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.glob("outbox/**/*")}
+    for name in ("pets/a/0001-1.png", "warned.txt.warning.txt", "picowatch.log"):
+        assert f"outbox/{name}" in found
+    for name in ("status.json", "hashes.sqlite", "ledger.sqlite"):
+        assert f"outbox/.picowatch/{name}" in found
+    for name, path in found.items():
+        whole = 0o777 if path.is_dir() else 0o666
+        assert stat.S_IMODE(path.stat().st_mode) == whole & ~umask, name
 
 
 def test_a_folder_with_the_setgid_bit_hands_its_group_on(tmp_path: Path) -> None:
@@ -79,7 +65,7 @@ def test_a_folder_with_the_setgid_bit_hands_its_group_on(tmp_path: Path) -> None
     except PermissionError:
         pytest.skip("only root may give a folder to a group that it is not in")
     outbox.chmod(0o2775)
-    run_with(0o002, tmp_path)
+    run_with(0o002, tmp_path, DIGESTS)
     for path in outbox.rglob("*"):
         assert path.stat().st_gid == GROUP, path
         if path.is_dir():

@@ -1,24 +1,44 @@
-"""No pickle is ever opened, whatever it is called and wherever it lies."""
+"""No pickle is ever opened, wherever it lies, and no stranger's code runs.
 
-import io
+`picowatch convert` opens them: tests/commands/test_convert.py.
+"""
+
 import json
 import os
 import pickle
 import re
+import shutil
 import struct
 import subprocess
-import zipfile
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from picowatch.engine.protocol import EngineOptions
+from picowatch.engine.renderer import Renderer
+from tests.commands import pickled
 from tests.commands.picowatch import picowatch
+from tests.engine.flow_requests import FLOW_WARNINGS, requests_of
+from tests.engine.requests import ignore_steps
+from tests.engine.tiny_flows import tiny_flow
 
-KINDS = ("checkpoints", "vae", "loras", "embeddings", "wildcards", "hypernetworks", ".")
+pytestmark = FLOW_WARNINGS
+FLOW = "FLUX.1-schnell"
+FOLDERS = (
+    *(f"models/{kind}" for kind in ("checkpoints", "vae", "loras", "embeddings", "wildcards")),
+    *("models/hypernetworks", "models", "inbox"),
+)
 ENDINGS = (
     *(".ckpt", ".pt", ".pth", ".bin", ".pkl", ".safetensors", ".zip", ".gguf", ".txt", ".json"),
-    *(".CKPT", ""),
+    *(".CKPT", "", ".png", ".jpg", ".webp", ".yaml"),
+)
+# How a recipe names a file.
+NAMING = (
+    *("prompt: x\ncheckpoint: {}\n", "prompt: x\nvae: {}\n", "prompt: x\nloras: [{}]\n"),
+    *("prompt: 'x <lora:{}:1>'\n", "prompt: x __{}__\n"),
+    *("prompt: x\nimage: {}\n", "prompt: x\nfrom: {}\n"),
 )
 
 
@@ -35,131 +55,90 @@ class Bomb:
 def forms(marker: Path) -> dict[str, bytes]:
     """Return the bomb in every form in which torch stores pickles, and after a header."""
     bomb = Bomb(marker)
-    found = {f"protocol {number}": pickle.dumps(bomb, number) for number in (0, 2, 5)}
-    plain = found["protocol 2"]
-    zipped = io.BytesIO()
-    with zipfile.ZipFile(zipped, "w") as archive:
-        archive.writestr("archive/data.pkl", plain)
-        archive.writestr("archive/version", "3\n")
-    found["torch's zip"] = zipped.getvalue()
-    parts: list[object] = [0x1950A86A20F9469CFC6C, 1001, {}, bomb]
-    found["torch's old form"] = b"".join(pickle.dumps(part, 2) for part in parts)
-    end = b'{"__metadata__":{"format":"pt"}}'
-    found["behind a header"] = struct.pack("<Q", len(end)) + end + plain
-    return found
-
-
-class Mined(NamedTuple):
-    """A user's folder with bombs everywhere, and what each of them would make."""
-
-    folder: Path
-    marker: Path
-
-
-@pytest.fixture
-def mined(tmp_path: Path) -> Mined:
-    """Every form under every ending in every folder, and as parts of diffusers folders."""
-    marker = tmp_path / "it went off"
-    bombs = forms(marker)
-    models, inbox = tmp_path / "models", tmp_path / "inbox"
-    inbox.mkdir()
-    for kind in KINDS:
-        for number, content in enumerate(bombs.values()):
-            for ending in ENDINGS:
-                path = models / kind / f"bomb{number}{ending}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-    for kind in ("checkpoints", "vae"):
-        _mine_folder(models / kind / "folder", bombs["torch's zip"])
-    for number, content in enumerate(bombs.values()):
-        for ending in (".png", ".jpg", ".webp", ".safetensors", ".pkl", ".yaml", ".txt"):
-            (inbox / f"bomb{number}{ending}").write_bytes(content)
-    return Mined(tmp_path, marker)
-
-
-def _mine_folder(folder: Path, content: bytes) -> None:
-    """A diffusers folder whose weights are pickles, by name or under the safe name."""
-    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "safety_checker"):
-        (folder / part).mkdir(parents=True)
-        config = {
-            "_class_name": "AutoencoderKL",
-            "in_channels": 4,
-            "sample_size": 64,
-            "auto_map": {"AutoModel": "evil.Evil"},
-        }
-        (folder / part / "config.json").write_text(json.dumps(config))
-        for name in (
-            *("pytorch_model.bin", "diffusion_pytorch_model.bin", "model.safetensors"),
-            *("diffusion_pytorch_model.safetensors", "scheduler.bin", "training_args.bin"),
-        ):
-            (folder / part / name).write_bytes(content)
-    (folder / "evil.py").write_text("raise SystemExit\n")
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    plain = pickle.dumps(bomb, 2)
+    old: list[object] = [0x1950A86A20F9469CFC6C, 1001, {}, bomb]
+    header = b'{"__metadata__":{"format":"pt"}}'
+    return {
+        **{f"protocol {number}": pickle.dumps(bomb, number) for number in (0, 2, 5)},
+        "torch's zip": pickled.zipped(plain, {}),
+        "torch's old form": b"".join(pickle.dumps(part, 2) for part in old),
+        "behind a header": struct.pack("<Q", len(header)) + header + plain,
+    }
 
 
 def test_the_bombs_go_off_when_they_are_unpickled(tmp_path: Path) -> None:
     """Otherwise the tests below would prove nothing."""
-    marker = tmp_path / "it went off"
-    bombs = forms(marker)
-    for name in ("protocol 0", "protocol 2", "protocol 5"):
-        pickle.loads(bombs[name])
-        assert marker.exists()
-        marker.rmdir()
     import torch
 
-    path = tmp_path / "bomb.ckpt"
-    for name in ("torch's zip", "torch's old form"):
-        path.write_bytes(bombs[name])
-        with pytest.raises(Exception):  # noqa: B017  (whatever torch makes of what it got)
-            torch.load(path, weights_only=False)["x"]
-        assert marker.exists()
+    marker, file = tmp_path / "it went off", tmp_path / "bomb.ckpt"
+    for name, content in forms(marker).items():
+        if name.startswith("protocol"):
+            pickle.loads(content)
+        elif name.startswith("torch"):
+            file.write_bytes(content)
+            with pytest.raises(Exception):  # noqa: B017  (whatever torch makes of what it got)
+                torch.load(file, weights_only=False)["x"]
+        else:
+            continue
         marker.rmdir()
 
 
-def recipes(mined: Mined) -> None:
-    """Recipes that name each of them, by every field that takes a file."""
-    inbox = mined.folder / "inbox"
-    for number in range(len(forms(mined.marker))):
-        for ending in ("", ".safetensors", ".ckpt"):
-            name = f"bomb{number}{ending}"
-            for field, text in {
-                "checkpoint": f"prompt: x\ncheckpoint: {name}\n",
-                "vae": f"prompt: x\nvae: {name}\n",
-                "lora": f"prompt: x\nloras: [{name}]\n",
-                "tag": f"prompt: 'x <lora:{name}:1>'\n",
-                "wildcard": f"prompt: x __{name}__\n",
-            }.items():
-                (inbox / f"names-{field}-{number}{ending}.yaml").write_text(text)
-        for ending in (".png", ".jpg", ".webp", ".pkl"):
-            for field in ("image", "from"):
-                text = f"prompt: x\n{field}: bomb{number}{ending}\n"
-                (inbox / f"names-{field}-{number}{ending}.yaml").write_text(text)
-    for name in ("folder", "folder/unet/pytorch_model", "folder/vae"):
-        plain = name.replace("/", "-")
-        (inbox / f"names-{plain}.yaml").write_text(f"prompt: x\ncheckpoint: {name}\n")
-        (inbox / f"names-vae-{plain}.yaml").write_text(f"prompt: x\nvae: {name}\n")
-    words = " ".join(f"bomb{number}" for number in range(len(forms(mined.marker))))
-    text = f"prompt: {words}\ncheckpoint: demo\nseed: 1\nsteps: 2\n"
-    (inbox / "good.yaml").write_text(text)
+def test_no_pickle_goes_off(tmp_path: Path) -> None:
+    """Neither in the list of models, nor in a check, nor in a run that renders a picture.
 
-
-def test_no_pickle_goes_off(mined: Mined) -> None:
-    """Neither in the list of models, nor in a check, nor in a run that renders a picture."""
-    recipes(mined)
-    files = sorted((mined.folder / "inbox").glob("*.yaml"))
-    listed = picowatch(mined.folder, "models")
+    They are under every ending in every folder, named by every field, and the weights of folders.
+    """
+    marker = tmp_path / "it went off"
+    bombs = forms(marker)
+    for folder, ending, (number, content) in product(FOLDERS, ENDINGS, enumerate(bombs.values())):
+        path = tmp_path / folder / f"bomb{number}{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for kind, source in (("checkpoints", tiny_flow(FLOW)), ("vae", tiny_flow(FLOW) / "vae")):
+        shutil.copytree(source, tmp_path / f"models/{kind}/folder")
+    for weights in (tmp_path / "models").rglob("folder/**/*.safetensors"):
+        weights.write_bytes(bombs["torch's zip"])
+        weights.with_name("pytorch_model.bin").write_bytes(bombs["torch's zip"])
+    endings = ("", ".safetensors", ".ckpt", ".png")
+    names = [f"bomb{n}{ending}" for n, ending in product(range(len(bombs)), endings)]
+    names += ["folder", "folder/vae", "folder/transformer/pytorch_model"]
+    for number, (naming, name) in enumerate(product(NAMING, names)):
+        (tmp_path / f"inbox/names-{number}.yaml").write_text(naming.format(name))
+    words = " ".join(f"bomb{number}" for number in range(len(bombs)))
+    good = f"prompt: {words}\ncheckpoint: demo\nseed: 1\nsteps: 2\n"
+    (tmp_path / "inbox/good.yaml").write_text(good)
+    listed = picowatch(tmp_path, "models")
     assert listed.returncode == 0
     assert "which can run code" in listed.stdout
-    assert not mined.marker.exists()
-    checked = picowatch(mined.folder, "check", *files)
+    assert not marker.exists()
+    checked = picowatch(tmp_path, "check", *sorted((tmp_path / "inbox").glob("*.yaml")))
     assert checked.returncode == 1
-    assert not mined.marker.exists()
-    ran = picowatch(mined.folder, "run", "--once")
+    assert not marker.exists()
+    ran = picowatch(tmp_path, "run", "--once")
     assert ran.returncode == 1
-    assert (mined.folder / "outbox/good/0001-1.png").exists()
-    assert not mined.marker.exists()
+    assert (tmp_path / "outbox/good/0001-1.png").exists()
+    assert not marker.exists()
     for result in (listed, checked, ran):
         assert "Traceback" not in result.stderr
+
+
+def test_code_and_pickles_of_a_folder_are_never_run(tmp_path: Path) -> None:
+    """Modules named in every config, code for the pipeline, and pickles beside the weights."""
+    folder, marker = tmp_path / "checkpoints" / FLOW, tmp_path / "it went off"
+    shutil.copytree(tiny_flow(FLOW), folder)
+    named = dict.fromkeys(("AutoModel", "AutoConfig", "AutoTokenizer"), "evil.Evil")
+    evil = {"auto_map": named, "trust_remote_code": True, "custom_pipeline": "evil"}
+    for config in folder.glob("*/*config.json"):
+        config.write_text(json.dumps(json.loads(config.read_text()) | evil))
+    for part in ("transformer", "vae", "text_encoder", "text_encoder_2", "."):
+        for name in ("evil.py", "pipeline.py"):
+            (folder / part / name).write_text(f"import os\nos.mkdir({str(marker)!r})\n")
+        for name in ("pytorch_model.bin", "diffusion_pytorch_model.bin"):
+            (folder / part / name).write_bytes(forms(marker)["protocol 2"])
+    options = EngineOptions(models=tmp_path, device="cpu", precision="float32", threads=1)
+    wanted = requests_of(tmp_path, FLOW, "prompt: a red cube")
+    assert Renderer(options).render(wanted, ignore_steps)
+    assert not marker.exists()
 
 
 TAGS = [

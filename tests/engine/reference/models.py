@@ -23,7 +23,7 @@ from tests.engine.controlnets import controlnet_of, save_single, union_of
 from tests.engine.demo import named
 from tests.engine.pictures import circle, half, keep
 from tests.engine.requests import plain_options
-from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
+from tests.engine.tiny_flows import tiny_unet
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 Values = dict[str, Any]
@@ -78,13 +78,8 @@ def _sketch(x: int, y: int) -> Image.Image:
 
 def _write_checkpoints(folder: Path) -> None:
     folder.mkdir()
-    for name, made in {
-        "tiny-sdxl": tiny_sdxl(),
-        "tiny-sdxl-lcm": tiny_sdxl(embeds_guidance=True),
-        "tiny-sd2": tiny_sd2(),
-        "tiny-sd2-lcm": tiny_sd2(embeds_guidance=True),
-    }.items():
-        (folder / name).symlink_to(made)
+    for name in ("sdxl", "sdxl-lcm", "sd2", "sd2-lcm"):
+        (folder / f"tiny-{name}").symlink_to(tiny_unet(name))
     write_inpainting_demo(folder / "demo-inpaint")
 
 
@@ -121,7 +116,7 @@ def _write_demos_parts(folder: Path) -> None:
 
 
 def _write_sdxls_parts(folder: Path) -> None:
-    pipeline = _loaded(tiny_sdxl())
+    pipeline = _loaded(tiny_unet("sdxl"))
     encoders = pipeline.text_encoder, pipeline.text_encoder_2
     write(folder / "loras/xl.safetensors", kohya_lora(pipeline.unet, *encoders, seed=4))
     save_single(controlnet_of(pipeline.unet, 3), folder / "controlnet/xl.safetensors")

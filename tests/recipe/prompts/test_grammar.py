@@ -102,19 +102,16 @@ def test_what_only_looks_like_it_is_left_alone(prompt: str) -> None:
 def test_prompts_out_of_all_reason_are_refused() -> None:
     """A thousand open brackets would take forever; PNG readers accept a megabyte of text."""
     check_refused(f"prompt: '{'(' * 1000}'", "more than 100 brackets are open here.")
+    too_long = "a prompt of 20,001 characters; the limit is 20,000."
     for start in ("prompt: ", "prompt: a\nnegative_prompt: "):
         read_one(start + "a" * 20_000)
-        too_long = "a prompt of 20,001 characters; the limit is 20,000."
         check_refused(start + "a" * 20_001, too_long)
 
 
 def test_neither_tags_nor_wildcards_backslashes_are_encoded() -> None:
     """Backslashes before brackets belong to A1111's grammar; a tag without a weight weighs 1."""
-    assert split_loras("a <lora:x:0.8>b<LORA: y >, <lora:z:-.5>") == (
-        "a b, ",
-        [("x", 0.8), ("y", 1.0), ("z", -0.5)],
-    )
-
+    text, loras = split_loras("a <lora:x:0.8>b<LORA: y >, <lora:z:-.5>")
+    assert (text, loras) == ("a b, ", [("x", 0.8), ("y", 1.0), ("z", -0.5)])
     assert plain_prompt(r"a <lora:x> \{b\|c\} \(d\) \\{ \_ \<lora:y>") == (
         r"a  {b|c} \(d\) \\{ _ <lora:y>"
     )
@@ -123,27 +120,18 @@ def test_neither_tags_nor_wildcards_backslashes_are_encoded() -> None:
 EMBEDDINGS = ("neg/EasyNegative", "bad-hands", "bad-hands-5", "by bad artist", "x (y)")
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("easynegative, BAD-HANDS-5", ["easynegative", "BAD-HANDS-5"]),
-        ("(by bad artist:0.8)", ["by bad artist"]),
-        ("embedding:bad-hands", ["embedding:bad-hands"]),
-        ("embedding:bad-hands.pt, bad-hands.pt", ["embedding:bad-hands.pt", "bad-hands"]),
-        ("neg/EasyNegative x (y) x", ["neg/EasyNegative", "x (y)"]),
-        ("easynegatives, bad-hands-6, not-bad-hands, _easynegative", []),
-    ],
-)
-def test_embeddings_are_called_by_their_names_as_whole_words(text: str, words: list[str]) -> None:
+def test_embeddings_are_called_by_their_names_as_whole_words() -> None:
     """In any case, the longest name first, never in the middle of a word."""
-    found = embedding_words(text, EMBEDDINGS)
-    assert [text[start:end] for start, end, _ in found] == words
-
-
-def test_embedding_words_give_the_installed_names() -> None:
-    """Names include the file's folder; the Turkish dotted and dotless i are other letters."""
-    assert embedding_words("a EasyNegative", EMBEDDINGS) == [(2, 14, "neg/EasyNegative")]
-    assert embedding_words("a EasyNegative", ()) == []
-    assert embedding_words("k\u0131z, K\u0130Z, KIZ", ("kiz",)) == [(10, 13, "kiz")]
-    both = ("a/x", "b/x")
-    assert [name for *_, name in embedding_words("x, b/x", both)] == ["a/x", "b/x"]
+    for text, words in {
+        "easynegative, bad": {"easynegative": "neg/EasyNegative"},
+        "a BAD-HANDS-5": {"BAD-HANDS-5": "bad-hands-5"},
+        "(by bad artist:0.8)": {"by bad artist": "by bad artist"},
+        "embedding:bad-hands": {"embedding:bad-hands": "bad-hands"},
+        "embedding:x (y).pt, x (y).pt": {"embedding:x (y).pt": "x (y)", "x (y)": "x (y)"},
+        "neg/EasyNegative x": {"neg/EasyNegative": "neg/EasyNegative"},
+        "easynegatives, bad-hands-6, not-bad-hands, _easynegative": {},
+    }.items():
+        found = embedding_words(text, EMBEDDINGS)
+        assert {text[start:end]: name for start, end, name in found} == words
+    assert embedding_words("k\u0131z, K\u0130Z, KIZ", ("kiz",)) == [(10, 13, "kiz")]  # Turkish
+    assert [name for *_, name in embedding_words("x, b/x", ("a/x", "b/x"))] == ["a/x", "b/x"]

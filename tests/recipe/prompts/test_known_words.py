@@ -11,13 +11,12 @@ from tests.recipe.reading import check_said, read
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Inventory:
-    found = Catalog(tmp_path_factory.mktemp("models")).inventory()
-    other = Checkpoint("dream", 512)
     return replace(
-        found,
-        checkpoints=(other,),
+        Catalog(tmp_path_factory.mktemp("models")).inventory(),
+        checkpoints=(Checkpoint("dream", 512),),
         embeddings=("mascot",),
         loras=("pixel-art",),
+        wildcards={"no_file": ("red",)},
         default_checkpoint="demo",
     )
 
@@ -52,7 +51,6 @@ def test_all_of_a_files_unknown_words_are_in_one_warning(installed: Inventory) -
 )
 def test_nothing_is_said_of_other_words_and_models(text: str, installed: Inventory) -> None:
     """Words without a picture, embeddings, other checkpoints; LoRAs teach words of their own."""
-    installed = replace(installed, wildcards={"no_file": ("red",)})
     assert warnings(text, installed) == []
 
 

@@ -109,22 +109,17 @@ def test_a_line_may_name_a_file_of_its_own_folder_or_of_one_above(tmp_path: Path
     assert request.prompt == "blue unicorn"
 
 
-@pytest.mark.parametrize(
-    ("prompt", "wildcards", "message"),
-    [
-        ("__color__", {"colour": ("red",)}, "no … Did you mean 'colour'? Available: colour."),
-        ("__with space__", {"a": ("b",)}, "no wildcard file 'with space.txt' in … Available: a."),
-        ("__c__", {}, "the wildcard file 'c' cannot be used: c.txt is not UTF-8."),
-        ("__a__", {"a": ()}, "the wildcard file models/wildcards/a.txt has no lines."),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused_before_anything_is(
-    prompt: str, wildcards: dict[str, tuple[str, ...]], message: str
-) -> None:
+def test_what_cannot_be_drawn_is_refused_before_anything_is() -> None:
     """With the reason why a file cannot be used."""
     refused = {"wildcard": {"c": "c.txt is not UTF-8."}}
-    inventory = Inventory(demo=DEMO, wildcards=wildcards, refused=refused)
-    check_refused(f"prompt: '{prompt}'", message, inventory=inventory)
+    inventory = Inventory(demo=DEMO, wildcards={"a": (), "colour": ("red",)}, refused=refused)
+    for prompt, message in {
+        "__color__": "no … Did you mean 'colour'? Available: a and colour.",
+        "__with space__": "no wildcard file 'with space.txt' in … Available: a and colour.",
+        "__c__": "the wildcard file 'c' cannot be used: c.txt is not UTF-8.",
+        "__a__": "the wildcard file models/wildcards/a.txt has no lines.",
+    }.items():
+        check_refused(f"prompt: '{prompt}'", message, inventory=inventory)
 
 
 ENDLESS = {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"w9": ("x",)}

@@ -171,8 +171,7 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         # ComfyUI's nodes that save A1111's text put the scheduler after the sampler.
         ("Sampler: euler_ancestral, normal, CFG Scale: 4", ignored("normal")),
         ("Sampler: Euler a, (x:1.2), , CFG scale: 4, 4", ignored("(x:1.2)", "4")),
-        ("Face restoration: CodeFormer, Hires Fix: false",
-         ignored("Face restoration: CodeFormer")),
+        ("Face restoration: GFPGAN, Hires Fix: false", ignored("Face restoration: GFPGAN")),
         ('ControlNet 0: "Module: canny, Model: canny"',
          ignored("ControlNet 0: Module: canny, Model: canny")),
         ("CFG scale: 4, CFG Scale: 5", ignored("CFG Scale: 5")),

@@ -99,40 +99,6 @@ def one_pass(*also: dict[str, Any], **inputs: Any) -> Nodes:
 
 
 UNREAD = "These nodes of the workflow were not read and may change the picture: {}."
-
-
-@pytest.mark.parametrize(
-    ("nodes", "fields", "warnings"),
-    [
-        # FluxGuidance is guidance; noise, steps, sampler and guider are nodes of their own.
-        (FLUX,
-         {"prompt": "a lighthouse", "negative_prompt": "", "checkpoint": "flux1-dev", "vae": "ae",
-          "steps": 20, "cfg_scale": 1, "guidance": 2.5, "sampler": "Euler", "schedule_type":
-          "simple", "seed": 71415104642 % 2**32, "size": "832x1216"},
-         ["the seed 71415104642 has more than 32 bits…"]),
-        # A LoRA between checkpoint and sampler; a zeroed negative prompt counts as empty.
-        (Z_IMAGE,
-         {"prompt": "a lighthouse, (dusk:1.2)", "negative_prompt": "", "checkpoint":
-          "z_image_turbo", "loras": (("style/film", 0.8),), "steps": 9, "cfg_scale": 1, "seed": 7,
-          "size": "1024x768"},
-         [UNREAD.format("ModelSamplingAuraFlow"), "Z-Image reads prompts as plain text…"]),
-        # The first pass is read: the sampler that begins with an empty picture.
-        (XL,
-         {"seed": 42, "steps": 30, "cfg_scale": 6.5, "sampler": "DPM++ 2M", "schedule_type":
-          "karras", "checkpoint": "xl/pony", "size": "832x1216", "prompt": "a cat",
-          "negative_prompt": "blurry, bad"},
-         ["The workflow has 2 samplers; only the first one was read."]),
-    ],
-)  # fmt: skip
-def test_a_whole_workflow_is_read(
-    nodes: Nodes, fields: dict[str, Any], warnings: list[str]
-) -> None:
-    """Each value from its node, whatever the nodes' numbers."""
-    recipe = read(nodes)
-    assert {name: getattr(recipe, name) for name in fields} == fields
-    check_warned(recipe, *warnings)
-
-
 LINK = ["70", 0]
 STYLER = node("SDXLPromptStyler", text_positive="a dog", text_negative="dim")
 # https://github.com/jags111/efficiency-nodes-comfyui
@@ -195,40 +161,62 @@ CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
 
 
 @pytest.mark.parametrize(
-    ("nodes", "field", "value", "warnings"),
+    ("nodes", "fields", "warnings"),
     [
-        (one_pass(node("Mystery", magic=3)) | {"6": encode(LINK)}, "prompt", "",
-         ["The positive prompt was not found: the workflow's node Mystery was not read."]),
+        # FluxGuidance is guidance; noise, steps, sampler and guider are nodes of their own.
+        (FLUX,
+         {"prompt": "a lighthouse", "negative_prompt": "", "checkpoint": "flux1-dev", "vae": "ae",
+          "steps": 20, "cfg_scale": 1, "guidance": 2.5, "sampler": "Euler", "schedule_type":
+          "simple", "seed": 71415104642 % 2**32, "size": "832x1216"},
+         ["the seed 71415104642 has more than 32 bits…"]),
+        # A LoRA between checkpoint and sampler; a zeroed negative prompt counts as empty.
+        (Z_IMAGE,
+         {"prompt": "a lighthouse, (dusk:1.2)", "negative_prompt": "", "checkpoint":
+          "z_image_turbo", "loras": (("style/film", 0.8),), "steps": 9, "cfg_scale": 1, "seed": 7,
+          "size": "1024x768"},
+         [UNREAD.format("ModelSamplingAuraFlow"), "Z-Image reads prompts as plain text…"]),
+        # The first pass is read: the sampler that begins with an empty picture.
+        (XL,
+         {"seed": 42, "steps": 30, "cfg_scale": 6.5, "sampler": "DPM++ 2M", "schedule_type":
+          "karras", "checkpoint": "xl/pony", "size": "832x1216", "prompt": "a cat",
+          "negative_prompt": "blurry, bad"},
+         ["The workflow has 2 samplers; only the first one was read."]),
         # None of these nodes is a start image.
         (one_pass(node("SDXL Empty Latent (rgthree)", dimensions="832 x 1216 (portrait)"),
-                  latent_image=LINK), "size", "832x1216", []),
+                  latent_image=LINK), {"size": "832x1216"}, []),
         (one_pass(node("CR SDXL Aspect Ratio", width=1024, height=1024,
-                       aspect_ratio="9:16 portrait 768x1344"), latent_image=LINK), "size",
-         "768x1344", []),
-        (one_pass(EFFICIENT, latent_image=LINK), "size", "640x896", []),
-        (one_pass(node("Mystery", ratio="3:4"), latent_image=LINK), "size", "1024x1024",
+                       aspect_ratio="9:16 portrait 768x1344"), latent_image=LINK),
+         {"size": "768x1344"}, []),
+        (one_pass(EFFICIENT, latent_image=LINK), {"size": "640x896"}, []),
+        (one_pass(node("Mystery", ratio="3:4"), latent_image=LINK), {"size": "1024x1024"},
          ["The size was not found in the workflow's node Mystery; 'size: …' in the recipe…"]),
         # Recipes cannot skip steps without a start image.
-        (one_pass(denoise=0.5), "denoising_strength", 0.75, ["denoise 0.5 of an empty picture was "
-         "ignored: without a start image, recipes draw all steps."]),
+        (one_pass(denoise=0.5), {"denoising_strength": 0.75},
+         ["denoise 0.5 of an empty picture was ignored: without a start image, …"]),
         # The VAE is that of the decoder; others encode latents for another model.
-        (one_pass(node("VAELoader", vae_name="other.pt")), "vae", "baked", []),
+        (one_pass(node("VAELoader", vae_name="other.pt")), {"vae": "baked"}, []),
         (one_pass(node("VAELoader", vae_name="ae.safetensors"))
-         | {"8": node("VAEDecode", samples=["30", 0], vae=LINK)}, "vae", "ae", []),
+         | {"8": node("VAEDecode", samples=["30", 0], vae=LINK)}, {"vae": "ae"}, []),
         (one_pass(node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["4", 1]))
-         | {"6": node("CLIPTextEncode", text="a cat", clip=LINK)}, "clip_skip", 2, []),
+         | {"6": node("CLIPTextEncode", text="a cat", clip=LINK)}, {"clip_skip": 2}, []),
         # Only active LoRAs count; a recipe has one weight for model and text encoders.
-        (one_pass(node("LoraLoader", model=["4", 0], **LORA), model=LINK), "loras",
-         (("style/film", 0.8),), CLIP),
-        (one_pass(SEVERAL, model=LINK), "loras", (("style/film", 0.8),), CLIP),
+        (one_pass(node("LoraLoader", model=["4", 0], **LORA), model=LINK),
+         {"loras": (("style/film", 0.8),)}, CLIP),
+        (one_pass(SEVERAL, model=LINK), {"loras": (("style/film", 0.8),)}, CLIP),
+        # Nodes between model and file are named; those that only provide values are not.
+        (one_pass(node("FreeU_V2", model=["4", 0], b1=1.3), node("Reroute", image=["8", 0]),
+                  node("ImageUpscaleWithModel", image=["71", 0], upscale_model=["73", 0]),
+                  node("UpscaleModelLoader", model_name="4x.safetensors"), model=LINK)
+         | {"9": node("SaveImage", filename_prefix="ComfyUI", images=["72", 0])},
+         {"steps": 30}, [UNREAD.format("FreeU_V2 and ImageUpscaleWithModel")]),
+        (one_pass(node("Mystery", magic=3)) | {"6": encode(LINK)}, {"prompt": ""},
+         ["The positive prompt was not found: the workflow's node Mystery was not read."]),
     ],
 )  # fmt: skip
-def test_a_part_of_a_workflow_is_read(
-    nodes: Nodes, field: str, value: object, warnings: list[str]
-) -> None:
-    """What a recipe cannot say is a warning."""
+def test_a_workflow_is_read(nodes: Nodes, fields: dict[str, Any], warnings: list[str]) -> None:
+    """Each value from its node, whatever the nodes' numbers; what is not read is a warning."""
     recipe = read(nodes)
-    assert getattr(recipe, field) == value
+    assert {name: getattr(recipe, name) for name in fields} == fields
     check_warned(recipe, *warnings)
 
 
@@ -239,18 +227,6 @@ def test_a_start_image_is_not_in_the_picture() -> None:
     recipe = read(nodes, "from: a.png\nimage: x.png\nsize: 832x1216")
     assert (recipe.image, recipe.denoising_strength) == ("x.png", 0.5)
     check_warned(recipe, "the start image is not inside the picture; 'image: …' in the recipe …")
-
-
-def test_nodes_that_change_the_picture_and_are_not_read_are_named() -> None:
-    """They are between model and file; nodes that only provide values are not named."""
-    nodes = one_pass(
-        node("FreeU_V2", model=["4", 0], b1=1.3),
-        node("Reroute", image=["8", 0]),
-        node("ImageUpscaleWithModel", image=["71", 0], upscale_model=["73", 0]),
-        node("UpscaleModelLoader", model_name="4x.safetensors"),
-        model=LINK,
-    ) | {"9": node("SaveImage", filename_prefix="ComfyUI", images=["72", 0])}
-    check_warned(read(nodes), UNREAD.format("FreeU_V2 and ImageUpscaleWithModel"))
 
 
 def test_a_text_beside_the_workflow_only_adds_to_it() -> None:

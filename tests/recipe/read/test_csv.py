@@ -5,12 +5,7 @@ import csv
 from io import StringIO
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from picowatch.recipe.messages.problems import Problems
-from picowatch.recipe.read.csv_entries import csv_entries
-from picowatch.recipe.read.decoding import decode
 from tests.recipe.reading import check_said, read, read_one, refused
 
 CSV = "table.csv"
@@ -63,16 +58,3 @@ def test_a_mistake_names_row_and_cell(text: str, position: tuple[int, int], mess
     (problem,) = refused(text, CSV).problems
     assert (problem.line, problem.column) == position
     check_said([problem.message], message)
-
-
-CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1)
-
-
-@given(st.lists(CELLS, min_size=1, max_size=5), st.sampled_from(",;\t"))
-def test_whatever_a_spreadsheet_writes_is_read(texts: list[str], delimiter: str) -> None:
-    """Any text that Python's csv module writes is read back."""
-    file = StringIO(newline="")
-    rows = [["vae", "image"], *(["baked", f"x{text}.png"] for text in texts)]
-    csv.writer(file, delimiter=delimiter).writerows(rows)
-    entries = csv_entries(decode(CSV, file.getvalue().encode()), Problems())
-    assert [entry.layer["image"].value for entry in entries] == [name for _, name in rows[1:]]

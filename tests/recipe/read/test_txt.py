@@ -2,15 +2,7 @@
 
 import pytest
 
-from tests.recipe.reading import (
-    check_refused,
-    check_said,
-    hash_of,
-    messages,
-    read,
-    read_one,
-    refused,
-)
+from tests.recipe.reading import check_refused, check_said, hash_of, read, read_one, refused
 
 TXT = "corgi.txt"
 
@@ -185,7 +177,6 @@ def test_a_file_that_is_no_page_of_prompts_is_one_error(text: str, message: str)
 def test_the_ending_decides_in_any_case(name: str) -> None:
     """Windows writes capitals, and hides the ending that its editor adds."""
     assert read_one("a corgi", name).prompt == "a corgi"
-    assert messages("a corgi", "a.YML")[0].startswith("this is not a recipe.")
-    assert messages("prompt: a", f"corgi.yaml.{name[-3:]}") == [
-        "this looks like YAML; rename it to corgi.yaml"
-    ]
+    check_refused("a corgi", "this is not a recipe. …", name="a.YML")
+    yaml = "this looks like YAML; rename it to corgi.yaml"
+    check_refused("prompt: a", yaml, name=f"corgi.yaml.{name[-3:]}")

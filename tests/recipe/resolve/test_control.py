@@ -93,14 +93,6 @@ def test_a_union_is_told_what_its_map_shows() -> None:
         assert controls(text)[0].kind == kind
 
 
-@pytest.mark.parametrize("word", ["none", "false", "[]", "off"])
-def test_an_entry_sets_a_folders_controlnets_aside(word: str) -> None:
-    """As it does with pictures."""
-    defaults = "control: {image: a.png, model: canny}\n"
-    recipe = read_one(f"prompt: a\ncontrol: {word}", defaults=defaults, inventory=INSTALLED)
-    assert recipe.control == ()
-
-
 @pytest.mark.parametrize(
     ("written", "message"),
     [

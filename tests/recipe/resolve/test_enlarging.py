@@ -37,7 +37,6 @@ def only(text: str, inventory: Inventory = INSTALLED, **more: Any) -> ImageReque
         ("hires: true", USUAL),
         ("hires_fix: on", USUAL),
         ("hires: 1.5", Hires(1.5, 0, 0.7, "Latent")),
-        ("hires: {}", USUAL),
         ("hires: {scale: 3, steps: 12}", Hires(3.0, 12, 0.7, "Latent")),
         ("hires: {strength: 0.5, upscaler: latent nearest exact}",
          Hires(2.0, 0, 0.5, "Latent (nearest-exact)")),
@@ -45,7 +44,6 @@ def only(text: str, inventory: Inventory = INSTALLED, **more: Any) -> ImageReque
         ("hires: {strength: 0.5}\nstrength: 0.4\nimage: a.png", Hires(2.0, 0, 0.5, "Latent")),
         ("image: a.png\nstrength: 0.4\nhires: on", USUAL),
         ("hires: false", None),
-        ("hires: 0", None),
     ],
 )  # fmt: skip
 def test_hires_is_off_on_a_scale_or_a_mapping(written: str, hires: Hires | None) -> None:
@@ -68,7 +66,6 @@ def test_the_nearest_hires_is_the_whole_of_it() -> None:
         ("2x-lines.pth", Upscale("anime/2x-Lines", 2)),
         ("{model: 2x-Lines, scale: 1.5}", Upscale("anime/2x-Lines", 1.5)),
         ("{upscaler: demo-compact}", Upscale("demo-compact", 4)),
-        ("off", None),
         ("none", None),
     ],
 )

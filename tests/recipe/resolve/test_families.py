@@ -13,7 +13,6 @@ from tests.recipe.reading import (
     FLOW_RULES,
     check_refused,
     check_warned,
-    chunk_of,
     hash_of,
     read_one,
     refused,
@@ -63,15 +62,11 @@ def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
     text = (Path(__file__).parents[3] / "docs/models.md").read_text()
     table = text.partition("## Defaults of flow families")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:5] for line in table.splitlines() if line.startswith("| ")]
-    listed = {
-        name.strip(): tuple(float(v.strip() or 0) for v in values) for name, *values in rows[1:]
-    }
+    listed = {name.strip(): [float(one.strip() or 0) for one in row] for name, *row in rows[1:]}
     rules = {
-        f"{FAMILIES[family].name} {variant}".strip(): (
-            known.defaults["steps"],
-            known.defaults["cfg_scale"],
-            known.defaults["guidance"],
-        )
+        f"{FAMILIES[family].name} {variant}".strip(): [
+            known.defaults[name] for name in ("steps", "cfg_scale", "guidance")
+        ]
         for (family, variant), known in FLOW_RULES.items()
     }
     sizes = re.compile(" (4B|9B|0.3)$")  # they change nothing
@@ -79,14 +74,13 @@ def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
     assert all(values == listed[sizes.sub("", name)] for name, values in rules.items())
 
 
-@pytest.mark.parametrize("checkpoint", ["fill", "klein", "k-base"])
-def test_what_looks_at_its_start_image_begins_with_noise(checkpoint: str) -> None:
+def test_what_looks_at_its_start_image_begins_with_noise() -> None:
     """The recipe can override this; other families start from the picture."""
     text = "prompt: a\nimage: a.png\nmask: b.png\ncheckpoint: "
-    assert read_one(text + checkpoint, inventory=INVENTORY).denoising_strength == 1
-    own = read_one(f"{text}{checkpoint}\nstrength: 0.8", inventory=INVENTORY)
-    assert own.denoising_strength == 0.8
-    assert read_one(f"{text}dev", inventory=INVENTORY).denoising_strength == 0.75
+    for checkpoint, strength in {"fill": 1, "klein": 1, "k-base": 1, "dev": 0.75}.items():
+        assert read_one(text + checkpoint, inventory=INVENTORY).denoising_strength == strength
+        own = read_one(f"{text}{checkpoint}\nstrength: 0.8", inventory=INVENTORY)
+        assert own.denoising_strength == 0.8
 
 
 def test_a_flow_has_its_own_schedule() -> None:
@@ -173,6 +167,7 @@ NO_NEGATIVE = "The negative prompt was ignored: it has no effect at cfg_scale 1.
         ("prompt: a \\(red\\) cube\ncheckpoint: dev\nhires: true", []),
         ("prompt: a bad hands unsaid <lora:pixel>\nloras: unsaid\ncheckpoint: dream", []),
         ("prompt: a\ncheckpoint: turbo\nvae: ae", []),
+        ("prompt: a\ncheckpoint: xl\nloras: {pixel: {family: sdxl}}", []),
         ("prompt: a glow, bad hands <lora:pixel>\nloras: line\ncheckpoint: demo", []),
         ("prompt: a\ncheckpoint: dev\nprediction: automatic", []),
     ],
@@ -196,12 +191,3 @@ def test_what_is_for_another_family_than_a_pictures_is_left_out() -> None:
         recipe = read_one(text, inventory=INVENTORY, texts=picture)
         assert (recipe.prompt, recipe.negative_prompt) == (prompt, negative)
         check_warned(recipe, *(f"the {what} is for …" for what in left_out))
-
-
-def test_what_a_recipe_says_of_a_loras_family_holds() -> None:
-    """Chroma's LoRAs look like FLUX.1's; what a picture names is used again as well."""
-    text = "prompt: a\nseed: 1\nloras: {pixel: {family: sdxl}}\ncheckpoint: xl"
-    request = request_of(text, inventory=INVENTORY)
-    assert request.loras[0].family == "sdxl"
-    again = read_one("from: a.png", inventory=INVENTORY, texts=chunk_of(request))
-    assert (again.image_requests(hash_of), again.warnings) == ([request], ())

@@ -7,7 +7,7 @@ import pytest
 from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from picowatch.recipe.inventory import rules_of
-from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
+from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.metadata.requests import CORGI
 from tests.recipe.reading import (
     DEMO,
@@ -66,23 +66,19 @@ def test_a_lightning_lora_says_its_steps() -> None:
         assert (recipe.steps, recipe.cfg_scale) == expected
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
+def test_a_recipe_may_say_which_family_a_lora_is_for() -> None:
+    """Chroma's look like FLUX.1's. A request keeps it, and so what its picture says, both ways."""
+    for written in (
         "loras: {add: {weight: 0.8, family: chroma}, pixel: 2}",
         "loras: {add: {weight: 0.8, family: Chroma}, pixel: {weight: 2}}",
         "loras: [{name: add, weight: 0.8, family: chroma}, {pixel: 2}]",
-    ],
-)
-def test_a_recipe_may_say_which_family_a_lora_is_for(written: str) -> None:
-    """A request keeps it, so that its picture can be made again from what the PNG says."""
-    recipe = read_one(f"prompt: a\nseed: 1\n{written}", inventory=INVENTORY)
-    assert recipe.loras == (("add_detail", 0.8), ("style/pixel art", 2.0))
-    assert recipe.context.lora_families == {"add_detail": "chroma"}
-    (request,) = recipe.image_requests(hash_of)
-    assert [use.family for use in request.loras] == ["chroma", ""]
-    assert request_of(recipe_yaml(request), inventory=INVENTORY) == request
-    assert ImageRequest.from_dict(request.as_dict()) == request
+    ):
+        request = request_of(f"prompt: a\nseed: 1\n{written}", inventory=INVENTORY)
+        uses = [(use.name, use.weight, use.family) for use in request.loras]
+        assert uses == [("add_detail", 0.8, "chroma"), ("style/pixel art", 2.0, "")]
+        assert request_of(recipe_yaml(request), inventory=INVENTORY) == request
+        again = read_one("from: a.png", inventory=INVENTORY, texts=chunk_of(request))
+        assert (again.image_requests(hash_of), again.warnings) == ([request], ())
 
 
 def test_a_lora_is_also_known_by_its_trainers_name() -> None:

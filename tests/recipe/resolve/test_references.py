@@ -8,7 +8,15 @@ from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Checkpoint, DefaultsFile, Inventory, Recipe
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.reading import Dropped, dropped_recipes
-from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read_one, request_of
+from tests.recipe.reading import (
+    DEMO,
+    PicturesWith,
+    check_refused,
+    hash_of,
+    messages,
+    read_one,
+    request_of,
+)
 
 PHOTOS = PicturesWith(lambda _: {}, (1003, 677))
 STRIPS = PicturesWith(lambda _: {}, (1003, 125))
@@ -28,15 +36,12 @@ def edited(text: str) -> Recipe:
     return read_one(text, inventory=INSTALLED, pictures=PHOTOS)
 
 
-@pytest.mark.parametrize(
-    ("written", "paths"),
-    [("a.jpg", ["a.jpg"]), ("[a.png, b/c.png]", ["a.png", "b/c.png"]), ("none", [])],
-)
-def test_one_path_a_list_or_none(written: str, paths: list[str]) -> None:
-    text = f"prompt: red\ncheckpoint: klein\nreferences: {written}"
-    request = request_of(text, inventory=INSTALLED, pictures=PHOTOS)
-    assert [use.image for use in request.references] == paths
-    assert request.pictures == dict.fromkeys(paths, "1" * 64)
+def test_one_path_a_list_or_none() -> None:
+    for written, paths in (("a.jpg", ["a.jpg"]), ("[a.png, b]", ["a.png", "b"]), ("none", [])):
+        text = f"prompt: red\ncheckpoint: klein\nreferences: {written}"
+        request = request_of(text, inventory=INSTALLED, pictures=PHOTOS)
+        assert [use.image for use in request.references] == paths
+        assert request.pictures == dict.fromkeys(paths, "1" * 64)
 
 
 def test_the_pictures_size_is_kept_to_the_pixel() -> None:
@@ -51,10 +56,7 @@ def test_the_pictures_size_is_kept_to_the_pixel() -> None:
     ("text", "says"),
     [
         ("checkpoint: demo\nreferences: a.png", "takes no references. Write image for"),
-        (
-            "checkpoint: my-merge\nreferences: a.png",
-            "write 'checkpoint: my-merge as Kontext'. Other",
-        ),
+        ("checkpoint: my-merge\nreferences: a.png", "write 'checkpoint: my-merge as Kontext'."),
         ("checkpoint: {name: my-merge, family: kontext}", "my-merge as Kontext"),
         ("checkpoint: kontext\nreferences: [a.png, b.png]", "takes at most one reference, not 2."),
         ("checkpoint: dev\nnegative_prompt: dim", "FLUX.2 dev has no negative_prompt: its"),
@@ -73,15 +75,11 @@ def test_what_a_family_cannot_do_is_refused(text: str, says: str) -> None:
 
 
 def test_a_very_narrow_reference_is_refused() -> None:
-    text = "prompt: red\nreferences: a.png\ncheckpoint: klein"
-    (found,) = messages(text, inventory=INSTALLED, pictures=STRIPS)
-    assert "is too narrow, 1003x125 pixels. One side" in found
-
-
-def test_of_a_checkpoint_that_is_not_there_nothing_else_is_said() -> None:
-    text = "prompt: red\ncheckpoint: gone\nreferences: a.png"
-    (found,) = messages(text, inventory=INSTALLED, pictures=PHOTOS)
-    assert "no checkpoint 'gone'" in found
+    """Beside a checkpoint that is not there, nothing is said of it."""
+    text = "prompt: red\nreferences: a.png\ncheckpoint: "
+    narrow = "…is too narrow, 1003x125 pixels. One side …"
+    check_refused(f"{text}klein", narrow, inventory=INSTALLED, pictures=STRIPS)
+    check_refused(f"{text}gone", "no checkpoint 'gone'…", inventory=INSTALLED, pictures=PHOTOS)
 
 
 def dropped(template: str, mask: str = "") -> Recipe:
@@ -111,6 +109,12 @@ def test_an_editing_checkpoint_edits_what_is_dropped(
     assert (recipe.image, recipe.references) == (image, references)
 
 
+def test_a_mask_beside_a_dropped_picture_is_the_references() -> None:
+    recipe = dropped("prompt: red\ncheckpoint: klein", mask="edit/photo.mask.png")
+    assert (recipe.mask, recipe.references) == ("edit/photo.mask.png", ("edit/photo.jpg",))
+    assert recipe.size == "1003x677"
+
+
 def test_a_variant_comes_back_from_metadata() -> None:
     """It is a part of the checkpoint's name, in what `show` prints, too."""
     said = "prompt: <image1> in red\nreferences: a.png\nseed: 1"
@@ -119,12 +123,6 @@ def test_a_variant_comes_back_from_metadata() -> None:
     (again,) = edited(recipe_yaml(request)).image_requests(hash_of)
     assert (again.checkpoint, again.digest) == ("my-merge as Kontext", request.digest)
     assert again.prompt == "<image1> in red"
-
-
-def test_a_mask_beside_a_dropped_picture_is_the_references() -> None:
-    recipe = dropped("prompt: red\ncheckpoint: klein", mask="edit/photo.mask.png")
-    assert (recipe.mask, recipe.references) == ("edit/photo.mask.png", ("edit/photo.jpg",))
-    assert recipe.size == "1003x677"
 
 
 def test_the_name_of_a_dropped_picture_is_no_identity() -> None:

@@ -6,15 +6,7 @@ import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.inventory import rules_of
-from tests.recipe.reading import (
-    DEMO,
-    check_said,
-    check_warned,
-    chunk_of,
-    messages,
-    read_one,
-    request_of,
-)
+from tests.recipe.reading import DEMO, check_refused, check_warned, chunk_of, read_one, request_of
 
 SD1, XL, FLUX = "Stable Diffusion 1.x", "Stable Diffusion XL", "FLUX.1"
 INVENTORY = Inventory(
@@ -88,7 +80,7 @@ def test_what_a_checkpoint_cannot_have(
 ) -> None:
     """In the recipe an error; in a folder's defaults, a paste and a picture a warning."""
     model = f"prompt: a cat\ncheckpoint: {checkpoint}\n"
-    check_said(messages(model + own, inventory=INVENTORY), f"{words}…")
+    check_refused(model + own, f"{words}…", inventory=INVENTORY)
     recipes = started_from(pasted(theirs, checkpoint)) if theirs else []
     recipes.append(read_one(model, inventory=INVENTORY, defaults=own))
     check_replaced(recipes, field, instead, words)
@@ -101,7 +93,7 @@ def test_what_no_checkpoint_could_have(
     """In the recipe and in its folder's defaults an error: a typing mistake, perhaps."""
     model = "prompt: a cat\ncheckpoint: dream\n"
     for text, defaults in ((model + own, ""), (model, own)):
-        check_said(messages(text, inventory=INVENTORY, defaults=defaults), f"…{words}…")
+        check_refused(text, f"…{words}…", inventory=INVENTORY, defaults=defaults)
     if theirs:
         check_replaced(started_from(pasted(theirs, "dream")), field, instead, words)
 
@@ -119,18 +111,11 @@ def test_a_pictures_prompt_loses_what_cannot_be_used() -> None:
     check_warned(recipe, "no LoRA 'ink' in … Only pixel …", "the LoRA 'pixel' is …")
 
 
-def test_a_missing_checkpoint_is_an_error_whoever_names_it() -> None:
-    """No other checkpoint could replace it."""
-    assert messages(pasted("Seed: 1", "lost"), "a.txt", INVENTORY)[0].startswith(
-        "no checkpoint 'lost' in models/checkpoints."
-    )
-
-
 def test_what_is_swept_is_the_recipes_own() -> None:
     """A folder's defaults for the field do not matter."""
     text = "prompt: a\ncheckpoint: dev\nsweep: {clip_skip: [1, 2]}"
-    (message,) = messages(text, inventory=INVENTORY, defaults="clip_skip: 2")
-    assert message.startswith("FLUX.1 has no clip_skip")
+    said = "FLUX.1 has no clip_skip…"
+    check_refused(text, said, inventory=INVENTORY, defaults="clip_skip: 2")
 
 
 def test_a_pictures_list_of_seeds_that_is_none_is_left_out() -> None:

@@ -73,10 +73,12 @@ def test_the_recipe_says_what_its_contact_sheet_varies() -> None:
         ("steps: 30..10 step 10", "steps", [30, 20, 10]),
         ("cfg_scale: 1..1.3 step .1", "cfg_scale", [1.0, 1.1, 1.2, 1.3]),
         ("'prompt: red': [green, 'blue']", "prompt", ["a green hat", "a blue hat"]),
+        ("'prompt: red': [green, blue], 'prompt: hat': [hat, cap]", "prompt",
+         ["a green hat", "a green cap", "a blue hat", "a blue cap"]),
         ("prompt: [a cat, a dog]", "prompt", ["a cat", "a dog"]),
         ("negative: ['', dim]", "negative_prompt", ["", "dim"]),
     ],
-)
+)  # fmt: skip
 def test_what_changes_an_image_can_be_swept(written: str, field: str, values: list[object]) -> None:
     """Values mean what they mean in the field itself."""
     assert [getattr(request, field) for request in requests(written)] == values
@@ -104,14 +106,6 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
     assert [one.hires for one in swept] == [Hires(each, 3, 0.7, "Latent") for each in (1.5, 2)]
     swept = requests("image: [none, a.png]", ABOVE + "strength: 0.3\n")
     assert [bool(request.image) for request in swept] == [False, True]
-
-
-def test_prompts_are_searched_and_replaced_one_axis_after_the_other() -> None:
-    """This is like A1111's X/Y/Z plot, except that the searched text is not a value."""
-    swept = requests("'prompt: red': [green, blue], 'prompt: hat': [hat, cap]")
-    assert [one.prompt for one in swept] == [
-        f"a {colour} {what}" for colour, what in product(("green", "blue"), ("hat", "cap"))
-    ]
 
 
 @pytest.mark.parametrize(
