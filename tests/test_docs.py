@@ -148,16 +148,11 @@ def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
     text = "\n".join(blocks(PROJECT / "docs/scripts.md", "sh"))
     lines = [line for line in text.splitlines() if line.startswith("echo ")]
     for line, folder in zip(lines, ("stdin", "ads/may"), strict=True):
+        call = ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m {DIGESTS}")]
         shown = subprocess.run(
-            ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m {DIGESTS}")],
-            cwd=tmp_path,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=240,
+            call, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=240
         )
-        assert shown.returncode == 0, shown.stderr
-        assert shown.stderr == ""
+        assert (shown.returncode, shown.stderr) == (0, "")
         (picture,) = shown.stdout.splitlines()
         assert re.fullmatch(rf"outbox/{folder}/0001-\d+\.png", picture)
         assert (tmp_path / picture).exists()
@@ -263,6 +258,20 @@ def test_pages_name_only_what_exists(page: Path) -> None:
 def test_every_page_is_found_from_the_readme() -> None:
     """One link is enough."""
     assert {page.name for page in pages()} <= set(re.findall(r"\(docs/([\w-]+\.md)", README))
+
+
+def test_what_is_said_of_security_is_tested() -> None:
+    """Each claim of the table names a test in its second column, and these exist."""
+    sources = [path.read_text() for path in Path(__file__).parent.rglob("test_*.py")]
+    tests = {
+        name for text in sources for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)
+    }
+    page = (DOCS / "security.md").read_text()
+    (table,) = re.findall(r"^\| claim \|.*?\n\n", page, re.DOTALL | re.MULTILINE)
+    rows = table.strip().splitlines()[2:]
+    assert len(rows) > 20
+    assert [row for row in rows if not re.search(r"\| `test_\w+`", row)] == []
+    assert {*re.findall(r"`(test_\w+)`", page)} - tests == set()
 
 
 def test_make_alone_lists_the_targets() -> None:

@@ -1,9 +1,7 @@
 """Diffusers folders: recognised by their indexes and configs, refused in words."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from picowatch.catalog.encoders import families_of
 from picowatch.catalog.recognise import ONLY
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
-from tests.catalog.files import Shapes, write_model
+from tests.catalog.files import Shapes, header, write_model
 from tests.catalog.shapes import controlnet, diffusers_controlnet, tiny_vae
 
 Index = dict[str, Any]
@@ -142,81 +140,74 @@ def test_a_folder_with_a_unet_is_recognised(
     assert one.text_layers == 12  # what transformers has where the config does not say
 
 
-def _without(name: str) -> Callable[[Path], object]:
-    def remove(folder: Path) -> None:
+Changes = dict[str, Any]  # configs or bytes by path; None where something is deleted
+
+
+def change(folder: Path, changes: Changes) -> None:
+    """Write or delete files of a folder."""
+    for name, content in changes.items():
         path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return remove
-
-
-def _config(path: str, **values: Any) -> Callable[[Path], object]:
-    return lambda folder: (folder / path).write_text(json.dumps(values))
-
-
-def _same(folder: Path) -> None:
-    """Change nothing but the index."""
+        if content is None:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(json.dumps(content))
 
 
-def _cut_off(folder: Path) -> None:
-    os.truncate(folder / "vae/model.safetensors", 20)
-
-
-def _unfinished(folder: Path) -> None:
-    (folder / "vae/model.safetensors.aria2").write_bytes(b"abc")
-
-
-def _renamed(part: str, name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / part / "model.safetensors").rename(folder / part / name)
-
-
-def _unet(index: Index, **values: Any) -> tuple[Index, Callable[[Path], object], str]:
+def another_unet(index: Index, **values: Any) -> tuple[Index, Changes, str]:
     """A row of a UNet with another number than those that are known."""
     usual = SDXL_UNET if index is SDXL else SD1_UNET
     said = "".join(f"its {key} is {value}." for key, value in values.items())
     words = f"it is a diffusers folder with a UNet that picowatch does not know: {said}"
-    return index, _config("unet/config.json", **usual | values), words
+    return index, {"unet/config.json": usual | values}, words
 
 
 ENCODER, SCHEDULE = "text_encoder_2/config.json", "scheduler/scheduler_config.json"
 TEXT = "text_encoder/config.json"
 LAYERS = {"text_encoder_select_layers": [1, 2]}  # Krea 2 reads twelve of its text encoder
-ONE_OF_TWO = "model-00001-of-00002.safetensors"
 INFINITE = {"lambda_min_clipped": float("-inf")}  # diffusers writes it for its DPM++ schedulers
-REFUSED: list[tuple[Index, Callable[[Path], object], str]] = [
-    (FLUX, _config(SCHEDULE, **INFINITE), ""),
-    (FLUX, _without("vae"), "without vae/: copy the whole folder."),
-    (FLUX, _without("transformer/config.json"), "incomplete: transformer/config.json is missing."),
-    (FLUX, _without("tokenizer_2/tokenizer.json"), "without a vocabulary in tokenizer_2/ (token"),
-    (FLUX | {"_class_name": "WanPipeline"}, _same, f"diffusers folder of a WanPipeline: {ONLY}"),
-    (FLUX | {"transformer": ["my_code", "My"]}, _same, "transformer is My, not FluxTransformer2DM"),
-    (FLUX | {"text_encoder_2": [None, None]}, _same, "text_encoder_2 is None, not T5EncoderModel"),
-    (FLUX | {"scheduler": ["diffusers", "EDM"]}, _same, "scheduler is EDM, not FlowMatchEulerDisc"),
-    (FLUX, _config(ENCODER, quantization_config={"a": 1}), "is quantised (quantization_config)"),
-    (FLUX, _renamed("text_encoder_2", ONE_OF_TWO), "text_encoder_2/ has 1 of 2 files of weights."),
-    (FLUX, _renamed("transformer", "model.bin"), "weights in transformer/ only as pickle files"),
-    (FLUX, _cut_off, "its file vae/model.safetensors is cut off inside its header (20 bytes)"),
+ONE_OF_TWO = {
+    "text_encoder_2/model.safetensors": None,
+    "text_encoder_2/model-00001-of-00002.safetensors": header({}),
+}
+PICKLED = {"transformer/model.safetensors": None, "transformer/model.bin": b""}
+CUT_OFF = {"vae/model.safetensors": header({"a": (2, 2)})[:20]}
+UNFINISHED = {"vae/model.safetensors.aria2": b"abc"}
+REFUSED: list[tuple[Index, Changes, str]] = [
+    (FLUX, {SCHEDULE: INFINITE}, ""),
+    (FLUX, {"vae": None}, "without vae/: copy the whole folder."),
+    (FLUX, {"transformer/config.json": None}, "incomplete: transformer/config.json is missing."),
+    (FLUX, {"tokenizer_2/tokenizer.json": None}, "without a vocabulary in tokenizer_2/ (token"),
+    (FLUX | {"_class_name": "WanPipeline"}, {}, f"diffusers folder of a WanPipeline: {ONLY}"),
+    (FLUX | {"transformer": ["my_code", "My"]}, {}, "transformer is My, not FluxTransformer2DM"),
+    (FLUX | {"text_encoder_2": [None, None]}, {}, "text_encoder_2 is None, not T5EncoderModel"),
+    (FLUX | {"scheduler": ["diffusers", "EDM"]}, {}, "scheduler is EDM, not FlowMatchEulerDisc"),
+    (FLUX, {ENCODER: {"quantization_config": {"a": 1}}}, "is quantised (quantization_config)"),
+    (FLUX, ONE_OF_TWO, "text_encoder_2/ has 1 of 2 files of weights."),
+    (FLUX, PICKLED, "weights in transformer/ only as pickle files"),
+    (FLUX, CUT_OFF, "its file vae/model.safetensors is cut off inside its header (20 bytes)"),
     # It has its whole size and header at once; whole repositories are fetched so.
-    (FLUX, _unfinished, "it is a diffusers folder without weights in vae/."),
-    (KREA2 | LAYERS, _same, "says text_encoder_select_layers: [1, 2]; only [2,"),
-    _unet(SDXL, transformer_layers_per_block=[1, 2, 4]),  # SSD-1B
-    _unet(SDXL, projection_class_embeddings_input_dim=2560),  # the refiner
-    _unet(SD1, in_channels=8),  # InstructPix2Pix
-    _unet(SD1, sample_size=None),
+    (FLUX, UNFINISHED, "it is a diffusers folder without weights in vae/."),
+    (KREA2 | LAYERS, {}, "says text_encoder_select_layers: [1, 2]; only [2,"),
+    another_unet(SDXL, transformer_layers_per_block=[1, 2, 4]),  # SSD-1B
+    another_unet(SDXL, projection_class_embeddings_input_dim=2560),  # the refiner
+    another_unet(SD1, in_channels=8),  # InstructPix2Pix
+    another_unet(SD1, sample_size=None),
     # Numbers that would cost gigabytes or minutes.
-    (SD1, _config(SCHEDULE, trained_betas=[0.1] * 20_000), f"cannot be used: {SCHEDULE} says"),
-    (SD1, _config(TEXT, vocab_size=10**9), "says vocab_size: 1000000000; the limit is "),
-    (SD1, _config(TEXT, num_hidden_layers=10**6), "says num_hidden_layers: 1000000; the limit is "),
-    (SD1, _config("unet/config.json", layers_per_block=[1, 1, 10**6]), "; the limit is "),
+    (SD1, {SCHEDULE: {"trained_betas": [0.1] * 20_000}}, f"cannot be used: {SCHEDULE} says"),
+    (SD1, {TEXT: {"vocab_size": 10**9}}, "says vocab_size: 1000000000; the limit is "),
+    (SD1, {TEXT: {"num_hidden_layers": 10**6}}, "says num_hidden_layers: 1000000; the limit is "),
+    (SD1, {"unet/config.json": {"layers_per_block": [1, 1, 10**6]}}, "; the limit is "),
 ]
 
 
-@pytest.mark.parametrize(("index", "change", "words"), REFUSED)
+@pytest.mark.parametrize(("index", "changes", "words"), REFUSED)
 def test_what_is_missing_or_not_allowed_is_said(
-    tmp_path: Path, index: Index, change: Callable[[Path], object], words: str
+    tmp_path: Path, index: Index, changes: Changes, words: str
 ) -> None:
     """Before anything is loaded or built."""
-    change(write_folder(tmp_path, "it", index))
+    change(write_folder(tmp_path, "it", index), changes)
     if words:
         assert words in refused_in(tmp_path)
     else:

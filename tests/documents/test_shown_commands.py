@@ -146,25 +146,20 @@ def test_make_demo_ends_with_where_everything_is(tmp_path: Path, program: str) -
 
 
 @pytest.mark.parametrize(
-    ("version_check", "venv_check", "words"),
-    [(1, 0, "needs Python 3.11 or newer"), (0, 1, "sudo apt install python3-venv")],
+    ("lacking", "words"),
+    [
+        ("version_info", "needs Python 3.11 or newer"),
+        ("ensurepip", "sudo apt install python3-venv"),
+    ],
 )
 def test_a_python_that_will_not_do_is_told_before_anything_is_made(
-    tmp_path: Path, version_check: int, venv_check: int, words: str
+    tmp_path: Path, lacking: str, words: str
 ) -> None:
     """Too old, or Debian's without venv."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(PROJECT / name, tmp_path)
-    python = tmp_path / "old-python"
-    python.write_text(
-        "#!/bin/sh\n"
-        'case "$2" in\n'
-        f"*version_info*) exit {version_check};;\n"
-        f"*ensurepip*) exit {venv_check};;\n"
-        "esac\n"
-    )
-    python.chmod(0o755)
-    told = shell(f"make demo PYTHON={python}", tmp_path)
+    give_commands(tmp_path, python=f'case "$2" in *{lacking}*) exit 1;; esac')
+    told = shell(f"make demo PYTHON={tmp_path}/python", tmp_path)
     assert told.returncode != 0
     assert words in told.stdout
     assert not (tmp_path / ".venv").exists()

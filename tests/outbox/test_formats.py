@@ -14,12 +14,7 @@ from PIL import ExifTags, Image, features
 from picowatch.commands.show import show
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import SettingsInvalid
-from picowatch.metadata import (
-    PARAMETERS,
-    PICOWATCH,
-    read_texts,
-    texts_of,
-)
+from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
 from picowatch.outbox.encoding import encoded as encode
 from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.recipe.parts import Hires, Upscale
