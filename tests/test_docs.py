@@ -148,16 +148,11 @@ def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
     text = "\n".join(blocks(PROJECT / "docs/scripts.md", "sh"))
     lines = [line for line in text.splitlines() if line.startswith("echo ")]
     for line, folder in zip(lines, ("stdin", "ads/may"), strict=True):
+        call = ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m {DIGESTS}")]
         shown = subprocess.run(
-            ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m {DIGESTS}")],
-            cwd=tmp_path,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=240,
+            call, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=240
         )
-        assert shown.returncode == 0, shown.stderr
-        assert shown.stderr == ""
+        assert (shown.returncode, shown.stderr) == (0, "")
         (picture,) = shown.stdout.splitlines()
         assert re.fullmatch(rf"outbox/{folder}/0001-\d+\.png", picture)
         assert (tmp_path / picture).exists()

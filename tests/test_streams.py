@@ -19,14 +19,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def in_a_shell(folder: Path, words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def in_a_shell(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
     """Run `words` in bash, where `$P` is picowatch; its output is buffered, as it is for users."""
     usual = clean_environment(P=f"{sys.executable} -m {DIGESTS}")
     usual.pop("PYTHONUNBUFFERED", None)
     return subprocess.run(
         ["bash", "-c", f"set -o pipefail; {words}"],
         cwd=folder,
-        env={**usual, **environment},
+        env=usual,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -81,13 +81,10 @@ def test_picowatch_survives_its_terminal(folder: Path, term: str) -> None:
     """If it was started to ignore the hangup (`disown`, `trap '' HUP`), it continues."""
     ours, theirs = os.openpty()
     set_size(theirs, 24, 80)
+    words = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *command("run", program=DIGESTS)]
+    environment = clean_environment(TERM=term)
     process = subprocess.Popen(
-        ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *command("run", program=DIGESTS)],
-        cwd=folder,
-        env=clean_environment(TERM=term),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        words, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     try:

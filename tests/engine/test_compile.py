@@ -49,9 +49,11 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return widths
 
 
-@pytest.mark.parametrize(("precision", "most"), [("float32", 4), ("bfloat16", 30)])
+@pytest.mark.parametrize(
+    ("precision", "most", "widths"), [("float32", 4, [64, 72]), ("bfloat16", 30, [64])]
+)
 def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
-    tmp_path: Path, conversions: list[int], precision: str, most: int
+    tmp_path: Path, conversions: list[int], precision: str, most: int, widths: list[int]
 ) -> None:
     """Each shape is converted once, for all engines, which draw the same bits.
 
@@ -61,12 +63,12 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
     fast, second, uncached = (
         compiling_renderer(cache, precision=precision) for cache in (tmp_path, tmp_path, None)
     )
-    for values in ({}, {"width": 72}, {"seed": 2}):
+    for values in [{"width": width, "seed": seed} for width in widths for seed in (1, 2)]:
         image, expected = draw(fast, **values), draw(plain, **values)
         assert (image.compiled, image.precision, image.warnings) == (True, precision, ())
         assert difference(image, expected) <= most
-        assert draw(second, **values).pixels == image.pixels
-    assert conversions == [8, 9]
+    assert draw(second, **values).pixels == image.pixels
+    assert conversions == [width // 8 for width in widths]
     assert difference(draw(uncached, **values), image) <= most
     for forbidden in ("tiling", "exact"):
         image, expected = (draw(one, **{forbidden: True}) for one in (fast, plain))

@@ -6,11 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from picowatch.catalog.cutouts import layout_of
+from picowatch.catalog.cutouts import DEPTHS, Layout, Shapes, Widths, layout_of, tensors_of
 from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import recognise
 from picowatch.engine.cutout import as_seen, network_in, with_counts
-from tests.engine.cutouts import published_shapes, weights
 
 # The names and shapes in the published networks' state_dict, and what these make of a picture with
 # the weights of `weights`; written by the authors' own code.
@@ -29,6 +28,42 @@ MADE = {
         *(0.9519, 0.9745, 0.83337, 0.97556, 0.99955, 0.99678),
     ),
 }
+
+
+# Channels inside of each stage, and those that it gives, in the order of DEPTHS.
+_LARGE = (
+    *((32, 64), (32, 128), (64, 256), (128, 512), (256, 512), (256, 512)),
+    *((256, 512), (128, 256), (64, 128), (32, 64), (16, 64)),
+)
+PUBLISHED = {"u2netp": ((16, 64),) * 11, "u2net": _LARGE, "isnet": _LARGE}
+
+
+def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of the published file of this name, without counts of batches."""
+    stem = 64 if name == "isnet" else 0
+    stages: dict[str, Widths] = {}
+    takes = stem or 3
+    for stage, (inside, wide) in zip(DEPTHS, PUBLISHED[name], strict=True):
+        if stage.endswith("d"):
+            takes += stages[stage.removesuffix("d")].gives
+        stages[stage] = Widths(takes, inside, wide)
+        takes = wide
+    return dict(tensors_of(Layout(stem, stages)))
+
+
+def weights(shapes: Shapes) -> dict[str, torch.Tensor]:
+    """Return weights by the shapes, with which a network's values neither vanish nor explode."""
+    made: dict[str, torch.Tensor] = {}
+    for name in sorted(shapes):
+        noise = torch.randn(shapes[name], generator=torch.Generator().manual_seed(len(made)))
+        if name.endswith(("running_var", "bn_s1.weight")):
+            noise = noise.abs() * 0.2 + 0.9
+        elif noise.ndim == 1:
+            noise = noise * 0.1
+        else:
+            noise = noise * (2 / noise[0].numel()) ** 0.5
+        made[name] = noise
+    return made
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -143,19 +143,10 @@ def test_an_embedding_stays_in_one_chunk() -> None:
     assert words_of(only) == [RED] * 65 + ten
 
 
-@pytest.mark.parametrize(
-    ("vectors", "said"),
-    [
-        (torch.ones(2, 768), rf"'it' is for another kind .* 768 numbers, .* {DEMO_WIDTH}\."),
-        (torch.ones(76, DEMO_WIDTH), "'it' has 76 vectors; it must have 1 to 75"),
-    ],
-)
-def test_an_embedding_that_does_not_fit_is_refused_with_the_reason(
-    tmp_path: Path, vectors: torch.Tensor, said: str
-) -> None:
-    """Rather than cut, or left out."""
-    write(tmp_path / "it.safetensors", {"emb_params": vectors})
-    with pytest.raises(RenderFailed, match=said):
+def test_an_embedding_is_never_cut(tmp_path: Path) -> None:
+    """Rather, it is refused."""
+    write(tmp_path / "it.safetensors", {"emb_params": torch.ones(76, DEMO_WIDTH)})
+    with pytest.raises(RenderFailed, match="'it' has 76 vectors; it must have 1 to 75"):
         guiding(encoder(tmp_path), request("an it", embeddings=uses("it")))
 
 
@@ -197,7 +188,7 @@ def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None
     write(tmp_path / "dog.safetensors", vectors)
     write(tmp_path / "narrow.safetensors", {"emb_params": torch.ones(2, FIRST)})
     prompts = encoder(tmp_path, sdxl, "sdxl")
-    with pytest.raises(RenderFailed, match="its vectors have 32 numbers"):
+    with pytest.raises(RenderFailed, match=rf"have {FIRST} numbers, this checkpoint's \d+\."):
         guiding(prompts, request("a narrow", embeddings=uses("narrow")))
     ((found, *_),) = guiding(prompts, request("a dog", embeddings=uses("dog")))
     ((meant, *_),) = guiding(prompts, request("a corgi"))

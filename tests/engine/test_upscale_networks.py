@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from picowatch.catalog.headers import Header
 from picowatch.engine import upscale
 from picowatch.engine.upscale import Pixels, enlarged_once, input_sizes
-from picowatch.engine.upscale_networks import weights_of
+from picowatch.engine.upscale_networks import Network, network_in, weights_of
 from tests.catalog.files import Shapes
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
-from tests.engine.upscale_networks import network
 
 OLD = esrgan_shapes("old", blocks=2, channels=8)
 # Sum and sum of squares of what spandrel 0.4 (at 2026-10) makes of the same weights and picture.
@@ -22,6 +22,22 @@ RECORDED: dict[str, tuple[Shapes, float, float]] = {
     "SPAN, plain": (
         span_shapes(2, channels=8, normalised=False), -0.05025276413653046, 2.9593862909829096),
 }  # fmt: skip
+
+
+def filled(shapes: Shapes) -> dict[str, torch.Tensor]:
+    """Return random weights with which values neither grow nor vanish."""
+    numbers = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(shape, generator=numbers)
+        * (0.5 / max(1, (shape[1] * shape[2] * shape[3]) ** 0.5) if len(shape) == 4 else 0.05)
+        for name, shape in sorted(shapes.items())
+    }
+
+
+def network(shapes: Shapes) -> Network:
+    made = network_in(Header(shapes, {})).eval()
+    made.load_state_dict(weights_of(made, filled(shapes)))
+    return made
 
 
 @pytest.mark.parametrize("name", RECORDED)

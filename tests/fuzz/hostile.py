@@ -36,7 +36,6 @@ TEXTS = {
     "weights": "prompt: '" + "(a:1.2)" * 140_000 + "'",
     "bars": "prompt: '{" + "|" * MEGABYTE + "'",
     "wildcards": "prompt: '" + "{a|b}" * 200_000 + "'",
-    "underscores": "prompt: '" + "/__" * 300_000 + "'",
     "wildcards without end": "prompt: '" + "__a b " * 160_000,
     "open braces": "prompt: '" + "{" * MEGABYTE + "'",
     "wildcards within braces": "prompt: '" + "{" * 99 + "{a|b}" * 200_000 + "}" * 99 + "'",
@@ -56,9 +55,7 @@ TEXTS = {
     "unknown fields": "".join(f"{number:05}tps: 1\n" for number in range(24_000)),
     "wrong values": "[" + "{prompt: a, steps: 0, seed: x}, " * 6_000 + "]",
     "parameters": "Steps: 1, Sampler: Euler, a" + " " * MEGABYTE,
-    "parameters without end": "Steps: 1, Sampler: Euler, " + "a: b, " * 160_000,
     "whole blocks": "a.Negative prompt: b.Steps: 1, Seed: 1\n" * 25_000,
-    "blocks": "a\nNegative prompt: b\n\n" * 45_000 + "Steps: 1, Sampler: Euler",
     "json": "Steps: 1, Sampler: Euler, a: " + "[" * MEGABYTE,
     "base 60": "steps: 1" + ":1" * 500_000,
     "control characters": "\x01\n" * 500_000,
@@ -69,10 +66,8 @@ TEXTS = {
     "tags": "- !!int x\n" * 100_000,
     "documents": "--- a\n" * 150_000,
     "nested lists": "[" * 100_000,
-    "nested dashes": "- " * 100_000 + "a",
     "nested keys": "? " * 100_000,
     "long key": "a" * MEGABYTE + ": 1",
-    "long plain scalar": "prompt: " + "a b: " * 200_000,
     "long unclosed quote": 'prompt: "' + "a\n" * 500_000,
     "escapes": 'prompt: "' + "\\ud800" * 150_000 + '"',
     "comments": "prompt: a" + " # b" * 250_000,
@@ -212,14 +207,11 @@ def _many_tensors() -> bytes:
 
 
 _LENGTH, _HEADER, _TENSORS = "begin with a header", "header cannot be read", "its tensors begin"
-_SHAPE = b'{"emb_params":{"dtype":"F16","shape":[-1,-768],"data_offsets":[0,1536]}}'
 MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "header of 2^63 bytes": (lambda: safetensors(b"{}", 1 << 63), _LENGTH),
     "header of 100 MB": (lambda: safetensors(b"{" + b"[" * 99_999_999), _LENGTH),
     "deep header": (lambda: safetensors(b'{"a":' + b"[" * 15_000_000), _HEADER),
     "a long name": (lambda: safetensors(b'{"' + b"a" * 15_000_000 + b'":{}}'), _HEADER),
     "many tensors": (_many_tensors, "tensors"),
-    "negative shape": (lambda: safetensors(_SHAPE, weights=1536), _HEADER),
     "numbers as metadata": (lambda: _lora(ss_base_model_version=5), _TENSORS),
     "tags of megabytes": (
         lambda: _lora(ss_tag_frequency=json.dumps({"a": {"b" * 9_000_000: 1, "c" * 99: 2}})),

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 import unicodedata
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -192,19 +194,14 @@ def test_two_recipes_never_share_an_error_file(
 TWINS = [("corgi", "Corgi"), ("é", "e\u0301"), ("ß", "SS"), ("K", "\u212a"), ("İ", "i\u0307")]
 
 
-@pytest.mark.parametrize(("one", "other"), TWINS)
-def test_pictures_of_recipes_that_some_systems_take_for_one_never_collide(
-    house: House, one: str, other: str
-) -> None:
+def test_pictures_of_recipes_that_some_systems_take_for_one_never_collide(house: House) -> None:
     """The outbox may be copied to a disk that ignores case and Unicode form."""
-    for name in (one, other):
-        try:
+    for name in chain(*TWINS):
+        with suppress(OSError):  # some file systems take fewer names
             house.save(f"{name}.txt", "a corgi --seed 1\n")
-        except OSError:
-            pytest.skip("this file system takes fewer names")
     assert house.once()
     pictures = house.pictures()
-    assert len({folded(picture) for picture in pictures}) == len(pictures) >= 1
+    assert len({folded(picture) for picture in pictures}) == len(pictures) >= len(TWINS)
 
 
 @pytest.mark.parametrize("template", ["{recipe}{number}", "{checkpoint}-{number}", "{number}."])

@@ -1,6 +1,5 @@
 """Fixtures: a cluster of two nodes for all tests of a module, and executors on it."""
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
 from tests.engine.ray.renderer import DigestRenderer
 from tests.engine.requests import PATIENCE, request
-from tests.house import House, wait_for
+from tests.house import wait_for
 
 ROOT = Path(__file__).parents[3]
 HEAD, SECOND = "head", "second"
@@ -35,20 +34,6 @@ MakeExecutor = Callable[..., RayEngines]
 def environment() -> dict[str, str]:
     """Return the environment of nodes and daemons, without picowatch's settings for Ray."""
     return {name: os.environ[name] for name in os.environ if "RAY" not in name} | ENVIRONMENT
-
-
-def of_daemon(house: House, address: str) -> dict[str, str]:
-    """Return the environment of `picowatch run` on a cluster."""
-    settings = {
-        "INBOX": house.inbox,
-        "OUTBOX": house.outbox,
-        "MODELS": house.models,
-        "SETTLE_SECONDS": "0.05",
-        "BATCH_SIZE": "1",
-        "PREVIEW_SECONDS": "0",
-        "EXECUTOR": json.dumps({"ray": {"address": address, "gpus_per_engine": 0}}),
-    }
-    return environment() | {f"PICOWATCH_{name}": str(value) for name, value in settings.items()}
 
 
 class Nodes:
