@@ -349,12 +349,11 @@ class Accepting:
         self._gone.append(old)
         words = f"{old}: renamed to {new}, its queue is kept"
         renamed = Event(logging.INFO, new, words)
-        is_kept = before and before.outcome == "accepted" and not before.again
+        is_kept = before and before.outcome == "accepted"
         if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
             self._apply_new_folder(seen, inventory)
             return [renamed]
-        is_again = before is None or before.again != "saved"
-        return [renamed, *self._saved(replace(seen, is_again=is_again), inventory)]
+        return [renamed, *self._saved(replace(seen, is_again=True), inventory)]
 
     def _apply_new_folder(self, seen: Saved, inventory: Inventory) -> None:
         """Apply the new folder's default priority; other fields apply from the next save."""

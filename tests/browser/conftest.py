@@ -13,6 +13,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 
 from tests.house import House, wait_for
 
@@ -96,13 +97,7 @@ class Page:
 
     def choose(self, selector: str, text: str) -> None:
         """Choose an entry of a list."""
-        self.js(
-            "const box = document.querySelector(arguments[0]);"
-            "box.value = [...box.options].find(one => one.text === arguments[1]).value;"
-            "box.dispatchEvent(new Event('change'))",
-            selector,
-            text,
-        )
+        Select(self.find(selector)).select_by_visible_text(text)
 
     def headings(self) -> list[str]:
         """Return the days or folders that one can jump to."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from picowatch.commands.make import make
-from picowatch.errors import EngineDied, EngineStopped, RenderFailed
+from picowatch.errors import EngineDied, RenderFailed
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch
@@ -22,21 +22,6 @@ def control(house: House, *words: str, code: int = 0) -> str:
 
 def images_now(house: House) -> dict[str, int]:
     return {state: count for state, count in house.status()["images"].items() if count}
-
-
-def failing_when_released(house: House, failure: Exception, after: int = 0) -> HeldEngine:
-    """Hold the engine; it ends its batch later than told, as real ones end it at the next step."""
-    house.engine.interrupt = lambda: None  # type: ignore[method-assign]
-    held = HeldEngine(house, after)
-    wait = house.engine.after_step
-
-    def fail(done: int) -> None:
-        wait(done)
-        if len(house.engine.batches) == after + 1:
-            raise failure
-
-    house.engine.after_step = fail
-    return held
 
 
 def test_a_pause_finishes_what_is_in_progress_and_lasts_until_resume(house: House) -> None:
@@ -181,9 +166,21 @@ def test_a_command_holds_for_the_rest_of_a_batch_that_failed(
     assert len([batch for batch in house.engine.batches if len(batch) == 1]) == 1
 
 
-def test_a_cancelled_sweep_shows_the_finished_pictures(house: House) -> None:
-    """The image in progress counts as cancelled at once, whenever it ends."""
-    held = failing_when_released(house, EngineStopped("The engine was interrupted."), after=1)
+def test_a_cancelled_image_is_not_tried_again_when_its_engine_dies(house: House) -> None:
+    """An engine that hangs is why users cancel, and it ends by `stall_seconds`.
+
+    The image counts as cancelled at once: a sweep shows its finished pictures.
+    """
+    house.engine.interrupt = lambda: None  # type: ignore[method-assign]
+    held = HeldEngine(house, after=1)
+    wait = house.engine.after_step
+
+    def die(done: int) -> None:
+        wait(done)
+        if len(house.engine.batches) == 2:
+            raise EngineDied("The engine was ended as hung.")
+
+    house.engine.after_step = die
     with house.running(batch_size=1):
         house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2, 3]\n")
         held.wait_until_held()
@@ -191,18 +188,8 @@ def test_a_cancelled_sweep_shows_the_finished_pictures(house: House) -> None:
         control(house, "cancel", "a.yaml")
         wait_for(lambda: "contact sheet" in house.log(), "the sheet")
         held.release()
-    assert len([file for file in house.pictures() if "-sheet" not in file]) == 1
-
-
-def test_a_cancelled_image_is_not_tried_again_when_its_engine_dies(house: House) -> None:
-    """An engine that hangs is why users cancel, and it ends by `stall_seconds`."""
-    held = failing_when_released(house, EngineDied("The engine was ended as hung."))
-    with house.running():
-        house.save("a.txt", "one\n")
-        held.wait_until_held()
-        control(house, "cancel", "a.txt")
-        held.release()
-        wait_for(lambda: "a.txt: The engine was ended as hung" in house.log(), "the end")
-    assert house.started() == ["one"]
-    assert images_now(house) == {"cancelled": 1}
-    assert house.error("a.txt") is None
+        wait_for(lambda: "a.yaml: The engine was ended as hung" in house.log(), "the end")
+    assert len(house.started()) == 2
+    assert images_now(house) == {"done": 1, "cancelled": 2}
+    assert len(house.pictures()) == 2, "with the sheet"
+    assert house.error("a.yaml") is None

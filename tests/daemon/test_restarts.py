@@ -2,10 +2,8 @@
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,42 +21,42 @@ from tests.house import SETTLE_SECONDS, HeldEngine, House, wait_for
 OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
 
 
-@contextmanager
-def running(house: House) -> Iterator["subprocess.Popen[str]"]:
-    """The real command, ended by SIGTERM with exit code 0."""
+def test_it_starts_over_in_the_same_process(house: House) -> None:
+    """What is lost is made again, and a valid save of the settings applies, all of them.
+
+    The queue continues in the same process, which says why it starts over and keeps its lock.
+    """
+    state, log = house.outbox / ".picowatch", house.outbox / "picowatch.log"
+
+    def save_settings() -> None:
+        (house.folder / "elsewhere").mkdir()
+        (house.folder / "picowatch.yaml").write_text("format: webp\nmodels: elsewhere\n")
+
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        (state / "lock").unlink,
+        (state / "ledger.sqlite").unlink,
+        lambda: state.rename(house.folder / "deleted"),
+        save_settings,
+    ]
     process = start(house.folder, "run", program=DIGESTS, PICOWATCH_SETTLE_SECONDS="0.05")
     try:
-        starts(house, 1)
-        yield process
+        for count, change in enumerate(changes, 1):
+            change()
+            wait_for(lambda: log.exists() and house.log().count("is watching") == count, "a start")  # noqa: B023
+            house.save(f"{count}.txt", "one --seed 3\n")
+            wait_for(lambda: len(house.listed()) == count, "the picture")  # noqa: B023
+        assert house.pictures("5") == ["5/0001-3.webp"]
+        assert house.status()["pid"] == process.pid
+        assert picowatch(house.folder, "run").returncode == 3
         process.terminate()
         assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()
-
-
-def starts(house: House, count: int) -> None:
-    """Wait until the daemon has started this many times."""
-    log = house.outbox / "picowatch.log"
-    wait_for(lambda: log.exists() and house.log().count("is watching") == count, "a start")
-
-
-def test_what_is_lost_while_it_runs_is_made_again(house: House) -> None:
-    """The queue continues in the same process, which says why it starts over and keeps its lock."""
-    with running(house) as process:
-        for count, lost in enumerate(("", "lock", "ledger.sqlite", "."), 1):
-            state = house.outbox / ".picowatch" / lost
-            if lost == ".":
-                state.rename(house.folder / "deleted")
-            elif lost:
-                state.unlink()
-            starts(house, count)
-            house.save(f"{count}.txt", "one\n")
-            wait_for(lambda: len(house.listed()) == count, "the picture")  # noqa: B023
-        assert picowatch(house.folder, "run").returncode == 3
-        assert process.poll() is None
-    assert house.log().count("; picowatch starts over") == 3
-    assert len(house.pictures()) == 4
+    assert house.log().count("; picowatch starts over") == len(changes) - 1
+    assert "picowatch.yaml was saved; picowatch starts over" in house.log()
+    assert len(house.pictures()) == len(changes)
 
 
 def test_a_ledger_that_is_damaged_again_at_once_ends_it(
@@ -102,18 +100,6 @@ def test_a_signal_before_picowatch_starts_over_ends_it_well(
 
 
 # -- settings
-
-
-def test_a_valid_save_of_the_settings_restarts_the_process(house: House) -> None:
-    """All settings apply, the process and its flags stay."""
-    with running(house) as process:
-        (house.folder / "elsewhere").mkdir()
-        (house.folder / "picowatch.yaml").write_text("format: webp\nmodels: elsewhere\n")
-        starts(house, 2)
-        house.save("b.yaml", "prompt: a\nseed: 3\n")
-        wait_for(lambda: house.pictures("b") == ["b/0001-3.webp"], "a picture in another format")
-        assert house.status()["pid"] == process.pid
-    assert "picowatch.yaml was saved; picowatch starts over" in house.log()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from tests.catalog.files import write_model
 from tests.catalog.unets import sd15_shapes
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
+from tests.daemon.processes import engines_of
 from tests.house import House, wait_for, within
 
 
@@ -34,6 +35,11 @@ def ends_well(process: "subprocess.Popen[str]") -> None:
     assert "Traceback" not in output
 
 
+def images(folder: Path) -> dict[str, int]:
+    status = json.loads((folder / "outbox/.picowatch/status.json").read_text())
+    return {state: count for state, count in status["images"].items() if count}
+
+
 def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path) -> None:
     """The next start accepts the save. Until then a health check finds nothing wrong."""
     (tmp_path / "inbox").mkdir()
@@ -49,11 +55,24 @@ def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path) -> None:
         assert health.returncode == 0
         assert holds_open(process.pid, checkpoint), "it was not in the middle of hashing"
         ends_well(process)
-        status = json.loads((tmp_path / "outbox/.picowatch/status.json").read_text())
-        assert not any(status["images"].values())
+        assert images(tmp_path) == {}
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path) -> None:
+    """The image goes back into the queue, and its engine is gone."""
+    (tmp_path / "inbox").mkdir()
+    checkpoint = write_model(tmp_path / "models/checkpoints/large.safetensors", sd15_shapes())
+    process = start(tmp_path, "run")
+    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\nsteps: 1\nsize: 64x64\n")
+    wait_for(lambda: engines_of(process.pid), "the engine")
+    engine = engines_of(process.pid)[0]
+    wait_for(lambda: holds_open(engine, checkpoint), "the loading")
+    ends_well(process)
+    assert images(tmp_path) == {"queued": 1}
+    assert not Path(f"/proc/{engine}").exists()
 
 
 # Runs until the signal in the middle of something: it takes two minutes, whatever happens.

@@ -20,10 +20,16 @@ from tests.house import HeldEngine, House, wait_for
 
 
 def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
-    """Each image has a picture in the recipe's folder, with a number and its seed in the name."""
-    house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
+    """Each image has a picture in the recipe's folder, with a number and its seed in the name.
+
+    A copy is a recipe of its own.
+    """
+    path = house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
     assert house.once()
     assert house.pictures() == ["pets/corgi/0001-7.png", "pets/corgi/0002-8.png"]
+    shutil.copy(path, house.inbox / "b.yaml")
+    assert house.once()
+    assert house.pictures("b") == ["b/0001-7.png", "b/0002-8.png"]
 
 
 def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: House) -> None:
@@ -55,81 +61,52 @@ NOTHING_NEW = "saved, nothing new to render; its newest picture is a/"
 FIXED = "prompt: a corgi\nseed: 1\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "saves", "said"),
-    [
-        pytest.param("a.txt", [("a corgi\n", 1), (READ, 1)], "", id="nothing-again-without-a-save"),
-        pytest.param(
-            "a.txt",
-            [("a red circle\na star\n", 2), ("a red circle\na moon\n", 3)],
-            "1 image queued, 1 kept",
-            id="entries-that-did-not-change-keep-their-pictures",
-        ),
-        pytest.param(
-            "a.csv",
-            [("prompt,seed\na corgi,1\n", 1), ("prompt,seed\na corgi,1\na cat,2\n", 2)],
-            "1 image queued, 1 kept",
-            id="a-new-row-of-a-table-is-one-more-picture",
-        ),
-        pytest.param(
-            "a.txt",
-            [("a corgi at sunrise\n", 1), ("a corgi at sunrise\n", 2), (TOUCHED, 3)],
-            "saved, 1 image queued, random seeds drawn again",
-            id="the-same-line-every-morning-and-touch-mean-again",
-        ),
-        pytest.param(
-            "a.yaml",
-            [(FIXED, 1), (TOUCHED, 1), (f"{FIXED}# a note\n", 1)],
-            f"{NOTHING_NEW}0001-1.png",
-            id="fixed-seeds-are-left-alone",
-        ),
-        pytest.param(
-            "a.yaml",
-            [(FIXED, 1), ("prompt: a star\nseed: 1\n", 2), (FIXED, 2)],
-            f"{NOTHING_NEW}0001-1.png",
-            id="a-b-a-renders-nothing-the-third-time",
-        ),
-        pytest.param(
-            "a.yaml",
-            [
-                ("- {prompt: x, seed: 1, count: 3}\n- {prompt: x, seed: 2}\n", 3),
-                ("- {prompt: x, seed: 2}\n", 3),
-            ],
-            NOTHING_NEW,
-            id="entries-that-overlap-share-their-pictures",
-        ),
-        pytest.param(
-            "a.txt",
-            [("a corgi\na corgi\n", 2), ("a corgi\n", 2)],
-            NOTHING_NEW,
-            id="equal-lines-are-entries-of-their-own",
-        ),
-        pytest.param(
-            "a.yaml",
-            [(FIXED, 1), (PICTURES_DELETED, 0), (TOUCHED, 1)],
-            "saved, 1 image queued, 1 whose picture is gone",
-            id="a-deleted-picture-comes-back-only-with-a-save",
-        ),
-        pytest.param(
-            "a.txt",
-            [("a corgi\n", 1), (PICTURES_DELETED, 0), ("a corgi\na star\n", 1)],
-            "1 image queued, 1 kept",
-            id="a-deleted-picture-of-a-random-seed-does-not",
-        ),
-        pytest.param(
-            "a.txt",
-            [("a corgi\na star\n", 2), (PICTURES_DELETED, 0), ("a star\n", 0)],
-            "saved, nothing new to render; its pictures were deleted",
-            id="no-deleted-picture-is-called-the-newest",
-        ),
-        pytest.param(
-            "a.txt",
-            [("a corgi\n", 1), ("", 1), ("\ufeff \n\n", 1)],
-            "",
-            id="an-empty-file-is-not-ready-yet",
-        ),
-    ],
-)
+MORNING = "a corgi at sunrise\n"
+ROWS = "prompt,seed\na corgi,1\n"
+SHARED = "- {prompt: x, seed: 1, count: 3}\n- {prompt: x, seed: 2}\n"
+STAR = "prompt: a star\nseed: 1\n"
+SAVES = {
+    "nothing again without a save": ("a.txt", [(MORNING, 1), (READ, 1)], ""),
+    "entries that did not change keep their pictures": (
+        "a.txt", [("a circle\na star\n", 2), ("a circle\na moon\n", 3)], "1 image queued, 1 kept"
+    ),
+    "a new row of a table is one more picture": (
+        "a.csv", [(ROWS, 1), (f"{ROWS}a cat,2\n", 2)], "1 image queued, 1 kept"
+    ),
+    "the same line every morning and touch mean again": (
+        "a.txt", [(MORNING, 1), (MORNING, 2), (TOUCHED, 3)],
+        "saved, 1 image queued, random seeds drawn again",
+    ),
+    "fixed seeds are left alone": (
+        "a.yaml", [(FIXED, 1), (TOUCHED, 1), (f"{FIXED}# a note\n", 1)],
+        f"{NOTHING_NEW}0001-1.png",
+    ),
+    "a b a renders nothing the third time": (
+        "a.yaml", [(FIXED, 1), (STAR, 2), (FIXED, 2)], f"{NOTHING_NEW}0001-1.png"
+    ),
+    "entries that overlap share their pictures": (
+        "a.yaml", [(SHARED, 3), ("- {prompt: x, seed: 2}\n", 3)], NOTHING_NEW
+    ),
+    "equal lines are entries of their own": (
+        "a.txt", [(MORNING * 2, 2), (MORNING, 2)], NOTHING_NEW
+    ),
+    "a deleted picture comes back only with a save": (
+        "a.yaml", [(FIXED, 1), (PICTURES_DELETED, 0), (TOUCHED, 1)],
+        "saved, 1 image queued, 1 whose picture is gone",
+    ),
+    "a deleted picture of a random seed does not": (
+        "a.txt", [(MORNING, 1), (PICTURES_DELETED, 0), (f"{MORNING}a star\n", 1)],
+        "1 image queued, 1 kept",
+    ),
+    "no deleted picture is called the newest": (
+        "a.txt", [(f"{MORNING}a star\n", 2), (PICTURES_DELETED, 0), ("a star\n", 0)],
+        "saved, nothing new to render; its pictures were deleted",
+    ),
+    "an empty file is not ready yet": ("a.txt", [(MORNING, 1), ("", 1), ("\ufeff \n\n", 1)], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "saves", "said"), SAVES.values(), ids=SAVES)
 def test_a_save_asks_for_what_is_new_in_it(
     house: House, name: str, saves: list[tuple[str, int]], said: str
 ) -> None:
@@ -190,15 +167,6 @@ def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
     assert len(house.pictures()) == len(before) + len(new) + 1
 
 
-def test_two_recipes_may_ask_for_the_same_picture(house: House) -> None:
-    """A picture belongs to its recipe; a copy is a recipe of its own."""
-    path = house.save("a.yaml", FIXED)
-    house.once()
-    shutil.copy(path, house.inbox / "b.yaml")
-    house.once()
-    assert house.pictures() == ["a/0001-1.png", "b/0001-1.png"]
-
-
 def test_an_invalid_save_has_an_error_file_until_it_is_fixed_or_deleted(house: House) -> None:
     """It says what is wrong with which line, and is written once for each bad version."""
     path = house.save("a.yaml", "prompt: a corgi\nstesp: 10\n")
@@ -223,42 +191,29 @@ def test_an_invalid_save_has_an_error_file_until_it_is_fixed_or_deleted(house: H
 FIRST = ("first.txt", "in progress\n")
 
 
-@pytest.mark.parametrize(
-    ("saves", "said", "started"),
-    [
-        pytest.param(
-            [("a.txt", "first\nsecond\nthird\n"), ("a.txt", "new\nfirst\nsecond\nthird\n")],
-            "1 image queued, 3 kept",
-            ["first", "second", "third", "new"],
-            id="a-queued-entry-keeps-its-position",
-        ),
-        pytest.param(
-            [("a.txt", "first\nsecond\n"), ("a.txt", "first\nthird --stesp 10\n")],
-            "unknown flag",
-            ["first", "second"],
-            id="an-invalid-save-renders-and-cancels-nothing",
-        ),
-        pytest.param(
-            [
-                FIRST,
-                ("cron.txt", "night 1\nnight 2\n"),
-                ("live/_defaults.yaml", "priority: 5\n"),
-                ("live/now.yaml", "prompt: now\npriority: 10\n"),
-                ("live/soon.yaml", "prompt: soon\n"),
-            ],
-            "live/soon.yaml: saved",
-            ["in progress", "now", "soon", "night 1", "night 2"],
-            id="higher-priority-goes-first",
-        ),
-        pytest.param(
-            [FIRST, ("b.yaml", "prompt: b\n"), ("c.yaml", "prompt: c\n"),
-             ("c.yaml", "prompt: c\npriority: 1\n")],
-            "c.yaml: saved, 0 images queued, 1 kept",
-            ["in progress", "c", "b"],
-            id="a-new-priority-moves-what-is-queued",
-        ),
-    ],
-)  # fmt: skip
+MEANWHILE = {
+    "a queued entry keeps its position": (
+        [("a.txt", "first\nsecond\nthird\n"), ("a.txt", "new\nfirst\nsecond\nthird\n")],
+        "1 image queued, 3 kept", ["first", "second", "third", "new"],
+    ),
+    "an invalid save renders and cancels nothing": (
+        [("a.txt", "first\nsecond\n"), ("a.txt", "first\nthird --stesp 10\n")],
+        "unknown flag", ["first", "second"],
+    ),
+    "higher priority goes first": (
+        [FIRST, ("cron.txt", "night 1\nnight 2\n"), ("live/_defaults.yaml", "priority: 5\n"),
+         ("live/now.yaml", "prompt: now\npriority: 10\n"), ("live/soon.yaml", "prompt: soon\n")],
+        "live/soon.yaml: saved", ["in progress", "now", "soon", "night 1", "night 2"],
+    ),
+    "a new priority moves what is queued": (
+        [FIRST, ("b.yaml", "prompt: b\n"), ("c.yaml", "prompt: c\n"),
+         ("c.yaml", "prompt: c\npriority: 1\n")],
+        "c.yaml: saved, 0 images queued, 1 kept", ["in progress", "c", "b"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("saves", "said", "started"), MEANWHILE.values(), ids=MEANWHILE)
 def test_what_is_saved_meanwhile(
     house: House, saves: list[tuple[str, str]], said: str, started: list[str]
 ) -> None:
@@ -420,26 +375,21 @@ def test_renaming_a_recipe_or_its_folder_keeps_its_queue(house: House) -> None:
     assert house.started() == ["first", "second", "another", "third"]
 
 
-@pytest.mark.parametrize(
-    ("defaults", "saves", "started"),
-    [
-        pytest.param(
-            "priority: 10\n",
-            [
-                "- prompt: gone\n- {prompt: low, priority: 1}\n",
-                "- {prompt: low, priority: 1}\n- prompt: high\n",
-            ],
-            ["in progress", "high", "a", "low"],
-            id="the-folder's-is-that-of-entries-without-one-wherever-they-stand",
-        ),
-        pytest.param(
-            "priority: 10\nsteps: 5\n",
-            ["prompt: high\nimage: start.png\n"],
-            ["in progress", "high", "a"],
-            id="other-defaults-and-start-images-hold-from-the-next-save-on",
-        ),
-    ],
-)
+MOVED = {
+    "the folder's is that of entries without one, wherever they stand": (
+        "priority: 10\n",
+        ["- prompt: gone\n- {prompt: low, priority: 1}\n",
+         "- {prompt: low, priority: 1}\n- prompt: high\n"],
+        ["in progress", "high", "a", "low"],
+    ),
+    "other defaults and start images hold from the next save on": (
+        "priority: 10\nsteps: 5\n", ["prompt: high\nimage: start.png\n"],
+        ["in progress", "high", "a"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("defaults", "saves", "started"), MOVED.values(), ids=MOVED)
 def test_a_moved_recipe_has_the_priority_of_its_new_folder(
     house: House, defaults: str, saves: list[str], started: list[str]
 ) -> None:

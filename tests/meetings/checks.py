@@ -64,7 +64,7 @@ def _of_pictures(world: "World") -> Iterator[str]:
 
 
 def _of_sheets(world: "World") -> Iterator[str]:
-    """Check that each sweep and grid has a sheet that shows its last draw."""
+    """Check that each sweep has a sheet that shows its last draw."""
     sheets = [file for file in rendered(world.outbox) if is_sheet(file)]
     texts = [read_texts(world.outbox / sheet)[SHEET_KEYWORD] for sheet in sheets]
     shown = [{file for file in json.loads(text)["files"] if file} for text in texts]

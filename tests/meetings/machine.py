@@ -182,7 +182,7 @@ class Machine:
 
     def do_wait(self, seconds: float) -> None:
         """Let it run for a while; a planned death may come."""
-        self.sim.run_for(seconds)
+        self.sim.run(lambda: False, seconds)
         self.notice_death()
 
     def notice_death(self) -> None:
@@ -197,7 +197,6 @@ class Machine:
 
     def _preserve(self) -> None:
         """Save the disk as of the death: dying threads write elsewhere, or into open files."""
-        self.counts["crashes"] += 1
         shutil.copytree(self.outbox_away or self.outbox, self.base / "outbox")
         self.home.rename(self.base / "dead")
 
@@ -237,7 +236,6 @@ class Machine:
         if self.fault and self.fault[0] == point:
             self.fault = (point, self.fault[1] - 1)
             if self.fault[1] <= 0:
-                self.counts[f"died {point}"] += 1
                 self.sim.die()
         self.sim.switch()
 

@@ -172,9 +172,8 @@ class Model:
                 self._merge(mine, other)
 
     def _merge(self, mine: Image, other: Image) -> None:
-        """Merge equal requests: the renamed recipe's counts, unless only the other is done."""
-        made = other.state == "done" and other.file not in self.deleted
-        if other.state == "running" or (made and mine.state not in ("done", "running")):
+        """Merge equal requests: the renamed recipe's counts, unless the other is in progress."""
+        if other.state == "running":
             for recipe in self.recipes.values():
                 for entry in recipe.entries:
                     entry.images = [other if one is mine else one for one in entry.images]

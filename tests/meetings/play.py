@@ -24,16 +24,11 @@ FAST_DISK = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Script:
-    """A repeatable run: dice for the threads, settings, and actions."""
+    """A repeatable run: dice for the threads, settings, and actions. Its text can be pasted."""
 
     seed: int
     habits: Habits
     actions: tuple[Action, ...]
-
-    def __str__(self) -> str:
-        """Return a test that can be pasted."""
-        lines = [f"    {action!r}," for action in self.actions]
-        return "\n".join([f"Script({self.seed}, {self.habits}, (", *lines, "))"])
 
 
 def play(script: Script, counts: Counter[str] | None = None) -> list[str]:

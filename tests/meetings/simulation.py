@@ -139,9 +139,6 @@ class Simulation:
                 steps, since = 0, self.now
         return True
 
-    def run_for(self, seconds: float) -> None:
-        self.run(lambda: False, seconds)
-
     def kill(self) -> None:
         """Simulate SIGKILL: every thread ends where it is."""
         if not self.dead:

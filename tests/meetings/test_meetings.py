@@ -83,6 +83,11 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("set", "disk_seconds", 1.0), ("save", "a.yaml", TWO), ("wait", 2.5), ("delete", "a.yaml"),
         ("wait", 1.5), ("kill",), ("start",), A_WHILE,
     ),
+    "rename to a path whose recipe had the same picture x pause: the queue moves, too": (
+        ("save", "live/c.yaml", ONE), A_WHILE, ("delete", "live/c.yaml"), A_WHILE,
+        ("command", "pause", None), A_WHILE, ("save", "live/a.yaml", ONE), A_WHILE,
+        ("move", "live/a.yaml", "live/c.yaml"), A_WHILE,
+    ),
     "archive x refused save x good save: it keeps nothing of the archived recipe": (
         ("stop",), ("set", "when_done", "archive"), ("start",), ("save", "a.yaml", RANDOM), A_WHILE,
         ("save", "a.yaml", BROKEN), A_WHILE,

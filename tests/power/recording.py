@@ -8,7 +8,7 @@ because the system may give its number to another thread before that ends.
 import posixpath
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,10 @@ CALLS = (
     "fallocate,copy_file_range,sendfile,splice,mmap"
 )
 WHOLE_STRINGS = 1 << 24
+OF_OPEN_FILES = (
+    "close", "lseek", "read", "readv", "write", "writev", "pwrite64", "ftruncate", "fsync",
+    "fdatasync",
+)  # fmt: skip
 
 
 class CannotRecord(Exception):
@@ -140,10 +144,49 @@ class _Reader:
                         yield _Call(name, arguments + rest, _number(result), began)
 
     def _take(self, call: _Call) -> None:
-        if call.name in TAKERS:
-            TAKERS[call.name](self, call)
-        elif call.descriptor in self._open or any(map(self._is_below, self._paths_of(call))):
-            raise AssertionError(f"a call that nothing here understands: {call.name}")
+        file = self._open.get(call.descriptor)
+        if call.name in OF_OPEN_FILES:
+            if file is not None:
+                self._use(file, call)
+            return
+        paths = self._paths_of(call)
+        match call.name:
+            case "mkdir" | "mkdirat":
+                self._make_folder(*paths)
+            case "rename" | "renameat" | "renameat2":
+                self._move(*paths)
+            case "unlink" | "unlinkat":
+                self._remove(*paths)
+            case "open" | "openat":
+                self._open_file(call, *paths)
+            case "mmap":
+                mapped = int(call.arguments.split(", ")[4]) in self._open
+                is_written = "MAP_SHARED" in call.arguments and "PROT_WRITE" in call.arguments
+                assert not (mapped and is_written), "written through memory: not recorded"
+            case _:
+                is_recorded = file is not None or any(map(self._is_below, paths))
+                assert not is_recorded, f"a call that nothing here understands: {call.name}"
+
+    def _use(self, file: _Open, call: _Call) -> None:
+        """Take a call that is about an open file."""
+        match call.name:
+            case "close":
+                del self._open[call.descriptor]
+            case "lseek":
+                file.offset = call.result
+            case "read" | "readv":
+                file.offset += call.result
+            case "write" | "writev":
+                offset = self._sizes[file.inode] if file.appends else file.offset
+                file.offset = offset + call.result
+                self._put(file.inode, offset, call.content)
+            case "pwrite64":
+                self._put(file.inode, call.last, call.content)
+            case "ftruncate":
+                self._resize(file.inode, call.last)
+            # fdatasync leaves out times only: what is needed to read the data back is written, too.
+            case "fsync" | "fdatasync":
+                self._add(Sync(file.inode, call.began))
 
     def _add(self, operation: Operation) -> None:
         self._recording.operations.append(operation)
@@ -190,14 +233,12 @@ class _Reader:
             self._entries[inode] = {}
         return inode
 
-    def _make_folder(self, call: _Call) -> None:
-        (path,) = self._paths_of(call)
+    def _make_folder(self, path: str) -> None:
         if self._is_below(path):
             folder, name, _ = self._find(path)
             self._name((folder, name, self._new(is_folder=True)))
 
-    def _move(self, call: _Call) -> None:
-        old, new = self._paths_of(call)
+    def _move(self, old: str, new: str) -> None:
         if not self._is_below(new):
             assert not self._is_below(old)
             return
@@ -213,16 +254,12 @@ class _Reader:
             self._name((folder, name, inode))
             self._make_durable([folder])
 
-    def _remove(self, call: _Call) -> None:
-        (path,) = self._paths_of(call)
+    def _remove(self, path: str) -> None:
         if self._is_below(path):
             folder, name, _ = self._find(path)
             self._name((folder, name, None))
 
-    # -- descriptors
-
-    def _open_file(self, call: _Call) -> None:
-        (path,) = self._paths_of(call)
+    def _open_file(self, call: _Call, path: str) -> None:
         self._open.pop(call.result, None)
         self._paths[str(call.result)] = path
         if not self._is_below(path):
@@ -230,71 +267,20 @@ class _Reader:
         folder, name, inode = self._find(path)
         if inode is None:
             self._name((folder, name, inode := self._new()))
-        elif "O_TRUNC" in call.arguments and self._sizes[inode]:
+        elif "O_TRUNC" in call.arguments:
             self._resize(inode, 0)
         self._open[call.result] = _Open(inode, "O_APPEND" in call.arguments)
 
-    def _close_file(self, call: _Call) -> None:
-        self._open.pop(call.descriptor, None)
-
-    def _seek(self, call: _Call) -> None:
-        if file := self._open.get(call.descriptor):
-            file.offset = call.result
-
-    def _advance(self, call: _Call) -> None:
-        if file := self._open.get(call.descriptor):
-            file.offset += call.result
-
     # -- contents
-
-    def _write(self, call: _Call) -> None:
-        if file := self._open.get(call.descriptor):
-            offset = self._sizes[file.inode] if file.appends else file.offset
-            file.offset = offset + call.result
-            self._put(file.inode, offset, call.content)
-
-    def _write_at(self, call: _Call) -> None:
-        if file := self._open.get(call.descriptor):
-            self._put(file.inode, call.last, call.content)
 
     def _put(self, inode: int, offset: int, content: bytes) -> None:
         self._sizes[inode] = max(self._sizes[inode], offset + len(content))
         self._add(Write(inode, offset, content))
 
-    def _cut(self, call: _Call) -> None:
-        file = self._open.get(call.descriptor)
-        if file and self._sizes[file.inode] != call.last:
-            self._resize(file.inode, call.last)
-
     def _resize(self, inode: int, size: int) -> None:
-        self._sizes[inode] = size
-        self._add(Resize(inode, size))
-
-    def _map(self, call: _Call) -> None:
-        descriptor = int(call.arguments.split(", ")[4])
-        shared = "MAP_SHARED" in call.arguments and "PROT_WRITE" in call.arguments
-        assert not (shared and descriptor in self._open), "written through memory: not recorded"
-
-    def _sync(self, call: _Call) -> None:
-        if file := self._open.get(call.descriptor):
-            self._add(Sync(file.inode, call.began))
-
-
-TAKERS: dict[str, Callable[[_Reader, _Call], None]] = {
-    **dict.fromkeys(("mkdir", "mkdirat"), _Reader._make_folder),
-    **dict.fromkeys(("rename", "renameat", "renameat2"), _Reader._move),
-    **dict.fromkeys(("unlink", "unlinkat"), _Reader._remove),
-    **dict.fromkeys(("open", "openat"), _Reader._open_file),
-    **dict.fromkeys(("read", "readv"), _Reader._advance),
-    **dict.fromkeys(("write", "writev"), _Reader._write),
-    # fdatasync leaves out times only: what is needed to read the data back is written, too.
-    **dict.fromkeys(("fsync", "fdatasync"), _Reader._sync),
-    "close": _Reader._close_file,
-    "lseek": _Reader._seek,
-    "pwrite64": _Reader._write_at,
-    "ftruncate": _Reader._cut,
-    "mmap": _Reader._map,
-}
+        if self._sizes[inode] != size:
+            self._sizes[inode] = size
+            self._add(Resize(inode, size))
 
 
 def _number(result: str) -> int:
