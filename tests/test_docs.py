@@ -260,6 +260,20 @@ def test_every_page_is_found_from_the_readme() -> None:
     assert {page.name for page in pages()} <= set(re.findall(r"\(docs/([\w-]+\.md)", README))
 
 
+def test_what_is_said_of_security_is_tested() -> None:
+    """Each claim of the table names a test in its second column, and these exist."""
+    sources = [path.read_text() for path in Path(__file__).parent.rglob("test_*.py")]
+    tests = {
+        name for text in sources for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)
+    }
+    page = (DOCS / "security.md").read_text()
+    (table,) = re.findall(r"^\| claim \|.*?\n\n", page, re.DOTALL | re.MULTILINE)
+    rows = table.strip().splitlines()[2:]
+    assert len(rows) > 20
+    assert [row for row in rows if not re.search(r"\| `test_\w+`", row)] == []
+    assert {*re.findall(r"`(test_\w+)`", page)} - tests == set()
+
+
 def test_make_alone_lists_the_targets() -> None:
     """Each has one line."""
     make = ["make", "-s"]
