@@ -77,9 +77,14 @@ def named(
     return request(**values | hashes | given)
 
 
-def assert_equal(first: Any, second: Any) -> None:
-    """Assert that two models have the same weights."""
-    expected = first.state_dict()
-    assert expected.keys() == second.state_dict().keys()
-    for name, tensor in second.state_dict().items():
+def assert_equal(ours: Any, theirs: Any) -> None:
+    """Assert that two models have the same weights in the same types."""
+    expected = theirs.state_dict()
+    assert ours.state_dict().keys() == expected.keys()
+    for name, tensor in ours.state_dict().items():
+        assert tensor.dtype == expected[name].dtype, name
         assert torch.equal(tensor, expected[name]), name
+    buffers = {name: one.dtype for name, one in theirs.named_buffers()}
+    assert {name: one.dtype for name, one in ours.named_buffers()} == buffers
+    assert not any(weight.requires_grad for weight in ours.parameters())
+    assert not ours.training

@@ -58,7 +58,7 @@ def test_every_layout_holds_the_same_weights(tmp_path: Path, layout: str) -> Non
         write_single_file(folder, checkpoint)
         save_file(load_file(path) | load_file(checkpoint), path)
     found = read(path, unet)
-    assert_equal(model, found)
+    assert_equal(found, model)
     assert not found.config.global_pool_conditions
 
 

@@ -23,7 +23,7 @@ from tests.catalog.files import write_model
 from tests.catalog.unets import sd2_shapes, sd15_shapes, sdxl_shapes
 from tests.engine.adapters import write
 from tests.engine.controlnets import save_single
-from tests.engine.demo import load
+from tests.engine.demo import assert_equal, load
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.original_names import Tensors, z_image_names
 from tests.engine.requests import NUMPY_WARNINGS
@@ -49,19 +49,6 @@ def models(tmp_path: Path) -> Path:
 
 def found(models: Path, name: str, kind: Any = "checkpoint") -> Model:
     return Catalog(models).find(kind, name)
-
-
-def assert_equal(ours: Any, theirs: Any) -> None:
-    """Assert that two models have the same weights in the same types."""
-    expected = theirs.state_dict()
-    assert ours.state_dict().keys() == expected.keys()
-    for name, tensor in ours.state_dict().items():
-        assert tensor.dtype == expected[name].dtype, name
-        assert torch.equal(tensor, expected[name]), name
-    buffers = {name: one.dtype for name, one in theirs.named_buffers()}
-    assert {name: one.dtype for name, one in ours.named_buffers()} == buffers
-    assert not any(weight.requires_grad for weight in ours.parameters())
-    assert not ours.training
 
 
 def modules_of(parts: dict[str, Any]) -> dict[str, Any]:
@@ -308,7 +295,10 @@ def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str
 def test_the_unet_of_a_full_size_checkpoint_has_a_type_and_a_layout_of_its_own(
     models: Path,
 ) -> None:
-    """On processors that compute bfloat16: the rest is too small to gain from it."""
+    """On processors that compute bfloat16: the rest is too small to gain from it.
+
+    Convolutions over frames, which have five sides, support no other layout.
+    """
     target = Target(CPU, torch.float32, torch.bfloat16, torch.bfloat16, "cpu")
     folder = shutil.copytree(DEMO.path, models / "checkpoints/large")
     config = json.loads((folder / "unet/config.json").read_text())
@@ -319,10 +309,6 @@ def test_the_unet_of_a_full_size_checkpoint_has_a_type_and_a_layout_of_its_own(
     assert parts["vae"].dtype == parts["text_encoder"].dtype == torch.float32
     small = load_part(DEMO, target, CPU, "unet")
     assert small.dtype == torch.float32 and small.conv_in.weight.is_contiguous()
-
-
-def test_convolutions_over_frames_keep_their_layout(models: Path) -> None:
-    """Convolutions with five sides support no other layout."""
     (models / "checkpoints/Qwen-Image").symlink_to(tiny_flow("Qwen-Image"))
     vae = load_part(found(models, "Qwen-Image"), choose_target("cpu", "bfloat16"), CPU, "vae")
     assert all(weight.is_contiguous() for weight in vae.parameters())

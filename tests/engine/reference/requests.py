@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from picowatch.catalog import DEMO_CONTROLNET, DEMO_UPSCALER
-from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.parts import Hires, Upscale
 from tests.engine.reference.models import Models, Values
@@ -250,11 +249,7 @@ CASES: dict[str, list[Values]] = {
 
 def drawn(renderer: Renderer, models: Models, name: str) -> Pixels:
     """The pictures of a case, side by side."""
-    return strip(renderer.render([models.request(one) for one in CASES[name]], ignore_steps))
-
-
-def strip(images: Sequence[RenderedImage]) -> Pixels:
-    """Pictures of one size, side by side."""
+    images = renderer.render([models.request(one) for one in CASES[name]], ignore_steps)
     return np.concatenate([pixels(image) for image in images], axis=1)
 
 
