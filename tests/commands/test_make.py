@@ -295,7 +295,8 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"picowatch.commands.make.{call}", fail)
+    module = "make_files" if call == "put" else "make"
+    monkeypatch.setattr(f"picowatch.commands.{module}.{call}", fail)
     recipe = elsewhere(house, "a.txt", "a corgi\n")
     where = house.inbox if call == "put" else house.outbox
     with pytest.raises(PicowatchError, match=f"^{where} cannot be written: No space left") as said:
