@@ -12,7 +12,7 @@ from tests.commands.picowatch import DIGESTS, clean_environment, command
 from tests.house import PATIENCE, wait_for
 from tests.observers.screen import in_pty, set_size
 
-CTRL_S, CTRL_Q = b"\x13", b"\x11"  # stop a terminal, and continue
+CTRL_S, CTRL_Q = "\x13", "\x11"  # stop a terminal, and continue
 FULL = "picowatch: cannot write: No space left on device. Free some space.\n"
 pytestmark = pytest.mark.skipif(
     not Path("/dev/full").exists(), reason="Linux has a device that is full"

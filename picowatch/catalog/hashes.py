@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,8 +15,11 @@ from picowatch.files.inside import open_regular
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS known (
-    name BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, text TEXT
+    name BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, text TEXT, day INTEGER
 )"""
+_DAY_SECONDS = 86_400
+# Entries unused for so long are deleted: a disk may be away for months.
+_FORGET_DAYS, _RENEW_DAYS = 200, 20
 _WAIT_SECONDS = 1.0  # for another process that writes
 _BLOCK_BYTES = 1 << 20
 
@@ -28,11 +32,12 @@ def ignore_block(size: int) -> None:
 
 
 class _Entry(NamedTuple):
-    """A file's size and mtime, and the stored text."""
+    """A file's size and mtime, the stored text, and the day when it was last used."""
 
     size: int
     mtime: int
     text: str
+    day: int
 
 
 class HashCache:
@@ -97,7 +102,7 @@ class HashCache:
         return digest
 
     def write(self) -> None:
-        """Write new entries to the file."""
+        """Write new entries to the file, and delete those unused for months."""
         if not (self._keep and self._file):
             return
         is_there = self._file.exists()
@@ -118,7 +123,7 @@ class HashCache:
             self._unwritten = new | self._unwritten
 
     def _note(self, name: bytes, size: int, mtime: int, text: str) -> None:
-        self._known[name] = self._unwritten[name] = _Entry(size, mtime, text)
+        self._known[name] = self._unwritten[name] = _Entry(size, mtime, text, _today())
 
     def _entry(self, name: bytes, size: int, mtime: int) -> str:
         """Return the stored text of a file as it is now, "" if neither memory nor file has it."""
@@ -128,7 +133,11 @@ class HashCache:
                 self._known |= _read(self._file) | self._unwritten
                 self._read_at = signature
             found = self._known.get(name)
-        return "" if found is None or found[:2] != (size, mtime) else found.text
+        if found is None or found[:2] != (size, mtime):
+            return ""
+        if found.day < _today() - _RENEW_DAYS:
+            self._note(name, size, mtime, found.text)
+        return found.text
 
 
 def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
@@ -137,8 +146,8 @@ def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
     rows = [(name, *entry) for name, entry in [*entries.items()]]
     with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database, database:
         database.execute(_TABLE)
-        columns = "known (name, size, mtime, text)"
-        database.executemany(f"INSERT OR REPLACE INTO {columns} VALUES (?, ?, ?, ?)", rows)
+        database.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)", rows)
+        database.execute("DELETE FROM known WHERE day < ?", (_today() - _FORGET_DAYS,))
 
 
 def _read(file: Path) -> dict[bytes, _Entry]:
@@ -146,11 +155,15 @@ def _read(file: Path) -> dict[bytes, _Entry]:
     try:
         uri = f"{file.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS)) as database:
-            rows = database.execute("SELECT name, size, mtime, text FROM known").fetchall()
+            rows = database.execute("SELECT name, size, mtime, text, day FROM known").fetchall()
     except (sqlite3.Error, ValueError):
         return {}
-    kinds = (bytes, int, int, str)
+    kinds = (bytes, int, int, str, int)
     return {row[0]: _Entry(*row[1:]) for row in rows if tuple(map(type, row)) == kinds}
+
+
+def _today() -> int:
+    return int(time.time() // _DAY_SECONDS)
 
 
 def _digest(file: IO[bytes], on_block: OnBlock) -> str:

@@ -3,19 +3,22 @@
 import errno
 import hashlib
 import json
-import re
 import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
-
+from picowatch.commands.make_files import (
+    check_name,
+    check_place,
+    content_of,
+    folder_and_template,
+    put_recipe,
+)
+from picowatch.commands.make_report import Sent, as_object, by_picture, print_answer
 from picowatch.commands.run import run_daemon
 from picowatch.commands.status import current_status, rows_of
 from picowatch.daemon.build import MakeEngine, check_folders
@@ -28,51 +31,20 @@ from picowatch.errors import (
     CommandFailed,
     OutboxInUse,
     PicowatchError,
-    PictureUnreadable,
 )
 from picowatch.files.retry import Ended
-from picowatch.inbox.names import (
-    ENDINGS,
-    PICTURES_NAME,
-    is_recipe_name,
-    is_recipe_path,
-    why_skipped,
-)
-from picowatch.inbox.putting import put, save_again
-from picowatch.inbox.reading import template_above, why_no_recipe
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.outbox.commands import Answer, Command, new_file, send, wait_for_answer, withdraw
 from picowatch.outbox.status import is_running
-from picowatch.recipe import is_empty
-from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.written import plain_name
 from picowatch.settings import Settings
 from picowatch.signals import ENDING
 from picowatch.streams import print_error
 
 POLL_SECONDS = 0.25
-READ_BITS = 0o444  # of a file's mode
-STANDARD_INPUT = Path("-")
 _PAUSED = "picowatch is paused. Continue with `picowatch resume`."
 _STAYS = "The recipes stay in the inbox and are rendered when picowatch runs."
 _GONE = "The recipes are removed from the inbox, and what they still requested is cancelled."
 _NOT_THERE = "Nothing was put into the inbox."
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A recipe in the inbox, and the command whose answer says what became of it.
-
-    `file` is what the user called it. `is_ours`: it was not in the inbox before. Of a folder of
-    dropped pictures `recipe` is its template.
-    """
-
-    file: Path
-    recipe: str
-    digest: str
-    is_ours: bool
-    command: Path
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -101,7 +73,7 @@ def make(
     With a `name` the recipe gets it in the inbox. `remove` deletes in the end, however that comes,
     what was put there.
     """
-    sent: list[_Sent] = []
+    sent: list[Sent] = []
     answers: list[Answer] = []
     error, code = "", SUCCEEDED
     with ExitStack() as stack:
@@ -120,14 +92,14 @@ def make(
             if remove:
                 _remove(settings, sent)
     missing = [Answer(False, error)] * (len(sent) - len(answers))
-    parts = [*_parts(settings, sent, [*answers, *missing])]
+    parts = [*by_picture(settings, sent, [*answers, *missing])]
     if as_json:
-        print(json.dumps(_as_json(settings, parts, error), indent=1))
+        print(json.dumps(as_object(settings, parts, error), indent=1))
         return code or (SUCCEEDED if all(answer.done for answer in answers) else FAILED)
     if error:
         print_error(error)
         return code
-    return max((_report(settings, *part, remove) for part in parts), default=SUCCEEDED)
+    return max((print_answer(settings, *part, remove) for part in parts), default=SUCCEEDED)
 
 
 def _end_at_signals(stack: ExitStack) -> None:
@@ -146,20 +118,20 @@ def _made(
     settings: Settings,
     files: Sequence[Path],
     make_engine: MakeEngine,
-    sent: list[_Sent],
+    sent: list[Sent],
     *,
     name: str,
     remove: bool,
 ) -> list[Answer]:
     """Put the recipes into the inbox, note them in `sent`, and wait for what becomes of them."""
     check_folders(settings)
-    folders = {file: _folder(settings, file) for file in files if file.is_dir()}
-    read = {file: b"" if file in folders else _content(file) for file in files}
+    folders = {file: folder_and_template(settings, file) for file in files if file.is_dir()}
+    read = {file: b"" if file in folders else content_of(file) for file in files}
     if name:
-        _check_name(settings, name, files)
+        check_name(settings, name, files)
     for file in read:  # before any of them is there
         if file not in folders:
-            _check_place(settings, file, read[file], name, remove=remove)
+            check_place(settings, file, read[file], name, remove=remove)
         elif name or remove:
             raise CommandFailed(f"{file} is a folder.", "Leave out --name and --rm.")
     where = settings.inbox
@@ -170,14 +142,14 @@ def _made(
                 folder, recipe = folders[file]
                 digest, is_ours, request = "", False, Command("make folder", folder)
             else:
-                recipe, is_ours = _put(settings, file, read[file], name)
+                recipe, is_ours = put_recipe(settings, file, read[file], name)
                 digest = hashlib.sha256(read[file]).hexdigest()
                 kind = "make once" if remove and is_ours else "make"
                 request = Command(kind, recipe, digest)
             where = settings.outbox
             # Noted before the command is there: a signal or a full disk may come in between.
             command = new_file(settings.outbox)
-            sent.append(_Sent(file, recipe, digest, is_ours, command))
+            sent.append(Sent(file, recipe, digest, is_ours, command))
             send(settings.outbox, request, command)
         return _answers(settings, sent, make_engine)
     except OSError as error:
@@ -191,109 +163,7 @@ def _made(
         raise CommandFailed(words, remedy) from error
 
 
-def _folder(settings: Settings, file: Path) -> tuple[str, str]:
-    """A folder for dropped pictures, as a path below the inbox, and its template."""
-    inbox, path = settings.inbox.resolve(), file.resolve()
-    if path.is_relative_to(inbox):
-        folder = path.relative_to(inbox).as_posix()
-        if template := template_above(inbox, f"{folder}/{PICTURES_NAME}"):
-            return folder, template
-    raise CommandFailed(
-        f"{file} is a folder, and no folder of the inbox with a {PICTURES_NAME}.",
-        "Name the recipes in it instead.",
-    )
-
-
-def _content(file: Path) -> bytes:
-    """A recipe that can be one; CommandFailed says why it cannot."""
-    try:
-        content = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
-    except OSError as error:
-        raise CommandFailed(
-            f"Cannot read {file}: {error.strerror}.", "Give a recipe that you can read."
-        ) from error
-    if file != STANDARD_INPUT and not is_recipe_name(file.name):
-        why = why_skipped(file.name) or f"names of recipes end in {', '.join(ENDINGS)}"
-        raise CommandFailed(f"{file} is never run: {why}.", "Give it another name.")
-    if is_empty(content):
-        what = "Standard input" if file == STANDARD_INPUT else file
-        raise CommandFailed(f"{what} is empty.", "Write at least a prompt.")
-    return content
-
-
-def _check_name(settings: Settings, name: str, files: Sequence[Path]) -> None:
-    """A name is for one recipe from elsewhere, and a path below the inbox."""
-    if len(files) > 1:
-        raise CommandFailed("--name is for one recipe.", "Give one FILE, or leave out --name.")
-    if _below(settings, files[0]):
-        raise CommandFailed(
-            f"{files[0]} is in the inbox already, and keeps its name there.",
-            "Leave out --name, or rename the file.",
-        )
-    plain = name if name.lower().endswith(ENDINGS) else f"{name}.yaml"
-    if not is_recipe_path(plain) or {"", ".", ".."} & {*plain.split("/")}:
-        raise CommandFailed(
-            f"--name {name} is not a recipe's name.",
-            "It may be like `corgi` or `pets/corgi.yaml`; no part of it begins with '.', '_', '~' "
-            "or '#'.",
-        )
-
-
-def _check_place(
-    settings: Settings, file: Path, content: bytes, name: str, *, remove: bool
-) -> None:
-    """Refuse a place among dropped pictures: no recipe is read there."""
-    below = _below(settings, file)
-    if why := why_no_recipe(settings.inbox, below or _wanted(file, content, name)):
-        raise CommandFailed(why, "Put it into another folder.")
-    if remove and below:
-        raise CommandFailed(
-            f"{file} is in the inbox already, and --rm removes only what it puts there.",
-            "Leave out --rm, or give a file from elsewhere.",
-        )
-
-
-def _put(settings: Settings, file: Path, content: bytes, name: str) -> tuple[str, bool]:
-    """Put the recipe into the inbox, or save it there again; its path below, and if it is new."""
-    if below := _below(settings, file):
-        save_again(file)
-        return below, False
-    folder, slash, own = _wanted(file, content, name).rpartition("/")
-    # The daemon may run as another user, and our umask may be 077.
-    readers = 0 if file == STANDARD_INPUT else file.stat().st_mode & READ_BITS
-    own, is_new = put(settings.inbox / folder, own, content, readers)
-    return f"{folder}{slash}{own}", is_new
-
-
-def _wanted(file: Path, content: bytes, name: str) -> str:
-    """The path below the inbox that a recipe from elsewhere gets, if it is free."""
-    wanted = name or ("stdin" if file == STANDARD_INPUT else file.name)
-    if not wanted.lower().endswith(ENDINGS):
-        wanted += _ending(content) if file == STANDARD_INPUT else file.suffix
-    return wanted
-
-
-def _below(settings: Settings, file: Path) -> str:
-    """The path below the inbox of a recipe that lies there; "" for others."""
-    inbox, path = settings.inbox.resolve(), file.resolve()
-    if file == STANDARD_INPUT or not path.is_relative_to(inbox):
-        return ""
-    below = path.relative_to(inbox).as_posix()
-    return below if is_recipe_path(below) else ""
-
-
-def _ending(content: bytes) -> str:
-    """JSON; YAML if a text begins with a recipe's field; anything else is lines of prompts."""
-    with suppress(ValueError, RecursionError):
-        if isinstance(json.loads(content), dict | list):
-            return ".json"
-    text = re.sub(rb"\A(?:\s|#.*\n|---\s*\n|- )*", b"", content)
-    field = re.match(rb"([A-Za-z_ -]+):", text)
-    is_yaml = field is not None and plain_name(field[1].decode()) in FIRST_NAME_OF
-    return ".yaml" if is_yaml else ".txt"
-
-
-def _remove(settings: Settings, sent: Sequence[_Sent]) -> None:
+def _remove(settings: Settings, sent: Sequence[Sent]) -> None:
     """Delete what was put into the inbox and is still the same, where the daemon has not."""
     for one in sent:
         path = settings.inbox / one.recipe
@@ -305,7 +175,7 @@ def _remove(settings: Settings, sent: Sequence[_Sent]) -> None:
 # -- waiting
 
 
-def _answers(settings: Settings, sent: Sequence[_Sent], make_engine: MakeEngine) -> list[Answer]:
+def _answers(settings: Settings, sent: Sequence[Sent], make_engine: MakeEngine) -> list[Answer]:
     """What became of each recipe: by the daemon that is running, else by this process."""
     answers: dict[Path, Answer] = {}
     reason: str | None = None
@@ -378,66 +248,3 @@ def _render_here(
     if result.kept_waiting:
         return _PAUSED
     return result.reason or "it is no longer in the inbox, or is empty."
-
-
-# -- what became of them
-
-
-def _parts(
-    settings: Settings, sent: Sequence[_Sent], answers: Sequence[Answer]
-) -> Iterator[tuple[_Sent, Answer]]:
-    """Each recipe with its answer; of a folder each picture, and what concerns all of them."""
-    for one, answer in zip(sent, answers, strict=True):
-        if answer.warning or not answer.parts:
-            yield one, replace(answer, done=True) if answer.parts else answer
-        for recipe, part in answer.parts.items():
-            yield replace(one, file=settings.inbox / recipe, recipe=recipe), part
-
-
-def _report(settings: Settings, sent: _Sent, answer: Answer, removed: bool) -> int:
-    for picture in (*answer.pictures, *answer.sheets):
-        print(settings.outbox / picture)
-    if answer.warning:
-        print_error(answer.warning.strip())
-    if answer.done:
-        return SUCCEEDED
-    # A removed recipe's error file is gone, too.
-    text = (answer.error if removed and answer.error else answer.text).strip()
-    print_error(text if text.startswith(f"inbox/{sent.recipe}") else f"{sent.recipe}: {text}")
-    return FAILED
-
-
-def _as_json(
-    settings: Settings, parts: Sequence[tuple[_Sent, Answer]], error: str
-) -> dict[str, Any]:
-    """What docs/scripts.md promises to scripts: new keys may come, these stay."""
-    return {
-        "done": not error and all(answer.done for _, answer in parts),
-        "errors": [error] if error else [],
-        "recipes": [
-            {
-                "file": str(one.file),
-                "recipe": one.recipe,
-                "in_inbox": (settings.inbox / one.recipe).exists(),
-                "done": answer.done,
-                "pictures": [_picture(settings.outbox / file) for file in answer.pictures],
-                "contact_sheets": [str(settings.outbox / file) for file in answer.sheets],
-                "errors": [] if answer.done else [(answer.error or answer.text).strip()],
-                "warnings": [answer.warning.strip()] if answer.warning else [],
-            }
-            for one, answer in parts
-        ],
-    }
-
-
-def _picture(path: Path) -> dict[str, Any]:
-    """What a script wants to know at once; `picowatch show --json` has all the rest."""
-    found: dict[str, Any] = dict.fromkeys(
-        ("seed", "width", "height", "checkpoint", "prompt", "negative_prompt")
-    )
-    with suppress(PictureUnreadable, OSError, KeyError, Image.DecompressionBombError):
-        request = read_chunk(read_texts(path)[PICOWATCH]).request
-        found = {name: getattr(request, name) for name in found}
-        with Image.open(path) as picture:
-            found["width"], found["height"] = picture.size
-    return {"path": str(path), **found}

@@ -204,6 +204,21 @@ def test_ctrl_c_in_a_single_run_gives_130(house: House) -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.heavy
+def test_two_engines_render_the_same_pictures(house: House) -> None:
+    """Bit for bit, whichever engine made which; both of them worked."""
+    for name in ("a", "b"):
+        house.save(f"{name}.yaml", "prompt: a red circle\nseed: 1\ncount: 12\nsteps: 6\n")
+    settings = {"PICOWATCH_EXECUTOR": "local:2", "PICOWATCH_BATCH_SIZE": "1"}
+    assert picowatch(house.folder, "run", "--once", **settings).returncode == 0
+    for number in range(1, 13):
+        name = f"{number:04}-{number}.png"
+        one, other = (np.asarray(Image.open(house.outbox / folder / name)) for folder in "ab")
+        assert np.array_equal(one, other)
+    made = [engine["images"] for engine in house.status()["engines"]]
+    assert sum(made) == 24 and all(made)
+
+
 def test_a_start_image_with_a_colour_profile_keeps_its_colours(finished: Finished) -> None:
     """As cameras embed them: pictures are in sRGB, in which the same colour has other numbers."""
     for folder, most in (("masked", 2), ("larger", 12)):  # the upscaler draws what it has learnt

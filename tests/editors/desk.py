@@ -10,7 +10,7 @@ from tests.house import House, wait_for
 
 STEPS = 30  # a recipe that is read too early has `steps: 3`, or none
 # Longer than any of these programs pauses within one save, shorter than the product's half
-# second, so that what that by_another_program is seen here.
+# second, so that what that hides is seen here.
 SETTLE_SECONDS = 0.2
 SENTINELS = "sentinel"
 

@@ -1,37 +1,32 @@
-"""Real programs that write recipes, each driven as its user drives it.
+"""Real programs that write recipes, each driven as its user drives it, and some that read them.
 
 A program's session is a context that gives a function: called with a prompt, it has the
 program make the recipe file hold it.
 """
 
-import itertools
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from tests.editors.desk import recipe
-from tests.editors.terminal import Terminal, in_terminal
 from tests.house import wait_for
+from tests.observers.screen import Terminal, in_terminal
 
 SHELL_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a program works: on a recipe in the inbox, with `elsewhere` for what lies outside.
-
-    `abroad` is a folder on another file system, where there is one.
-    """
+    """Where a program works: on a recipe in the inbox, with `elsewhere` for what lies outside."""
 
     recipe: Path
     elsewhere: Path
-    abroad: Path | None = None
 
 
 Save = Callable[[str], None]
@@ -44,25 +39,9 @@ class Program:
 
     name: str
     session: Session
-    needs: tuple[str, ...] = ()
+    needs: str
     makes_new_files: bool = True
     file: str = "a.yaml"
-
-    needs_abroad: bool = False
-
-    def why_not(self, place: Place) -> str | None:
-        """Return why this program cannot run here, or None."""
-        for program in self.needs:
-            if not is_installed(program):
-                return f"{program} is not installed"
-        if self.needs_abroad and place.abroad is None:
-            return "there is no other file system than the temporary folder's"
-        return None
-
-
-def is_installed(program: str) -> bool:
-    """Whether a program, named with or without flags, is installed."""
-    return shutil.which(program.split()[0]) is not None
 
 
 # -- programs that are run once for each save
@@ -73,9 +52,7 @@ def _script(script: str, place: Place) -> Iterator[Save]:
     """Return a shell script: $NEW has the new text for $RECIPE, with $PROMPT in it."""
 
     def save(prompt: str) -> None:
-        new = fresh_folder(place.elsewhere) / place.recipe.name
-        new.write_text(recipe(prompt))
-        run_script(script, place, NEW=str(new), PROMPT=prompt)
+        run_script(script, place, NEW=_written_elsewhere(place, prompt), PROMPT=prompt)
 
     yield save
 
@@ -95,21 +72,14 @@ def run_script(script: str, place: Place, **values: str) -> None:
     )
 
 
-def fresh_folder(parent: Path) -> Path:
-    """A new folder."""
-    for number in itertools.count():
-        folder = parent / str(number)
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            return folder
-    raise AssertionError
-
-
-@contextmanager
-def _from_abroad(place: Place) -> Iterator[Save]:
-    assert place.abroad
-    with _script('mv "$NEW" "$RECIPE"', Place(place.recipe, place.abroad)) as save:
-        yield save
+def _written_elsewhere(place: Place, prompt: str) -> str:
+    """Write a recipe into a new folder, and return its path."""
+    folder = next(
+        folder for number in count() if not (folder := place.elsewhere / str(number)).exists()
+    )
+    folder.mkdir()
+    (folder / place.recipe.name).write_text(recipe(prompt))
+    return str(folder / place.recipe.name)
 
 
 @contextmanager
@@ -131,9 +101,8 @@ def _git(place: Place) -> Iterator[Save]:
     )
 
     def save(prompt: str) -> None:
-        new = fresh_folder(place.elsewhere) / place.recipe.name
-        new.write_text(recipe(prompt))
-        values = {"NEW": str(new), "ORIGIN": str(origin), "BRANCH": f"b{new.parent.name}"}
+        new = _written_elsewhere(place, prompt)
+        values = {"NEW": new, "ORIGIN": str(origin), "BRANCH": f"b{Path(new).parent.name}"}
         run_script(git + commit, place, **values)
         run_script(git + checkout, place, **values)
 
@@ -141,6 +110,13 @@ def _git(place: Place) -> Iterator[Save]:
 
 
 # -- programs that stay open
+
+
+def _opened(place: Place, *command: str) -> AbstractContextManager[Terminal]:
+    environment = {**os.environ, "TERM": "vt100"}
+    return in_terminal(
+        *command, place.recipe.name, cwd=place.recipe.parent, environment=environment
+    )
 
 
 @contextmanager
@@ -170,34 +146,33 @@ def _ed(place: Place) -> Iterator[Save]:
 def _vim(options: str, place: Place) -> Iterator[Save]:
     """Without a vimrc. Its `backupskip` holds /tmp/*, where no backup would be made at all."""
     settings = f"set backupskip= {options}"
-    command = ("vim", "-N", "-u", "NONE", "-i", "NONE", "-c", settings, place.recipe.name)
-    with in_terminal(*command, cwd=place.recipe.parent) as terminal:
-        terminal.wait_for(place.recipe.name)
+    command = ("vim", "-N", "-u", "NONE", "-i", "NONE", "-c", settings)
+    with _opened(place, *command) as terminal:
+        terminal.wait_until_written(place.recipe.name)
 
         def save(prompt: str) -> None:
             lines = recipe(prompt).splitlines()
-            terminal.keys(f":call setline(1, {lines})\r:w\r")
+            terminal.type(f":call setline(1, {lines})\r:w\r")
             _wait_until_saved(place, prompt)
 
         yield save
-        terminal.keys(":q\r")
+        terminal.type(":q\r")
 
 
 @contextmanager
 def _nano(flags: tuple[str, ...], place: Place) -> Iterator[Save]:
-    command = ("nano", "--ignorercfiles", *flags, place.recipe.name)
-    with in_terminal(*command, cwd=place.recipe.parent) as terminal:
-        terminal.wait_for("nano")
+    with _opened(place, "nano", "--ignorercfiles", *flags) as terminal:
+        terminal.wait_until_written("nano")
 
         def save(prompt: str) -> None:
             first_line, cut_to_the_end, write_out = "\x1b\\", "\x1bt", "\x0f"
             text = recipe(prompt).removesuffix("\n")  # nano adds the last line's end itself
-            terminal.keys(first_line + cut_to_the_end + text.replace("\n", "\r"))
-            terminal.keys(write_out + "\r")
+            terminal.type(first_line + cut_to_the_end + text.replace("\n", "\r"))
+            terminal.type(write_out + "\r")
             _wait_until_saved(place, prompt)
 
         yield save
-        terminal.keys("\x18")
+        terminal.type("\x18")
 
 
 @contextmanager
@@ -209,25 +184,21 @@ def _emacs(place: Place) -> Iterator[Save]:
     folder, name = place.recipe.parent, place.recipe.name
     had_been_there = place.recipe.exists()
     options = "(progn (electric-indent-mode -1) (setq backup-enable-predicate (lambda (name) t)))"
-    with in_terminal("emacs", "-nw", "-Q", "--eval", options, name, cwd=folder) as terminal:
-        terminal.wait_for(name)
+    with _opened(place, "emacs", "-nw", "-Q", "--eval", options) as terminal:
+        terminal.wait_until_written(name)
 
         def save(prompt: str) -> None:
-            _emacs_replace_all(terminal, recipe(prompt))
+            mark_all, cut = "\x18h", "\x17"
+            terminal.type(mark_all + cut + recipe(prompt).replace("\n", "\r"))
             wait_for((folder / f".#{name}").is_symlink, "emacs's lock")
-            terminal.keys("\x1bxdo-auto-save\r")
+            terminal.type("\x1bxdo-auto-save\r")
             wait_for((folder / f"#{name}#").exists, "emacs's auto-save")
-            terminal.keys("\x18\x13")
+            terminal.type("\x18\x13")
             _wait_until_saved(place, prompt)
 
         yield save
-        terminal.keys("\x18\x03")
+        terminal.type("\x18\x03")
     assert (folder / f"{name}~").exists() or not had_been_there
-
-
-def _emacs_replace_all(terminal: Terminal, text: str) -> None:
-    mark_all, cut = "\x18h", "\x17"
-    terminal.keys(mark_all + cut + text.replace("\n", "\r"))
 
 
 def _wait_until_saved(place: Place, prompt: str) -> None:
@@ -243,16 +214,10 @@ def _wait_until_saved(place: Place, prompt: str) -> None:
 # -- the table
 
 
-def _shell(
-    name: str,
-    script: str,
-    *needs: str,
-    edits: bool = False,
-    file: str = "a.yaml",
-) -> Program:
+def _shell(name: str, script: str, *, edits: bool = False, file: str = "a.yaml") -> Program:
     """A program that is run once for each save; one that `edits` cannot make a file."""
     session = partial(_script, script)
-    return Program(name, session, needs or (name.split()[0],), makes_new_files=not edits, file=file)
+    return Program(name, session, name.split()[0], makes_new_files=not edits, file=file)
 
 
 # Another one for each save: polling cannot see an edit that keeps size and time.
@@ -260,18 +225,22 @@ OLD_TIME = 'touch -d "2001-02-03 04:05:0$(basename "${NEW%/*}")" "$NEW"; '
 TO_ARCHIVE = 'cd "${NEW%/*}"; '
 
 PROGRAMS = [
-    Program("vim", partial(_vim, "writebackup backupcopy=no"), ("vim",)),
-    Program("vim, keeping backups", partial(_vim, "backup backupcopy=no"), ("vim",)),
-    Program("vim, backups by copy", partial(_vim, "backup backupcopy=yes"), ("vim",)),
-    Program("vim, no backups", partial(_vim, "nobackup nowritebackup"), ("vim",)),
-    Program("nano", partial(_nano, ()), ("nano",)),
-    Program("nano -B", partial(_nano, ("-B",)), ("nano",)),
-    Program("nano -B -G", partial(_nano, ("-B", "-G")), ("nano",)),
-    Program("ed", _ed, ("ed",)),
-    Program("emacs", _emacs, ("emacs",)),
-    Program("git checkout", _git, ("git",)),
-    Program("mv across file systems", _from_abroad, ("mv",), needs_abroad=True),
+    Program("vim", partial(_vim, "writebackup backupcopy=no"), "vim"),
+    Program("vim, keeping backups", partial(_vim, "backup backupcopy=no"), "vim"),
+    Program("vim, backups by copy", partial(_vim, "backup backupcopy=yes"), "vim"),
+    Program("vim, no backups", partial(_vim, "nobackup nowritebackup"), "vim"),
+    Program("nano", partial(_nano, ()), "nano"),
+    Program("nano -B", partial(_nano, ("-B",)), "nano"),
+    Program("nano -B -G", partial(_nano, ("-B", "-G")), "nano"),
+    Program("ed", _ed, "ed"),
+    Program("emacs", _emacs, "emacs"),
+    Program("git checkout", _git, "git"),
     _shell("mv", 'mv "$NEW" "$RECIPE"'),
+    _shell(
+        "mv across file systems",
+        'far="$(mktemp -d -p /dev/shm || mktemp -d)"; mv "$NEW" "$far/a"; mv "$far/a" "$RECIPE";'
+        'rmdir "$far"',
+    ),
     _shell("cp", 'cp "$NEW" "$RECIPE"'),
     _shell("cp -p", f'{OLD_TIME}cp -p "$NEW" "$RECIPE"'),
     _shell("ln", 'ln -f "$NEW" "$RECIPE"'),
@@ -299,16 +268,30 @@ PROGRAMS = [
     _shell("perl -i", 'perl -i -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
     _shell("perl -i.bak", 'perl -i.bak -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
     _shell("patch", 'diff -u "$RECIPE" "$NEW" | patch -sb "$RECIPE"', edits=True),
-    _shell("> by the shell", 'cat "$NEW" > "$RECIPE"', "sh"),
-    _shell(">> by the shell", 'echo "$PROMPT" >> "$RECIPE"', "sh", file="a.txt"),
+    _shell("sh >", 'cat "$NEW" > "$RECIPE"'),
+    _shell("sh >>", 'echo "$PROMPT" >> "$RECIPE"', file="a.txt"),
     _shell(
-        "a script that appends line by line",
+        "sh line by line",
         'printf "" > "$RECIPE"; while read -r line; do echo "$line" >> "$RECIPE"; done < "$NEW"',
-        "sh",
     ),
     _shell(
-        "a script that writes line by line with pauses",  # each prefix would be a valid recipe
+        "sh line by line with pauses",  # each prefix would be a valid recipe
         '{ echo "prompt: $PROMPT"; sleep 0.3; printf "steps: 3"; sleep 0.3; echo 0; } > "$RECIPE"',
-        "sh",
     ),
 ]
+
+# They read a recipe, or change no byte and no time of it.
+READERS = {
+    "cat": 'cat "$RECIPE"',
+    "grep": "grep -r prompt .",
+    "find": "find . -type f -exec sha256sum {} +",
+    "cp": 'cp -p "$RECIPE" "$ELSEWHERE/cp"',
+    "rsync": 'rsync -a "$RECIPE" "$ELSEWHERE/rsync"',
+    "tar": 'tar cf "$ELSEWHERE/tar" .',
+    "gio": 'gio cat "$RECIPE"; gio copy "$RECIPE" "$ELSEWHERE/gio"',
+    "git": "git init -q; git add .; git status; git diff",
+    "chmod": 'chmod 600 "$RECIPE"',
+    "ln": 'ln "$RECIPE" "$ELSEWHERE/ln"',
+    "touch -a": 'touch -a "$RECIPE"',
+    "sh": ': >> "$RECIPE"',
+}

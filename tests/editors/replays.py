@@ -1,8 +1,8 @@
 """Programs that cannot be run here: what they do to a file, system call by system call.
 
-Run as a program itself, `replays.py NAME FILE [--by-step]`: each line of standard input, a JSON
-string, is a text to save. It answers with a line `saved`, and by step also with a line `step`
-at each place where a slow program or a slow share may rest, going on at the next line of input.
+Run as a program itself, `replays.py NAME FILE`: a line of standard input, a JSON string, is the
+text to save. It answers with a line `step` at each place where a slow program or a slow share may
+rest, going on at the next line of input, and with a line `saved` at the end.
 The daemon must see another process do it: it looks at who holds a file open.
 """
 
@@ -11,7 +11,6 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # <linux/fcntl.h>, <linux/fs.h>
@@ -73,7 +72,6 @@ REPLAYS = {
     # It is closed before: only its time tells. It must have the text's length already.
     "memory_map_of_a_closed_file": "open X & map & close",
 }
-EDIT_ONLY = {"memory_map_of_a_closed_file"}  # they cannot make a recipe
 
 
 class Saving:
@@ -157,23 +155,15 @@ class Saving:
         path.rmdir()
 
 
-def save(name: str, path: Path, text: bytes) -> Iterator[None]:
-    """Save as a program does; each time it may rest, it yields."""
-    saving = Saving(path, text)
+def main(name: str, path: Path) -> None:
+    """Save what standard input brings as a program does; rest where it may."""
+    saving = Saving(path, json.loads(sys.stdin.readline()).encode())
     for steps in REPLAYS[name].split(";"):
         for step in steps.split("&"):
             saving.do(step)
-        yield
-
-
-def main(name: str, path: Path, by_step: bool) -> None:
-    """Save what standard input brings, until it ends."""
-    for line in sys.stdin:
-        for _ in save(name, path, json.loads(line).encode()):
-            if by_step:
-                _say("step")
-                sys.stdin.readline()
-        _say("saved")
+        _say("step")
+        sys.stdin.readline()
+    _say("saved")
 
 
 def _say(word: str) -> None:
@@ -182,4 +172,4 @@ def _say(word: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:] == ["--by-step"])
+    main(sys.argv[1], Path(sys.argv[2]))

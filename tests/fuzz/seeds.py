@@ -19,7 +19,6 @@ from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.settings import Settings
 from tests.catalog.files import Shapes
 from tests.catalog.test_gguf import gguf
-from tests.commands import pickled
 from tests.fuzz.hostile import safetensors
 from tests.metadata.requests import CORGI
 from tests.recipe.read.test_other_programs_pictures import PICTURES
@@ -166,12 +165,15 @@ def _files() -> Iterator[bytes]:
 
 
 def _pickles() -> Iterator[bytes]:
-    content = pickled.weights(
-        x=pickled.tensor(), y=pickled.tensor(offset=3, shape=(3,), strides=(1,))
-    )
-    within = b"\x80\x02}" + pickled.text("params_ema") + content[2:-1] + b"s."
-    evil = (pickled.weights(x=one) for one in pickled.EVIL.values())
-    yield from (pickled.zipped(one, {"0": pickled.SIX}) for one in (content, within, *evil))
+    """Tensors alone, inside what trainers write, and beside a program."""
+    import torch  # which the other targets do without
+
+    numbers = torch.arange(6.0)
+    tensors = {"x": numbers.reshape(2, 3), "y": numbers[3:]}
+    for content in (tensors, {"params_ema": tensors}, {**tensors, "z": print}):
+        file = BytesIO()
+        torch.save(content, file)
+        yield file.getvalue()
 
 
 def _gguf_files() -> Iterator[bytes]:

@@ -25,28 +25,15 @@ class LiveDaemon:
         self._house = house
         self._hold = house.folder / "hold"
         command = [sys.executable, "-m", "tests.load.held_daemon", str(house.folder)]
-        self.process = subprocess.Popen(
+        self.process: subprocess.Popen[str] = subprocess.Popen(
             [*command, json.dumps(settings), str(batch_seconds)],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.DEVNULL,
+            text=True,
         )
-
-    def hold(self) -> None:
-        self._hold.touch()
 
     def release(self) -> None:
         self._hold.unlink(missing_ok=True)
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def stop(self) -> None:
-        """Stop the process until `go_on`; changes pile up meanwhile."""
-        self.signal(signal.SIGSTOP)
-        self.wait_for(lambda: self._stat()[0] == "T", "its stop")
-
-    def go_on(self) -> None:
-        self.signal(signal.SIGCONT)
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Wait until the condition holds; fails if it does not, or if the daemon ends before."""
@@ -91,12 +78,9 @@ class LiveDaemon:
 
     def cpu_seconds(self) -> float:
         """Processor time of all its threads."""
-        fields = self._stat()
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()  # proc(5): from the third on
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def _stat(self) -> list[str]:
-        """proc(5): from the third field on, the state."""
-        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
 
 
 @contextmanager
@@ -110,10 +94,8 @@ def live_daemon(
     try:
         daemon.wait_for(lambda: house.status()["images"] is not None, "the first status")
         yield daemon
-        daemon.signal(signal.SIGTERM)
+        daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(timeout=30) == 0
     finally:
-        if daemon.process.poll() is None:
-            daemon.signal(signal.SIGCONT)
-            daemon.process.kill()
-            daemon.process.wait()
+        daemon.process.kill()
+        daemon.process.wait()

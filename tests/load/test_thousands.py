@@ -7,12 +7,11 @@ What a save, a rename or a deletion means is for tests/meetings; here there are 
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from picowatch.outbox.commands import Command, send
+from tests.daemon.processes import stopped
 from tests.house import House
 from tests.load.live_daemon import live_daemon
 from tests.load.recipes import EDITED, name_of, text_of, write_recipes
@@ -22,10 +21,6 @@ pytestmark = pytest.mark.timeout(900)
 
 MEBIBYTES = 90  # that the daemon may hold
 FOLDER = 250
-
-
-def copy_in(source: Path, target: Path) -> None:
-    subprocess.run(["cp", "-r", f"{source}/.", target], check=True)
 
 
 def assert_well(house: House) -> None:
@@ -92,7 +87,7 @@ def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
     write_recipes(house.folder / "source", count)
     crowd = Crowd(house, count)
     with live_daemon(house, held=True) as daemon:
-        copy_in(house.folder / "source", house.inbox)
+        subprocess.run(["cp", "-r", f"{house.folder}/source/.", house.inbox], check=True)
         daemon.wait_for(lambda: daemon.images()["queued"] > count // 5, "a part of the crowd")
         crowd.edit(count // 40)
         crowd.delete(count // 100)
@@ -111,36 +106,28 @@ def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
     assert_well(house)
 
 
-def _move(house: House) -> None:
-    (house.inbox / "a").rename(house.inbox / "b")
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_folder_of_recipes_is_renamed_or_cancelled_whole(house: House, deleted: bool) -> None:
+    """Moved one by one, none of many is rendered again; deleted, none continues.
 
-
-def _move_one_by_one(house: House) -> None:
-    (house.inbox / "b").mkdir()
-    for path in sorted((house.inbox / "a").iterdir()):
-        path.rename(house.inbox / "b" / path.name)
-
-
-def _delete(house: House) -> None:
-    shutil.rmtree(house.inbox / "a")
-
-
-@pytest.mark.parametrize("change", [_move, _move_one_by_one, _delete])
-def test_a_folder_of_recipes_is_renamed_or_cancelled_whole(
-    house: House, change: Callable[[House], None]
-) -> None:
-    """None of many is rendered again, or none continues; other recipes are not affected."""
+    Other recipes are not affected.
+    """
     write_recipes(house.inbox / "a", FOLDER)
-    told = ": deleted, " if change is _delete else ", its queue is kept"
+    told = ": deleted, " if deleted else ", its queue is kept"
     with live_daemon(house, held=True, batch_size=1) as daemon:
         daemon.wait_until_asked(FOLDER)
         daemon.wait_for(lambda: daemon.images()["running"] == 1, "the one in progress")
         house.save("stays.yaml", text_of(FOLDER))
-        change(house)
+        if deleted:
+            shutil.rmtree(house.inbox / "a")
+        else:
+            (house.inbox / "b").mkdir()
+            for path in sorted((house.inbox / "a").iterdir()):
+                path.rename(house.inbox / "b" / path.name)
         daemon.wait_for(lambda: house.log().count(told) == FOLDER, "the change")
         daemon.release()
         daemon.wait_until_idle()
-        cancelled = FOLDER if change is _delete else 0
+        cancelled = FOLDER if deleted else 0
         assert daemon.images()["done"] == FOLDER + 1 - cancelled
         assert daemon.images()["cancelled"] == cancelled
     assert house.log().count(": saved, ") == FOLDER + 1
@@ -151,11 +138,10 @@ def test_a_folder_of_recipes_is_renamed_or_cancelled_whole(
 def test_what_is_cancelled_while_picowatch_is_stopped_is_never_rendered(house: House) -> None:
     """It finds saves and command at the same time, and accepts them in several rounds."""
     with live_daemon(house) as daemon:
-        daemon.stop()
-        for number in range(300):
-            house.save(f"night/{number}.yaml", text_of(number))
-        command = send(house.outbox, Command("cancel", "night"))
-        daemon.go_on()
+        with stopped(daemon.process):
+            for number in range(300):
+                house.save(f"night/{number}.yaml", text_of(number))
+            command = send(house.outbox, Command("cancel", "night"))
         daemon.wait_for(lambda: not command.exists(), "the answer")
         daemon.wait_until_idle()
     assert house.pictures() == []

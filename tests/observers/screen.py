@@ -1,4 +1,4 @@
-"""A terminal for the real command: what was written, and what is on the screen."""
+"""A terminal for real programs: what was written, and what is on the screen."""
 
 import fcntl
 import os
@@ -8,13 +8,15 @@ import struct
 import subprocess
 import termios
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from tests.commands.picowatch import clean_environment, command
 from tests.house import PATIENCE, wait_for
 
+# A session leader's first terminal becomes its controlling one, which emacs insists on.
+TAKE_TERMINAL = 'exec <>"$0" >&0 2>&0; exec "$@"'
 TOKENS = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
@@ -62,17 +64,26 @@ class Screen:
             self._rows.append("")
 
 
-class InPty:
-    """A command in a terminal."""
+class Terminal:
+    """A program in a terminal."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", handle: int, columns: int) -> None:
         self.process = process
-        self.now = Screen(columns=columns)
-        self.written = ""
         self._handle = handle
-        self._lock = threading.Lock()
+        self._columns = columns
+        self._written = bytearray()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    @property
+    def written(self) -> str:
+        """Return everything that was written, but for a letter that is cut at its end."""
+        return bytes(self._written).decode(errors="ignore")
+
+    @property
+    def now(self) -> Screen:
+        """Return what is on the screen."""
+        return Screen(self.written, self._columns)
 
     def wait_for(self, text: str) -> None:
         """Wait until a text is on the screen."""
@@ -80,31 +91,26 @@ class InPty:
 
     def wait_until(self, condition: Callable[[list[str]], object], what: str) -> None:
         """Wait until a condition on the screen's lines holds. A view may be read in parts."""
-        wait_for(lambda: condition(self._lines()), f"{what!r} in {self.now.lines}")
+        wait_for(lambda: condition(self.now.lines), f"{what!r} in {self.written}")
 
-    def type(self, keys: bytes) -> None:
+    def wait_until_written(self, text: str) -> None:
+        """Wait for a text of a program with more escape sequences than `Screen` knows."""
+        wait_for(lambda: text in self.written, f"{text!r} in {self.written!r}")
+
+    def type(self, keys: str) -> None:
         """Send keys like a keyboard."""
-        os.write(self._handle, keys)
+        os.write(self._handle, keys.encode())
 
     def finish(self) -> None:
+        """Read the rest. Nobody else may have the terminal open."""
         self._reader.join(PATIENCE)
         os.close(self._handle)
 
-    def _lines(self) -> list[str]:
-        with self._lock:
-            return self.now.lines
-
     def _read(self) -> None:
-        rest = b""
         # Linux answers EIO once nobody has the other end open, other systems an empty read.
         with suppress(OSError):
             while block := os.read(self._handle, 65536):
-                rest += block
-                # A sequence or a letter may be cut; a write of rich's ends with a whole one.
-                with suppress(UnicodeDecodeError), self._lock:
-                    text, rest = rest.decode(), b""
-                    self.written += text
-                    self.now.write(text)
+                self._written += block
 
 
 def set_size(handle: int, rows: int, columns: int) -> None:
@@ -112,34 +118,40 @@ def set_size(handle: int, rows: int, columns: int) -> None:
 
 
 @contextmanager
+def in_terminal(
+    *command: str, cwd: Path, environment: Mapping[str, str], size: tuple[int, int] = (24, 80)
+) -> Iterator[Terminal]:
+    """Run a program in a terminal of this size; it must end well when the block ends."""
+    ours, theirs = pty.openpty()
+    set_size(theirs, *size)
+    process = subprocess.Popen(
+        ["sh", "-c", TAKE_TERMINAL, os.ttyname(theirs), *command],
+        cwd=cwd,
+        env=environment,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+    )
+    terminal = Terminal(process, ours, size[1])
+    try:
+        yield terminal
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(theirs)
+        terminal.finish()
+
+
 def in_pty(
     folder: Path,
     *arguments: str,
     size: tuple[int, int] = (24, 80),
     program: str = "picowatch",
     **environment: str,
-) -> Iterator[InPty]:
+) -> AbstractContextManager[Terminal]:
     """Run a picowatch command in a terminal of this size."""
-    ours, theirs = pty.openpty()
-    set_size(theirs, *size)
     variables = clean_environment(**{"TERM": "xterm-256color", **environment})
     for name in {"COLUMNS", "LINES", "NO_COLOR"} - environment.keys():
         variables.pop(name, None)
-    process = subprocess.Popen(
-        command(*arguments, program=program),
-        cwd=folder,
-        env=variables,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    terminal = InPty(process, ours, size[1])
-    try:
-        yield terminal
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        process.wait(PATIENCE)
-        terminal.finish()
+    words = command(*arguments, program=program)
+    return in_terminal(*words, cwd=folder, environment=variables, size=size)

@@ -5,9 +5,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from picowatch.observers.hooks import MAX_QUEUED, Hooks
 from picowatch.settings import Settings
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.digest_engine import Batch
+from tests.faults.test_engine_faults import is_running
 from tests.house import House, wait_for, within
 
 # Appends what it gets to the file that its first argument names.
@@ -45,18 +45,6 @@ class Notes:
 @pytest.fixture
 def notes(tmp_path: Path) -> Notes:
     return Notes(tmp_path)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process exists and is not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except OSError:
-        return False
-
-
-def none_alive(pids: Sequence[int]) -> bool:
-    return not any(map(alive, pids))
 
 
 def test_hooks_get_each_picture_failure_and_rest(house: House, notes: Notes) -> None:
@@ -168,7 +156,7 @@ def test_a_slow_hook_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
                 began = time.monotonic()
                 hooks.close(lambda: True)
                 assert time.monotonic() - began < within(1)
-            wait_for(partial(none_alive, started), "their end")
+            wait_for(lambda: not any(map(is_running, started)), "their end")  # noqa: B023
     assert len(pids.read_text().split()) == 2, "what waited was run at the end"
 
 

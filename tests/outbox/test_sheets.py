@@ -60,9 +60,11 @@ def test_a_chequered_ground_is_seen_through_a_transparent_picture(tmp_path: Path
     picture = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     picture.paste((20, 20, 20, 255), (0, 0, 32, 64))
     picture.save(tmp_path / "a.png")
-    sheet = contact_sheet([Cell(tmp_path / "a.png")], [], 64)
+    sheet = contact_sheet([Cell(tmp_path / "a.png"), Cell(None)], [], 64)
     seen = [sheet.getpixel((sheets.GAP + x, sheets.GAP)) for x in (0, 50, 58)]
     assert seen == [(20, 20, 20), sheets.PAPER, sheets.SHADE]
+    beside = 2 * sheets.GAP + 64
+    assert sheet.getpixel((beside + 60, sheets.GAP + 60)) == sheets.MISSING, "one not rendered"
 
 
 def test_a_sheet_is_never_larger_than_its_limit(

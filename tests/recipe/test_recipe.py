@@ -102,9 +102,8 @@ def _hash_in(pair: dict[str, str], kind: str, _name: str) -> str:
 
 def test_the_digest_stays_what_it_is() -> None:
     """Ledgers store digests: a change would draw every random recipe again."""
-    assert digest("prompt: a corgi") == (
-        "232ba23680b1c0422d4bddd44a2059a26e4283aa8e4d5f219cff369121e2df77"
-    )
+    stored = "232ba23680b1c0422d4bddd44a2059a26e4283aa8e4d5f219cff369121e2df77"
+    assert digest("prompt: a corgi") == stored
 
 
 @pytest.mark.parametrize(
@@ -156,12 +155,11 @@ def test_defaults_hold_one_mapping() -> None:
         check_refused("prompt: a", message, defaults=text)
 
 
-@pytest.mark.parametrize("written", ["5", "'5'", "5.0"])
-def test_a_folders_priority_is_read_like_any_number(written: str) -> None:
+def test_a_folders_priority_is_read_like_any_number() -> None:
     """Before its recipes are read: urgent ones are read first."""
-    root, folder = DefaultsFile("a", b"priority: 9"), f"priority: {written}".encode()
-    assert priority_of([root, DefaultsFile("b", folder)]) == 5
-    assert priority_of([root, DefaultsFile("b", b"priority: high")]) == 9
+    root = DefaultsFile("a", b"priority: 9")
+    for written, priority in ((b"5", 5), (b"'5'", 5), (b"5.0", 5), (b"high", 9)):
+        assert priority_of([root, DefaultsFile("b", b"priority: " + written)]) == priority
 
 
 @pytest.mark.parametrize("stored", STORED, ids=["plain", "full", "only enlarged", "flow"])

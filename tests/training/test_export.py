@@ -15,9 +15,12 @@ from training.untyped import AutoencoderKL
 DEMO = Path(__file__).parents[2] / "picowatch/assets/demo"
 
 
-def test_a_run_that_begins_with_a_model_exports_that_model(tmp_path: Path) -> None:
-    """And one that has begun keeps its own weights."""
-    run, exported = tmp_path / "run", tmp_path / "exported"
+def test_a_run_begins_with_a_model_and_goes_on_from_there(tmp_path: Path) -> None:
+    """It exports that model; one that has begun keeps its own weights.
+
+    The optimizer begins anew, and is saved with the first step.
+    """
+    run, exported, device = tmp_path / "run", tmp_path / "exported", torch.device("cpu")
     begin_with(DEMO, run)
     export_model(run, exported)
     files = [file.relative_to(DEMO) for file in DEMO.rglob("*.safetensors")]
@@ -29,20 +32,14 @@ def test_a_run_that_begins_with_a_model_exports_that_model(tmp_path: Path) -> No
     before = (run / "denoiser.state.pt").read_bytes()
     begin_with(exported, run)
     assert (run / "denoiser.state.pt").read_bytes() == before
-
-
-def test_training_goes_on_from_there(tmp_path: Path) -> None:
-    """The optimizer begins anew, and is saved with the first step."""
-    device = torch.device("cpu")
-    begin_with(DEMO, tmp_path)
-    before = torch.load(tmp_path / "denoiser.state.pt", weights_only=True)["network"]
-    vae = AutoencoderKL.from_pretrained(tmp_path / "vae").eval()
-    (tmp_path / "latents").mkdir()
+    vae = AutoencoderKL.from_pretrained(run / "vae").eval()
+    (run / "latents").mkdir()
     width, height = NATIVE
     pictures = {f"{width}x{height}": encoded(vae, device, 0, 16, NATIVE)}
-    save_whole(pictures, tmp_path / "latents/0.pt")
-    train_denoiser(tmp_path, device, tokenizer_of(tmp_path), steps=1)
-    state = torch.load(tmp_path / "denoiser.state.pt", weights_only=True)
+    save_whole(pictures, run / "latents/0.pt")
+    network = torch.load(run / "denoiser.state.pt", weights_only=True)["network"]
+    train_denoiser(run, device, tokenizer_of(run), steps=1)
+    state = torch.load(run / "denoiser.state.pt", weights_only=True)
     assert state["step"] == 1
     assert state["optimizer"]
-    assert before.keys() == state["network"].keys()
+    assert network.keys() == state["network"].keys()

@@ -11,17 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.colours import background_of, main_colours
+from training.cutout import drawn_pair
 from training.drawing import draw
-from training.scenes import (
-    COLOURS,
-    POSITIONS,
-    SHAPES,
-    PairScene,
-    ShapeScene,
-    Subject,
-)
-
-RED_CIRCLE = ShapeScene("white", "red", "circle")
+from training.scenes import COLOURS, POSITIONS, SHAPES, PairScene, ShapeScene, Subject
 
 
 def pixels_of(picture: Image.Image) -> NDArray[np.float64]:
@@ -49,11 +41,6 @@ def test_colours_are_those_of_the_scene(colour: str, tmp_path: Path) -> None:
         assert main_colours(tmp_path / "a.png") == {"white", colour}
 
 
-def near(picture: Image.Image, colour: str) -> int:
-    """How many pixels have nearly this colour."""
-    return int((np.abs(pixels_of(picture) - COLOURS[colour]).sum(axis=2) < 120).sum())
-
-
 @pytest.mark.parametrize("relation", ["above", "under", "left of", "right of"])
 def test_two_subjects_stand_as_their_relation_says(relation: str) -> None:
     """The first one's colour lies on its side of the second's."""
@@ -79,3 +66,14 @@ def test_a_shape_stands_where_its_scene_says(position: str, size: tuple[int, int
             assert sides[position] > 0.08, (x, y)
         else:
             assert abs(x - 0.5) < 0.12 and abs(y - 0.5) < 0.12, (x, y)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (192, 128)])
+def test_a_drawing_knows_what_is_figure(size: tuple[int, int]) -> None:
+    """Nothing in its mask is ground, and outside of it each row has one colour."""
+    picture, mask = drawn_pair(random.Random(1), size)
+    assert picture.size == mask.size == size
+    pixels, figure = np.asarray(picture).astype(int), np.asarray(mask)
+    assert 0.02 < (figure == 255).mean() < 0.95
+    ground = [row[~shown] for row, shown in zip(pixels, figure > 0, strict=True)]
+    assert all(np.ptp(row, 0).max() <= 1 for row in ground if len(row))

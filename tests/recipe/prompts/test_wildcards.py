@@ -105,8 +105,7 @@ def test_a_line_may_name_a_file_of_its_own_folder_or_of_one_above(tmp_path: Path
     lines = WildcardFiles(tmp_path).scan().lines
     inventory = Inventory(demo=DEMO, wildcards=lines)
     assert lines["animals/big/cats"] == (r"__animals/mystical__ tiger \__mystical__, __gone__",)
-    request = request_of("prompt: __animals/*l__", inventory=inventory)
-    assert request.prompt == "blue unicorn"
+    assert request_of("prompt: __animals/*l__", inventory=inventory).prompt == "blue unicorn"
 
 
 def test_what_cannot_be_drawn_is_refused_before_anything_is() -> None:

@@ -227,8 +227,7 @@ def test_civitais_flux_is_read_as_forge_reads_it() -> None:
 
 def test_generation_parameters_under_a_yaml_name_are_recognised() -> None:
     """They are no YAML, but fields in capitals are."""
-    assert messages(BLOCK, "corgi.yaml") == [
-        "this looks like A1111's generation parameters; rename it to corgi.txt"
-    ]
+    (message,) = messages(BLOCK, "corgi.yaml")
+    assert message == "this looks like A1111's generation parameters; rename it to corgi.txt"
     (message, *_) = messages("Prompt: a\nNegative Prompt: b\nSteps: many", "corgi.yaml")
     assert "A1111" not in message

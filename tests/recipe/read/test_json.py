@@ -5,7 +5,7 @@ import json
 import pytest
 
 from picowatch.recipe import no_hash
-from tests.recipe.reading import check_said, read, read_one, refused
+from tests.recipe.reading import check_refused, check_said, read, read_one, refused
 
 # The file, line and column of the problem, the beginning of its message.
 MISTAKES = [
@@ -47,8 +47,7 @@ def test_each_mistake_names_its_place(text: str, where: tuple[int, int], message
 def test_a_comma_after_the_last_value_is_no_json() -> None:
     """Versions of Python differ in words and position."""
     for text in ('{"prompt": "a",}', '[\n {"prompt": "a"},\n]'):
-        (problem,) = refused(text, "corgi.json").problems
-        assert problem.message.startswith("this is not JSON: ")
+        check_refused(text, "this is not JSON: …", name="corgi.json")
 
 
 def test_json_says_what_yaml_says() -> None:

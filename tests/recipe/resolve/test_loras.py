@@ -15,7 +15,6 @@ from tests.recipe.reading import (
     check_warned,
     chunk_of,
     hash_of,
-    messages,
     read_one,
     request_of,
 )
@@ -130,9 +129,8 @@ def test_a_tag_of_a_lora_that_is_missing_may_be_left_out() -> None:
     """An ambiguous or refused one has another remedy."""
     missing = "no LoRA 'xl' in models/loras. None is installed. Put its file there, or write the …"
     check_refused("a corgi <lora:xl:1>", missing, name="a.txt")
-    for tag in ("<lora:st:1>", "<lora:old:1>"):
-        (message,) = messages(f"a corgi {tag}", "a.txt", inventory=INVENTORY)
-        assert "without the tag" not in message
+    for tag, other in (("st", "could be style/pixel art or …"), ("old", "'old.ckpt' cannot be …")):
+        check_refused(f"a <lora:{tag}:1>", f"the LoRA …{other}", name="a.txt", inventory=INVENTORY)
 
 
 def test_a_request_holds_loras_and_embeddings_with_their_hashes() -> None:
@@ -197,9 +195,7 @@ SOME = Inventory(
 
 
 def missing(*names: str) -> list[str]:
-    return [
-        f"The prompt's '{name}' is used as plain words, because no embedding …" for name in names
-    ]
+    return [f"The prompt's '{name}' is used as plain words, because no …" for name in names]
 
 
 def test_comfyuis_word_for_an_embedding_is_a_warning_without_one() -> None:
@@ -212,15 +208,15 @@ def test_comfyuis_word_for_an_embedding_is_a_warning_without_one() -> None:
     check_warned(recipe, *missing("embedding:lost.pt"))
 
 
-@pytest.mark.parametrize("key", ["TI hashes", "Embeddings"])
-def test_a1111s_text_names_embeddings_that_may_be_missing(key: str) -> None:
+def test_a1111s_text_names_embeddings_that_may_be_missing() -> None:
     """SD.Next has another key. What the prompt does not name was another image's."""
-    text = "{}\nSteps: 3, Sampler: Euler, CFG scale: 1, " + key + ": {}"
+    text = "{}\nSteps: 3, Sampler: Euler, CFG scale: 1, {}: {}"
     names = '"easyneg: c74b4e810b03, negativeXL: 0123456789ab, old: 00, other: 11"'
-    pasted = text.format("(EasyNeg:1.2), negativeXL", names)
-    check_warned(read_one(pasted, "corgi.txt", SOME), *missing("easyneg"))
+    for key in ("TI hashes", "Embeddings"):
+        pasted = text.format("(EasyNeg:1.2), negativeXL", key, names)
+        check_warned(read_one(pasted, "corgi.txt", SOME), *missing("easyneg"))
     flow = Checkpoint("dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev"))  # it has none
-    pasted = text.format("a easyneg", "easyneg")
+    pasted = text.format("a easyneg", "TI hashes", "easyneg")
     check_warned(read_one(pasted, "corgi.txt", replace(SOME, checkpoints=(flow,))))
     check_warned(read_one("prompt: an old cat", inventory=SOME), "…old.pt is a pickle file…")
 

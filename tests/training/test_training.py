@@ -1,4 +1,4 @@
-"""The loop that all stages share, how one is ended early, and the optimizer's steps."""
+"""The loop that all stages share, the optimizer's steps, and what the denoiser is asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.muon import Optimizers, orthogonalised
+from training.noise import new_sampler, noisy_and_target, signal_shares
 from training.progress import Progress, RateOfStage, Schedule, run_stage
 
 SCHEDULE = Schedule(steps=1000, rate=2.0, rise=10, fall=100)
@@ -63,20 +64,32 @@ def run(folder: Path, *, killed_at: int | None = None) -> dict[str, Tensor]:
     return network.state_dict()
 
 
-@pytest.fixture
-def saving_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves after each step."""
-    monkeypatch.setattr("training.progress.SECONDS_BETWEEN_SAVES", -1.0)
-
-
-@pytest.mark.usefixtures("saving_always")
 @pytest.mark.parametrize("killed_at", [1, 5, 11])
 def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(
-    tmp_path: Path, killed_at: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     """Weights, their average, the optimizer's state and the rate all go on where they were."""
+    monkeypatch.setattr("training.progress.SECONDS_BETWEEN_SAVES", -1.0)  # after each step
     whole = run(tmp_path / "whole")
     with pytest.raises(Killed):
         run(tmp_path / "killed", killed_at=killed_at)
     resumed = run(tmp_path / "killed")
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_the_target_leads_back_to_the_clean_latents_whatever_is_shown() -> None:
+    """Taking the target out of the noisy latents leaves the captioned picture."""
+    torch.manual_seed(1)
+    clean, unrelated = torch.randn(4, 4, 16, 16), torch.randn(4, 4, 16, 16)
+    share = signal_shares()[torch.tensor([100, 500, 800, 999])]
+    signal, rest = (part.sqrt().view(-1, 1, 1, 1) for part in (share, 1 - share))
+    for shown in (clean, unrelated, torch.zeros_like(clean)):
+        noisy, v = noisy_and_target(clean, shown, share)
+        assert torch.allclose(signal * noisy - rest * v, clean, atol=1e-4)
+
+
+def test_the_noise_is_stable_diffusions() -> None:
+    """Other programs compute their schedules from these values."""
+    sampler = new_sampler()
+    assert float(sampler.alphas_cumprod[999]) == pytest.approx(0.00466, abs=1e-5)
+    assert (sampler.config.steps_offset, sampler.config.set_alpha_to_one) == (1, False)

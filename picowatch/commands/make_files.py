@@ -1,0 +1,129 @@
+"""The files that `picowatch make` is given, and their names and places in the inbox."""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from picowatch.errors import CommandFailed
+from picowatch.inbox.names import (
+    ENDINGS,
+    PICTURES_NAME,
+    is_recipe_name,
+    is_recipe_path,
+    why_skipped,
+)
+from picowatch.inbox.putting import put, save_again
+from picowatch.inbox.reading import template_above, why_no_recipe
+from picowatch.recipe import is_empty
+from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.written import plain_name
+from picowatch.settings import Settings
+
+READ_BITS = 0o444  # of a file's mode
+STANDARD_INPUT = Path("-")
+
+
+def folder_and_template(settings: Settings, file: Path) -> tuple[str, str]:
+    """Return a folder for dropped pictures, as a path below the inbox, and its template.
+
+    Raises CommandFailed for any other folder.
+    """
+    inbox, path = settings.inbox.resolve(), file.resolve()
+    if path.is_relative_to(inbox):
+        folder = path.relative_to(inbox).as_posix()
+        if template := template_above(inbox, f"{folder}/{PICTURES_NAME}"):
+            return folder, template
+    raise CommandFailed(
+        f"{file} is a folder, and no folder of the inbox with a {PICTURES_NAME}.",
+        "Name the recipes in it instead.",
+    )
+
+
+def content_of(file: Path) -> bytes:
+    """Return the bytes of a recipe. Raises CommandFailed if they cannot be one."""
+    try:
+        content = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
+    except OSError as error:
+        raise CommandFailed(
+            f"Cannot read {file}: {error.strerror}.", "Give a recipe that you can read."
+        ) from error
+    if file != STANDARD_INPUT and not is_recipe_name(file.name):
+        why = why_skipped(file.name) or f"names of recipes end in {', '.join(ENDINGS)}"
+        raise CommandFailed(f"{file} is never run: {why}.", "Give it another name.")
+    if is_empty(content):
+        what = "Standard input" if file == STANDARD_INPUT else file
+        raise CommandFailed(f"{what} is empty.", "Write at least a prompt.")
+    return content
+
+
+def check_name(settings: Settings, name: str, files: Sequence[Path]) -> None:
+    """Raise CommandFailed unless the name is for one recipe from elsewhere, and a path."""
+    if len(files) > 1:
+        raise CommandFailed("--name is for one recipe.", "Give one FILE, or leave out --name.")
+    if _below(settings, files[0]):
+        raise CommandFailed(
+            f"{files[0]} is in the inbox already, and keeps its name there.",
+            "Leave out --name, or rename the file.",
+        )
+    plain = name if name.lower().endswith(ENDINGS) else f"{name}.yaml"
+    if not is_recipe_path(plain) or {"", ".", ".."} & {*plain.split("/")}:
+        raise CommandFailed(
+            f"--name {name} is not a recipe's name.",
+            "It may be like `corgi` or `pets/corgi.yaml`; no part of it begins with '.', '_', '~' "
+            "or '#'.",
+        )
+
+
+def check_place(settings: Settings, file: Path, content: bytes, name: str, *, remove: bool) -> None:
+    """Raise CommandFailed for a place among dropped pictures: no recipe is read there."""
+    below = _below(settings, file)
+    if why := why_no_recipe(settings.inbox, below or _wanted(file, content, name)):
+        raise CommandFailed(why, "Put it into another folder.")
+    if remove and below:
+        raise CommandFailed(
+            f"{file} is in the inbox already, and --rm removes only what it puts there.",
+            "Leave out --rm, or give a file from elsewhere.",
+        )
+
+
+def put_recipe(settings: Settings, file: Path, content: bytes, name: str) -> tuple[str, bool]:
+    """Put the recipe into the inbox, or save it there again; its path below, and if it is new."""
+    if below := _below(settings, file):
+        save_again(file)
+        return below, False
+    folder, slash, own = _wanted(file, content, name).rpartition("/")
+    # The daemon may run as another user, and our umask may be 077.
+    readers = 0 if file == STANDARD_INPUT else file.stat().st_mode & READ_BITS
+    own, is_new = put(settings.inbox / folder, own, content, readers)
+    return f"{folder}{slash}{own}", is_new
+
+
+def _wanted(file: Path, content: bytes, name: str) -> str:
+    """The path below the inbox that a recipe from elsewhere gets, if it is free."""
+    wanted = name or ("stdin" if file == STANDARD_INPUT else file.name)
+    if not wanted.lower().endswith(ENDINGS):
+        wanted += _ending(content) if file == STANDARD_INPUT else file.suffix
+    return wanted
+
+
+def _below(settings: Settings, file: Path) -> str:
+    """The path below the inbox of a recipe that lies there; "" for others."""
+    inbox, path = settings.inbox.resolve(), file.resolve()
+    if file == STANDARD_INPUT or not path.is_relative_to(inbox):
+        return ""
+    below = path.relative_to(inbox).as_posix()
+    return below if is_recipe_path(below) else ""
+
+
+def _ending(content: bytes) -> str:
+    """JSON; YAML if a text begins with a recipe's field; anything else is lines of prompts."""
+    with suppress(ValueError, RecursionError):
+        if isinstance(json.loads(content), dict | list):
+            return ".json"
+    text = re.sub(rb"\A(?:\s|#.*\n|---\s*\n|- )*", b"", content)
+    field = re.match(rb"([A-Za-z_ -]+):", text)
+    is_yaml = field is not None and plain_name(field[1].decode()) in FIRST_NAME_OF
+    return ".yaml" if is_yaml else ".txt"

@@ -1,0 +1,91 @@
+"""The report of `picowatch make`: paths of pictures and errors, or one JSON object for scripts."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.commands import Answer
+from picowatch.settings import Settings
+from picowatch.streams import print_error
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A recipe in the inbox, and the command whose answer says what became of it.
+
+    `file` is what the user called it. `is_ours`: it was not in the inbox before. Of a folder of
+    dropped pictures `recipe` is its template.
+    """
+
+    file: Path
+    recipe: str
+    digest: str
+    is_ours: bool
+    command: Path
+
+
+def by_picture(
+    settings: Settings, sent: Sequence[Sent], answers: Sequence[Answer]
+) -> Iterator[tuple[Sent, Answer]]:
+    """Yield each recipe with its answer; of a folder each picture, and what concerns all."""
+    for one, answer in zip(sent, answers, strict=True):
+        if answer.warning or not answer.parts:
+            yield one, replace(answer, done=True) if answer.parts else answer
+        for recipe, part in answer.parts.items():
+            yield replace(one, file=settings.inbox / recipe, recipe=recipe), part
+
+
+def print_answer(settings: Settings, sent: Sent, answer: Answer, removed: bool) -> int:
+    """Print the paths of an answer's pictures, or why there are none; return the exit code."""
+    for picture in (*answer.pictures, *answer.sheets):
+        print(settings.outbox / picture)
+    if answer.warning:
+        print_error(answer.warning.strip())
+    if answer.done:
+        return SUCCEEDED
+    # A removed recipe's error file is gone, too.
+    text = (answer.error if removed and answer.error else answer.text).strip()
+    print_error(text if text.startswith(f"inbox/{sent.recipe}") else f"{sent.recipe}: {text}")
+    return FAILED
+
+
+def as_object(
+    settings: Settings, parts: Sequence[tuple[Sent, Answer]], error: str
+) -> dict[str, Any]:
+    """Return the object that docs/scripts.md promises: new keys may come, these stay."""
+    return {
+        "done": not error and all(answer.done for _, answer in parts),
+        "errors": [error] if error else [],
+        "recipes": [
+            {
+                "file": str(one.file),
+                "recipe": one.recipe,
+                "in_inbox": (settings.inbox / one.recipe).exists(),
+                "done": answer.done,
+                "pictures": [_picture(settings.outbox / file) for file in answer.pictures],
+                "contact_sheets": [str(settings.outbox / file) for file in answer.sheets],
+                "errors": [] if answer.done else [(answer.error or answer.text).strip()],
+                "warnings": [answer.warning.strip()] if answer.warning else [],
+            }
+            for one, answer in parts
+        ],
+    }
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    """What a script wants to know at once; `picowatch show --json` has all the rest."""
+    found: dict[str, Any] = dict.fromkeys(
+        ("seed", "width", "height", "checkpoint", "prompt", "negative_prompt")
+    )
+    with suppress(PictureUnreadable, OSError, KeyError, Image.DecompressionBombError):
+        request = read_chunk(read_texts(path)[PICOWATCH]).request
+        found = {name: getattr(request, name) for name in found}
+        with Image.open(path) as picture:
+            found["width"], found["height"] = picture.size
+    return {"path": str(path), **found}
