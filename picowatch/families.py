@@ -6,7 +6,7 @@ models' authors and of diffusers (loaders/single_file_utils.py), also as in Comf
 models' own cards and programs; docs/models.md names them.
 
 To add a family that diffusers draws: a row here, a row in engine/families.py unless it is `short`,
-a tiny folder for tests/engine/test_family_rows.py, and a paragraph in docs/models.md.
+a tiny folder in tests/engine/tiny_flows.py, and a paragraph in docs/models.md.
 """
 
 import math

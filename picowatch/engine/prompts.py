@@ -355,7 +355,4 @@ def weighted(hidden: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:
         return hidden
     before = hidden.float()
     multiplied = before * torch.tensor(weights, device=hidden.device)[None, :, None]
-    scale = before.mean() / multiplied.mean()
-    if not bool(torch.isfinite(scale)):
-        scale = torch.ones(())
-    return (multiplied * scale).to(hidden.dtype)
+    return (multiplied * (before.mean() / multiplied.mean())).to(hidden.dtype)

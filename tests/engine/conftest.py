@@ -8,15 +8,18 @@ import pytest
 
 if TYPE_CHECKING:
     from picowatch.engine.renderer import Renderer
+    from tests.engine.reference.models import Models
 
 # Before torch is imported here: threads that spin only for a moment, as in the engine process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """Return a models folder for this test only."""
-    return tmp_path / "models"
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> "Models":
+    """Return the models of the stored pictures, and requests for them."""
+    from tests.engine.reference.models import Models
+
+    return Models(tmp_path_factory.mktemp("reference") / "models")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
@@ -14,15 +13,11 @@ from picowatch.engine.processors import read_processor
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
 from tests.engine.pictures import circle, keep
-from tests.engine.requests import NUMPY_WARNINGS, plain_options
+from tests.engine.requests import plain_options
 from tests.engine.tiny_flows import tiny_flow
 from tests.engine.tiny_models import folder_until_exit
 from tests.recipe.reading import read
 
-FLOW_WARNINGS = [
-    *NUMPY_WARNINGS,
-    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),  # Chroma's
-]
 SIDE = 64
 # What each recipe for a checkpoint has to say.
 _OWN = {"FLUX.1-Fill-dev": "image: start.png\nmask: mask.png"}

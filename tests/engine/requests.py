@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from picowatch.catalog import Catalog
@@ -19,12 +18,6 @@ if TYPE_CHECKING:
     from picowatch.engine.renderer import Renderer
 
 Pixels = NDArray[np.int16]
-
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-NUMPY_WARNINGS = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
 
 
 def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:

@@ -21,11 +21,10 @@ from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_named
 from tests.engine.demo import named
 from tests.engine.pictures import as_pixels, circle, half, right_half, start
-from tests.engine.requests import NUMPY_WARNINGS, Pixels, draw, pixels, plain_options
+from tests.engine.requests import Pixels, draw, pixels, plain_options
 from tests.engine.tiny_flows import tiny_unet
 from tests.engine.tiny_models import checkpoints_of
 
-pytestmark = NUMPY_WARNINGS
 _D: Any = diffusers
 
 

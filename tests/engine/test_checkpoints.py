@@ -22,11 +22,10 @@ from tests.engine import demo
 from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle, keep
-from tests.engine.requests import NUMPY_WARNINGS, draw, plain_options, request
+from tests.engine.requests import draw, plain_options, request
 from tests.engine.rungs import reads
 from tests.engine.tiny_flows import tiny_flow
 
-pytestmark = NUMPY_WARNINGS
 DEMO = Catalog(Path("nowhere")).demo.path
 FULL = choose_target("cpu", "float32")
 

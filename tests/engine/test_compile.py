@@ -15,10 +15,9 @@ from picowatch.engine.compile import Compiled
 from picowatch.engine.protocol import EngineOptions, RenderedImage
 from picowatch.engine.renderer import Renderer
 from tests.engine import requests
-from tests.engine.requests import NUMPY_WARNINGS, difference
+from tests.engine.requests import difference
 
 CARD = torch.device("cuda")  # only its name is looked at: the module computes where it is
-pytestmark = NUMPY_WARNINGS
 
 
 def renderer(**options: Any) -> Renderer:

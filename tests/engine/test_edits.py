@@ -24,7 +24,6 @@ from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import write
 from tests.engine.flow_requests import (
-    FLOW_WARNINGS,
     flow_models,
     flow_renderer,
     requests_of,
@@ -37,7 +36,6 @@ from tests.engine.tiny_flows import FOLDERS
 from tests.engine.transformer_files import weights_of
 from tests.kinds import one_of_each_kind
 
-pytestmark = FLOW_WARNINGS
 _D: Any = diffusers
 KLEIN, KLEIN_BASE, DEV = "FLUX.2-klein", "FLUX.2-klein-base", "FLUX.2-dev"
 KONTEXT = "FLUX.1-Kontext-dev"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from picowatch.engine import child_main
-from picowatch.engine.failures import explain_error, explain_exit
+from picowatch.engine.failures import explain_error
 from picowatch.engine.protocol import Render
 from picowatch.errors import EngineDied, RenderFailed
 
@@ -71,8 +71,3 @@ def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch
     died = daemon.send.call_args.args[0]
     assert isinstance(died, EngineDied)
     assert "unknown error" in died.message
-
-
-def test_the_end_of_a_process_is_explained() -> None:
-    """Signals by their names or numbers; tests/faults has other ends."""
-    assert "The engine crashed (signal 200)." in explain_exit(-200, [])

@@ -21,7 +21,6 @@ from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.pictures import keep
 from tests.engine.requests import (
-    NUMPY_WARNINGS,
     difference,
     draw,
     ignore_steps,
@@ -29,7 +28,6 @@ from tests.engine.requests import (
     plain_options,
 )
 
-pytestmark = NUMPY_WARNINGS
 GREEN, RED = (40, 170, 60), (200, 30, 30)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -12,15 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
+from picowatch.catalog import Catalog
+from picowatch.catalog.parts import parts_of
 from picowatch.engine.families import pipeline_class
 from picowatch.engine.preview import COLOURS
 from picowatch.engine.protocol import Preview
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.upscale import enlarged
 from picowatch.errors import EngineStopped
-from picowatch.families import FAMILIES, FLOWS
+from picowatch.families import FAMILIES, FLOWS, UNETS
 from tests.engine.flow_requests import (
-    FLOW_WARNINGS,
     SIDE,
     flow_models,
     flow_renderer,
@@ -31,10 +33,10 @@ from tests.engine.flow_requests import (
 )
 from tests.engine.pictures import circle
 from tests.engine.requests import Pixels, draw, ignore_steps, pixels
-from tests.engine.tiny_flows import FOLDERS
+from tests.engine.tiny_flows import FOLDERS, tiny_flow
+from tests.engine.tiny_models import checkpoints_of
 from tests.kinds import one_of_each_kind
 
-pytestmark = FLOW_WARNINGS
 _D: Any = diffusers
 
 
@@ -216,9 +218,24 @@ ALL = [
 IN_EACH_RUN = [one for one in ALL if one[0] in FAMILIES_IN_EACH_RUN]
 
 
-def test_each_flow_family_is_compared_with_diffusers() -> None:
-    """A row of a new one has a case here, besides its tiny folder."""
+def test_each_flow_family_is_compared_with_diffusers(tmp_path: Path) -> None:
+    """A row of a new one has a case here, and a tiny folder that is recognised with all parts."""
     assert {FOLDERS[name].family for name in CASES} == {*FLOWS}
+    folders = {name: tiny_flow(name) for name in FOLDERS}
+    found = Catalog(checkpoints_of(tmp_path / "models", **folders)).scan()
+    assert not found.refused
+    assert {model.family for model in found.models} == {*FLOWS}
+    for model in found.models:
+        row = FAMILIES[model.family]
+        assert model.variant in row.variants
+        assert {part.name for part in parts_of(model)} >= row.parts.keys() - {*row.optional}
+
+
+@pytest.mark.parametrize("family", (*UNETS, *FLOWS))
+def test_a_row_says_whether_diffusers_loads_loras(family: str) -> None:
+    """Into the pipeline that draws from text, which holds all parts."""
+    row = FAMILIES[family]
+    assert row.loras == hasattr(getattr(diffusers, row.pipelines.text), "load_lora_weights")
 
 
 @pytest.mark.parametrize(("name", "way"), one_of_each_kind(ALL, IN_EACH_RUN))

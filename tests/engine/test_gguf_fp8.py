@@ -60,8 +60,6 @@ from tests.engine.transformer_files import (
     write_gguf,
 )
 
-# diffusers says so of a class that its own Chroma uses.
-pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
 CPU = torch.device("cpu")
 FULL = choose_target("cpu", "float32")
 _T: Any = transformers

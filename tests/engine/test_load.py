@@ -26,12 +26,10 @@ from tests.engine.controlnets import save_single
 from tests.engine.demo import assert_equal, load
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.original_names import Tensors, z_image_names
-from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import FOLDERS, tiny_flow, tiny_unet
 from tests.engine.transformer_files import weights_of
 from tests.kinds import one_of_each_kind
 
-pytestmark = NUMPY_WARNINGS
 DEMO = Catalog(Path("nowhere")).demo
 CPU = torch.device("cpu")
 FULL, HALF = choose_target("cpu", "float32"), choose_target("cpu", "float16")
@@ -58,8 +56,6 @@ def modules_of(parts: dict[str, Any]) -> dict[str, Any]:
 IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3.5-medium")
 
 
-# diffusers says so of a class that its own Chroma uses.
-@pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", one_of_each_kind(FOLDERS, IN_EACH_RUN))
 def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
     """In float16, in which some of them keep layers in float32."""

@@ -18,15 +18,9 @@ from picowatch.engine.verify import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import RANK, Tensors, kohya_lora, random_layer, write
-from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import tiny_flow
 from tests.kinds import one_of_each_kind
 
-pytestmark = [
-    *NUMPY_WARNINGS,
-    # Chroma's transformer in diffusers 0.42 itself.
-    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
-]
 _D: Any = diffusers
 ATTN = "transformer_blocks.0.attn"
 DEMO = Catalog(Path("nowhere")).demo

@@ -21,11 +21,8 @@ from picowatch.engine.memory import (
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
-from tests.engine.flow_requests import FLOW_WARNINGS
 from tests.engine.reference.models import Models
 from tests.engine.requests import difference, draw, request
-
-pytestmark = FLOW_WARNINGS
 
 GIGABYTE = 2**30
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}
@@ -154,11 +151,6 @@ def test_smaller_pictures_come_last_and_only_on_request(
     ladder.worked(wanted, rungs[-2])
     assert list(ladder.rungs(wanted, SMALL_ONE, GIGABYTE)) == rungs[-2:]
     assert names(cuda(), replace(wanted, shrink_to_fit=False)) == CARD
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("memory") / "models")
 
 
 def card(renderer: Renderer) -> Renderer:

@@ -22,9 +22,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
 from tests.engine.pictures import GREEN, circle, keep, right_half, start
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels, plain_options
-
-pytestmark = NUMPY_WARNINGS
+from tests.engine.requests import difference, draw, pixels, plain_options
 
 DEMO = Catalog(Path("nowhere")).demo.path
 ROUNDING = 2  # of 255: what float32 sums in another order may change

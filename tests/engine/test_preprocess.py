@@ -15,9 +15,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ControlUse
 from tests.engine.pictures import circle
 from tests.engine.reference.models import Models
-from tests.engine.requests import NUMPY_WARNINGS, draw
-
-pytestmark = NUMPY_WARNINGS
+from tests.engine.requests import draw
 
 
 def use(name: Any, **values: Any) -> ControlUse:

@@ -15,9 +15,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
 from picowatch.families import DEMO_WIDTH, FAMILIES
 from picowatch.recipe.request import ImageRequest
-from tests.engine.requests import NUMPY_WARNINGS, ignore_steps, request
-
-pytestmark = NUMPY_WARNINGS
+from tests.engine.requests import ignore_steps, request
 
 CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 

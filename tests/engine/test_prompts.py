@@ -14,7 +14,6 @@ from picowatch.engine.prompts import (
     Conditions,
     PromptEncoder,
     read_vectors,
-    weighted,
 )
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
@@ -22,11 +21,9 @@ from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
 from tests.engine.adapters import write
 from tests.engine.demo import CPU, demo, load
-from tests.engine.requests import NUMPY_WARNINGS, request
+from tests.engine.requests import request
 from tests.engine.tiny_flows import tiny_unet
 from tests.engine.tiny_models import FIRST, checkpoints_of
-
-pytestmark = NUMPY_WARNINGS
 
 BEGIN, END, COMMA, CAT, RED = 784, 785, 267, 564, 558  # in the demo model's vocabulary
 
@@ -81,12 +78,6 @@ def words_of(chunk: Chunk) -> list[int]:
 def test_a_prompt_is_cut_into_chunks_of_75_tokens(text: str, expected: list[list[int]]) -> None:
     """All tokens arrive."""
     assert [words_of(chunk) for chunk in encoder().chunks(text)] == expected
-
-
-def test_a_weight_that_leaves_no_mean_makes_no_nan() -> None:
-    """Dividing by it would make the whole picture black."""
-    hidden = torch.tensor([[[1.0, -1.0], [2.0, -2.0]]])
-    assert torch.equal(weighted(hidden, (1.0, 2.0)), torch.tensor([[[1.0, -1.0], [4.0, -4.0]]]))
 
 
 HALF = Hires(scale=2.0, denoising_strength=0.5)

@@ -15,23 +15,15 @@ from picowatch.engine.memory import FULL, LAYERS, MODELS, TURNS, Rung
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES
-from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
+from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.reference.models import Models
-from tests.engine.reference.requests import CASES as STORED
 from tests.engine.reference.requests import drawn, stored
 from tests.engine.requests import difference, draw, ignore_steps, pixels
 from tests.engine.rungs import lora_of, on_rung, reads, three_of
 from tests.engine.transformer_files import weights_of, write_gguf
 from tests.kinds import one_of_each_kind
 
-pytestmark = FLOW_WARNINGS
-
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("rungs") / "models")
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +48,6 @@ CASES = (
     *("sdxl", "sdxl-lora", "sdxl-control", "sdxl-hires", "sdxl-clip-skip", "sd2-lcm"),
 )
 IN_EACH_RUN = ("lora-control", "vae", "hires-latent", "sdxl-lora")
-
-
-def test_all_of_these_pictures_are_stored() -> None:
-    """Most of them are drawn by heavy tests alone."""
-    assert {*CASES} <= STORED.keys()
 
 
 @pytest.mark.parametrize("rung", RUNGS)

@@ -13,9 +13,7 @@ from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.samplers import build_sampler, class_of
 from picowatch.recipe.passes import evaluations
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler, sampler_named
-from tests.engine.requests import NUMPY_WARNINGS, request
-
-pytestmark = NUMPY_WARNINGS
+from tests.engine.requests import request
 
 CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 ZERO_SNR = {**CONFIG, "rescale_betas_zero_snr": True}

@@ -8,15 +8,12 @@ import torch
 from picowatch.engine.memory import FULL, LAYERS, MODELS
 from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
-from tests.engine.flow_requests import FLOW_WARNINGS, flow_models
+from tests.engine.flow_requests import flow_models
 from tests.engine.requests import difference, draw
 from tests.engine.rungs import lora_of, on_rung, three_of
 from tests.engine.tiny_flows import FOLDERS
 
-pytestmark = [
-    *FLOW_WARNINGS,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 # Without the VAE's tiles, which overlap and so change larger pictures.
 RUNGS = [replace(rung, tiled=False) for rung in (MODELS, LAYERS)]
 

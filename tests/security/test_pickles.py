@@ -21,11 +21,10 @@ import torch
 from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from tests.commands.picowatch import picowatch
-from tests.engine.flow_requests import FLOW_WARNINGS, requests_of
+from tests.engine.flow_requests import requests_of
 from tests.engine.requests import ignore_steps
 from tests.engine.tiny_flows import tiny_flow
 
-pytestmark = FLOW_WARNINGS
 FLOW = "FLUX.1-schnell"
 FOLDERS = (
     *(f"models/{kind}" for kind in ("checkpoints", "vae", "loras", "embeddings", "wildcards")),

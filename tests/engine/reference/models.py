@@ -109,7 +109,8 @@ def _write_demos_parts(folder: Path) -> None:
     words = pipeline.tokenizer("a red hat", add_special_tokens=False)["input_ids"]
     vectors = encoder.get_input_embeddings().weight[words].detach().clone()
     write(folder / "embeddings/redhat.safetensors", {"emb_params": vectors})
-    save_single(controlnet_of(unet, 1), folder / "controlnet/random.safetensors")
+    for name in ("random", "random-shuffle"):
+        save_single(controlnet_of(unet, 1), folder / f"controlnet/{name}.safetensors")
     controlnet_of(unet, 2).save_pretrained(folder / "controlnet/random-folder")
     pipeline.vae.decoder.conv_out.bias.data += torch.tensor([0.3, 0.0, -0.3])
     pipeline.vae.save_pretrained(folder / "vae/warm")

@@ -176,6 +176,9 @@ CONTROLLED = {
             "control": [*sketched()["control"], random_control(model="random-folder", end=0.5)],
         }
     ],
+    "control-prompt-mode": [sketched(mode="prompt")],
+    "control-mode": [sketched(mode="control")],
+    "control-shuffle": [values(control=[random_control(model="random-shuffle")])],
     "control-cfg-start": [{**sketched(), "cfg_start": 0.3}],
     "control-batch": [
         {**sketched(), "seed": 1},

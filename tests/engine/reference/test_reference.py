@@ -6,15 +6,8 @@ import pytest
 from picowatch.engine.renderer import Renderer
 from tests.engine.reference.models import Models
 from tests.engine.reference.requests import CASES, PICTURES, drawn, stored
-from tests.engine.requests import NUMPY_WARNINGS
 
-pytestmark = NUMPY_WARNINGS
 MOST = 2  # of 255
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("reference") / "models")
 
 
 @pytest.fixture(scope="module")
