@@ -92,7 +92,7 @@ def take(page: Page, name: str) -> None:
     """What the page shows, with 256 colours: a third of the bytes."""
     time.sleep(1)  # until it is drawn
     target = TARGETS / f"{name}.png"
-    page.screenshot(target)
+    page.driver.save_screenshot(str(target))
     whole = Image.open(BytesIO(target.read_bytes())).convert("RGB")
     whole.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(target, optimize=True)
 

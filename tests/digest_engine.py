@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from hashlib import shake_256
 
+from PIL import Image
+
 from picowatch.engine.protocol import (
     ControlMap,
     OnPreview,
@@ -116,16 +118,8 @@ class DigestEngine:
 def digest_pixels(request: ImageRequest) -> bytes:
     """The digest as 8 x 8 squares of colour, stretched to the request's size."""
     colours = shake_256(request.digest.encode()).digest(_SIDE * _SIDE * 3)
-    rows = []
-    for y in range(_SIDE):
-        squares = (colours[3 * (y * _SIDE + x) :][:3] for x in range(_SIDE))
-        rows.append(b"".join(square * _share(request.width, x) for x, square in enumerate(squares)))
-    return b"".join(row * _share(request.height, y) for y, row in enumerate(rows))
-
-
-def _share(length: int, part: int) -> int:
-    """Return the length of one of eight parts that add up to the whole."""
-    return length * (part + 1) // _SIDE - length * part // _SIDE
+    squares = Image.frombytes("RGB", (_SIDE, _SIDE), colours)
+    return squares.resize((request.width, request.height), Image.Resampling.NEAREST).tobytes()
 
 
 def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:

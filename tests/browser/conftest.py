@@ -148,9 +148,6 @@ class Page:
         media = [{"name": "prefers-color-scheme", "value": scheme}]
         self.tell("Emulation.setEmulatedMedia", features=media)
 
-    def screenshot(self, target: Path) -> None:
-        self.driver.save_screenshot(str(target))
-
     def errors(self) -> list[str]:
         """Return the browser's errors since the last call."""
         log: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]

@@ -1,19 +1,11 @@
 """The large view with the picture that one was made from, in a real browser."""
 
-from pathlib import Path
-
-from PIL import Image
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import INDEX, Page
 from tests.house import House, wait_for
 
-
-def drop(house: House, name: str, colour: str, size: tuple[int, int] = (96, 64)) -> Path:
-    path = house.inbox / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
-    return path
+WIDE = 96, 64
 
 
 def before(page: Page) -> str:
@@ -30,13 +22,13 @@ def is_offered(page: Page) -> bool:
 def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
     """It may be a dropped picture, a start image or an archived one; both zoom together."""
     house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
-    drop(house, "photos/a b/ü.png", "red")
-    drop(house, "start.png", "blue")
+    house.draw("photos/a b/ü.png", size=WIDE)
+    house.draw("start.png", "blue")
     house.save("plain.yaml", "prompt: a tree\nseed: 1\n")
     house.save("start.yaml", "prompt: a star\nseed: 1\nimage: start.png\n")
     house.once()
     house.save("archived/_pictures.yaml", "prompt: a hat\nseed: 7\n")
-    drop(house, "archived/1.png", "green")
+    house.draw("archived/1.png", "green")
     house.once(when_done="archive")
     page.open(house.outbox / INDEX)
     for file, source in (
@@ -78,10 +70,10 @@ def test_an_original_that_is_gone_or_another_is_not_offered(house: House, page: 
     """But that of the picture which was made from the other one is."""
     house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
     for name in ("gone", "replaced"):
-        drop(house, f"photos/{name}.png", "red")
+        house.draw(f"photos/{name}.png")
     house.once()
     (house.inbox / "photos/gone.png").unlink()
-    drop(house, "photos/replaced.png", "blue")
+    house.draw("photos/replaced.png", "blue")
     house.once()
     page.open(house.outbox / INDEX)
     for file in ("photos/gone.png", "photos/replaced.png"):

@@ -20,13 +20,20 @@ from tests.house import House, wait_for
 
 
 def test_retry_brings_back_what_failed(house: House) -> None:
-    """With the seed it had, and no error file; a wrong recipe is answered with the right ones."""
+    """With the seed it had, and no error file; a wrong recipe is answered with the right ones.
+
+    Recipes that were refused are counted apart: a script that asks for both sees all.
+    """
     house.save("a.txt", "bad --seed 5\none\n")
     house.save("pets/b.yaml", "prompt: bad\nseed: 6\n")
+    house.save("wrong.yaml", "promt: a corgi\n")
     house.engine.before_batch = fail_on_bad
     with house.running():
         wait_for(lambda: house.error("a.txt") and house.error("pets/b.yaml"), "the failures")
         wait_for(lambda: house.prompts() == ["one"], "the other image")
+        wait_for(lambda: house.status()["refused"] == 1, "the status")
+        found = json.loads(picowatch(house.folder, "status", "--json").stdout)
+        assert (found["refused"], found["images"]["failed"]) == (1, 2)
         house.engine.before_batch = lambda batch: None
         answer = picowatch(house.folder, "retry", "c.txt")
         said = "No image of c.txt has failed. Recipes with failed images: a.txt, pets/b.yaml.\n"
@@ -38,6 +45,8 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         assert picowatch(house.folder, "retry").stdout == "1 image queued again.\n"
         wait_for(lambda: house.seeds("pets") == [6], "all pictures")
         assert picowatch(house.folder, "retry").stdout == "No image has failed.\n"
+        house.save("wrong.yaml", "prompt: a corgi\n")
+        wait_for(lambda: house.status()["refused"] == 0, "the good save")
     assert "a.txt: 1 image queued again, as requested" in house.log()
 
 
@@ -100,17 +109,6 @@ def test_a_healthy_daemon_looks_at_its_inbox(
         assert "its inbox is not there" in capsys.readouterr().err
     health = picowatch(house.folder, "status", "--check")
     assert (health.returncode, health.stderr) == (1, "picowatch is not running\n")
-
-
-def test_refused_recipes_are_counted(house: House) -> None:
-    """`failed` counts images alone: a script that asks for both sees all that went wrong."""
-    house.save("a.yaml", "promt: a corgi\n")
-    with house.running():
-        wait_for(lambda: house.status().get("refused") == 1, "the status")
-        found = json.loads(picowatch(house.folder, "status", "--json").stdout)
-        assert (found["refused"], found["images"]["failed"]) == (1, 0)
-        house.save("a.yaml", "prompt: a corgi\n")
-        wait_for(lambda: house.status()["refused"] == 0, "the good save")
 
 
 def test_a_daemon_that_reports_nothing_is_not_healthy(

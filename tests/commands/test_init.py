@@ -1,8 +1,6 @@
 """`picowatch init` and `schema`, and which settings commands read."""
 
-import errno
 import json
-import os
 import re
 from pathlib import Path
 
@@ -11,8 +9,6 @@ import yaml
 from jsonschema import Draft7Validator
 from PIL import Image
 
-from picowatch.commands.init import init
-from picowatch.errors import CommandFailed
 from picowatch.inbox.names import is_recipe_path
 from picowatch.settings import DAILY, Settings
 from tests.catalog.files import checkpoint_shapes, write_model
@@ -70,19 +66,6 @@ def test_init_refuses_flags_that_it_cannot_honour(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "`outbox: …` in DIR/picowatch.yaml" in result.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_init_leaves_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each file is synced under a temporary name first, so a power cut leaves none empty."""
-
-    def sync(handle: int) -> None:
-        if Path(f"/proc/self/fd/{handle}").is_file():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", sync)
-    with pytest.raises(CommandFailed, match="No space left on device"):
-        init(tmp_path)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("folder", ["file/below", "x" * 300, "a\udcff/\x1b[2J"])

@@ -275,14 +275,18 @@ def test_a_signal_ends_make(house: House, number: int, flags: tuple[str, ...]) -
     assert len(house.pictures()) == (0 if flags else 2)
 
 
-def test_a_command_whose_sender_was_killed_does_not_keep_a_single_run_from_ending(
-    house: House,
-) -> None:
-    """It waits for a recipe that is never read."""
+def test_commands_for_what_is_never_read_keep_no_single_run_from_ending(house: House) -> None:
+    """The sender of one was killed; where pictures are dropped, the other would wait for ever."""
     house.save("empty.txt", "\n")
     house.save("a.txt", "one\n")
+    house.save("frames/_pictures.yaml", "prompt: a corgi\n")
+    house.save("frames/beside.yaml", "prompt: one\n")
     send(house.outbox, Command("make", "empty.txt", "0" * 64))
+    command = send(house.outbox, Command("make", "frames/beside.yaml", "0" * 64))
     assert house.once()
+    answer = wait_for_answer(command, PATIENCE)
+    assert answer and not answer.done
+    assert "Save it in another folder." in answer.text
     assert house.prompts() == ["one"]
 
 
@@ -392,17 +396,6 @@ def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: Hous
     assert house.once()
     assert house.pictures() == []
     assert "a.yaml: deleted, 2 images cancelled" in house.log()
-
-
-def test_make_is_answered_where_pictures_are_dropped(house: House) -> None:
-    """Nobody reads a recipe there: it would wait without end."""
-    house.save("frames/_pictures.yaml", "prompt: a corgi\n")
-    house.save("frames/beside.yaml", "prompt: one\n")
-    with house.running():
-        command = send(house.outbox, Command("make", "frames/beside.yaml", "0" * 64))
-        answer = wait_for_answer(command, PATIENCE)
-    assert answer and not answer.done
-    assert "Save it in another folder." in answer.text
 
 
 def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured) -> None:

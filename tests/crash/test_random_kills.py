@@ -35,7 +35,7 @@ def recipes(house: House, dice: random.Random) -> Iterator[int]:
 def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> None:
     """Each image is there once, complete and once in every list, with its contact sheets."""
     # An image may meet any number of kills; an unread pipe would hold up a daemon after 64 kB.
-    daemon_of = partial(process, values=["max_attempts=100"], console=subprocess.DEVNULL)
+    daemon_of = partial(process, console=subprocess.DEVNULL, PICOWATCH_MAX_ATTEMPTS="100")
     dice = random.Random(4)
     saves = recipes(house, dice)
     wanted = 0

@@ -5,27 +5,30 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.commands.picowatch import DIGESTS, clean_environment, command
 from tests.house import PATIENCE, House, wait_for, within
 
 ROOM = 8 * 1024 * 1024
+SETTINGS = {"PICOWATCH_SETTLE_SECONDS": "0.1", "PICOWATCH_BATCH_SIZE": "3"}
 
 
 @contextmanager
 def process(
-    house: House, *before: str, values: Sequence[str] = (), console: int = subprocess.PIPE
+    house: House, *before: str, console: int = subprocess.PIPE, **environment: str
 ) -> Iterator["subprocess.Popen[str]"]:
-    """Start a daemon with these settings; `before` is put in front of its command."""
+    """Start a daemon in a user's folders; `before` is put in front of its command."""
     picowatch = subprocess.Popen(
-        [*before, sys.executable, "-m", "tests.daemon.on_digests", str(house.folder), *values],
+        [*before, *command("run", program=DIGESTS)],
+        cwd=house.folder,
+        env=clean_environment(**SETTINGS, **environment),
         stdout=console,
         stderr=subprocess.STDOUT,
         text=True,

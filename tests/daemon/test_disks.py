@@ -1,7 +1,6 @@
 """Full, read-only, locked and absent disks: picowatch waits, logs it once, and continues."""
 
 import errno
-import logging
 import os
 import sqlite3
 import threading
@@ -41,17 +40,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picowatch.ledger.database.LOCK_SECONDS", 0.01)
 
 
-class Lines(logging.Handler):
-    """The console's lines, which need no disk."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 # -- troubles that come while picowatch runs, and go
 
 
@@ -80,7 +68,7 @@ def moved(house: House) -> Iterator[None]:
     yield
     assert not house.outbox.exists()
     house.outbox.mkdir()
-    wait_for_looks(house)
+    house.wait_for_rounds()
     assert list(house.outbox.iterdir()) == []
     house.outbox.rmdir()
     away.rename(house.outbox)
@@ -101,12 +89,6 @@ def answering_with_errors(house: House, what: str) -> Iterator[None]:
         yield
 
 
-def wait_for_looks(house: House) -> None:
-    """Wait until the daemon has scanned some more times."""
-    shown = len(house.console.shown)
-    wait_for(lambda: len(house.console.shown) > shown + 10, "some more looks")
-
-
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
@@ -120,10 +102,13 @@ def wait_for_looks(house: House) -> None:
     ],
 )
 def test_trouble_is_waited_for_and_nothing_is_failed(
-    house: House, trouble: Callable[[House], AbstractContextManager[None]], said: str
+    house: House,
+    caplog: pytest.LogCaptureFixture,
+    trouble: Callable[[House], AbstractContextManager[None]],
+    said: str,
 ) -> None:
     """It is logged once; each picture is there once, complete and in the list."""
-    console = house.console.handler = Lines()
+    house.console.handler = caplog.handler
     with disk(house.outbox.parent / "stick"):
         house.outbox = house.folder / "stick/outbox"
         with house.running():
@@ -135,9 +120,9 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
                 house.save("b.yaml", OTHER)
                 house.save("wrong.yaml", "promt: a typo\n")
             if said:
-                wait_for(lambda: any(f"{said}; waiting" in line for line in console.lines), said)
+                wait_for(lambda: f"{said}; waiting" in caplog.text, said)
                 wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
-            wait_for_looks(house)
+            house.wait_for_rounds()
             going_on.__exit__(None, None, None)
             wait_for(lambda: len(house.listed()) == len(SEEDS), "the pictures")
             wait_for(lambda: house.error("wrong.yaml"), "the error file")
@@ -145,8 +130,8 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
         assert sorted(house.seeds()) == SEEDS
         assert list(faults(house.outbox)) == []
         for words in ("; waiting", "; continuing"):
-            count = sum(words in line for line in console.lines)
-            assert count <= 1 and (count or not said), console.lines
+            count = caplog.text.count(words)
+            assert count <= 1 and (count or not said), caplog.text
         assert house.error("b.yaml") is None
         assert "replaced" not in house.log()
 

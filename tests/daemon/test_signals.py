@@ -1,7 +1,6 @@
 """A signal at any moment ends picowatch within two seconds, with its exit code and no loss."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,8 +11,8 @@ import pytest
 
 from tests.catalog.files import write_model
 from tests.catalog.unets import sd15_shapes
-from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
-from tests.daemon.processes import engines_of
+from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch, start
+from tests.daemon.processes import SETTINGS, engines_of
 from tests.house import House, wait_for, within
 
 
@@ -79,8 +78,8 @@ def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path) -> None:
 HANGING = """
 import sys, threading
 from pathlib import Path
+from tests.commands.digests import main
 from tests.fault_points import wrap
-from tests.daemon.on_digests import main
 
 def hang(original):
     def call(*arguments, **named):
@@ -88,8 +87,8 @@ def hang(original):
         threading.Event().wait(120)
     return call
 
-wrap(sys.argv[1], hang)
-sys.exit(main(Path()))
+wrap(sys.argv.pop(1), hang)
+sys.exit(main())
 """
 
 
@@ -114,9 +113,9 @@ def test_a_signal_in_the_middle_of_what_cannot_be_interrupted(house: House, step
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
     house.save("a.yaml", "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 7\ngrid: true\n")
     process = subprocess.Popen(
-        [sys.executable, "-c", HANGING, step],
+        [sys.executable, "-c", HANGING, step, "run"],
         cwd=house.folder,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=clean_environment(**SETTINGS),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

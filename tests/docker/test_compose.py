@@ -87,13 +87,15 @@ def test_compose_accepts_the_file() -> None:
 
 
 def test_the_page_names_its_variables_services_and_commands() -> None:
-    """With the same defaults; targets of make, and what is run in the container."""
+    """With the same defaults; arguments, targets of make, what is run in the container."""
     text = PAGE.read_text()
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE.read_text()))
     rows = re.findall(r"^\| `([A-Z_]+)` \| .* \| ([^|]*) \|$", section("Options"), re.M)
     assert {name for name, _ in rows} == set(defaults)
     for name, default in rows:
         assert default.strip("`").endswith(defaults[name]), name
+    arguments = re.findall(r"^\| `([A-Z_]+)` \|", section("Building the image"), re.MULTILINE)
+    assert set(arguments) == set(pairs("ARG"))
     targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
     made = set(re.findall(r"(?:^|`)make (\S+?)(?:`|\s)", text, re.MULTILINE))
     assert {"up", "down"} <= made <= set(targets)

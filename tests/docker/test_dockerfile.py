@@ -20,7 +20,6 @@ from tests.docker.files import (
     PROJECT,
     SCRIPT,
     pairs,
-    section,
     texts,
     the,
 )
@@ -37,20 +36,10 @@ def test_a_linter_says_nothing(linter: str, file: Path) -> None:
     assert (said.returncode, said.stdout) == (0, "")
 
 
-def test_what_changes_more_often_comes_later() -> None:
-    """Torch, in the version of the constraints; then the other packages; then picowatch."""
-    constraints = (PROJECT / "constraints.txt").read_text().splitlines()
-    assert f"torch=={pairs('ARG')['TORCH_VERSION']}" in constraints
-    steps = ['install "torch==', "COPY constraints.txt", "install --constraint", "COPY picowatch"]
-    places = [DOCKERFILE.read_text().index(step) for step in steps]
-    assert places == sorted(places)
-    assert DOCKERFILE.read_text().index("\nCOPY ") + 1 == places[1]
-
-
 def test_it_fits_the_package() -> None:
     """The base's Python is one that it takes; `.dockerignore` lets through what COPY names.
 
-    That is all that hatchling puts into the package.
+    That is all that hatchling puts into the package. Its torch is that of the constraints.
     """
     found = re.fullmatch(r"python:3\.(\d+)-slim-\w+@sha256:[0-9a-f]{64}", pairs("ARG")["BASE"])
     least = re.fullmatch(r">=3\.(\d+)", PYPROJECT["requires-python"])
@@ -60,6 +49,8 @@ def test_it_fits_the_package() -> None:
     lines = (PROJECT / ".dockerignore").read_text().splitlines()
     assert "*" in lines
     assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied
+    constraints = (PROJECT / "constraints.txt").read_text().splitlines()
+    assert f"torch=={pairs('ARG')['TORCH_VERSION']}" in constraints
     wanted = {"pyproject.toml", PYPROJECT["readme"], *PYPROJECT["license-files"]}
     assert {name.split("/")[0] for name in wanted} <= copied
 
@@ -108,9 +99,3 @@ def test_what_is_compiled_goes_into_a_cache_that_any_user_may_write(
     folder = cache_folder()
     assert folder is not None and folder.is_relative_to(given["HOME"])
     assert given["HF_HUB_OFFLINE"] == "1"
-
-
-def test_the_page_names_all_its_arguments() -> None:
-    """In the section about building."""
-    rows = re.findall(r"^\| `([A-Z_]+)` \|", section("Building the image"), re.MULTILINE)
-    assert set(rows) == set(pairs("ARG"))

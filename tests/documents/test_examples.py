@@ -14,25 +14,22 @@ DRAWN = ["01-one-picture.yaml", "06-every-morning.txt", "09-change-a-part.yaml"]
 DRAWN += ["10-larger.yaml", "11-from-a1111.txt"]
 
 
-def test_there_are_thirteen_without_a_mistake(tmp_path: Path) -> None:
-    """Each says in its first line what it shows; with nothing installed all are valid."""
+def test_there_are_thirteen_without_a_mistake(house: House) -> None:
+    """Each says in its first line what it shows; with nothing installed all are valid.
+
+    The daemon makes their pictures, start images and contact sheets included.
+    """
     assert len(RECIPES) == 13
     for recipe in RECIPES:
         first = recipe.read_text().splitlines()[0]
         assert first.startswith("# ") and first.endswith("."), recipe.name
-    shutil.copytree(EXAMPLES, tmp_path / "inbox")
+    shutil.copytree(EXAMPLES, house.inbox, dirs_exist_ok=True)
     recipes = [f"inbox/{recipe.name}" for recipe in RECIPES]
-    checked = picowatch(tmp_path, "check", *recipes)
+    checked = picowatch(house.folder, "check", *recipes)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert [line.split(":")[0] for line in checked.stdout.splitlines() if line[0] != " "] == recipes
-
-
-def test_all_of_them_make_their_pictures(house: House) -> None:
-    """As the daemon takes them, start images and contact sheets included."""
-    shutil.copytree(EXAMPLES, house.inbox, dirs_exist_ok=True)
     assert house.once()
-    assert not list(house.outbox.rglob("*.error.txt"))
-    assert not list(house.outbox.rglob("*.warning.txt"))
+    assert not [*house.outbox.rglob("*.error.txt"), *house.outbox.rglob("*.warning.txt")]
     for recipe in RECIPES:
         assert house.pictures(recipe.stem), recipe.name
     sheets = [picture.split("/")[0] for picture in house.pictures() if "-sheet" in picture]

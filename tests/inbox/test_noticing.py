@@ -17,7 +17,6 @@ from picowatch.inbox.files import FileChanged, size_and_time_of
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
 from picowatch.inbox.reading import read
-from picowatch.inbox.scan import scan
 from picowatch.inbox.watch import Watch
 from tests.house import HeldEngine, House, wait_for
 
@@ -87,15 +86,6 @@ def test_what_is_no_recipe_is_said_once_and_not_run(house: House) -> None:
     for said in OTHERS.values():
         assert f" is not run: {said}" in house.log()
     assert house.log().count(" is not run: ") == len(OTHERS)
-
-
-def test_a_recipe_of_comments_only_is_answered_with_a_reason(house: House) -> None:
-    """It is valid, and its user waits for pictures."""
-    house.save("a.txt", "# a corgi\n# a star\n")
-    house.save("b.yaml", "# prompt: a corgi\n")
-    house.once()
-    for name in ("a.txt", "b.yaml"):
-        assert f"{name}: saved, 0 images queued, it says nothing to render" in house.log()
 
 
 # -- writers
@@ -270,29 +260,3 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
         path.unlink()
         wait_for(lambda: "pets/a.txt: deleted, 0 images cancelled" in house.log(), "the deletion")
     assert house.log().count("pets is not run") == 1
-
-
-def test_an_inbox_that_is_replaced_during_a_look_forgets_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may be unmounted between two steps: its recipes are missing, but in another folder."""
-    is_time = threading.Event()
-
-    def replaced(root: Path, *rest: Any) -> Any:
-        if is_time.is_set():
-            is_time.clear()
-            house.inbox.rename(house.folder / "unmounted")
-            house.inbox.mkdir()
-        return scan(root, *rest)
-
-    monkeypatch.setattr("picowatch.inbox.inbox.scan", replaced)
-    house.save("a.txt", "one\n")
-    with house.running():
-        wait_for(lambda: house.prompts() == ["one"], "the picture")
-        is_time.set()
-        wait_for(lambda: "is another folder now" in house.log(), "the other folder")
-        house.save("b.txt", "two\n")
-        wait_for(lambda: house.prompts() == ["one", "two"], "its picture")
-        seen = len(house.console.shown)
-        wait_for(lambda: len(house.console.shown) > seen + 2, "another look")
-    assert "deleted" not in house.log()
