@@ -39,9 +39,13 @@ class Program:
 
     name: str
     session: Session
-    needs: str
     makes_new_files: bool = True
     file: str = "a.yaml"
+
+    @property
+    def needs(self) -> str:
+        """The command that must be installed."""
+        return self.name.split()[0].rstrip(",")
 
 
 # -- programs that are run once for each save
@@ -82,33 +86,6 @@ def _written_elsewhere(place: Place, prompt: str) -> str:
     return str(folder / place.recipe.name)
 
 
-@contextmanager
-def _git(place: Place) -> Iterator[Save]:
-    """Save by git: first by a clone, later by checking out a branch."""
-    origin = place.elsewhere / "origin"
-    git = (
-        "git() { command git -c user.name=x -c user.email=x@example.org "
-        "-c init.defaultBranch=main -c advice.detachedHead=false -c core.hooksPath=/dev/null "
-        '"$@"; }\n'
-    )
-    commit = (
-        '[ -e "$ORIGIN" ] || git init -q "$ORIGIN"\n'
-        'cd "$ORIGIN"; git checkout -q -b "$BRANCH"; cp "$NEW" .; git add .; git commit -qm "$NEW"'
-    )
-    checkout = (
-        'if [ -e .git ]; then git fetch -q; git checkout -q "$BRANCH"\n'
-        'else git clone -q -b "$BRANCH" "$ORIGIN" .; fi'
-    )
-
-    def save(prompt: str) -> None:
-        new = _written_elsewhere(place, prompt)
-        values = {"NEW": new, "ORIGIN": str(origin), "BRANCH": f"b{Path(new).parent.name}"}
-        run_script(git + commit, place, **values)
-        run_script(git + checkout, place, **values)
-
-    yield save
-
-
 # -- programs that stay open
 
 
@@ -117,29 +94,6 @@ def _opened(place: Place, *command: str) -> AbstractContextManager[Terminal]:
     return in_terminal(
         *command, place.recipe.name, cwd=place.recipe.parent, environment=environment
     )
-
-
-@contextmanager
-def _ed(place: Place) -> Iterator[Save]:
-    with subprocess.Popen(
-        ["ed", "-s", place.recipe.name],
-        cwd=place.recipe.parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # its `?` for a file that is not there yet
-        text=True,
-    ) as process:
-        assert process.stdin
-        keyboard = process.stdin
-
-        def save(prompt: str) -> None:
-            delete = ",d\n" if place.recipe.exists() else ""
-            keyboard.write(f"{delete}a\n{recipe(prompt)}.\nw\n")
-            keyboard.flush()
-            _wait_until_saved(place, prompt)
-
-        yield save
-        process.communicate("q\n")
 
 
 @contextmanager
@@ -216,25 +170,35 @@ def _wait_until_saved(place: Place, prompt: str) -> None:
 
 def _shell(name: str, script: str, *, edits: bool = False, file: str = "a.yaml") -> Program:
     """A program that is run once for each save; one that `edits` cannot make a file."""
-    session = partial(_script, script)
-    return Program(name, session, name.split()[0], makes_new_files=not edits, file=file)
+    return Program(name, partial(_script, script), makes_new_files=not edits, file=file)
 
 
 # Another one for each save: polling cannot see an edit that keeps size and time.
 OLD_TIME = 'touch -d "2001-02-03 04:05:0$(basename "${NEW%/*}")" "$NEW"; '
+# First by a clone, later by checking out a branch.
+GIT = """
+git() { command git -c user.name=x -c user.email=x@example.org -c init.defaultBranch=main "$@"; }
+origin="${NEW%/*/*}/origin"; branch="b$(basename "${NEW%/*}")"
+[ -e "$origin" ] || git init -q "$origin"
+(cd "$origin"; git checkout -q -b "$branch"; cp "$NEW" .; git add .; git commit -qm "$NEW")
+if [ -e .git ]; then git fetch -q; git checkout -q "$branch"
+else git clone -q -b "$branch" "$origin" .; fi
+"""
 TO_ARCHIVE = 'cd "${NEW%/*}"; '
 
 PROGRAMS = [
-    Program("vim", partial(_vim, "writebackup backupcopy=no"), "vim"),
-    Program("vim, keeping backups", partial(_vim, "backup backupcopy=no"), "vim"),
-    Program("vim, backups by copy", partial(_vim, "backup backupcopy=yes"), "vim"),
-    Program("vim, no backups", partial(_vim, "nobackup nowritebackup"), "vim"),
-    Program("nano", partial(_nano, ()), "nano"),
-    Program("nano -B", partial(_nano, ("-B",)), "nano"),
-    Program("nano -B -G", partial(_nano, ("-B", "-G")), "nano"),
-    Program("ed", _ed, "ed"),
-    Program("emacs", _emacs, "emacs"),
-    Program("git checkout", _git, "git"),
+    Program("vim", partial(_vim, "writebackup backupcopy=no")),
+    Program("vim, keeping backups", partial(_vim, "backup backupcopy=no")),
+    Program("vim, backups by copy", partial(_vim, "backup backupcopy=yes")),
+    Program("vim, no backups", partial(_vim, "nobackup nowritebackup")),
+    Program("nano", partial(_nano, ())),
+    Program("nano -B", partial(_nano, ("-B",))),
+    Program("nano -B -G", partial(_nano, ("-B", "-G"))),
+    Program("emacs", _emacs),
+    _shell("git checkout", GIT),
+    _shell(
+        "ed", '{ echo ",d"; echo a; cat "$NEW"; echo .; echo wq; } | ed -s "$RECIPE"', edits=True
+    ),
     _shell("mv", 'mv "$NEW" "$RECIPE"'),
     _shell(
         "mv across file systems",

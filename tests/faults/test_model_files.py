@@ -7,8 +7,7 @@ stay as they were.
 import json
 import shutil
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,15 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
-from picowatch.catalog import Catalog, Kind, Model
-from picowatch.catalog.hashes import OnBlock, ignore_block
-from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.checkpoints import Checkpoints
+from picowatch.catalog import Catalog, Kind
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.devices import choose_target
-from picowatch.errors import RenderFailed
-from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.ldm import write_single_file
-from tests.engine.requests import request
-from tests.faults.demo_engine import GO_FILE, HOLD, HoldingEngine
+from tests.faults.demo_engine import GO_FILE, HOLD, SWAPPED, HoldingEngine, another
 from tests.house import House, wait_for
 
 DEMO = Catalog(Path("nowhere")).demo.path
+WORDS = {"checkpoint": "checkpoint", "vae": "VAE", "lora": "LoRA", "embedding": "embedding"}
 STYLES = Path(__file__).parents[1] / "styles"
 FOLDERS: dict[Kind, str] = {
     "checkpoint": "checkpoints",
@@ -53,16 +45,6 @@ def write_model(kind: Kind, path: Path) -> None:
     else:
         name = {"lora": "pixel-art", "embedding": "mascot"}[kind]
         shutil.copy(STYLES / f"{name}.safetensors", path)
-
-
-def another(path: Path) -> None:
-    """Rename the same tensors with other numbers over the file, as downloads do."""
-    tensors = {
-        name: tensor + 1 if tensor.is_floating_point() else tensor
-        for name, tensor in load_file(path).items()
-    }
-    save_file(tensors, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
 
 
 def cut(path: Path) -> None:
@@ -87,11 +69,6 @@ def lie(path: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
 
 
-def word(kind: Kind) -> str:
-    """Return the word for a kind in the engine's sentences."""
-    return {"lora": "LoRA", "vae": "VAE"}.get(kind, kind)
-
-
 CHANGES: dict[str, Callable[[Path], None]] = {
     "deleted": Path.unlink,
     "replaced": another,
@@ -99,12 +76,11 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "overwritten": overwrite,
 }
 AGAIN = "ave the recipe again"
+ANOTHER = "The {word} '{name}' is a different file now than when this image was requested"
 SAID = {
     "deleted": ("There is no '{name}' in models/{folder}/.", AGAIN),
-    "replaced": (
-        "The {word} '{name}' is a different file now than when this image was requested",
-        AGAIN,
-    ),
+    "replaced": (ANOTHER, AGAIN),
+    SWAPPED: (ANOTHER, AGAIN),
     "cut": ("{name}.safetensors is cut off: ", AGAIN),
     "overwritten": ("{name}.safetensors is not a safetensors file", AGAIN),
     "lying": ("The {word} '{name}' is damaged: SafetensorError", "Get the file again"),
@@ -113,6 +89,10 @@ SAID = {
 CASES = [
     (kind, said) for kind in FOLDERS for said in SAID if (kind, said) != ("embedding", "lying")
 ]
+
+
+Models = Mapping[Kind, str]
+NONE: Models = {}
 
 
 class ModelHouse(House):
@@ -125,24 +105,17 @@ class ModelHouse(House):
     def file(self, kind: Kind, name: str) -> Path:
         return self.models / FOLDERS[kind] / f"{name}.safetensors"
 
-    def ask(self, name: str, prompt: str = "a red circle", **fields: Any) -> Path:
-        """A small recipe."""
-        recipe = {"prompt": prompt, "seed": 1, "size": "128x128", "steps": 2} | fields
-        return self.save(f"{name}.yaml", json.dumps({"checkpoint": "demo"} | recipe))
-
-    def ask_for(self, kind: Kind, name: str) -> None:
-        """A recipe of this name that uses the model of this name."""
-        if kind == "embedding":
-            self.ask(name, f"a red circle, {name}")
-        elif kind == "lora":
-            self.ask(name, loras={name: 1})
-        else:
-            self.ask(name, **{kind: name})
-
-    def ask_for_all(self, name: str, prompt: str, models: str, **fields: Any) -> None:
-        """A recipe that uses a model of each kind."""
-        prompt = f"{prompt}, {models}"
-        self.ask(name, prompt, checkpoint=models, vae=models, loras={models: 1}, **fields)
+    def ask(
+        self, name: str, prompt: str = "a red circle", models: Models = NONE, **fields: Any
+    ) -> None:
+        """Save a small recipe that uses these models."""
+        recipe = {"seed": 1, "size": "128x128", "steps": 2, "checkpoint": "demo", **fields}
+        for kind, model in models.items():
+            if kind == "embedding":
+                prompt += f", {model}"
+            else:
+                recipe |= {"loras": {model: 1}} if kind == "lora" else {kind: model}
+        self.save(f"{name}.yaml", json.dumps({"prompt": prompt, **recipe}))
 
     def picture(self, recipe: str) -> bytes:
         """Return the pixels of a recipe's only picture."""
@@ -150,23 +123,10 @@ class ModelHouse(House):
         with Image.open(self.outbox / name) as picture:
             return picture.tobytes()
 
-    def wait_until_idle(self) -> None:
-        """Wait until nothing is queued or in progress."""
-        wait_for(lambda: self._waiting() == 0, "the end of the queue")
-
-    def accepted(self) -> int:
-        return sum((self.status()["images"] or {}).values())
-
-    def _waiting(self) -> int:
-        images = self.status()["images"]
-        return int(images["queued"] + images["running"])
-
-
-def kept_copy(house: House, start: Path) -> Path:
-    """Return the copy of a start image, found by its bytes."""
-    folder = house.outbox / ".picowatch/start-images"
-    (copy,) = (one for one in folder.iterdir() if one.read_bytes() == start.read_bytes())
-    return copy
+    def images(self, *states: str) -> int:
+        """Return the number of images in these states, or of all."""
+        counted = (self.status()["images"] or {}).items()
+        return sum(count for state, count in counted if not states or state in states)
 
 
 @pytest.fixture(scope="module")
@@ -183,24 +143,26 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
             write_model(kind, house.file(kind, name))
     with house.running(batch_size=1, precision="float32"):
         # Before the others, of which the engine would take one while the rest are answered.
-        house.ask_for_all("hold", HOLD, "held", priority=10)
+        house.ask("hold", HOLD, dict.fromkeys(FOLDERS, "held"), priority=10)
         wait_for(lambda: house.status().get("step") == 2, "the held image")
-        house.ask_for_all("held", "a star", "held", priority=9)
+        house.ask("held", "a star", dict.fromkeys(FOLDERS, "held"), priority=9)
         for (kind, _), name in names.items():
-            house.ask_for(kind, name)
+            house.ask(name, models={kind: name})
         Image.new("RGB", (128, 128), (9, 50, 90)).save(house.inbox / "start.png")
         house.ask("start", image="start.png")
-        house.ask_for_all("intact", "a star", "intact")
+        house.ask("intact", "a star", dict.fromkeys(FOLDERS, "intact"))
         house.ask("good", priority=-1)
-        wait_for(lambda: house.accepted() == len(CASES) + 5, "all saves")
+        wait_for(lambda: house.images() == len(CASES) + 5, "all saves")
         for (kind, change), name in names.items():
             if change in CHANGES:
                 CHANGES[change](house.file(kind, name))
         for kind in FOLDERS:
             cut(house.file(kind, "held"))
-        overwrite(kept_copy(house, house.inbox / "start.png"))
+        start = (house.inbox / "start.png").read_bytes()
+        copies = (house.outbox / ".picowatch/start-images").iterdir()
+        overwrite(next(copy for copy in copies if copy.read_bytes() == start))
         (house.models / GO_FILE).touch()
-        house.wait_until_idle()
+        wait_for(lambda: house.images("queued", "running") == 0, "the end of the queue")
         yield house
 
 
@@ -208,11 +170,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
 def test_a_file_that_is_not_what_was_accepted_makes_no_picture(
     house: ModelHouse, kind: Kind, change: str
 ) -> None:
-    """The message says whether it is gone, replaced, truncated, overwritten or damaged."""
+    """The message says whether it is gone, replaced, truncated, overwritten or damaged.
+
+    The hash is verified again after reading: a file may be replaced while it is read.
+    """
     name = f"{change}-{kind}"
     error = house.error(f"{name}.yaml") or ""
     what, remedy = SAID[change]
-    assert what.format(kind=kind, name=name, folder=FOLDERS[kind], word=word(kind)) in error
+    assert what.format(kind=kind, name=name, folder=FOLDERS[kind], word=WORDS[kind]) in error
     assert remedy in error
     assert not house.pictures(name)
 
@@ -240,52 +205,3 @@ def test_what_is_back_is_used_at_the_next_save(house: ModelHouse) -> None:
         (house.inbox / f"{name}.yaml").touch()
         wait_for(partial(house.pictures, name), "the picture")
         assert house.error(f"{name}.yaml") is None
-
-
-class ChangingCatalog(Catalog):
-    """Changes a file after its hash was verified and before it is read."""
-
-    def __init__(self, models: Path, kind: Kind, change: Callable[[Path], None]) -> None:
-        super().__init__(models)
-        self._kind = kind
-        self._changes = [change]
-
-    def sha256(self, model: Model, on_block: OnBlock = ignore_block) -> str:
-        digest = super().sha256(model, on_block)
-        if model.kind == self._kind and self._changes:
-            self._changes.pop()(model.path)
-        return digest
-
-
-def asked(models: Path) -> ImageRequest:
-    """Return a request with a file of each kind, all called "it"."""
-    catalog = Catalog(models)
-    hashes = {kind: catalog.sha256(catalog.find(kind, "it")) for kind in FOLDERS}
-    return replace(
-        request("a red circle, it", steps=1),
-        checkpoint="it",
-        checkpoint_hash=hashes["checkpoint"],
-        vae="it",
-        vae_hash=hashes["vae"],
-        loras=(LoraUse("it", hashes["lora"], 1.0),),
-        embeddings=(EmbeddingUse("it", hashes["embedding"]),),
-    )
-
-
-@pytest.mark.parametrize("kind", FOLDERS)
-def test_a_file_that_is_replaced_while_it_is_read_makes_no_picture(
-    tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The hash is verified again after reading."""
-    for each in FOLDERS:
-        write_model(each, tmp_path / FOLDERS[each] / "it.safetensors")
-    wanted = asked(tmp_path)
-    catalog = ChangingCatalog(tmp_path, kind, another)
-    for family in ("sd1", "demo"):
-        monkeypatch.setitem(CONFIGS, family, DEMO)
-    checkpoints = Checkpoints(catalog, choose_target("cpu", "float32"))
-    for _ in range(2):
-        with pytest.raises(RenderFailed, match=f"The {word(kind)} 'it' is a different file now"):
-            loaded = checkpoints.held(wanted, "device") or checkpoints.load(wanted, "device")
-            loaded.use_loras(wanted.loras)
-            loaded.prompts.guiding(wanted)

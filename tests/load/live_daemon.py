@@ -25,7 +25,7 @@ class LiveDaemon:
         self._house = house
         self._hold = house.folder / "hold"
         command = [sys.executable, "-m", "tests.load.held_daemon", str(house.folder)]
-        self.process: subprocess.Popen[str] = subprocess.Popen(
+        self.process = subprocess.Popen(
             [*command, json.dumps(settings), str(batch_seconds)],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.DEVNULL,

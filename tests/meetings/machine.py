@@ -20,6 +20,7 @@ from picowatch.daemon.build import build_and_run
 from picowatch.daemon.daemon import Mode
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
+from picowatch.ledger.database import Database
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
 from tests.digest_engine import DigestEngine
@@ -31,7 +32,8 @@ from tests.meetings.witness import Witness
 END_SECONDS = 2.0
 PATIENCE = 600.0  # of the simulated clock
 REASONS = ("The engine was killed.", "It cannot be drawn.")
-MISHAPS = (errno.ENOSPC, errno.EROFS, errno.EIO)
+LOCKED = errno.EAGAIN  # another program has the ledger
+MISHAPS = (errno.ENOSPC, errno.EROFS, errno.EIO, LOCKED)
 COMMIT = "before a transaction is committed"
 ATOMIC = {f"atomic: {name}": name for name in ("sync_file", "rename", "sync_folder")}
 WRAPPED = {point: target for point, target in POINTS.items() if " > " not in target} | {
@@ -100,6 +102,14 @@ class Machine:
     def _wrap_picowatch(self, patch: pytest.MonkeyPatch) -> None:
         for point, target in WRAPPED.items():
             wrap(target, lambda call, point=point: self._wrapped(call, point), patch.setattr)  # type: ignore[misc]
+        named = Database._corruption_named
+
+        def unless_locked(database: Database) -> Any:
+            if self.trouble and self.trouble.errno == LOCKED and not database._depth:
+                raise sqlite3.OperationalError("database is locked")
+            return named(database)
+
+        patch.setattr(Database, "_corruption_named", unless_locked)
         # Other processes on this machine are not part of the simulation.
         patch.setattr(picowatch.inbox.inbox, "is_held_open", lambda root, path: False)
 
@@ -242,7 +252,8 @@ class Machine:
     def _use_disk(self, point: str) -> None:
         if self.disk_seconds and self.sim.running and self.sim.running.name == "publisher":
             self.sim.sleep(self.disk_seconds)
-        if self.trouble is not None and point != "atomic: sync_folder":
+        is_spared = point == "atomic: sync_folder"
+        if self.trouble and self.trouble.errno != LOCKED and not is_spared:
             raise OSError(self.trouble.errno, self.trouble.strerror)
 
     def _before_commit(self) -> None:
@@ -251,6 +262,10 @@ class Machine:
             raise sqlite3.OperationalError("database or disk is full")
 
     def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
+        copies = (self.outbox_away or self.outbox) / ".picowatch/start-images"
+        for request in batch:
+            if request.image_hash and not (copies / request.image_hash).is_file():
+                self.findings.append(f"{request.prompt!r} is drawn without its start image")
         if self.held:
             self.sim.pause(lambda: not self.held)
         if self.pace:
@@ -267,7 +282,7 @@ class Machine:
         self.fault = (point, count)
 
     def do_trouble(self, number: int | None) -> None:
-        """Let the disk be full, read-only or broken."""
+        """Let the disk be full, read-only or broken, or the ledger locked."""
         self.trouble = None if number is None else OSError(number, os.strerror(number))
         self.trouble_ended_at = self.sim.now
 

@@ -182,8 +182,8 @@ class Model:
             self.images.remove(other)
             self.replaced.append(other)
 
-    def prioritise(self, path: str, priorities: list[int], *, result: object) -> None:
-        """Give the entries of a moved picture its template's priorities, in their order."""
+    def prioritise(self, path: str, priorities: list[int], *, result: object = None) -> None:
+        """Give a moved recipe's entries the priorities that they have there, in their order."""
         for entry, priority in zip(self.recipes[path].entries, priorities, strict=False):
             entry.requested = replace(entry.requested, priority=priority)
             for image in entry.images:

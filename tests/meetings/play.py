@@ -16,6 +16,7 @@ from tests.meetings.world import Action, World
 LENGTH = 60  # actions of a random script
 PATHS = ("a.yaml", "b.yaml", "c.yaml", "pets/a.yaml", "live/a.yaml", "live/c.yaml")
 FOLDERS = ("live", "pets", "cats")
+PICTURES = ("one.png", "two.png")
 FRAMES = ("frames/1.png", "frames/2.png", "frames/a/1.png", "frames/a/2.png")
 WRITING = ("in place", "by rename", "slowly")
 AGAIN = ("retry all", "make folder")
@@ -110,6 +111,8 @@ class _Writer:
             (3, lambda: self._move("copy", path, pick(PATHS))),
             (2, lambda: self._move("move", *self.dice.sample(FOLDERS, 2))),
             (4, lambda: self._delete(path)),
+            (8, ("picture", pick(PICTURES), pick((None, None, 1, 2)))),
+            (2, ("defaults", pick((".", *FOLDERS)), pick((None, 0, 2, 7)))),
             (2, self.template),
             (5, ("save", frame, Picture(colour=self.dice.randrange(6)), pick(WRITING))),
             (1, ("again", frame, pick(("touch", "in place")))),
@@ -152,6 +155,7 @@ class _Writer:
             count=1 if isinstance(seed, tuple) else dice.choice((1, 1, 2, 4)),
             steps=dice.choice(((1,), (1,), (2,), (1, 2))),
             priority=dice.choice((0, 0, 0, 1, 5)),
+            image=dice.choice(("",) * 4 + PICTURES),
         )
         self.old.append(entry)
         return entry
@@ -191,7 +195,7 @@ class _Writer:
     def template(self) -> Action:
         """Save a template for dropped pictures; one is there from the beginning."""
         self.notes += 1
-        entries = [self._entry() for _ in range(self.dice.choice((1, 1, 2)))]
+        entries = [replace(self._entry(), image="") for _ in range(self.dice.choice((1, 1, 2)))]
         return ("save", f"frames/{TEMPLATE}", Text(tuple(entries), self.notes), "in place")
 
     def _bad(self) -> Action:

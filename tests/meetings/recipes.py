@@ -16,7 +16,8 @@ SIZE = "64x64"  # of every picture, as small as can be
 class Entry:
     """An entry of a recipe. Several `steps` are a sweep.
 
-    `start` is the sha256 of the dropped picture that a template's entry is applied to.
+    `start` is the sha256 of the start image, once that is looked up: of the picture that `image`
+    names, or of the dropped one that a template's entry is applied to.
     """
 
     prompt: str
@@ -24,6 +25,7 @@ class Entry:
     count: int = 1
     steps: tuple[int, ...] = (1,)
     priority: int = 0
+    image: str = ""
     start: str = ""
 
     @property
@@ -33,7 +35,7 @@ class Entry:
     @property
     def identity(self) -> "Entry":
         """Return what two entries have in common that request the same."""
-        return replace(self, priority=0)
+        return replace(self, priority=0, image="")
 
     @property
     def wants_sheet(self) -> bool:
@@ -49,6 +51,7 @@ class Entry:
             "sweep": {"steps": list(self.steps)} if self.wants_sheet else None,
             "steps": None if self.wants_sheet else self.steps[0],
             "priority": self.priority or None,
+            "image": self.image or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -21,6 +21,7 @@ ONE = Text((Entry("one", seed=1),), 2)
 TWO = Text((Entry("a", seed=1, count=2),), 3)
 SWEEP = Text((Entry("a sweep", seed=1, count=2, steps=(1, 2)),), 4)
 BROKEN = Text((Entry("one", seed=1),), 5, broken=True)
+STARTS = Text((Entry("b", seed=1, image="one.png"),), 6)
 A_WHILE: Action = ("wait", 8.0)
 HOLD: Action = ("set", "held", True)
 TEMPLATE = "frames/_pictures.yaml"
@@ -91,7 +92,22 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
     "archive x refused save x good save: it keeps nothing of the archived recipe": (
         ("stop",), ("set", "when_done", "archive"), ("start",), ("save", "a.yaml", RANDOM), A_WHILE,
         ("save", "a.yaml", BROKEN), A_WHILE,
-        ("save", "a.yaml", Text((*RANDOM.entries, *ONE.entries), 6)),
+        ("save", "a.yaml", Text((*RANDOM.entries, *ONE.entries), 7)),
+    ),
+    "late start image x rename x crash: it is read again under its new name": (
+        ("save", "a.yaml", STARTS), A_WHILE, ("die", COMMIT, 1), ("move", "a.yaml", "live/a.yaml"),
+        A_WHILE, ("start",), A_WHILE, ("die", COMMIT, 1), ("picture", "one.png", 1), A_WHILE,
+        ("start",), A_WHILE,
+    ),
+    "start image replaced x touch x deleted x restart: each image is as it was requested": (
+        HOLD, ("picture", "one.png", 1), ("save", "a.yaml", STARTS), ("save", "b.yaml", STARTS),
+        A_WHILE, ("picture", "one.png", 2), ("again", "a.yaml", "touch"), A_WHILE,
+        ("picture", "one.png", None), ("again", "a.yaml", "touch"), A_WHILE,
+        ("stop",), ("start",), A_WHILE, *RENDERED,
+    ),
+    "rename to a folder with a priority x queue: it comes before the others": (
+        HOLD, *(("save", f"{name}.yaml", TWO) for name in "abc"), A_WHILE,
+        ("defaults", "live", 5), ("move", "c.yaml", "live/c.yaml"), A_WHILE, *RENDERED,
     ),
     # -- dropped pictures
     "replaced x deleted x cancelled: also at the moment in which their turn comes": (

@@ -12,7 +12,7 @@ from typing import Any
 from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits, Machine
 from tests.meetings.model import Model
-from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
+from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text, png
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
@@ -49,6 +49,7 @@ class World(Machine):
         self.handled: dict[str, Version] = {}  # the last that was accepted or refused
         self.left: set[str] = set()  # paths that were away since they were handled
         self.texts: dict[str, Text] = {}  # what was ever saved, by digest
+        self.pictures: dict[str, str] = {}  # start images' sha256
         self.commands: list[Path] = []
         self.away: Path | None = None  # where the inbox lies instead
         self.again: dict[str, str] = {}  # what is to be read again, and how ("read", "saved")
@@ -74,12 +75,29 @@ class World(Machine):
         return self.texts[self.files[path].digest]
 
     def meaning(self, save: Any) -> Sequence[Entry]:
-        """Return what a file requests, a picture with its template."""
+        """Return what a file requests now, a picture with its template."""
         text = self.texts[save.digest]
         if isinstance(text, Picture):
             template = self.texts[save.template]
-            return [replace(entry, start=save.digest) for entry in template.entries]
-        return () if save.path.endswith(TEMPLATE) else text.entries
+            found = [replace(entry, start=save.digest) for entry in template.entries]
+        elif save.path.endswith(TEMPLATE):
+            return ()
+        else:
+            found = [replace(one, start=self.pictures.get(one.image, "")) for one in text.entries]
+        default = self.default_priority(save.path)
+        return [replace(one, priority=one.priority or default) for one in found]
+
+    def default_priority(self, path: str) -> int:
+        """Return the priority that the nearest `_defaults.yaml` gives."""
+        for folder in Path(path).parents:
+            if (file := self.there / folder / "_defaults.yaml").is_file():
+                return int(file.read_text().removeprefix("priority: "))
+        return 0
+
+    def is_wrong(self, digest: str) -> bool:
+        """Whether a recipe has a mistake, or names a picture that is not there now."""
+        text = self.texts[digest]
+        return text.broken or any(one.image not in {"", *self.pictures} for one in text.entries)
 
     def may_be_accepted(self, path: str) -> bool:
         """Whether a file has content and, if it is a dropped picture, a valid template."""
@@ -166,6 +184,23 @@ class World(Machine):
             self.left.add(path)
             self._tell()
 
+    def do_picture(self, name: str, colour: int | None) -> None:
+        """Add, replace or delete a start image."""
+        if colour is not None:
+            self._write(name, png(colour), "in place")
+            self.pictures[name] = hashlib.sha256(png(colour)).hexdigest()
+        elif self.pictures.pop(name, None):
+            (self.there / name).unlink()
+            self._tell()
+
+    def do_defaults(self, folder: str, priority: int | None) -> None:
+        """Give a folder's recipes a priority from their next save on, or none."""
+        path = f"{folder}/_defaults.yaml"
+        if priority is not None:
+            self._write(path, f"priority: {priority}".encode(), "in place")
+        else:
+            (self.there / path).unlink(missing_ok=True)
+
     def do_inbox(self, there: bool, empty: bool) -> None:
         """Unmount the inbox, perhaps leaving an `empty` folder, or mount it again."""
         if there and self.away:
@@ -213,7 +248,8 @@ class World(Machine):
         before = self.handled.get(save.path)
         if self._is_handled_now(save):
             text = self.texts[save.digest]
-            self.expect(not text.broken, f"{save.path} was accepted although it is wrong")
+            is_right = not self.is_wrong(save.digest)
+            self.expect(is_right, f"{save.path} was accepted although it is wrong")
             same = before is not None and before.digest == save.digest
             is_asked = self.again.pop(save.path, "") == "saved"
             is_again = same and not is_asked and isinstance(text, Picture)
@@ -223,7 +259,7 @@ class World(Machine):
         if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
             return  # of a picture under it
         if self._is_handled_now(save):
-            is_wrong = self.away or self.texts[save.digest].broken
+            is_wrong = self.away or self.is_wrong(save.digest)
             self.again.pop(save.path, None)
             self.expect(is_wrong, f"{save.path} was refused although it is right")
             self.model.refuse(save.path)
@@ -272,9 +308,12 @@ class World(Machine):
             self.again[new] = self.again.pop(old)
         is_there = old in self.files and old not in self.left
         self.expect(known and not is_there, f"{old} was taken for renamed to {new}")
+        self.model.rename(old, new)
         if known:
             self.handled[new] = Version(known.digest, at.mtime_ns)
-        self.model.rename(old, new)
+            entries, default = self.texts[known.digest].entries, self.default_priority(new)
+            if self.model.recipes[new].valid and not self.is_wrong(known.digest):
+                self.model.prioritise(new, [one.priority or default for one in entries])
 
     def _heard_want_again(self, recipes: Sequence[str], *, result: object, as_saved: bool) -> None:
         """Take `retry --all` or `make DIR`: recipes are read again, if idle as if saved."""
@@ -351,6 +390,8 @@ class World(Machine):
             is_empty = self.texts[version.digest].is_empty
             if not is_empty and self.handled.get(path) != version:
                 yield f"{path} is neither accepted nor refused"
+            elif not (is_empty or self.model.recipes[path].valid or self.is_wrong(version.digest)):
+                yield f"{path} is refused although what it lacked is there"
         for path in self.again.keys() & self.files.keys():
             if self.may_be_accepted(path):
                 yield f"{path} is not read again"
