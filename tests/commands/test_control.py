@@ -50,18 +50,6 @@ def test_retry_brings_back_what_failed(house: House) -> None:
     assert "a.txt: 1 image queued again, as requested" in house.log()
 
 
-def test_a_daemon_of_another_user_can_read_a_command(house: House) -> None:
-    """Whatever the sender's umask says: nobody would answer it otherwise."""
-    house.once()
-    umask = os.umask(0o077)
-    try:
-        control(house.settings(), [Command("pause")])
-    finally:
-        os.umask(umask)
-    (command,) = (house.outbox / ".picowatch/commands").glob("*.json")
-    assert stat.S_IMODE(command.stat().st_mode) == 0o644
-
-
 def test_what_is_no_command_is_answered_and_deleted(house: House) -> None:
     """Whoever may write to the outbox may write anything there. Old answers go at a start."""
     house.save("a.txt", "one\n")
@@ -194,8 +182,18 @@ def test_without_the_folders_no_command_goes_on(house: House) -> None:
 def test_a_command_that_cannot_be_written_says_what_helps(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk needs another remedy than a missing permission."""
+    """A full disk needs another remedy than a missing permission.
+
+    A daemon of another user can read what is written, whatever the sender's umask says.
+    """
     (house.outbox / ".picowatch/commands").mkdir(parents=True)
+    umask = os.umask(0o077)
+    try:
+        control(house.settings(), [Command("pause")])
+    finally:
+        os.umask(umask)
+    (command,) = (house.outbox / ".picowatch/commands").glob("*.json")
+    assert stat.S_IMODE(command.stat().st_mode) == 0o644
     for number, remedy in (
         (errno.ENOSPC, "Free some space, and try again."),
         (errno.EACCES, "Only users who may write there can control picowatch."),
