@@ -189,6 +189,11 @@ class House:
             wait_for(self.console.waits.is_set, "the end of the daemon's look")
             yield
 
+    def wait_for_rounds(self, count: int = 10) -> None:
+        """Wait until the daemon has done this many rounds more."""
+        shown = len(self.console.shown)
+        wait_for(lambda: len(self.console.shown) > shown + count, "some more rounds")
+
     def _written(self) -> tuple[int, int] | None:
         """Return a value that differs for each status.json, as an earlier run may have left one."""
         try:

@@ -68,7 +68,7 @@ def moved(house: House) -> Iterator[None]:
     yield
     assert not house.outbox.exists()
     house.outbox.mkdir()
-    wait_for_looks(house)
+    house.wait_for_rounds()
     assert list(house.outbox.iterdir()) == []
     house.outbox.rmdir()
     away.rename(house.outbox)
@@ -87,12 +87,6 @@ def answering_with_errors(house: House, what: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "stat", refuse)
         yield
-
-
-def wait_for_looks(house: House) -> None:
-    """Wait until the daemon has scanned some more times."""
-    shown = len(house.console.shown)
-    wait_for(lambda: len(house.console.shown) > shown + 10, "some more looks")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +122,7 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
             if said:
                 wait_for(lambda: f"{said}; waiting" in caplog.text, said)
                 wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
-            wait_for_looks(house)
+            house.wait_for_rounds()
             going_on.__exit__(None, None, None)
             wait_for(lambda: len(house.listed()) == len(SEEDS), "the pictures")
             wait_for(lambda: house.error("wrong.yaml"), "the error file")

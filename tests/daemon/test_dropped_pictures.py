@@ -214,20 +214,44 @@ def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
 # -- what cannot be used
 
 
-def test_junk_is_ignored_and_other_formats_are_told_with_their_names(house: House) -> None:
-    junk = ("Thumbs.db", ".DS_Store", "2.png.part", "2.jpg.crdownload", "desktop.ini", "a.tmp")
+def test_each_file_that_is_ignored_is_told_once(house: House) -> None:
+    """Pictures of other formats have errors; for the rest the template has a warning.
+
+    That is there until the template is saved again. Systems' and programs' own files are junk.
+    """
+    junk = ("Thumbs.db", ".DS_Store", "2.png.part", "2.jpg.crdownload", "desktop.ini", "a.tmp",
+            "1.xmp", "._e.tga")  # fmt: skip
     others = ("frames/b.HEIC", "frames/a.cr2", "frames/deep/c.mp4", "elsewhere/d.psd")
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/._1.png": 1})
-    put(house, dict.fromkeys([*(f"frames/{name}" for name in junk), *others], "other"))
-    assert not house.once()
+    ignored = ("frames/a.tga", "frames/b.TGA", "frames/deep/c.tga", "frames/d.json")
+    put(house, {"frames/_pictures.yaml": CORGI, **each(1, "frames/1.png", "frames/._1.png")})
+    put(house, dict.fromkeys([*(f"frames/{name}" for name in junk), *others, *ignored], "other"))
+    put(house, {"frames/1.txt": "", **each(1, "lost/1.png", "lost/2.png", "here.png")})
+    warning = house.outbox / "frames/_pictures.yaml.warning.txt"
+    for starts in (1, 2):
+        assert house.once() is (starts == 2), "errors are told once"
+        text = warning.read_text()
+        assert text.count("Files that end in") == 3
+        assert "end in .tga are ignored in inbox/frames. Convert pictures to PNG" in text
+        assert "end in .json are ignored in inbox/frames. Recipes belong in a folder" in text
+        lost = "lost is not run: it has pictures, but no _pictures.yaml"
+        assert house.log().count(lost) == starts
     assert house.pictures() == ["frames/1.png"]
     assert errors(house) == ["frames/a.cr2", "frames/b.HEIC", "frames/deep/c.mp4"]
     assert "Readable formats: PNG, JPEG" in (house.error("frames/b.HEIC") or "")
-    assert house.once(), "told once"
-    for name in ("a.cr2", "b.HEIC"):
+    assert house.log().count("Files that end in") == 3
+    assert "the inbox is not run" not in house.log(), "it may be a recipe's start image"
+    for name in ("a.cr2", "b.HEIC", "a.tga", "b.TGA"):
         (house.inbox / "frames" / name).unlink()
+    put(house, {"frames/_pictures.yaml": STAR})
     assert house.once()
     assert errors(house) == ["frames/deep/c.mp4"]
+    assert warning.read_text().count("Files that end in") == 2
+
+
+def test_pictures_in_an_inbox_of_nothing_else_are_told(house: House) -> None:
+    put(house, {"here.png": 1})
+    assert house.once()
+    assert "the inbox is not run: it has pictures, but no _pictures.yaml" in house.log()
 
 
 def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
@@ -250,8 +274,7 @@ def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
     with house.running():
         for part in (0, 60):
             house.save("frames/slow.png", whole[:part])
-            looks = len(house.console.shown) + 3
-            wait_for(lambda: len(house.console.shown) > looks, "a while")  # noqa: B023
+            house.wait_for_rounds(3)
         house.save("frames/slow.png", whole)
         wait_for(lambda: len(house.pictures()) == 3, "the good ones")
         assert errors(house) == []

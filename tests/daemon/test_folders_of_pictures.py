@@ -216,37 +216,3 @@ def test_everything_that_went_wrong_is_a_line(
     house.once()
     assert [line["recipe"] for line in failures(house)[4:]] == ["a.txt", "typo.yaml"]
     assert house.once()
-
-
-# -- what is ignored
-
-
-def test_each_ending_that_is_ignored_is_told_once(house: House) -> None:
-    """The template has the warning until it is saved again; so has a folder without one."""
-    photos(house, CORGI, 1)
-    for name in ("a.tga", "b.TGA", "deep/c.tga", "d.json", "Thumbs.db", "._e.tga", "1.xmp"):
-        house.save(f"photos/{name}", "no picture")
-    house.save("photos/1.txt", "")
-    drop(house, "lost/1.png", "lost/2.png", "here.png")
-    warning = house.outbox / "photos/_pictures.yaml.warning.txt"
-    for starts in (1, 2):
-        assert house.once()
-        text = warning.read_text()
-        assert text.count("Files that end in") == 3
-        assert "end in .tga are ignored in inbox/photos. Convert pictures to PNG" in text
-        assert "end in .json are ignored in inbox/photos. Recipes belong in a folder" in text
-        lost = "lost is not run: it has pictures, but no _pictures.yaml"
-        assert house.log().count(lost) == starts
-    assert house.log().count("Files that end in") == 3
-    assert "the inbox is not run" not in house.log(), "it may be a recipe's start image"
-    (house.inbox / "photos/a.tga").unlink()
-    (house.inbox / "photos/b.TGA").unlink()
-    house.save("photos/_pictures.yaml", STAR)
-    assert house.once()
-    assert warning.read_text().count("Files that end in") == 2
-
-
-def test_pictures_in_an_inbox_of_nothing_else_are_told(house: House) -> None:
-    drop(house, "here.png")
-    assert house.once()
-    assert "the inbox is not run: it has pictures, but no _pictures.yaml" in house.log()

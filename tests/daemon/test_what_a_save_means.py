@@ -59,6 +59,7 @@ def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: Hous
 # -- one save after the other: what the user does, and how many pictures there are then
 
 TOUCHED, READ, PICTURES_DELETED = "a new time", "only read", "its pictures are deleted"
+RESTORED = "a copy with the same time and other permissions"
 NOTHING_NEW = "saved, nothing new to render; its newest picture is a/"
 FIXED = "prompt: a corgi\nseed: 1\n"
 
@@ -69,6 +70,13 @@ SHARED = "- {prompt: x, seed: 1, count: 3}\n- {prompt: x, seed: 2}\n"
 STAR = "prompt: a star\nseed: 1\n"
 SAVES = {
     "nothing again without a save": ("a.txt", [(MORNING, 1), (READ, 1)], ""),
+    "nor with another inode and other permissions": ("a.txt", [(MORNING, 1), (RESTORED, 1)], ""),
+    "comments alone are answered with a reason": (
+        "a.txt", [("# a corgi\n# a star\n", 0)], "saved, 0 images queued, it says nothing to render"
+    ),
+    "so in YAML": (
+        "a.yaml", [("# prompt: a corgi\n", 0)], "saved, 0 images queued, it says nothing to render"
+    ),
     "entries that did not change keep their pictures": (
         "a.txt", [("a circle\na star\n", 2), ("a circle\na moon\n", 3)], "1 image queued, 1 kept"
     ),
@@ -120,6 +128,9 @@ def test_a_save_asks_for_what_is_new_in_it(
                 path.touch()
             case "only read":
                 path.read_text()
+            case "a copy with the same time and other permissions":
+                Path(shutil.copy2(path, house.folder / "copy")).replace(path)
+                path.chmod(0o640)
             case "its pictures are deleted":
                 for picture in house.pictures():
                     (house.outbox / picture).unlink()
@@ -514,21 +525,6 @@ def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_b
 # -- what else a save may meet
 
 
-def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:
-    """Restored files have other inodes but the same bytes and times, and maybe other owners."""
-    path = house.save("a.txt", "one\n")
-    assert house.once()
-    copy = Path(shutil.copy2(path, house.folder / "copy"))
-    copy.replace(path)
-    with house.running():
-        house.save("b.txt", "two\n")
-        wait_for(lambda: house.pictures("b"), "the start")
-        path.chmod(0o640)
-        house.save("c.txt", "three\n")
-        wait_for(lambda: house.pictures("c"), "what was saved later")
-    assert len(house.pictures("a")) == 1
-
-
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
     """Defaults apply field by field, and a change of them only from the next save on.
 
@@ -585,11 +581,3 @@ def test_the_inbox_is_never_written(house: House) -> None:
         house.inbox.chmod(0o700)
     assert before == after
     assert len(house.pictures()) == 1
-
-
-@pytest.mark.parametrize("name", ["latest.png", "Now.TXT", "images.jsonl", "index.html"])
-def test_recipes_with_names_of_our_own_files_get_an_underscore(house: House, name: str) -> None:
-    """Folder names are compared case-folded."""
-    house.save(f"{name}.yaml", "prompt: a corgi\nseed: 1\n")
-    assert house.once()
-    assert house.pictures() == [f"{name}_/0001-1.png"]

@@ -2,7 +2,7 @@
 
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +14,11 @@ import torch
 from picowatch.engine import checkpoints
 from picowatch.engine.memory import MemoryLadder, Rung
 from picowatch.engine.renderer import Renderer
+from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import random_layer, write
 from tests.engine.flow_requests import hash_of, requests_of
+from tests.engine.requests import ignore_steps
 from tests.engine.transformer_files import weights_of
 
 
@@ -29,6 +31,14 @@ def on_rung(renderer: Renderer, rung: Rung) -> Renderer:
 
     renderer._ladder = Only("auto", None)
     return renderer
+
+
+def interrupt(renderer: Renderer, batch: Sequence[ImageRequest]) -> None:
+    """Interrupt a batch at its begin, in a text encoder and in a step: it must leave nothing."""
+    for looks in (0, 3, 8):
+        answers = iter([False] * looks + [True] * 1000)
+        with pytest.raises(EngineStopped):
+            renderer.render(batch, ignore_steps, answers.__next__)
 
 
 def three_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:

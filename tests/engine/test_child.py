@@ -114,32 +114,16 @@ def test_the_process_begins_with_its_own_environment(
     assert found["HF_HUB_OFFLINE"] == found["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
 
 
-AS_MODULE = """
-from pathlib import Path
-from picowatch.engine.child import ChildEngine
-from picowatch.engine.protocol import EngineOptions
-from tests.engine.requests import ignore_steps, request
-from tests.engine.test_child import RunningRenderer
-if __name__ == "__main__":
-    import users_torch
-    engine = ChildEngine(EngineOptions(models=Path("nowhere"), device="cpu"), RunningRenderer)
-    print(engine.render([request("import users_torch")], ignore_steps).exception(60))
-    engine.close()
-"""
-
-
-def test_libraries_in_the_users_folder_are_not_imported(tmp_path: Path) -> None:
+def test_libraries_in_the_users_folder_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A torch.py beside the recipes must not run instead of torch, also with `python -m`."""
     (tmp_path / "users_torch.py").touch()
-    (tmp_path / "started.py").write_text(AS_MODULE)
-    run = subprocess.run(
-        [sys.executable, "-m", "started"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert "No module named 'users_torch'" in run.stdout, run.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with closing(engine_of(RunningRenderer)) as engine:
+        failed = engine.render([request("import users_torch")], ignore_steps).exception(PATIENCE)
+    assert "No module named 'users_torch'" in str(failed)
 
 
 # -- its end by others

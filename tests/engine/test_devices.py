@@ -63,15 +63,6 @@ def test_a_card_takes_the_types_that_it_computes(cards: Any, card: str, flow: to
     assert choose_target("cuda:1", "float16").flow_dtype == F16, "the setting's word counts"
 
 
-def test_a_processor_takes_bfloat16_for_what_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it has instructions for it."""
-    for able, large in ((True, BF16), (False, F32)):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able)
-        target = choose_target("cpu", "auto")
-        assert (target.dtype, target.large_unet_dtype, target.flow_dtype) == (F32, large, large)
-        assert [target.for_unet(size).dtype for size in (128, 512)] == [F32, large]
-
-
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
 def test_a_device_that_does_not_compute_is_refused(device: str) -> None:
     """It is refused before the first picture, with torch's reason and the remedy."""

@@ -19,7 +19,6 @@ from PIL import Image
 from picowatch.engine.memory import LAYERS, MODELS, TURNS, Rung
 from picowatch.engine.processors import number_pictures
 from picowatch.engine.renderer import Renderer
-from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import write
@@ -31,7 +30,7 @@ from tests.engine.flow_requests import (
 )
 from tests.engine.part_files import FLUX, pretend, tensors_of
 from tests.engine.requests import ignore_steps
-from tests.engine.rungs import lora_of, on_rung, reads
+from tests.engine.rungs import interrupt, lora_of, on_rung, reads
 from tests.engine.tiny_flows import FOLDERS
 from tests.engine.transformer_files import weights_of
 from tests.kinds import one_of_each_kind
@@ -261,19 +260,6 @@ def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
     assert (pixels != np.asarray(free)).any()
 
 
-@pytest.mark.parametrize("name", one_of_each_kind(EDITING, (PLUS,)))
-def test_an_interrupted_edit_leaves_nothing_behind(name: str) -> None:
-    """It may be interrupted in a text encoder, a vision encoder or a step; the next is the same."""
-    models, _ = two_photos(name)
-    one, two = edits_of(models, name)
-    (before,) = drawn(models, [one])
-    for looks in (0, 3, 8):
-        answers = iter([False] * looks + [True] * 1000)
-        with pytest.raises(EngineStopped):
-            renderer(models).render([two, one], ignore_steps, answers.__next__)
-        assert difference(drawn(models, [one])[0], before) == 0
-
-
 MARKS = {"flux": "flux1", "flux2_dev": "flux2-dev", "flux2": "flux2", "qwen_image": "qwen_image"}
 MARKS |= {"qwen_image_21": "qwen-image-2.1", "z_image_omni": "z-image-omni"}
 
@@ -314,10 +300,12 @@ def test_a_lightning_lora_brings_its_schedule() -> None:
 @pytest.mark.parametrize("rung", (MODELS, LAYERS, TURNS), ids=lambda rung: rung.name)
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, (PLUS,)))
 def test_every_rung_edits_the_same(name: str, rung: Rung) -> None:
+    """Also after a batch that was interrupted in a text or vision encoder, or in a step."""
     models, _ = two_photos(name)
     batch = edits_of(models, name)
     plainly = drawn(models, batch)
     ours = on_rung(flow_renderer(models), replace(rung, tiled=False))
+    interrupt(ours, batch)
     for found, expected in zip(drawn(models, batch, ours), plainly, strict=True):
         assert difference(found, expected) <= 1
 

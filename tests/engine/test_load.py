@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.parts import CONFIGS, parts_of
 from picowatch.engine import load as loading
-from picowatch.engine.devices import Target, choose_target
+from picowatch.engine.devices import choose_target
 from picowatch.engine.load import load_part, load_vae
 from picowatch.errors import RenderFailed
 from tests.catalog.files import write_model
@@ -288,23 +288,27 @@ def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str
         assert vae.encode(torch.zeros(1, 3, 64, 64)).latents.shape == (1, 4, 8, 8)
 
 
-def test_the_unet_of_a_full_size_checkpoint_has_a_type_and_a_layout_of_its_own(
-    models: Path,
+@pytest.mark.parametrize(("able", "large"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_processor_takes_bfloat16_for_what_is_large(
+    models: Path, monkeypatch: pytest.MonkeyPatch, able: bool, large: torch.dtype
 ) -> None:
-    """On processors that compute bfloat16: the rest is too small to gain from it.
+    """Where it has instructions for it: the rest is too small to gain from it.
 
-    Convolutions over frames, which have five sides, support no other layout.
+    Only convolutions of a large UNet gain from another layout, and those over frames, which have
+    five sides, support no other.
     """
-    target = Target(CPU, torch.float32, torch.bfloat16, torch.bfloat16, "cpu")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    target = choose_target("cpu", "auto")
     folder = shutil.copytree(DEMO.path, models / "checkpoints/large")
     config = json.loads((folder / "unet/config.json").read_text())
     (folder / "unet/config.json").write_text(json.dumps(config | {"sample_size": 64}))
     parts = load(found(models, "large"), target, CPU)
-    assert parts["unet"].dtype == torch.bfloat16
-    assert parts["unet"].conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert parts["unet"].dtype == large
+    assert parts["unet"].conv_in.weight.is_contiguous(memory_format=torch.channels_last) == able
     assert parts["vae"].dtype == parts["text_encoder"].dtype == torch.float32
     small = load_part(DEMO, target, CPU, "unet")
     assert small.dtype == torch.float32 and small.conv_in.weight.is_contiguous()
     (models / "checkpoints/Qwen-Image").symlink_to(tiny_flow("Qwen-Image"))
-    vae = load_part(found(models, "Qwen-Image"), choose_target("cpu", "bfloat16"), CPU, "vae")
-    assert all(weight.is_contiguous() for weight in vae.parameters())
+    flow = load(found(models, "Qwen-Image"), target, CPU)
+    assert flow["transformer"].dtype == large
+    assert all(weight.is_contiguous() for weight in flow["vae"].parameters())

@@ -13,13 +13,12 @@ from diffusers.hooks.group_offloading import ModuleGroup
 from picowatch.catalog import Catalog
 from picowatch.engine.memory import FULL, LAYERS, MODELS, TURNS, Rung
 from picowatch.engine.renderer import Renderer
-from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.reference.models import Models
 from tests.engine.reference.requests import drawn, stored
-from tests.engine.requests import difference, draw, ignore_steps, pixels
-from tests.engine.rungs import lora_of, on_rung, reads, three_of
+from tests.engine.requests import difference, draw, pixels
+from tests.engine.rungs import interrupt, lora_of, on_rung, reads, three_of
 from tests.engine.transformer_files import weights_of, write_gguf
 from tests.kinds import one_of_each_kind
 
@@ -119,7 +118,7 @@ SHORT = ("Sana", "PixArt-Sigma", "AuraFlow", "CogView4")
 
 @pytest.mark.parametrize("name", one_of_each_kind((*FLOWS, *SHORT), ("FLUX.1-dev", "Sana")))
 def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
-    """A batch, and a start image with hires where the family takes one."""
+    """A batch, also after an interruption, and a start image with hires if the family takes one."""
     models = flow_models(name)
     (model,) = Catalog(models).scan().models
     ours, row, batches = flow_renderer(models), FAMILIES[model.family], [three_of(models, name)[:2]]
@@ -128,7 +127,7 @@ def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
         batches.append(three_of(models, name, more)[:1])
     plain = [draw(on_rung(ours, FULL), *batch) for batch in batches]
     for rung in (*RUNGS.values(), *([] if name in SHORT else [replace(TURNS, tiled=False)])):
-        on_rung(ours, rung)
+        interrupt(on_rung(ours, rung), batches[0])
         for batch, images in zip(batches, plain, strict=True):
             for image, expected in zip(draw(ours, *batch), images, strict=True):
                 assert pixels(expected).std() > 1
@@ -171,20 +170,6 @@ def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
         assert sorted(part for part, _ in found) == sorted(read)
         assert difference(image, picture) <= 1
     assert alive == {"vae", "transformer"}
-
-
-@pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
-def test_an_interrupted_batch_leaves_nothing_behind(rung: Rung) -> None:
-    """It may be interrupted in a text encoder or in a step; the next batch is unaffected."""
-    models = flow_models("FLUX.1-dev")
-    renderer = on_rung(flow_renderer(models), rung)
-    one, two, _ = three_of(models, "FLUX.1-dev")
-    (before,) = draw(renderer, one)
-    for looks in (0, 3, 8):
-        answers = iter([False] * looks + [True] * 1000)
-        with pytest.raises(EngineStopped):
-            renderer.render([two], ignore_steps, answers.__next__)
-    assert draw(renderer, one)[0].pixels == before.pixels
 
 
 @pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)

@@ -88,15 +88,6 @@ def test_what_is_no_recipe_is_said_once_and_not_run(house: House) -> None:
     assert house.log().count(" is not run: ") == len(OTHERS)
 
 
-def test_a_recipe_of_comments_only_is_answered_with_a_reason(house: House) -> None:
-    """It is valid, and its user waits for pictures."""
-    house.save("a.txt", "# a corgi\n# a star\n")
-    house.save("b.yaml", "# prompt: a corgi\n")
-    house.once()
-    for name in ("a.txt", "b.yaml"):
-        assert f"{name}: saved, 0 images queued, it says nothing to render" in house.log()
-
-
 # -- writers
 
 

@@ -61,7 +61,6 @@ def _pictures() -> dict[str, Image.Image]:
         "circle": circle(),
         "wide": circle(96, 64),
         "corgi": Image.open(EXAMPLES / "corgi.png").convert("RGB"),
-        "hat": Image.open(EXAMPLES / "corgi-mask.png").convert("L"),
         "half": half(),
         "grey ring": ring,
         "sketch": _sketch(44, 48),
