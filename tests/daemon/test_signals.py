@@ -7,15 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from picowatch.commands.run import run
 from picowatch.signals import ENDING, ended_by_signals
 from tests.catalog.files import write_model
 from tests.catalog.unets import sd15_shapes
 from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch, start
 from tests.daemon.processes import SETTINGS, engines_of
+from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, wait_for, within
 
 
@@ -212,6 +215,16 @@ def beginning_with(folder: Path, program: str, *arguments: str) -> "subprocess.P
     return start(folder, *arguments, PYTHONPATH=f"{PROJECT}:{folder / 'own'}")
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Restore this process's handlers of signals."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 def test_no_signal_hangs() -> None:
     """The main thread may hold an event's lock then, so another thread sets the events."""
     by: list[str] = []
@@ -222,12 +235,26 @@ def test_no_signal_hangs() -> None:
             super().set()
 
     stop, wake = Event(), Event()
-    before = {number: signal.getsignal(number) for number in ENDING}
-    try:
-        with ended_by_signals(stop, wake) as signals:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert wake.wait(PATIENCE)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with ended_by_signals(stop, wake) as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert wake.wait(PATIENCE)
     assert (by, signals, stop.is_set()) == (["signals"] * 2, [signal.SIGTERM], True)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_before_picowatch_starts_over_ends_it_well(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rm -r outbox/.picowatch; systemctl stop picowatch` may send one."""
+    monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)  # it would end this process
+    lock = house.outbox / ".picowatch/lock"
+
+    class Engine(DigestEngine):
+        def close(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().close()
+
+    engine = Engine(before_batch=lambda batch: lock.unlink())
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    assert run(house.settings(), False, lambda options: engine, "quiet") == 0
+    assert "picowatch starts over" in house.log()
