@@ -2,13 +2,11 @@
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from picowatch.outbox.names import FORMATS
 from tests.browser.conftest import CAT, DOG, INDEX, Page
 from tests.house import House, wait_for
 
@@ -33,17 +31,6 @@ def test_every_picture_is_shown_newest_first(gallery: Page, outbox: Path) -> Non
     for wanted, tile in zip(gallery.js("return shownList"), gallery.all(".tile"), strict=True):
         shape = wanted["width"] / wanted["height"]
         assert tile.rect["width"] / tile.rect["height"] == pytest.approx(shape, rel=0.02)
-
-
-def test_pictures_of_every_format_are_shown(house: House, page: Page) -> None:
-    """Without thumbnails, the pictures themselves are shown."""
-    for seed, name in enumerate(FORMATS):
-        house.save(f"{name}.txt", f"a corgi --seed {seed} --size 128x64\n")
-        house.once(format=name)
-    shutil.rmtree(house.outbox / ".picowatch/gallery/thumbs")
-    page.open(house.outbox / INDEX)
-    drawn = "return [...document.querySelectorAll('.loaded img')].map(i => i.naturalWidth)"
-    wait_for(lambda: page.js(drawn) == [128] * len(FORMATS), "the pictures")
 
 
 def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:

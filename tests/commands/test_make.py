@@ -343,14 +343,6 @@ def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -
     assert [*promised["recipes"][0]] == [*two]
 
 
-def test_make_with_a_name(house: House, capsys: Captured) -> None:
-    """The recipe and its pictures have it; its ending is the file's; folders are created."""
-    a = elsewhere(house, "a.txt", "one --seed 5\n")
-    assert make(house.settings(), [a], house.make_engine, name="ads/may") == 0
-    assert capsys.readouterr().out == f"{house.outbox / 'ads/may/0001-5.png'}\n"
-    assert (house.inbox / "ads/may.txt").read_text() == "one --seed 5\n"
-
-
 def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured) -> None:
     """Whether they were rendered, failed, or the recipe was wrong; each error is shown whole."""
     house.engine.before_batch = fail_on_bad
@@ -370,7 +362,7 @@ def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured) -> 
 
 
 def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captured) -> None:
-    """Only its own recipe is removed, and only as it was put there."""
+    """Only its own recipe is removed, and only as it was put there, in a folder that it names."""
     house.save("a.txt", "one --seed 5\n")
     a = elsewhere(house, "a.txt", "one --seed 5\n")
     assert make(house.settings(), [a], house.make_engine, remove=True) == 0
@@ -378,11 +370,12 @@ def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captu
     b = elsewhere(house, "b.txt", "two --seed 5\n")
 
     def change(batch: Sequence[ImageRequest]) -> None:
-        house.save("b.txt", "mine\n")
+        assert (house.inbox / "ads/may.txt").read_text() == "two --seed 5\n"
+        house.save("ads/may.txt", "mine\n")
 
     house.engine.before_batch = change
-    make(house.settings(), [b], house.make_engine, remove=True)
-    assert (house.inbox / "b.txt").read_text() == "mine\n"
+    make(house.settings(), [b], house.make_engine, name="ads/may", remove=True)
+    assert (house.inbox / "ads/may.txt").read_text() == "mine\n"
 
 
 def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: House) -> None:

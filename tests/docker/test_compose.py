@@ -24,9 +24,10 @@ from tests.docker.files import (
     services,
     the,
 )
+from tests.documents.test_shown_commands import give_commands
 
 SERVICES = sorted(services())
-FAKE_DOCKER = '#!/bin/sh\n[ "$*" = "compose version" ] && exit\n'
+FAKE_DOCKER = '[ "$*" = "compose version" ] && exit\n'
 FAKE_DOCKER += 'echo "$* TORCH=${TORCH-} PUID=${PUID-} PGID=${PGID-}" >> {log}\n'
 FAKE_DOCKER += 'echo "$VERSION $DOCKER_BUILDKIT" > {log}.build\n'
 
@@ -114,23 +115,17 @@ class Machine:
         self.environment = {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
         self.log = folder / "docker.log"
         self.said = ""
-        (folder / "bin").mkdir()
         (folder / "contrib").mkdir()
         shutil.copy(SCRIPT, folder / "contrib")
         (folder / "picowatch").mkdir()
         shutil.copy(PROJECT / "picowatch/__init__.py", folder / "picowatch")
-        self.program("docker", FAKE_DOCKER.replace("{log}", str(self.log)))
-        self.program("nvidia-smi", "#!/bin/sh\nexit 9\n")
-
-    def program(self, name: str, text: str) -> None:
-        """Put a program where it is found first."""
-        path = self.folder / "bin" / name
-        path.write_text(text)
-        path.chmod(0o755)
+        call = FAKE_DOCKER.replace("{log}", str(self.log))
+        give_commands(folder / "bin", docker=call, **{"nvidia-smi": "exit 9"})
 
     def have_cards(self, *capabilities: str) -> None:
         lines = "\\n".join(capabilities)
-        self.program("nvidia-smi", f'#!/bin/sh\n[ $# = 0 ] || printf "{lines}\\n"\n')
+        call = f'[ $# = 0 ] || printf "{lines}\\n"'
+        give_commands(self.folder / "bin", **{"nvidia-smi": call})
 
     def make(self, target: str, **environment: str) -> list[str]:
         """What docker was told."""
@@ -192,7 +187,8 @@ def test_up_creates_settings_that_change_nothing(machine: Machine) -> None:
     assert settings.read_text() == "quality: 80\n"
     assert machine.make("down")[-1].startswith("compose --profile cpu --profile gpu down ")
     settings.unlink()
-    machine.program("docker", "#!/bin/sh\necho 'unknown flag: --profile' >&2\nexit 125\n")
+    call = "echo 'unknown flag: --profile' >&2; exit 125"
+    give_commands(machine.folder / "bin", docker=call)
     with pytest.raises(subprocess.CalledProcessError) as raised:
         machine.make("up")
     said = raised.value.stderr
