@@ -136,12 +136,9 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
         for number, save in enumerate(ways, 1):
             save(file.path, f"{OWN}max_images_per_save:  many # x\n")
             wait_for(error.exists, "the error file")
-            assert error.read_text() == (
-                f"{file.path}, line 2, column 23: max_images_per_save 'many': Input should be a "
-                "valid integer, unable to parse string as an integer. docs/settings.md lists every "
-                "setting.\n\n"
-                "The settings stay as they were. Fix the file and save it again.\n"
-            )
+            said = error.read_text()
+            assert said.startswith(f"{file.path}, line 2, column 23: max_images_per_save 'many': ")
+            assert said.endswith("stay as they were. Fix the file and save it again.\n")
             wait_for(lambda: "line 2, column 23" in str(house.status()["errors"]), "the status")
             before = house.status()["started"]
             save(file.path, f"{OWN}max_images_per_save: {number}\n")
