@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import socket
 import stat
 from unittest.mock import Mock
 
@@ -113,21 +112,6 @@ def test_a_daemon_that_reports_nothing_is_not_healthy(
     assert status_command.check(house.settings()) == 1
     assert capsys.readouterr().err.startswith("picowatch is running, but has reported nothing ")
     lock.release()
-
-
-def test_a_service_manager_is_notified(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """systemd's protocol: ready, alive, stopping."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        address = os.fspath(house.folder / "notify")
-        manager.bind(address)
-        manager.settimeout(60)
-        monkeypatch.setenv("NOTIFY_SOCKET", address)
-        with house.running():
-            told = [manager.recv(1000).decode() for _ in range(2)]
-        while not told[-1].startswith("STOPPING"):
-            told.append(manager.recv(1000).decode())
-    assert told[0] == "READY=1"
-    assert told[1] == "WATCHDOG=1\nSTATUS=nothing is running; 0 images wait"
 
 
 MISTAKE = (

@@ -9,7 +9,6 @@ import pytest
 
 from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
 from picowatch.daemon.rendering import Durations, Rendering
-from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ControlUse, ImageRequest, LoraUse, ReferenceUse
@@ -95,12 +94,13 @@ def test_so_must_be_what_is_no_field(other: dict[str, Any]) -> None:
 LARGE = request(width=512, height=512, steps=10)
 
 
-def pictures(batch: list[ImageRequest], seconds: float, rung: str = "full") -> list[RenderedImage]:
-    """Return what an engine returns that takes this long for each image."""
-    timings = {"denoise": seconds}
-    return [
-        replace(digest_picture(one, len(batch)), timings=timings, memory_rung=rung) for one in batch
-    ]
+def learn(
+    sizes: BatchSizes, of: ImageRequest, size: int, seconds: float, rung: str = "full"
+) -> None:
+    """Learn from a batch of this size whose images took this long each."""
+    picture = digest_picture(of, size)
+    picture = replace(picture, timings={"denoise": seconds}, memory_rung=rung)
+    sizes.learn([of] * size, [picture] * size)
 
 
 def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float]) -> list[int]:
@@ -109,7 +109,7 @@ def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float])
     for _ in range(20):
         size = sizes.size(of)
         taken.append(size)
-        sizes.learn([of] * size, pictures([of] * size, seconds_by_size[size]))
+        learn(sizes, of, size, seconds_by_size[size])
     return taken
 
 
@@ -137,9 +137,9 @@ def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
     file = tmp_path / "batches.json"
     sizes = BatchSizes("auto", file)
     for size in (1, 1, 2, 2):
-        sizes.learn([LARGE] * size, pictures([LARGE] * size, 1.0 / size))
+        learn(sizes, LARGE, size, 1.0 / size)
     assert sizes.size(LARGE) == 4
-    sizes.learn([LARGE] * 4, pictures([LARGE] * 4, 0.3, "smaller batch"))
+    learn(sizes, LARGE, 4, 0.3, "smaller batch")
     assert set(make(sizes, LARGE, {1: 1.0, 2: 0.5})) == {2}
     fresh = BatchSizes("auto", file)
     assert set(make(fresh, LARGE, {1: 1.0, 2: 0.5})[1:]) == {2}
@@ -161,11 +161,6 @@ def test_batches_grow_while_that_renders_images_faster(
     taken = make(BatchSizes("auto", tmp_path / "batches.json"), of, seconds)
     assert taken[-1] == last
     assert max(taken) <= min(2 * last, LARGEST)
-
-
-def learn(sizes: BatchSizes, of: ImageRequest, size: int, seconds: float) -> None:
-    """Learn from a batch of this size whose images took this long each."""
-    sizes.learn([of] * size, pictures([of] * size, seconds))
 
 
 def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
@@ -222,7 +217,7 @@ def test_edits_are_read_together_where_text_encoders_come_and_go(
     sizes = BatchSizes("auto", file)
     for size in (1, then, then):
         assert sizes.size(edit) == size
-        sizes.learn([edit] * size, pictures([edit] * size, 60.0, rung))
+        learn(sizes, edit, size, 60.0, rung)
     assert sizes.size(replace(edit, width=side + 7)) == then
     fresh = BatchSizes("auto", file)
     assert fresh.size(edit, f"{sizes._device}") == then

@@ -1,7 +1,5 @@
 """picowatch restarts itself: the process stays the same, its program begins again."""
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +11,7 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import FAILED, LedgerCorrupt
 from picowatch.ledger.ledger import Ledger
 from picowatch.settings import load_settings
-from picowatch.signals import ENDING
 from tests.commands.picowatch import DIGESTS, picowatch, start
-from tests.digest_engine import DigestEngine
 from tests.house import SETTLE_SECONDS, HeldEngine, House, wait_for
 
 OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
@@ -76,29 +72,6 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
     assert house.once()
 
 
-def test_a_signal_before_picowatch_starts_over_ends_it_well(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`rm -r outbox/.picowatch; systemctl stop picowatch` may send one."""
-    monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)  # it would end this process
-    lock = house.outbox / ".picowatch/lock"
-
-    class Engine(DigestEngine):
-        def close(self) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
-            super().close()
-
-    engine = Engine(before_batch=lambda batch: lock.unlink())
-    before = {number: signal.getsignal(number) for number in ENDING}
-    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
-    try:
-        assert run(house.settings(), False, lambda options: engine, "quiet") == 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert "picowatch starts over" in house.log()
-
-
 # -- settings
 
 
@@ -136,12 +109,9 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
         for number, save in enumerate(ways, 1):
             save(file.path, f"{OWN}max_images_per_save:  many # x\n")
             wait_for(error.exists, "the error file")
-            assert error.read_text() == (
-                f"{file.path}, line 2, column 23: max_images_per_save 'many': Input should be a "
-                "valid integer, unable to parse string as an integer. docs/settings.md lists every "
-                "setting.\n\n"
-                "The settings stay as they were. Fix the file and save it again.\n"
-            )
+            said = error.read_text()
+            assert said.startswith(f"{file.path}, line 2, column 23: max_images_per_save 'many': ")
+            assert said.endswith("stay as they were. Fix the file and save it again.\n")
             wait_for(lambda: "line 2, column 23" in str(house.status()["errors"]), "the status")
             before = house.status()["started"]
             save(file.path, f"{OWN}max_images_per_save: {number}\n")

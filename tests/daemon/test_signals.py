@@ -1,19 +1,25 @@
 """A signal at any moment ends picowatch within two seconds, with its exit code and no loss."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from picowatch.commands.run import run
+from picowatch.signals import ENDING, ended_by_signals
 from tests.catalog.files import write_model
 from tests.catalog.unets import sd15_shapes
 from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch, start
 from tests.daemon.processes import SETTINGS, engines_of
-from tests.house import House, wait_for, within
+from tests.digest_engine import DigestEngine
+from tests.house import PATIENCE, House, wait_for, within
 
 
 def holds_open(process: int, file: Path) -> bool:
@@ -209,26 +215,46 @@ def beginning_with(folder: Path, program: str, *arguments: str) -> "subprocess.P
     return start(folder, *arguments, PYTHONPATH=f"{PROJECT}:{folder / 'own'}")
 
 
-# In a process of its own: handlers of signals stay.
-IN_THE_MAIN_THREAD = """
-import os, signal, threading
-from picowatch.signals import ended_by_signals
-
-class Event(threading.Event):
-    def set(self):
-        print("set by", threading.current_thread().name)
-        super().set()
-
-stop, wake = Event(), Event()
-with ended_by_signals(stop, wake) as signals:
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert wake.wait(60)
-    print(stop.is_set(), signals == [signal.SIGTERM])
-"""
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Restore this process's handlers of signals."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
+@pytest.mark.usefixtures("handlers")
 def test_no_signal_hangs() -> None:
     """The main thread may hold an event's lock then, so another thread sets the events."""
-    command = [sys.executable, "-c", IN_THE_MAIN_THREAD]
-    printed = subprocess.check_output(command, text=True, timeout=120, cwd=PROJECT)
-    assert printed == "set by signals\nset by signals\nTrue True\n"
+    by: list[str] = []
+
+    class Event(threading.Event):
+        def set(self) -> None:
+            by.append(threading.current_thread().name)
+            super().set()
+
+    stop, wake = Event(), Event()
+    with ended_by_signals(stop, wake) as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert wake.wait(PATIENCE)
+    assert (by, signals, stop.is_set()) == (["signals"] * 2, [signal.SIGTERM], True)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_before_picowatch_starts_over_ends_it_well(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rm -r outbox/.picowatch; systemctl stop picowatch` may send one."""
+    monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)  # it would end this process
+    lock = house.outbox / ".picowatch/lock"
+
+    class Engine(DigestEngine):
+        def close(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().close()
+
+    engine = Engine(before_batch=lambda batch: lock.unlink())
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    assert run(house.settings(), False, lambda options: engine, "quiet") == 0
+    assert "picowatch starts over" in house.log()

@@ -76,16 +76,18 @@ def test_the_unit_fits_the_program() -> None:
     assert set(value("RestartPreventExitStatus").split()) == codes
 
 
-def test_a_start_that_builds_a_ledger_gives_signs_of_life(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A list of a million pictures takes minutes."""
-    (house.outbox / ".picowatch").mkdir(parents=True)
+def test_systemd_is_notified(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alive while a ledger is built, which may take minutes, then ready, alive and stopping."""
+    house.outbox.mkdir()
     (house.outbox / "images.jsonl").write_text('{"file": "a/0001-1.png"}\n')
     address = os.fspath(house.folder / "notify")
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
         manager.settimeout(PATIENCE)
-        house.once()
-        assert manager.recv(1000) == ALIVE
+        with house.running():
+            told = [manager.recv(1000) for _ in range(3)]
+        while not told[-1].startswith(b"STOPPING"):
+            told.append(manager.recv(1000))
+    status = b"WATCHDOG=1\nSTATUS=nothing is running; 0 images wait"
+    assert told[:3] == [ALIVE, b"READY=1", status]

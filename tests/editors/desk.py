@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.house import House, wait_for
 
 STEPS = 30  # a recipe that is read too early has `steps: 3`, or none
-# Longer than any of these programs pauses within one save, shorter than the product's half
-# second, so that what that hides is seen here.
+# Longer than any of these programs pauses within one save. The product's half second would hide
+# recipes that are read too early.
 SETTLE_SECONDS = 0.2
 SENTINELS = "sentinel"
 

@@ -19,25 +19,8 @@ from tests.house import House
 AWAY_FOR_A_MOMENT = ("jetbrains", "sublime_atomic_by_deletion", "textedit", "winscp")
 
 
-class Replay:
-    """A replayed program at work on a recipe."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        assert process.stdin
-        assert process.stdout
-        self._keyboard, self._screen = process.stdin, process.stdout
-
-    def tell(self, line: str) -> bool:
-        """Give a text to save, or let it go on; return whether it rests or has saved."""
-        self._keyboard.write(f"{line}\n")
-        self._keyboard.flush()
-        answer = self._screen.readline().strip()
-        assert answer in ("step", "saved"), answer
-        return answer == "step"
-
-
 @contextmanager
-def replay_of(name: str, recipe: Path) -> Iterator[Replay]:
+def replay_of(name: str, recipe: Path) -> Iterator["subprocess.Popen[str]"]:
     """A replay in a process of its own, which rests after each step."""
     with subprocess.Popen(
         [sys.executable, "-IS", replays.__file__, name, str(recipe)],
@@ -46,9 +29,19 @@ def replay_of(name: str, recipe: Path) -> Iterator[Replay]:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        yield Replay(process)
+        yield process
         process.communicate()
         assert process.returncode == 0
+
+
+def rests_after(line: str, replay: "subprocess.Popen[str]") -> bool:
+    """Give it a text to save, or let it go on; return whether it rests or has saved."""
+    assert replay.stdin and replay.stdout
+    replay.stdin.write(f"{line}\n")
+    replay.stdin.flush()
+    answer = replay.stdout.readline().strip()
+    assert answer in ("step", "saved"), answer
+    return answer == "step"
 
 
 @pytest.mark.parametrize("events", [True, pytest.param(False, marks=pytest.mark.heavy)])
@@ -64,11 +57,11 @@ def test_a_program_that_rests_after_each_step_makes_one_run(
         }
         for name in paths:
             desk.expect_run(f"{name}/a.yaml", "a red circle")
-        programs = [sessions.enter_context(replay_of(*one)) for one in paths.items()]
-        rest = [program for program in programs if program.tell(json.dumps(recipe("a red square")))]
-        while rest:
+        line = json.dumps(recipe("a red square"))
+        rest = [sessions.enter_context(replay_of(*one)) for one in paths.items()]
+        while rest := [replay for replay in rest if rests_after(line, replay)]:
             desk.make_another()
-            rest = [program for program in rest if program.tell("")]
+            line = ""
         for name in paths:
             desk.expect_run(f"{name}/a.yaml", "a red square")
         desk.expect_nothing_more(deletions=len(AWAY_FOR_A_MOMENT))

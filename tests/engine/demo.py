@@ -47,8 +47,8 @@ def named(
         for field in ("image", "mask")
         if values.get(field) in pictures
     }
-    kinds: tuple[Kind, ...] = ("checkpoint", "vae")
-    hashes |= {f"{kind}_hash": hash_of(kind, values[kind]) for kind in kinds if kind in values}
+    kinds: tuple[Kind, ...] = ("checkpoint", "vae", "cutout")
+    hashes |= {f"{kind}_hash": hash_of(kind, values[kind]) for kind in kinds if values.get(kind)}
     if "upscale" in values:
         hashes["upscaler_hash"] = hash_of("upscaler", values["upscale"].model)
     if "hires" in values and "demo" in values["hires"].upscaler:

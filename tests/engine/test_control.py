@@ -1,4 +1,4 @@
-"""ControlNets: their layouts and modes; the stored pictures tell what they do besides."""
+"""ControlNets: their layouts; the stored pictures tell what they do besides."""
 
 from pathlib import Path
 from typing import Any

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from picowatch.catalog import DEMO_UPSCALER, Catalog
+from picowatch.catalog import DEMO_UPSCALER
 from picowatch.catalog.cutouts import DEPTHS, Layout, Widths
 from picowatch.engine import upscale
 from picowatch.engine.cutout import NOTHING_FOUND, Network
@@ -18,7 +18,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
 from picowatch.recipe.parts import Upscale
 from picowatch.recipe.request import ImageRequest
-from tests.engine import requests
+from tests.engine.demo import named
 from tests.engine.pictures import keep
 from tests.engine.requests import (
     difference,
@@ -64,25 +64,17 @@ def engine(folder: Path) -> Renderer:
 
 
 def request(
-    folder: Path,
-    picture: Image.Image | None = None,
-    scale: float = 0,
-    cutout: str = "",
-    **values: Any,
+    folder: Path, picture: Image.Image | None = None, scale: float = 0, **values: Any
 ) -> ImageRequest:
     """A small drawn picture, or a given one, that is enlarged or cut out."""
-    catalog = Catalog(folder)
     given: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, **values}
     if scale:
-        hash_ = catalog.sha256(catalog.find("upscaler", DEMO_UPSCALER))
-        given |= {"upscale": Upscale(DEMO_UPSCALER, scale), "upscaler_hash": hash_}
-    if cutout:
-        given |= {"cutout": cutout, "cutout_hash": catalog.sha256(catalog.find("cutout", cutout))}
+        given["upscale"] = Upscale(DEMO_UPSCALER, scale)
     if picture:
         given |= {"checkpoint": "", "checkpoint_hash": "", "image": "a.png", "prompt": ""}
         given |= {"width": picture.width, "height": picture.height}
         given["image_hash"] = keep(folder / "pictures", picture)
-    return requests.request(**given)
+    return named(folder, **given)
 
 
 def gradient(mode: str = "RGB", size: tuple[int, int] = (37, 22)) -> Image.Image:
@@ -130,7 +122,7 @@ def test_drawn_pictures_are_finished_as_the_same_given_ones(engine: Renderer, fo
     assert seen == [(1, 5), (2, 5), (2, 5), (3, 5), (4, 5)]
     alone = Image.frombytes("RGB", (64, 64), plain.pixels)
     assert difference(large, draw(engine, request(folder, alone, 2.0))[0]) == 0
-    (again,) = draw(engine, request(folder, alone, 2.0, "red"))
+    (again,) = draw(engine, request(folder, alone, 2.0, cutout="red"))
     assert (cut.pixels, cut.alpha) == (again.pixels, again.alpha)
     assert not large.alpha and len(cut.alpha) == 128 * 128
     assert {"denoise", "upscale", "cutout"} <= cut.timings.keys()

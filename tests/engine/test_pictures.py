@@ -117,15 +117,6 @@ def test_progress_counts_every_step_once(
     assert steps == [(done, total) for done in range(1, total + 1)]
 
 
-def test_a_kept_copy_that_is_lost_or_damaged_is_explained(renderer: Renderer, kept: Path) -> None:
-    """Its name is its hash; it was kept when the save was accepted."""
-    damaged = start(kept, 0.5, circle(8))
-    (kept / damaged["image_hash"]).write_bytes(b"something else")
-    for given in (damaged, damaged | {"image_hash": "0" * 64}):
-        with pytest.raises(RenderFailed, match=r"copy of 'it\.png' is missing or damaged"):
-            draw(renderer, request(**given))
-
-
 def test_images_with_start_images_do_not_depend_on_their_neighbours(
     renderer: Renderer, kept: Path
 ) -> None:

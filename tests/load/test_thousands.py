@@ -7,6 +7,7 @@ What a save, a rename or a deletion means is for tests/meetings; here there are 
 import random
 import shutil
 import subprocess
+from itertools import islice
 
 import pytest
 
@@ -40,30 +41,24 @@ class Crowd:
     def __init__(self, house: House, count: int) -> None:
         self._house = house
         self._count = count
-        self._left = random.Random(4).sample(range(count), count)
+        self._left = iter(random.Random(4).sample(range(count), count))
         self.final = {name_of(number, count): number for number in range(count)}
         self.gone: set[str] = set()
 
-    def edit(self, count: int) -> None:
-        """Edit half of them in place, half by renaming a temporary file."""
-        for turn, number in enumerate(self._take(count)):
+    def change(self) -> None:
+        """Edit some in place, some by renaming a temporary file, and delete some."""
+        for turn, number in enumerate(islice(self._left, self._count // 40)):
             name = name_of(number, self._count)
             path = self._house.inbox / name
             target = path if turn % 2 else path.with_name(f".{path.name}.tmp")
             target.write_text(text_of(number + EDITED))
             target.replace(path)
             self.final[name] = number + EDITED
-
-    def delete(self, count: int) -> None:
-        for number in self._take(count):
+        for number in islice(self._left, self._count // 100):
             name = name_of(number, self._count)
             (self._house.inbox / name).unlink()
             del self.final[name]
             self.gone.add(name)
-
-    def _take(self, count: int) -> list[int]:
-        taken, self._left = self._left[:count], self._left[count:]
-        return taken
 
     def seeds(self) -> dict[str, list[int]]:
         """Return the seeds of each recipe's pictures, in their order."""
@@ -89,13 +84,11 @@ def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
     with live_daemon(house, held=True) as daemon:
         subprocess.run(["cp", "-r", f"{house.folder}/source/.", house.inbox], check=True)
         daemon.wait_for(lambda: daemon.images()["queued"] > count // 5, "a part of the crowd")
-        crowd.edit(count // 40)
-        crowd.delete(count // 100)
+        crowd.change()
         daemon.wait_for(lambda: daemon.images()["queued"] > count // 2, "half of the crowd")
         daemon.release()
         daemon.wait_for(lambda: daemon.made() > count // 10, "a tenth of the pictures")
-        crowd.edit(count // 40)
-        crowd.delete(count // 100)
+        crowd.change()
         daemon.wait_until_idle()
         daemon.wait_for(crowd.is_done, "the last picture of each")
         assert daemon.mebibytes() < MEBIBYTES
