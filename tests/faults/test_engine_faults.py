@@ -91,13 +91,15 @@ class FaultyHouse(House):
 
 
 def is_running(number: int) -> bool:
-    """Whether a process exists and is not a zombie."""
+    """Whether any thread of a process is left: only then it has ended for its parent, too."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
     with suppress(OSError):
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        process = Path(f"/proc/{number}")
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" or len([*(process / "task").iterdir()]) > 1
     return not Path("/proc/self").exists()
 
 
