@@ -5,6 +5,7 @@ checkpoints.json.xz has the name and the shape of each of their weights.
 
 import json
 import lzma
+from functools import partial
 from pathlib import Path
 
 Shapes = dict[str, tuple[int, ...]]
@@ -16,21 +17,10 @@ OPEN_CLIP_H = "cond_stage_model.model."
 LISTED = Path(__file__).with_name("checkpoints.json.xz")
 
 
-def sd15_shapes() -> Shapes:
-    """A whole checkpoint of Stable Diffusion 1.5."""
-    return _checkpoint("sd15")
-
-
-def sd2_shapes() -> Shapes:
-    """A whole checkpoint of Stable Diffusion 2.x."""
-    return _checkpoint("sd2")
-
-
-def sdxl_shapes() -> Shapes:
-    """A whole checkpoint of Stable Diffusion XL."""
-    return _checkpoint("sdxl")
-
-
 def _checkpoint(name: str) -> Shapes:
+    """A whole checkpoint."""
     listed = json.loads(lzma.decompress(LISTED.read_bytes()))
     return {tensor: tuple(shape) for tensor, shape in listed[name].items()}
+
+
+sd15_shapes, sd2_shapes, sdxl_shapes = (partial(_checkpoint, n) for n in ("sd15", "sd2", "sdxl"))

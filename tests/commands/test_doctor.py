@@ -13,10 +13,9 @@ import pytest
 
 from picowatch.commands import doctor as doctor_module
 from picowatch.commands.doctor import doctor
-from picowatch.errors import EngineDied, SettingsInvalid
+from picowatch.errors import EngineDied
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import Settings
 from tests import digest_engine
 from tests.catalog.files import checkpoint_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch, start
@@ -64,15 +63,18 @@ def test_doctor_on_this_machine(tmp_path: Path) -> None:
     assert set(tmp_path.rglob("*")) == before, "it leaves nothing behind"
 
 
-def test_a_broken_torch_is_a_line_with_its_remedy(tmp_path: Path) -> None:
-    """No traceback; everything else is still checked."""
+def test_a_broken_torch_and_bad_settings_are_lines_with_remedies(tmp_path: Path) -> None:
+    """No traceback; everything else is still checked, with the defaults."""
     (tmp_path / "broken").mkdir()
     (tmp_path / "inbox").mkdir()
     program = "raise ImportError('libcudart.so.13: cannot open shared object file')"
     (tmp_path / "broken/torch.py").write_text(program)
+    (tmp_path / "picowatch.yaml").write_text("device: gpu\n")
     answer = picowatch(tmp_path, "doctor", PYTHONPATH=f"{tmp_path / 'broken'}:{PROJECT}")
     assert answer.returncode == 1
     assert "Traceback" not in answer.stdout + answer.stderr
+    assert "NOT OK  settings    picowatch.yaml, line 1, column 9: device 'gpu'" in answer.stdout
+    assert "-> Fix that line." in answer.stdout
     assert "OK      outbox" in answer.stdout
     bad = answer.stdout[answer.stdout.index("NOT OK  picture") :]
     assert "libcudart.so.13" in bad and "Install picowatch again" in bad
@@ -92,22 +94,6 @@ def test_a_picture_that_fails_says_why(
     assert "Free some space" in found["outbox"]["remedy"]
     assert "The engine crashed (SIGILL)." in found["picture"]["text"]
     assert not found["picture"]["ok"]
-
-
-def test_bad_settings_are_a_line(
-    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the rest is checked with the defaults."""
-
-    def load() -> Settings:
-        raise SettingsInvalid("picowatch.yaml, line 1: device 'gpu': it must be auto.")
-
-    monkeypatch.chdir(house.folder)
-    assert doctor(load, as_json=False, make_engine=house.make_engine) == 1
-    shown = capsys.readouterr().out
-    assert "NOT OK  settings    picowatch.yaml, line 1: device 'gpu'" in shown
-    assert "-> Fix that line." in shown
-    assert "OK      picture" in shown
 
 
 def test_what_is_missing_has_a_remedy(house: House, checks: Checks) -> None:

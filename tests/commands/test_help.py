@@ -9,7 +9,6 @@ import pytest
 
 from picowatch.cli import main, parsers
 from picowatch.commands import COMMANDS
-from picowatch.observers.console import LEVEL_STYLES, STYLES
 from tests.commands.picowatch import clean_environment
 
 
@@ -87,11 +86,3 @@ def test_a_command_imports_only_what_it_needs(module: str, without: list[str]) -
         [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True
     )
     assert (found.stdout, found.stderr) == ("\n", "")
-
-
-def test_colours_are_those_that_every_theme_can_show() -> None:
-    """Bright colours are greys in Solarized's palette, one of them its background; yellow cannot
-    be read on white. https://github.com/altercation/solarized#the-values
-    """
-    for style in (*STYLES.values(), *LEVEL_STYLES.values()):
-        assert style in ("", "green", "red", "magenta", "dim")

@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from picowatch import __version__
 from picowatch.cli import parsers
@@ -71,20 +70,6 @@ def test_what_a_service_sets_is_known(name: str) -> None:
     for variable, value in environment.items():
         if variable.startswith(PREFIX):
             assert str(getattr(settings, variable.removeprefix(PREFIX).lower())) == value
-
-
-def test_compose_accepts_the_file() -> None:
-    """With either profile, by Docker's plugin or Debian's package."""
-    for program in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(program[0]) and not subprocess.run([*program, "version"]).returncode:
-            break
-    else:
-        pytest.skip("docker compose is not installed")
-    for profile in SERVICES:
-        command = [*program, "--profile", profile, "config"]
-        told = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
-        assert told.returncode == 0, told.stderr
-        assert yaml.safe_load(told.stdout)["services"][profile]["network_mode"] == "none"
 
 
 def test_the_page_names_its_variables_services_and_commands() -> None:
