@@ -47,14 +47,6 @@ def checkpoint_shapes() -> Shapes:
     }
 
 
-def vae_shapes() -> Shapes:
-    """Return the tensors that identify the VAE of Stable Diffusion 1.x, 2.x and XL."""
-    return {
-        "decoder.conv_in.weight": (512, 4, 3, 3),
-        "post_quant_conv.weight": (4, 4, 1, 1),
-    }
-
-
 def kohya_lora_shapes() -> Shapes:
     """One adapted layer, in kohya's names."""
     layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"

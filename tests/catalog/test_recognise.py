@@ -14,7 +14,7 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO_WIDTH, FAMILIES, Family
-from tests.catalog.files import UNET_CROSS, UNET_INPUT, kohya_lora_shapes, vae_shapes, write_model
+from tests.catalog.files import UNET_CROSS, UNET_INPUT, kohya_lora_shapes, write_model
 from tests.catalog.shapes import (
     AURA_FLOW,
     CHROMA,
@@ -192,7 +192,6 @@ NO_ATTENTION = diffusers_controlnet(0, deepest=0) | {"conv_in.weight": (64, 4, 3
 PARTS: list[tuple[Kind, str | int, str, Shapes]] = [
     ("vae", "", "", moved(SD1, VAE, "")),
     ("vae", "", "", moved(SD1, VAE, VAE)),
-    ("vae", "", "", vae_shapes()),
     ("vae", "", SIXTEEN, FLUX1_VAE),
     ("vae", "", "CogView4", {"decoder.conv_in.weight": (1024, 16, 3, 3)}),
     ("vae", "", "FLUX.2", FLUX2_VAE),

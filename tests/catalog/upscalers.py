@@ -18,20 +18,20 @@ def esrgan_shapes(
     gives: int = 3,
 ) -> Shapes:
     """RRDBNet in its three sets of names: "old" (numbered), "trunk" (BSRGAN) and "new"."""
-    block, inner = {
-        "old": ("model.1.sub.{}.RDB{}.conv{}.0", f"model.1.sub.{blocks}"),
-        "trunk": ("RRDB_trunk.{}.RDB{}.conv{}", "trunk_conv"),
-        "new": ("body.{}.rdb{}.conv{}", "conv_body"),
-    }[form]
-    up, names = {
+    block, first, inner, up, hr, last = {
         "old": (
-            "model.{}",
-            ("model.0", f"model.{3 * doublings + 2}", f"model.{3 * doublings + 4}"),
+            *("model.1.sub.{}.RDB{}.conv{}.0", "model.0", f"model.1.sub.{blocks}", "model.{}"),
+            *(f"model.{3 * doublings + 2}", f"model.{3 * doublings + 4}"),
         ),
-        "trunk": ("upconv{}", ("conv_first", "HRconv", "conv_last")),
-        "new": ("conv_up{}", ("conv_first", "conv_hr", "conv_last")),
+        "trunk": (
+            *("RRDB_trunk.{}.RDB{}.conv{}", "conv_first", "trunk_conv", "upconv{}"),
+            *("HRconv", "conv_last"),
+        ),
+        "new": (
+            *("body.{}.rdb{}.conv{}", "conv_first", "conv_body", "conv_up{}"),
+            *("conv_hr", "conv_last"),
+        ),
     }[form]
-    first, hr, last = names
     shapes = _conv(first, takes, channels)
     for index in range(blocks):
         for part in range(1, 4):
