@@ -72,11 +72,6 @@ def look_at(
 
 
 SAYS = "modelspec.prediction_type"
-UNPRUNED: Shapes = {
-    "model_ema.diffusion_modelinput_blocks00weight": (320, 4, 3, 3),
-    "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77),
-    "alphas_cumprod": (1000,),
-}
 MERGED = without(SD1, "cond_stage_model.") | {
     "cond_stage_model.transformer.final_layer_norm.weight": (768,)
 }
@@ -95,7 +90,6 @@ BASE = {"native_size": 512}
 UNET_FILES: list[tuple[str, Shapes, dict[str, str], dict[str, Any]]] = [
     ("sd1", SD1, {}, {}),
     ("sd1", SD1 | INPAINTING, {}, {"in_channels": 9}),
-    ("sd1", SD1 | UNPRUNED, {}, {}),
     ("sd1", MERGED, {}, {}),
     ("sdxl", SDXL, {}, {}),
     ("sdxl", SMALL_SDXL, {}, {}),
@@ -127,7 +121,6 @@ FUSION: Shapes = {"text_fusion.projector.weight": (1, 12)}
 # The file's name, family, variant, whether its name alone says that, and shapes.
 TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
     ("flux1-dev", "flux", "dev", True, flux()),
-    ("flux1-dev-with-encoders", "flux", "dev", True, below(UNET, flux()) | VAE_AND_TEXT),
     ("flux1-krea-dev", "flux", "Krea", True, flux()),
     ("flux1-fill-dev", "flux", "Fill", False, flux(384)),
     ("flux1-schnell", "flux", "schnell", False, flux(guided=False)),
@@ -152,7 +145,6 @@ TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
     ("krea2_turbo", "krea2", "Turbo", True, FUSION),
     ("qwen_image_edit_fp8", "qwen_image", "Edit", True, QWEN_IMAGE),
     ("qwen_image_edit_2509_fp8_e4m3fn", "qwen_image", "Edit 2509", True, QWEN_IMAGE),
-    ("Qwen-Image-Edit-2511-Q4_K_M", "qwen_image", "Edit 2511", True, QWEN_IMAGE),
     ("any", "qwen_image", "Edit 2511", False, QWEN_IMAGE | {"__index_timestep_zero__": (1,)}),
     ("flux1-dev-kontext_fp8", "flux", "Kontext", True, flux()),
     ("ernie-turbo", "ernie_image", "Turbo", True, {"layers.0.adaLN_sa_ln.weight": (4096,)}),
@@ -206,7 +198,6 @@ PARTS: list[tuple[Kind, str | int, str, Shapes]] = [
     ("controlnet", "sd2", "", diffusers_controlnet(1024)),
     ("controlnet", "sdxl", "", controlnet(2048, deepest=10, sdxl=True)),
     ("controlnet", "sdxl", "", diffusers_controlnet(2048, sdxl=True)),
-    ("controlnet", "sdxl", "", SMALL),
     ("controlnet", "sdxl", "union", SMALL | {"task_embedding": (6, 320)}),
     ("controlnet", "sdxl", "union ProMax", SMALL | {"task_embedding": (8, 320)}),
     ("controlnet", "demo", "", diffusers_controlnet(DEMO_WIDTH)),
@@ -214,7 +205,6 @@ PARTS: list[tuple[Kind, str | int, str, Shapes]] = [
     ("embedding", "sd1", "", {"emb_params": (8, 768)}),
     ("embedding", "sd1", "", {"clip_l": (4, 768)}),
     ("embedding", "sd2", "", {"<corgi>": (1, 1024)}),
-    ("embedding", "demo", "", {"emb_params": (2, DEMO_WIDTH)}),
     ("embedding", "sdxl", "", {"clip_l": (4, 768), "clip_g": (4, 1280)}),
     ("upscaler", 4, "ESRGAN", esrgan_shapes("old")),  # 4x-UltraSharp
     ("upscaler", 2, "ESRGAN", esrgan_shapes("trunk", doublings=1)),  # BSRGANx2
@@ -222,7 +212,6 @@ PARTS: list[tuple[Kind, str | int, str, Shapes]] = [
     ("upscaler", 1, "ESRGAN", esrgan_shapes("old", doublings=0)),  # 1x-DeJPG
     ("upscaler", 4, "Compact", compact_shapes(4, blocks=32)),  # realesr-general-x4v3
     ("upscaler", 4, "SPAN", span_shapes(4, normalised=False)),  # ClearReality
-    ("upscaler", 2, "SPAN", span_shapes(2)),
 ]
 
 
