@@ -13,25 +13,20 @@ from picowatch.commands.models import models
 from picowatch.files.inside import open_regular
 from picowatch.settings import Settings
 from tests.catalog.files import Shapes, kohya_lora_shapes, write_model
+from tests.catalog.shapes import FLUX1_VAE, Z_IMAGE, below, kohya, sd3
+from tests.catalog.unets import VAE
 from tests.commands.picowatch import picowatch
 
 TOKEN = "text_model.embeddings.token_embedding.weight"
-SD3: Shapes = {
-    "joint_blocks.0.x_block.mlp.fc1.weight": (8, 8),
-    "pos_embed": (1, 147456, 8),
-    f"text_encoders.clip_l.transformer.{TOKEN}": (49408, 768),
-    "first_stage_model.decoder.conv_in.weight": (8, 16, 3, 3),
-}
-Z_IMAGE: Shapes = {"layers.0.adaLN_modulation.0.weight": (8, 8), "cap_pad_token": (1, 8)}
+WITH_CLIP: Shapes = {f"text_encoders.clip_l.transformer.{TOKEN}": (49408, 768)}
 FILES: dict[str, Shapes] = {
-    "checkpoints/sd3.5_medium": SD3,
+    "checkpoints/sd3.5_medium": sd3(147456, 8, 1) | below(VAE, FLUX1_VAE) | WITH_CLIP,
     "text_encoders/clip_g": {TOKEN: (49408, 1280)},
-    "text_encoders/clip_g_of_another": {TOKEN: (49408, 1280)},
     "text_encoders/t5xxl_fp16": {"shared.weight": (32128, 4096)},
     "vae/qwen_image_vae": {"encoder.conv1.weight": (96, 3, 3, 3, 3)},
     "checkpoints/z_image_turbo": Z_IMAGE,
-    "loras/flux": {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (8, 3072)},
-    "loras/wan": {"lora_unet_blocks_0_self_attn_q.lora_down.weight": (8, 1536)},
+    "loras/flux": kohya("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216),
+    "loras/wan": kohya("lora_unet_blocks_0_self_attn_q", 1536, 1536),
 }
 
 
