@@ -13,8 +13,7 @@ from picowatch.files.retry import Ended
 from picowatch.recipe.inventory import DEMO_RULES
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_lora
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
-from tests.catalog.shapes import Z_IMAGE, tiny_vae
-from tests.catalog.upscalers import compact_shapes
+from tests.catalog.shapes import Z_IMAGE, compact_shapes, tiny_vae
 
 DEMO = Catalog(Path("nowhere")).demo.path
 

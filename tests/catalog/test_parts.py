@@ -11,9 +11,8 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
-from tests.catalog.files import Shapes, write_model
+from tests.catalog.files import UNET, Shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, QWEN_IMAGE, Z_IMAGE, below, flux, flux2, sd3, tiny_vae
-from tests.catalog.unets import UNET
 from tests.engine.tiny_flows import tiny_flow
 
 ENCODER_FILES = {known.file: {known.tensor: known.shape} for known in ENCODERS.values()}

@@ -14,7 +14,21 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO_WIDTH, FAMILIES, Family
-from tests.catalog.files import UNET_CROSS, UNET_INPUT, kohya_lora_shapes, write_model
+from tests.catalog.files import (
+    CLIP_L,
+    OPEN_CLIP_G,
+    OPEN_CLIP_H,
+    UNET,
+    UNET_CROSS,
+    UNET_INPUT,
+    VAE,
+    Shapes,
+    kohya_lora_shapes,
+    sd2_shapes,
+    sd15_shapes,
+    sdxl_shapes,
+    write_model,
+)
 from tests.catalog.shapes import (
     AURA_FLOW,
     CHROMA,
@@ -26,26 +40,17 @@ from tests.catalog.shapes import (
     VAE_AND_TEXT,
     Z_IMAGE,
     below,
+    compact_shapes,
     controlnet,
     diffusers_controlnet,
+    esrgan_shapes,
     flux,
     flux2,
     sd3,
+    span_shapes,
     tiny_vae,
     without,
 )
-from tests.catalog.unets import (
-    CLIP_L,
-    OPEN_CLIP_G,
-    OPEN_CLIP_H,
-    UNET,
-    VAE,
-    Shapes,
-    sd2_shapes,
-    sd15_shapes,
-    sdxl_shapes,
-)
-from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
 
 SD1, SD2, SDXL = sd15_shapes(), sd2_shapes(), sdxl_shapes()
 INPAINTING: Shapes = {UNET_INPUT: (320, 9, 3, 3)}

@@ -12,9 +12,8 @@ from picowatch.catalog import Catalog, hashes
 from picowatch.commands.models import models
 from picowatch.files.inside import open_regular
 from picowatch.settings import Settings
-from tests.catalog.files import Shapes, kohya_lora_shapes, write_model
+from tests.catalog.files import VAE, Shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, Z_IMAGE, below, kohya, sd3
-from tests.catalog.unets import VAE
 from tests.commands.picowatch import picowatch
 
 TOKEN = "text_model.embeddings.token_embedding.weight"
