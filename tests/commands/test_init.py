@@ -60,23 +60,22 @@ def test_init_again_renews_the_schemas_alone(tmp_path: Path) -> None:
     assert ".schema" not in picowatch(tmp_path, "init").stdout
 
 
-def test_init_refuses_flags_that_it_cannot_honour(tmp_path: Path) -> None:
-    """The folders would be elsewhere than the user said."""
-    result = picowatch(tmp_path, "init", "new", "--outbox", "pictures")
-    assert result.returncode == 2
-    assert "`outbox: …` in DIR/picowatch.yaml" in result.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("folder", ["file/below", "x" * 300, "a\udcff/\x1b[2J"])
 def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> None:
-    """Below a file, under a name that is too long or steers a terminal."""
+    """Below a file, under a name that is too long or steers a terminal.
+
+    Flags that it cannot honour are refused: the folders would be elsewhere than the user said.
+    """
     (tmp_path / "file").touch()
     (tmp_path / "a\udcff").symlink_to("file")
     result = picowatch(tmp_path, "init", folder)
     assert result.returncode == 1
     assert result.stderr.startswith("picowatch: Cannot create picowatch's folders in ")
     assert "picowatch init DIR" in result.stderr and "\x1b" not in result.stderr
+    refused = picowatch(tmp_path, "init", "new", "--outbox", "pictures")
+    assert refused.returncode == 2
+    assert "`outbox: …` in DIR/picowatch.yaml" in refused.stderr
+    assert not (tmp_path / "new").exists()
 
 
 # -- schemas
