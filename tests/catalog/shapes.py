@@ -48,14 +48,12 @@ def flux2(text: int) -> Shapes:
     }
 
 
-def sd3(positions: int, width: int, depth: int) -> Shapes:
+def sd3(positions: int, depth: int = 24) -> Shapes:
     """MMDiT: SD 3 and 3.5 differ in depth and in the number of positions."""
-    blocks: Shapes = {
-        f"joint_blocks.{index}.x_block.mlp.fc1.weight": (4 * width, width) for index in range(depth)
-    }
-    return blocks | {
-        "pos_embed": (1, positions, width),
-        "joint_blocks.0.context_block.attn.qkv.weight": (3 * width, width),
+    return {
+        "pos_embed": (1, positions, 1536),
+        "joint_blocks.0.context_block.attn.qkv.weight": (4608, 1536),
+        f"joint_blocks.{depth - 1}.x_block.mlp.fc1.weight": (6144, 1536),
     }
 
 
@@ -92,29 +90,24 @@ def tiny_vae(channels: int) -> Shapes:
     }
 
 
-def controlnet(width: int, *, prefix: str = "", deepest: int = 1, sdxl: bool = False) -> Shapes:
+def controlnet(width: int, *, prefix: str = "", sdxl: bool = False) -> Shapes:
     """A ControlNet in lllyasviel's names; SDXL is told the picture's size."""
     shapes: Shapes = {
         "input_hint_block.0.weight": (16, 3, 3, 3),
         "input_blocks.0.0.weight": (320, 4, 3, 3),
+        "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (640, width),
     }
-    block = "input_blocks.4.1.transformer_blocks.{}.attn2.to_k.weight"
-    shapes |= {block.format(index): (640, width) for index in range(deepest)}
-    if sdxl:
-        shapes |= {"label_emb.0.0.weight": (1280, 2816)}
-    return below(prefix, shapes)
+    return below(prefix, shapes | ({"label_emb.0.0.weight": (1280, 2816)} if sdxl else {}))
 
 
-def diffusers_controlnet(
-    width: int, *, deepest: int = 1, sdxl: bool = False, kinds: int = 0
-) -> Shapes:
-    """A ControlNet in diffusers' names; with `kinds` a union."""
+def diffusers_controlnet(width: int, *, sdxl: bool = False, kinds: int = 0) -> Shapes:
+    """A ControlNet in diffusers' names, for texts of a width if it has attention; or a union."""
     shapes: Shapes = {
         "controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3),
         "conv_in.weight": (320, 4, 3, 3),
     }
-    block = "down_blocks.2.attentions.0.transformer_blocks.{}.attn2.to_k.weight"
-    shapes |= {block.format(index): (640, width) for index in range(deepest)}
+    if width:
+        shapes |= {"down_blocks.2.attentions.0.attn2.to_k.weight": (640, width)}
     if sdxl:
         shapes |= {"add_embedding.linear_1.weight": (1280, 2816)}
     return shapes | ({"task_embedding": (kinds, 320)} if kinds else {})

@@ -17,7 +17,7 @@ from tests.engine.tiny_flows import tiny_flow
 
 ENCODER_FILES = {known.file: {known.tensor: known.shape} for known in ENCODERS.values()}
 CLIP_L, CLIP_G, T5 = "clip_l.safetensors", "clip_g.safetensors", "t5xxl_fp16.safetensors"
-SD35 = sd3(147456, 1536, 24)
+SD35 = sd3(147456)
 
 
 def add(models: Path, transformer: Shapes, *encoders: str, vae: str = "ae") -> None:
@@ -50,28 +50,13 @@ ONLY = "it.safetensors has only the transformer"
 SD35_AND_VAE = below(UNET, SD35) | below("first_stage_model.", FLUX1_VAE)
 # A transformer, the files beside it, and what is said to be missing. T5 is not needed by SD 3.5.
 LACKS: list[tuple[Shapes, tuple[str, ...], str, str]] = [
-    (
-        flux(),
-        (T5,),
-        "ae",
-        f"{ONLY} of FLUX.1 (dev). It also needs {L}; or a diffusers folder of FL",
-    ),
+    (flux(), (T5,), "ae", f"{ONLY} of FLUX.1 (dev). It also needs {L}; or a diffusers folder of"),
     (flux(), (CLIP_L,), "ae", f"It also needs T5 XXL (such as {T5}) {PLACE}; or"),
     (flux(), (CLIP_L, T5), "", "a VAE with 16 latent channels (such as ae.safetensors) in models/"),
     (flux(), (CLIP_L, T5), "tiny", "needs a VAE with 16 latent"),  # a tiny one does not do
     (SD35, (), "ae", f"needs {L}, {G} and a VAE of Stable Diffusion 3 with sd3 in its name (such"),
-    (
-        SD35_AND_VAE,
-        (),
-        "",
-        f"{ONLY} and the VAE of Stable Diffusion 3.x (3.5 Medium). It also needs",
-    ),
-    (
-        SD35_AND_VAE,
-        (),
-        "",
-        f"It also needs {L} and {G}; or a diffusers folder of Stable Diffusion 3",
-    ),
+    (SD35_AND_VAE, (), "", f"{ONLY} and the VAE of Stable Diffusion 3.x (3.5 Medium). It also"),
+    (SD35_AND_VAE, (), "", f"needs {L} and {G}; or a diffusers folder of Stable Diffusion 3.x"),
     (
         *(flux2(7680), ("qwen_3_4b.safetensors",), "ae"),
         "It also needs a VAE with 32 latent channels (such as flux2-vae.safetensors) in models/vae/"

@@ -121,7 +121,7 @@ def test_a_checkpoint_with_a_unet_is_recognised(
     assert {name: found[name] for name in expected} == expected
 
 
-LARGE, SD35 = sd3(36864, 2432, 38), sd3(147456, 1536, 24)
+LARGE, SD35 = sd3(36864, 38), sd3(147456)
 FUSION: Shapes = {"text_fusion.projector.weight": (1, 12)}
 # The file's name, family, variant, whether its name alone says that, and shapes.
 TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
@@ -135,7 +135,7 @@ TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
     ("qwen_image", "qwen_image", "", True, QWEN_IMAGE),
     ("z_image_turbo", "z_image", "Turbo", True, Z_IMAGE),
     ("z_image", "z_image", "Base", True, below(UNET, Z_IMAGE) | VAE_AND_TEXT),
-    ("sd3_medium", "sd3", "3 Medium", False, below(UNET, sd3(36864, 1536, 24))),
+    ("sd3_medium", "sd3", "3 Medium", False, below(UNET, sd3(36864))),
     ("sd3.5_medium", "sd3", "3.5 Medium", False, SD35),
     ("sd3.5_diffusers", "sd3", "3.5 Medium", False, {"pos_embed.pos_embed": (1, 147456, 1536)}),
     ("sd3.5_large", "sd3", "3.5 Large", True, below(UNET, LARGE)),
@@ -181,10 +181,10 @@ FLUX2_VAE: Shapes = {
     "encoder.conv_in.weight": (128, 3, 3, 3),
     "bn.running_mean": (128,),
 }
-SMALL = diffusers_controlnet(0, deepest=0, sdxl=True)
+SMALL = diffusers_controlnet(0, sdxl=True)
 CLIP: Shapes = {"text_model.embeddings.token_embedding.weight": (49408, 768)}
 WITH_CHECKPOINT = controlnet(768, prefix="control_model.") | SD1
-NO_ATTENTION = diffusers_controlnet(0, deepest=0) | {"conv_in.weight": (64, 4, 3, 3)}
+NO_ATTENTION = diffusers_controlnet(0) | {"conv_in.weight": (64, 4, 3, 3)}
 # Kind, family or scale, variant and shapes.
 PARTS: list[tuple[Kind, str | int, str, Shapes]] = [
     ("vae", "", "", moved(SD1, VAE, "")),
@@ -201,7 +201,7 @@ PARTS: list[tuple[Kind, str | int, str, Shapes]] = [
     ("controlnet", "sd1", "", controlnet(768, prefix="control_model.")),
     ("controlnet", "sd1", "", WITH_CHECKPOINT),
     ("controlnet", "sd2", "", diffusers_controlnet(1024)),
-    ("controlnet", "sdxl", "", controlnet(2048, deepest=10, sdxl=True)),
+    ("controlnet", "sdxl", "", controlnet(2048, sdxl=True)),
     ("controlnet", "sdxl", "", diffusers_controlnet(2048, sdxl=True)),
     ("controlnet", "sdxl", "union", SMALL | {"task_embedding": (6, 320)}),
     ("controlnet", "sdxl", "union ProMax", SMALL | {"task_embedding": (8, 320)}),

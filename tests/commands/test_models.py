@@ -19,7 +19,7 @@ from tests.commands.picowatch import picowatch
 TOKEN = "text_model.embeddings.token_embedding.weight"
 WITH_CLIP: Shapes = {f"text_encoders.clip_l.transformer.{TOKEN}": (49408, 768)}
 FILES: dict[str, Shapes] = {
-    "checkpoints/sd3.5_medium": sd3(147456, 8, 1) | below(VAE, FLUX1_VAE) | WITH_CLIP,
+    "checkpoints/sd3.5_medium": sd3(147456) | below(VAE, FLUX1_VAE) | WITH_CLIP,
     "text_encoders/clip_g": {TOKEN: (49408, 1280)},
     "text_encoders/t5xxl_fp16": {"shared.weight": (32128, 4096)},
     "vae/qwen_image_vae": {"encoder.conv1.weight": (96, 3, 3, 3, 3)},
