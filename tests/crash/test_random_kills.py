@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -34,13 +33,12 @@ def recipes(house: House, dice: random.Random) -> Iterator[int]:
 @pytest.mark.timeout(600 + 5 * KILLS)
 def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> None:
     """Each image is there once, complete and once in every list, with its contact sheets."""
-    # An image may meet any number of kills; an unread pipe would hold up a daemon after 64 kB.
-    daemon_of = partial(process, console=subprocess.DEVNULL, PICOWATCH_MAX_ATTEMPTS="100")
+    daemon_of = partial(process, house, PICOWATCH_MAX_ATTEMPTS="100")
     dice = random.Random(4)
     saves = recipes(house, dice)
     wanted = 0
     for kill in range(KILLS):
-        with daemon_of(house) as daemon:
+        with daemon_of() as daemon:
             for _ in range(dice.randrange(1, 4)):
                 wanted = next(saves)
             made = len(house.listed())
@@ -52,7 +50,7 @@ def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> No
                         os.kill(engine, signal.SIGKILL)
                 wanted = next(saves)
                 wait_for(lambda: len(house.listed()) > enough, "another picture")  # noqa: B023
-    with daemon_of(house):
+    with daemon_of():
         wait_for(lambda: len(house.listed()) == wanted, "all pictures")
         wait_for(lambda: not house.status()["images"]["queued"], "the end")
     assert house.once()

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,25 +20,22 @@ SETTINGS = {"PICOWATCH_SETTLE_SECONDS": "0.1", "PICOWATCH_BATCH_SIZE": "3"}
 
 
 @contextmanager
-def process(
-    house: House, *before: str, console: int = subprocess.PIPE, **environment: str
-) -> Iterator["subprocess.Popen[str]"]:
-    """Start a daemon in a user's folders; `before` is put in front of its command."""
-    picowatch = subprocess.Popen(
-        [*before, *command("run", program=DIGESTS)],
-        cwd=house.folder,
-        env=clean_environment(**SETTINGS, **environment),
-        stdout=console,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield picowatch
-    finally:
-        picowatch.kill()
-        picowatch.wait()
-        if picowatch.stdout:
-            picowatch.stdout.close()
+def process(house: House, *before: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """Start a daemon that writes to the file `console`; `before` is put in front of its command."""
+    with (house.folder / "console").open("a") as console:
+        picowatch = subprocess.Popen(
+            [*before, *command("run", program=DIGESTS)],
+            cwd=house.folder,
+            env=clean_environment(**SETTINGS, **environment),
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield picowatch
+        finally:
+            picowatch.kill()
+            picowatch.wait()
 
 
 def ends(picowatch: "subprocess.Popen[str]") -> int:
@@ -69,23 +65,6 @@ def is_stopped(pid: int) -> bool:
     except OSError:  # one has just ended
         return False
     return all(thread.rpartition(")")[2].split()[0] == "T" for thread in threads)
-
-
-class Reader:
-    """Reads what a process prints, so that it never blocks."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._lines: list[str] = []
-        assert process.stdout
-        self._output = process.stdout
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        with suppress(ValueError):  # it was closed, after the end of the process
-            self._lines.extend(self._output)
-
-    def count(self, words: str) -> int:
-        return sum(words in line for line in self._lines)
 
 
 def without_privileges() -> list[str]:

@@ -1,8 +1,6 @@
 """A ledger that is damaged or gone: nothing is lost and nothing is rendered twice."""
 
-import json
 import sqlite3
-import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,13 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.ledger.ledger import open_ledger
-from picowatch.ledger.rows import Counts
-from picowatch.outbox.outbox import Outbox
 from tests.digest_engine import Batch
 from tests.house import House
 
-LISTED = 1500  # pictures
 RECIPES = {
     "fixed.yaml": "prompt: a corgi\nseed: 1\ncount: 4\n",
     "random.txt": "a star\na star\na {red|blue} circle\n",
@@ -112,26 +106,6 @@ def test_a_damaged_page_of_any_table_heals_at_the_next_start(house: House) -> No
         path.unlink()
         for file in house.pictures("new"):
             (house.outbox / file).unlink()
-
-
-def test_a_list_of_many_pictures_is_read_in_little_memory(house: House) -> None:
-    """Its lines have whole requests, and a rebuild needs only one at a time."""
-    house.save("a.yaml", f"prompt: {'a corgi, ' * 100}\nseed: 1\n")
-    assert house.once()
-    (line,) = house.listed()
-    ledger(house).unlink()
-    with (house.outbox / "images.jsonl").open("a") as listing:
-        for seed in range(2, LISTED + 1):
-            file = f"a/{seed:04}-{seed}.png"
-            listing.write(json.dumps({**line, "file": file, "seed": seed}) + "\n")
-    outbox = Outbox(house.settings())
-    tracemalloc.start()
-    restored = open_ledger(ledger(house), outbox)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert restored.counts() == Counts(done=LISTED)
-    restored.close()
-    assert peak < LISTED * 1000
 
 
 @pytest.mark.parametrize("damage", ["no database", "empty"])

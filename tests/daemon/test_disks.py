@@ -15,7 +15,6 @@ import pytest
 from picowatch.files.retry import Retry
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
-    Reader,
     disk,
     ends,
     fill,
@@ -202,8 +201,8 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
         remount(house.outbox, "ro")
         house.save("b.yaml", SMALL)
         with process(house, *without_privileges()) as daemon:
-            lines = Reader(daemon)
-            wait_for(lambda: lines.count("Read-only file system"), "the message")
+            console = house.folder / "console"
+            wait_for(lambda: "Read-only file system" in console.read_text(), "the message")
             remount(house.outbox, "rw")
             wait_for(lambda: len(house.pictures("b")) == 5, "the pictures")
             folders = [house.outbox, *(path for path in house.outbox.rglob("*") if path.is_dir())]
@@ -212,7 +211,7 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
                     for folder in folders:
                         folder.chmod(mode)
                 house.save(saved, SMALL)
-                wait_for(lambda: lines.count("; waiting") == 2, "the second trouble")
+                wait_for(lambda: console.read_text().count("; waiting") == 2, "the second trouble")
             wait_for(lambda: house.pictures("c") and house.pictures("d"), "the pictures")
             assert ends(daemon) == 0
         assert house.error("c.yaml") is None

@@ -104,12 +104,15 @@ def test_what_is_dropped_is_rendered(house: House, files: Files, results: Result
     assert not [*house.outbox.glob(".picowatch/start-images/*")], "copies are for what is next"
 
 
-def test_a_template_in_the_inbox_itself_is_refused(house: House) -> None:
-    put(house, {"_pictures.yaml": CORGI, "1.png": 1, "a.yaml": STAR})
+def test_pictures_in_the_inbox_itself_are_told_and_not_run(house: House) -> None:
+    """A template there is refused, with the remedy."""
+    put(house, {"1.png": 1})
+    assert house.once()
+    assert "the inbox is not run: it has pictures, but no _pictures.yaml" in house.log()
+    put(house, {"_pictures.yaml": CORGI, "a.yaml": STAR})
     assert not house.once()
     assert house.pictures() == ["a/0001-7.png"]
-    said = house.error("_pictures.yaml") or ""
-    assert "Move _pictures.yaml into a folder of its own" in said
+    assert "Move _pictures.yaml into a folder of its own" in (house.error("_pictures.yaml") or "")
 
 
 def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
@@ -246,12 +249,6 @@ def test_each_file_that_is_ignored_is_told_once(house: House) -> None:
     assert house.once()
     assert errors(house) == ["frames/deep/c.mp4"]
     assert warning.read_text().count("Files that end in") == 2
-
-
-def test_pictures_in_an_inbox_of_nothing_else_are_told(house: House) -> None:
-    put(house, {"here.png": 1})
-    assert house.once()
-    assert "the inbox is not run: it has pictures, but no _pictures.yaml" in house.log()
 
 
 def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(

@@ -184,27 +184,17 @@ origin="${NEW%/*/*}/origin"; branch="b$(basename "${NEW%/*}")"
 if [ -e .git ]; then git fetch -q; git checkout -q "$branch"
 else git clone -q -b "$branch" "$origin" .; fi
 """
-TO_ARCHIVE = 'cd "${NEW%/*}"; '
 
+# One of each way of saving: curl and ed write like cp, patch like sed, perl and unzip like install.
 PROGRAMS = [
     Program("vim", partial(_vim, "writebackup backupcopy=no")),
-    Program("vim, keeping backups", partial(_vim, "backup backupcopy=no")),
     Program("vim, backups by copy", partial(_vim, "backup backupcopy=yes")),
     Program("vim, no backups", partial(_vim, "nobackup nowritebackup")),
     Program("nano", partial(_nano, ())),
-    Program("nano -B", partial(_nano, ("-B",))),
     Program("nano -B -G", partial(_nano, ("-B", "-G"))),
     Program("emacs", _emacs),
     _shell("git checkout", GIT),
-    _shell(
-        "ed", '{ echo ",d"; echo a; cat "$NEW"; echo .; echo wq; } | ed -s "$RECIPE"', edits=True
-    ),
     _shell("mv", 'mv "$NEW" "$RECIPE"'),
-    _shell(
-        "mv across file systems",
-        'far="$(mktemp -d -p /dev/shm || mktemp -d)"; mv "$NEW" "$far/a"; mv "$far/a" "$RECIPE";'
-        'rmdir "$far"',
-    ),
     _shell("cp", 'cp "$NEW" "$RECIPE"'),
     _shell("cp -p", f'{OLD_TIME}cp -p "$NEW" "$RECIPE"'),
     _shell("ln", 'ln -f "$NEW" "$RECIPE"'),
@@ -213,33 +203,17 @@ PROGRAMS = [
         'inside="_$(basename "${NEW%/*}")"; cp "$NEW" "$inside"; ln -sf "$inside" "$RECIPE"',
     ),
     _shell("install", 'install -m 644 "$NEW" "$RECIPE"'),
-    _shell("rsync", 'rsync -I "$NEW" "$RECIPE"'),
     _shell("rsync -a", f'{OLD_TIME}rsync -aI "$NEW" "$RECIPE"'),
     _shell("rsync --inplace", 'rsync -I --inplace "$NEW" "$RECIPE"'),
-    _shell("gio copy", 'gio copy "$NEW" "$RECIPE"'),
-    _shell("gio move", 'gio move "$NEW" "$RECIPE"'),
     _shell("gio save", 'gio save "$RECIPE" < "$NEW"'),
-    _shell("curl -o", 'curl -s -o "$RECIPE" "file://$NEW"'),
-    # -m and -DD give the files the time of now: archives hold it in steps of one and two seconds,
-    # and polling cannot tell two saves of one size and one time apart.
-    _shell("tar x", f'({TO_ARCHIVE}tar cf t.tar *.yaml); tar xmf "${{NEW%/*}}/t.tar"'),
-    _shell(
-        "unzip",
-        f'({TO_ARCHIVE}"$PYTHON" -m zipfile -c t.zip *.yaml); unzip -qoDD "${{NEW%/*}}/t.zip"',
-    ),
+    # -m gives the file the time of now: archives hold it in steps of a second, and polling cannot
+    # tell two saves of one size and one time apart.
+    _shell("tar x", '(cd "${NEW%/*}"; tar cf t.tar *.yaml); tar xmf "${NEW%/*}/t.tar"'),
     _shell("sed -i", 'sed -i "1s/.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
-    _shell("sed -i.bak", 'sed -i.bak "1s/.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
-    _shell("perl -i", 'perl -i -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
     _shell("perl -i.bak", 'perl -i.bak -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
-    _shell("patch", 'diff -u "$RECIPE" "$NEW" | patch -sb "$RECIPE"', edits=True),
-    _shell("sh >", 'cat "$NEW" > "$RECIPE"'),
     _shell("sh >>", 'echo "$PROMPT" >> "$RECIPE"', file="a.txt"),
     _shell(
-        "sh line by line",
-        'printf "" > "$RECIPE"; while read -r line; do echo "$line" >> "$RECIPE"; done < "$NEW"',
-    ),
-    _shell(
-        "sh line by line with pauses",  # each prefix would be a valid recipe
+        "sh line by line",  # each prefix would be a valid recipe
         '{ echo "prompt: $PROMPT"; sleep 0.3; printf "steps: 3"; sleep 0.3; echo 0; } > "$RECIPE"',
     ),
 ]
@@ -247,12 +221,6 @@ PROGRAMS = [
 # They read a recipe, or change no byte and no time of it.
 READERS = {
     "cat": 'cat "$RECIPE"',
-    "grep": "grep -r prompt .",
-    "find": "find . -type f -exec sha256sum {} +",
-    "cp": 'cp -p "$RECIPE" "$ELSEWHERE/cp"',
-    "rsync": 'rsync -a "$RECIPE" "$ELSEWHERE/rsync"',
-    "tar": 'tar cf "$ELSEWHERE/tar" .',
-    "gio": 'gio cat "$RECIPE"; gio copy "$RECIPE" "$ELSEWHERE/gio"',
     "git": "git init -q; git add .; git status; git diff",
     "chmod": 'chmod 600 "$RECIPE"',
     "ln": 'ln "$RECIPE" "$ELSEWHERE/ln"',

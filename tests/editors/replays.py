@@ -6,27 +6,24 @@ rest, going on at the next line of input, and with a line `saved` at the end.
 The daemon must see another process do it: it looks at who holds a file open.
 """
 
-import ctypes
 import json
 import mmap
 import os
 import sys
 from pathlib import Path
 
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # <linux/fcntl.h>, <linux/fs.h>
 IN_FOLDER = "(A Document Being Saved By TextEdit)"
 WRITTEN = "create {}; write; close"
 
 # `X` is the recipe, `F` TextEdit's folder. A step with a question mark is done if its first file is
-# there, one with an exclamation mark if its last one is not. A program may rest after each step,
-# but not between those joined by `&`.
+# there. A program may rest after each step, but not between those joined by `&`.
 REPLAYS = {
     # VS Code on Linux and macOS, src/vs/platform/files/node/diskFileSystemProvider.ts: `open` with
-    # flag "w", `write`, and in `close` `fdatasync`.
+    # flag "w", `write`, and in `close` `fdatasync`. Sublime Text does not sync.
     "vs_code": "create X; write; sync; close",
     # On Windows, through a share: `truncate(filePath, 0)`, then flag "r+".
     "vs_code_on_windows": "empty? X; open X; write; sync & close",
-    # `atomic: { postfix: '.vsctmp' }`
+    # `atomic: { postfix: '.vsctmp' }`; so do Kate, and Sublime Text with `atomic_save`.
     "vs_code_atomic": f"{WRITTEN.format('X.vsctmp')}; move X.vsctmp X",
     # A burst of saves while somebody types: what is quicker than the settle time is one save.
     "vs_code_autosave": (
@@ -36,14 +33,6 @@ REPLAYS = {
     "jetbrains": (
         f"{WRITTEN.format('X___jb_tmp___')}; move? X X___jb_old___; move X___jb_tmp___ X;"
         "remove? X___jb_old___"
-    ),
-    # As it comes, sublimehq/sublime_text issue 217: MODIFY, OPEN, MODIFY, CLOSE_WRITE.
-    "sublime": WRITTEN.format("X"),
-    # With `atomic_save`, staticjinja/staticjinja issue 39.
-    "sublime_atomic": f"{WRITTEN.format('.subl883.tmp')}; move .subl883.tmp X",
-    # Where a rename cannot replace, sublimehq/sublime_text issue 782, second comment.
-    "sublime_atomic_by_deletion": (
-        f"{WRITTEN.format('.subl883.tmp')}; remove? X; move .subl883.tmp X"
     ),
     # CREATE_ALWAYS: byte order mark, then the text (ReactOS, base/applications/notepad/dialog.c;
     # Windows' own source is not open, so the other order is replayed, too).
@@ -55,21 +44,15 @@ REPLAYS = {
         f"folder F; {WRITTEN.format('F/X')}; move? X X.sb-1f4cd3a6-yTJXt2;"
         "move F/X X; remove? X.sb-1f4cd3a6-yTJXt2; unfold F"
     ),
-    # Where the volume can swap two files (`renamex_np`, RENAME_SWAP).
-    "textedit_swap": (
-        f"folder F; {WRITTEN.format('F/X')}; swap? X F/X; move! F/X X; remove? F/X; unfold F"
-    ),
-    # Qt's QSaveFile (doc.qt.io): a temporary file, which commit() moves to the final one.
-    "kate": f"{WRITTEN.format('X.kXwTzq')}; move X.kXwTzq X",
     # It gets the other machine's time before the rename: syncthing/syncthing, lib/fs/tempname.go.
     "syncthing": (
         f"{WRITTEN.format('.syncthing.X.tmp')}; age .syncthing.X.tmp; move .syncthing.X.tmp X"
     ),
     # winscp.net, "Transfer to temporary filename": an existing target is deleted first.
+    # So does Sublime Text where a rename cannot replace (sublimehq/sublime_text issue 782).
     "winscp": f"{WRITTEN.format('X.filepart')}; remove? X; move X.filepart X",
-    # The file is mapped and memory written: no event tells of the writing.
-    "memory_map": "open X; cut; map; close",
-    # It is closed before: only its time tells. It must have the text's length already.
+    # Memory is written after the file is closed: no event tells of it, only the file's time. It
+    # must have the text's length already.
     "memory_map_of_a_closed_file": "open X & map & close",
 }
 
@@ -86,9 +69,7 @@ class Saving:
         paths = [self._named(file) for file in files]
         if name.endswith("?") and not paths[0].exists():
             return
-        if name.endswith("!") and paths[-1].exists():
-            return
-        getattr(self, name.rstrip("?!"))(*paths)
+        getattr(self, name.rstrip("?"))(*paths)
 
     def _named(self, file: str) -> Path:
         name = file.replace("F/", f"{IN_FOLDER}/").replace("X", self._path.name)
@@ -142,11 +123,6 @@ class Saving:
 
     def remove(self, path: Path) -> None:
         path.unlink()
-
-    def swap(self, one: Path, other: Path) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.renameat2(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE):
-            raise OSError(ctypes.get_errno(), "renameat2")
 
     def folder(self, path: Path) -> None:
         path.mkdir()

@@ -16,7 +16,7 @@ from tests.house import House
 
 # These take the recipe away for a moment. Resting there for longer than the settle time, they
 # cannot be told from somebody who deletes it; what they bring then is another save.
-AWAY_FOR_A_MOMENT = ("jetbrains", "sublime_atomic_by_deletion", "textedit", "winscp")
+AWAY_FOR_A_MOMENT = ("jetbrains", "textedit", "winscp")
 
 
 @contextmanager

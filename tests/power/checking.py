@@ -50,11 +50,10 @@ class Promises:
 class Story:
     """What was logged when, and the result without a power cut."""
 
-    def __init__(self, recording: Recording, whole: Disk, before: Promises | None = None) -> None:
-        """Start with `before`, what had been promised when the recorded run began."""
+    def __init__(self, recording: Recording, whole: Disk) -> None:
         self.files = whole.files
         self.saves = _images_by_save(recording.folder / "outbox/.picowatch/ledger.sqlite")
-        self._at = [before or Promises()] * (recording.settled + 1)
+        self._at = [Promises()] * (recording.settled + 1)
         for operation in recording.operations[recording.settled :]:
             promises = self._at[-1]
             if isinstance(operation, Write) and recording.is_named(operation.file, LOG):

@@ -32,7 +32,6 @@ PASSING = (
 )  # fmt: skip
 LOG = "picowatch.log"
 CERTAIN = "nothing that was not synced"
-LENGTHS_ONLY = "names and lengths"
 LAST_ONES = 8  # operations looked at one by one, of those that are not certain
 SOME_OTHERS = 4
 
@@ -179,7 +178,7 @@ class PowerCuts:
         yield CERTAIN, []
         yield "everything", every
         yield "names without content", names
-        yield LENGTHS_ONLY, [(index, _length_only(each)) for index, each in every]
+        yield "names and lengths", [(index, _length_only(each)) for index, each in every]
         yield "content without names", [pair for pair in every if pair not in names]
         telling = [pair for pair in every if not self._is_passing(pair[1])]
         passing = [pair for pair in every if self._is_passing(pair[1])]

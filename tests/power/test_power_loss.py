@@ -13,7 +13,7 @@ import pytest
 
 from picowatch.outbox import pages
 from tests.power.checking import ARCHIVE, Checker, Story
-from tests.power.disk import CERTAIN, LENGTHS_ONLY, Disk, PowerCuts, Recording, Write
+from tests.power.disk import CERTAIN, Disk, PowerCuts, Recording
 from tests.power.recording import CannotRecord, record
 from tests.power.scenario import PICTURES_PER_PAGE, SAVES, write
 
@@ -99,25 +99,6 @@ def test_nothing_is_lost_and_nothing_twice(
     """So after a power cut at any moment, with any part of the rest on the disk."""
     disks = story.distinct(PowerCuts(recording).disks(sample))
     assert assert_kept(checker, disks) > 40_000 // sample
-
-
-@pytest.mark.heavy
-def test_the_power_may_go_again_while_what_it_left_is_mended(
-    recording: Recording, story: Story, checker: Checker, tmp_path: Path
-) -> None:
-    """The start after a power cut in the middle of a commit is recorded, and cut off, too."""
-    moment = len(recording.operations) // 2
-    while not (
-        isinstance(last := recording.operations[moment - 1], Write)
-        and recording.is_named(last.file, ".sqlite")
-    ):
-        moment += 1
-    cuts = PowerCuts(recording).disks(moments=[moment])
-    next(disk for disk in cuts if disk.what == LENGTHS_ONLY).lay_out(tmp_path)
-    cuts_again = PowerCuts(recorded(tmp_path))
-    story_again = Story(cuts_again.recording, cuts_again.whole(), story.at(moment))
-    checker_again = Checker(story_again, tmp_path / "user")
-    assert assert_kept(checker_again, story_again.distinct(cuts_again.disks(SAMPLE_AGAIN))) > 4
 
 
 def test_an_archived_recipe_is_in_one_place_and_was_made_once(
