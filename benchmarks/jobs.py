@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.random_weights import write_checkpoint
 from picowatch.catalog import Catalog
 from picowatch.recipe.request import ImageRequest
-from tests.catalog.unets import sd15_shapes, sdxl_shapes
+from tests.catalog.files import sd15_shapes, sdxl_shapes
 
 ASSETS = Path(__file__).parents[1] / "picowatch" / "assets"
 NEGATIVE_PROMPT = "blurry"

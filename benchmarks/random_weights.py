@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.catalog.files import Shapes, header
-from tests.catalog.unets import sd15_shapes, sdxl_shapes
+from tests.catalog.files import Shapes, header, sd15_shapes, sdxl_shapes
 
 # Below 1 / sqrt(inputs) each layer shrinks what it gets, so that float16 cannot overflow.
 _GAIN = 0.5

@@ -13,7 +13,6 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.select import Select
 
 from tests.house import House, wait_for
 
@@ -93,15 +92,6 @@ class Page:
             file,
             part,
         )
-        return found
-
-    def choose(self, selector: str, text: str) -> None:
-        """Choose an entry of a list."""
-        Select(self.find(selector)).select_by_visible_text(text)
-
-    def headings(self) -> list[str]:
-        """Return the days or folders that one can jump to."""
-        found: list[str] = self.js("return Grid.headings()")
         return found
 
     def focused(self) -> str:

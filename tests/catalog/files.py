@@ -1,13 +1,19 @@
 """Model files that are headers only: real key names and shapes, sparse weights."""
 
 import json
+import lzma
 import struct
+from functools import partial
 from math import prod
 from pathlib import Path
 
-from tests.catalog.unets import UNET, VAE
-from tests.catalog.unets import Shapes as Shapes
-
+Shapes = dict[str, tuple[int, ...]]
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+CLIP_L = "conditioner.embedders.0.transformer.text_model."
+OPEN_CLIP_G = "conditioner.embedders.1.model."
+OPEN_CLIP_H = "cond_stage_model.model."
+LISTED = Path(__file__).with_name("checkpoints.json.xz")  # names and shapes of whole checkpoints
 UNET_INPUT = f"{UNET}input_blocks.0.0.weight"
 UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 TEXT = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
@@ -36,22 +42,23 @@ def header(shapes: Shapes) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
+def _checkpoint(name: str) -> Shapes:
+    """A whole checkpoint of Stable Diffusion in the original layout, at full size."""
+    listed = json.loads(lzma.decompress(LISTED.read_bytes()))
+    return {tensor: tuple(shape) for tensor, shape in listed[name].items()}
+
+
+sd15_shapes, sd2_shapes, sdxl_shapes = (partial(_checkpoint, n) for n in ("sd15", "sd2", "sdxl"))
+
+
 def checkpoint_shapes() -> Shapes:
-    """Return the tensors that identify Stable Diffusion 1.5; unets.py has a whole checkpoint."""
+    """Return the tensors that identify Stable Diffusion 1.5."""
     return {
         UNET_INPUT: (320, 4, 3, 3),
         UNET_CROSS: (320, 768),
         TEXT: (768,),
         f"{VAE}decoder.conv_in.weight": (512, 4, 3, 3),
         f"{VAE}post_quant_conv.weight": (4, 4, 1, 1),
-    }
-
-
-def vae_shapes() -> Shapes:
-    """Return the tensors that identify the VAE of Stable Diffusion 1.x, 2.x and XL."""
-    return {
-        "decoder.conv_in.weight": (512, 4, 3, 3),
-        "post_quant_conv.weight": (4, 4, 1, 1),
     }
 
 

@@ -12,15 +12,8 @@ from picowatch.errors import ModelRefused
 from picowatch.files.retry import Ended
 from picowatch.recipe.inventory import DEMO_RULES
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_lora
-from tests.catalog.files import (
-    Shapes,
-    checkpoint_shapes,
-    kohya_lora_shapes,
-    vae_shapes,
-    write_model,
-)
-from tests.catalog.shapes import Z_IMAGE
-from tests.catalog.upscalers import compact_shapes
+from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
+from tests.catalog.shapes import Z_IMAGE, compact_shapes, tiny_vae
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -151,7 +144,7 @@ def test_a_restart_reads_only_headers_that_changed(
     write_model(models / "upscalers/4x.safetensors", compact_shapes(4))
     write_model(models / "loras/half.safetensors", {"lora_unet_\ud800.lora_up.weight": (8, 8)})
     write_model(models / "loras/style.safetensors", kohya_lora_shapes())
-    write_model(models / "loras/wrong.safetensors", vae_shapes())
+    write_model(models / "loras/wrong.safetensors", tiny_vae(4))
     assert scanned() == {"4x", "a", "flow", "half", "style", "wrong"}
     catalog_of_one_process = Catalog(models)
     for expected in (6, 0):
@@ -159,7 +152,7 @@ def test_a_restart_reads_only_headers_that_changed(
         catalog_of_one_process.scan()
         assert len(read) == expected, "each header once, of what is refused, too"
     assert scanned() <= {"half", "wrong"}
-    write_model(models / "loras/style.safetensors", vae_shapes())
+    write_model(models / "loras/style.safetensors", tiny_vae(4))
     assert scanned() <= {"half", "wrong", "style"}
     monkeypatch.setattr(catalog, "_code", lambda: "another version")
     assert {"4x", "a", "flow"} <= scanned()
@@ -181,7 +174,7 @@ def test_a_scan_of_any_kind_ends_with_picowatch(
     """Stopping does not wait for the files of a slow share, nor for those that complete others."""
     write_model(tmp_path / "checkpoints/flow.safetensors", Z_IMAGE)
     for name in ("text_encoders/a", "text_encoders/b", "vae/a", "vae/b"):
-        write_model(tmp_path / f"{name}.safetensors", vae_shapes())
+        write_model(tmp_path / f"{name}.safetensors", tiny_vae(4))
     catalog = Catalog(tmp_path, has_ended=lambda: last in [path.parent.name for path in read])
     with pytest.raises(Ended):
         catalog.find("checkpoint", "flow")
@@ -189,14 +182,24 @@ def test_a_scan_of_any_kind_ends_with_picowatch(
 
 
 def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> None:
-    """A refused file is found by its name and by its stem, unless a model has that."""
-    checkpoint(tmp_path, "a")
-    write_model(tmp_path / "vae/soft.safetensors", vae_shapes())
+    """A refused file is found by its name and by its stem, unless a model has that.
+
+    So is a model; the error says why it cannot be used, or that nothing has this name.
+    """
+    path, catalog = checkpoint(tmp_path, "a"), Catalog(tmp_path)
+    write_model(tmp_path / "vae/soft.safetensors", tiny_vae(4))
     write_model(tmp_path / "loras/styles/pixel.safetensors", kohya_lora_shapes())
     write_model(tmp_path / "embeddings/bad-hands.safetensors", {"emb_params": (4, 768)})
     for name in ("a.ckpt", "old.ckpt", "new.safetensors.part"):
         (tmp_path / "checkpoints" / name).write_bytes(b"x")
-    inventory = Catalog(tmp_path).inventory("a")
+    for name in ("a", "a.safetensors"):
+        assert catalog.find("checkpoint", name).path == path
+    assert catalog.find("checkpoint", "demo") == catalog.demo
+    with pytest.raises(ModelRefused, match=r"old\.ckpt is a pickle file"):
+        catalog.find("checkpoint", "old")
+    with pytest.raises(ModelRefused, match=r"There is no 'hard' in models/vae/\."):
+        catalog.find("vae", "hard")
+    inventory = catalog.inventory("a")
     assert (inventory.demo.name, inventory.demo.native_size) == ("demo", 128)
     assert inventory.demo.rules == DEMO_RULES
     assert [(one.name, one.native_size) for one in inventory.checkpoints] == [("a", 512)]
@@ -212,20 +215,6 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
         inventory.refused_as("checkpoint")
     )
     assert inventory.refused_as("checkpoint")["old"].startswith("old.ckpt is a pickle file")
-
-
-def test_a_model_is_found_by_name_with_or_without_ending(tmp_path: Path) -> None:
-    """The error says why it cannot be used, or that nothing has this name."""
-    path = checkpoint(tmp_path, "sub/a")
-    (tmp_path / "checkpoints/old.ckpt").write_bytes(b"x")
-    catalog = Catalog(tmp_path)
-    assert catalog.find("checkpoint", "sub/a").path == path
-    assert catalog.find("checkpoint", "sub/a.safetensors").path == path
-    assert catalog.find("checkpoint", "demo") == catalog.demo
-    with pytest.raises(ModelRefused, match=r"old\.ckpt is a pickle file"):
-        catalog.find("checkpoint", "old")
-    with pytest.raises(ModelRefused, match=r"There is no 'soft' in models/vae/\."):
-        catalog.find("vae", "soft")
 
 
 def test_a_refused_file_takes_no_name_away(tmp_path: Path) -> None:
@@ -261,7 +250,7 @@ TOKENS: Shapes = {"text_model.embeddings.token_embedding.weight": (49408, 768)}
 THEIRS: list[tuple[Kind, str, Shapes, tuple[str, ...]]] = [
     ("checkpoint", "photo/v1-5.safetensors", checkpoint_shapes(), CHECKPOINTS),
     ("checkpoint", "z_image.sft", Z_IMAGE, CHECKPOINTS),
-    ("vae", "mse.SFT", vae_shapes(), ("VAE", "vae")),
+    ("vae", "mse.SFT", tiny_vae(4), ("VAE", "vae")),
     ("text_encoder", "clip_l.safetensors", TOKENS, ("clip", "text_encoder", "TextEncoders")),
     ("lora", "pixel.safetensors", kohya_lora_shapes(), ("Lora", "LyCORIS", "loras")),
     ("embedding", "bad.safetensors", {"emb_params": (2, 768)}, ("Embeddings", "embeddings")),
@@ -289,9 +278,9 @@ def test_a_models_folder_of_another_program_works_as_it_is(
 
 def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
     """Messages say where the file is, and where it belongs."""
-    write_model(tmp_path / "VAE/mse.safetensors", vae_shapes())
+    write_model(tmp_path / "VAE/mse.safetensors", tiny_vae(4))
     (tmp_path / "vae").symlink_to("VAE")  # or on a Mac, its name in another case: it counts once
-    write_model(tmp_path / "Stable-diffusion/sub/wrong.safetensors", vae_shapes())
+    write_model(tmp_path / "Stable-diffusion/sub/wrong.safetensors", tiny_vae(4))
     (refused,) = Catalog(tmp_path).scan().refused
     assert refused.reason == (
         "Stable-diffusion/sub/wrong.safetensors is a VAE, not a checkpoint: move it to models/vae/."

@@ -31,9 +31,7 @@ UNETS: list[tuple[str, Shapes, dict[str, str]]] = [
     ("sdxl", TE1, {ARCHITECTURE: "stable-diffusion-xl-v1-base/lora"}),
     ("sd1", kohya_lora_shapes(), {"ss_base_model_version": "sdxl_base_v1-0"}),  # width counts
     ("sd1", TE1 | kohya_lora_shapes(), {}),  # diffusers calls the only text encoder te1
-    ("sd1", peft(CROSS, 768, 320), {}),
     ("demo", peft(CROSS, DEMO_WIDTH, 320), {}),
-    ("sd2", peft(CROSS, 1024, 320), {}),
     ("sd2", {f"{CROSS}.hada_w1_a": (320, 4), f"{CROSS}.hada_w1_b": (4, 1024)}, {}),
     ("", TE1, {}),
     ("", kohya("lora_unet_conv_in", 4, 320), {}),
@@ -51,14 +49,10 @@ DIFFERENCES: Shapes = {
 FLOWS: list[tuple[str, Shapes]] = [
     ("sd3", kohya(f"{U}joint_blocks_0_context_block_attn_qkv", 1536, 4608) | TE2),
     ("sd3", peft(f"{T}.attn.to_q", 1536, 1536)),
-    ("sd3", peft(f"{T}.attn.to_q", 2432, 2432)),
-    ("sd3", kohya("lora_transformer_transformer_blocks_0_attn_to_q", 1536, 1536) | TE2),
     ("flux", kohya("lora_transformer_single_transformer_blocks_0_attn_to_q", 3072, 3072) | TE1),
     ("flux", kohya("lycoris_single_transformer_blocks_0_attn_to_q", 3072, 3072)),
     ("flux", FLUX_QKV),
     ("flux", peft(f"{D}single_blocks.0.linear1", 3072, 21504)),
-    ("flux", peft(f"base_model.model.{D}single_blocks.0.linear1", 3072, 21504)),
-    ("flux", peft(f"{S}.attn.to_q", 3072, 3072) | peft(f"{T}.attn.to_q", 3072, 3072)),
     ("flux", peft(f"{T}.attn.to_q", 3072, 3072) | peft(f"{T}.ff.net.0.proj", 3072, 12288)),
     ("flux", {"double_blocks.0.processor.qkv_lora1.down.weight": (16, 3072)}),  # XLabs'
     ("chroma", kohya(f"{U}distilled_guidance_layer_in_proj", 64, 5120) | FLUX_QKV),
@@ -67,8 +61,6 @@ FLOWS: list[tuple[str, Shapes]] = [
     ("flux2", peft(f"{D}single_blocks.0.linear1", 3072, 27648)),
     ("flux2", peft(f"{S}.attn.to_qkv_mlp_proj", 3072, 27648)),
     ("flux2", peft(f"{T}.attn.to_q", 4096, 4096)),  # klein 9B's double blocks alone
-    ("z_image", peft(f"{D}layers.0.attention.qkv", 3840, 11520)),
-    ("z_image", peft("transformer.layers.0.attention.to_q", 3840, 3840)),
     ("lumina2", peft("transformer.layers.0.attn.to_q", 2304, 2304)),
     ("lumina2", kohya(f"{U}layers_0_attention_qkv", 2304, 3840)),
     ("qwen_image", peft(f"{T}.img_mlp.net.0.proj", 3072, 12288)),
@@ -87,7 +79,6 @@ FLOWS: list[tuple[str, Shapes]] = [
 SAID: list[tuple[str, Shapes, dict[str, str]]] = [
     ("chroma", FLUX_QKV, {"ss_base_model_version": "flux1", ARCHITECTURE: "chroma/lora"}),
     ("ovis", peft(f"{S}.attn.to_q", 3072, 3072), {ARCHITECTURE: "ovis-image/lora"}),
-    ("cogview4", peft(f"{T}.attn1.to_q", 4096, 4096), {ARCHITECTURE: "cogview4/lora"}),
     ("z_image", peft("transformer.layers.0.attention.to_q", 5120, 5120), {ARCHITECTURE: "z-image"}),
 ]
 

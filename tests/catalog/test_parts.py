@@ -11,14 +11,13 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
-from tests.catalog.files import Shapes, write_model
+from tests.catalog.files import UNET, Shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, QWEN_IMAGE, Z_IMAGE, below, flux, flux2, sd3, tiny_vae
-from tests.catalog.unets import UNET
 from tests.engine.tiny_flows import tiny_flow
 
 ENCODER_FILES = {known.file: {known.tensor: known.shape} for known in ENCODERS.values()}
 CLIP_L, CLIP_G, T5 = "clip_l.safetensors", "clip_g.safetensors", "t5xxl_fp16.safetensors"
-SD35 = sd3(147456, 1536, 24)
+SD35 = sd3(147456)
 
 
 def add(models: Path, transformer: Shapes, *encoders: str, vae: str = "ae") -> None:
@@ -46,36 +45,23 @@ def digest(models: Path, name: str = "it") -> str:
 
 
 PLACE = "in models/text_encoders/"
-NEEDS_CLIPS = f"CLIP L (such as {CLIP_L}) {PLACE}", f"CLIP G (such as {CLIP_G}) {PLACE}"
+L, G = f"CLIP L (such as {CLIP_L}) {PLACE}", f"CLIP G (such as {CLIP_G}) {PLACE}"
 ONLY = "it.safetensors has only the transformer"
-# A transformer, the files beside it, and what is said to be missing.
+SD35_AND_VAE = below(UNET, SD35) | below("first_stage_model.", FLUX1_VAE)
+# A transformer, the files beside it, and what is said to be missing. T5 is not needed by SD 3.5.
 LACKS: list[tuple[Shapes, tuple[str, ...], str, str]] = [
-    (
-        *(flux(), (T5,), "ae"),
-        f"{ONLY} of FLUX.1 (dev). It also needs CLIP L (such as {CLIP_L}) {PLACE}; or a diffusers "
-        "folder of FLUX.1 (such as black-forest-labs/FLUX.1-dev) in models/checkpoints/, which "
-        "lends its own.",
-    ),
+    (flux(), (T5,), "ae", f"{ONLY} of FLUX.1 (dev). It also needs {L}; or a diffusers folder of"),
     (flux(), (CLIP_L,), "ae", f"It also needs T5 XXL (such as {T5}) {PLACE}; or"),
     (flux(), (CLIP_L, T5), "", "a VAE with 16 latent channels (such as ae.safetensors) in models/"),
     (flux(), (CLIP_L, T5), "tiny", "needs a VAE with 16 latent"),  # a tiny one does not do
-    # T5 is not needed.
-    (
-        *(SD35, (), "ae"),
-        f"needs {NEEDS_CLIPS[0]}, {NEEDS_CLIPS[1]} and a VAE of Stable Diffusion 3 with sd3 in its "
-        "name (such as sd3_vae.safetensors) in models/vae/; or",
-    ),
-    (
-        below(UNET, SD35) | below("first_stage_model.", FLUX1_VAE),
-        *((), ""),
-        f"{ONLY} and the VAE of Stable Diffusion 3.x (3.5 Medium). "
-        f"It also needs {NEEDS_CLIPS[0]} and {NEEDS_CLIPS[1]}; or a diffusers folder of Stable "
-        "Diffusion 3.x (such as stabilityai/stable-diffusion-3.5-medium)",
-    ),
+    (SD35, (), "ae", f"needs {L}, {G} and a VAE of Stable Diffusion 3 with sd3 in its name (such"),
+    (SD35_AND_VAE, (), "", f"{ONLY} and the VAE of Stable Diffusion 3.x (3.5 Medium). It also"),
+    (SD35_AND_VAE, (), "", f"needs {L} and {G}; or a diffusers folder of Stable Diffusion 3.x"),
     (
         *(flux2(7680), ("qwen_3_4b.safetensors",), "ae"),
         "It also needs a VAE with 32 latent channels (such as flux2-vae.safetensors) in models/vae/"
-        "; or a diffusers folder of FLUX.2 (klein 4B) (such as black-forest-labs/FLUX.2-klein-4B)",
+        "; or a diffusers folder of FLUX.2 (klein 4B) (such as black-forest-labs/FLUX.2-klein-4B) "
+        "in models/checkpoints/, which lends its own.",
     ),
 ]
 

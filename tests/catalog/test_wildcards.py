@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, wildcards
-from picowatch.recipe.inventory import Inventory
 from tests.recipe.reading import hash_of, messages, read_one
 
 
@@ -13,10 +12,6 @@ def write(models: Path, name: str, content: bytes) -> None:
     path = models / "wildcards" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-
-
-def inventory(models: Path) -> Inventory:
-    return Catalog(models).inventory()
 
 
 def test_recipes_know_each_file_by_its_path_without_ending(tmp_path: Path) -> None:
@@ -48,7 +43,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_name(
     write(tmp_path, "latin.txt", "Zürich".encode("latin-1"))
     write(tmp_path, "large.txt", b"x" * 1001)
     write(tmp_path, "more.txt", b"x" * 10)
-    found = inventory(tmp_path)
+    found = Catalog(tmp_path).inventory()
     assert found.wildcards == {"a": ("1", "2", "3")}
     assert found.refused_as("wildcard") == {
         "b": "b.txt exceeds the limit of 3 lines of wildcards.",
@@ -82,7 +77,7 @@ def test_a_yaml_pack_holds_a_wildcard_for_each_list(tmp_path: Path) -> None:
     write(tmp_path, "packs/any.yaml", PACK)
     write(tmp_path, "hats.yml", b"- cap\n- fez\n")
     write(tmp_path, "artists/finnish.txt", b"Helene Schjerfbeck")
-    found = inventory(tmp_path)
+    found = Catalog(tmp_path).inventory()
     assert found.wildcards == {
         "clothing": ("T-shirt", "2::Pants", "no", "long, red socks", "1.5::Shoes"),
         "artists/finnish": ("Helene Schjerfbeck",),
@@ -101,11 +96,9 @@ def test_what_a_pack_lacks_or_holds_is_reported_with_its_file(tmp_path: Path) ->
     """The name of a wildcard does not say it."""
     write(tmp_path, "a.yaml", b"hats:\n  - a hat\nlist:\n  - [a]\nempty: []\n")
     write(tmp_path, "b.yaml", b"caps:\n - {a|b} c\n")
-    found = inventory(tmp_path)
-    assert (
-        "a.yaml, line 4: a wildcard is a list of texts."
-        in (messages("prompt: __list__", inventory=found)[0])
-    )
+    found = Catalog(tmp_path).inventory()
+    (message,) = messages("prompt: __list__", inventory=found)
+    assert "a.yaml, line 4: a wildcard is a list of texts." in message
     assert messages("prompt: __empty__", inventory=found) == [
         "the wildcard file models/wildcards/a.yaml has no lines."
     ]
@@ -129,6 +122,6 @@ def test_a_hostile_pack_is_refused_by_name(tmp_path: Path, content: bytes) -> No
     """None of its wildcards is used, and all others are."""
     write(tmp_path, "evil.yaml", content)
     write(tmp_path, "good.txt", b"a")
-    found = inventory(tmp_path)
+    found = Catalog(tmp_path).inventory()
     assert found.wildcards == {"good": ("a",)}
     assert found.refused_as("wildcard")["evil.yaml"].startswith("evil.yaml ")

@@ -16,6 +16,16 @@ from tests.commands.picowatch import PROJECT, picowatch
 from tests.engine.tiny_flows import tiny_flow
 
 
+def schema_without_complaints(file: Path) -> Path:
+    """The schema that a file names, which finds nothing wrong in it."""
+    named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", file.read_text())
+    assert named, file
+    validator = Draft7Validator(json.loads((file.parent / named[1]).read_text()))
+    for document in yaml.safe_load_all(file.read_text()):
+        assert list(validator.iter_errors(document)) == [], file
+    return file.parent / named[1]
+
+
 def test_init_makes_folders_settings_and_examples_that_are_valid(tmp_path: Path) -> None:
     """Each file names a schema that finds nothing wrong, and that the inbox looks past."""
     assert picowatch(tmp_path, "init", "new").returncode == 0
@@ -27,12 +37,7 @@ def test_init_makes_folders_settings_and_examples_that_are_valid(tmp_path: Path)
     files = [*folder.glob("*.yaml"), *(folder / "inbox").rglob("*.yaml")]
     assert len(files) == 4
     for file in files:
-        named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", file.read_text())
-        assert named, file
-        schema = file.parent / named[1]
-        validator = Draft7Validator(json.loads(schema.read_text()))
-        for document in yaml.safe_load_all(file.read_text()):
-            assert list(validator.iter_errors(document)) == [], file
+        schema = schema_without_complaints(file)
         assert not is_recipe_path(schema.resolve().relative_to(folder / "inbox").as_posix())
     lines = (folder / "picowatch.yaml").read_text().splitlines()
     names = tuple(f"# {name}:" for name in Settings.model_fields)
@@ -60,23 +65,22 @@ def test_init_again_renews_the_schemas_alone(tmp_path: Path) -> None:
     assert ".schema" not in picowatch(tmp_path, "init").stdout
 
 
-def test_init_refuses_flags_that_it_cannot_honour(tmp_path: Path) -> None:
-    """The folders would be elsewhere than the user said."""
-    result = picowatch(tmp_path, "init", "new", "--outbox", "pictures")
-    assert result.returncode == 2
-    assert "`outbox: …` in DIR/picowatch.yaml" in result.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("folder", ["file/below", "x" * 300, "a\udcff/\x1b[2J"])
 def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> None:
-    """Below a file, under a name that is too long or steers a terminal."""
+    """Below a file, under a name that is too long or steers a terminal.
+
+    Flags that it cannot honour are refused: the folders would be elsewhere than the user said.
+    """
     (tmp_path / "file").touch()
     (tmp_path / "a\udcff").symlink_to("file")
     result = picowatch(tmp_path, "init", folder)
     assert result.returncode == 1
     assert result.stderr.startswith("picowatch: Cannot create picowatch's folders in ")
     assert "picowatch init DIR" in result.stderr and "\x1b" not in result.stderr
+    refused = picowatch(tmp_path, "init", "new", "--outbox", "pictures")
+    assert refused.returncode == 2
+    assert "`outbox: …` in DIR/picowatch.yaml" in refused.stderr
+    assert not (tmp_path / "new").exists()
 
 
 # -- schemas
@@ -166,12 +170,8 @@ def test_folders_for_photos_work_as_they_are(tmp_path: Path) -> None:
     checked = picowatch(tmp_path, "check", *templates)
     assert checked.returncode == 0, checked.stderr
     for template in templates:
-        text = template.read_text()
-        named = re.match(r"# yaml-language-server: \$schema=(\S+)\n# Drop ", text)
-        assert named, template
-        schema = json.loads((template.parent / named[1]).read_text())
-        for document in yaml.safe_load_all(text):
-            assert list(Draft7Validator(schema).iter_errors(document)) == []
+        assert "\n# Drop " in template.read_text()
+        schema_without_complaints(template)
     (tmp_path / "models/checkpoints/FLUX.2-klein-4B").symlink_to(tiny_flow("FLUX.2-klein"))
     edit = tmp_path / "inbox/edit/_pictures.yaml"
     Image.new("RGB", (96, 64)).save(edit.with_name("anna.png"))

@@ -309,30 +309,39 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
     assert ("stay in the inbox" in said.value.with_remedy) == (call == "send")
 
 
-def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -> None:
-    """Pictures with their seeds, and errors where they belong, on standard output alone."""
+@pytest.mark.parametrize("as_json", [True, False])
+def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured, as_json: bool) -> None:
+    """Whether they were rendered, failed, or the recipe was wrong; each error is shown whole.
+
+    JSON says what a script needs: pictures with their seeds, and errors where they belong.
+    """
     house.engine.before_batch = fail_on_bad
-    good = elsewhere(house, "good.yaml", "prompt: one\nseed: 5\ncount: 2\nsize: 64x128\n")
-    bad = elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n")
-    fails = elsewhere(house, "fails.txt", "bad\n")
-    code = make(house.settings(), [good, bad, fails], house.make_engine, as_json=True)
+    files = good, _, _ = [
+        elsewhere(
+            house, "good.yaml", "prompt: one\nseed: 5\nsize: 64x128\nsweep: {steps: [1, 2]}\n"
+        ),
+        elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n"),
+        elsewhere(house, "fails.txt", "bad\n"),
+    ]
+    assert make(house.settings(), files, house.make_engine, remove=True, as_json=as_json) == 1
     shown = capsys.readouterr()
-    assert (code, shown.err) == (1, "")
+    assert list(house.inbox.iterdir()) == []
+    assert not list(house.outbox.glob("*.error.txt"))
+    names = [str(house.outbox / name) for name in house.pictures()]
+    assert len(names) == 3, "two pictures and their sheet"
+    if not as_json:
+        assert shown.out.splitlines() == names
+        assert "Did you mean 'steps'?" in shown.err and "entry 1, image 1" in shown.err
+        return
+    assert shown.err == ""
     found = json.loads(shown.out)
     assert (found["done"], found["errors"]) == (False, [])
     one, two, three = found["recipes"]
-    assert [picture.pop("path") for picture in one["pictures"]] == [
-        str(house.outbox / "good/0001-5.png"),
-        str(house.outbox / "good/0002-6.png"),
-    ]
-    assert one.pop("pictures") == [
-        {"seed": seed, "width": 64, "height": 128, "checkpoint": "demo", "prompt": "one",
-         "negative_prompt": ""}
-        for seed in (5, 6)
-    ]  # fmt: skip
+    of_each = {"seed": 5, "width": 64, "height": 128, "checkpoint": "demo", "prompt": "one"}
     assert one == {
-        "file": str(good), "recipe": "good.yaml", "in_inbox": True, "done": True,
-        "contact_sheets": [], "errors": [], "warnings": [],
+        "file": str(good), "recipe": "good.yaml", "in_inbox": False, "done": True,
+        "pictures": [{"path": path, **of_each, "negative_prompt": ""} for path in names[:2]],
+        "contact_sheets": names[2:], "errors": [], "warnings": [],
     }  # fmt: skip
     assert "Did you mean 'steps'?" in two["errors"][0]
     assert "entry 1, image 1, seed" in three["errors"][0]
@@ -341,24 +350,6 @@ def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -
     promised = json.loads(documented.partition("```json")[2].partition("```")[0])
     assert [*promised] == [*found]
     assert [*promised["recipes"][0]] == [*two]
-
-
-def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured) -> None:
-    """Whether they were rendered, failed, or the recipe was wrong; each error is shown whole."""
-    house.engine.before_batch = fail_on_bad
-    files = [
-        elsewhere(house, "good.yaml", "prompt: one\nseed: 5\nsweep: {steps: [1, 2]}\n"),
-        elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n"),
-        elsewhere(house, "fails.txt", "bad\n"),
-    ]
-    assert make(house.settings(), files, house.make_engine, remove=True) == 1
-    shown = capsys.readouterr()
-    assert len(shown.out.splitlines()) == 3, "two pictures and their sheet"
-    assert "Did you mean 'steps'?" in shown.err
-    assert "entry 1, image 1" in shown.err
-    assert list(house.inbox.iterdir()) == []
-    assert not list(house.outbox.glob("*.error.txt"))
-    assert len(house.pictures()) == 3
 
 
 def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captured) -> None:

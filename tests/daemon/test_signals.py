@@ -14,8 +14,7 @@ import pytest
 
 from picowatch.commands.run import run
 from picowatch.signals import ENDING, ended_by_signals
-from tests.catalog.files import write_model
-from tests.catalog.unets import sd15_shapes
+from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch, start
 from tests.daemon.processes import SETTINGS, engines_of
 from tests.digest_engine import DigestEngine

@@ -23,10 +23,8 @@ SHIMS = {
     "picowatch": f'exec {sys.executable} -m {DIGESTS} "$@"',
     # Without privileges, and without another user.
     "sudo": 'while [ "$1" = -u ]; do shift 2; done; exec "$@"',
-    "useradd": 'echo "useradd $*" >> {log}',
-    "userdel": 'echo "userdel $*" >> {log}',
-    "groupdel": 'echo "groupdel $*" >> {log}',
-    "usermod": 'echo "usermod $*" >> {log}',
+    **{name: f'echo "{name} $*" >> {{log}}' for name in ("useradd", "usermod")},
+    **{name: f'echo "{name} $*" >> {{log}}' for name in ("userdel", "groupdel")},
     "chown": ":",
     "install": 'exec /usr/bin/install $(echo "$@" | sed "s/--owner=[a-z]*//; s/--group=[a-z]*//")',
     "python3": 'shift 2; mkdir -p "$1/bin" && cp {programs}/picowatch {programs}/pip "$1/bin"',

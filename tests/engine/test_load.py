@@ -19,8 +19,7 @@ from picowatch.engine import load as loading
 from picowatch.engine.devices import choose_target
 from picowatch.engine.load import load_part, load_vae
 from picowatch.errors import RenderFailed
-from tests.catalog.files import write_model
-from tests.catalog.unets import sd2_shapes, sd15_shapes, sdxl_shapes
+from tests.catalog.files import sd2_shapes, sd15_shapes, sdxl_shapes, write_model
 from tests.engine.adapters import write
 from tests.engine.controlnets import save_single
 from tests.engine.demo import assert_equal, load

@@ -9,7 +9,7 @@ from picowatch.engine import upscale
 from picowatch.engine.upscale import Pixels, enlarged_once, input_sizes
 from picowatch.engine.upscale_networks import Network, network_in, weights_of
 from tests.catalog.files import Shapes
-from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
+from tests.catalog.shapes import compact_shapes, esrgan_shapes, span_shapes
 
 OLD = esrgan_shapes("old", blocks=2, channels=8)
 # Sum and sum of squares of what spandrel 0.4 (at 2026-10) makes of the same weights and picture.

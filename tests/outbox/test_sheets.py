@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image, ImageChops, ImageFont
+from PIL import Image, ImageFont
 
 from picowatch.outbox import sheets
 from picowatch.outbox.sheets import Cell, SheetTooLarge, contact_sheet
@@ -26,12 +27,9 @@ def boxes(sheet: Image.Image) -> list[tuple[int, int, int, int]]:
     """Return left, top, right and bottom of each colour that is on a sheet."""
     found = []
     for colour in COLOURS:
-        difference = ImageChops.difference(sheet, Image.new("RGB", sheet.size, colour))
-        channels = [
-            channel.point(lambda value: 255 * (value == 0)) for channel in difference.split()
-        ]
-        alike = ImageChops.darker(ImageChops.darker(*channels[:2]), channels[2])
-        found += [box] if (box := alike.getbbox()) else []
+        rows, columns = np.nonzero((np.asarray(sheet) == colour).all(axis=2))
+        if rows.size:
+            found.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
     return found
 
 
