@@ -29,14 +29,6 @@ def garbled(path: Path) -> None:
     path.write_bytes(content)
 
 
-def replace_by_anothers(path: Path) -> None:
-    """Put another program's database in its place."""
-    path.unlink()
-    with closing(sqlite3.connect(path)) as sql:
-        sql.execute("CREATE TABLE images (url TEXT)")
-        sql.commit()
-
-
 def written_by_another_version(path: Path) -> None:
     with closing(sqlite3.connect(path)) as sql:
         sql.execute("PRAGMA user_version = 1")
@@ -47,7 +39,6 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "garbled": garbled,
     "empty": lambda path: path.write_bytes(b""),
     "gone": lambda path: path.unlink(),
-    "another program's": replace_by_anothers,
     "another version's": written_by_another_version,
 }
 

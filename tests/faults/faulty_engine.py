@@ -3,7 +3,8 @@
 A prompt is a name of IN_THE_MIDDLE or UNSENDABLE; with " once" behind it the fault happens the
 first time only, whatever becomes of the process. What goes wrong as the engine starts, before
 any image is known to it, stands in the file `at-start` in the models folder, a name of AT_START.
-The ids of all processes stand in the file `processes` there.
+The ids of all processes stand in the file `processes` there. "waits" goes on once there is a file
+`go`.
 """
 
 import ctypes
@@ -25,6 +26,7 @@ from tests.digest_engine import digest_picture
 
 START_FILE = "at-start"
 PROCESSES_FILE = "processes"
+GO_FILE = "go"
 UNSENDABLE = "cannot be sent"
 HANG_SECONDS = 3600
 NOISE = b"\x1b[31m\x07 12%|####      | no line ends here \r"
@@ -74,6 +76,11 @@ class FaultyRenderer:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as seen:
             os.truncate(path, 0)
             bytes(seen)
+
+    def wait_to_go(self) -> None:
+        """Wait until the test says so."""
+        while not (self._models / GO_FILE).exists():
+            threading.Event().wait(0.01)
 
     def _due(self, prompt: str) -> str:
         """Return the fault that is to happen now; "" for none."""
@@ -153,6 +160,7 @@ IN_THE_MIDDLE: dict[str, Callable[[FaultyRenderer], None]] = {
     "floods and exits": lambda _: _flood_and_exit(),
     "hangs": lambda _: _hang(),
     "hangs with the lock": lambda _: _hang_with_the_interpreters_lock(),
+    "waits": FaultyRenderer.wait_to_go,
     "CUDA error": lambda _: _fail(
         RuntimeError("CUDA error: an illegal memory access was encountered\nand more lines")
     ),
