@@ -29,9 +29,10 @@ def garbled(path: Path) -> None:
     path.write_bytes(content)
 
 
-def written_by_another_version(path: Path) -> None:
+def written_by_another_program(path: Path) -> None:
+    """Let it have tables, and no version of picowatch's."""
     with closing(sqlite3.connect(path)) as sql:
-        sql.execute("PRAGMA user_version = 1")
+        sql.execute("PRAGMA user_version = 0")
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -39,7 +40,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "garbled": garbled,
     "empty": lambda path: path.write_bytes(b""),
     "gone": lambda path: path.unlink(),
-    "another version's": written_by_another_version,
+    "another program's": written_by_another_program,
 }
 
 
