@@ -106,14 +106,14 @@ def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
     for file in house.pictures() if name == "png" else ():
         before_pixels = (house.outbox / file).read_bytes().partition(b"IDAT")[0]
         assert b"\0\0\0\1sRGB\0\xae\xce\x1c\xe9" in before_pixels
-    shutil.rmtree(house.outbox / ".picowatch/gallery")
+    page = house.outbox / ".picowatch/gallery/page-00001.js"
+    before = page.read_text()
+    assert f"/0002-7{ENDING[name]}" in next(
+        line for line in before.splitlines() if '"cells"' in line
+    )
+    shutil.rmtree(page.parent)
     assert house.once(format="png")
-    page = (house.outbox / ".picowatch/gallery/page-00001.js").read_text()
-    (line,) = (line for line in page.splitlines() if sheet in line and '"cells"' in line)
-    assert json.loads(line.removeprefix("picture(").removesuffix(");"))["cells"] == [
-        f"a/0001-7{ENDING[name]}",
-        f"a/0002-7{ENDING[name]}",
-    ]
+    assert page.read_text() == before
 
 
 def test_the_format_is_no_part_of_an_image(house: House) -> None:
