@@ -257,10 +257,7 @@ UNKNOWN: dict[str, Shapes] = {
     "ControlNet for FLUX.1": DIFFUSERS_FLUX | {"controlnet_x_embedder.weight": (3072, 64)},
     # VAEs.
     "Wan 2.2's VAE": WAN_VAE | {"encoder.conv1.weight": (160, 12, 3, 3, 3)},
-    "Layered's VAE": {
-        "encoder.conv_in.weight": (96, 4, 3, 3, 3),
-        "decoder.conv_in.weight": (384, 16, 3, 3, 3),
-    },
+    "Layered's VAE": QWEN21_VAE | {"decoder.conv_in.weight": (384, 16, 3, 3, 3)},
     "TAEF2": tiny_vae(32),
     # What guides by other means.
     "difference": controlnet(768) | {"difference": (1,)},
