@@ -1,6 +1,5 @@
 """Failures while rendering are reported, and the queue continues."""
 
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from picowatch.observers.console import rows
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import Batch, digest_picture
-from tests.house import PATIENCE, HeldEngine, House, wait_for
+from tests.house import HeldEngine, House, wait_for
 
 
 def fail_on(prompt: str, error: Exception, times: int = 1000) -> Any:
@@ -66,10 +65,6 @@ def test_the_engine_starts_for_a_batch_and_ends_when_it_is_idle(house: House) ->
             wait_for(lambda: house.pictures(name[0]), "the picture")  # noqa: B023
             wait_for(lambda: not house.engine._started, "the engine's end")
     assert house.engine.starts == 2
-
-
-def assert_set(event: threading.Event) -> None:
-    assert event.wait(PATIENCE)
 
 
 def test_warnings_of_recipe_and_engine_stand_beside_the_pictures_once(
@@ -127,32 +122,3 @@ def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:
         wait_for(lambda: not wrong(), "the correction, while its picture is in progress")
         wait_for(lambda: "error" not in [row.label for row in rows(house.console.shown[-1])])
         hold.release()
-
-
-def test_what_is_deleted_in_progress_is_not_shown_while_it_stops(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise it would be counted as "1 of 0".
-
-    An engine that is being started heeds only a later interrupt, which is not lost.
-    """
-    over, told, interrupt = threading.Event(), list[str](), house.engine.interrupt
-
-    def interrupt_later() -> None:
-        told.append("again")
-        if len(told) == 3:
-            interrupt()
-
-    monkeypatch.setattr(house.engine, "interrupt", interrupt_later)
-    house.engine.before_batch = lambda batch: assert_set(over) if batch[0].prompt == "one" else None
-    with house.running():
-        path = house.save("a.yaml", "prompt: one\n")
-        wait_for(lambda: house.status().get("recipe") == "a.yaml", "its progress")
-        path.unlink()
-        wait_for(lambda: house.status().get("recipe") == "", "another status")
-        assert " of 0" not in (house.outbox / "now.txt").read_text()
-        house.save("b.yaml", "prompt: two\n")
-        wait_for(lambda: house.prompts() == ["two"], "the next recipe")
-        over.set()
-    assert all(status.of or not status.recipe for status in house.console.shown)
-    assert house.log().count("stopped: no image of its batch is requested") == 1

@@ -184,6 +184,8 @@ origin="${NEW%/*/*}/origin"; branch="b$(basename "${NEW%/*}")"
 if [ -e .git ]; then git fetch -q; git checkout -q "$branch"
 else git clone -q -b "$branch" "$origin" .; fi
 """
+# Each prefix would be a valid recipe.
+SLOWLY = '{ echo "prompt: $PROMPT"; sleep 0.3; printf "steps: 3"; sleep 0.3; echo 0; } >'
 
 # One of each way of saving: curl and ed write like cp, patch like sed, perl and unzip like install.
 PROGRAMS = [
@@ -212,9 +214,15 @@ PROGRAMS = [
     _shell("sed -i", 'sed -i "1s/.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
     _shell("perl -i.bak", 'perl -i.bak -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
     _shell("sh >>", 'echo "$PROMPT" >> "$RECIPE"', file="a.txt"),
+    _shell("sh line by line", f'{SLOWLY} "$RECIPE"'),
     _shell(
-        "sh line by line",  # each prefix would be a valid recipe
-        '{ echo "prompt: $PROMPT"; sleep 0.3; printf "steps: 3"; sleep 0.3; echo 0; } > "$RECIPE"',
+        "sh line by line into a hard link",
+        f'ln -f "$RECIPE" "$NEW.link"; {SLOWLY} "$NEW.link"',
+        edits=True,
+    ),
+    _shell(
+        "sh line by line into what a link leads to",
+        f'[ -e _own ] || {{ : > _own; ln -s _own "$RECIPE"; }}; {SLOWLY} _own',
     ),
 ]
 

@@ -2,8 +2,6 @@
 
 import errno
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,6 @@ from picowatch.inbox.files import FileChanged, size_and_time_of
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
 from picowatch.inbox.reading import read
-from picowatch.inbox.watch import Watch
 from tests.house import HeldEngine, House, wait_for
 
 
@@ -89,55 +86,6 @@ def test_what_is_no_recipe_is_said_once_and_not_run(house: House) -> None:
 
 
 # -- writers
-
-
-def writing(path: Path) -> "subprocess.Popen[bytes]":
-    """Start a script that has written half of a recipe, and writes the rest at a line of input."""
-    code = (
-        "import sys\n"
-        "f = open(sys.argv[1], 'w')\n"
-        "f.write('prompt: a corgi\\nseed: 1\\nsteps: 3'); f.flush()\n"
-        "print('half', flush=True); input()\n"
-        "f.write('0\\n')\n"
-    )
-    words = [sys.executable, "-c", code, str(path)]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout
-    process.stdout.readline()
-    return process
-
-
-def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
-    """Even through long pauses, because each prefix may be a valid recipe.
-
-    That applies to all of its names, through a hard link and a symbolic one.
-    """
-    with house.running():
-        process = writing(house.inbox / "b.yaml")
-        (house.inbox / "a.yaml").hardlink_to(house.inbox / "b.yaml")
-        (house.inbox / "c.yaml").symlink_to(house.inbox / "b.yaml")
-        for name in ("other.txt", "third.txt"):
-            house.save(name, "a star\n")
-            wait_for(lambda: f"{name}: saved" in house.log(), "a recipe saved after it")  # noqa: B023
-        process.communicate(b"\n")
-        wait_for(lambda: len(house.pictures()) == 5, "the recipe")
-    assert {house.chunk(f"{name}/0001-1.png").request.steps for name in "abc"} == {30}
-
-
-@pytest.mark.usefixtures("often")
-def test_saves_are_noticed_without_a_single_event(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """New, edited and deleted recipes are noticed on network shares, and if events were lost."""
-    monkeypatch.setattr(Watch, "start", lambda watch, root: None)
-    with house.running():
-        path = house.save("a.txt", "a corgi\n")
-        wait_for(lambda: house.prompts() == ["a corgi"], "the new one")
-        house.save("a.txt", "a star!\n")
-        wait_for(lambda: house.prompts() == ["a corgi", "a star!"], "the edited one")
-        path.unlink()
-        wait_for(lambda: "a.txt: deleted" in house.log(), "the deletion")
-    assert len(house.pictures()) == 2, "nothing is found twice"
 
 
 def test_a_recipe_without_hard_links_is_put_whole_or_not_at_all(

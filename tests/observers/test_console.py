@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +104,15 @@ class Seen:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.outbox = folder, folder / "outbox"
-        self.lock: OutboxLock | None = OutboxLock(self.outbox)
+        self._lock = ExitStack()
+        self._lock.callback(OutboxLock(self.outbox).release)
+        self.end = self._lock.close  # ends the picowatch that has the outbox
         problems = ProblemFiles(self.outbox, OutboxNames(Settings(outbox=self.outbox)))
         self._files = StatusFiles(self.outbox, problems)
 
     def write(self, **values: Any) -> None:
         now = time.time()
         self._files.write(status(**{"updated": now, "started": now, **values}))
-
-    def end(self) -> None:
-        """End the picowatch that has the outbox."""
-        if self.lock:
-            self.lock.release()
-        self.lock = None
 
     def told(self) -> tuple[int, list[str]]:
         """Return exit code and lines of `picowatch status`."""

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 import unicodedata
 from contextlib import suppress
 from itertools import chain
@@ -17,8 +16,7 @@ from picowatch.inbox.names import is_recipe_path
 from picowatch.outbox import names as names_module
 from picowatch.outbox.names import OutboxNames
 from picowatch.settings import Settings
-from tests.daemon.test_failures import assert_set
-from tests.house import House, wait_for
+from tests.house import HeldEngine, House, wait_for
 from tests.security.attacks import STEERING, steers
 
 BAD = "stesp: 1\n"
@@ -157,15 +155,14 @@ def test_every_name_in_the_outbox_is_one_that_every_system_can_open(
 
 def test_a_recipe_called_as_a_picture_to_be_stops_neither(house: House) -> None:
     """Its folder never has the name of a future file, whichever is made first."""
-    go = threading.Event()
-    house.engine.before_batch = lambda batch: assert_set(go)
+    hold = HeldEngine(house)
     house.save("a.yaml", "prompt: one\nseed: 1\n")
     with house.running(batch_size=1, when_done="archive"):
-        wait_for(lambda: house.engine.batches, "the first image in progress")
+        hold.wait_until_held()
         house.save("a/0001-1.png.yaml", "prompt: two\nseed: 2\n")
         house.save("a/a.yaml.txt", "three --seed 3\n")
         wait_for(lambda: house.status()["images"]["queued"] == 2)
-        go.set()
+        hold.release()
         wait_for(lambda: not list(house.inbox.rglob("*.*")), "the archive")
     assert house.prompts() == ["one", "two", "three"]
     assert (house.outbox / "a/a.yaml").is_file()
