@@ -22,10 +22,6 @@ def checkpoint(models: Path, name: str) -> Path:
     return write_model(models / f"checkpoints/{name}.safetensors", checkpoint_shapes())
 
 
-def names(found: FoundModels) -> list[str]:
-    return [model.name for model in found.models]
-
-
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files whose headers were read."""
@@ -47,7 +43,10 @@ def test_models_are_named_by_their_path_below_their_folder(tmp_path: Path) -> No
     for name in ("a.png", "a.civitai.info", "a.yaml", "a.json", "put models here.txt"):
         (tmp_path / "checkpoints" / name).write_text("x")
     found = Catalog(tmp_path).scan()
-    assert (names(found), found.refused) == (["a", "b/dream", "realistic v5.1"], ())
+    assert ([one.name for one in found.models], found.refused) == (
+        ["a", "b/dream", "realistic v5.1"],
+        (),
+    )
 
 
 @pytest.mark.timeout(20)
@@ -90,7 +89,7 @@ def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
     (models / "checkpoints/linked").symlink_to(store)
     (models / "checkpoints/two.safetensors").symlink_to(store / "deep/one.safetensors")
     found = Catalog(models).scan()
-    assert (names(found), found.refused) == (["linked/deep/one", "two"], ())
+    assert ([one.name for one in found.models], found.refused) == (["linked/deep/one", "two"], ())
     # A link to what lies there itself takes no name away.
     write_model(models / "loras/style/deep/one.safetensors", kohya_lora_shapes())
     (models / "loras/favourites").symlink_to("style/deep")

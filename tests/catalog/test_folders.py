@@ -296,13 +296,16 @@ def test_what_has_no_end_is_refused_unread(tmp_path: Path, name: str) -> None:
 
 
 def test_links_that_cannot_be_followed_refuse_themselves_alone(tmp_path: Path) -> None:
-    """A target that is too long, and a link to itself."""
+    """A disk that is away, a target that is too long, and a link to itself."""
     folder = write_folder(tmp_path, "it", SD1, unet=SD1_UNET)
     (folder.parent / "long.safetensors").symlink_to("x" * 300)
     (folder.parent / "deep").symlink_to("y" * 300)
+    (folder.parent / "disk").symlink_to(tmp_path / "away")
     (folder.parent / "loop.safetensors").symlink_to("loop.safetensors")
     (tmp_path / "vae").symlink_to("vae")
     found = Catalog(tmp_path).scan()
     assert [model.name for model in found.models] == ["it"]
-    expected = {"deep", "long.safetensors", "loop.safetensors", "vae"}
+    nowhere = {one.name for one in found.refused if "link leads nowhere" in one.reason}
+    assert {"deep", "disk", "long.safetensors"} <= nowhere
+    expected = {"deep", "disk", "long.safetensors", "loop.safetensors", "vae"}
     assert {refused.name for refused in found.refused} == expected

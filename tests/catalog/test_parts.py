@@ -113,7 +113,6 @@ def test_a_recipe_says_which_variant_a_file_is(tmp_path: Path) -> None:
         "gone as Kontext": "no checkpoint 'gone' in models/checkpoints.",
         "demo as Kontext": "the checkpoint 'demo' tells what it is: Stable Diffusion 1.x",
         "Qwen-Image-Edit-2509 as Edit": "tells what it is: Qwen-Image",
-        "Qwen-Image as Edit": "tells what it is: Qwen-Image",
     }.items():
         with pytest.raises(NotInstalled) as told:
             find_checkpoint(said, inventory)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import Catalog, Kind, Model, Refused
-from picowatch.catalog.encoders import families_of, serves
+from picowatch.catalog.encoders import serves
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import recognise
@@ -257,10 +257,7 @@ UNKNOWN: dict[str, Shapes] = {
     "ControlNet for FLUX.1": DIFFUSERS_FLUX | {"controlnet_x_embedder.weight": (3072, 64)},
     # VAEs.
     "Wan 2.2's VAE": WAN_VAE | {"encoder.conv1.weight": (160, 12, 3, 3, 3)},
-    "Layered's VAE": {
-        "encoder.conv_in.weight": (96, 4, 3, 3, 3),
-        "decoder.conv_in.weight": (384, 16, 3, 3, 3),
-    },
+    "Layered's VAE": QWEN21_VAE | {"decoder.conv_in.weight": (384, 16, 3, 3, 3)},
     "TAEF2": tiny_vae(32),
     # What guides by other means.
     "difference": controlnet(768) | {"difference": (1,)},
@@ -371,17 +368,6 @@ def test_how_weights_are_stored_is_told_by_the_header(
         return
     with pytest.raises(ModelRefused, match=re.escape(expected)):
         recognise(header)
-
-
-def test_only_its_name_tells_the_vae_of_stable_diffusion_3(tmp_path: Path) -> None:
-    """From FLUX.1's, with which its pictures have wrong colours."""
-    for name in ("sd3_vae", "stable-diffusion-3.5", "ae"):
-        write_model(tmp_path / f"vae/{name}.safetensors", FLUX1_VAE)
-    assert Catalog(tmp_path).inventory().vae_families == {
-        "sd3_vae": ("Stable Diffusion 3.x",),
-        "stable-diffusion-3.5": ("Stable Diffusion 3.x",),
-        "ae": families_of(SIXTEEN),
-    }
 
 
 @pytest.mark.parametrize("row", FAMILIES.values(), ids=lambda row: row.key)

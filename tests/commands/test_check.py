@@ -83,7 +83,6 @@ TEMPLATE = "inbox/d/_pictures.yaml"
          ("./bad.yaml, line 2, column 8", "496 or 504 would do", "Did you mean 'height'?")),
         ("inbox/a.txt", {"inbox/a.txt": "a corgi --stesp 3\n"}, ("a.txt, line 1, column 9\n",)),
         ("none.txt", {}, ("picowatch: none.txt: No such file or directory\n",)),
-        ("folder", {"folder/a.txt": "a\n"}, ("picowatch: folder: Is a directory\n",)),
         ("a.png", {"a.png": ""}, ("names of recipes end in .yaml, .yml, .json, .csv, .txt.",)),
         # What a run refuses once it looks at pictures and models.
         ("inbox/a.yaml", {"inbox/a.yaml": TWO, "inbox/text.png": "no picture"},

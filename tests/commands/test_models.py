@@ -38,9 +38,6 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
     notes = {"ss_sd_model_name": "v1-5.safetensors", "modelspec.trigger_phrase": "pxl style"}
     save_file(good, folder / "loras/good.safetensors", notes)
     (folder / "checkpoints/old.ckpt").write_bytes(b"\x80\x02}q")
-    # To a disk that is away, or further than a path may be.
-    (folder / "checkpoints/disk").symlink_to(tmp_path / "away")
-    (folder / "checkpoints/long").symlink_to("x" * 300)
     shutil.copytree(Catalog(tmp_path).demo.path, folder / "checkpoints/special")
     own = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     changes = {"unet/config.json": {"in_channels": 9}, "scheduler/scheduler_config.json": own}
@@ -66,8 +63,6 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
         "  128x128  Stable Diffusion 1.x, inpainting, v-prediction, zero terminal SNR\n",
         "wan.safetensors  refused: wan.safetensors is a LoRA for a transformer",
         "old.ckpt  refused: ",
-        "disk  refused: disk cannot be read: its link leads nowhere",
-        "long  refused: long cannot be read: its link leads nowhere",
     ):
         assert words in result.stdout
     rows = {row["name"]: row for row in json.loads(picowatch(tmp_path, "models", "--json").stdout)}

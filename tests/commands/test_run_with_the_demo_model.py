@@ -56,19 +56,15 @@ def test_a_failed_recipe_gives_exit_code_1_and_the_rest_is_rendered(finished: Fi
 
 
 def test_show_gives_the_whole_chunk_as_json(finished: Finished) -> None:
-    """Everything docs/metadata.md lists: request, hashes, recipe, save, place, device, timings."""
+    """Also what only a real engine knows: the device, its versions, its timings."""
     house, _ = finished
     result = picowatch(house.folder, "show", "--json", house.outbox / "rich/0001-3.png")
     as_logged = picowatch(house.folder, "show", "--json", "rich/0001-3.png")
     assert as_logged.stdout == result.stdout, as_logged.stderr
     chunk = json.loads(result.stdout)
     assert chunk["request"]["clip_skip"] == 2
-    assert chunk["recipe"] == "rich.yaml"
-    assert len(chunk["save_digest"]) == len(chunk["digest"]) == 64
     rendered = chunk["rendered"]
-    assert rendered["batch_size"] == 1
-    assert rendered["device"]
-    assert rendered["precision"]
+    assert rendered["device"] and rendered["precision"]
     assert {"picowatch", "torch", "diffusers", "transformers"} <= set(rendered["versions"])
     assert {"encode", "denoise", "decode"} <= set(rendered["timings"])
 
@@ -84,7 +80,7 @@ def daemon(house: House) -> Iterator[Running]:
 
 def test_a_session_with_one_daemon(house: House, daemon: Running, finished: Finished) -> None:
     """All it does for a user, from its start to Ctrl-C; its engine starts once."""
-    check_that_it_is_small_and_alone(house, daemon.pid)
+    check_that_it_is_small(daemon.pid)
     check_the_edit_save_look_loop(house)
     engines = engines_of(daemon.pid)
     check_that_shown_recipes_give_the_same_pixels(house, finished[0])
@@ -109,11 +105,8 @@ def wait_until_drawing(house: House, recipe: str) -> None:
     wait_for(is_drawing, "a step")
 
 
-def check_that_it_is_small_and_alone(house: House, pid: int) -> None:
-    """No torch in it, no engine before the first image; a second one names it: exit code 3."""
-    result = picowatch(house.folder, "run")
-    assert result.returncode == 3
-    assert f"using the outbox {house.outbox} (process {pid})." in result.stderr
+def check_that_it_is_small(pid: int) -> None:
+    """No torch in it, and no engine before the first image."""
     memory = Path(f"/proc/{pid}/status").read_text()
     resident = int(memory.split("VmRSS:")[1].split()[0]) / 1024
     assert resident < 90, f"{resident:.0f} MB"

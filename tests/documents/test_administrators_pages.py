@@ -67,10 +67,6 @@ class Machine:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def save(self, name: str, text: str) -> None:
-        """A recipe in the service's inbox."""
-        (self.served / "inbox" / name).write_text(text)
-
     def pictures(self) -> list[str]:
         """The service's."""
         return sorted(picture_files(self.served / "outbox"))
@@ -94,7 +90,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     machine = Machine(tmp_path_factory.mktemp("machine"))
     machine.type("service.md", "")
     member, first = shell_blocks("service.md", "Use it")
-    machine.save("random.txt", "a star\na heart\n")
+    (machine.served / "inbox/random.txt").write_text("a star\na heart\n")
     machine.run(member)
     machine.run(first.replace("picowatch status", "systemctl start picowatch"))
     return machine
@@ -141,7 +137,7 @@ def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Mach
     machine.run(restore)
     assert machine.pictures() == kept
 
-    machine.save("later.yaml", "prompt: a cat\nseed: 9\n")
+    (machine.served / "inbox/later.yaml").write_text("prompt: a cat\nseed: 9\n")
     machine.run(lines.pop(0) + "; systemctl start picowatch")
     newer = machine.pictures()
     assert newer == sorted([*kept, "later/0001-9.png"])

@@ -72,7 +72,8 @@ def test_the_text_stands_where_a1111_writes_it(name: str) -> None:
 
 
 def encoded(name: str, texts: dict[str, str], **options: Any) -> bytes:
-    picture = Image.radial_gradient("L").convert("RGB")
+    """Noise in this format: an enlarged grainy photo, or a picture of one step, comes close."""
+    picture = Image.frombytes("RGB", (256, 256), shake_256(b"").digest(256 * 256 * 3))
     return encode(f"a{ENDING[name]}", picture, texts, Settings(format=name, **options))
 
 
@@ -106,14 +107,14 @@ def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
     for file in house.pictures() if name == "png" else ():
         before_pixels = (house.outbox / file).read_bytes().partition(b"IDAT")[0]
         assert b"\0\0\0\1sRGB\0\xae\xce\x1c\xe9" in before_pixels
-    shutil.rmtree(house.outbox / ".picowatch/gallery")
+    page = house.outbox / ".picowatch/gallery/page-00001.js"
+    before = page.read_text()
+    assert f"/0002-7{ENDING[name]}" in next(
+        line for line in before.splitlines() if '"cells"' in line
+    )
+    shutil.rmtree(page.parent)
     assert house.once(format="png")
-    page = (house.outbox / ".picowatch/gallery/page-00001.js").read_text()
-    (line,) = (line for line in page.splitlines() if sheet in line and '"cells"' in line)
-    assert json.loads(line.removeprefix("picture(").removesuffix(");"))["cells"] == [
-        f"a/0001-7{ENDING[name]}",
-        f"a/0002-7{ENDING[name]}",
-    ]
+    assert page.read_text() == before
 
 
 def test_the_format_is_no_part_of_an_image(house: House) -> None:
@@ -134,7 +135,7 @@ def test_the_format_is_no_part_of_an_image(house: House) -> None:
 
 
 def test_lossless_and_quality(house: House) -> None:
-    """Lossless keeps the pixels; lower quality takes fewer bytes."""
+    """Lossless keeps the pixels; lower quality takes fewer bytes; nothing is too grainy."""
     house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\n")
     assert house.once(format="webp", quality="lossless")
     with Image.open(house.outbox / "a/0001-7.webp") as picture:
@@ -222,13 +223,3 @@ def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path
     with pytest.raises(OSError, match=r"16,383 pixels a side that webp allows.*format: png"):
         encode("a.webp", wide, {}, Settings(format="webp"))
     assert encode("a.jpg", wide, {}, Settings(format="jpeg"))
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_no_picture_is_too_grainy_for_its_format(name: str) -> None:
-    """This uses noise; an enlarged grainy photo, or a picture of one step, comes close."""
-    noise = Image.frombytes("RGB", (256, 256), shake_256(b"").digest(256 * 256 * 3))
-    content = encode(f"a{ENDING[name]}", noise, {}, Settings(format=name, quality=100))
-    with Image.open(BytesIO(content)) as picture:
-        picture.load()
-        assert picture.size == (256, 256)
