@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from picowatch.files.atomic import write_atomically
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
@@ -109,27 +111,35 @@ def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> Non
         assert ends(daemon) == 0
 
 
+@pytest.mark.parametrize("full", ["latest.png", "a/a.yaml"])
 def test_a_recipe_is_archived_although_the_disk_filled_up_after_its_picture(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
     """Other recipes are archived meanwhile; picowatch is stopped before there is room again."""
     real = Outbox.archive
 
+    def write(target: Path, content: bytes, *, durable: bool = True) -> None:
+        if target == house.outbox / full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(target, content, durable=durable)
+
     def archive(outbox: Outbox, file: str, digest: str, blocks: Iterator[bytes], of: str) -> Any:
-        if of == "a.yaml":
+        if full == f"a/{of}":
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(outbox, file, digest, blocks, of)
 
     first = house.save("a.yaml", ONE)
     with monkeypatch.context() as patch:
+        patch.setattr("picowatch.outbox.outbox.write_atomically", write)
         patch.setattr(Outbox, "archive", archive)
         with house.running(when_done="archive"):
             wait_for(lambda: "No space left on device; waiting" in house.log(), "the full disk")
             second = house.save("b.yaml", ONE)
-            wait_for(lambda: not second.exists(), "the other one's archive")
+            if full == "a/a.yaml":
+                wait_for(lambda: not second.exists(), "the other one's archive")
     assert first.exists()
     assert house.once(when_done="archive")
-    assert not first.exists()
+    assert not first.exists() and not second.exists()
     assert house.pictures() == ["a/0001-7.png", "b/0001-7.png"]
     assert (house.outbox / "a/a.yaml").exists()
 
