@@ -1,7 +1,6 @@
 """The recipes in examples/ are what a user may copy without a thought."""
 
 import shutil
-from pathlib import Path
 
 from tests.commands.picowatch import picowatch
 from tests.house import House
@@ -9,9 +8,6 @@ from tests.test_docs import PROJECT
 
 EXAMPLES = PROJECT / "examples"
 RECIPES = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".txt"))
-# With the demo model; the others draw more of the same.
-DRAWN = ["01-one-picture.yaml", "06-every-morning.txt", "09-change-a-part.yaml"]
-DRAWN += ["10-larger.yaml", "11-from-a1111.txt"]
 
 
 def test_there_are_thirteen_without_a_mistake(house: House) -> None:
@@ -34,16 +30,3 @@ def test_there_are_thirteen_without_a_mistake(house: House) -> None:
         assert house.pictures(recipe.stem), recipe.name
     sheets = [picture.split("/")[0] for picture in house.pictures() if "-sheet" in picture]
     assert [name[:2] for name in sheets] == ["02", "03", "04", "05", "08", "13"]
-
-
-def test_the_demo_model_draws_them(tmp_path: Path) -> None:
-    """By one command that prints each picture's path."""
-    ignored = shutil.ignore_patterns("*.yaml", "*.txt")
-    shutil.copytree(EXAMPLES, tmp_path / "inbox", ignore=ignored)
-    for name in DRAWN:
-        shutil.copy(EXAMPLES / name, tmp_path / "inbox")
-    made = picowatch(tmp_path, "make", *(f"inbox/{name}" for name in DRAWN))
-    assert (made.returncode, made.stderr) == (0, "")
-    paths = made.stdout.splitlines()
-    assert {path.split("/")[1] for path in paths} == {name.partition(".")[0] for name in DRAWN}
-    assert all((tmp_path / path).exists() for path in paths)
