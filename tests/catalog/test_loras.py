@@ -83,10 +83,9 @@ SAID: list[tuple[str, Shapes, dict[str, str]]] = [
 ]
 
 
-LORAS = [*UNETS, *((*one, {}) for one in FLOWS), *SAID]
-
-
-@pytest.mark.parametrize(("family", "shapes", "said"), LORAS)
+@pytest.mark.parametrize(
+    ("family", "shapes", "said"), [*UNETS, *((*one, {}) for one in FLOWS), *SAID]
+)
 def test_a_lora_says_its_family(family: str, shapes: Shapes, said: dict[str, str]) -> None:
     """In kohya's, diffusers' and the authors' names; names and widths come first.
 

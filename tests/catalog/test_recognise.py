@@ -278,7 +278,6 @@ UNKNOWN: dict[str, Shapes] = {
     "unequal pair": {"clip_l": (4, 768), "clip_g": (3, 1280)},
     "500 numbers": {"emb_params": (4, 500)},
     "part of a folder": {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.norm1.bias": (320,)},
-    "a language model": {"token_embd.weight": (8, 256)},
 }
 
 

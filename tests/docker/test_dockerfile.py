@@ -13,16 +13,7 @@ from picowatch.cli import parsers
 from picowatch.commands.status import CHECK_SECONDS
 from picowatch.engine.protocol import cache_folder
 from picowatch.settings import PREFIX, Settings
-from tests.docker.files import (
-    COMPOSE,
-    DOCKERFILE,
-    PAGE,
-    PROJECT,
-    SCRIPT,
-    pairs,
-    texts,
-    the,
-)
+from tests.docker.files import COMPOSE, DOCKERFILE, PAGE, PROJECT, SCRIPT, pairs, texts, the
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 RUNS = "\n".join(texts("RUN"))
