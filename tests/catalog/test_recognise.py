@@ -23,7 +23,6 @@ from tests.catalog.files import (
     UNET_INPUT,
     VAE,
     Shapes,
-    kohya_lora_shapes,
     sd2_shapes,
     sd15_shapes,
     sdxl_shapes,
@@ -315,7 +314,6 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", NUCLEUS, GET.format("NucleusAI/Nucleus-Image")),
     ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
     ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
-    ("checkpoint", kohya_lora_shapes(), "is a LoRA, not a checkpoint: move it to models/loras/."),
 ]
 
 

@@ -30,7 +30,6 @@ RECIPES = {
     "bad.yaml": "stesp: 300\n",
 }
 
-
 Running = subprocess.Popen[str]
 Finished = tuple[House, subprocess.CompletedProcess[str]]
 
