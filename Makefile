@@ -58,7 +58,9 @@ tests: $(READY)
 		$(if $(ORDER),-p randomly --randomly-seed=$(ORDER:random=default))
 
 test-heavy: $(READY)  ## The tests that take minutes: Ray's nodes, the compiler, the wheel, 10,000 recipes and others.
-	MAKEFLAGS= $(BIN)/pytest -m heavy
+	MAKEFLAGS= $(BIN)/pytest -m heavy -n 2 --dist loadfile --no-loadscope-reorder \
+		--ignore tests/load --ignore tests/benchmarks
+	MAKEFLAGS= $(BIN)/pytest -m heavy tests/load tests/benchmarks  # they measure: one at a time
 
 test-pythons: $(READY)  ## The tests that need no torch, on every Python of this machine.
 	$(BIN)/python -m tests.pythons

@@ -4,10 +4,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 PROJECT = Path(__file__).parents[2]
 DIGESTS = "tests.commands.digests"  # a program that needs no torch
@@ -86,6 +88,17 @@ def start(
         stderr=stderr,
         text=True,
     )
+
+
+@contextmanager
+def started(folder: Path, *arguments: str, **how: Any) -> Iterator["subprocess.Popen[str]"]:
+    """Start a command that is killed at the end of the block, if it still runs."""
+    process = start(folder, *arguments, **how)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def command(*arguments: str | Path, program: str = "picowatch") -> list[str]:

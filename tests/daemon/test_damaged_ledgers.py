@@ -29,17 +29,10 @@ def garbled(path: Path) -> None:
     path.write_bytes(content)
 
 
-def replace_by_anothers(path: Path) -> None:
-    """Put another program's database in its place."""
-    path.unlink()
+def written_by_another_program(path: Path) -> None:
+    """Let it have tables, and no version of picowatch's."""
     with closing(sqlite3.connect(path)) as sql:
-        sql.execute("CREATE TABLE images (url TEXT)")
-        sql.commit()
-
-
-def written_by_another_version(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as sql:
-        sql.execute("PRAGMA user_version = 1")
+        sql.execute("PRAGMA user_version = 0")
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -47,8 +40,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "garbled": garbled,
     "empty": lambda path: path.write_bytes(b""),
     "gone": lambda path: path.unlink(),
-    "another program's": replace_by_anothers,
-    "another version's": written_by_another_version,
+    "another program's": written_by_another_program,
 }
 
 

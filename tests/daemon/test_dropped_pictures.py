@@ -15,8 +15,6 @@ from picowatch.commands.check import check
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import reading, watch
-from picowatch.outbox.commands import Command, send
-from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
 from tests.outcome import error_files
 
@@ -423,28 +421,6 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     assert house.once(when_done=when_done)
     again = house.request("frames/1-2.png")
     assert (again.prompt, again.mask) == ("a star", "")
-
-
-def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
-    """None is deleted while another image needs it: an equal picture's, or a recipe's at the end.
-
-    The recipe and the pictures are accepted at once, and rendered after that.
-    """
-    there: list[bool] = []
-
-    def look(batch: Batch) -> None:
-        folder = house.outbox / ".picowatch/start-images"
-        there.extend((folder / request.image_hash).is_file() for request in batch)
-
-    house.engine.before_batch = look
-    put(house, {"frames/_pictures.yaml": f"{CORGI}count: 8\npriority: 1\n"})
-    put(house, dict.fromkeys(("frames/1.png", "frames/same.png"), 1))
-    house.save("a.yaml", "prompt: a star\nseed: 1\ncount: 4\nimage: frames/1.png\n")
-    house.answer("pause")
-    send(house.outbox, Command("resume"))
-    assert house.once(batch_size=2)
-    assert house.started() == ["a corgi"] * 16 + ["a star"] * 4
-    assert there == [True] * 20
 
 
 def test_a_template_may_only_cut_out(house: House) -> None:

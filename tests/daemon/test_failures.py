@@ -111,6 +111,7 @@ def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:
         assert house.status()["error_count"] == 4
         (house.inbox / "two.yaml").unlink()
         wait_for(lambda: wrong() == recipes - {"two.yaml"}, "the deletion")
+        assert house.error("two.yaml") is None
         (house.inbox / "three.yaml").rename(house.inbox / "_three.yaml")
         wait_for(lambda: wrong() == {"one.yaml", "four.yaml"}, "the renaming")
         send(house.outbox, Command("retry"))
@@ -120,5 +121,6 @@ def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:
         house.save("one.yaml", "prompt: a corgi\n")
         hold.wait_until_held()
         wait_for(lambda: not wrong(), "the correction, while its picture is in progress")
+        assert house.error("one.yaml") is None
         wait_for(lambda: "error" not in [row.label for row in rows(house.console.shown[-1])])
         hold.release()

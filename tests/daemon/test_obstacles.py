@@ -7,12 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from PIL import Image
 
-from picowatch.commands.make import make
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
@@ -206,19 +204,3 @@ def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken
         assert ended.returncode == 2
         assert "cannot be written" in ended.stderr
         assert str(closed.relative_to(house.folder)) in ended.stderr
-
-
-def test_make_removes_what_the_daemon_may_not(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in a folder of another user; an equal text under another name is no renaming."""
-    refused = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
-    monkeypatch.setattr("picowatch.daemon.archive.unlink_below", refused)
-    recipe = house.folder / "a.txt"
-    recipe.write_text("a star --size 64x64\n")
-    with house.running(settle_seconds=0.5):
-        for name in ("1", "2"):
-            assert make(house.settings(), [recipe], name=name, remove=True) == 0
-            assert len(house.pictures(name)) == 1
-    assert list(house.inbox.iterdir()) == []
-    assert "warning" not in house.log()

@@ -11,7 +11,7 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import FAILED, LedgerCorrupt
 from picowatch.ledger.ledger import Ledger
 from picowatch.settings import load_settings
-from tests.commands.picowatch import DIGESTS, picowatch, start
+from tests.commands.picowatch import DIGESTS, picowatch, started
 from tests.house import SETTLE_SECONDS, HeldEngine, House, wait_for
 
 OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
@@ -35,8 +35,7 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
         lambda: state.rename(house.folder / "deleted"),
         save_settings,
     ]
-    process = start(house.folder, "run", program=DIGESTS, PICOWATCH_SETTLE_SECONDS="0.05")
-    try:
+    with started(house.folder, "run", program=DIGESTS, PICOWATCH_SETTLE_SECONDS="0.05") as process:
         for count, change in enumerate(changes, 1):
             change()
             wait_for(lambda: log.exists() and house.log().count("is watching") == count, "a start")  # noqa: B023
@@ -47,9 +46,6 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
         assert picowatch(house.folder, "run").returncode == 3
         process.terminate()
         assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.communicate()
     assert house.log().count("; picowatch starts over") == len(changes) - 1
     assert "picowatch.yaml was saved; picowatch starts over" in house.log()
     assert len(house.pictures()) == len(changes)

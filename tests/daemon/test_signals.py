@@ -15,7 +15,7 @@ import pytest
 from picowatch.commands.run import run
 from picowatch.signals import ENDING, ended_by_signals
 from tests.catalog.files import sd15_shapes, write_model
-from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch, start
+from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch, start, started
 from tests.daemon.processes import SETTINGS, engines_of
 from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, wait_for, within
@@ -50,8 +50,7 @@ def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     shapes = {**sd15_shapes(), "more": (20_000_000_000,)}  # minutes
     checkpoint = write_model(tmp_path / "models/checkpoints/large.safetensors", shapes)
-    process = start(tmp_path, "run")
-    try:
+    with started(tmp_path, "run") as process:
         wait_for((tmp_path / "outbox/.picowatch/status.json").exists, "the start")
         (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\n")
         wait_for(lambda: holds_open(process.pid, checkpoint), "the hashing")
@@ -61,21 +60,18 @@ def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path) -> None:
         assert holds_open(process.pid, checkpoint), "it was not in the middle of hashing"
         ends_well(process)
         assert images(tmp_path) == {}
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path) -> None:
     """The image goes back into the queue, and its engine is gone."""
     (tmp_path / "inbox").mkdir()
     checkpoint = write_model(tmp_path / "models/checkpoints/large.safetensors", sd15_shapes())
-    process = start(tmp_path, "run")
-    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\nsteps: 1\nsize: 64x64\n")
-    wait_for(lambda: engines_of(process.pid), "the engine")
-    engine = engines_of(process.pid)[0]
-    wait_for(lambda: holds_open(engine, checkpoint), "the loading")
-    ends_well(process)
+    with started(tmp_path, "run") as process:
+        (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 1\nsize: 64x64\n")
+        wait_for(lambda: engines_of(process.pid), "the engine")
+        engine = engines_of(process.pid)[0]
+        wait_for(lambda: holds_open(engine, checkpoint), "the loading")
+        ends_well(process)
     assert images(tmp_path) == {"queued": 1}
     assert not Path(f"/proc/{engine}").exists()
 

@@ -59,7 +59,6 @@ def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: Hous
 # -- one save after the other: what the user does, and how many pictures there are then
 
 TOUCHED, READ, PICTURES_DELETED = "a new time", "only read", "its pictures are deleted"
-RESTORED = "a copy with the same time and other permissions"
 NOTHING_NEW = "saved, nothing new to render; its newest picture is a/"
 FIXED = "prompt: a corgi\nseed: 1\n"
 
@@ -70,7 +69,6 @@ SHARED = "- {prompt: x, seed: 1, count: 3}\n- {prompt: x, seed: 2}\n"
 STAR = "prompt: a star\nseed: 1\n"
 SAVES = {
     "nothing again without a save": ("a.txt", [(MORNING, 1), (READ, 1)], ""),
-    "nor with another inode and other permissions": ("a.txt", [(MORNING, 1), (RESTORED, 1)], ""),
     "comments alone are answered with a reason": (
         "a.txt", [("# a corgi\n# a star\n", 0)], "saved, 0 images queued, it says nothing to render"
     ),
@@ -128,9 +126,6 @@ def test_a_save_asks_for_what_is_new_in_it(
                 path.touch()
             case "only read":
                 path.read_text()
-            case "a copy with the same time and other permissions":
-                Path(shutil.copy2(path, house.folder / "copy")).replace(path)
-                path.chmod(0o640)
             case "its pictures are deleted":
                 for picture in house.pictures():
                     (house.outbox / picture).unlink()
@@ -166,25 +161,6 @@ def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
     path.touch()
     house.once()
     assert len(house.pictures()) == len(before) + len(new) + 1
-
-
-def test_an_invalid_save_has_an_error_file_until_it_is_fixed_or_deleted(house: House) -> None:
-    """It says what is wrong with which line, and is written once for each bad version."""
-    path = house.save("a.yaml", "prompt: a corgi\nstesp: 10\n")
-    assert not house.once()
-    error = house.error("a.yaml") or ""
-    assert "inbox/a.yaml, line 2, column 1" in error
-    assert "Did you mean 'steps'?" in error
-    assert house.once(), "the same bad version fails one run"
-    house.save("a.yaml", "prompt: a corgi\nsteps: 10\n")
-    assert house.once()
-    assert house.error("a.yaml") is None
-    assert len(house.pictures()) == 1
-    house.save("a.yaml", "stesp: 1\n")
-    assert not house.once()
-    path.unlink()
-    assert house.once()
-    assert house.error("a.yaml") is None
 
 
 # -- saves while a picture is in progress: in which order the rest is started

@@ -231,6 +231,7 @@ READERS = {
     "cat": 'cat "$RECIPE"',
     "git": "git init -q; git add .; git status; git diff",
     "chmod": 'chmod 600 "$RECIPE"',
+    "mv": 'cp -p "$RECIPE" "$ELSEWHERE/a"; mv "$ELSEWHERE/a" "$RECIPE"',
     "ln": 'ln "$RECIPE" "$ELSEWHERE/ln"',
     "touch -a": 'touch -a "$RECIPE"',
     "sh": ': >> "$RECIPE"',

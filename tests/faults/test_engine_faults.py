@@ -15,7 +15,7 @@ from PIL import Image
 
 from picowatch.engine.child import ChildEngine
 from tests.digest_engine import digest_pixels
-from tests.faults.faulty_engine import GO_FILE, PROCESSES_FILE, START_FILE, FaultyRenderer
+from tests.faults.faulty_engine import PROCESSES_FILE, START_FILE, FaultyRenderer
 from tests.house import House, wait_for
 
 MEMORY = "Try a smaller size or batch_size: 1"
@@ -184,19 +184,6 @@ def test_an_engine_that_hangs_before_its_first_step_is_ended(faulty: FaultyHouse
     faulty.save("a.yaml", recipe("good"))
     assert not faulty.once(stall_seconds=1, max_attempts=1)
     assert "made no step for 1 s and was ended as hung" in (faulty.error("a.yaml") or "")
-
-
-def test_an_engine_that_does_not_heed_the_interrupt_is_waited_for(faulty: FaultyHouse) -> None:
-    """Its picture comes too late and is dropped; the recipe's new one follows."""
-    with faulty.running(stall_seconds=60):
-        faulty.save("a.yaml", recipe("waits"))
-        wait_for(lambda: faulty.status().get("step"), "the first step")
-        faulty.save("a.yaml", recipe("good"))
-        wait_for(lambda: "a.yaml: stopped: " in faulty.log(), "the interrupt")
-        (faulty.models / GO_FILE).touch()
-        wait_for(lambda: "good" in faulty.prompts(), "the new picture")
-    assert all(faulty.holds_what_was_asked(picture) for picture in faulty.pictures())
-    assert faulty.error("a.yaml") is None
 
 
 CANNOT_START = {
