@@ -83,10 +83,9 @@ SAID: list[tuple[str, Shapes, dict[str, str]]] = [
 ]
 
 
-LORAS = [*UNETS, *((*one, {}) for one in FLOWS), *SAID]
-
-
-@pytest.mark.parametrize(("family", "shapes", "said"), LORAS)
+@pytest.mark.parametrize(
+    ("family", "shapes", "said"), [*UNETS, *((*one, {}) for one in FLOWS), *SAID]
+)
 def test_a_lora_says_its_family(family: str, shapes: Shapes, said: dict[str, str]) -> None:
     """In kohya's, diffusers' and the authors' names; names and widths come first.
 
@@ -106,7 +105,6 @@ OTHER = "a transformer that picowatch does not know: its tens"
 REFUSED: list[tuple[Shapes, str]] = [
     # LTX-Video's text is as wide as that of Stable Diffusion XL.
     (peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048), OTHER),
-    (kohya("lora_unet_blocks_0_self_attn_q", 1536, 1536), OTHER),  # Wan's
     (DIFFERENCES, "is no model that picowatch knows"),
     *(
         (peft(CROSS, 768, 320) | {f"{CROSS}.{part}": (8,)}, f"layers have a '{part}', which")

@@ -23,7 +23,6 @@ from tests.catalog.files import (
     UNET_INPUT,
     VAE,
     Shapes,
-    kohya_lora_shapes,
     sd2_shapes,
     sd15_shapes,
     sdxl_shapes,
@@ -278,7 +277,6 @@ UNKNOWN: dict[str, Shapes] = {
     "unequal pair": {"clip_l": (4, 768), "clip_g": (3, 1280)},
     "500 numbers": {"emb_params": (4, 500)},
     "part of a folder": {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.norm1.bias": (320,)},
-    "a language model": {"token_embd.weight": (8, 256)},
 }
 
 
@@ -316,7 +314,6 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", NUCLEUS, GET.format("NucleusAI/Nucleus-Image")),
     ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
     ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
-    ("checkpoint", kohya_lora_shapes(), "is a LoRA, not a checkpoint: move it to models/loras/."),
 ]
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
 from tests import digest_engine
 from tests.catalog.files import checkpoint_shapes, write_model
-from tests.commands.picowatch import PROJECT, picowatch, start
+from tests.commands.picowatch import PROJECT, picowatch
 from tests.house import House
 
 Checks = Callable[..., dict[str, Any]]
@@ -170,13 +169,3 @@ def test_cards_and_libraries_that_do_not_fit_are_noted(
     assert found["device"]["text"].endswith("though there is an NVIDIA card")
     assert "build of torch" in found["device"]["remedy"]
     assert checks(device="cpu")["device"]["ok"]
-
-
-def test_the_findings_reach_a_pipe_as_they_are_found(tmp_path: Path) -> None:
-    """Users see progress, and may end it."""
-    (tmp_path / "inbox").mkdir()
-    with start(tmp_path, "doctor", stderr=subprocess.PIPE) as process:
-        assert process.stdout and process.stderr
-        assert process.stdout.readline().startswith("OK      picowatch")
-        process.stdout.close()
-        assert process.stderr.read() == ""

@@ -141,7 +141,6 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("# x\nsettle_secnods: 1\n", "picowatch.yaml, line 2, column 1: unknown setting "),
         ("hooks: {done: x}\n", "unknown hook 'done'; the hooks are picture, failed, idle"),
         ("hooks: {idle: []}\n", "idle must be a program, as text or as a list of arguments"),
         ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),

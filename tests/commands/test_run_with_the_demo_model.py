@@ -30,7 +30,6 @@ RECIPES = {
     "bad.yaml": "stesp: 300\n",
 }
 
-
 Running = subprocess.Popen[str]
 Finished = tuple[House, subprocess.CompletedProcess[str]]
 
@@ -97,12 +96,7 @@ def rendered(house: House, recipe: str, count: int) -> list[Path]:
 
 
 def wait_until_drawing(house: House, recipe: str) -> None:
-
-    def is_drawing() -> bool:
-        found = house.status()
-        return bool(found["recipe"] == recipe and found["step"])
-
-    wait_for(is_drawing, "a step")
+    wait_for(lambda: (found := house.status())["recipe"] == recipe and found["step"], "a step")
 
 
 def check_that_it_is_small(pid: int) -> None:

@@ -1,1 +1,0 @@
-"""The Dockerfile and the compose file."""

@@ -12,17 +12,8 @@ import pytest
 from picowatch.cli import parsers
 from picowatch.commands.status import CHECK_SECONDS
 from picowatch.engine.protocol import cache_folder
-from picowatch.settings import FOLDERS, PREFIX, Settings
-from tests.docker.files import (
-    COMPOSE,
-    DOCKERFILE,
-    PAGE,
-    PROJECT,
-    SCRIPT,
-    pairs,
-    texts,
-    the,
-)
+from picowatch.settings import PREFIX, Settings
+from tests.docker.files import COMPOSE, DOCKERFILE, PAGE, PROJECT, SCRIPT, pairs, texts, the
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 RUNS = "\n".join(texts("RUN"))
@@ -68,18 +59,6 @@ def test_the_commands_exist() -> None:
     assert the("STOPSIGNAL") == "SIGTERM"
     timeout = re.search(r"--timeout=(\d+)s", the("HEALTHCHECK"))
     assert timeout and int(timeout[1]) > CHECK_SECONDS, "it must have time to say what is wrong"
-
-
-def test_its_user_is_not_root_and_may_write_the_folders_of_the_settings() -> None:
-    """The user has a number, since Kubernetes cannot tell from a name."""
-    user, group = the("USER").split(":")
-    assert user == group != "0"
-    assert f"useradd --uid {user} " in RUNS
-    root = the("WORKDIR")
-    folders = {f"{root}/{Settings.model_fields[name].default}" for name in FOLDERS}
-    made = re.search(r"install --directory --owner (\w+) (.*)", RUNS)
-    assert made and set(made[2].split()) == folders
-    assert f"--home-dir {root} {made[1]}" in RUNS
 
 
 @pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, SCRIPT, PAGE], ids=lambda file: file.name)

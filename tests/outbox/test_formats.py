@@ -177,27 +177,25 @@ def test_transparency_is_written_where_a_format_has_it(
     assert house.log().count("it was put on white") == len(warnings)
 
 
-def test_what_exists_is_never_overwritten(house: House) -> None:
-    """A picture of another format, or a text, of that name uses up the number."""
-    (house.outbox / "a").mkdir(parents=True)
-    (house.outbox / "a/0001-7.txt").write_text("mine")
-    (house.outbox / "a/0002-7.webp").write_text("mine")
-    house.save("a.yaml", CORGI)
-    assert house.once(format="jpeg", sidecar="txt")
-    assert (house.outbox / "a/0003-7.txt").read_text().startswith("ein Corgi")
-    assert (house.outbox / "a/0001-7.txt").read_text() == "mine"
-
-
 def test_sidecars_are_neither_images_nor_problems(house: House) -> None:
-    """So with any name; a deleted one stays deleted, like a deleted picture."""
+    """So with any name; a deleted one stays deleted, like a deleted picture.
+
+    What exists is never overwritten: a picture of another format, or a text, uses up the number.
+    """
+    (house.outbox / "a").mkdir(parents=True)
+    mine = [house.outbox / "a/1.error_.txt", house.outbox / "a/2.error_.webp"]
+    for path in mine:
+        path.write_text("mine")
     house.save("a.yaml", CORGI + "count: 2\n")
-    assert house.once(sidecar="txt", file_name="{number}.error")
-    assert house.pictures() == ["a/1.error_.png", "a/2.error_.png"]
-    (house.outbox / "a/1.error_.txt").unlink()
-    (house.outbox / "a/2.error_.png").unlink()
-    assert house.once(sidecar="txt", file_name="{number}.error")
+    assert house.once(sidecar="txt", file_name="{number}.error", format="jpeg")
+    assert house.pictures()[-2:] == ["a/3.error_.jpg", "a/4.error_.jpg"]
+    assert (house.outbox / "a/3.error_.txt").read_text().startswith("ein Corgi")
+    (house.outbox / "a/3.error_.txt").unlink()
+    (house.outbox / "a/4.error_.jpg").unlink()
+    assert house.once(sidecar="txt", file_name="{number}.error", format="jpeg")
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
     names = sorted(path.name for path in (house.outbox / "a").iterdir())
-    assert names == ["1.error_.png", "2.error_.txt"]
+    assert names == ["1.error_.txt", "2.error_.webp", "3.error_.jpg", "4.error_.txt"]
 
 
 @pytest.mark.parametrize("name", OTHERS)

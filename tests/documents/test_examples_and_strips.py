@@ -1,6 +1,7 @@
-"""The strips of docs/images/ are there, current, small and shown."""
+"""The strips of docs/images/ are current, small and shown; examples/ can be copied unseen."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,12 @@ from docs.strips import IMAGES, STRIPS, Strip, strips
 from docs.tables import pages
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import read_recipes
+from tests.commands.picowatch import picowatch
+from tests.house import House
 from tests.test_docs import INVENTORY, PROJECT
 
+EXAMPLES = PROJECT / "examples"
+RECIPES = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".txt"))
 MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_500_000
 
 
@@ -33,3 +38,25 @@ def test_pictures_of_the_docs_are_small_and_shown() -> None:
     assert sum(sizes.values()) < MOST_BYTES_OF_ALL
     text = "".join(page.read_text() for page in [PROJECT / "README.md", *pages()])
     assert sizes.keys() - set(re.findall(r"images/([\w.-]+)\)", text)) == set()
+
+
+def test_there_are_thirteen_without_a_mistake(house: House) -> None:
+    """Each says in its first line what it shows; with nothing installed all are valid.
+
+    The daemon makes their pictures, start images and contact sheets included.
+    """
+    assert len(RECIPES) == 13
+    for recipe in RECIPES:
+        first = recipe.read_text().splitlines()[0]
+        assert first.startswith("# ") and first.endswith("."), recipe.name
+    shutil.copytree(EXAMPLES, house.inbox, dirs_exist_ok=True)
+    recipes = [f"inbox/{recipe.name}" for recipe in RECIPES]
+    checked = picowatch(house.folder, "check", *recipes)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert [line.split(":")[0] for line in checked.stdout.splitlines() if line[0] != " "] == recipes
+    assert house.once()
+    assert not [*house.outbox.rglob("*.error.txt"), *house.outbox.rglob("*.warning.txt")]
+    for recipe in RECIPES:
+        assert house.pictures(recipe.stem), recipe.name
+    sheets = [picture.split("/")[0] for picture in house.pictures() if "-sheet" in picture]
+    assert [name[:2] for name in sheets] == ["02", "03", "04", "05", "08", "13"]
