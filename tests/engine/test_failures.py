@@ -6,12 +6,17 @@ import pytest
 import torch
 
 from picowatch.engine import child_main
-from picowatch.engine.failures import explain_error
+from picowatch.engine.failures import explain_error, explain_exit
 from picowatch.engine.protocol import Render
 from picowatch.errors import EngineDied, RenderFailed
 
 COMPUTER = "The computer does not have enough memory for this image."
 GPU = "The GPU does not have enough memory for this image."
+
+
+def test_an_end_by_a_signal_without_a_name_is_told_by_its_number() -> None:
+    """Python names only the first and the last of Linux' real-time signals."""
+    assert explain_exit(-40, [])[0] == "The engine crashed (signal 40)."
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_it_ends_between_two_tiles(
 
 
 def test_a_given_picture_loses_its_background(engine: Renderer, folder: Path) -> None:
-    """The size stays; soft edges keep nothing of the background's colour.
+    """The size stays; soft edges lose the background's colour.
 
     What was transparent stays so, whatever colours it has; without a figure there is a warning.
     """

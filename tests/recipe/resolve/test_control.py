@@ -69,7 +69,7 @@ def test_an_entry_says_when_and_how_its_controlnet_acts() -> None:
 
 
 def test_the_only_model_that_guesses_depth_is_meant() -> None:
-    """If there are several, one has to be named; if there is none, the command gets it."""
+    """One of several has to be named; without any, the error says which command gets one."""
     text = "control: {image: a.png, model: depth, preprocess: depth}"
     assert controls(text)[0].depth == "Depth-Anything"
     two = replace(INSTALLED, depths=("large", "small"))
