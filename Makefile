@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test tests test-heavy test-pythons lint format types docs strips storm meetings \
-	fuzz bench bench-gpu train release up down image-check clean
+	fuzz bench test-gpu bench-gpu train release up down image-check clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ fuzz: $(READY)  ## Fuzz everything that reads untrusted input for 10 minutes (Li
 
 bench: $(READY)  ## Compare picowatch with a diffusers script on the CPU (12 minutes).
 	$(BIN)/python -m benchmarks.cpu
+
+test-gpu: $(READY)  ## The engine's tests on a GPU (a minute or two).
+	$(BIN)/pytest -p tests.gpu.on_card -m "not heavy" tests/engine tests/gpu --ignore tests/engine/ray
 
 bench-gpu: $(READY)  ## Find out in ten minutes what works on a GPU and how fast, into gpu-results/.
 	$(BIN)/python -m benchmarks.gpu --minutes 10 --out gpu-results

@@ -23,6 +23,12 @@ END_SECONDS = 30.0
 LOOK_SECONDS = 0.01  # between looks at images.jsonl
 
 
+def with_project() -> dict[str, str]:
+    """The environment for a process that imports this project and what this process can import."""
+    paths = (str(PROJECT), os.environ.get("PYTHONPATH", ""))
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 class Folders:
     """A user's inbox, outbox and models."""
 
@@ -39,12 +45,12 @@ class Folders:
 
     def command(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start a command in these folders, without other settings; it prints into said.txt."""
-        kept = {name: v for name, v in os.environ.items() if not name.startswith("PICOWATCH_")}
+        kept = {n: v for n, v in with_project().items() if not n.startswith("PICOWATCH_")}
         with (self.folder / "said.txt").open("ab") as said:
             return subprocess.Popen(
                 [sys.executable, "-m", "picowatch", *arguments],
                 cwd=self.folder,
-                env={**kept, "PYTHONPATH": str(PROJECT), **self._settings},
+                env=kept | self._settings,
                 stdout=said,
                 stderr=said,
             )

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import jobs
-from benchmarks.folders import PROJECT, Folders, run_once
+from benchmarks.folders import PROJECT, Folders, run_once, with_project
 from benchmarks.measuring import Findings, Found, spread
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.memory import CUDA_LADDER, Rung
@@ -43,15 +43,15 @@ from picowatch.recipe.parts import Hires
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.requests import difference, ignore_steps
 
-REPETITIONS, GIB, ON_CUDA = 5, 2**30, "only on CUDA"
+REPETITIONS, GIB, ON_CUDA, KLEIN = 5, 2**30, "only on CUDA", "FLUX.2-klein"
 Way = Callable[[int], Any]  # renders a batch in so many steps
 
 
 class Part(Findings):
     """A part at work; `work` is a folder for all parts of a run."""
 
-    def __init__(self, name: str, device: str, seconds: str, path: str, work: str) -> None:
-        super().__init__(Path(path), float(seconds))
+    def __init__(self, name: str, device: str, path: str, work: str, *, seconds: float) -> None:
+        super().__init__(Path(path), seconds)
         self.device, self.on_cuda, self.work = device, device.startswith("cuda"), Path(work)
         self.add("part", f"{name} on {device}")
 
@@ -74,8 +74,8 @@ class Part(Findings):
         from picowatch.engine.renderer import Renderer
 
         models = self.work / "models"
-        named: Any = {"hash_cache": models / jobs.HASHES, "device": self.device} | options
-        return (kind or Renderer)(EngineOptions(models=models, **named))
+        named: Any = {"models": models, "hash_cache": models / jobs.HASHES, "device": self.device}
+        return (kind or Renderer)(EngineOptions(**named | options))
 
 
 def versions(part: Part) -> None:
@@ -84,7 +84,7 @@ def versions(part: Part) -> None:
 
     part.add("libraries", libraries() | {"python": sys.version, "cuda": torch.version.cuda})
     how: Any = {"cwd": part.work, "capture_output": True, "text": True}
-    how["env"] = os.environ | {"PYTHONPATH": str(PROJECT), "PICOWATCH_DEVICE": part.device}
+    how["env"] = with_project() | {"PICOWATCH_DEVICE": part.device}
 
     def said(*command: str) -> Found:
         told = subprocess.run(command, **how)
@@ -246,7 +246,7 @@ def memory(part: Part) -> None:
         del held
         return {"batch": how, "seconds": seconds, "afterwards": came(engine, 1, size)}
 
-    sizes = (8, 4, 2.5, 1.5, 0.5, 0.1) if part.on_cuda else (8.0,)
+    sizes = (4, 2, 0.5, 0.1) if part.on_cuda else (8.0,)
     if not part.on_cuda:  # there the system ends the process
         part.skip("memory that runs out", ON_CUDA)
     part.measure({f"{gib} GiB free": partial(within, gib) for gib in sizes})
@@ -285,6 +285,50 @@ def folder(part: Part) -> None:
     part.add("seconds from the first to the last", round(at[-1] - at[0], 2))
 
 
+def edit(part: Part) -> None:
+    """A photo edited by FLUX.2 klein 4B in four steps, beside plain diffusers."""
+    import torch
+    from diffusers import Flux2KleinPipeline
+    from PIL import Image
+
+    from tests.engine.flow_requests import flow_models, requests_of
+    from tests.engine.tiny_flows import tiny_flow
+
+    folder, side = (jobs.full_size_klein(), 1024) if part.on_cuda else (tiny_flow(KLEIN), 64)
+    models, took = flow_models(KLEIN, folder), dict[str, float]()
+    photo = Image.radial_gradient("L").convert("RGB").resize((side, side))
+    photo.save(models / "photo.png")
+    text = f"size: {side}x{side}\nexact: false\nprompt: make it red\nsteps:"
+    options: Any = {"models": models, "start_images": models, "hash_cache": models / "hashes.sqlite"}
+    engine = part.engine(**options, precision="bfloat16")
+    took["picowatch"], _ = _timed(
+        lambda: engine.render(requests_of(models, KLEIN, f"{text} 1"), ignore_steps)
+    )
+    took["diffusers"], pipe = _timed(
+        lambda: Flux2KleinPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16).to(
+            part.device
+        )
+    )
+    pipe.set_progress_bar_config(disable=True)
+
+    def theirs(photos: list[Any], steps: int) -> Any:
+        generator = torch.Generator("cpu").manual_seed(7)
+        how = {"num_inference_steps": steps, "width": side, "height": side, "generator": generator}
+        return pipe(image=photos or None, prompt="make it red", **how).images
+
+    def beside(references: str, photos: list[Any]) -> Found:
+        requests = {n: requests_of(models, KLEIN, f"{text} {n}\n{references}") for n in (1, 4)}
+        ways: dict[str, Way] = {"picowatch": lambda n: engine.render(requests[n], ignore_steps)}
+        ways["diffusers"] = partial(theirs, photos)
+        one, other = (way(4)[0] for way in ways.values())
+        off = np.frombuffer(one.pixels, np.uint8).astype(int) - np.asarray(other).reshape(-1)
+        return {"of 255 apart, in the mean": float(abs(off).mean())} | _compared(part, ways, (1, 4))
+
+    part.add("loading", took)
+    edits = partial(beside, "references: photo.png", [photo])
+    part.measure({"from text": partial(beside, "", []), "edit": edits})
+
+
 def compiled(part: Part) -> None:
     """`compile: true` beside `compile: false`."""
     if not part.on_cuda and find_spec("openvino") is None:
@@ -319,29 +363,42 @@ PARTS: dict[str, tuple[int, Callable[[Part], None]]] = {
     "memory": (8, memory),
     "killed": (10, killed),
     "folder": (7, folder),
-    "compile": (13, compiled),
+    "edit": (16, edit),
+    "compile": (20, compiled),
 }
 
 
 def run_parts(names: Sequence[str], minutes: float, device: str, out: Path) -> int:
-    """Run the parts in turn; 1 if one of them failed, or there was no time for it."""
+    """Run the parts in turn; 1 if one of them failed, or there was no time for it.
+
+    The next part's process imports libraries meanwhile, which can take ten seconds.
+    """
     out.mkdir(parents=True, exist_ok=True)
     end, failed = time.monotonic() + minutes * 60, False
+
+    def begun(name: str) -> "subprocess.Popen[str]":
+        (out / f"{name}.json").unlink(missing_ok=True)
+        command = ["-m", "benchmarks.gpu", "--here", name, device, str(out / f"{name}.json"), work]
+        how: Any = {"stderr": subprocess.PIPE, "stdin": subprocess.PIPE, "errors": "replace"}
+        return subprocess.Popen([sys.executable, *command], cwd=PROJECT, text=True, **how)
+
     with tempfile.TemporaryDirectory(prefix="picowatch-gpu-") as work:
+        following = begun(names[0])
         for place, name in enumerate(names):
-            path, left = out / f"{name}.json", end - time.monotonic()
-            path.unlink(missing_ok=True)
+            process, left = following, end - time.monotonic()
+            if names[place + 1 :]:
+                following = begun(names[place + 1])
             share = left * PARTS[name][0] / sum(PARTS[one][0] for one in names[place:])
-            command = [sys.executable, "-m", "benchmarks.gpu", "--here", name, device]
-            command += [f"{0.9 * share:.0f}", str(path), work]
-            how: Any = {"stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+            limit = max(0.0, min(left, 2 * share))
             try:
-                limit = max(0.0, min(left, 2 * share))
-                status = subprocess.run(command, cwd=PROJECT, timeout=limit, **how)
-                words = f"failed: {status.stderr[-500:]}" if status.returncode else ""
+                _, told = process.communicate(f"{0.9 * share:.0f}\n", limit)
+                words = f"failed: {told[-500:]}" if process.returncode else ""
             except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
                 words = f"killed after {limit:.0f} s"
             failed |= bool(words)
+            path = out / f"{name}.json"
             found = json.loads(path.read_text()) if path.exists() else {}
             path.write_text(json.dumps(found | {"ended": words or "well"}, indent=1) + "\n")
             print(f"{name:9} {words or 'finished'}", flush=True)
@@ -355,12 +412,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--here", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--here", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if not given.here:
         return run_parts(given.parts, given.minutes, given.device, given.out.resolve())
-    part = Part(*given.here)
-    PARTS[given.here[0]][1](part)
+    import picowatch.engine.renderer  # the libraries, before its time begins  # noqa: F401
+
+    name, *where = given.here
+    part = Part(name, *where, seconds=float(sys.stdin.readline()))
+    PARTS[name][1](part)
     part.add("finished", True)
     return 1 if part.failed else 0
 

@@ -23,6 +23,7 @@ KEPT = Path(tempfile.gettempdir()) / "sd15"
 SD15_WORDS, XL_WORDS = "full-size Stable Diffusion 1.5", "full-size Stable Diffusion XL"
 
 XL_PIPELINE = "StableDiffusionXLPipeline"
+KLEIN_PIPELINE = "Flux2KleinPipeline"
 _XL_PARTS = {
     "scheduler": ["diffusers", "EulerDiscreteScheduler"],
     "text_encoder": ["transformers", "CLIPTextModel"],
@@ -163,6 +164,42 @@ def full_size_xl() -> Checkpoint:
     path = _kept("randomxl.safetensors", lambda file: write_checkpoint(file, sdxl_shapes()))
     configs = _kept("configs-xl", _xl_configs)
     return Checkpoint("randomxl", path, configs, XL_WORDS, XL_PIPELINE)
+
+
+def full_size_klein() -> Path:
+    """FLUX.2 klein 4B, a diffusers folder with random weights (16 GB), written once."""
+    return _kept("random-klein-4B", _write_klein)
+
+
+def _write_klein(folder: Path) -> None:
+    """Write the folder: the configs and the tokenizer that are embedded, and weights."""
+    import diffusers
+    import torch
+    import transformers
+
+    parts: dict[str, Any] = {
+        "transformer": (diffusers, "Flux2Transformer2DModel", "flux2/transformer"),
+        "vae": (diffusers, "AutoencoderKLFlux2", "flux2/vae"),
+        "text_encoder": (transformers, "Qwen3ForCausalLM", "qwen3/text_encoder"),
+        "tokenizer": (transformers, "Qwen2Tokenizer", "qwen3/tokenizer"),
+        "scheduler": (diffusers, "FlowMatchEulerDiscreteScheduler", "flux2/scheduler"),
+    }
+    for part, (library, kind, configs) in parts.items():
+        shutil.copytree(ASSETS / configs, folder / part)
+        if part in ("tokenizer", "scheduler"):
+            continue
+        config = json.loads((ASSETS / configs / "config.json").read_text())
+        made: Any = getattr(library, kind)
+        with torch.device("meta"):
+            model = made(made.config_class(**config)) if library is transformers else None
+            model = model or made.from_config(config)
+        shapes = {name: tuple(one.shape) for name, one in model.state_dict().items()}
+        shapes.pop("lm_head.weight", None)  # the embedding's
+        name = "model" if library is transformers else "diffusion_pytorch_model"
+        write_checkpoint(folder / part / f"{name}.safetensors", shapes)
+    index = {part: [library.__name__, kind] for part, (library, kind, _) in parts.items()}
+    index |= {"_class_name": KLEIN_PIPELINE, "is_distilled": True}  # type: ignore[dict-item]
+    (folder / "model_index.json").write_text(json.dumps(index))
 
 
 def tiny_xl(folder: Path) -> Checkpoint:

@@ -35,7 +35,12 @@ def pipeline(job: Mapping[str, Any]) -> Any:
 
 
 def draw(pipe: Any, job: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]) -> Any:
-    """Some of the job's pictures, of as many steps as the first of them, at once."""
+    """Some of the job's pictures, of as many steps as the first of them, at once.
+
+    Their noise is drawn in float32, as picowatch does: in float16 a seed has other numbers.
+    """
+    shape = (1, 4, job["size"] // 8, job["size"] // 8)
+    noise = [torch.randn(shape, generator=torch.manual_seed(one["seed"])) for one in pictures]
     return pipe(
         [one["prompt"] for one in pictures],
         negative_prompt=[job["negative_prompt"]] * len(pictures),
@@ -43,7 +48,7 @@ def draw(pipe: Any, job: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]
         guidance_scale=job["cfg_scale"],
         width=job["size"],
         height=job["size"],
-        generator=[torch.Generator("cpu").manual_seed(one["seed"]) for one in pictures],
+        latents=torch.cat(noise).to(pipe.device, pipe.dtype),
     ).images
 
 

@@ -258,10 +258,13 @@ def _memory() -> Check:
 def _cards() -> list[str]:
     """NVIDIA's cards, their driver and memory, as far as its own program tells."""
     query = "--query-gpu=name,driver_version,memory.free,memory.total"
-    command = ["nvidia-smi", query, "--format=csv"]
-    with suppress(OSError, subprocess.SubprocessError):
+    command = ["nvidia-smi", query, "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return result.stdout.splitlines()[1:]
+        return [
+            f"{name}, driver {driver}, {free} of {total} are free"
+            for name, driver, free, total in (one.split(", ") for one in result.stdout.splitlines())
+        ]
     return []
 
 

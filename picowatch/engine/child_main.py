@@ -50,9 +50,6 @@ _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
-    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     # What Apple's GPUs cannot compute, the CPU does:
     # https://docs.pytorch.org/docs/stable/mps_environment_variables.html
     "PYTORCH_ENABLE_MPS_FALLBACK": "1",

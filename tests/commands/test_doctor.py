@@ -1,6 +1,7 @@
 """`doctor`: each line OK, or not with its remedy."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -164,7 +165,13 @@ def test_cards_and_libraries_that_do_not_fit_are_noted(
     noted = checks()["libraries"]["text"]
     assert "; diffusers is newer than 0.42.1, which was tested; torch is built for CUDA" in noted
     monkeypatch.setattr(doctor_module, "CARDS", [house.folder])
+    program = house.folder / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 580.159.04, 143156 MiB, 143771 MiB'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(house.folder), prepend=os.pathsep)
     found = checks()
+    told = "NVIDIA H200, driver 580.159.04, 143156 MiB of 143771 MiB are free"
+    assert found["card"]["text"] == told
     assert "CUDA" not in found["libraries"]["text"]
     assert found["device"]["text"].endswith("though there is an NVIDIA card")
     assert "build of torch" in found["device"]["remedy"]

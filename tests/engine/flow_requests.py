@@ -24,11 +24,14 @@ _OWN = {"FLUX.1-Fill-dev": "image: start.png\nmask: mask.png"}
 
 
 @cache
-def flow_models(name: str) -> Path:
-    """Return a models folder with this checkpoint, a start image and a mask."""
+def flow_models(name: str, folder: Path | None = None) -> Path:
+    """Return a models folder with this checkpoint, a start image and a mask.
+
+    The checkpoint is a tiny one, unless its folder is given.
+    """
     models = folder_until_exit("flow-")
     (models / "checkpoints").mkdir()
-    (models / "checkpoints" / name).symlink_to(tiny_flow(name))
+    (models / "checkpoints" / name).symlink_to(folder or tiny_flow(name))
     circle(SIDE).save(models / "start.png")
     square().save(models / "mask.png")
     return models
@@ -86,4 +89,4 @@ def hash_of(models: Path, kind: Any, name: str) -> str:
 @cache
 def _catalog_of(models: Path) -> Catalog:
     """Return a cached catalog of a folder, which reads only changed files again."""
-    return Catalog(models)
+    return Catalog(models, models / "hashes.sqlite")

@@ -238,7 +238,7 @@ def test_nothing_is_moved_or_zoomed_in_a_size_that_the_model_does_not_take(name:
         picture = Image.fromarray(np.pad(np.asarray(scaled), margins, mode="edge"))
     theirs = script(name, picture, request, width=whole[0], height=whole[1])
     back = theirs.crop((0, 0, *shown)).resize(size, Image.Resampling.LANCZOS)
-    assert difference(found, back) <= 1
+    assert difference(found, back) <= 2  # both are rounded before they are scaled
 
 
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, (KONTEXT, PLUS, QWEN21)))
