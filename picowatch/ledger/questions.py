@@ -107,8 +107,10 @@ class Questions(Database):
         )
 
     def leave_to_make(self, recipe: str) -> None:
-        """Record that `make` removes the recipe, so that an equal file is no renaming of it."""
-        self.change("UPDATE recipes SET digest = '' WHERE path = ?", (recipe,))
+        """Record that `make --rm` removes the recipe: an equal file is no renaming of it."""
+        self.change(
+            "UPDATE recipes SET digest = '', problem = NULL, todo = 0 WHERE path = ?", (recipe,)
+        )
 
     def prune(self, now: float) -> None:
         """Delete what nobody asks for any more: old saves, and recipes archived long ago."""
