@@ -130,11 +130,10 @@ class PowerCuts:
         """Return the disk after the run without a power cut."""
         return self._disk(len(self._operations), "all", list(self._operations))
 
-    def disks(self, every: int = 1, moments: Sequence[int] | None = None) -> Iterator[Disk]:
+    def disks(self, every: int = 1, moments: Sequence[int] = ()) -> Iterator[Disk]:
         """Yield the disks of the model, or every n-th of them, for some moments or all."""
         tried = 0
-        first, last = self.recording.settled, len(self._operations)
-        for moment in range(first, last + 1) if moments is None else moments:
+        for moment in moments or range(self.recording.settled, len(self._operations) + 1):
             certain, uncertain = self._split(moment)
             for what, left in self._leftovers(uncertain):
                 tried += 1
