@@ -133,17 +133,14 @@ def test_an_engine_takes_what_it_has_loaded_and_then_what_no_other_has(desk: Des
 
     An image of higher priority comes first in any case.
     """
-    for priority, checkpoints in ((0, "1233133"), (1, "4")):
-        requests = [
-            request(seed=10 * priority + n, checkpoint_hash=one)
-            for n, one in enumerate(checkpoints)
-        ]
-        asked = RequestedEntry("entry", priority, False, lambda _, requests=requests: requests)
-        desk.save(f"{priority}.txt", asked)
+    low = [request(seed=n, checkpoint_hash=one) for n, one in enumerate("1233133")]
+    high = [request(seed=10, checkpoint_hash="4")]
+    desk.save("low.txt", RequestedEntry("low", 0, False, lambda _: low))
+    desk.save("high.txt", RequestedEntry("high", 1, False, lambda _: high))
     taken = [
         image.request.seed
-        for held, *others in ("3", "3", "91", "3", "3", "3")
-        for image in desk.ledger.claim(desk.names, lambda request: 1, held, others, patience=3)
+        for held, others in (("3", ""), ("3", ""), ("9", "1"), ("3", ""), ("3", ""), ("3", ""))
+        for image in desk.ledger.claim(desk.names, lambda request: 1, held, [others], patience=3)
     ]
     assert taken == [10, 2, 1, 3, 0, 5]
 
