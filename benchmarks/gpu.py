@@ -299,7 +299,7 @@ def edit(part: Part) -> None:
     photo = Image.radial_gradient("L").convert("RGB").resize((side, side))
     photo.save(models / "photo.png")
     text = f"size: {side}x{side}\nexact: false\nprompt: make it red\nsteps:"
-    options: Any = {"models": models, "start_images": models, "hash_cache": models / "hashes.sqlite"}
+    options: Any = {"models": models, "start_images": models, "hash_cache": models / "hashes"}
     engine = part.engine(**options, precision="bfloat16")
     took["picowatch"], _ = _timed(
         lambda: engine.render(requests_of(models, KLEIN, f"{text} 1"), ignore_steps)
