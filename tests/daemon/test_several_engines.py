@@ -8,8 +8,8 @@ import pytest
 
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
-from picowatch.errors import EngineDied, RenderFailed
-from tests.digest_engine import Batch, DigestEngine
+from picowatch.errors import EngineDied
+from tests.digest_engine import Batch, DigestEngine, fail_on_bad
 from tests.house import House, wait_for
 
 
@@ -110,12 +110,7 @@ def test_engines_join_and_leave_in_the_middle(
         "engines",
         lambda self: tuple(engine for n, engine in enumerate(engines.all) if n in there),
     )
-
-    def fail(engine: DigestEngine, batch: Batch) -> None:
-        if batch[0].prompt == "bad":
-            raise RenderFailed("Sick.")
-
-    engines.before_batch = fail
+    engines.before_batch = lambda engine, batch: fail_on_bad(batch)
     with house.running(executor="local:2"):
         house.save("a.txt", "bad\n")
         wait_for(lambda: house.status()["images"]["failed"] == 1, "the failure")
