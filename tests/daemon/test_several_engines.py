@@ -28,11 +28,6 @@ class Engines:
         assert options.ordinal == len(self.all) - 1
         return engine
 
-    def seeds(self) -> list[int]:
-        """Return the sorted seeds of all images that engines began."""
-        batches = [batch for engine in self.all for batch in engine.batches]
-        return sorted(request.seed for batch in batches for request in batch)
-
     @contextmanager
     def held(self) -> Iterator[threading.Semaphore]:
         """Let every engine wait before its batches; each release lets one continue."""
@@ -69,8 +64,8 @@ def test_engines_work_at_once_and_share_a_short_queue(house: House, engines: Eng
         assert [(one["number"], one["checkpoint"]) for one in shown] == [
             (number, "demo") for number in (1, 2, 3)
         ]
-        assert engines.seeds() == [*range(1, 9)]
         wait_for(lambda: len(house.listed()) == 8, "the pictures")
+        assert sorted(house.seeds()) == [*range(1, 9)]
         house.save("b.yaml", "prompt: two\nseed: 1\ncount: 48\n")
         wait_for(lambda: engines.in_progress() == [10, 11, 11], "a batch each")
 
