@@ -165,9 +165,6 @@ def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
 
 # -- saves while a picture is in progress: in which order the rest is started
 
-FIRST = ("first.txt", "in progress\n")
-
-
 MEANWHILE = {
     "a queued entry keeps its position": (
         [("a.txt", "first\nsecond\nthird\n"), ("a.txt", "new\nfirst\nsecond\nthird\n")],
@@ -178,14 +175,9 @@ MEANWHILE = {
         "unknown flag", ["first", "second"],
     ),
     "higher priority goes first": (
-        [FIRST, ("cron.txt", "night 1\nnight 2\n"), ("live/_defaults.yaml", "priority: 5\n"),
+        [("first.txt", "in progress\n"), ("cron.txt", "night 1\nnight 2\n"), ("live/_defaults.yaml", "priority: 5\n"),
          ("live/now.yaml", "prompt: now\npriority: 10\n"), ("live/soon.yaml", "prompt: soon\n")],
         "live/soon.yaml: saved", ["in progress", "now", "soon", "night 1", "night 2"],
-    ),
-    "a new priority moves what is queued": (
-        [FIRST, ("b.yaml", "prompt: b\n"), ("c.yaml", "prompt: c\n"),
-         ("c.yaml", "prompt: c\npriority: 1\n")],
-        "c.yaml: saved, 0 images queued, 1 kept", ["in progress", "c", "b"],
     ),
 }  # fmt: skip
 
