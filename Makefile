@@ -89,7 +89,7 @@ meetings: $(READY)  ## Combine features: 100,000 random actions, compared with a
 	$(BIN)/python -m tests.meetings.run --actions 100000 --jobs 2
 
 fuzz: $(READY)  ## Fuzz everything that reads untrusted input for 10 minutes (Linux).
-	$(BIN)/python -m tests.fuzz.run --minutes 10
+	$(BIN)/python -m tests.fuzz.run 10
 
 bench: $(READY)  ## Compare picowatch with a diffusers script on the CPU (12 minutes).
 	$(BIN)/python -m benchmarks.cpu

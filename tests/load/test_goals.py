@@ -114,7 +114,7 @@ def test_frames_are_accepted_fast_and_rendered_beside_recipes(house: House, coun
     house.save("frames/_pictures.yaml", TEMPLATE)
     copies = house.outbox / ".picowatch/start-images"
     most_copies, waited = 0, []
-    with live_daemon(house, held=True, batch_seconds=0.01, settle_seconds=0.1) as daemon:
+    with live_daemon(house, held=True, settle_seconds=0.1) as daemon:
         daemon.wait_for(lambda: accepted(house) == 1, "the template")
         idle, cpu = daemon.mebibytes(), daemon.cpu_seconds()
         (house.folder / "frames").rename(house.inbox / "frames/a")
