@@ -13,7 +13,8 @@ from PIL import Image
 
 from benchmarks import gpu
 from benchmarks.cpu import mean_difference
-from benchmarks.measuring import Findings, Found, compared
+from benchmarks.measuring import compared
+from benchmarks.parts import Findings, Found
 from picowatch.recipe.samplers import SAMPLERS
 from tests.commands.picowatch import PROJECT, clean_environment
 
