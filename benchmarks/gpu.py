@@ -269,10 +269,9 @@ def edit(part: Part) -> None:
         how = {"num_inference_steps": number, "width": side, "height": side}
         return pipe(photo, prompt, generator=torch.Generator("cpu").manual_seed(7), **how).images
 
-    ours: Way = lambda number: engine.render(requests[number], ignore_steps)  # noqa: E731
-    part.measure(
-        {"edit": partial(_compared, part, {"picowatch": ours, "diffusers": theirs}, steps)}
-    )
+    ways: dict[str, Way] = {"picowatch": lambda n: engine.render(requests[n], ignore_steps)}
+    ways["diffusers"] = theirs
+    part.measure({"edit": partial(_compared, part, ways, steps)})
 
 
 def compiled(part: Part) -> None:

@@ -78,9 +78,8 @@ class Daemon:
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
         self.pool = WorkerPool(run, executor)
         self.accepting = Accepting(run, self.inbox)
-        archive = Archive(run, self.inbox)
-        self.finishing = Finishing(run, archive)
-        self.control = Control(run, self.inbox, self.pool, self.finishing, archive)
+        self.finishing = Finishing(run, Archive(run, self.inbox))
+        self.control = Control(run, self.inbox, self.pool, self.finishing)
         file = mode.settings_file
         self.settings_watch = SettingsWatch(run, file, self.pool) if file else None
         self.reporting = Reporting(run, console, self.inbox, self.pool, self.settings_watch)
