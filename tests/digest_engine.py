@@ -16,7 +16,7 @@ from picowatch.engine.protocol import (
     resolve,
     unseen,
 )
-from picowatch.errors import EngineStopped
+from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 Batch = Sequence[ImageRequest]
@@ -113,6 +113,12 @@ class DigestEngine:
             resolve(future, failure)
         else:
             resolve(future, images)
+
+
+def fail_on_bad(batch: Batch) -> None:
+    """Fail a batch that has the prompt "bad", as a `before_batch`."""
+    if any(request.prompt == "bad" for request in batch):
+        raise RenderFailed("Bad.")
 
 
 def digest_pixels(request: ImageRequest) -> bytes:

@@ -17,7 +17,7 @@ CONSTRAINTS = PROJECT / "constraints.txt"
 # What is below the engine, and the daemon with the engine of the tests.
 TESTS = (
     *("catalog", "files", "inbox", "ledger", "metadata", "outbox", "recipe"),
-    *("daemon/test_plan.py", "daemon/test_what_a_save_means.py", "commands/test_help.py"),
+    *("daemon/test_what_a_save_means.py", "commands/test_help.py"),
     *("test_architecture.py", "test_errors.py", "test_settings.py"),
 )
 NEED_TORCH = ("catalog/test_parts.py",)

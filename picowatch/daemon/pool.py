@@ -172,12 +172,12 @@ class WorkerPool:
 
     def seconds_left(
         self,
-        queued: Iterable[tuple[ImageRequest, int]],
+        queued: Iterable[tuple[str, int]],
         is_own: Callable[[str], bool] = lambda recipe: True,
     ) -> float | None:
         """Return the seconds until the batches in progress and these images are done.
 
-        `queued` lists requests and how many images like each follow. Only batches with images of
+        `queued` lists kinds and how many images of each follow. Only batches with images of
         recipes for which `is_own` is true count. Returns None before the first picture.
         """
         following = self._durations.of(queued)
@@ -185,7 +185,7 @@ class WorkerPool:
             return None
         renderings = self.renderings()
         left = [
-            one.seconds_left(self._durations.of([(one.first.request, len(one.batch))]) or 0.0)
+            one.seconds_left(self._durations.of([(one.kind, len(one.batch))]) or 0.0)
             for one in renderings
             if any(is_own(image.recipe) for image in one.batch)
         ]

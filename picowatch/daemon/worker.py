@@ -207,7 +207,7 @@ class Worker:
         self._rendered_at = time.monotonic()
         load = sum(picture.timings.get("load", 0.0) for picture in pictures)
         seconds = rendering.seconds(self._rendered_at, load)
-        self.durations.learn(rendering.first.request, seconds / len(pictures))
+        self.durations.learn(rendering.kind, seconds / len(pictures))
         self.trouble, self._failed_starts = "", 0
         self.rendered += len(pictures)
         self.device = f"{pictures[0].device} {pictures[0].precision}"

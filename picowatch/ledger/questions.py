@@ -17,9 +17,7 @@ from picowatch.ledger.rows import (
     Outcome,
     QueuedImage,
     SizeAndTime,
-    request_of,
 )
-from picowatch.recipe.request import ImageRequest
 
 FAILED = """state = 'failed'
             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
@@ -109,8 +107,10 @@ class Questions(Database):
         )
 
     def leave_to_make(self, recipe: str) -> None:
-        """Record that `make` removes the recipe, so that an equal file is no renaming of it."""
-        self.change("UPDATE recipes SET digest = '' WHERE path = ?", (recipe,))
+        """Record that `make --rm` removes the recipe: an equal file is no renaming of it."""
+        self.change(
+            "UPDATE recipes SET digest = '', problem = NULL, todo = 0 WHERE path = ?", (recipe,)
+        )
 
     def prune(self, now: float) -> None:
         """Delete what nobody asks for any more: old saves, and recipes archived long ago."""
@@ -298,64 +298,43 @@ class Questions(Database):
         rows = self.select("SELECT state, images FROM tallies")
         return Counts(**{row["state"]: row["images"] for row in rows})
 
-    def queued_kinds(self, recipe: str | None = None) -> list[tuple[ImageRequest, int]]:
-        """Return one request of each kind of queued images, and how many images are of this kind.
+    def queued_kinds(self) -> list[tuple[str, int]]:
+        """Return the kinds of queued images, and how many images are of each.
 
-        Images of a kind can be rendered together. `recipe` None means the whole queue.
-        """
-        kinds = """SELECT batch_key, count(*) AS images, min(id) AS first
-                   FROM images INDEXED BY images_alike WHERE state = 'queued' GROUP BY batch_key"""
-        if recipe is not None:
-            kinds = """SELECT batch_key, count(DISTINCT images.id) AS images,
-                              min(images.id) AS first
-                       FROM entries JOIN entry_images ON entry_images.entry = entries.id
-                       JOIN images ON images.id = entry_images.image
-                       WHERE entries.recipe = :recipe AND state = 'queued' GROUP BY batch_key"""
-        rows = self.select(
-            f"""SELECT images.request, kinds.images FROM ({kinds}) AS kinds
-                JOIN images ON images.id = kinds.first""",
-            {"recipe": recipe},
-        )
-        return [(request_of(row), row["images"]) for row in rows]
-
-    def dropped_images(self) -> list[tuple[str, str, int, ImageRequest | None]]:
-        """Return how many images dropped pictures request, by the pictures' folder and by state.
-
-        Queued ones are counted by kind, each with one of its requests. A folder ends with a slash,
-        because `rtrim` removes all characters after the last one.
+        A kind is a `batch_key`: images of a kind can be rendered together.
         """
         rows = self.select(
-            """SELECT kinds.of_folder, kinds.state, kinds.images, images.request FROM (
-                   SELECT rtrim(path, replace(path, '/', '')) AS of_folder, state,
-                          CASE state WHEN 'queued' THEN batch_key END AS kind,
-                          count(DISTINCT images.id) AS images, min(images.id) AS first
-                   FROM recipes INDEXED BY recipes_dropped
-                   JOIN entries ON entries.recipe = path
-                   JOIN entry_images ON entry_images.entry = entries.id
-                   JOIN images ON images.id = entry_images.image
-                   WHERE template != '' GROUP BY of_folder, images.state, kind
-               ) AS kinds LEFT JOIN images ON images.id = first AND kind IS NOT NULL"""
+            """SELECT batch_key, count(*) FROM images INDEXED BY images_alike
+               WHERE state = 'queued' GROUP BY batch_key"""
         )
-        return [
-            (
-                row["of_folder"],
-                row["state"],
-                row["images"],
-                request_of(row) if row["request"] else None,
-            )
-            for row in rows
-        ]
+        return [(kind, count) for kind, count in rows]
 
-    def recipe_counts(self, recipe: str) -> Counts:
-        """Return the numbers by state of the images that the recipe's last valid save requests."""
+    def requested(self, recipe: str) -> list[tuple[str, str, int]]:
+        """Return how many images the recipe's last valid save requests, by state and kind."""
         rows = self.select(
-            """SELECT state, count(DISTINCT images.id) AS images FROM images
+            """SELECT state, batch_key, count(DISTINCT images.id) FROM images
                JOIN entry_images ON entry_images.image = images.id
                JOIN entries ON entries.id = entry_images.entry
-               WHERE entries.recipe = ? GROUP BY state""",
+               WHERE entries.recipe = ? GROUP BY state, batch_key""",
             (recipe,),
         )
-        return Counts(**{row["state"]: row["images"] for row in rows})
+        return [(state, kind, count) for state, kind, count in rows]
+
+    def requested_by_dropped(self) -> list[tuple[str, str, str, int]]:
+        """Return how many images dropped pictures request, by the pictures' folder, state and kind.
+
+        A folder ends with a slash, because `rtrim` removes all characters after the last one.
+        """
+        rows = self.select(
+            """SELECT rtrim(path, replace(path, '/', '')) AS of_folder, state, batch_key,
+                      count(DISTINCT images.id)
+               FROM recipes INDEXED BY recipes_dropped
+               JOIN entries ON entries.recipe = path
+               JOIN entry_images ON entry_images.entry = entries.id
+               JOIN images ON images.id = entry_images.image
+               WHERE template != '' GROUP BY of_folder, state, batch_key"""
+        )
+        return [(folder, state, kind, count) for folder, state, kind, count in rows]
 
     def failures(self, recipe: str) -> list[tuple[QueuedImage, str]]:
         """Return the failed images that the last valid save requests, with their reasons."""

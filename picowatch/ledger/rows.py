@@ -204,10 +204,6 @@ class Counts:
     failed: int = 0
     cancelled: int = 0
 
-    @property
-    def are_all_done(self) -> bool:
-        return self.done > 0 and not (self.queued + self.running + self.failed + self.cancelled)
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

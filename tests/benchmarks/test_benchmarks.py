@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu
-from benchmarks.measuring import Findings, Found, compared
+from benchmarks.measuring import compared
+from benchmarks.parts import Findings, Found
 from picowatch.recipe.samplers import SAMPLERS
 from tests.commands.picowatch import PROJECT, clean_environment
 

@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from picowatch.commands.init import init
 from tests.browser.conftest import INDEX, Page
 from tests.commands.picowatch import picowatch
-from tests.crash.dying_daemon import fail_on_bad
+from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
 
 WRONG = "prompt: a corgi\nstesp: 2\n"

@@ -14,7 +14,7 @@ from picowatch.errors import CommandFailed
 from picowatch.outbox.commands import Command
 from picowatch.outbox.lock import OutboxLock
 from tests.commands.picowatch import picowatch
-from tests.crash.dying_daemon import fail_on_bad
+from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
 
 

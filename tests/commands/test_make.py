@@ -21,7 +21,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
-from tests.crash.dying_daemon import fail_on_bad
+from tests.digest_engine import fail_on_bad
 from tests.house import PATIENCE, HeldEngine, House, wait_for
 
 Captured = pytest.CaptureFixture[str]

@@ -1,26 +1,20 @@
 """`picowatch run --once` on the digest engine, in processes that may be killed."""
 
-import multiprocessing
 import os
 from dataclasses import replace
 from pathlib import Path
 
-import PIL.PngImagePlugin  # noqa: F401 - a run would import it
-
 from picowatch.commands.run import run
 from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import load_settings
 from tests import digest_engine
-from tests.digest_engine import Batch, DigestEngine, digest_picture
+from tests.commands.picowatch import SERVER
+from tests.digest_engine import DigestEngine, digest_picture, fail_on_bad
 from tests.fault_points import arm
 from tests.house import House
 
 SETTINGS = {"settle_seconds": 0.05, "batch_size": 3, "sidecar": "txt"}
-# Importing picowatch takes longer than a run: one process does, and forks another for each run.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["pytest", "tests.crash.dying_daemon"])
 
 
 def run_daemon(house: House, fault: str = "", **settings: str) -> int:
@@ -28,16 +22,11 @@ def run_daemon(house: House, fault: str = "", **settings: str) -> int:
 
     `fault` says where the run dies (tests/fault_points.py).
     """
-    process = FORKS.Process(target=_run_and_end, args=(house.folder, fault, settings))
+    process = SERVER.Process(target=_run_and_end, args=(house.folder, fault, settings))
     process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode
-
-
-def fail_on_bad(batch: Batch) -> None:
-    if any(request.prompt == "bad" for request in batch):
-        raise RenderFailed("Bad.")
 
 
 def _warn_of_cats(request: ImageRequest, batch_size: int) -> RenderedImage:

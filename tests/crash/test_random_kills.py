@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -16,10 +15,15 @@ from tests.outcome import faults
 KILLS = int(os.environ.get("KILLS", "6"))  # `make storm` asks for 200
 
 
-def recipes(house: House, dice: random.Random) -> Iterator[int]:
-    """Save a recipe with new seeds repeatedly; return how many images were requested."""
-    wanted = 0
-    while True:
+@pytest.mark.timeout(600 + 5 * KILLS)
+def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> None:
+    """Each image is there once, complete and once in every list, with its contact sheets."""
+    daemon_of = partial(process, house, PICOWATCH_MAX_ATTEMPTS="100")
+    dice, wanted = random.Random(4), 0
+
+    def save() -> None:
+        """Save a recipe whose seeds no other has."""
+        nonlocal wanted
         count = dice.randrange(1, 7)
         house.save(
             f"{'live/' * dice.randrange(2)}{wanted}.yaml",
@@ -27,28 +31,18 @@ def recipes(house: House, dice: random.Random) -> Iterator[int]:
             f"size: 64x64\ngrid: {str(count > 1).lower()}\n",
         )
         wanted += count
-        yield wanted
 
-
-@pytest.mark.timeout(600 + 5 * KILLS)
-def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> None:
-    """Each image is there once, complete and once in every list, with its contact sheets."""
-    daemon_of = partial(process, house, PICOWATCH_MAX_ATTEMPTS="100")
-    dice = random.Random(4)
-    saves = recipes(house, dice)
-    wanted = 0
     for kill in range(KILLS):
         with daemon_of() as daemon:
             for _ in range(dice.randrange(1, 4)):
-                wanted = next(saves)
-            made = len(house.listed())
-            enough = min(wanted, made + dice.randrange(1, 5))
+                save()
+            enough = min(wanted, len(house.listed()) + dice.randrange(1, 5))
             wait_for(lambda: len(house.listed()) >= enough, "some pictures")  # noqa: B023
             if kill % 2:
                 for engine in engines_of(daemon.pid):
                     with suppress(ProcessLookupError):
                         os.kill(engine, signal.SIGKILL)
-                wanted = next(saves)
+                save()
                 wait_for(lambda: len(house.listed()) > enough, "another picture")  # noqa: B023
     with daemon_of():
         wait_for(lambda: len(house.listed()) == wanted, "all pictures")

@@ -128,6 +128,23 @@ def test_saves_are_kept_for_a_month(desk: Desk) -> None:
     assert desk.ledger.counts() == Counts(done=2), "pictures stay"
 
 
+def test_an_engine_takes_what_it_has_loaded_and_then_what_no_other_has(desk: Desk) -> None:
+    """The oldest image is passed over a few times; then it comes, and counting starts again.
+
+    An image of higher priority comes first in any case.
+    """
+    low = [request(seed=n, checkpoint_hash=one) for n, one in enumerate("1233133")]
+    high = [request(seed=10, checkpoint_hash="4")]
+    desk.save("low.txt", RequestedEntry("low", 0, False, lambda _: low))
+    desk.save("high.txt", RequestedEntry("high", 1, False, lambda _: high))
+    taken = [
+        image.request.seed
+        for held, others in (("3", ""), ("3", ""), ("9", "1"), ("3", ""), ("3", ""), ("3", ""))
+        for image in desk.ledger.claim(desk.names, lambda request: 1, held, [others], patience=3)
+    ]
+    assert taken == [10, 2, 1, 3, 0, 5]
+
+
 def test_looks_cost_the_same_however_much_is_done(desk: Desk) -> None:
     """After a save each minute for a year, all frequent queries use an index."""
     costs: list[int] = []

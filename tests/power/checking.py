@@ -23,7 +23,7 @@ from tests.power.scenario import ASKED, BATCH_SIZE, SAVES
 
 ACCEPTED = re.compile(r"^[\d-]+ [\d:]+ (\S+): saved, ")
 REJECTED = re.compile(r"^[\d-]+ [\d:]+ error inbox/(\S+), line")
-EXPECTED = re.compile(REJECTED.pattern + r"|killed or stopped in the middle of something")
+EXPECTED = re.compile(REJECTED.pattern + r"|queued again: picowatch was killed while rendering it")
 PUBLISHED = re.compile(r"^[\d-]+ [\d:]+ \S+: (?:contact sheet )?(\S+\.png)")
 ARCHIVE = "archive"  # of the setting `when_done`
 
@@ -53,26 +53,23 @@ class Story:
     def __init__(self, recording: Recording, whole: Disk) -> None:
         self.files = whole.files
         self.saves = _images_by_save(recording.folder / "outbox/.picowatch/ledger.sqlite")
-        self._at = [Promises()] * (recording.settled + 1)
+        self.promises = [Promises()] * (recording.settled + 1)  # by ended operations
         for operation in recording.operations[recording.settled :]:
-            promises = self._at[-1]
+            promises = self.promises[-1]
             if isinstance(operation, Write) and recording.is_named(operation.file, LOG):
                 promises = promises.and_of(operation.content.decode())
-            self._at.append(promises)
-
-    def at(self, moment: int) -> Promises:
-        """Return what was promised once `moment` operations had ended."""
-        return self._at[moment]
+            self.promises.append(promises)
 
     def moments_of_promises(self) -> list[int]:
         """Return the moments right after something was logged."""
-        return [n for n in range(1, len(self._at)) if self._at[n] != self._at[n - 1]]
+        told = self.promises
+        return [n for n in range(1, len(told)) if told[n] != told[n - 1]]
 
     def distinct(self, disks: Iterable[Disk]) -> Iterator[Disk]:
         """Return disks for which starts, or earlier promises, differ."""
         seen = set()
         for disk in disks:
-            key = disk.key(), self.at(disk.moment)
+            key = disk.key(), self.promises[disk.moment]
             if key not in seen:
                 seen.add(key)
                 yield disk
@@ -100,7 +97,7 @@ class Checker:
 
     def violations(self, disk: Disk) -> list[str]:
         """Start picowatch on the disk, and return everything that is wrong."""
-        self._promises = self._story.at(disk.moment)
+        self._promises = self._story.promises[disk.moment]
         below, files = "inbox/", disk.files.items()
         self._inbox = {p.removeprefix(below): c for p, c in files if p.startswith(below)}
         disk.lay_out(self._house.folder)

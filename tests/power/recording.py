@@ -8,7 +8,7 @@ because the system may give its number to another thread before that ends.
 import posixpath
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,9 +51,9 @@ def record(command: list[str], folder: Path, trace: Path) -> Recording:
 
 # -- reading strace's lines
 
-WHOLE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+|\?)")
+WHOLE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+)")
 BEGUN = re.compile(r"^(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
-ENDED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (-?\d+|0x[0-9a-f]+|\?)")
+ENDED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (-?\d+|0x[0-9a-f]+)")
 STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 PATH = re.compile(r'(?:(AT_FDCWD|\d+), )?"((?:\\x[0-9a-f]{2})*)"')
 DESCRIPTOR = re.compile(r"^\d+")
@@ -110,10 +110,10 @@ class _Reader:
             self._name((folder, name, inode := self._new(is_folder=path.is_dir())))
             if path.is_file():
                 self._put(inode, 0, path.read_bytes())
-        self._make_durable(self._recording.names)
+        self._make_durable(*self._recording.names)
         self._recording.settled = len(self._recording.operations)
 
-    def _make_durable(self, inodes: Iterable[int]) -> None:
+    def _make_durable(self, *inodes: int) -> None:
         now = len(self._recording.operations)
         for inode in inodes:
             self._add(Sync(inode, now))
@@ -131,7 +131,7 @@ class _Reader:
                 now = len(self._recording.operations)
                 if found := WHOLE.match(line):
                     _, name, arguments, result = found.groups()
-                    yield _Call(name, arguments, _number(result), now)
+                    yield _Call(name, arguments, int(result, 0), now)
                 elif found := BEGUN.match(line):
                     thread, name, arguments = found.groups()
                     begun[thread] = arguments, now
@@ -141,7 +141,7 @@ class _Reader:
                     thread, name, rest, result = found.groups()
                     arguments, began = begun.pop(thread)
                     if name != "close":
-                        yield _Call(name, arguments + rest, _number(result), began)
+                        yield _Call(name, arguments + rest, int(result, 0), began)
 
     def _take(self, call: _Call) -> None:
         file = self._open.get(call.descriptor)
@@ -250,9 +250,9 @@ class _Reader:
             staged = Path(old).relative_to(self._recording.folder / "staged")
             number, _, path = staged.as_posix().partition("/")
             self._put(inode := self._new(), 0, SAVES[int(number)][path][0])
-            self._make_durable([inode])
+            self._make_durable(inode)
             self._name((folder, name, inode))
-            self._make_durable([folder])
+            self._make_durable(folder)
 
     def _remove(self, path: str) -> None:
         if self._is_below(path):
@@ -281,7 +281,3 @@ class _Reader:
         if self._sizes[inode] != size:
             self._sizes[inode] = size
             self._add(Resize(inode, size))
-
-
-def _number(result: str) -> int:
-    return -1 if result == "?" else int(result, 0)

@@ -17,9 +17,8 @@ from tests.power.disk import CERTAIN, Disk, PowerCuts, Recording
 from tests.power.recording import CannotRecord, record
 from tests.power.scenario import PICTURES_PER_PAGE, SAVES, write
 
-# Every so many-th disk, and of other runs; primes, so that all kinds of leftovers come up.
+# Every so many-th disk; primes, so that all kinds of leftovers come up.
 SAMPLE = int(os.environ.get("EVERY", "2999"))
-SAMPLE_AGAIN = int(os.environ.get("EVERY", "997"))
 CLOSER = pytest.param(min(499, SAMPLE), marks=pytest.mark.heavy)
 
 # What a program may forget to sync, by endings of names, and what then becomes of its promises.
@@ -35,22 +34,17 @@ FORGOTTEN = {
 
 
 def recorded(folder: Path, when_done: str = "keep", days: int = 1) -> Recording:
-    """Record the scenario on what is in a folder."""
-    command = [sys.executable, "-m", "tests.power.scenario", str(folder), when_done, str(days)]
-    return record(command, folder, folder.with_name(f"{folder.name}.trace"))
-
-
-def first_saves(folder: Path) -> Path:
-    """Return a new folder with the first saves in its inbox."""
+    """Record the scenario on a new folder with the first saves in its inbox."""
     for name, (content, _) in SAVES[0].items():
         write(folder / "inbox" / name, content)
-    return folder
+    command = [sys.executable, "-m", "tests.power.scenario", str(folder), when_done, str(days)]
+    return record(command, folder, folder.with_name(f"{folder.name}.trace"))
 
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     try:
-        return recorded(first_saves(tmp_path_factory.mktemp("power") / "run"), days=2)
+        return recorded(tmp_path_factory.mktemp("power") / "run", days=2)
     except CannotRecord as why:
         pytest.skip(str(why))
 
@@ -105,10 +99,10 @@ def test_an_archived_recipe_is_in_one_place_and_was_made_once(
     checker: Checker, tmp_path: Path
 ) -> None:
     """The ledger knows a recipe that a power cut brings back into the inbox."""
-    cuts = PowerCuts(recorded(first_saves(tmp_path / "run"), ARCHIVE))
+    cuts = PowerCuts(recorded(tmp_path / "run", ARCHIVE))
     story = Story(cuts.recording, cuts.whole())
     archiving = Checker(story, tmp_path / "user", ARCHIVE)
-    assert assert_kept(archiving, story.distinct(cuts.disks(2 * SAMPLE_AGAIN))) > 4
+    assert assert_kept(archiving, story.distinct(cuts.disks(min(1999, SAMPLE)))) > 4
 
 
 @pytest.mark.parametrize("what", FORGOTTEN)
