@@ -32,7 +32,8 @@ def test_the_wheel_holds_every_asset_and_its_version(tmp_path: Path) -> None:
     """
     call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, PROJECT)
     listed = call("git", "-C", PROJECT, "ls-files", "picowatch", "contrib/*.service")
-    with zipfile.ZipFile(*tmp_path.glob("*.whl")) as archive:
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (name,) = (name for name in names if name.endswith("/METADATA"))
         metadata = message_from_bytes(archive.read(name))
