@@ -11,8 +11,8 @@ from sys import intern
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.database import Database
+from picowatch.ledger.entries import QUEUED_ANEW
 from picowatch.ledger.rows import (
-    Counts,
     KnownRecipe,
     Outcome,
     QueuedImage,
@@ -134,8 +134,8 @@ class Questions(Database):
             retried: Counter[str] = Counter()
             for recipe in recipes:
                 rows = sql.execute(
-                    f"""UPDATE images SET state = 'queued', file = NULL, attempts = 0, deaths = 0,
-                        alone = 0, reason = NULL WHERE {FAILED} AND recipe = ? RETURNING id""",
+                    f"""UPDATE images SET {QUEUED_ANEW}
+                        WHERE {FAILED} AND recipe = ? RETURNING id""",
                     (recipe,),
                 ).fetchall()
                 sql.executemany(
@@ -262,11 +262,9 @@ class Questions(Database):
     def is_unfinished_below(self, folder: str) -> bool:
         """Whether images of recipes in this folder or below are queued or running."""
         rows = self.select(
-            """SELECT 1 FROM images INDEXED BY images_queue
-               WHERE state = 'queued' AND recipe > :first AND recipe < :end
-               UNION ALL SELECT 1 FROM images INDEXED BY images_running
-               WHERE state = 'running' AND recipe > :first AND recipe < :end LIMIT 1""",
-            dict(zip(("first", "end"), _below(folder), strict=True)),
+            """SELECT 1 FROM images WHERE recipe > ? AND recipe < ?
+               AND state IN ('queued', 'running') LIMIT 1""",
+            _below(folder),
         )
         return bool(rows)
 
@@ -293,10 +291,10 @@ class Questions(Database):
             found[path] = _outcome(images, valid=is_valid)
         return found
 
-    def counts(self) -> Counts:
+    def counts(self) -> Counter[str]:
         """Return the numbers of all images by state."""
         rows = self.select("SELECT state, images FROM tallies")
-        return Counts(**{row["state"]: row["images"] for row in rows})
+        return Counter({row["state"]: row["images"] for row in rows})
 
     def queued_kinds(self) -> list[tuple[str, int]]:
         """Return the kinds of queued images, and how many images are of each.
