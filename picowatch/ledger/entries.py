@@ -4,9 +4,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from picowatch.ledger.database import Database
-from picowatch.ledger.queue import is_reserved, next_file
+from picowatch.ledger.queue import next_file
 from picowatch.ledger.rows import (
     Acceptance,
     DueSheet,
@@ -280,17 +281,7 @@ class ContactSheets(Database):
         if sheet.file is not None:
             return sheet.file
         with self.transaction() as sql:
-
-            def free_file(number: int) -> str | None:
-                file = names.sheet(recipe, number)
-                if file is None or is_reserved(sql, names, file):
-                    return None
-                used = sql.execute(
-                    "SELECT 1 FROM entries WHERE recipe = ? AND sheet_file = ?", (recipe, file)
-                )
-                return None if used.fetchone() else file
-
-            file = next_file(sql, names, recipe, free_file)
+            file = next_file(sql, names, recipe, partial(names.sheet, recipe))
             sql.execute("UPDATE entries SET sheet_file = ? WHERE id = ?", (file, sheet.entry))
             return file
 
