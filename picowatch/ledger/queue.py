@@ -3,13 +3,12 @@
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import closing, suppress
 from functools import partial
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from picowatch.files.names import is_picture_name, stem_of
-from picowatch.ledger.database import LOCK_SECONDS, Database
+from picowatch.ledger.database import Database
 from picowatch.ledger.rows import (
     PutBack,
     QueuedImage,
@@ -186,25 +185,6 @@ class Queue(Database):
             for row in rows:
                 needed |= set(request_of(row).pictures.values())
         return needed
-
-
-def put_all_back(ledger: Path) -> None:
-    """Put running images back into the queue at the end, unless they are being written.
-
-    It uses a connection of its own, as the daemon's may be in the middle of something long. Images
-    that cannot be put back now are put back at the next start.
-    """
-    with (
-        suppress(sqlite3.Error),
-        closing(
-            sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=rw", timeout=LOCK_SECONDS, uri=True)
-        ) as sql,
-        sql,
-    ):
-        sql.execute(
-            """UPDATE images SET state = 'queued', deaths = 0
-               WHERE state = 'running' AND drawn = 0"""
-        )
 
 
 def _change(
