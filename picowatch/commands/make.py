@@ -164,7 +164,7 @@ def _made(
 
 
 def _remove(settings: Settings, sent: Sequence[Sent]) -> None:
-    """Delete what was put into the inbox and is still the same, where the daemon has not."""
+    """Delete what was put into the inbox and is still the same."""
     for one in sent:
         path = settings.inbox / one.recipe
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Takes finished files out of the inbox: the setting `when_done`, and recipes of `make`."""
+"""Takes finished files out of the inbox: the setting `when_done`."""
 
 import logging
 
@@ -43,21 +43,6 @@ class Archive:
                     self._take_out(file, its)
         return self.inbox.is_there()  # if not, the file may come back with the inbox
 
-    def remove(self, recipe: str, digest: str) -> None:
-        """Delete a recipe that was in the inbox only for `make`, and its error files."""
-        try:
-            removed = self._unlink(recipe, digest)
-        except FileNotFoundError:
-            return  # somebody deleted or renamed it, which the inbox reports
-        except OSError as error:  # as in another user's folder, where `make` removes it itself
-            log.info("%s: left for `make` to remove: %s", recipe, error.strerror)
-            self.ledger.leave_to_make(recipe)
-            return
-        if removed:
-            log.info("%s: removed, as requested", recipe)
-            self.ledger.archive(recipe)
-            self.outbox.problems.clear(recipe)
-
     def _is_saved_again(self, recipe: str, known: KnownRecipe) -> bool:
         """Whether a newer save waits to be accepted: even the same bytes may request new seeds."""
         if is_picture_name(recipe):
@@ -95,16 +80,15 @@ class Archive:
             return ""
 
     def _take_out(self, file: str, digest: str) -> bool:
-        """Remove a file with these bytes from the inbox; return whether that worked."""
+        """Remove a file with these bytes from the inbox, unless it is a link.
+
+        Returns whether that worked.
+        """
+        inbox = self.settings.inbox
         try:
-            return self._unlink(file, digest)
+            return unlink_below(inbox, file, lambda found: sha256_of(found, MAX_BYTES) == digest)
         except FileNotFoundError:
             return False  # taken out already, perhaps before a crash
         except OSError as error:
             log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
             return False
-
-    def _unlink(self, file: str, digest: str) -> bool:
-        """Delete a file with these bytes. Raises OSError if that fails, or if it is a link."""
-        inbox = self.settings.inbox
-        return unlink_below(inbox, file, lambda found: sha256_of(found, MAX_BYTES) == digest)

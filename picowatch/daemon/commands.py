@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import filterfalse
 
-from picowatch.daemon.archive import Archive
 from picowatch.daemon.finish import Finishing
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.publish import FOLDER_REMEDY
@@ -44,11 +43,9 @@ class _Waiting:
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
-    def __init__(
-        self, run: Run, inbox: Inbox, pool: WorkerPool, finishing: Finishing, archive: Archive
-    ) -> None:
+    def __init__(self, run: Run, inbox: Inbox, pool: WorkerPool, finishing: Finishing) -> None:
         self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
-        self.inbox, self.pool, self.finishing, self.archive = inbox, pool, finishing, archive
+        self.inbox, self.pool, self.finishing = inbox, pool, finishing
         self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
         self._waiting: dict[Command, _Waiting] = {}
         self._done = 0
@@ -80,11 +77,11 @@ class Control:
                 return self._retry_all(recipe)
             case Command("cancel", str(recipe)):
                 return self._cancel(command, recipe, waiting)
-            case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
-                return self._make(recipe, digest, waiting)
-            case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
-                if answer := self._make(recipe, digest, waiting):
-                    self.archive.remove(recipe, digest)
+            case Command("make" | "make once", str(recipe), str(digest)) if is_recipe_path(recipe):
+                answer = self._make(recipe, digest, waiting)
+                if answer and command.name == "make once":
+                    self.ledger.leave_to_make(recipe)
+                    self.outbox.problems.clear(recipe)
                 return answer
             case Command("make folder", str(folder)):
                 return self._make_folder(folder.rstrip("/"), waiting)
@@ -98,9 +95,8 @@ class Control:
         if self.pool.paused:
             return Answer(True, f"It is already paused; {self._queued()}.")
         self._set_paused(True)
-        running = (
-            " when the images in progress are finished" if self.ledger.counts().running else ""
-        )
+        is_working = self.ledger.counts()["running"]
+        running = " when the images in progress are finished" if is_working else ""
         return Answer(True, f"Paused{running}; {self._queued()}.")
 
     def _resume(self) -> Answer:
@@ -118,7 +114,7 @@ class Control:
         self.pool.wake()
 
     def _queued(self) -> str:
-        return images_wait(self.ledger.counts().queued)
+        return images_wait(self.ledger.counts()["queued"])
 
     # -- retry and cancel
 

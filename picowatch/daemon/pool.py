@@ -132,7 +132,7 @@ class WorkerPool:
     def _queued(self) -> int:
         """How many images are queued; 0 while the ledger cannot be read."""
         with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            return self.ledger.counts().queued
+            return self.ledger.counts()["queued"]
         return 0
 
     def finish_batches(self, wanted: bool) -> bool:
@@ -141,7 +141,7 @@ class WorkerPool:
             is_over, self._finishes = self._finishes and not wanted, wanted
         if is_over:
             self.wake()
-        return wanted and not self.ledger.counts().running
+        return wanted and not self.ledger.counts()["running"]
 
     def wake(self) -> None:
         """Wake all workers: images may be queued, or a pause may have begun or ended."""
@@ -172,12 +172,12 @@ class WorkerPool:
 
     def seconds_left(
         self,
-        queued: Iterable[tuple[ImageRequest, int]],
+        queued: Iterable[tuple[str, int]],
         is_own: Callable[[str], bool] = lambda recipe: True,
     ) -> float | None:
         """Return the seconds until the batches in progress and these images are done.
 
-        `queued` lists requests and how many images like each follow. Only batches with images of
+        `queued` lists kinds and how many images of each follow. Only batches with images of
         recipes for which `is_own` is true count. Returns None before the first picture.
         """
         following = self._durations.of(queued)
@@ -185,7 +185,7 @@ class WorkerPool:
             return None
         renderings = self.renderings()
         left = [
-            one.seconds_left(self._durations.of([(one.first.request, len(one.batch))]) or 0.0)
+            one.seconds_left(self._durations.of([(one.kind, len(one.batch))]) or 0.0)
             for one in renderings
             if any(is_own(image.recipe) for image in one.batch)
         ]
@@ -230,4 +230,4 @@ class WorkerPool:
         idle = sum(one.idle and one.can_work for one in self.workers)
         if idle < 2:
             return size
-        return min(size, ceil(self.ledger.counts().queued / idle))
+        return min(size, ceil(self.ledger.counts()["queued"] / idle))

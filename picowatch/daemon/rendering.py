@@ -5,12 +5,11 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
 from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage
-from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
@@ -39,6 +38,7 @@ class Rendering:
 
     def __post_init__(self) -> None:
         self.first = self.batch[0]
+        self.kind = self.first.request.batch_key
         self.steps = self.first.request.steps  # in all
         self._times: list[float] = []  # at which each step was done
         self._is_interrupted = False
@@ -130,30 +130,24 @@ class Rendering:
 
 
 class Durations:
-    """Mean seconds per image, without loading. Workers add to them, the status reads them."""
+    """Mean seconds per image by kind, without loading. Workers add to them, the status reads."""
 
     def __init__(self) -> None:
-        self._means: dict[str, float] = {}  # by kind
+        self._means: dict[str, float] = {}
         self._all: float | None = None
 
-    def learn(self, request: ImageRequest, seconds: float) -> None:
-        """Record how long an image of a batch took."""
-        kind = _kind(request)
+    def learn(self, kind: str, seconds: float) -> None:
+        """Record how long an image of this kind took in a batch."""
         self._means[kind] = _mean(self._means.pop(kind, None), seconds)
         self._all = _mean(self._all, seconds)
         if len(self._means) > MOST_KINDS:
             del self._means[next(iter(self._means))]
 
-    def of(self, images: Iterable[tuple[ImageRequest, int]]) -> float | None:
-        """Return the seconds for so many images like each; None before the first picture."""
+    def of(self, kinds: Iterable[tuple[str, int]]) -> float | None:
+        """Return the seconds for so many images of each kind; None before the first picture."""
         if self._all is None:
             return None
-        return sum(count * self._means.get(_kind(one), self._all) for one, count in images)
-
-
-def _kind(request: ImageRequest) -> str:
-    """Return a key that is equal for images that take equally long."""
-    return replace(request, exact=False).batch_key
+        return sum(count * self._means.get(kind, self._all) for kind, count in kinds)
 
 
 def _mean(before: float | None, newest: float) -> float:

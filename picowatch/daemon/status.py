@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from picowatch.daemon.pool import WorkerPool
@@ -16,14 +16,13 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.files.names import is_picture_name
 from picowatch.files.retry import PASSING
 from picowatch.inbox.inbox import Inbox
-from picowatch.ledger.rows import Counts
 from picowatch.observers.console import Console
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait
-from picowatch.recipe.request import ImageRequest
 from picowatch.service import notify
 
 log = logging.getLogger("picowatch")
 
+STATES = ("queued", "running", "done", "failed", "cancelled")
 STATUS_SECONDS = 1.0  # between writes of the status while something changes
 HEARTBEAT_SECONDS = 5.0  # … while nothing does
 ERRORS_KEPT = 5  # in the status
@@ -49,12 +48,12 @@ class Reporting:
         self._written_at = float("-inf")
         self._written: tuple[object, ...] = ()
         now = time.time()
-        self._known = Status(updated=now, started=now, images=asdict(Counts()))  # from the ledger
+        self._known = Status(updated=now, started=now, images=dict.fromkeys(STATES, 0))
         self._asked: tuple[int, str] | None = None  # the state of the ledger behind `_known`
         self._waiting: tuple[tuple[str, int], ...] = ()  # the first recipes with queued images
         self._waiting_recipes = 0  # how many there are
-        self._queued_kinds: Sequence[tuple[ImageRequest, int]] = ()
-        self._folders: dict[str, _Folder] = {}  # template folders with images to render
+        self._queued_kinds: Sequence[tuple[str, int]] = ()
+        self._folders: dict[str, _Requested] = {}  # template folders with images to render
         self._queued = 0  # images at the last look
         self._looked_at = float("-inf")
         self._look_took = 0.0
@@ -123,14 +122,14 @@ class Reporting:
 
     def _by_ledger(self, settings_problem: str) -> Status:
         counts = self.ledger.counts()
-        self._look_up_queue(counts.queued)
+        self._look_up_queue(counts["queued"])
         errors, error_count, refused = self.ledger.problems(ERRORS_KEPT)
         if settings_problem:
             errors, error_count = [*errors, settings_problem][-ERRORS_KEPT:], error_count + 1
         status = Status(
             updated=time.time(),
             started=self._known.started,
-            images=asdict(counts),
+            images=dict(counts),
             paused=self.ledger.is_paused(),
             waiting=self._waiting,
             waiting_recipes=self._waiting_recipes,
@@ -138,7 +137,7 @@ class Reporting:
             error_count=error_count,
             refused=refused,
         )
-        if counts.queued or counts.running:
+        if counts["queued"] or counts["running"]:
             seconds = self.pool.seconds_left(self._queued_kinds)
             folders = tuple(map(self._folder_status, list(self._folders)[:NAMED]))
             status = replace(status, all_seconds_left=_rounded(seconds), folders=folders)
@@ -165,14 +164,12 @@ class Reporting:
         """Return the recipe, or for a dropped picture the folder of its template."""
         return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
 
-    def _look_up_folders(self, queued: Iterable[str]) -> "dict[str, _Folder]":
+    def _look_up_folders(self, queued: Iterable[str]) -> "dict[str, _Requested]":
         """Return the folders with images to render, in the order of the queue."""
-        found: dict[str, _Folder] = {}
-        for folder, state, count, request in self.ledger.dropped_images():
-            one = found.setdefault(self.inbox.template_folder(folder), _Folder())
-            one.images[state] += count
-            if request is not None:
-                one.queued.append((request, count))
+        found: dict[str, _Requested] = {}
+        for folder, state, kind, count in self.ledger.requested_by_dropped():
+            one = found.setdefault(self.inbox.template_folder(folder), _Requested())
+            one.add(state, kind, count)
         waiting = [name for name in queued if name in found]
         running = [name for name, one in found.items() if one.images["running"]]
         return {name: found[name] for name in (*running, *waiting)}
@@ -196,44 +193,46 @@ class Reporting:
             return status
         one = renderings[0]
         recipe = self.ledger.recipe_of(one.first)
-        counts = self.ledger.recipe_counts(recipe)
-        total = counts.queued + counts.running + counts.done + counts.failed
-        if not total:  # nobody requests it any more: it is stopped
-            return status
-        waiting = counts.queued
         folder = self._folders.get(self._name_of(recipe)) if is_picture_name(recipe) else None
-        if folder:
-            total, waiting, queued = folder.total, folder.images["queued"], folder.queued
-        else:
-            queued = self.ledger.queued_kinds(recipe)
+        requested = folder or _Requested()
+        if not folder:
+            for images in self.ledger.requested(recipe):
+                requested.add(*images)
+        if not requested.total:  # nobody requests it any more: it is stopped
+            return status
         own = self._name_of(one.first.recipe)
 
         def is_own(other: str) -> bool:
             return self._name_of(other) == own
 
         in_progress = sum(is_own(image.recipe) for each in renderings for image in each.batch)
-        last = max(1, total - waiting)
+        last = max(1, requested.total - requested.images["queued"])
         return replace(
             status,
             recipe=recipe,
             folder=self._name_of(recipe) if folder else "",
             image=max(1, last - max(1, in_progress) + 1),
             last_image=last,
-            of=total,
+            of=requested.total,
             step=one.step,
             steps=one.steps,
             steps_per_second=one.steps_per_second,
             loading=one.loading,
-            seconds_left=_rounded(self.pool.seconds_left(queued, is_own)),
+            seconds_left=_rounded(self.pool.seconds_left(requested.queued, is_own)),
         )
 
 
 @dataclass(slots=True)
-class _Folder:
-    """The images that a template's pictures request, and the kinds of the queued ones."""
+class _Requested:
+    """The images that a recipe requests, or all pictures of a template."""
 
     images: Counter[str] = field(default_factory=Counter)  # by state
-    queued: list[tuple[ImageRequest, int]] = field(default_factory=list)
+    queued: list[tuple[str, int]] = field(default_factory=list)  # kinds, and how many of each
+
+    def add(self, state: str, kind: str, count: int) -> None:
+        self.images[state] += count
+        if state == "queued":
+            self.queued.append((kind, count))
 
     @property
     def total(self) -> int:

@@ -11,18 +11,17 @@ from sys import intern
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.database import Database
+from picowatch.ledger.entries import QUEUED_ANEW
 from picowatch.ledger.rows import (
-    Counts,
     KnownRecipe,
     Outcome,
     QueuedImage,
     SizeAndTime,
-    request_of,
 )
-from picowatch.recipe.request import ImageRequest
 
 FAILED = """state = 'failed'
             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
+_OF_THESE = "recipe IN (SELECT value FROM json_each(:recipes))"
 KEPT_SECONDS = 31 * 24 * 3600.0  # for saves, and for recipes that were archived
 
 
@@ -109,8 +108,10 @@ class Questions(Database):
         )
 
     def leave_to_make(self, recipe: str) -> None:
-        """Record that `make` removes the recipe, so that an equal file is no renaming of it."""
-        self.change("UPDATE recipes SET digest = '' WHERE path = ?", (recipe,))
+        """Record that `make --rm` removes the recipe: an equal file is no renaming of it."""
+        self.change(
+            "UPDATE recipes SET digest = '', problem = NULL, todo = 0 WHERE path = ?", (recipe,)
+        )
 
     def prune(self, now: float) -> None:
         """Delete what nobody asks for any more: old saves, and recipes archived long ago."""
@@ -130,22 +131,24 @@ class Questions(Database):
 
     def retry(self, recipes: Iterable[str]) -> dict[str, int]:
         """Queue failed images that are still requested again; return their number by recipe."""
+        these = {"recipes": json.dumps([*recipes])}
         with self.transaction() as sql:
-            retried: Counter[str] = Counter()
-            for recipe in recipes:
-                rows = sql.execute(
-                    f"""UPDATE images SET state = 'queued', file = NULL, attempts = 0, deaths = 0,
-                        alone = 0, reason = NULL WHERE {FAILED} AND recipe = ? RETURNING id""",
-                    (recipe,),
-                ).fetchall()
-                sql.executemany(
-                    """UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE sheet IS NOT NULL
-                       AND id IN (SELECT entry FROM entry_images WHERE image = ?)""",
-                    [(row["id"],) for row in rows],
-                )
-                sql.execute("UPDATE recipes SET todo = todo + 1 WHERE path = ?", (recipe,))
-                retried[recipe] += len(rows)
-            return dict(+retried)
+            rows = sql.execute(
+                f"""UPDATE images SET {QUEUED_ANEW}
+                    WHERE {FAILED} AND {_OF_THESE} RETURNING id, recipe""",
+                these,
+            ).fetchall()
+            sql.executemany(
+                """UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE sheet IS NOT NULL
+                   AND id IN (SELECT entry FROM entry_images WHERE image = ?)""",
+                [(row["id"],) for row in rows],
+            )
+            sql.execute(
+                """UPDATE recipes SET todo = todo + 1
+                   WHERE path IN (SELECT value FROM json_each(:recipes))""",
+                these,
+            )
+        return Counter(row["recipe"] for row in rows)
 
     def want_again(self, recipes: Collection[str], *, as_saved: bool) -> None:
         """Have recipes read again, with the templates and files that belong to them now.
@@ -172,18 +175,16 @@ class Questions(Database):
 
         Their entries stay, so the recipe's next save queues them again (accept.py).
         """
-        cancelled = running = 0
+        these = {"recipes": json.dumps([*recipes])}
         with self.transaction() as sql:
-            for recipe in recipes:
-                running += sql.execute(
-                    """SELECT count(*) FROM images WHERE recipe = ? AND state = 'running'
-                       AND drawn = 0""",
-                    (recipe,),
-                ).fetchone()[0]
-                cancelled += sql.execute(
-                    f"UPDATE images SET state = 'cancelled' WHERE recipe = ? AND {UNFINISHED}",
-                    (recipe,),
-                ).rowcount
+            ((running,),) = sql.execute(
+                f"""SELECT count(*) FROM images INDEXED BY images_running
+                    WHERE state = 'running' AND drawn = 0 AND {_OF_THESE}""",
+                these,
+            )
+            cancelled = sql.execute(
+                f"UPDATE images SET state = 'cancelled' WHERE {_OF_THESE} AND {UNFINISHED}", these
+            ).rowcount
         return cancelled, running
 
     def unfinished_recipes(self) -> list[str]:
@@ -262,11 +263,9 @@ class Questions(Database):
     def is_unfinished_below(self, folder: str) -> bool:
         """Whether images of recipes in this folder or below are queued or running."""
         rows = self.select(
-            """SELECT 1 FROM images INDEXED BY images_queue
-               WHERE state = 'queued' AND recipe > :first AND recipe < :end
-               UNION ALL SELECT 1 FROM images INDEXED BY images_running
-               WHERE state = 'running' AND recipe > :first AND recipe < :end LIMIT 1""",
-            dict(zip(("first", "end"), _below(folder), strict=True)),
+            """SELECT 1 FROM images WHERE recipe > ? AND recipe < ?
+               AND state IN ('queued', 'running') LIMIT 1""",
+            _below(folder),
         )
         return bool(rows)
 
@@ -293,69 +292,48 @@ class Questions(Database):
             found[path] = _outcome(images, valid=is_valid)
         return found
 
-    def counts(self) -> Counts:
+    def counts(self) -> Counter[str]:
         """Return the numbers of all images by state."""
         rows = self.select("SELECT state, images FROM tallies")
-        return Counts(**{row["state"]: row["images"] for row in rows})
+        return Counter({row["state"]: row["images"] for row in rows})
 
-    def queued_kinds(self, recipe: str | None = None) -> list[tuple[ImageRequest, int]]:
-        """Return one request of each kind of queued images, and how many images are of this kind.
+    def queued_kinds(self) -> list[tuple[str, int]]:
+        """Return the kinds of queued images, and how many images are of each.
 
-        Images of a kind can be rendered together. `recipe` None means the whole queue.
-        """
-        kinds = """SELECT batch_key, count(*) AS images, min(id) AS first
-                   FROM images INDEXED BY images_alike WHERE state = 'queued' GROUP BY batch_key"""
-        if recipe is not None:
-            kinds = """SELECT batch_key, count(DISTINCT images.id) AS images,
-                              min(images.id) AS first
-                       FROM entries JOIN entry_images ON entry_images.entry = entries.id
-                       JOIN images ON images.id = entry_images.image
-                       WHERE entries.recipe = :recipe AND state = 'queued' GROUP BY batch_key"""
-        rows = self.select(
-            f"""SELECT images.request, kinds.images FROM ({kinds}) AS kinds
-                JOIN images ON images.id = kinds.first""",
-            {"recipe": recipe},
-        )
-        return [(request_of(row), row["images"]) for row in rows]
-
-    def dropped_images(self) -> list[tuple[str, str, int, ImageRequest | None]]:
-        """Return how many images dropped pictures request, by the pictures' folder and by state.
-
-        Queued ones are counted by kind, each with one of its requests. A folder ends with a slash,
-        because `rtrim` removes all characters after the last one.
+        A kind is a `batch_key`: images of a kind can be rendered together.
         """
         rows = self.select(
-            """SELECT kinds.of_folder, kinds.state, kinds.images, images.request FROM (
-                   SELECT rtrim(path, replace(path, '/', '')) AS of_folder, state,
-                          CASE state WHEN 'queued' THEN batch_key END AS kind,
-                          count(DISTINCT images.id) AS images, min(images.id) AS first
-                   FROM recipes INDEXED BY recipes_dropped
-                   JOIN entries ON entries.recipe = path
-                   JOIN entry_images ON entry_images.entry = entries.id
-                   JOIN images ON images.id = entry_images.image
-                   WHERE template != '' GROUP BY of_folder, images.state, kind
-               ) AS kinds LEFT JOIN images ON images.id = first AND kind IS NOT NULL"""
+            """SELECT batch_key, count(*) FROM images INDEXED BY images_alike
+               WHERE state = 'queued' GROUP BY batch_key"""
         )
-        return [
-            (
-                row["of_folder"],
-                row["state"],
-                row["images"],
-                request_of(row) if row["request"] else None,
-            )
-            for row in rows
-        ]
+        return [(kind, count) for kind, count in rows]
 
-    def recipe_counts(self, recipe: str) -> Counts:
-        """Return the numbers by state of the images that the recipe's last valid save requests."""
+    def requested(self, recipe: str) -> list[tuple[str, str, int]]:
+        """Return how many images the recipe's last valid save requests, by state and kind."""
         rows = self.select(
-            """SELECT state, count(DISTINCT images.id) AS images FROM images
+            """SELECT state, batch_key, count(DISTINCT images.id) FROM images
                JOIN entry_images ON entry_images.image = images.id
                JOIN entries ON entries.id = entry_images.entry
-               WHERE entries.recipe = ? GROUP BY state""",
+               WHERE entries.recipe = ? GROUP BY state, batch_key""",
             (recipe,),
         )
-        return Counts(**{row["state"]: row["images"] for row in rows})
+        return [(state, kind, count) for state, kind, count in rows]
+
+    def requested_by_dropped(self) -> list[tuple[str, str, str, int]]:
+        """Return how many images dropped pictures request, by the pictures' folder, state and kind.
+
+        A folder ends with a slash, because `rtrim` removes all characters after the last one.
+        """
+        rows = self.select(
+            """SELECT rtrim(path, replace(path, '/', '')) AS of_folder, state, batch_key,
+                      count(DISTINCT images.id)
+               FROM recipes INDEXED BY recipes_dropped
+               JOIN entries ON entries.recipe = path
+               JOIN entry_images ON entry_images.entry = entries.id
+               JOIN images ON images.id = entry_images.image
+               WHERE template != '' GROUP BY of_folder, state, batch_key"""
+        )
+        return [(folder, state, kind, count) for folder, state, kind, count in rows]
 
     def failures(self, recipe: str) -> list[tuple[QueuedImage, str]]:
         """Return the failed images that the last valid save requests, with their reasons."""

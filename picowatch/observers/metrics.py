@@ -1,6 +1,5 @@
 """Metrics for Prometheus at `metrics_address`. Imported only if that setting is made."""
 
-import errno
 import logging
 from collections.abc import Callable, Iterable
 
@@ -25,6 +24,13 @@ log = logging.getLogger("picowatch")
 
 # From the demo model's half second to an image of minutes on a CPU.
 SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800)
+# Metrics of each engine: kind, name, words, and the field of EngineStatus.
+OF_ENGINES = (
+    (Counter, "picowatch_engine_images", "Images rendered by the engine.", "images"),
+    (Gauge, "picowatch_engine_steps_per_second", "Steps a second of the batch in progress.",
+     "steps_per_second"),
+    (Gauge, "picowatch_engine_memory_bytes", "Device memory used by the engine.", "memory_bytes"),
+)  # fmt: skip
 
 
 class Metrics(Collector):
@@ -47,10 +53,8 @@ class Metrics(Collector):
         try:
             self._server, self._thread = start_http_server(int(port), host, registry)
         except OSError as error:
-            remedy = "Choose another port, or leave it out."
-            if error.errno == errno.EAFNOSUPPORT:
-                remedy = "Allow it in the service's unit (docs/service.md), or leave it out."
             problem = f"metrics_address {address}: cannot serve there: {error.strerror}."
+            remedy = "Choose another port, or leave it out."
             raise SettingsInvalid(problem, remedy) from error
         log.info("metrics at http://%s:%s/metrics", host, self._server.server_port)
 
@@ -75,25 +79,17 @@ class Metrics(Collector):
         yield Counter("picowatch_engine_restarts", words, value=self._engine_restarts())
         if (status := self._status) is None:
             return
-        images = Gauge("picowatch_images", "Images in the ledger, by state.", labels=["state"])
-        for state, count in status.images.items():
-            images.add_metric([state], count)
         words = "When picowatch was started."
         yield Gauge("picowatch_started_time_seconds", words, value=status.started)
         words = "1 while picowatch is waiting, for example because the disk is full."
         yield Gauge("picowatch_in_trouble", words, value=bool(status.trouble))
+        images = Gauge("picowatch_images", "Images in the ledger, by state.", labels=["state"])
+        for state, count in status.images.items():
+            images.add_metric([state], count)
         yield images
-        labels = ["engine", "node", "device"]
-        words = "Images rendered by the engine."
-        rendered = Counter("picowatch_engine_images", words, labels=labels)
-        words = "Steps a second of the batch in progress."
-        speed = Gauge("picowatch_engine_steps_per_second", words, labels=labels)
-        words = "Device memory used by the engine."
-        memory = Gauge("picowatch_engine_memory_bytes", words, labels=labels)
-        for engine in status.engines:
-            names = [str(engine.number), engine.node, engine.device]
-            rendered.add_metric(names, engine.images)
-            speed.add_metric(names, engine.steps_per_second)
-            if engine.memory_bytes is not None:
-                memory.add_metric(names, engine.memory_bytes)
-        yield from (rendered, speed, memory)
+        for kind, name, words, field in OF_ENGINES:
+            metric = kind(name, words, labels=["engine", "node", "device"])
+            for engine in status.engines:
+                if (value := getattr(engine, field)) is not None:
+                    metric.add_metric([str(engine.number), engine.node, engine.device], value)
+            yield metric

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
@@ -56,11 +55,6 @@ class Observers:
         self._preview = outbox.root / "preview.png"
         self._remove_preview()  # from before a crash
         self._newest_preview: Preview | None = None
-        self._more_previews = threading.Event()
-        # An engine's thread must not wait for the disk: meanwhile nobody would read from its pipe,
-        # which is full after four previews of 1024x1024, and the engine would wait, too.
-        self._previews = threading.Thread(target=self._write_previews, name="preview", daemon=True)
-        self._previews.start()
 
     def published(self, line: dict[str, Any]) -> None:
         """Report a published picture; `line` is its line of images.jsonl."""
@@ -73,46 +67,42 @@ class Observers:
         self._hooks.failed(recipe, self._outbox.names.error_file(recipe))
 
     def preview(self, preview: Preview) -> None:
-        """Show roughly how a picture in progress will look; one that comes too soon replaces it."""
+        """Take roughly how a picture in progress will look; the next round shows the newest one.
+
+        An engine's thread must not wait for the disk: meanwhile nobody would read from its pipe,
+        which is full after four previews of 1024x1024, and the engine would wait, too.
+        """
         self._newest_preview = preview
-        self._more_previews.set()
 
     def status(self, status: Status) -> None:
-        """Report the current status, a few times a second."""
+        """Report the current status, a few times a second, and show the newest preview."""
         self._hooks.status(status)
         if self._metrics:
             self._metrics.status(status)
+        if preview := self._newest_preview:
+            self._newest_preview = None
+            self._write_preview(preview)
 
     def close(self, hurry: Callable[[], bool]) -> None:
         """Let running hooks end by themselves until `hurry`; then kill them all."""
         self._hooks.close(hurry)
-        self._newest_preview = None
-        self._more_previews.set()
-        self._previews.join()
         self._remove_preview()
         if self._metrics:
             self._metrics.close()
 
-    def _write_previews(self) -> None:
-        """Write the newest preview again and again until it is None.
-
-        The file stays until the next one or the end: viewers lose a file that vanishes.
-        """
-        while self._more_previews.wait():
-            self._more_previews.clear()
-            if (preview := self._newest_preview) is None:
-                return
-            try:
-                image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
-                size = (preview.width * SCALE, preview.height * SCALE)
-                content = BytesIO()
-                image.resize(size, Image.Resampling.BICUBIC).save(
-                    content, "PNG", pnginfo=srgb(), compress_level=1
-                )
-                write_atomically(self._preview, content.getvalue(), durable=False)
-            # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
-            except (OSError, ValueError, SystemError) as error:
-                log.debug("no preview: %s", error)
+    def _write_preview(self, preview: Preview) -> None:
+        """Write a preview; it stays until the next one: viewers lose a file that vanishes."""
+        try:
+            image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
+            size = (preview.width * SCALE, preview.height * SCALE)
+            content = BytesIO()
+            image.resize(size, Image.Resampling.BICUBIC).save(
+                content, "PNG", pnginfo=srgb(), compress_level=1
+            )
+            write_atomically(self._preview, content.getvalue(), durable=False)
+        # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
+        except (OSError, ValueError, SystemError) as error:
+            log.debug("no preview: %s", error)
 
     def _remove_preview(self) -> None:
         with suppress(OSError):
