@@ -175,7 +175,8 @@ MEANWHILE = {
         "unknown flag", ["first", "second"],
     ),
     "higher priority goes first": (
-        [("first.txt", "in progress\n"), ("cron.txt", "night 1\nnight 2\n"), ("live/_defaults.yaml", "priority: 5\n"),
+        [("a.txt", "in progress\n"), ("cron.txt", "night 1\nnight 2\n"),
+         ("live/_defaults.yaml", "priority: 5\n"),
          ("live/now.yaml", "prompt: now\npriority: 10\n"), ("live/soon.yaml", "prompt: soon\n")],
         "live/soon.yaml: saved", ["in progress", "now", "soon", "night 1", "night 2"],
     ),
