@@ -11,7 +11,7 @@ from PIL import Image
 
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.headers import Header, read_header
-from picowatch.engine import cutout, upscale_networks
+from picowatch.engine import cutout
 from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
 from picowatch.engine.draw import Drawn, Interrupted, timed
@@ -19,7 +19,7 @@ from picowatch.engine.latents import Enlarge
 from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import Tensors, filled
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.upscale import MOST_OVERLAP, enlarged
+from picowatch.engine.upscale import MOST_OVERLAP, enlarged, network_in, weights_of
 from picowatch.engine.verify import find_model, unchanged
 from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
@@ -31,7 +31,7 @@ _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.
 
 # The functions that create a network from a file's header, and its weights from the tensors.
 _NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Tensors]]] = {
-    "upscaler": (upscale_networks.network_in, upscale_networks.weights_of),
+    "upscaler": (network_in, weights_of),
     "cutout": (cutout.network_in, cutout.with_counts),
 }
 
