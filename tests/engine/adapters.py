@@ -1,11 +1,15 @@
 """LoRAs and embeddings for tests: random layers under the names that trainers write."""
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
+
+from picowatch.engine.verify import Verified, verified
 
 Tensors = dict[str, torch.Tensor]
 RANK = 4
@@ -53,3 +57,12 @@ def write(
     named = {f"{prefix}{name}": tensor.contiguous() for name, tensor in tensors.items()}
     save_file(named, path, metadata)
     return path
+
+
+def files_in(folder: Path) -> Verified:
+    """Return the opener of a folder's files, whose hashes are their names."""
+    catalog: Any = SimpleNamespace(
+        find=lambda _, name: SimpleNamespace(path=folder / f"{name}.safetensors"),
+        sha256=lambda model: model.path.stem,
+    )
+    return partial(verified, catalog)
