@@ -28,7 +28,6 @@ def encode_png(picture: Image.Image, texts: Mapping[str, str]) -> bytes:
     """
     chunks = srgb()
     for keyword, text in texts.items():
-        _check_keyword(keyword)
         # Pillow would put a NUL into a tEXt chunk, where it is not allowed.
         is_plain = "\0" not in text and as_utf8(text) == text
         (chunks.add_text if is_plain else chunks.add_itxt)(keyword, text)
@@ -45,13 +44,6 @@ def srgb() -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
     chunks.add(b"sRGB", b"\0")
     return chunks
-
-
-def _check_keyword(keyword: str) -> None:
-    """Refuse keywords that PNG forbids, and "prompt", which readers take for ComfyUI's."""
-    is_plain = keyword.isascii() and keyword == keyword.strip()
-    if keyword.casefold() == "prompt" or not is_plain or not 1 <= len(keyword) <= 79:
-        raise ValueError(f"not a PNG keyword of ours: {keyword!r}")
 
 
 def encoded(

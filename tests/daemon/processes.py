@@ -110,11 +110,11 @@ def fill(folder: Path) -> Path:
 
 
 def engines_of(daemon: int) -> list[int]:
-    """Return a daemon's engine processes."""
+    """Return a daemon's engine processes, without multiprocessing's own."""
     found = []
     for task in Path(f"/proc/{daemon}/task").glob("*/children"):
         with suppress(OSError):
             for child in task.read_text().split():
-                if b"child_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"--multiprocessing-fork" in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))
     return found

@@ -1,15 +1,18 @@
-"""LoRAs and embeddings for tests: random layers under the names that trainers write."""
+"""LoRAs and ControlNets with random weights, in the names and layouts of trainers."""
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from picowatch.catalog import Catalog
 from picowatch.engine.verify import Verified, verified
+from tests.engine.original_names import Rules, unet_names
 
 Tensors = dict[str, torch.Tensor]
 RANK = 4
@@ -66,3 +69,72 @@ def files_in(folder: Path) -> Verified:
         sha256=lambda model: model.path.stem,
     )
     return partial(verified, catalog)
+
+
+ControlNet: Any = diffusers.ControlNetModel
+Union: Any = diffusers.ControlNetUnionModel
+
+
+@torch.no_grad()
+def acting(model: Any, seed: int) -> Any:
+    """Replace weights that are zero before training by small random numbers."""
+    source = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if "controlnet_down_blocks" in name or "controlnet_mid" in name or "conv_out" in name:
+            weight.copy_(torch.randn(weight.shape, generator=source) * 0.08)
+    return model.eval()
+
+
+def controlnet_of(unet: Any, seed: int = 1, **options: Any) -> Any:
+    """Return a ControlNet for this UNet; it has four inputs also for an inpainting UNet."""
+    torch.manual_seed(seed)
+    model = ControlNet.from_unet(
+        unet, load_weights_from_unet=unet.config.in_channels == 4, **options
+    )
+    if unet.config.in_channels != 4:
+        model = ControlNet.from_config({**model.config, "in_channels": 4})
+    return acting(model, seed)
+
+
+def union_of(unet: Any, kinds: int = 6, seed: int = 1) -> Any:
+    """Return a union ControlNet like xinsir's for this UNet."""
+    torch.manual_seed(seed)
+    made = Union.from_unet(unet, load_weights_from_unet=False)
+    width = unet.config.block_out_channels[0]
+    config = {name: value for name, value in made.config.items() if not name.startswith("_")}
+    config["num_control_type"] = kinds
+    config |= {"num_trans_channel": width, "num_proj_channel": width}
+    return acting(Union.from_config(config), seed)
+
+
+def save_single(model: Any, path: Path) -> None:
+    """A file in diffusers' names."""
+    write(path, model.state_dict())
+
+
+def save_original(model: Any, path: Path, prefix: str = "control_model.") -> None:
+    """Write a file in lllyasviel's names."""
+    write(path, unet_names(dict(model.state_dict()), model.config, *_PARTS), prefix=prefix)
+
+
+# Besides those of a UNet.
+_PARTS: Rules = (
+    (r"controlnet_cond_embedding\.conv_in", "input_hint_block.0"),
+    (
+        r"controlnet_cond_embedding\.blocks\.(\d)",
+        lambda found: f"input_hint_block.{2 * int(found[1]) + 2}",
+    ),
+    (r"controlnet_cond_embedding\.conv_out", "input_hint_block.14"),
+    (r"controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0"),
+    (r"controlnet_mid_block", "middle_block_out.0"),
+)
+
+
+DEMO = Catalog(Path("nowhere")).demo.path
+
+
+@cache
+def unet_of(folder: Path) -> Any:
+    """The UNet of a checkpoint's folder."""
+    kind: Any = diffusers.UNet2DConditionModel
+    return kind.from_pretrained(folder / "unet", local_files_only=True)

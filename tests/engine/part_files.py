@@ -1,4 +1,4 @@
-"""Text encoders, VAEs and whole checkpoints of tiny flow families in the form of shared files."""
+"""Parts and whole checkpoints of tiny flow families in files, as people share them."""
 
 import json
 import shutil
@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 import transformers
+from gguf import GGMLQuantizationType, GGUFWriter
+from gguf.quants import dequantize, quantize
 
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.families import FAMILIES, Sign
 from tests.engine.ldm import weights
 from tests.engine.original_names import Tensors, flux2_vae_names, ldm_vae_names, wan_names
 from tests.engine.tiny_flows import tiny_flow
-from tests.engine.transformer_files import PREFIX, weights_of
 
 Z_IMAGE, FLUX, SD35, KLEIN = "Z-Image-Turbo", "FLUX.1-dev", "sd3.5-medium", "FLUX.2-klein"
 SD3, CHROMA, LUMINA, QWEN = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0", "Qwen-Image"
@@ -128,3 +130,49 @@ def whole_file(folder: str) -> Tensors:
     for part, prefix in prefixes.items():
         made |= {f"{prefix}{name}": tensor for name, tensor in tensors_of(folder, part).items()}
     return made
+
+
+PREFIX = "model.diffusion_model."
+
+
+def weights_of(name: str) -> Tensors:
+    """The transformer of a tiny folder, in diffusers' names."""
+    index = json.loads((tiny_flow(name) / "model_index.json").read_text())
+    kind = getattr(diffusers, index["transformer"][1])
+    return dict(kind.from_pretrained(tiny_flow(name), subfolder="transformer").state_dict())
+
+
+def write_gguf(path: Path, tensors: Tensors, kind: str, architecture: str = "lumina2") -> Path:
+    """A GGUF file as city96's program and llama.cpp write it.
+
+    Matrices are quantised, the rest is in full; the first sides of length 1 are left out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = GGUFWriter(path, architecture)
+    for name, tensor in tensors.items():
+        chosen = _type_of(name, tensor, kind)
+        while tensor.ndim > 1 and len(tensor) == 1:
+            tensor = tensor[0]
+        writer.add_tensor(name, quantize(tensor.float().numpy(), chosen), raw_dtype=chosen)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def rounded(tensors: Tensors, kind: str) -> Tensors:
+    """Return the values that such a file holds."""
+    made = {}
+    for name, tensor in tensors.items():
+        chosen = _type_of(name, tensor, kind)
+        held = dequantize(quantize(tensor.float().numpy(), chosen), chosen)
+        made[name] = torch.from_numpy(held.copy())
+    return made
+
+
+def _type_of(name: str, tensor: torch.Tensor, kind: str) -> GGMLQuantizationType:
+    if name.endswith("pad_token"):
+        return GGMLQuantizationType.BF16
+    matrix = name.endswith(".weight") and tensor.ndim == 2 and tensor.shape[1] % 32 == 0
+    return GGMLQuantizationType[kind if matrix else "F32"]

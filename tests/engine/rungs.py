@@ -18,8 +18,8 @@ from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import random_layer, write
 from tests.engine.flow_requests import hash_of, requests_of
+from tests.engine.part_files import weights_of
 from tests.engine.requests import ignore_steps
-from tests.engine.transformer_files import weights_of
 
 
 def on_rung(renderer: Renderer, rung: Rung) -> Renderer:

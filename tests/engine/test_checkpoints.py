@@ -21,7 +21,7 @@ from picowatch.engine.verify import verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import demo
-from tests.engine.controlnets import controlnet_of, save_single
+from tests.engine.adapters import controlnet_of, save_single
 from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle, keep
 from tests.engine.requests import draw, plain_options, request

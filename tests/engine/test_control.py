@@ -1,4 +1,4 @@
-"""ControlNets: their layouts; the stored pictures tell what they do besides."""
+"""ControlNets: their layouts, and maps of pictures as OpenCV, transformers and others make them."""
 
 from pathlib import Path
 from typing import Any
@@ -6,12 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
+from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
+from picowatch.catalog import Catalog
 from picowatch.catalog.models import Model
 from picowatch.engine.control import load_controlnet
+from picowatch.engine.preprocess import Pixels, canny, preprocess
 from picowatch.engine.renderer import Renderer
-from tests.engine.controlnets import (
+from picowatch.recipe.request import ControlUse
+from tests.engine.adapters import (
     DEMO,
     ControlNet,
     acting,
@@ -22,6 +27,7 @@ from tests.engine.controlnets import (
 )
 from tests.engine.demo import CPU, assert_equal
 from tests.engine.ldm import write_single_file
+from tests.engine.pictures import circle
 from tests.engine.reference.models import Models
 from tests.engine.requests import difference, draw
 from tests.engine.tiny_flows import tiny_unet
@@ -74,3 +80,132 @@ def test_an_inpainting_unet_is_controlled_by_four_channels(models: Models) -> No
     assert difference(found, plain) > 5
     shown = np.frombuffer(found.control_maps[0].pixels, np.uint8).reshape(128, 128, 3)
     assert (shown[:, 64:] == 0).all() and (shown[:, :64] > 0).any()
+
+
+def use(name: Any, **values: Any) -> ControlUse:
+    return ControlUse("a.png", "it", preprocess=name, **values)
+
+
+def rgb(picture: Image.Image) -> Any:
+    return np.asarray(picture.convert("RGB"))
+
+
+# `cv2.Canny(grain(), 100, 200)` of opencv-python-headless 5.0.0.93 and of 4.14.0.94 (both gave the
+# same), with numpy 2.4.6 on x86-64. A row of pixels is 16 hexadecimal digits, an edge a bit.
+GRAIN = """
+a400100008004001980070000803be01000018000800020280fff000080003020100007ff8000201
+81800080001ffe00c10000c00020000f5f00008000300010c007ff800020001b40040001ffe00012
+400c00010000fff3c00000030000000207f8000100018000c40001ff0001000306000100007f0002
+c00001800080003f3c00010000c00040800fff000080006040100007ff800043401800080003ffc2
+c010000c000400021ff000080006000180007ff800040000000040003ffc00038000c000000000fa
+4000400060000082407fc000400000c1c040001fc0000000006000200007ff838040003000080002
+5fc00020000c00024001ffe000080001c00200007ff800000003000080003fff80020000c0002000
+5ffe000080006003500007ff8000400250000000003fc002c0000c000020001f6000080000300010
+c003f8000020001b40040001ffe00012c00600020000fff300040003000100003ffc000200018000
+c0001fff00008001007fd0000000e0008000200000000003
+"""
+
+
+def grain() -> Pixels:
+    """Noise, blurred: weak edges beside strong ones; of integers only, for every machine."""
+    index = np.arange(48 * 64 * 3, dtype=np.uint64)
+    noise = (index * np.uint64(2654435761) >> np.uint64(13)) % np.uint64(256)
+    padded = np.pad(noise.astype(int).reshape(48, 64, 3), ((2, 2), (2, 2), (0, 0)), mode="edge")
+    blurred = sum(padded[y : y + 48, x : x + 64] for y in range(5) for x in range(5))
+    return (np.asarray(blurred) // 25 * 3 % 256).astype(np.uint8)
+
+
+def test_edges_are_those_of_opencv() -> None:
+    """Each pixel is equal, in either order of thresholds: ControlNets were trained on its maps."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(GRAIN), np.uint8))
+    expected = bits.reshape(-1, 64) * np.uint8(255)
+    assert (expected > 0).sum() > 200
+    assert (canny(grain(), 100, 200) == expected).all()
+    assert (canny(grain(), 200, 100) == expected).all()
+
+
+def test_a_plain_picture_has_no_edges_and_no_lines() -> None:
+    """Nothing is divided by zero."""
+    plain = np.full((16, 16, 3), 77, np.uint8)
+    assert not canny(plain, 0, 0).any()
+    assert not preprocess(plain, use("lineart")).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("none", {}, [(10, 20, 30), (255, 255, 255), (0, 0, 0), (200, 128, 140)]),
+        ("tile", {}, [(10, 20, 30), (255, 255, 255), (0, 0, 0), (200, 128, 140)]),
+        ("invert", {}, [(245, 235, 225), (0, 0, 0), (255, 255, 255), (55, 127, 115)]),
+        ("threshold", {}, [(0,) * 3, (255,) * 3, (0,) * 3, (255,) * 3]),
+        ("threshold", {"threshold": 128}, [(0,) * 3, (255,) * 3, (0,) * 3, (0,) * 3]),
+        # CIELAB's lightness: 6.3, 100, 0 and 60.8 of 100.
+        ("luminance", {}, [(16,) * 3, (255,) * 3, (0,) * 3, (155,) * 3]),
+    ],
+)
+def test_maps_of_single_pixels(name: str, values: Any, expected: Any) -> None:
+    """Every channel counts for the threshold."""
+    picture = np.array([[(10, 20, 30), (255, 255, 255), (0, 0, 0), (200, 128, 140)]], np.uint8)
+    found = preprocess(picture, use(name, **values))
+    assert np.abs(found[0].astype(int) - expected).max() <= 1
+    assert found.dtype == np.uint8
+
+
+def test_dark_lines_on_paper_become_white_ones_on_black() -> None:
+    """This holds for any colour of paper; gradual changes are no lines."""
+    picture = Image.new("RGB", (64, 64), (230, 220, 180))
+    ImageDraw.Draw(picture).line((8, 8, 56, 56), (60, 60, 60), 2)
+    found = preprocess(rgb(picture), use("lineart"))
+    assert found[32, 32].min() > 100
+    assert found[10:20, 50].max() < 20
+
+
+def test_a_blur_is_as_wide_as_it_says() -> None:
+    """A Gaussian's: at one radius from an edge, 84 % of the way is done."""
+    picture = np.zeros((8, 128, 3), np.uint8)
+    picture[:, 64:] = 255
+    found = preprocess(picture, use("blur", radius=9.0))
+    assert abs(int(found[4, 64 + 9, 0]) - 0.84 * 255) < 8
+
+
+def tiny_depth() -> Any:
+    """Return a model with the parts and options of the real one."""
+    torch.manual_seed(1)
+    kind: Any = Dinov2Config
+    stages = [f"stage{number}" for number in (1, 2, 3, 4)]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+    config = DepthAnythingConfig(
+        backbone_config=kind(
+            image_size=28, patch_size=14, out_features=stages, reshape_hidden_states=False, **sizes
+        ),
+        reassemble_hidden_size=16,
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        head_hidden_size=4,
+    )
+    made: Any = DepthAnythingForDepthEstimation(config)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.normal_(std=0.3)
+        made.head.conv3.weight.abs_()  # or the last ReLU may cut all of it off
+    return made.eval()
+
+
+def test_a_picture_follows_its_depth(tmp_path: Path) -> None:
+    """As transformers gives it, nearest white, farthest black; it is shown."""
+    models, model = Models(tmp_path / "models"), tiny_depth()
+    model.save_pretrained(tmp_path / "models/depth" / "tiny")
+    catalog = Catalog(tmp_path / "models")
+    follows = {"image": "circle", "model": "random", "preprocess": "depth", "preview": True}
+    depth_hash = catalog.sha256(catalog.find("depth", "tiny"))
+    control = [follows | {"depth": "tiny", "depth_hash": depth_hash}]
+    (image,) = draw(Renderer(models.options), models.request({"steps": 1, "control": control}))
+    found = np.frombuffer(image.control_maps[0].pixels, np.uint8).reshape(128, 128, 3)
+    assert (found.min(), found.max()) == (0, 255)
+    small = np.asarray(circle(128).resize((518, 518), Image.Resampling.BICUBIC))
+    values = (small / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    with torch.no_grad():
+        depth = model(torch.from_numpy(values).permute(2, 0, 1)[None].float()).predicted_depth
+    depth = torch.nn.functional.interpolate(depth[:, None], (128, 128), mode="bilinear")[0, 0]
+    expected = (depth - depth.min()) / (depth.max() - depth.min()) * 255
+    assert np.abs(found[:, :, 0] - expected.numpy().astype(int)).max() <= 1

@@ -1,6 +1,5 @@
 """Pictures by references are those of diffusers' pipelines, called as their cards say."""
 
-import inspect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,11 +27,10 @@ from tests.engine.flow_requests import (
     requests_of,
     scripted,
 )
-from tests.engine.part_files import FLUX, pretend, tensors_of
+from tests.engine.part_files import FLUX, pretend, tensors_of, weights_of
 from tests.engine.requests import ignore_steps
 from tests.engine.rungs import interrupt, lora_of, on_rung, reads
 from tests.engine.tiny_flows import FOLDERS
-from tests.engine.transformer_files import weights_of
 from tests.kinds import one_of_each_kind
 
 _D: Any = diffusers
@@ -128,12 +126,6 @@ def plain(name: str, images: Any, request: ImageRequest, **more: Any) -> Image.I
 def difference(one: Image.Image, other: Image.Image) -> int:
     assert one.size == other.size
     return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
-
-
-def test_the_library_still_needs_to_be_told_which_tokens_are_a_pictures() -> None:
-    """diffusers #14194. Once it says so itself, `number_pictures` can go."""
-    for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
-        assert "mm_token_type_ids" not in inspect.getsource(module)
 
 
 # What a script asks each of them for, to render this size.
@@ -258,25 +250,6 @@ def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
     assert (pixels[outside, 3:] == 255).all()
     assert (pixels[white] == np.asarray(free)[white]).all()
     assert (pixels != np.asarray(free)).any()
-
-
-MARKS = {"flux": "flux1", "flux2_dev": "flux2-dev", "flux2": "flux2", "qwen_image": "qwen_image"}
-MARKS |= {"qwen_image_21": "qwen-image-2.1", "z_image_omni": "z-image-omni"}
-
-
-@pytest.mark.parametrize("name", one_of_each_kind(EDITING, (KLEIN,)))
-def test_a_lora_is_that_of_a_script(name: str) -> None:
-    """It is gone with the next picture."""
-    models, (picture, _) = two_photos(name)
-    (models / "loras").mkdir(exist_ok=True)
-    lora = lora_of(models, name, MARKS[FOLDERS[name].family])
-    request, _ = edits_of(models, name)
-    (before,) = drawn(models, [request])
-    (found,) = drawn(models, [replace(request, loras=(lora,))])
-    assert difference(found, before) > 1
-    theirs = script(name, picture, request, lora=models / "loras/a.safetensors")
-    assert difference(found, theirs) <= 1
-    assert difference(drawn(models, [request])[0], before) == 0
 
 
 def test_a_lightning_lora_brings_its_schedule() -> None:

@@ -40,6 +40,7 @@ from tests.engine.part_files import (
     FLUX,
     KLEIN,
     LUMINA,
+    PREFIX,
     QWEN,
     SCALED_FP8,
     SD3,
@@ -48,17 +49,14 @@ from tests.engine.part_files import (
     comfy,
     fp8,
     pretend,
+    rounded,
     tensors_of,
+    weights_of,
     whole_file,
     widened,
-)
-from tests.engine.tiny_flows import tiny_flow
-from tests.engine.transformer_files import (
-    PREFIX,
-    rounded,
-    weights_of,
     write_gguf,
 )
+from tests.engine.tiny_flows import tiny_flow
 
 CPU = torch.device("cpu")
 FULL = choose_target("cpu", "float32")

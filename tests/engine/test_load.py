@@ -20,13 +20,12 @@ from picowatch.engine.devices import choose_target
 from picowatch.engine.load import load_part, load_vae
 from picowatch.errors import RenderFailed
 from tests.catalog.files import sd2_shapes, sd15_shapes, sdxl_shapes, write_model
-from tests.engine.adapters import write
-from tests.engine.controlnets import save_single
+from tests.engine.adapters import save_single, write
 from tests.engine.demo import assert_equal, load
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.original_names import Tensors, z_image_names
+from tests.engine.part_files import weights_of
 from tests.engine.tiny_flows import FOLDERS, tiny_flow, tiny_unet
-from tests.engine.transformer_files import weights_of
 from tests.kinds import one_of_each_kind
 
 DEMO = Catalog(Path("nowhere")).demo

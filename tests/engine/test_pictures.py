@@ -1,4 +1,4 @@
-"""What the engine draws with the demo model: seeds, batches, start images, failures."""
+"""What the engine draws with the demo model: seeds, batches, start images, failures, warnings."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
+from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.latents import noise_of
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Hires
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import ControlUse, ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
 from tests.engine.pictures import GREEN, circle, keep, right_half, start
@@ -219,3 +220,30 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
     with pytest.raises(KeyboardInterrupt):
         renderer.render([request(tiling=True)], broken)
     assert alone(renderer).pixels == before.pixels
+
+
+@pytest.mark.parametrize(
+    ("ground", "line", "values", "said"),
+    [
+        ("black", "white", {"mask_invert": False}, ""),
+        ("black", "black", {"mask_invert": False}, "'it' has no white, so nothing was redrawn"),
+        ("white", "white", {"mask_invert": False}, ""),
+        ("white", "white", {"mask_invert": True}, "'it' has no black, so nothing was redrawn"),
+        ("white", "black", {"preprocess": "none"}, "'it' has dark lines on a light ground"),
+        ("white", "black", {"preprocess": "invert"}, ""),
+        ("black", "white", {"preprocess": "none"}, ""),
+    ],
+)
+def test_a_picture_that_is_probably_not_meant_so(
+    tmp_path: Path, ground: str, line: str, values: Any, said: str
+) -> None:
+    """A mask that redraws nothing, and a sketch on paper."""
+    picture = Image.new("RGB", (128, 128), ground)
+    ImageDraw.Draw(picture).ellipse((20, 20, 60, 60), outline=line, width=3)
+    kept = keep(tmp_path, picture)
+    if "preprocess" in values:
+        wanted = request(control=(ControlUse("it", "my-scribble", image_hash=kept, **values),))
+    else:
+        wanted = request(mask="it", mask_hash=kept, **values)
+    found = picture_warnings(tmp_path, wanted)
+    assert len(found) == bool(said) and said in "".join(found)

@@ -15,11 +15,11 @@ from picowatch.engine.memory import FULL, LAYERS, MODELS, TURNS, Rung
 from picowatch.engine.renderer import Renderer
 from picowatch.families import FAMILIES
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
+from tests.engine.part_files import weights_of, write_gguf
 from tests.engine.reference.models import Models
 from tests.engine.reference.requests import drawn, stored
 from tests.engine.requests import difference, draw, pixels
 from tests.engine.rungs import interrupt, lora_of, on_rung, reads, three_of
-from tests.engine.transformer_files import weights_of, write_gguf
 from tests.kinds import one_of_each_kind
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}

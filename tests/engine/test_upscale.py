@@ -1,5 +1,7 @@
 """The networks of upscalers compute what their authors' do, also in tiles."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,6 @@ from picowatch.catalog.headers import Header
 from picowatch.engine import upscale
 from picowatch.engine.upscale import (
     Network,
-    Pixels,
     enlarged_once,
     input_sizes,
     network_in,
@@ -69,19 +70,6 @@ def test_the_names_of_other_authors_mean_the_same(form: str) -> None:
     assert all(again[name].equal(weights[name]) for name in weights)
 
 
-def noise(width: int, height: int) -> Pixels:
-    numbers = np.random.default_rng(0)
-    return numbers.integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def nothing() -> None:
-    """Do nothing before a tile."""
-
-
-def difference(one: Pixels, other: Pixels) -> int:
-    return int(np.abs(one.astype(int) - other.astype(int)).max())
-
-
 @pytest.mark.parametrize(
     "shapes",
     [
@@ -90,18 +78,19 @@ def difference(one: Pixels, other: Pixels) -> int:
         esrgan_shapes("old", blocks=1, channels=4, growth=4, takes=12),
     ],
 )
-def test_no_seam_is_visible(
-    shapes: dict[str, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_seam_is_visible(shapes: Shapes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is any other difference; without an overlap there is one."""
-    made, picture = network(shapes), noise(70, 53)
-    whole = enlarged_once(made, picture, 256, nothing)
+    made = network(shapes)
+    picture = np.random.default_rng(0).integers(0, 256, (53, 70, 3), dtype=np.uint8)
+
+    def enlarged(tile: int) -> Any:
+        return enlarged_once(made, picture, tile, lambda: None).astype(int)
+
+    whole = enlarged(256)
     assert whole.shape == (106, 140, 3)
-    assert (
-        difference(enlarged_once(made, picture, 32, nothing), whole) <= 1
-    )  # the last bit's rounding
+    assert np.abs(enlarged(32) - whole).max() <= 1  # the last bit's rounding
     monkeypatch.setattr(upscale, "MOST_OVERLAP", 0)
-    assert difference(enlarged_once(made, picture, 32, nothing), whole) > 1
+    assert np.abs(enlarged(32) - whole).max() > 1
 
 
 @pytest.mark.parametrize(

@@ -89,13 +89,6 @@ def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones() -> 
         assert texts_of(content) == {"parameters": text}
 
 
-@pytest.mark.parametrize("keyword", ["prompt", "Prompt", "", " a", "a" * 80, "ä"])
-def test_a_key_that_readers_misunderstand_is_a_programming_error(keyword: str) -> None:
-    """`prompt` is ComfyUI's and Easy Diffusion's."""
-    with pytest.raises(ValueError, match="PNG key"):
-        encode_png(Image.new("RGB", (1, 1)), {keyword: "a corgi"})
-
-
 PIXELS = png_chunk(b"IDAT", zlib.compress(bytes(4)))
 PACKED = zlib.compress(bytes(5_000_000))
 

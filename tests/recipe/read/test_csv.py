@@ -48,8 +48,7 @@ def test_rows_and_columns_without_anything_are_skipped() -> None:
         ('prompt;steps\n"a\nb";3\nc;300\n', (4, 3), "steps must be … not 300. (row 3)"),
         ("prompt;cfg\na;7,5\n", (2, 3), "cfg_scale must be … Write 7.5, with a point. (row 2)"),
         ("prompt,steps\n,3\n", (2, 1), "a prompt is missing. Write 'prompt: …'. (row 2)"),
-        ("prompt\na corgi, at the beach\n", (2, 10), "this row has 2 cells, but the first row has "
-         "1. Put double quotes around a text that contains the separator. (row 2)"),
+        ("prompt\na corgi, at the beach\n", (2, 10), "this row has 2 cells, … row has 1. …"),
         ('prompt\na\n"b\nc\n', (3, 1), "this is not CSV: unexpected end of data. … (row 3)"),
     ],
 )  # fmt: skip

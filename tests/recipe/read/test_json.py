@@ -25,6 +25,7 @@ MISTAKES = [
      'For an image with each value, write "sweep": {"steps": [20, 30]}'),
     ('{"prompt": "a", "prompt": "b"}', (1, 17), "'prompt' is given twice: already on line 1."),
     ('{"prompt": "a", "stesp": 3}', (1, 17), "unknown field 'stesp'. Did you mean 'steps'?"),
+    ('{"prompt": "a", "\\ud800": "b"}', (1, 17), "unknown field '\\ud800'."),
     ('{"prompt": "\\ud83d"}', (1, 12), "prompt contains the invisible character U+D83D"),
     ('{"3": {"class_type": "KSampler", "inputs": {}}}', (1, 2), "this is a workflow of ComfyUI, … "
      'save the picture beside a recipe {"from": "picture.png"}.'),

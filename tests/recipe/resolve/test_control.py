@@ -93,39 +93,34 @@ def test_a_union_is_told_what_its_map_shows() -> None:
         assert controls(text)[0].kind == kind
 
 
+# What is said of an entry for canny with more.
+OF_CANNY = {
+    "kind: pose": "the ControlNet 'canny' is no union: it follows one kind of map. Remove kind.",
+    "preprocess: openpose": "control preprocess must be canny, …, not 'openpose'.",
+    "preprocess: inpaint": "'preprocess: inpaint' shows a ControlNet … Add image and mask.",
+    "start: 0.8, end: 0.2": "control begins at 0.8, after its end at 0.2.",
+    "low: 50": "control low has no effect without 'preprocess: canny'. Remove it.",
+    "wieght: 1": "control has no 'wieght'. Did you mean 'weight'? Its fields are image, model, …",
+}
+CANNY = "control: {image: a.png, model: canny"
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("control: canny", "control must be a mapping like … or a list of them, not 'canny'. Write "
-         "control: {image: photo.png, model: …, preprocess: canny}."),
-        ("control: {image: a.png}", "control names no model from models/controlnet. Installed: "
-         "canny and sd15/depth."),
+        *((f"{CANNY}, {more}}}", message) for more, message in OF_CANNY.items()),
+        ("control: canny", "control must be a mapping like … or a list of them, not 'canny'. …"),
+        ("control: {image: a.png}", "control names no model … Installed: canny and sd15/depth."),
         ("control: {model: canny}", "control has no picture to follow. Write 'image: …' there."),
-        ("control: {image: a.png, model: union, kind: pose}", f"the ControlNet 'union' is for "
-         f"{XL}, but the checkpoint 'photo' belongs to {SD1}. Use a ControlNet of its family, …"),
-        ("checkpoint: demo\ncontrol: {image: a.png, model: canny}", f"the ControlNet 'canny' is "
-         f"for {SD1}, but the checkpoint 'demo' is of another size. Use a ControlNet of its …"),
-        ("checkpoint: flow\ncontrol: {image: a.png, model: canny}", "FLUX.1 has no control: "
-         "ControlNets are supported for Stable Diffusion 1.x, 2.x and XL. Remove it."),
-        ("checkpoint: large\ncontrol: {image: a.png, model: union}", "the union ControlNet 'union' "
-         "must be told what the map shows, which 'preprocess: none' does not tell. Write 'kind: …' "
-         "with pose, depth, soft edges, hard edges, normals or segments."),
-        ("control: {image: a.png, model: canny, kind: pose}",
-         "the ControlNet 'canny' is no union: it follows one kind of map. Remove kind."),
-        ("control: {image: a.png, model: canny, preprocess: openpose}", "control preprocess must "
-         "be canny, depth, … or none with a map of another program, not 'openpose'."),
-        ("control: {image: a.png, model: canny, preprocess: inpaint}", "'preprocess: inpaint' "
-         "shows a ControlNet what the mask leaves of the start image. Add image and mask."),
-        ("control: {image: a.png, model: canny, start: 0.8, end: 0.2}",
-         "control begins at 0.8, after its end at 0.2."),
-        ("control: {image: a.png, model: canny, low: 50}",
-         "control low has no effect without 'preprocess: canny'. Remove it."),
-        ("control: {image: a.png, model: canny, wieght: 1}", "control has no 'wieght'. Did you "
-         "mean 'weight'? Its fields are image, model, … radius, depth and preview."),
+        ("control: {image: a.png, model: union, kind: pose}",
+         f"the ControlNet 'union' is for {XL}, but … 'photo' belongs to {SD1}. Use a ControlNet …"),
+        (f"checkpoint: demo\n{CANNY}}}", "…'canny' is for … 'demo' is of another size. Use a …"),
+        (f"checkpoint: flow\n{CANNY}}}", "FLUX.1 has no control: … Remove it."),
+        ("checkpoint: large\ncontrol: {image: a.png, model: union}",
+         "… 'union' must be told what the map shows, … Write 'kind: …' with pose, … segments."),
         ("control: {image: ../a.png, model: canny}", "control image must stay within inbox/ …"),
-        ("control: [{image: a.png, model: canny}, {image: b.png, model: canny}]\n"
-         "sweep: {'control: weight': [0, 1]}", "'control: weight' could vary any of the 2 "
-         "ControlNets here. Sweep 'control' itself, with whole lists as values."),
+        (f"control: [{CANNY[9:]}}}, {CANNY[9:]}}}]\nsweep: {{'control: weight': [0, 1]}}",
+         "'control: weight' could vary any of the 2 ControlNets here. Sweep 'control' itself, …"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_full(written: str, message: str) -> None:

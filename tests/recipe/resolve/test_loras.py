@@ -106,11 +106,9 @@ TWICE = "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("loras: {ad_detail: 1}", "no LoRA 'ad_detail' in models/loras. Did you mean 'add_detail'? "
-         "Available: add_detail, style/pixel art and styles."),
+        ("loras: {ad_detail: 1}", "no LoRA … Did you mean 'add_detail'? Available: …"),
         ("loras: {add: 11}", "the weight of 'add' must be a number from -10 to 10, not 11."),
-        ("loras: {add: {family: chrome}}", "the family of 'add' must be one of demo, sdxl, sd1, … "
-         "cogview4, not 'chrome'."),
+        ("loras: {add: {family: chrome}}", "the family of 'add' must be one of …, not 'chrome'."),
         ("loras: {add: {strength: 1}}", "a LoRA has no 'strength'. Write {name: add, weight: …"),
         ("loras:", "loras has no value. Write a mapping like {name: 0.8}, or a list of names, …"),
         ("loras: [add, add_detail]", TWICE),

@@ -114,8 +114,7 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
         ("steps: [10, 200]", "steps must be a whole number from 1 to 150, not 200."),
         ("steps: 10", "the 'steps' sweep must be a list like [1, 2], or a range …"),
         ("steps: [10], steps: [20]", "'steps' is swept twice. Keep one."),
-        ("cfg_scale: 1..30 step 0.001", "the 'cfg_scale' sweep has 29,001 values; one save may "
-         "request 1,000 images (the setting max_images_per_save)."),
+        ("cfg_scale: 1..30 step 0.001", "the 'cfg_scale' sweep has 29,001 values; one save may …"),
         ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
         ("prompt s/r: [red hat, blue hat]", '…write "prompt: red hat".'),
         ("Prompt S/R: [red, blue]", '…For a piece of the prompt write "prompt: red".'),
