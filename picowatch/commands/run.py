@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from picowatch.daemon.build import (
-    LEDGER,
     MakeEngine,
     build_and_run,
     check_folders,
@@ -23,7 +22,6 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
 from picowatch.files.retry import PASSING, Ended
-from picowatch.ledger.queue import put_all_back
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import FILE_NAME, Settings
 from picowatch.signals import ended_by_signals
@@ -79,7 +77,7 @@ def run(
                 make_engine,
                 console,
                 Mode(once=once, settings_file=settings_file),
-                overdue=lambda: _leave(settings, console, code),
+                overdue=lambda: _leave(console, code),
             )
         except Ended:
             return code
@@ -93,14 +91,13 @@ def run(
     return 0 if result.succeeded else FAILED
 
 
-def _leave(settings: Settings, console: Console, code: int) -> None:
+def _leave(console: Console, code: int) -> None:
     """End in the middle of something that cannot be interrupted: the next start goes on with it.
 
     The disk and the terminal may be what is waited for: neither keeps it alive.
     """
 
     def finish() -> None:
-        put_all_back(settings.state_folder / LEDGER)
         log.info("ending in the middle of something; the next start goes on with it")
         console.close()
 

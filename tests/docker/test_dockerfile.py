@@ -16,13 +16,17 @@ from picowatch.settings import PREFIX, Settings
 from tests.docker.files import COMPOSE, DOCKERFILE, PAGE, PROJECT, SCRIPT, pairs, texts, the
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+RELEASE = PROJECT / "contrib/release.sh"
 RUNS = "\n".join(texts("RUN"))
 
 
-@pytest.mark.parametrize(("linter", "file"), [("hadolint", DOCKERFILE), ("shellcheck", SCRIPT)])
-def test_a_linter_says_nothing(linter: str, file: Path) -> None:
+LINTED = {DOCKERFILE: "hadolint", SCRIPT: "shellcheck", RELEASE: "shellcheck"}
+
+
+@pytest.mark.parametrize("file", LINTED, ids=lambda file: file.name)
+def test_a_linter_says_nothing(file: Path) -> None:
     """With its default rules; exceptions have their reason beside them."""
-    program = Path(sys.executable).parent / linter
+    program = Path(sys.executable).parent / LINTED[file]
     said = subprocess.run([program, file], capture_output=True, text=True)
     assert (said.returncode, said.stdout) == (0, "")
 
