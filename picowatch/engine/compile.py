@@ -53,6 +53,7 @@ class Compiled:
         self, denoiser: Any, key: str, device: torch.device, cache: Path | None = None
     ) -> None:
         self._denoiser = denoiser
+        self._dtype = denoiser.dtype  # diffusers looks at all modules for it
         self._key = key
         self._device = device
         self._cache = cache
@@ -106,11 +107,11 @@ class Compiled:
         convert = partial(_convert, self._denoiser, leaves, tree, tensors)
         self._models[call] = model = self._models.pop(call, None) or self._model(call, convert)
         results = model([_in_numpys_types(tensor).contiguous().numpy() for tensor in tensors])
-        return (torch.from_numpy(results[0]).to(self._denoiser.dtype),)
+        return (torch.from_numpy(results[0]).to(self._dtype),)
 
     def _model(self, call: str, convert: Callable[[], Any]) -> Any:
         """Return the compiled model for a shape, from the cache or converted now."""
-        openvino, dtype = _import_openvino(), self._denoiser.dtype
+        openvino, dtype = _import_openvino(), self._dtype
         versions = openvino.__version__, torch.__version__, diffusers.__version__
         described = repr((versions, type(self._denoiser).__name__, dtype, self._key, call))
         name = hashlib.sha256(described.encode()).hexdigest()[:32]
