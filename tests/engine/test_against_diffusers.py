@@ -65,11 +65,11 @@ def parts_of(name: str) -> dict[str, Any]:
     return found
 
 
-def pipeline(name: str, kind: str = "", scheduler: Any = None, **options: Any) -> Any:
+def pipeline(name: str, kind: str = "", scheduler: Any = None) -> Any:
     """Return one of a row's pipelines, with a scheduler created from the folder's as usual."""
     parts = dict(parts_of(name))
     made = scheduler or (_D.EulerDiscreteScheduler if name == "demo" else type(parts["scheduler"]))
-    parts["scheduler"] = made.from_config(parts["scheduler"].config, **options)
+    parts["scheduler"] = made.from_config(parts["scheduler"].config)
     found = kind_of(name, kind)(**parts)
     found.set_progress_bar_config(disable=True)
     return found
