@@ -89,7 +89,7 @@ meetings: $(READY)  ## Combine features: 100,000 random actions, compared with a
 	MEETINGS=210 PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/meetings -m "" -n 2  # sets have an order
 
 fuzz: $(READY)  ## Fuzz everything that reads untrusted input for 10 minutes (Linux).
-	$(BIN)/python -m tests.fuzz.run --minutes 10
+	$(BIN)/python -m tests.fuzz.run 10
 
 bench: $(READY)  ## Compare picowatch with a diffusers script on the CPU (12 minutes).
 	$(BIN)/python -m benchmarks.cpu
@@ -113,7 +113,7 @@ down:  ## Stop it.
 	@contrib/docker.sh down
 
 image-check: $(READY)  ## Build the Docker image and try it, by a Docker engine (as root, some minutes).
-	$(BIN)/python -m tests.docker.image_check
+	PYTEST_DEBUG_TEMPROOT=/tmp PATIENCE=900 $(BIN)/pytest tests/docker/image_check.py
 
 clean:  ## Remove the environment and all caches; inbox, outbox and models stay.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

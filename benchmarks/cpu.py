@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.folders import PATIENCE, PROJECT, Folders, run_once, running
-from benchmarks.jobs import DEMO, Job, full_size, pictures, pictures_of_steps
+from benchmarks.jobs import DEMO, Job, full_size, pictures
 from benchmarks.measuring import compared, machine
 
 HEADER = "| what | picowatch | diffusers script | times as much |\n|---|---|---|---|"
@@ -131,8 +131,8 @@ def folder_row(extent: Extent) -> list[str]:
 def full_row(extent: Extent) -> list[str]:
     """A step of the full-size checkpoint, which is what more steps take more, and peak memory."""
     few, many = extent.large_steps
-    asked = pictures_of_steps(few, few, many)  # the first one is the warm-up
-    job = Job(extent.large(), extent.large_size, asked)
+    *short, long = pictures(3, few)  # the first one is the warm-up
+    job = Job(extent.large(), extent.large_size, (*short, replace(long, steps=many)))
     peaks: tuple[list[float], list[float]] = [], []
 
     def ours() -> float:

@@ -12,13 +12,10 @@ seconds, "median (least to most)" if they were taken several times.
 """
 
 import argparse
-import json
 import os
-import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -32,11 +29,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import jobs
-from benchmarks.folders import PROJECT, Folders, run_once, with_project
-from benchmarks.measuring import Findings, Found, spread
+from benchmarks.folders import Folders, run_once, with_project
+from benchmarks.measuring import spread
+from benchmarks.parts import Found, Part, run_parts
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.memory import CUDA_LADDER, Rung
-from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.protocol import versions as libraries
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.recipe.parts import Hires
@@ -45,37 +42,6 @@ from tests.engine.requests import difference, ignore_steps
 
 REPETITIONS, GIB, ON_CUDA, KLEIN = 5, 2**30, "only on CUDA", "FLUX.2-klein"
 Way = Callable[[int], Any]  # renders a batch in so many steps
-
-
-class Part(Findings):
-    """A part at work; `work` is a folder for all parts of a run."""
-
-    def __init__(self, name: str, device: str, path: str, work: str, *, seconds: float) -> None:
-        super().__init__(Path(path), seconds)
-        self.device, self.on_cuda, self.work = device, device.startswith("cuda"), Path(work)
-        self.add("part", f"{name} on {device}")
-
-    def job(self, family: str, images: int, steps: int) -> jobs.Job:
-        """Pictures of "demo", "sd15" or "sdxl"; on a CPU the last two are as small as the first."""
-        checkpoint, side = jobs.DEMO, 128 if self.on_cuda else 64
-        if self.on_cuda and family != "demo":
-            checkpoint = jobs.full_size() if family == "sd15" else jobs.full_size_xl()
-            side = 512 if family == "sd15" else 1024
-        elif family == "sdxl":
-            checkpoint = jobs.tiny_xl(self.work / "toy")
-        return jobs.Job(checkpoint, side, jobs.pictures(images, steps), self.device)
-
-    def batch(self, family: str, images: int, steps: int, **values: Any) -> list[Any]:
-        """The same as requests to an engine."""
-        return self.job(family, images, steps).requests(self.work / "models", **values)
-
-    def engine(self, kind: Callable[[EngineOptions], Any] | None = None, **options: Any) -> Any:
-        """An engine on the part's device, in this process unless its kind is another."""
-        from picowatch.engine.renderer import Renderer
-
-        models = self.work / "models"
-        named: Any = {"models": models, "hash_cache": models / jobs.HASHES, "device": self.device}
-        return (kind or Renderer)(EngineOptions(**named | options))
 
 
 def versions(part: Part) -> None:
@@ -148,15 +114,11 @@ def against_diffusers(family: str, part: Part) -> None:
     def batch(images: int) -> Found:
         ours = _ours(part, engine, family, images, steps)
         ways: dict[str, Way] = {"picowatch": ours, "diffusers": partial(theirs, images)}
-        one, other = (way(steps[0])[0] for way in ways.values())
-        off = np.frombuffer(one.pixels, np.uint8).astype(int) - np.asarray(other).reshape(-1)
         found: Found = {"model": f"{job.checkpoint.words}, {job.size}x{job.size}"}
-        found["of 255 apart, in the mean"] = float(np.abs(off).mean())
         for name, others in zip(ways, held, strict=True) if part.on_cuda else ():
-            torch.cuda.reset_peak_memory_stats()
+            _peak(part)
             ways[name](steps[0])
-            peak = torch.cuda.max_memory_allocated() - others
-            found[f"{name}: peak GiB"] = round(peak / GIB, 2)
+            found[f"{name}: peak GiB"] = round(_peak(part) - others / GIB, 2)
         return found | _compared(part, ways, steps)
 
     if not part.on_cuda:
@@ -173,6 +135,9 @@ def _ours(part: Part, engine: Any, family: str, images: int, steps: Sequence[int
 def _compared(part: Part, ways: Mapping[str, Way], steps: tuple[int, int]) -> Found:
     """Two ways by turns: a step, which is what more steps take more, and the more steps."""
     (one, other), (few, many) = ways, steps
+    pictures = (way(few)[0] for way in ways.values())
+    pixels = [np.frombuffer(getattr(p, "pixels", None) or p.tobytes(), np.uint8) for p in pictures]
+    apart = float(np.abs(np.subtract(*pixels, dtype=int)).mean())
     found, began = defaultdict[str, list[float]](list), time.monotonic()
     for turn in range(1, REPETITIONS + 1):
         for name in (one, other) if turn % 2 else (other, one):
@@ -185,23 +150,18 @@ def _compared(part: Part, ways: Mapping[str, Way], steps: tuple[int, int]) -> Fo
             found[f"times as fast: {what}"].append(ratio)
         if time.monotonic() - began > part.left() / 8:  # larger batches need more
             break
-    return {"repetitions": turn} | {what: spread(values) for what, values in found.items()}
-
-
-def _forget_peak(part: Part) -> None:
-    import torch
-
-    if part.on_cuda:
-        torch.cuda.reset_peak_memory_stats()
+    told = {"of 255 apart, in the mean": apart, "repetitions": turn}
+    return told | {what: spread(values) for what, values in found.items()}
 
 
 def _peak(part: Part) -> float:
-    """The most GiB that torch held of the card since then, or this process of the main memory."""
+    """The most GiB of the card that torch held since the last call; 0 without one."""
     import torch
 
-    held = torch.cuda.max_memory_allocated() if part.on_cuda else None
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if held is None else held
-    return held / GIB
+    peak = torch.cuda.max_memory_allocated()
+    if part.on_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    return round(peak / GIB, 2)
 
 
 def rungs(part: Part) -> None:
@@ -212,11 +172,11 @@ def rungs(part: Part) -> None:
         engine, batch = part.engine(), part.batch(family, 1, 20 if part.on_cuda else 2)
         engine._ladder = SimpleNamespace(rungs=lambda *_: [rung], worked=lambda *_: None)
         loading, _ = _timed(engine.render, batch, ignore_steps)
-        _forget_peak(part)
+        _peak(part)
         seconds, (image,) = _timed(engine.render, batch, ignore_steps)
         off = difference(image, first.setdefault(family, image))
         found = {"seconds": seconds, "seconds with loading": loading, "of 255 from full": off}
-        return found | {"level": image.memory_rung, "peak GiB": round(_peak(part), 2)}
+        return found | {"level": image.memory_rung, "peak GiB": _peak(part)}
 
     ladder = CUDA_LADDER if part.on_cuda else CUDA_LADDER[:2]
     for rung in CUDA_LADDER[len(ladder) :]:
@@ -229,20 +189,20 @@ def memory(part: Part) -> None:
     """A batch where others hold most of the card: the level it comes to, or what is said."""
     import torch
 
-    def came(engine: Any, images: int, size: int) -> str:
+    def came(engine: Any, images: int, size: int, others: int = 0) -> str:
         batch = part.batch("sd15", images, 4, width=size, height=size)
-        _forget_peak(part)
+        _peak(part)
         try:
             image = engine.render(batch, ignore_steps)[0]
         except RenderFailed as error:
             return f"{error.message} {error.remedy}"
-        return f"{image.memory_rung}, {_peak(part):.2f} GiB"
+        return f"{image.memory_rung}, {_peak(part) - others / GIB:.2f} GiB"
 
     def within(gib: float) -> Found:
         engine, size = part.engine(), 768 if part.on_cuda else 64
         more = torch.cuda.mem_get_info()[0] - int(gib * GIB) if part.on_cuda else 0
         held = torch.empty(max(0, more), dtype=torch.uint8, device=part.device)
-        seconds, how = _timed(came, engine, 8, size)
+        seconds, how = _timed(came, engine, 8, size, held.numel())
         del held
         return {"batch": how, "seconds": seconds, "afterwards": came(engine, 1, size)}
 
@@ -295,38 +255,23 @@ def edit(part: Part) -> None:
     from tests.engine.tiny_flows import tiny_flow
 
     folder, side = (jobs.full_size_klein(), 1024) if part.on_cuda else (tiny_flow(KLEIN), 64)
-    models, took = flow_models(KLEIN, folder), dict[str, float]()
+    models, steps, prompt = flow_models(KLEIN, folder), (1, 4), "make it red"
     photo = Image.radial_gradient("L").convert("RGB").resize((side, side))
     photo.save(models / "photo.png")
-    text = f"size: {side}x{side}\nexact: false\nprompt: make it red\nsteps:"
-    options: Any = {"models": models, "start_images": models, "hash_cache": models / "hashes"}
-    engine = part.engine(**options, precision="bfloat16")
-    took["picowatch"], _ = _timed(
-        lambda: engine.render(requests_of(models, KLEIN, f"{text} 1"), ignore_steps)
-    )
-    took["diffusers"], pipe = _timed(
-        lambda: Flux2KleinPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16).to(
-            part.device
-        )
-    )
+    pipe = Flux2KleinPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16).to(part.device)
     pipe.set_progress_bar_config(disable=True)
+    folders: Any = {"models": models, "start_images": models, "hash_cache": models / jobs.HASHES}
+    engine = part.engine(precision="bfloat16", **folders)
+    text = f"references: photo.png\nsize: {side}x{side}\nexact: false\nprompt: {prompt}\nsteps:"
+    requests = {number: requests_of(models, KLEIN, f"{text} {number}") for number in steps}
 
-    def theirs(photos: list[Any], steps: int) -> Any:
-        generator = torch.Generator("cpu").manual_seed(7)
-        how = {"num_inference_steps": steps, "width": side, "height": side, "generator": generator}
-        return pipe(image=photos or None, prompt="make it red", **how).images
+    def theirs(number: int) -> Any:
+        how = {"num_inference_steps": number, "width": side, "height": side}
+        return pipe(photo, prompt, generator=torch.Generator("cpu").manual_seed(7), **how).images
 
-    def beside(references: str, photos: list[Any]) -> Found:
-        requests = {n: requests_of(models, KLEIN, f"{text} {n}\n{references}") for n in (1, 4)}
-        ways: dict[str, Way] = {"picowatch": lambda n: engine.render(requests[n], ignore_steps)}
-        ways["diffusers"] = partial(theirs, photos)
-        one, other = (way(4)[0] for way in ways.values())
-        off = np.frombuffer(one.pixels, np.uint8).astype(int) - np.asarray(other).reshape(-1)
-        return {"of 255 apart, in the mean": float(abs(off).mean())} | _compared(part, ways, (1, 4))
-
-    part.add("loading", took)
-    edits = partial(beside, "references: photo.png", [photo])
-    part.measure({"from text": partial(beside, "", []), "edit": edits})
+    ways: dict[str, Way] = {"picowatch": lambda n: engine.render(requests[n], ignore_steps)}
+    ways["diffusers"] = theirs
+    part.measure({"edit": partial(_compared, part, ways, steps)})
 
 
 def compiled(part: Part) -> None:
@@ -353,8 +298,7 @@ def _timed(call: Callable[..., Any], *given: Any) -> tuple[float, Any]:
     return round(time.perf_counter() - began, 4), result
 
 
-# Their order, and their shares of the time; what one leaves is divided among those after it.
-PARTS: dict[str, tuple[int, Callable[[Part], None]]] = {
+PARTS: dict[str, tuple[int, Callable[[Part], None]]] = {  # in this order, with shares of the time
     "versions": (10, versions),
     "demo": (10, demo),
     "sd15": (15, partial(against_diffusers, "sd15")),
@@ -368,43 +312,6 @@ PARTS: dict[str, tuple[int, Callable[[Part], None]]] = {
 }
 
 
-def run_parts(names: Sequence[str], minutes: float, device: str, out: Path) -> int:
-    """Run the parts in turn; 1 if one of them failed, or there was no time for it.
-
-    The next part's process imports libraries meanwhile, which can take ten seconds.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    end, failed = time.monotonic() + minutes * 60, False
-
-    def begun(name: str) -> "subprocess.Popen[str]":
-        (out / f"{name}.json").unlink(missing_ok=True)
-        command = ["-m", "benchmarks.gpu", "--here", name, device, str(out / f"{name}.json"), work]
-        how: Any = {"stderr": subprocess.PIPE, "stdin": subprocess.PIPE, "errors": "replace"}
-        return subprocess.Popen([sys.executable, *command], cwd=PROJECT, text=True, **how)
-
-    with tempfile.TemporaryDirectory(prefix="picowatch-gpu-") as work:
-        following = begun(names[0])
-        for place, name in enumerate(names):
-            process, left = following, end - time.monotonic()
-            if names[place + 1 :]:
-                following = begun(names[place + 1])
-            share = left * PARTS[name][0] / sum(PARTS[one][0] for one in names[place:])
-            limit = max(0.0, min(left, 2 * share))
-            try:
-                _, told = process.communicate(f"{0.9 * share:.0f}\n", limit)
-                words = f"failed: {told[-500:]}" if process.returncode else ""
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                words = f"killed after {limit:.0f} s"
-            failed |= bool(words)
-            path = out / f"{name}.json"
-            found = json.loads(path.read_text()) if path.exists() else {}
-            path.write_text(json.dumps(found | {"ended": words or "well"}, indent=1) + "\n")
-            print(f"{name:9} {words or 'finished'}", flush=True)
-    return 1 if failed else 0
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts, or one of them in this process."""
     parser = argparse.ArgumentParser(description="What works on a card and how fast, as JSON.")
@@ -415,7 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--here", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if not given.here:
-        return run_parts(given.parts, given.minutes, given.device, given.out.resolve())
+        shares = {name: PARTS[name][0] for name in given.parts}
+        return 1 - run_parts(shares, given.minutes, given.device, given.out.resolve())
     import picowatch.engine.renderer  # the libraries, before its time begins  # noqa: F401
 
     name, *where = given.here

@@ -23,7 +23,6 @@ KEPT = Path(tempfile.gettempdir()) / "sd15"
 SD15_WORDS, XL_WORDS = "full-size Stable Diffusion 1.5", "full-size Stable Diffusion XL"
 
 XL_PIPELINE = "StableDiffusionXLPipeline"
-KLEIN_PIPELINE = "Flux2KleinPipeline"
 _XL_PARTS = {
     "scheduler": ["diffusers", "EulerDiscreteScheduler"],
     "text_encoder": ["transformers", "CLIPTextModel"],
@@ -32,6 +31,14 @@ _XL_PARTS = {
     "tokenizer_2": ["transformers", "CLIPTokenizer"],
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
+}
+
+_KLEIN_PARTS = {
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "Qwen3ForCausalLM"],
+    "tokenizer": ["transformers", "Qwen2Tokenizer"],
+    "transformer": ["diffusers", "Flux2Transformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKLFlux2"],
 }
 
 _COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "pink")
@@ -137,14 +144,6 @@ def pictures(count: int, steps: int) -> tuple[Picture, ...]:
     return tuple(Picture(text, seed, steps) for seed, text in enumerate(texts, start=1))
 
 
-def pictures_of_steps(*steps: int) -> tuple[Picture, ...]:
-    """A picture for each number of steps."""
-    return tuple(
-        Picture(text, seed, number)
-        for seed, (text, number) in enumerate(zip(_prompts(), steps, strict=False), start=1)
-    )
-
-
 def _prompts() -> Iterator[str]:
     """Prompts without end, the same again after all combinations."""
     for ground, colour, thing in cycle(product(_BACKGROUNDS, _COLOURS, _THINGS)):
@@ -173,33 +172,26 @@ def full_size_klein() -> Path:
 
 def _write_klein(folder: Path) -> None:
     """Write the folder: the configs and the tokenizer that are embedded, and weights."""
-    import diffusers
-    import torch
-    import transformers
+    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+    from torch import device
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    parts: dict[str, Any] = {
-        "transformer": (diffusers, "Flux2Transformer2DModel", "flux2/transformer"),
-        "vae": (diffusers, "AutoencoderKLFlux2", "flux2/vae"),
-        "text_encoder": (transformers, "Qwen3ForCausalLM", "qwen3/text_encoder"),
-        "tokenizer": (transformers, "Qwen2Tokenizer", "qwen3/tokenizer"),
-        "scheduler": (diffusers, "FlowMatchEulerDiscreteScheduler", "flux2/scheduler"),
-    }
-    for part, (library, kind, configs) in parts.items():
-        shutil.copytree(ASSETS / configs, folder / part)
-        if part in ("tokenizer", "scheduler"):
-            continue
-        config = json.loads((ASSETS / configs / "config.json").read_text())
-        made: Any = getattr(library, kind)
-        with torch.device("meta"):
-            model = made(made.config_class(**config)) if library is transformers else None
-            model = model or made.from_config(config)
+    for part, (library, _) in _KLEIN_PARTS.items():
+        configs = "qwen3" if library == "transformers" else "flux2"
+        shutil.copytree(ASSETS / configs / part, folder / part)
+    ours: dict[str, Any] = {"transformer": Flux2Transformer2DModel, "vae": AutoencoderKLFlux2}
+    with device("meta"):
+        models = {
+            name: one.from_config(one.load_config(folder / name)) for name, one in ours.items()
+        }
+        encoder = Qwen3ForCausalLM(Qwen3Config.from_pretrained(folder / "text_encoder"))
+    for part, model in (*models.items(), ("text_encoder", encoder)):
         shapes = {name: tuple(one.shape) for name, one in model.state_dict().items()}
         shapes.pop("lm_head.weight", None)  # the embedding's
-        name = "model" if library is transformers else "diffusion_pytorch_model"
+        name = "model" if part == "text_encoder" else "diffusion_pytorch_model"
         write_checkpoint(folder / part / f"{name}.safetensors", shapes)
-    index = {part: [library.__name__, kind] for part, (library, kind, _) in parts.items()}
-    index |= {"_class_name": KLEIN_PIPELINE, "is_distilled": True}  # type: ignore[dict-item]
-    (folder / "model_index.json").write_text(json.dumps(index))
+    index: dict[str, Any] = {"_class_name": "Flux2KleinPipeline", "is_distilled": True}
+    (folder / "model_index.json").write_text(json.dumps(index | _KLEIN_PARTS))
 
 
 def tiny_xl(folder: Path) -> Checkpoint:

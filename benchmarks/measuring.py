@@ -1,20 +1,13 @@
-"""Parts that benchmarks share: rows with their spread, the machine in words, findings in a file."""
+"""What benchmarks share: rows with their spread, and the machine in words."""
 
-import gc
-import json
 import os
 import platform
 import statistics
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-Found = dict[str, Any]
 
 
 def compared(what: str, ours: Sequence[float], others: Sequence[float], unit: str = "s") -> str:
@@ -63,50 +56,6 @@ def _processor() -> str:
 def load() -> str:
     """The load of the last minute."""
     return f"{os.getloadavg()[0]:.1f}"
-
-
-class Findings:
-    """Findings so far, in a JSON file that is complete at any moment."""
-
-    def __init__(self, path: Path, seconds: float) -> None:
-        """`seconds` are those that finding may take."""
-        self.failed = False
-        self._path, self._allowed, self._began = path, seconds, time.monotonic()
-        self._found: Found = {"finished": False, "seconds allowed": seconds, "skipped": {}}
-
-    def add(self, name: str, value: object) -> None:
-        """Write one more."""
-        self._found |= {name: value, "seconds": round(time.monotonic() - self._began, 1)}
-        temporary = self._path.with_suffix(".part")
-        temporary.write_text(json.dumps(self._found, indent=1, default=str) + "\n")
-        temporary.replace(self._path)
-
-    def skip(self, name: str, reason: str) -> None:
-        """Say what is left out."""
-        self.add("skipped", self._found["skipped"] | {name: reason})
-
-    def left(self) -> float:
-        """Seconds that are left."""
-        return self._began + self._allowed - time.monotonic()
-
-    def measure(self, ways: Mapping[str, Callable[[], Found]], growth: float = 1) -> None:
-        """Note what each finds, or its error, if there is time for `growth` times the last one."""
-        took = 0.0
-        for name, way in ways.items():
-            if self.left() < took * growth:
-                self.skip(name, "no time left")
-                continue
-            began = time.monotonic()
-            try:
-                self.add(name, way())
-            # The others are worth knowing, too.
-            except Exception as error:
-                self.failed = True
-                self.add(name, {"error": repr(error), "from": traceback.format_exc(limit=-3)})
-            took = time.monotonic() - began
-            gc.collect()
-            if torch := sys.modules.get("torch"):
-                torch.cuda.empty_cache()  # does nothing where there is no card
 
 
 def wait_until(

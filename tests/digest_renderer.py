@@ -1,7 +1,11 @@
-"""Draws digests in an engine process, a little slower than possible."""
+"""Draws digests in an engine process, a little slower than possible.
+
+It waits as long as there is a file `hold` in the folder where picowatch was started.
+"""
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
@@ -9,6 +13,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
 
 STEP_SECONDS = 0.01  # so that there is a middle of a picture to be killed in
+HOLD = Path("hold").absolute()
 
 
 class DigestRenderer:
@@ -25,6 +30,8 @@ class DigestRenderer:
         preview_seconds: float,
     ) -> list[RenderedImage]:
         """Return each request's digest as a picture, after its steps."""
+        while HOLD.exists() and not interrupted():
+            self._pause.wait(STEP_SECONDS)
         for done in range(1, batch[0].steps + 1):
             self._pause.wait(STEP_SECONDS)
             if interrupted():

@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
@@ -28,35 +27,25 @@ PACKAGES = (
     *("gguf", "hypothesis", "jsonschema", "prometheus-client", "sd-parsers"),
     *("pytest", "pytest-timeout", "pytest-xdist"),
 )
+# Prints the version, if it is one that picowatch supports.
 ABOUT = """
-import os, platform, sys
+import platform, sys
 final = sys.version_info >= (3, 11) and sys.version_info.releaselevel == "final"
 if final and platform.python_implementation() == "CPython":
-    print(platform.python_version(), os.path.realpath(sys.executable), sep="\\t")
+    print(platform.python_version())
 """
 
 
-def candidates() -> Iterator[Path]:
-    """Return everything that is named like a Python 3: pyenv's, on the path, the system's."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    path = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
-    for folder in (*pyenv.glob("versions/*/bin"), *path, Path("/usr/local/bin"), Path("/usr/bin")):
-        if folder.name != "shims":  # pyenv's, each of which starts a shell first
-            programs = sorted(folder.glob("python3*"))
-            yield from (one for one in programs if re.fullmatch(r"python3(\.\d+)?", one.name))
-
-
 def pythons() -> dict[str, Path]:
-    """Return each supported version that is installed, with its interpreter."""
+    """Return each version that is installed, by pyenv or in the system, with its interpreter."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found: dict[str, Path] = {}
-    for program in dict.fromkeys(candidates()):
-        try:
-            told = subprocess.run([program, "-c", ABOUT], capture_output=True, text=True)
-        except OSError:
-            continue
-        if told.returncode == 0 and told.stdout:
-            version, executable = told.stdout.rstrip("\n").split("\t")
-            found.setdefault(version, Path(executable))
+    for folder in (*pyenv.glob("versions/*/bin"), Path("/usr/local/bin"), Path("/usr/bin")):
+        for program in sorted(folder.glob("python3*")):
+            if re.fullmatch(r"python3(\.\d+)?", program.name):
+                told = subprocess.run([program, "-c", ABOUT], capture_output=True, text=True)
+                found.setdefault(told.stdout.strip(), program)
+    found.pop("", None)
     return dict(sorted(found.items(), key=lambda one: [int(part) for part in one[0].split(".")]))
 
 
@@ -75,13 +64,6 @@ def environment(version: str, python: Path) -> Path:
     return own
 
 
-def chosen() -> Iterator[str]:
-    """Return the tests, as arguments of pytest."""
-    yield from (f"tests/{test}" for test in TESTS)
-    yield from (f"--ignore=tests/{file}" for file in NEED_TORCH)
-    yield from (f"--deselect=tests/{test}" for test in NEED_DIFFUSERS)
-
-
 def call(*command: str | Path) -> None:
     """Run a program, which must not fail."""
     subprocess.run(command, cwd=PROJECT, check=True)
@@ -93,13 +75,16 @@ def main() -> int:
     if missing := set(named) - found.keys():
         print(f"not installed: {', '.join(sorted(missing))}; there are {', '.join(found)}")
         return 1
+    chosen = [f"tests/{test}" for test in TESTS]
+    chosen += [f"--ignore=tests/{file}" for file in NEED_TORCH]
+    chosen += [f"--deselect=tests/{test}" for test in NEED_DIFFUSERS]
     failed = []
     for version in named or found:
         print(f"Python {version} ({found[version]})", flush=True)
         try:
             own = environment(version, found[version])
             options = ("-q", "-m", "not heavy", "-n", "2", "-p", "no:cacheprovider")
-            call(own, "-m", "pytest", *options, *chosen())
+            call(own, "-m", "pytest", *options, *chosen)
         except subprocess.CalledProcessError:  # it has said why
             failed.append(version)
     print(f"FAILED on {', '.join(failed)}" if failed else f"passed on {', '.join(named or found)}")

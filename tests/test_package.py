@@ -15,15 +15,6 @@ from picowatch import __version__
 PROJECT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the package as it would be published."""
-    folder = tmp_path_factory.mktemp("dist")
-    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, PROJECT)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
 def call(*arguments: str | Path, **variables: str) -> str:
     """Run a program; return what it prints, which is also the text of a failure."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -34,33 +25,23 @@ def call(*arguments: str | Path, **variables: str) -> str:
     return done.stdout
 
 
-def test_the_wheel_holds_every_asset(wheel: Path) -> None:
-    """All files below picowatch/ in the repository are in it, and systemd's unit."""
-    listed = subprocess.run(
-        ["git", "ls-files", "picowatch"], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    assert set(listed.stdout.splitlines()) <= names
-    shared = {name.partition(".data/data/")[2] for name in names}
-    for unit in (PROJECT / "contrib").glob("*.service"):
-        assert f"share/picowatch/{unit.name}" in shared
+def test_the_wheel_holds_every_asset_and_its_version(tmp_path: Path) -> None:
+    """All files below picowatch/ in the repository are in it, and systemd's unit.
 
-
-def test_its_version_is_written_in_one_place(wheel: Path) -> None:
-    """It is in picowatch/__init__.py; the wheel has it, and the changelog begins with it."""
+    The version is written in picowatch/__init__.py alone; the changelog begins with it.
+    """
+    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, PROJECT)
+    listed = call("git", "-C", PROJECT, "ls-files", "picowatch", "contrib/*.service")
+    (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        names = archive.namelist()
+        (name,) = (name for name in names if name.endswith("/METADATA"))
         metadata = message_from_bytes(archive.read(name))
+    held = {re.sub(r"^.*\.data/data/share/picowatch/", "contrib/", name) for name in names}
+    assert set(listed.splitlines()) <= held
     assert (metadata["Name"], metadata["Version"]) == ("picowatch-diffusion", __version__)
     changelog = (PROJECT / "CHANGELOG.md").read_text()
-    versions = re.findall(r"^## \[(\d.+?)\]", changelog, re.MULTILINE)
-    assert versions[0] == __version__
-
-
-def test_shellcheck_says_nothing_of_the_release() -> None:
-    """The script of `make release` has no warnings."""
-    call(Path(sys.executable).with_name("shellcheck"), PROJECT / "contrib/release.sh")
+    assert re.findall(r"^## \[(\d.+?)\]", changelog, re.MULTILINE)[0] == __version__
 
 
 @pytest.mark.heavy

@@ -53,27 +53,6 @@ def test_executors_by_name(tmp_path: Path, text: str, expected: object) -> None:
     assert read(tmp_path, mapping).executor == CLUSTER
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("local:0", "'local:0': engines: Input should be greater than or equal to 1."),
-        ("local:2000", "'local:2000': engines: Input should be less than or equal to 1024."),
-        ("slurm", "it must be local, local:N"),
-        ("{ray: {adress: x}}", "adress: Extra inputs are not permitted."),
-        ("{ray: {gpus_per_engine: -1}}", "gpus_per_engine: Input should be greater than or equal"),
-        ("{ray: {engines: true}}", "engines: Input should be 'auto'"),
-        ("{ray: {gpus_per_engine: true}}", "gpus_per_engine: Input should be a number, not true"),
-        ("{ray: {address: 'ray://head:10001'}}", "Run `ray start --num-cpus=0 --address=HOST"),
-        ("{ray: ", "it is not valid YAML"),
-    ],
-)
-def test_what_is_no_executor_is_refused_in_words(text: str, words: str) -> None:
-    """The message has its place."""
-    with pytest.raises(SettingsInvalid, match="environment variable PICOWATCH_EXECUTOR") as invalid:
-        executor(text)
-    assert words in str(invalid.value)
-
-
 # -- numbers
 
 ABSURD = [".inf", ".nan", "1e9", "1.0e+300", "-1", "9" * 400, "9" * 5000, "0x" + "f" * 9000]
@@ -98,26 +77,6 @@ def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str) -> None
             assert f"{name} {value == 'true'}: " in refused(tmp_path, f"{name}: {value}\n")
 
 
-@pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        ("{number:099999999}", "limit is"),
-        ("{number:{seed}}", "limit is"),
-        ("{number}" + "x" * 10**6, "limit is"),
-        ("{number:04}-{cfg_scale:02d}", "it cannot be used: "),
-        ("{number}{picture[0]}", "it cannot be used: "),
-        ("{number}-{seed:c}", "it cannot be used: "),
-        ("{number", "it cannot be used: "),
-        ("{seed}", "it needs {number}"),
-    ],
-    ids=lambda words: words[:30],
-)
-def test_a_name_that_could_not_be_written_later_is_refused(template: str, words: str) -> None:
-    """Each would take gigabytes or minutes, or end every start."""
-    with pytest.raises(SettingsInvalid, match=words):
-        load_settings({"file_name": template}, {})
-
-
 # -- files and folders
 
 
@@ -140,48 +99,55 @@ def test_only_a_regular_file_is_read(
         load_settings({}, {}, tmp_path / "picowatch.yaml")
 
 
-@pytest.mark.parametrize(
-    ("folder", "words"),
-    [
-        ("~nobody-of-this-name/x", "this user has no home folder"),
-        ("x" * 5000, "is too long"),
-        ("x/" * 3000, "is too long"),
-        ('"a\\0b"', "contains a null byte"),
-    ],
-    ids=["home", "name", "path", "null"],
-)
-def test_a_folder_that_cannot_be_is_refused_in_words(
-    tmp_path: Path, folder: str, words: str
-) -> None:
-    """The message has its line and column."""
-    said = refused(tmp_path, f"outbox: {folder}\n")
-    assert said.startswith("F, line 1, column 9: outbox")
-    assert words in said
-
-
 # -- what is wrong is said, and where
 
 IN_RECIPES = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for all recipes."
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("format: jpg", "9: format 'jpg': Input should be 'png', 'jpeg', 'webp' or 'avif'."),
-        ("settle_seconds: 0,5", "17: settle_seconds '0,5': Input should be a valid number"),
-        ("hook_seconds: 0", "15: hook_seconds 0: Input should be greater than 0."),
-        ("metrics_address: 9464", "18: metrics_address 9464: it must be like 127.0.0.1:9464, or"),
-        ("checkpoint: [1]", "13: checkpoint [1]: Input should be a valid string."),
-        (
-            "quality: lossless\nformat: jpeg",
-            "10: quality 'lossless': jpeg has no lossless. Use format: webp or png, or a quality",
-        ),
-        ("file_name: '{nubmer}'", "12: file_name '{nubmer}': it cannot be used: there is no"),
-    ],
-)
-def test_a_wrong_value_is_answered_with_what_goes(tmp_path: Path, text: str, said: str) -> None:
+REFUSED = [
+    ("format: jpg", "column 9: format 'jpg': Input should be 'png', 'jpeg', 'webp' or 'avif'."),
+    ("settle_seconds: 0,5", "column 17: settle_seconds '0,5': Input should be a valid number"),
+    ("hook_seconds: 0", "column 15: hook_seconds 0: Input should be greater than 0."),
+    ("metrics_address: 9464", "column 18: metrics_address 9464: it must be like 127.0.0.1:9464"),
+    ("checkpoint: [1]", "column 13: checkpoint [1]: Input should be a valid string."),
+    (
+        "format: jpeg\nquality: lossless",
+        "line 2, column 10: quality 'lossless': jpeg has no lossless. Use format: webp or png, or",
+    ),
+    # Without a space after its colon, a line is text; of two values, YAML takes the last.
+    ("format:jpeg", "with a space after the colon"),
+    ("device: cpu\ndevice: auto", "line 2, column 1: 'device' is given twice: already on line 1."),
+    # Names of files that would take gigabytes or minutes, or end every start.
+    ("file_name: '{nubmer}'", "column 12: file_name '{nubmer}': it cannot be used: there is no"),
+    ("file_name: '{number:099999999}'", "limit is"),
+    ("file_name: '{number:{seed}}'", "limit is"),
+    (f"file_name: '{{number}}{'x' * 10**4}'", "limit is"),
+    ("file_name: '{number:04}-{cfg_scale:02d}'", "it cannot be used: "),
+    ("file_name: '{number}{picture[0]}'", "it cannot be used: "),
+    ("file_name: '{number}-{seed:c}'", "it cannot be used: "),
+    ("file_name: '{number'", "it cannot be used: "),
+    ("file_name: '{seed}'", "it needs {number}"),
+    ("outbox: ~nobody-of-this-name/x", "outbox '~nobody-of-this-name/x': this user has no home"),
+    (f"outbox: {'x' * 5000}", "is too long"),
+    (f"outbox: {'x/' * 3000}", "is too long"),
+    ('outbox: "a\\0b"', "contains a null byte"),
+    ("executor: local:0", "'local:0': engines: Input should be greater than or equal to 1."),
+    ("executor: local:2000", "engines: Input should be less than or equal to 1024."),
+    ("executor: slurm", "it must be local, local:N"),
+    ("executor: {ray: {adress: x}}", "adress: Extra inputs are not permitted."),
+    ("executor: {ray: {gpus_per_engine: -1}}", "gpus_per_engine: Input should be greater than or"),
+    ("executor: {ray: {engines: true}}", "engines: Input should be 'auto'"),
+    ("executor: {ray: {gpus_per_engine: true}}", "gpus_per_engine: Input should be a number, not"),
+    ("executor: {ray: {address: 'ray://head:1'}}", "Run `ray start --num-cpus=0 --address=HOST"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED, ids=lambda words: words[:40])
+def test_what_cannot_be_is_refused_in_words(tmp_path: Path, text: str, said: str) -> None:
     """The message says what is wrong, and where."""
-    assert refused(tmp_path, f"{text}\n").startswith(f"F, line 1, column {said}")
+    answer = refused(tmp_path, f"{text}\n")
+    assert answer.startswith(("F, line 1, column ", "F, line 2, column ", "F must contain"))
+    assert said in answer
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
@@ -197,13 +163,8 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         "environment variable PICOWATCH_QUALITY: quality 'x': Input should be 'auto' or "
         "'lossless', or Input should be a valid integer, unable to parse string as an integer.",
     ]
-
-
-def test_what_yaml_would_take_in_silence_is_refused(tmp_path: Path) -> None:
-    """Without a space after its colon, a line is text; of two values, YAML takes the last."""
-    assert "with a space after the colon" in refused(tmp_path, "format:jpeg\n")
-    assert refused(tmp_path, "device: cpu\nformat: jpeg\ndevice: auto\n") == (
-        "F, line 3, column 1: 'device' is given twice: already on line 1. Keep one."
+    assert "environment variable PICOWATCH_EXECUTOR: executor '{ray: ': it is not valid YAML" in (
+        refused(tmp_path, "", {"PICOWATCH_EXECUTOR": "{ray: "})
     )
 
 

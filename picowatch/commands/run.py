@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from picowatch.daemon.build import (
-    LEDGER,
     MakeEngine,
     build_and_run,
     check_folders,
@@ -23,7 +22,6 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
 from picowatch.files.retry import PASSING, Ended
-from picowatch.ledger.queue import put_all_back
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import FILE_NAME, Settings
 from picowatch.signals import ended_by_signals
@@ -73,16 +71,13 @@ def run(
     with ExitStack() as shown:
         console = open_console(verbosity, settings.log_format)
         shown.callback(console.close)
-        try:
-            result, interrupted = run_daemon(
-                settings,
-                make_engine,
-                console,
-                Mode(once=once, settings_file=settings_file),
-                overdue=lambda: _leave(settings, console, code),
-            )
-        except Ended:
-            return code
+        result, interrupted = run_daemon(
+            settings,
+            make_engine,
+            console,
+            Mode(once=once, settings_file=settings_file),
+            overdue=lambda: _leave(console, code),
+        )
     if result.restart and not interrupted and not is_hopeless(result):
         return RESTART
     if not once:
@@ -93,14 +88,13 @@ def run(
     return 0 if result.succeeded else FAILED
 
 
-def _leave(settings: Settings, console: Console, code: int) -> None:
+def _leave(console: Console, code: int) -> None:
     """End in the middle of something that cannot be interrupted: the next start goes on with it.
 
     The disk and the terminal may be what is waited for: neither keeps it alive.
     """
 
     def finish() -> None:
-        put_all_back(settings.state_folder / LEDGER)
         log.info("ending in the middle of something; the next start goes on with it")
         console.close()
 
@@ -121,8 +115,7 @@ def run_daemon(
 ) -> tuple[RunResult, bool]:
     """Run a daemon; return its result, and whether a signal ended it.
 
-    `overdue` is called if it has not ended soon after a signal. Raises Ended if a signal came while
-    the outbox could not be written yet.
+    `overdue` is called if it has not ended soon after a signal.
     """
     stop, wake = threading.Event(), threading.Event()
     try:
@@ -136,6 +129,8 @@ def run_daemon(
                 wake=wake,
                 signals=signals,
             )
+    except Ended:  # while it waited for the outbox
+        return RunResult(), True
     except PASSING as error:
         raise CommandFailed(
             f"The outbox {settings.outbox} cannot be written: {error}.",

@@ -73,9 +73,6 @@ class Accepting:
         A save whose model has to be hashed first waits without holding up the others.
         """
         self._clear_gone()
-        for template, words in self.inbox.newly_ignored():
-            for event in self._warn_once(template, [words]):
-                log.log(event.level, "%s", event.text)
         if not len(self.inbox):
             return False
         taken: list[str] = []

@@ -37,18 +37,13 @@ READ_TOGETHER = 4
 _IN_TURN = (MODELS.name, TURNS.name)
 
 
-def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:
-    """Return how many images like this one a batch begins with.
+def _first_size(request: ImageRequest) -> int:
+    """Return how many images like this one the first batch has.
 
-    `exact` means 1. A number is used as it is. "auto" begins with as many pictures as together have
-    the pixels of 512x512, at most sixteen: sixteen of 128x128, four of 256x256. That is safe
-    everywhere; larger batches are measured. With hires, the larger size counts. Images with
-    references go one by one.
+    They are as many as together have the pixels of 512x512, at most sixteen: sixteen of 128x128,
+    four of 256x256. That is safe everywhere; larger batches are measured. With hires, the larger
+    size counts. Images with references go one by one.
     """
-    if request.exact:
-        return 1
-    if setting != "auto":
-        return max(1, setting)
     if request.references:
         return 1
     scale = max(1.0, request.hires.scale) if request.hires else 1.0
@@ -116,11 +111,10 @@ class _Measured:
 class BatchSizes:
     """The size of the next batch, which grows while that renders images faster.
 
-    It begins with `batch_size_for`, doubles as long as an evaluation of the UNet then takes at most
-    95 % of the time, and halves where memory runs out; with references it is 1, or 4 where parts
-    take turns in memory. Decisions are kept in a file, by device, checkpoint and size; without the
-    file they are measured again. A number in the settings is used as it is. Safe to use from
-    several threads.
+    It doubles as long as an evaluation of the UNet then takes at most 95 % of the time, and halves
+    where memory runs out; with references it is 1, or 4 where parts take turns in memory. Decisions
+    are kept in a file, by device, checkpoint and size; without the file they are measured again. A
+    number in the settings is used as it is. Safe to use from several threads.
     """
 
     def __init__(self, setting: int | Literal["auto"], file: Path) -> None:
@@ -135,8 +129,10 @@ class BatchSizes:
 
         `device` is the engine's, with its precision; "" means that of the last batch.
         """
-        if request.exact or self._setting != "auto":
-            return batch_size_for(request, self._setting)
+        if request.exact:
+            return 1
+        if self._setting != "auto":
+            return self._setting
         with self._lock:
             measured = self._of(_key(request, device or self._device), request)
             return measured.next_size(evaluations(request))
@@ -169,7 +165,7 @@ class BatchSizes:
 
     def _of(self, key: str, request: ImageRequest) -> _Measured:
         """Return what is known of images like this one."""
-        return self._measured.setdefault(key, _Measured(batch_size_for(request, "auto")))
+        return self._measured.setdefault(key, _Measured(_first_size(request)))
 
     def _keep(self) -> None:
         """Write the decisions to the file; if the disk is full, they will be measured again."""

@@ -95,9 +95,8 @@ class Control:
         if self.pool.paused:
             return Answer(True, f"It is already paused; {self._queued()}.")
         self._set_paused(True)
-        running = (
-            " when the images in progress are finished" if self.ledger.counts().running else ""
-        )
+        is_working = self.ledger.counts()["running"]
+        running = " when the images in progress are finished" if is_working else ""
         return Answer(True, f"Paused{running}; {self._queued()}.")
 
     def _resume(self) -> Answer:
@@ -115,7 +114,7 @@ class Control:
         self.pool.wake()
 
     def _queued(self) -> str:
-        return images_wait(self.ledger.counts().queued)
+        return images_wait(self.ledger.counts()["queued"])
 
     # -- retry and cancel
 

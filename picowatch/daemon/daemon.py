@@ -175,22 +175,12 @@ class Daemon:
     # -- start and end
 
     def _recover(self) -> None:
-        """Repair what a crash left behind; after an ordinary end there is nothing to repair."""
-        if self.lock.after_crash:
-            if not self.retry.trouble:  # a second attempt need not say it again
-                log.warning(
-                    "picowatch was killed or stopped in the middle of something; what it left "
-                    "unfinished is being repaired"
-                )
-            self.outbox.remove_leftovers()
-            self.outbox.repair_latest()
-            known = self.ledger.known_recipes()
-            wrong = [recipe for recipe, one in known.items() if one.problem]
-            self.outbox.problems.remove_all_but(known, wrong)
+        """Repair what a crash left behind."""
+        known = self.ledger.known_recipes()
+        self.outbox.repair(known, [recipe for recipe, one in known.items() if one.problem])
         self.ledger.nothing_is_written()
         for image in self.ledger.running():
             self._decide(image)
-        self.result.left_undone = False
         if self.ledger.is_paused():
             log.info("paused: nothing is rendered until `picowatch resume`")
 
@@ -205,7 +195,8 @@ class Daemon:
             log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
         else:
             self.ledger.put_back(image.id, PutBack.DAEMON_DIED)
-            log.info("%s: seed %s queued again", image.recipe, image.request.seed)
+            words = "%s: seed %s queued again: picowatch was killed while rendering it"
+            log.warning(words, image.recipe, image.request.seed)
 
     def _has_nothing_left(self) -> bool:
         """Return whether nothing is left to do except what a pause keeps queued."""
@@ -216,8 +207,8 @@ class Daemon:
         if self.ledger.unlisted() or self.ledger.unlisted_failures():
             return False
         counts = self.ledger.counts()
-        self.result.kept_waiting = counts.queued if self.pool.paused else 0
-        return counts.queued == self.result.kept_waiting and not counts.running
+        self.result.kept_waiting = counts["queued"] if self.pool.paused else 0
+        return counts["queued"] == self.result.kept_waiting and not counts["running"]
 
     def _rest(self) -> float:
         """Seconds until there may be something to do."""

@@ -132,7 +132,7 @@ class WorkerPool:
     def _queued(self) -> int:
         """How many images are queued; 0 while the ledger cannot be read."""
         with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            return self.ledger.counts().queued
+            return self.ledger.counts()["queued"]
         return 0
 
     def finish_batches(self, wanted: bool) -> bool:
@@ -141,7 +141,7 @@ class WorkerPool:
             is_over, self._finishes = self._finishes and not wanted, wanted
         if is_over:
             self.wake()
-        return wanted and not self.ledger.counts().running
+        return wanted and not self.ledger.counts()["running"]
 
     def wake(self) -> None:
         """Wake all workers: images may be queued, or a pause may have begun or ended."""
@@ -230,4 +230,4 @@ class WorkerPool:
         idle = sum(one.idle and one.can_work for one in self.workers)
         if idle < 2:
             return size
-        return min(size, ceil(self.ledger.counts().queued / idle))
+        return min(size, ceil(self.ledger.counts()["queued"] / idle))

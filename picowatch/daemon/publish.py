@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -90,34 +90,39 @@ class Publisher:
         listed = self.outbox.listing.recent_files() if unlisted else ()
         for image in unlisted:
             try:
-                self._list(image, image.file in listed)
+                self._list_as_published(image, image.file in listed)
             except Exception as error:  # no single picture may end the daemon
                 log.error("%s is in no list: %s", image.file, unexpected(error))
                 self._unlistable.add(image.id)
             else:
                 self.ledger.mark_listed(image.id)
 
-    def _list(self, image: QueuedImage, is_in_list: bool) -> None:
+    def _list_as_published(self, image: QueuedImage, is_in_list: bool) -> None:
         """Add a published picture to the lists, as its metadata describe it."""
+        path = self.outbox.root / image.file
         if not self.outbox.exists(image.file):
-            check_in_place(self.outbox.root / image.file)  # raises if it is not deleted, but away
+            check_in_place(path)  # raises if it is not deleted, but away
             return
         try:
-            rendered, written_at = self._as_published(image.file)
+            rendered = read_chunk(read_texts(path)[PICOWATCH]).rendered
         except PictureUnreadable as error:
             log.warning("%s was damaged before it was listed: %s", image.file, error)
             return
-        for warning in rendered.get("warnings", ()):
+        line = listing_line(image, rendered, path.stat().st_mtime)
+        self._list(image, line, rendered.get("warnings", ()), is_in_list)
+
+    def _list(
+        self,
+        image: QueuedImage,
+        line: dict[str, Any],
+        warnings: Iterable[str],
+        is_in_list: bool = False,
+    ) -> None:
+        for warning in warnings:
             self._warn(image, warning)
-        line = listing_line(image, rendered, written_at)
         if not is_in_list:
             self.outbox.listing.append(line)
         self.outbox.gallery.add(line)
-
-    def _as_published(self, file: str) -> tuple[Mapping[str, Any], float]:
-        """Return how a picture was rendered, from its metadata, and when it was written."""
-        path = self.outbox.root / file
-        return read_chunk(read_texts(path)[PICOWATCH]).rendered, path.stat().st_mtime
 
     def _try_to_publish(
         self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
@@ -203,10 +208,7 @@ class Publisher:
         try:
             # Observers come before the ledger: if the queue is empty, they have seen every picture.
             self.run.observers.published(line)
-            for warning in picture.warnings:
-                self._warn(image, warning)
-            self.outbox.listing.append(line)
-            self.outbox.gallery.add(line)
+            self._list(image, line, picture.warnings)
         except Exception as error:
             if not passes(error):
                 log.error("%s", unexpected(error))

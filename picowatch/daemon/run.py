@@ -19,13 +19,11 @@ log = logging.getLogger("picowatch")
 class RunResult:
     """The outcome of one run of the daemon; all its threads write to it."""
 
-    def __init__(self, *, left_undone: bool = False) -> None:
-        """`left_undone`: the last run was killed, and left something half-written."""
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self.failed = 0  # images, and saves that were refused
         self.engine_restarts = 0  # of engines that died
         self.kept_waiting = 0  # images that a pause keeps queued at the end of a single run
-        self.left_undone = left_undone  # what a crash left is not repaired yet
         self.reason = ""  # why it cannot continue
         self.restart = False  # … and a new process can
         self.ledger_corrupt = False  # … because the ledger is damaged

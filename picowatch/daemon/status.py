@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from picowatch.daemon.pool import WorkerPool
@@ -16,13 +16,13 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.files.names import is_picture_name
 from picowatch.files.retry import PASSING
 from picowatch.inbox.inbox import Inbox
-from picowatch.ledger.rows import Counts
 from picowatch.observers.console import Console
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait
 from picowatch.service import notify
 
 log = logging.getLogger("picowatch")
 
+STATES = ("queued", "running", "done", "failed", "cancelled")
 STATUS_SECONDS = 1.0  # between writes of the status while something changes
 HEARTBEAT_SECONDS = 5.0  # … while nothing does
 ERRORS_KEPT = 5  # in the status
@@ -48,7 +48,7 @@ class Reporting:
         self._written_at = float("-inf")
         self._written: tuple[object, ...] = ()
         now = time.time()
-        self._known = Status(updated=now, started=now, images=asdict(Counts()))  # from the ledger
+        self._known = Status(updated=now, started=now, images=dict.fromkeys(STATES, 0))
         self._asked: tuple[int, str] | None = None  # the state of the ledger behind `_known`
         self._waiting: tuple[tuple[str, int], ...] = ()  # the first recipes with queued images
         self._waiting_recipes = 0  # how many there are
@@ -122,14 +122,14 @@ class Reporting:
 
     def _by_ledger(self, settings_problem: str) -> Status:
         counts = self.ledger.counts()
-        self._look_up_queue(counts.queued)
+        self._look_up_queue(counts["queued"])
         errors, error_count, refused = self.ledger.problems(ERRORS_KEPT)
         if settings_problem:
             errors, error_count = [*errors, settings_problem][-ERRORS_KEPT:], error_count + 1
         status = Status(
             updated=time.time(),
             started=self._known.started,
-            images=asdict(counts),
+            images=dict(counts),
             paused=self.ledger.is_paused(),
             waiting=self._waiting,
             waiting_recipes=self._waiting_recipes,
@@ -137,7 +137,7 @@ class Reporting:
             error_count=error_count,
             refused=refused,
         )
-        if counts.queued or counts.running:
+        if counts["queued"] or counts["running"]:
             seconds = self.pool.seconds_left(self._queued_kinds)
             folders = tuple(map(self._folder_status, list(self._folders)[:NAMED]))
             status = replace(status, all_seconds_left=_rounded(seconds), folders=folders)

@@ -75,7 +75,6 @@ class Worker:
         self._idle_since = 0.0
         self._rendered_at: float | None = None  # end of the last batch, unless idle since
         self._leaving = False  # the engine is gone
-        self._lost = False  # … or most likely gone
 
     def start(self) -> None:
         """Start the thread."""
@@ -99,7 +98,7 @@ class Worker:
     @property
     def can_work(self) -> bool:
         """Whether other workers may leave images to this one."""
-        return not (self._leaving or self._lost or self.has_ended or self.trouble)
+        return not (self._leaving or self.has_ended or self.trouble)
 
     def wake(self) -> None:
         """Wake the thread: images may be queued, or a pause may have begun or ended."""
@@ -230,7 +229,7 @@ class Worker:
             log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
             self._put_back(batch)
             self._note_engine_death()
-            self._wait_to_leave()
+            self.stopping.wait(RESTART_SECONDS)  # the executor reports soon that it is gone
         except EngineDied as error:
             self._note_engine_death()
             self._try_again_after(error, batch)
@@ -309,14 +308,6 @@ class Worker:
     def _note_engine_death(self) -> None:
         self.run.result.count_engine_restart()
         self._holds_nothing()
-
-    def _wait_to_leave(self) -> None:
-        """Wait for the executor to report that this engine is gone; others render its images."""
-        self._lost = True
-        self._wake.clear()
-        if not self._leaving:
-            self._wake.wait(RESTART_SECONDS)
-        self._lost = False
 
     def _wait_to_start(self, trouble: str) -> None:
         """Wait before the next attempt: no image is at fault, and the cause may go away.

@@ -6,21 +6,18 @@ SIGKILL: at once and in every phase, even during an import or a load.
 """
 
 import atexit
-import mmap
+import ctypes
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Pipe
-from pathlib import Path
-from subprocess import DEVNULL
+from multiprocessing.connection import Connection
 
 from picowatch.engine import child_main
 from picowatch.engine.failures import explain_exit
@@ -163,7 +160,7 @@ class ChildEngine(RemoteEngine):
     def interrupt(self) -> None:
         """Implement `Engine.interrupt`."""
         if (process := self._process) is not None:
-            process.interrupt()
+            process.interrupted.value = True
 
     def close(self) -> None:
         """Implement `Engine.close`."""
@@ -220,53 +217,38 @@ class ChildEngine(RemoteEngine):
         process.close()
 
 
-# What its interpreter runs. picowatch may not be installed, so its folder is the last on the path.
-_PROGRAM = (
-    "import sys; sys.path.append(sys.argv[1]); from picowatch.engine import child_main; "
-    "child_main.main(*map(int, sys.argv[2:]))"
-)
-_ROOT = str(Path(__file__).parents[2])
-
-
 class _Process:
-    """An interpreter of its own, the pipes to it, and the file of its standard error.
+    """A multiprocessing process, its pipe, and the file of its standard error."""
 
-    Its session keeps the terminal's Ctrl-C for the daemon, and lets the processes that it starts be
-    ended with it.
-    """
+    _one_at_a_time = threading.Lock()  # all threads of the daemon share the environment
 
     def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
         """Start the process. Raises OSError."""
-        with ExitStack() as ours, ExitStack() as theirs:
-            self._words = ours.enter_context(tempfile.TemporaryFile(buffering=0))
-            self._connection, pipe = Pipe()
-            alive, held = Pipe(duplex=False)  # closed when the daemon ends
-            shared = theirs.enter_context(tempfile.TemporaryFile(buffering=0))
-            ours.enter_context(self._connection)
-            ours.enter_context(held)
-            theirs.enter_context(pipe)
-            theirs.enter_context(alive)
-            shared.write(b"\0")
-            self._interrupted = mmap.mmap(shared.fileno(), 1)
-            self._connection.send((options, make_renderer))
-            numbers = [one.fileno() for one in (pipe, shared, alive)]
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, _ROOT, *map(str, numbers)],
-                env=child_main.environment(),
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                stderr=self._words,
-                pass_fds=numbers,
-                start_new_session=True,
+        context = multiprocessing.get_context("spawn")
+        self.interrupted = context.RawValue(ctypes.c_bool)
+        with ExitStack() as files:
+            self._words = files.enter_context(tempfile.TemporaryFile(buffering=0))
+            words = Connection(os.dup(self._words.fileno()))  # multiprocessing can pass these on
+            self._connection, theirs = context.Pipe()
+            files.enter_context(self._connection)
+            self._process = context.Process(
+                target=child_main.main,
+                args=(theirs, self.interrupted, words, options, make_renderer),
+                name="picowatch-engine",
+                daemon=True,
             )
-            self._files = ours.pop_all()
+            with theirs, words, self._one_at_a_time, child_main.surroundings():
+                self._process.start()
+            self._files = files.pop_all()
+        assert self._process.pid is not None
         self.id = self._process.pid
         self._is_ready = False
+        # Before multiprocessing's own, which sends SIGTERM and waits.
         atexit.register(self.kill)
 
     def reports(self, work: Render) -> Iterator[FromEngine]:
         """Have a batch rendered, and yield the process' reports. Raises EngineDied."""
-        self._interrupted[0] = False
+        self.interrupted.value = False
         try:
             self._connection.send(work)
             while True:
@@ -274,18 +256,17 @@ class _Process:
         except (EOFError, OSError) as error:
             raise self._death() from error
 
-    def interrupt(self) -> None:
-        """End the batch in progress at its next step."""
-        self._interrupted[0] = True
-
     def exit_code(self) -> int | None:
         """Return the exit code (negative: a signal), None while the process runs."""
-        return self._process.poll()
+        return self._process.exitcode
 
     def kill(self) -> None:
         """End the process and those it started, even if it has ended already."""
-        with suppress(ProcessLookupError, PermissionError):  # macOS: only a dead one is left
+        try:
             os.killpg(self.id, signal.SIGKILL)
+        # It has no process group yet, or (macOS) only a dead process is left in it.
+        except (ProcessLookupError, PermissionError):
+            self._process.kill()
 
     def forget_words(self) -> None:
         """Empty the file of its standard error: libraries may write for months."""
@@ -296,7 +277,9 @@ class _Process:
         """End the process, and release its files."""
         self.kill()
         atexit.unregister(self.kill)
-        self._wait()
+        self._process.join(_END_SECONDS)
+        if self.exit_code() is not None:
+            self._process.close()
         self._files.close()
 
     def _message(self) -> FromEngine:
@@ -313,16 +296,12 @@ class _Process:
 
     def _death(self) -> EngineDied:
         """Return the error that says how the process ended."""
-        self._wait()
+        self._process.join(_END_SECONDS)
         size = self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, size - _KEPT_BYTES))
         said = self._words.read().decode(errors="replace").splitlines()
         kind = EngineDied if self._is_ready else EngineCannotStart
         return kind(*explain_exit(self.exit_code(), said))
-
-    def _wait(self) -> None:
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_SECONDS)
 
 
 class LocalEngines(Executor):

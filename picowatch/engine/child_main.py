@@ -3,19 +3,21 @@
 It ends whenever the daemon ends, however that happens.
 """
 
+import ctypes
 import fcntl
 import gc
-import mmap
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from copy import copy
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from picowatch.engine.failures import explain_error
 from picowatch.engine.memory import broken_gpu, gpu_memory
@@ -24,6 +26,7 @@ from picowatch.engine.protocol import (
     EngineCannotStart,
     EngineOptions,
     FromEngine,
+    MakeRenderer,
     OnPreview,
     Outcome,
     Ready,
@@ -34,7 +37,7 @@ from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFa
 from picowatch.signals import ignore_signals
 
 _ENVIRONMENT = {
-    # Like -P: nothing is imported from the user's folder. A torch.py beside recipes is not torch.
+    # Like -P: nothing is imported from the user's folder while the process starts.
     "PYTHONSAFEPATH": "1",
     "PYTHONWARNINGS": "ignore",
     "PYTHON_COLORS": "0",  # of tracebacks, which are read here
@@ -69,9 +72,25 @@ _DEFAULTS = {
 }
 
 
-def environment() -> dict[str, str]:
-    """Return the environment for the process; malloc and Python read some of it as they start."""
-    return _DEFAULTS | os.environ | _ENVIRONMENT
+@contextmanager
+def surroundings() -> Iterator[None]:
+    """Set the engine's environment for a process that is started inside.
+
+    multiprocessing has no argument for it, and some of it is read before any of our code runs:
+    malloc's thresholds, and the import path. Meanwhile other processes must not be started with
+    os.environ as it is: see `Hooks`. The console is hidden, too, because multiprocessing flushes
+    it, which fails if it is a file on a full disk or a pipe without a reader.
+    """
+    before = dict(os.environ)
+    ours = _DEFAULTS | before | _ENVIRONMENT
+    os.environ.update(ours)
+    try:
+        with redirect_stdout(None), redirect_stderr(None):
+            yield
+    finally:
+        for name in ours.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
@@ -82,34 +101,60 @@ def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer
     return Renderer(options, on_preview)
 
 
-def main(pipe: int, shared: int, alive: int) -> None:
-    """Serve the daemon at the other end of the pipe, given these open files.
+def main(
+    connection: Connection,
+    interrupted: ctypes.c_bool,
+    stderr: Connection,
+    options: EngineOptions,
+    make_renderer: MakeRenderer,
+) -> None:
+    """Serve the daemon at the other end of the pipe.
 
-    `shared` is memory shared with the daemon: if it is set, the batch ends at its next step.
-    `alive` is closed when the daemon ends.
+    `stderr` holds the file of the standard error. `interrupted` is memory shared with the daemon:
+    if it is set, the batch ends at its next step.
+    """
+    _stand_alone(stderr)
+    _end_with_daemon()
+    serve(connection, lambda: interrupted.value, partial(make_renderer, options))
+
+
+def _stand_alone(stderr: Connection) -> None:
+    """Leave the daemon's terminal, signals, standard streams and import path.
+
+    The session of its own keeps Ctrl-C for the daemon, and lets the processes that this one starts
+    be ended with it. The working folder is removed from the import path: a torch.py beside the
+    recipes is not torch. `python -m picowatch` puts that folder on the path, and multiprocessing
+    passes the path on. picowatch itself may be there, so its parent folder is added at the end.
     """
     ignore_signals()  # a service manager's SIGTERM reaches all processes; the daemon decides
-    _end_with_daemon(alive)
-    connection, interrupted = Connection(pipe), mmap.mmap(shared, 1)
-    options, make_renderer = connection.recv()
-    serve(connection, lambda: bool(interrupted[0]), partial(make_renderer, options))
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for source, target in ((nothing, 0), (nothing, 1), (stderr.fileno(), 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    stderr.close()
+    here = os.path.realpath(os.curdir)
+    kept = [entry for entry in sys.path if os.path.realpath(entry) != here]
+    sys.path[:] = [*kept, str(Path(__file__).parents[2])]
 
 
-def _end_with_daemon(alive: int) -> None:
+def _end_with_daemon() -> None:
     """End when the daemon ends, even by `kill -9`.
 
-    Only the daemon has the other end of `alive`. When it closes, Linux sends SIGKILL, which works
-    even while native code holds Python's lock. (PR_SET_PDEATHSIG would send it as soon as the
-    thread that started this process ends.)
+    Only the daemon has the other end of a pipe that multiprocessing creates. When it closes, Linux
+    sends SIGKILL, which works even while native code holds Python's lock. (PR_SET_PDEATHSIG would
+    send it as soon as the thread that started this process ends.)
     """
+    daemon = multiprocessing.parent_process()
+    assert daemon is not None
     if sys.platform == "linux":
         with suppress(OSError):  # on imitations of Linux
-            fcntl.fcntl(alive, fcntl.F_SETOWN, os.getpid())
-            fcntl.fcntl(alive, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(alive, fcntl.F_SETFL, os.O_ASYNC)
+            fcntl.fcntl(daemon.sentinel, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(daemon.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(daemon.sentinel, fcntl.F_SETFL, os.O_ASYNC)
 
     def end() -> None:
-        os.read(alive, 1)
+        daemon.join()
         os._exit(0)
 
     threading.Thread(target=end, daemon=True).start()

@@ -23,7 +23,7 @@ from picowatch.inbox.files import (
     defaults_for,
     is_gone,
 )
-from picowatch.inbox.names import ENDINGS, PICTURES_NAME, is_dropped, is_template
+from picowatch.inbox.names import is_dropped, is_template
 from picowatch.inbox.reading import (
     Change,
     Deleted,
@@ -67,8 +67,6 @@ class Inbox:
         self._watch = Watch(wake)
         self._empty: dict[str, SizeAndTime] = {}  # empty files, which are not ready yet
         self._warned: dict[str, str] = {}
-        self._ignored: Collection[tuple[str, str]] = ()  # folders and endings under a template
-        self._told_ignored: set[tuple[str, str, str]] = set()
         self._with_defaults: Collection[str] = ()  # folders
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._known: Mapping[str, KnownRecipe] = {}
@@ -140,7 +138,7 @@ class Inbox:
         known = self._known_recipes()
         there = scan(self._root, known)
         self._warn_of(there.skipped)
-        self._ignored, self._with_defaults = there.ignored, there.with_defaults
+        self._with_defaults = there.with_defaults
         self._compare(there.found, known, now)
         self.scanned_at = now
         self._scan_took = time.perf_counter() - began
@@ -165,20 +163,6 @@ class Inbox:
         for path in skipped.keys() - self._warned.keys():
             log.warning("%s is not run: %s", path, skipped[path])
         self._warned |= skipped
-
-    def newly_ignored(self) -> Iterator[tuple[str, str]]:
-        """Yield templates with ignored files under them, each once, with a warning."""
-        for folder, ending in sorted(self._ignored):
-            above = _nearest(self._templates, f"{folder}/")
-            told = (folder, ending, self._templates.get(above, ""))
-            if not told[-1] or told in self._told_ignored:
-                continue  # until its template is right, that one's error comes first
-            self._told_ignored.add(told)
-            what = "Convert pictures to PNG or JPEG."
-            if ending in ENDINGS:
-                what = f"Recipes belong in a folder without {PICTURES_NAME}."
-            words = f"Files that end in {ending} are ignored in inbox/{folder}. {what}"
-            yield f"{above}/{PICTURES_NAME}", words
 
     def _compare(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float

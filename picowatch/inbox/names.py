@@ -29,6 +29,9 @@ JUNK_ENDINGS = (
     *(".db", ".ini", ".lnk", ".tmp", ".part", ".partial", ".crdownload", ".download"),
     *(".xmp", ".aae", ".thm", ".lrv"),
 )
+# Why others are ignored under a template.
+RECIPES_ELSEWHERE = f"recipes belong in a folder without {PICTURES_NAME}"
+CONVERT_PICTURES = "convert pictures to PNG or JPEG"
 # Nobody intends deeper folders, and endless recursion would crash picowatch.
 MAX_DEPTH = 64
 # macOS's safe save on a share: the folder "(A Document Being Saved By TextEdit)" holds the new text

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from picowatch.inbox.files import MISSING, size_and_time_of
 from picowatch.inbox.names import (
+    CONVERT_PICTURES,
     DEFAULTS_NAME,
+    ENDINGS,
     MAX_DEPTH,
     PICTURES_NAME,
+    RECIPES_ELSEWHERE,
     ignored_ending,
     is_dropped,
     is_recipe_name,
@@ -41,7 +44,7 @@ class Scan:
     """The result of `scan`.
 
     `found` has recipes and dropped pictures, `skipped` files that cannot be read or are never
-    rendered, with reasons, and `ignored` other files under a template, by folder and suffix.
+    rendered, with reasons; under a template, all of a folder with one suffix are one `*.suffix`.
     `with_defaults` are the folders that have a `_defaults.yaml`, each with a slash at its end.
     """
 
@@ -49,7 +52,6 @@ class Scan:
     known: Collection[str]
     found: dict[str, SizeAndTime] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    ignored: set[tuple[str, str]] = field(default_factory=set)
     with_defaults: set[str] = field(default_factory=set)
 
     def look_into(self, below: str, is_under_template: bool) -> None:
@@ -106,7 +108,8 @@ class Scan:
             if reason := why_not_dropped(name):
                 self.skipped[path] = reason
             elif ending := ignored_ending(name):
-                self.ignored.add((path.rpartition("/")[0], ending))
+                what = RECIPES_ELSEWHERE if ending in ENDINGS else CONVERT_PICTURES
+                self.skipped[f"{path.rpartition('/')[0]}/*{ending}"] = what
         elif path in self.known or is_recipe_name(name):
             if size_and_time := size_and_time_of(self.root, path):
                 self.found[path] = size_and_time

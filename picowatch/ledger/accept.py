@@ -22,9 +22,9 @@ from picowatch.ledger.rows import (
     RequestedEntry,
     Save,
     SizeAndTime,
+    columns_of,
     failure_line,
     request_of,
-    request_text,
 )
 
 # An image that may still be cancelled, unlike one whose picture is being written.
@@ -266,6 +266,7 @@ def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:
     for row in rows:
         request = request_of(row).with_names(names)
         sql.execute(
-            "UPDATE OR IGNORE images SET digest = ?, request = ?, batch_key = ? WHERE id = ?",
-            (request.digest, request_text(request), request.batch_key, row["id"]),
+            """UPDATE OR IGNORE images SET digest = :digest, request = :request,
+               batch_key = :batch_key WHERE id = :id""",
+            columns_of(request, request.digest) | {"id": row["id"]},
         )

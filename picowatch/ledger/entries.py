@@ -4,16 +4,18 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from picowatch.ledger.database import Database
-from picowatch.ledger.queue import is_reserved, next_file
+from picowatch.ledger.queue import next_file
 from picowatch.ledger.rows import (
     Acceptance,
     DueSheet,
     RequestedEntry,
     Save,
+    columns_of,
+    insert_image,
     request_of,
-    request_text,
 )
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.fields import SEEDS
@@ -22,6 +24,10 @@ from picowatch.recipe.request import ImageRequest, digest_of
 
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
 Place = tuple[int, int]  # an entry's index in its file, and an image's in its entry
+
+# Of an image that ended, but is requested again.
+QUEUED_ANEW = """state = 'queued', file = NULL, drawn = 0, attempts = 0, deaths = 0, alone = 0,
+                 passed = 0, reason = NULL, listed = 0"""
 
 
 def drawn_sheet(sheet: str, files: Sequence[str | None]) -> str:
@@ -131,9 +137,8 @@ class SaveWriter:
         is_gone = state == "done" and not even_if_deleted and not self.picture_exists(image["file"])
         if is_gone or state in ("failed", "cancelled"):
             self.sql.execute(
-                """UPDATE images SET state = 'queued', priority = ?, save = ?, save_digest = ?,
-                   entry_index = ?, image_index = ?, file = NULL, drawn = 0, attempts = 0,
-                   deaths = 0, alone = 0, passed = 0, reason = NULL, listed = 0
+                f"""UPDATE images SET {QUEUED_ANEW}, priority = ?, save = ?, save_digest = ?,
+                   entry_index = ?, image_index = ?
                    WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
                 (priority, self.save_id, self.save.digest, *place, image["id"]),
             )
@@ -240,26 +245,17 @@ class SaveWriter:
         return row
 
     def _queue(self, digest: str, request: ImageRequest, place: Place, priority: int) -> int:
-        image_id = self.sql.execute(
-            """INSERT INTO images
-               (recipe, digest, request, batch_key, checkpoint, state, priority, save, save_digest,
-                entry_index, image_index)
-               VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)""",
-            (
-                self.save.path,
-                digest,
-                request_text(request),
-                request.batch_key,
-                request.checkpoint_hash,
-                priority,
-                self.save_id,
-                self.save.digest,
-                *place,
-            ),
-        ).lastrowid
-        assert image_id is not None
+        columns = columns_of(request, digest) | {
+            "recipe": self.save.path,
+            "state": "queued",
+            "priority": priority,
+            "save": self.save_id,
+            "save_digest": self.save.digest,
+            "entry_index": place[0],
+            "image_index": place[1],
+        }
         self.result.queued += 1
-        return image_id
+        return insert_image(self.sql, columns)
 
 
 class ContactSheets(Database):
@@ -285,17 +281,7 @@ class ContactSheets(Database):
         if sheet.file is not None:
             return sheet.file
         with self.transaction() as sql:
-
-            def free_file(number: int) -> str | None:
-                file = names.sheet(recipe, number)
-                if file is None or is_reserved(sql, names, file):
-                    return None
-                used = sql.execute(
-                    "SELECT 1 FROM entries WHERE recipe = ? AND sheet_file = ?", (recipe, file)
-                )
-                return None if used.fetchone() else file
-
-            file = next_file(sql, names, recipe, free_file)
+            file = next_file(sql, names, recipe, partial(names.sheet, recipe))
             sql.execute("UPDATE entries SET sheet_file = ? WHERE id = ?", (file, sheet.entry))
             return file
 

@@ -18,7 +18,7 @@ from picowatch.ledger.accept import Saves
 from picowatch.ledger.entries import ContactSheets
 from picowatch.ledger.questions import Questions
 from picowatch.ledger.queue import Queue
-from picowatch.ledger.rows import NEVER_READ, folded, request_text
+from picowatch.ledger.rows import NEVER_READ, columns_of, folded, insert_image
 from picowatch.outbox.listing import request_in
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
@@ -47,7 +47,8 @@ class Ledger(Saves, Queue, Questions, ContactSheets):
                 with suppress(KeyError, TypeError, ValueError):  # not a line of ours
                     recipe, file, request = str(line["recipe"]), str(line["file"]), request_in(line)
                     number = outbox.names.number_of(file, recipe, request)
-                    entered += _enter(sql, line, request, save)
+                    _enter(sql, line, request, save)
+                    entered += 1
                     folder = folded(file.rpartition("/")[0])
                     numbers[folder] = max(numbers[folder], number)
                     digests[recipe] = str(line["save_digest"])
@@ -74,7 +75,7 @@ def open_ledger(path: Path, outbox: Outbox) -> Ledger:
         ledger = Ledger(path)
     if ledger.is_new:
         try:
-            outbox.problems.remove_all_but((), ())  # remaining problems are reported again
+            outbox.problems.list_existing((), ())  # remaining problems are reported again
             entered = ledger.rebuild(outbox)
         except BaseException:
             ledger.close()
@@ -93,26 +94,18 @@ def set_aside(path: Path, damage: str) -> None:
     log.error("%s It is kept as %s; a new one is built from images.jsonl.", damage, kept.name)
 
 
-def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest, save: int) -> int:
+def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest, save: int) -> None:
     """Enter a line's picture; of several lines with the same request, the last counts."""
-    return sql.execute(
-        """INSERT INTO images
-           (recipe, digest, request, batch_key, checkpoint, state, priority, save, save_digest,
-            entry_index, image_index, file, listed)
-           VALUES (?, ?, ?, ?, ?, 'done', 0, ?, ?, ?, ?, ?, 1)
-           ON CONFLICT (recipe, digest) DO UPDATE SET file = excluded.file, save = excluded.save,
-               save_digest = excluded.save_digest, entry_index = excluded.entry_index,
-               image_index = excluded.image_index""",
-        (
-            str(line["recipe"]),
-            request.digest,
-            request_text(request),
-            request.batch_key,
-            request.checkpoint_hash,
-            save,
-            str(line["save_digest"]),
-            int(line["entry_index"]),
-            int(line["image_index"]),
-            str(line["file"]),
-        ),
-    ).rowcount
+    columns = columns_of(request, request.digest) | {
+        "recipe": str(line["recipe"]),
+        "state": "done",
+        "priority": 0,
+        "save": save,
+        "save_digest": str(line["save_digest"]),
+        "entry_index": int(line["entry_index"]),
+        "image_index": int(line["image_index"]),
+        "file": str(line["file"]),
+        "listed": 1,
+    }
+    sql.execute("DELETE FROM images WHERE recipe = :recipe AND digest = :digest", columns)
+    insert_image(sql, columns)

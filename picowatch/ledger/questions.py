@@ -11,8 +11,8 @@ from sys import intern
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.database import Database
+from picowatch.ledger.entries import QUEUED_ANEW
 from picowatch.ledger.rows import (
-    Counts,
     KnownRecipe,
     Outcome,
     QueuedImage,
@@ -21,6 +21,7 @@ from picowatch.ledger.rows import (
 
 FAILED = """state = 'failed'
             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
+_OF_THESE = "recipe IN (SELECT value FROM json_each(:recipes))"
 KEPT_SECONDS = 31 * 24 * 3600.0  # for saves, and for recipes that were archived
 
 
@@ -130,22 +131,24 @@ class Questions(Database):
 
     def retry(self, recipes: Iterable[str]) -> dict[str, int]:
         """Queue failed images that are still requested again; return their number by recipe."""
+        these = {"recipes": json.dumps([*recipes])}
         with self.transaction() as sql:
-            retried: Counter[str] = Counter()
-            for recipe in recipes:
-                rows = sql.execute(
-                    f"""UPDATE images SET state = 'queued', file = NULL, attempts = 0, deaths = 0,
-                        alone = 0, reason = NULL WHERE {FAILED} AND recipe = ? RETURNING id""",
-                    (recipe,),
-                ).fetchall()
-                sql.executemany(
-                    """UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE sheet IS NOT NULL
-                       AND id IN (SELECT entry FROM entry_images WHERE image = ?)""",
-                    [(row["id"],) for row in rows],
-                )
-                sql.execute("UPDATE recipes SET todo = todo + 1 WHERE path = ?", (recipe,))
-                retried[recipe] += len(rows)
-            return dict(+retried)
+            rows = sql.execute(
+                f"""UPDATE images SET {QUEUED_ANEW}
+                    WHERE {FAILED} AND {_OF_THESE} RETURNING id, recipe""",
+                these,
+            ).fetchall()
+            sql.executemany(
+                """UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE sheet IS NOT NULL
+                   AND id IN (SELECT entry FROM entry_images WHERE image = ?)""",
+                [(row["id"],) for row in rows],
+            )
+            sql.execute(
+                """UPDATE recipes SET todo = todo + 1
+                   WHERE path IN (SELECT value FROM json_each(:recipes))""",
+                these,
+            )
+        return Counter(row["recipe"] for row in rows)
 
     def want_again(self, recipes: Collection[str], *, as_saved: bool) -> None:
         """Have recipes read again, with the templates and files that belong to them now.
@@ -172,18 +175,16 @@ class Questions(Database):
 
         Their entries stay, so the recipe's next save queues them again (accept.py).
         """
-        cancelled = running = 0
+        these = {"recipes": json.dumps([*recipes])}
         with self.transaction() as sql:
-            for recipe in recipes:
-                running += sql.execute(
-                    """SELECT count(*) FROM images WHERE recipe = ? AND state = 'running'
-                       AND drawn = 0""",
-                    (recipe,),
-                ).fetchone()[0]
-                cancelled += sql.execute(
-                    f"UPDATE images SET state = 'cancelled' WHERE recipe = ? AND {UNFINISHED}",
-                    (recipe,),
-                ).rowcount
+            ((running,),) = sql.execute(
+                f"""SELECT count(*) FROM images INDEXED BY images_running
+                    WHERE state = 'running' AND drawn = 0 AND {_OF_THESE}""",
+                these,
+            )
+            cancelled = sql.execute(
+                f"UPDATE images SET state = 'cancelled' WHERE {_OF_THESE} AND {UNFINISHED}", these
+            ).rowcount
         return cancelled, running
 
     def unfinished_recipes(self) -> list[str]:
@@ -262,11 +263,9 @@ class Questions(Database):
     def is_unfinished_below(self, folder: str) -> bool:
         """Whether images of recipes in this folder or below are queued or running."""
         rows = self.select(
-            """SELECT 1 FROM images INDEXED BY images_queue
-               WHERE state = 'queued' AND recipe > :first AND recipe < :end
-               UNION ALL SELECT 1 FROM images INDEXED BY images_running
-               WHERE state = 'running' AND recipe > :first AND recipe < :end LIMIT 1""",
-            dict(zip(("first", "end"), _below(folder), strict=True)),
+            """SELECT 1 FROM images WHERE recipe > ? AND recipe < ?
+               AND state IN ('queued', 'running') LIMIT 1""",
+            _below(folder),
         )
         return bool(rows)
 
@@ -293,10 +292,10 @@ class Questions(Database):
             found[path] = _outcome(images, valid=is_valid)
         return found
 
-    def counts(self) -> Counts:
+    def counts(self) -> Counter[str]:
         """Return the numbers of all images by state."""
         rows = self.select("SELECT state, images FROM tallies")
-        return Counts(**{row["state"]: row["images"] for row in rows})
+        return Counter({row["state"]: row["images"] for row in rows})
 
     def queued_kinds(self) -> list[tuple[str, int]]:
         """Return the kinds of queued images, and how many images are of each.

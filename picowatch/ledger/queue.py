@@ -3,12 +3,12 @@
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import closing, suppress
+from functools import partial
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from picowatch.files.names import is_picture_name, stem_of
-from picowatch.ledger.database import LOCK_SECONDS, Database
+from picowatch.ledger.database import Database
 from picowatch.ledger.rows import (
     PutBack,
     QueuedImage,
@@ -187,25 +187,6 @@ class Queue(Database):
         return needed
 
 
-def put_all_back(ledger: Path) -> None:
-    """Put running images back into the queue at the end, unless they are being written.
-
-    It uses a connection of its own, as the daemon's may be in the middle of something long. Images
-    that cannot be put back now are put back at the next start.
-    """
-    with (
-        suppress(sqlite3.Error),
-        closing(
-            sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=rw", timeout=LOCK_SECONDS, uri=True)
-        ) as sql,
-        sql,
-    ):
-        sql.execute(
-            """UPDATE images SET state = 'queued', deaths = 0
-               WHERE state = 'running' AND drawn = 0"""
-        )
-
-
 def _change(
     sql: sqlite3.Connection, image: int, change: str, *values: object, drawn: bool = False
 ) -> bool:
@@ -258,17 +239,16 @@ def _others_alike(
 
 
 def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage:
-    recipe = image.recipe
-    file_for: Callable[[int], str | None]
+    recipe, request = image.recipe, image.request
     if is_picture_name(recipe):
-        file_for = _file_for_dropped(sql, names, recipe, image.request)
+        keeps_ending = _differs_in_its_ending(sql, recipe)
+        file_for = partial(names.of_dropped, recipe, request=request, keeps_ending=keeps_ending)
     else:
-        file_for = _file_with_number(sql, names, recipe, image.request)
-    file = next_file(sql, names, recipe, file_for)
+        file_for = partial(names.file, recipe, request=request)
     row = sql.execute(
         """UPDATE images SET state = 'running', drawn = 0, file = ?
            WHERE id = ? AND state = 'queued' RETURNING *""",
-        (file, image.id),
+        (next_file(sql, names, recipe, file_for), image.id),
     ).fetchone()
     return QueuedImage.of(row)
 
@@ -281,39 +261,28 @@ def next_file(
 ) -> str:
     """Return the next free file of a recipe's folder; its number is never used again.
 
-    A dropped picture's result gets the lowest free number; the first is named like the picture.
+    `file_for` gives the file for a number, or None if its name is taken. A dropped picture's result
+    gets the lowest free number; the first is named like the picture.
     """
     if is_picture_name(recipe):
-        return next(filter(None, map(file_for, count(1))))
+        files = filter(None, map(file_for, count(1)))
+        return next(file for file in files if not _is_used(sql, recipe, file))
     folder = names.folder(recipe)
     key = folded(folder)
     row = sql.execute("SELECT last FROM numbers WHERE folder = ?", (key,)).fetchone()
-    number = row["last"] if row else names.highest_number(folder)
-    file = None
-    while file is None:
-        number += 1
-        file = file_for(number)
+    last = row["last"] if row else names.highest_number(folder)
+    # No number comes twice, but `file_name` may have changed: 3-7 was number 3 with seed 7, and may
+    # be number 7 with seed 3 now.
+    number, file = next(
+        (number, file)
+        for number in count(last + 1)
+        if (file := file_for(number)) and not _is_reserved(sql, file)
+    )
     sql.execute("INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)", (key, number))
     return file
 
 
-def _file_with_number(
-    sql: sqlite3.Connection, names: OutboxNames, recipe: str, request: ImageRequest
-) -> Callable[[int], str | None]:
-    """Return a function that gives the file for a number, or None if its name is taken.
-
-    No number comes twice, but `file_name` may have changed: 3-7 was number 3 with seed 7, and may
-    be number 7 with seed 3 now.
-    """
-
-    def file_for(number: int) -> str | None:
-        file = names.file(recipe, number, request)
-        return file if file and not is_reserved(sql, names, file) else None
-
-    return file_for
-
-
-def is_reserved(sql: sqlite3.Connection, names: OutboxNames, file: str) -> bool:
+def _is_reserved(sql: sqlite3.Connection, file: str) -> bool:
     """Whether a running image has this name, whatever its suffix, case and Unicode form."""
     stem = folded(f"{PurePosixPath(file).with_suffix('')}.")
     running = sql.execute(
@@ -322,30 +291,22 @@ def is_reserved(sql: sqlite3.Connection, names: OutboxNames, file: str) -> bool:
     return any(folded(row["file"]).startswith(stem) for row in running)
 
 
-def _file_for_dropped(
-    sql: sqlite3.Connection, names: OutboxNames, recipe: str, request: ImageRequest
-) -> Callable[[int], str | None]:
-    """Return a function that gives a dropped picture's result its file, or None if that is taken.
+def _is_used(sql: sqlite3.Connection, recipe: str, file: str) -> bool:
+    """Whether a picture or sheet of a dropped picture has this name, or another running image."""
+    used = sql.execute(
+        """SELECT 1 FROM images WHERE recipe = :recipe AND state = 'done' AND file = :file
+           UNION ALL SELECT 1 FROM entries WHERE recipe = :recipe AND sheet_file = :file""",
+        {"recipe": recipe, "file": file},
+    )
+    return used.fetchone() is not None or _is_reserved(sql, file)
 
-    Where several pictures differ only in their suffix, their results keep it.
-    """
+
+def _differs_in_its_ending(sql: sqlite3.Connection, recipe: str) -> bool:
+    """Whether several dropped pictures differ only in their suffix, so that results keep it."""
     stem = stem_of(recipe)
     # All paths that begin with the stem and a dot: "/" follows "." in ASCII.
     alike = sql.execute(
         "SELECT path FROM recipes WHERE path > ? AND path < ? AND path != ?",
         (f"{stem}.", f"{stem}/", recipe),
     )
-    keeps_ending = any(
-        is_picture_name(row["path"]) and stem_of(row["path"]) == stem for row in alike
-    )
-
-    def file_for(number: int) -> str | None:
-        file = names.of_dropped(recipe, number, request, keeps_ending=keeps_ending)
-        if file is None or is_reserved(sql, names, file):
-            return None
-        used = sql.execute(
-            "SELECT 1 FROM images WHERE recipe = ? AND state = 'done' AND file = ?", (recipe, file)
-        ).fetchone()
-        return None if used else file
-
-    return file_for
+    return any(is_picture_name(row["path"]) and stem_of(row["path"]) == stem for row in alike)

@@ -4,10 +4,10 @@ import json
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import Enum
-from sqlite3 import Row
+from sqlite3 import Connection, Row
 from typing import NamedTuple, Self
 
 from picowatch.errors import LedgerCorrupt
@@ -119,9 +119,23 @@ def failure_line(recipe: str, save_digest: str, reason: str, **image: object) ->
     return json.dumps(line | image)
 
 
-def request_text(request: ImageRequest) -> str:
-    """Return the request as a row of `images` stores it."""
-    return json.dumps(request.as_dict(), sort_keys=True)
+def columns_of(request: ImageRequest, digest: str) -> dict[str, object]:
+    """Return what a row of `images` stores of a request; its digest is slow to compute."""
+    return {
+        "digest": digest,
+        "request": json.dumps(request.as_dict(), sort_keys=True),
+        "batch_key": request.batch_key,
+        "checkpoint": request.checkpoint_hash,
+    }
+
+
+def insert_image(sql: Connection, columns: dict[str, object]) -> int:
+    """Add a row to `images`; return its id."""
+    values = ", ".join(f":{name}" for name in columns)
+    query = f"INSERT INTO images ({', '.join(columns)}) VALUES ({values})"
+    image_id = sql.execute(query, columns).lastrowid
+    assert image_id is not None
+    return image_id
 
 
 def request_of(row: Row) -> ImageRequest:
@@ -155,20 +169,11 @@ class QueuedImage:
     @classmethod
     def of(cls, row: Row) -> Self:
         """Return the image of a row of `images`."""
-        return cls(
-            id=row["id"],
-            recipe=row["recipe"],
-            digest=row["digest"],
-            request=request_of(row),
-            save=row["save"],
-            save_digest=row["save_digest"],
-            entry_index=row["entry_index"],
-            image_index=row["image_index"],
-            file=row["file"] or "",
-            attempts=row["attempts"],
-            deaths=row["deaths"],
-            alone=bool(row["attempts"] or row["deaths"] or row["alone"]),
-        )
+        values = {one.name: row[one.name] for one in fields(cls)}
+        values["request"] = request_of(row)
+        values["file"] = row["file"] or ""
+        values["alone"] = bool(row["attempts"] or row["deaths"] or row["alone"])
+        return cls(**values)
 
 
 class PutBack(Enum):
@@ -192,17 +197,6 @@ class DueSheet:
     sheet: str
     images: tuple[tuple[ImageRequest, str | None], ...]
     file: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Images by state."""
-
-    queued: int = 0
-    running: int = 0
-    done: int = 0
-    failed: int = 0
-    cancelled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class Hooks:
         self._seconds = settings.hook_seconds
         self._inbox = settings.inbox.resolve()
         self._outbox = settings.outbox.resolve()
+        # Copied now, because os.environ is an engine's for the moment in which that starts.
+        self._environment = dict(os.environ)
         self._lock = threading.Lock()  # publishers and the daemon's thread count
         self._has_worked = False
         self._pictures = 0  # since the queue was last empty
@@ -134,6 +136,7 @@ class Hooks:
                 stdin=stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
+                env=self._environment,
                 start_new_session=True,
             )
             outcome = f"was stopped after {self._seconds:g} s (hook_seconds)"

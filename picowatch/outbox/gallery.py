@@ -36,7 +36,6 @@ from picowatch.outbox.pages import (
     sheet_entry,
     thumbnail_of,
 )
-from picowatch.outbox.problems import ProblemFiles
 
 log = logging.getLogger("picowatch")
 
@@ -226,14 +225,13 @@ def _address(loaded: re.Match[bytes]) -> bytes:
 
 
 class GalleryMaintenance:
-    """A thread that lists old problems, and checks the gallery again and again.
+    """A thread that checks the gallery again and again.
 
     It must start after a crash's leftovers are removed, as these may be files that it writes.
     """
 
-    def __init__(self, gallery: Gallery, problems: ProblemFiles) -> None:
+    def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
-        self._problems = problems
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
 
@@ -249,7 +247,6 @@ class GalleryMaintenance:
 
     def _run(self) -> None:
         ends = self._stop.is_set
-        self._try(lambda: self._problems.list_existing(ends))
         self._try(lambda: self._gallery.check(ends))
         self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
         took = 0.0

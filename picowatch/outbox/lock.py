@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from picowatch.errors import OutboxInUse, OutboxInUseByMake
-from picowatch.files.atomic import make_folder, sync_folder
+from picowatch.files.atomic import make_folder
 
 _MAKE = " make"  # follows the process id if the holder is a `picowatch make`
 _RETRY_SECONDS = 0.001
@@ -24,10 +24,7 @@ class Whereabouts(Enum):
 
 
 class OutboxLock:
-    """Keeps the outbox for this process until it is released.
-
-    `after_crash`: the last holder did not release it.
-    """
+    """Keeps the outbox for this process until it is released."""
 
     def __init__(self, outbox: Path, *, by_make: bool = False) -> None:
         """Take the lock; `by_make`: until the recipes of a `picowatch make` are done.
@@ -44,18 +41,11 @@ class OutboxLock:
             holder = self._file.read().strip()
             self._file.close()
             raise _in_use(outbox, holder)
-        self._file.seek(0)
-        # A picowatch that ends normally leaves the file empty.
-        self.after_crash = bool(self._file.read())
         self._lock_id = _id(os.fstat(self._file.fileno()))
         self._outbox_id = _id(outbox.stat())
         try:
-            # Overwritten, not emptied first: on a full disk, that would look like a normal end.
-            self._file.seek(0)
             self._file.write(f"{os.getpid()}{_MAKE if by_make else ''}")
             self._file.truncate()
-            os.fsync(self._file.fileno())  # a power cut is a crash, too
-            sync_folder(path.parent)
         except OSError:
             with suppress(OSError):
                 self._file.close()
@@ -81,27 +71,9 @@ class OutboxLock:
             pass
         return Whereabouts.AWAY
 
-    def release(self, *, left_undone: bool = False) -> None:
-        """Release the outbox; `left_undone`: the next start repairs it as after a crash."""
-        if not left_undone:
-            self._sync_rest()
-            with suppress(OSError):
-                self._file.truncate(0)
+    def release(self) -> None:
+        """Release the outbox."""
         self._file.close()
-
-    def _sync_rest(self) -> None:
-        """Make files durable that were written without waiting for the disk, contents before names.
-
-        Nothing is repaired after a normal end, so a power cut soon after it must not undo them.
-        """
-        below = (Path(folder) for folder, _, _ in os.walk(self._outbox / ".picowatch"))
-        for path in (*self._outbox.glob("latest.*"), self._outbox, *below):
-            with suppress(OSError):
-                handle = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
 
 
 def _id(status: os.stat_result) -> tuple[int, int]:

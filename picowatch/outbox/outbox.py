@@ -130,11 +130,6 @@ class Outbox:
             for other in set(LATEST) - {latest}:  # the former one, in another format
                 (self.root / other).unlink(missing_ok=True)
 
-    def repair_latest(self) -> None:
-        """Write latest.png again, as a power cut may have emptied it: it is not durable."""
-        for newest in self.listing.recent_files()[-1:]:
-            self.show_as_latest(newest)
-
     def delete(self, files: Collection[str]) -> list[str]:
         """Delete pictures that the gallery shows, durably, with their sidecars and control maps.
 
@@ -202,10 +197,16 @@ class Outbox:
         except (PictureUnreadable, KeyError):
             return False
 
-    def remove_leftovers(self) -> None:
-        """Delete half-written files that a crash left anywhere in the outbox."""
+    def repair(self, recipes: Collection[str], wrong: Collection[str]) -> None:
+        """Repair what a crash or a power cut left; after an ordinary end there is nothing to do.
+
+        `recipes` are all in the ledger, `wrong` those with an error. latest.png is not durable.
+        """
         for folder, _, _ in os.walk(self.root):
             remove_leftovers(Path(folder))
+        for newest in self.listing.recent_files()[-1:]:
+            self.show_as_latest(newest)
+        self.problems.list_existing(recipes, wrong)
 
     def archive(self, file: str, digest: str, blocks: Iterator[bytes], recipe: str) -> str:
         """Keep a file's bytes in its recipe's folder; return their path below the outbox.

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ SETTINGS_ERROR = f"settings{ERROR_ENDING}"  # cannot be a recipe's, whose name h
 MOST_SHOWN = 20
 MOST_CHARACTERS = 2000  # of one file
 MOST_ADDED = 50_000  # characters of a warning file
+_ENDINGS = (ERROR_ENDING, WARNING_ENDING)
 MORE = "\nMore warnings are in the log.\n"
 
 
@@ -107,21 +108,23 @@ class ProblemFiles:
             elif rest != before:
                 self._write(file, rest)
 
-    def remove_all_but(self, recipes: Collection[str], wrong: Collection[str]) -> None:
-        """Delete a crash's leftovers: files of other recipes, error files of those not `wrong`.
+    def list_existing(self, recipes: Collection[str], wrong: Collection[str]) -> None:
+        """List the files of earlier runs, but delete what a crash left.
 
-        An archived recipe may have such a name; it stays.
+        These are files of other recipes, and error files of those that are not `wrong`. An archived
+        recipe may have such a name; it stays.
         """
         kept = {*map(self._names.warning_file, recipes), *map(self._names.error_file, wrong)}
-        for file in self._existing():
-            if file not in kept and (self._text(file) or "").startswith("inbox/"):
-                self._remove(file)
-
-    def list_existing(self, ends: Callable[[], bool]) -> None:
-        """List the files of earlier runs, unless picowatch `ends` meanwhile."""
-        found = sorted(self._existing(ends), key=self._changed_at)
+        found: list[tuple[float, str]] = []
+        for folder, _, names in os.walk(self._root):
+            for path in (Path(folder, name) for name in names if name.endswith(_ENDINGS)):
+                file = path.relative_to(self._root).as_posix()
+                if file not in kept and (self._text(file) or "").startswith("inbox/"):
+                    self._remove(file)
+                else:
+                    found.append((path.lstat().st_mtime, file))
         with self._lock:
-            self._files = dict.fromkeys(found) | self._files
+            self._files = {file: None for _, file in sorted(found)}
             self.changes += 1
 
     def shown(self) -> tuple[list[ShownProblem], int]:
@@ -170,20 +173,6 @@ class ProblemFiles:
             if file in self._files:
                 del self._files[file]
                 self.changes += 1
-
-    def _existing(self, ends: Callable[[], bool] = lambda: False) -> Iterator[str]:
-        for folder, _, names in os.walk(self._root):
-            if ends():
-                return
-            for name in names:
-                if name.endswith((ERROR_ENDING, WARNING_ENDING)):
-                    yield Path(folder, name).relative_to(self._root).as_posix()
-
-    def _changed_at(self, file: str) -> float:
-        try:
-            return (self._root / file).stat().st_mtime
-        except OSError:
-            return 0.0  # the problem was fixed meanwhile
 
     def _text(self, file: str, most: int = MOST_CHARACTERS) -> str | None:
         """Return the beginning of a file, with -1 all of it; None if it cannot be read."""

@@ -1,6 +1,8 @@
 """LoRAs and ControlNets with random weights, in the names and layouts of trainers."""
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -8,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from picowatch.engine.verify import Verified, verified
 from tests.engine.original_names import Rules, unet_names
 
 Tensors = dict[str, torch.Tensor]
@@ -56,6 +59,15 @@ def write(
     named = {f"{prefix}{name}": tensor.contiguous() for name, tensor in tensors.items()}
     save_file(named, path, metadata)
     return path
+
+
+def files_in(folder: Path) -> Verified:
+    """Return the opener of a folder's files, whose hashes are their names."""
+    catalog: Any = SimpleNamespace(
+        find=lambda _, name: SimpleNamespace(path=folder / f"{name}.safetensors"),
+        sha256=lambda model: model.path.stem,
+    )
+    return partial(verified, catalog)
 
 
 ControlNet: Any = diffusers.ControlNetModel

@@ -3,6 +3,7 @@
 import shutil
 import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from picowatch.engine import load as loading
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.devices import Target, choose_target
 from picowatch.engine.renderer import Renderer
+from picowatch.engine.verify import verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import demo
@@ -50,7 +52,7 @@ def named(models: Path, checkpoint: str = "mine", **values: Any) -> ImageRequest
 
 
 def checkpoints(models: Path, target: Target = FULL) -> Checkpoints:
-    return Checkpoints(Catalog(models), target)
+    return Checkpoints(partial(verified, Catalog(models)), target)
 
 
 def test_only_what_is_missing_is_read(models: Path) -> None:

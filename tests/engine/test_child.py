@@ -97,7 +97,7 @@ def test_the_process_begins_with_its_own_environment(
 ) -> None:
     """Malloc reads its settings before any of our code; the daemon's environment is unchanged.
 
-    `python -c` would import modules from the user's folder.
+    `python -c`, which multiprocessing calls, would import modules from the user's folder.
     """
     for name in ("multiprocessing", "random", "socket", "signal"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
@@ -208,7 +208,7 @@ def test_a_closed_engine_leaves_no_file_thread_or_process(
     def held() -> tuple[int, int]:
         return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
-    make(digests, request(steps=1))
+    make(digests, request(steps=1))  # multiprocessing's own process comes with it, and stays
     digests.close()
     before = held()
     for begins in (True, False):

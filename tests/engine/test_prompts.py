@@ -19,7 +19,7 @@ from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
-from tests.engine.adapters import write
+from tests.engine.adapters import files_in, write
 from tests.engine.demo import CPU, demo, load
 from tests.engine.requests import request
 from tests.engine.tiny_flows import tiny_unet
@@ -35,7 +35,7 @@ def encoder(
     return prompt_encoder(
         family,
         parts or demo(),
-        lambda _, name, __: folder / f"{name}.safetensors",
+        files_in(folder),
         CPU.device,
     )
 

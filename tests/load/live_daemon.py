@@ -1,17 +1,15 @@
 """`picowatch run` in a process of its own, looked at from outside."""
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from tests.commands.picowatch import DIGESTS, clean_environment, command
 from tests.house import House
 
 PATIENCE = 240.0  # seconds that ten thousand of anything may take on a busy machine
@@ -21,19 +19,19 @@ LOOK_SECONDS = 0.1
 class LiveDaemon:
     """A daemon on the digest engine. While it is held, no batch is rendered."""
 
-    def __init__(self, house: House, batch_seconds: float, settings: dict[str, Any]) -> None:
+    def __init__(self, house: House, settings: dict[str, object]) -> None:
         self._house = house
-        self._hold = house.folder / "hold"
-        command = [sys.executable, "-m", "tests.load.held_daemon", str(house.folder)]
+        values = {f"PICOWATCH_{name.upper()}": str(value) for name, value in settings.items()}
         self.process = subprocess.Popen(
-            [*command, json.dumps(settings), str(batch_seconds)],
-            cwd=Path(__file__).parents[2],
+            command("run", program=DIGESTS),
+            cwd=house.folder,
+            env=clean_environment(**values),
             stdout=subprocess.DEVNULL,
             text=True,
         )
 
     def release(self) -> None:
-        self._hold.unlink(missing_ok=True)
+        (self._house.folder / "hold").unlink()
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Wait until the condition holds; fails if it does not, or if the daemon ends before."""
@@ -84,13 +82,11 @@ class LiveDaemon:
 
 
 @contextmanager
-def live_daemon(
-    house: House, *, held: bool = False, batch_seconds: float = 0.0, **settings: Any
-) -> Iterator[LiveDaemon]:
+def live_daemon(house: House, *, held: bool = False, **settings: object) -> Iterator[LiveDaemon]:
     """A daemon that listens; it is ended as systemd would, and must end well."""
     if held:
         (house.folder / "hold").touch()
-    daemon = LiveDaemon(house, batch_seconds, settings)
+    daemon = LiveDaemon(house, settings)
     try:
         daemon.wait_for(lambda: house.status()["images"] is not None, "the first status")
         yield daemon

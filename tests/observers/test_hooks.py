@@ -15,14 +15,15 @@ import pytest
 from picowatch.observers.hooks import MAX_QUEUED, Hooks
 from picowatch.settings import Settings
 from tests.commands.picowatch import DIGESTS, picowatch
-from tests.digest_engine import Batch
+from tests.digest_engine import fail_on_bad
 from tests.faults.test_engine_faults import is_running
 from tests.house import House, wait_for, within
 
 # Appends what it gets to the file that its first argument names.
 NOTE = (
-    "import json, sys; "
-    "line = json.dumps({'arguments': sys.argv[2:], **json.load(sys.stdin)}); "
+    "import json, os, sys; "
+    "own = {'arguments': sys.argv[2:], 'offline': os.environ.get('HF_HUB_OFFLINE')}; "
+    "line = json.dumps({**own, **json.load(sys.stdin)}); "
     "open(sys.argv[1], 'a').write(line + '\\n')"
 )
 
@@ -45,27 +46,27 @@ class Notes:
 STRANGE = "$(touch hacked); 'y' -rf * \N{SNOWMAN}.yaml"
 
 
-def test_hooks_get_each_picture_failure_and_rest(house: House, tmp_path: Path) -> None:
+def test_hooks_get_each_picture_failure_and_rest(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A picture comes with its path and its line of images.jsonl, a failure with its text.
 
     Each refused save is reported, and an image's failure once. `idle` follows all work, even if
-    an image fails between two status updates. No shell interprets names.
+    an image fails between two status updates. No shell interprets names, and the environment is
+    the daemon's: os.environ is an engine's while that starts.
     """
     notes = Notes(tmp_path)
-
-    def fail(batch: Batch) -> None:
-        if batch[0].seed == 1:
-            raise RuntimeError("out of ink")
-
-    house.engine.before_batch = fail
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    house.engine.before_batch = fail_on_bad
     hooks = dict.fromkeys(("picture", "failed", "idle"), notes.program)
     with house.running(hooks=hooks):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
         wait_for(lambda: len(notes.of("idle")) == 1, "the rest")
         for count in (1, 2):
             house.save("bad.yaml", "stesp: 1\n" * count)
             wait_for(lambda: len(notes.of("failed")) == count, "the refusal")  # noqa: B023
-        house.save(STRANGE, "prompt: a\nseed: 1\n")
+        house.save(STRANGE, "prompt: bad\n")
         wait_for(lambda: len(notes.of("failed")) == 3, "the failure")
         wait_for(lambda: len(notes.of("idle")) == 2, "the second rest")
         house.save("star.txt", "a star --seed 2\n")
@@ -78,9 +79,9 @@ def test_hooks_get_each_picture_failure_and_rest(house: House, tmp_path: Path) -
     error = str(house.outbox / "bad.yaml.error.txt")
     assert refused["arguments"] == [str(house.inbox / "bad.yaml"), error]
     assert "Did you mean 'steps'?" in refused["error"]
-    assert failed["recipe"] == STRANGE
+    assert (failed["recipe"], failed["offline"]) == (STRANGE, None)
     assert failed["arguments"][0] == str(house.inbox / STRANGE)
-    assert "out of ink" in failed["error"]
+    assert "Bad." in failed["error"]
     rests = notes.of("idle")
     assert [(note["pictures"], note["arguments"]) for note in rests] == [(2, []), (0, []), (1, [])]
 

@@ -23,7 +23,7 @@ from tests.power.scenario import ASKED, BATCH_SIZE, SAVES
 
 ACCEPTED = re.compile(r"^[\d-]+ [\d:]+ (\S+): saved, ")
 REJECTED = re.compile(r"^[\d-]+ [\d:]+ error inbox/(\S+), line")
-EXPECTED = re.compile(REJECTED.pattern + r"|killed or stopped in the middle of something")
+EXPECTED = re.compile(REJECTED.pattern + r"|queued again: picowatch was killed while rendering it")
 PUBLISHED = re.compile(r"^[\d-]+ [\d:]+ \S+: (?:contact sheet )?(\S+\.png)")
 ARCHIVE = "archive"  # of the setting `when_done`
 

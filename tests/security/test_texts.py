@@ -36,19 +36,44 @@ def assert_nothing_steers(house: House) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_recipes_name_steers_nothing(house: House, log_format: str) -> None:
-    """It does so in no file, whether the recipe is rendered, refused, warned of, or fails."""
-    for steering in STEERING.values():
-        name = f"a{steering}2026-01-01 00:00:00 forged"
-        house.save(f"{name}.good.txt", "a corgi\n")
-        house.save(f"{name}.bad.yaml", "stesp: 1\n")
-        house.save(f"{name}.unread.yaml", b"prompt: \xff\n")
-        house.save(f"{name}.warned.txt", "a star\nSteps: 20, Sampler: Euler a, Hypernet: x\n")
-        house.save(f"{name}.failing.txt", "a failing corgi\n")
-        house.save(f"{name}/deep.txt", "a\n---\n")
+def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House, log_format: str) -> None:
+    """It does so in no file, whether the recipe is rendered, refused, warned of, or fails.
+
+    Most of a prompt is refused with its position; the rest is shown as escapes or plain text. A
+    stranger's picture can hold what no recipe may: refused or left out, too.
+    """
+    for n, bad in enumerate(STEERING.values()):
+        name, escaped = f"a{bad}2026-01-01 00:00:00 forged", json.dumps(f"a {bad} {MARKUP}")
+        files: dict[str, str | bytes] = {
+            f"{name}.good.txt": "a corgi\n",
+            f"{name}.bad.yaml": "stesp: 1\n",
+            f"{name}.unread.yaml": b"prompt: \xff\n",
+            f"{name}.warned.txt": "a star\nSteps: 20, Sampler: Euler a, Hypernet: x\n",
+            f"{name}.failing.txt": "a failing corgi\n",
+            f"{name}/deep.txt": "a\n---\n",
+            f"{n}.yaml": f"prompt: 'a {bad} {MARKUP}'\n",
+            f"{n}-escaped.yaml": f"prompt: {escaped}\n",
+            f"{n}.txt": f"a {bad} corgi\n",
+            f"{n}-key.yaml": f"{json.dumps(bad)}: 1\nprompt: x\nsteps: {json.dumps(bad)}\n",
+            f"{n}-flag.txt": f"a corgi --{bad} 3 --seed {bad}x\n",
+            f"{n}-model.yaml": f"prompt: x\ncheckpoint: {escaped}\n",
+        }
+        for file, text in files.items():
+            house.save(file, text)
+    request = {"prompt": ALL, "checkpoint": ALL, "sampler": ALL, ALL: ALL}
+    for name, keyword, settings in (
+        ("ours", "picowatch", json.dumps({"format": 1, "request": request})),
+        ("sampler", "parameters", f"a\nSteps: 20, Sampler: {ALL}x"),
+        ("prompt", "parameters", f"{ALL}\nSteps: 20, Model: {ALL}, Seed: 1"),
+    ):
+        save_picture(house.inbox / f"{name}.png", keyword, settings)
+        house.save(f"{name}.yaml", f"from: {name}.png\n")
     house.engine.before_batch = fail_if_asked
     house.once(log_format=log_format, batch_size=1)
     assert "This picture fails" in house.log()
+    assert house.error("0-flag.txt")
+    assert house.error("ours.yaml") and house.error("prompt.yaml")
+    assert house.error("sampler.yaml") is None
     assert_nothing_steers(house)
     for line in house.log().splitlines():
         assert json.loads(line)["message"] if log_format == "json" else re.match(r"\d{4}-", line)
@@ -57,38 +82,6 @@ def test_a_recipes_name_steers_nothing(house: House, log_format: str) -> None:
 def fail_if_asked(batch: Batch) -> None:
     if "failing" in batch[0].prompt:
         raise RuntimeError("This picture fails.")
-
-
-def test_a_prompt_steers_nothing(house: House) -> None:
-    """Most of it is refused with its position; the rest is shown as escapes or plain text."""
-    for n, bad in enumerate(STEERING.values()):
-        house.save(f"{n}.yaml", f"prompt: 'a {bad} {MARKUP}'\n")
-        house.save(f"{n}-escaped.yaml", f"prompt: {json.dumps(f'a {bad} {MARKUP}')}\n")
-        house.save(f"{n}.txt", f"a {bad} corgi\n")
-        house.save(f"{n}-key.yaml", f"{json.dumps(bad)}: 1\nprompt: x\nsteps: {json.dumps(bad)}\n")
-        house.save(f"{n}-flag.txt", f"a corgi --{bad} 3 --seed {bad}x\n")
-        house.save(f"{n}-model.yaml", f"prompt: x\ncheckpoint: {json.dumps('x' + bad)}\n")
-    house.once()
-    assert house.error("0-flag.txt")
-    assert_nothing_steers(house)
-
-
-def test_a_pictures_settings_steer_nothing(house: House) -> None:
-    """A stranger's picture can hold what no recipe may: refused or left out, shown as escapes."""
-    request = {"prompt": ALL, "checkpoint": ALL, "sampler": ALL, ALL: ALL}
-    for name, keyword, text in (
-        ("ours", "picowatch", json.dumps({"format": 1, "request": request})),
-        ("sampler", "parameters", f"a\nSteps: 20, Sampler: {ALL}x"),
-        ("prompt", "parameters", f"{ALL}\nSteps: 20, Model: {ALL}, Seed: 1"),
-    ):
-        save_picture(house.inbox / f"{name}.png", keyword, text)
-        house.save(f"{name}.yaml", f"from: {name}.png\n")
-    house.once()
-    assert {name for name in ("ours", "sampler", "prompt") if house.error(f"{name}.yaml")} == {
-        "ours",
-        "prompt",
-    }
-    assert_nothing_steers(house)
 
 
 def save_picture(path: Path, keyword: str, text: str) -> Path:
