@@ -1,0 +1,298 @@
+"""Dockerfile, compose file and package fit each other; `make up` chooses the right service."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from picowatch import __version__
+from picowatch.cli import parsers
+from picowatch.engine.protocol import cache_folder
+from picowatch.settings import FILE_NAME, PREFIX, Settings, load_settings
+from tests.commands.picowatch import PROJECT
+from tests.documents.test_shown_commands import give_commands
+
+DOCKERFILE = PROJECT / "Dockerfile"
+COMPOSE = PROJECT / "compose.yaml"
+SCRIPT = PROJECT / "contrib/docker.sh"
+PAGE = PROJECT / "docs/docker.md"
+
+
+@cache
+def texts(name: str) -> list[str]:
+    """What stands behind every instruction of that name in the Dockerfile, its lines joined."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [" ".join(text.split()) for text in re.findall(rf"^{name} (.*)$", joined, re.MULTILINE)]
+
+
+def the(name: str) -> str:
+    """The text of the only instruction of that name, or the last, which is the one that counts."""
+    return texts(name)[-1]
+
+
+def pairs(name: str) -> dict[str, str]:
+    """NAME=VALUE of all ARG or ENV instructions."""
+    words = [word for text in texts(name) for word in text.split()]
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+RUNS = "\n".join(texts("RUN"))
+LINTED = {
+    DOCKERFILE: "hadolint",
+    SCRIPT: "shellcheck",
+    PROJECT / "contrib/release.sh": "shellcheck",
+}
+
+
+@pytest.mark.parametrize("file", LINTED, ids=lambda file: file.name)
+def test_a_linter_says_nothing(file: Path) -> None:
+    """With its default rules; exceptions have their reason beside them."""
+    program = Path(sys.executable).parent / LINTED[file]
+    said = subprocess.run([program, file], capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (0, "")
+
+
+def test_it_fits_the_package() -> None:
+    """The base's Python is one that it takes; `.dockerignore` lets through what COPY names.
+
+    That is all that hatchling puts into the package. Its torch is that of the constraints.
+    """
+    found = re.fullmatch(r"python:3\.(\d+)-slim-\w+@sha256:[0-9a-f]{64}", pairs("ARG")["BASE"])
+    least = re.fullmatch(r">=3\.(\d+)", PYPROJECT["requires-python"])
+    assert found and least and int(found[1]) >= int(least[1])
+    copied = {word for text in texts("COPY") for word in text.split()[:-1]}
+    assert all((PROJECT / name).exists() for name in copied)
+    lines = (PROJECT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied
+    constraints = (PROJECT / "constraints.txt").read_text().splitlines()
+    assert f"torch=={pairs('ARG')['TORCH_VERSION']}" in constraints
+    wanted = {"pyproject.toml", PYPROJECT["readme"], *PYPROJECT["license-files"]}
+    assert {name.split("/")[0] for name in wanted} <= copied
+
+
+def test_the_commands_exist() -> None:
+    """With all their flags; the image takes another command as its arguments."""
+    entry, usual, health = (
+        json.loads(text[text.index("[") :])
+        for text in map(the, ("ENTRYPOINT", "CMD", "HEALTHCHECK"))
+    )
+    assert entry == ["picowatch"]
+    for program, command, *flags in (entry + usual, health):
+        assert program in PYPROJECT["scripts"]
+        parsers()[1][command].parse_args(flags)
+    assert the("STOPSIGNAL") == "SIGTERM"
+
+
+@pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, SCRIPT, PAGE], ids=lambda file: file.name)
+def test_every_variable_of_picowatch_is_a_setting(file: Path) -> None:
+    """Elsewhere a misspelt one would be ignored without a word."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(re.findall(rf"{PREFIX}\w+", file.read_text())) <= known
+
+
+def test_what_is_compiled_goes_into_a_cache_that_any_user_may_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Below it picowatch makes its own folder, for itself alone. Nothing uses the network."""
+    given = pairs("ENV")
+    assert f"mkdir --mode 1777 {given['XDG_CACHE_HOME']}" in RUNS
+    monkeypatch.setenv("XDG_CACHE_HOME", given["XDG_CACHE_HOME"])
+    folder = cache_folder()
+    assert folder is not None and folder.is_relative_to(given["HOME"])
+    assert given["HF_HUB_OFFLINE"] == "1"
+
+
+# -- the compose file
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """The compose file's services, as they are without any variable set."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text())
+    found: dict[str, dict[str, Any]] = yaml.safe_load(text)["services"]
+    return found
+
+
+def mounts(service: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """The source and the mode ("ro" or "rw") of each place in the container."""
+    found = {}
+    for volume in service["volumes"]:
+        if isinstance(volume, dict):
+            mode = "ro" if volume["read_only"] else "rw"
+            found[volume["target"]] = volume["source"], mode
+        else:
+            source, target, *given = volume.split(":")
+            found[target] = source, *(given or ["rw"])
+    return found
+
+
+SERVICES = sorted(services())
+FAKE_DOCKER = '[ "$*" = "compose version" ] && exit\n'
+FAKE_DOCKER += 'echo "$* TORCH=${TORCH-} PUID=${PUID-} PGID=${PGID-}" >> {log}\n'
+FAKE_DOCKER += 'echo "$VERSION $DOCKER_BUILDKIT" > {log}.build\n'
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_confined_and_has_the_folders_of_the_image(name: str) -> None:
+    """No network, no privileges, the image's user, and a log that has an end.
+
+    The outbox and the cache can be written; of the settings' folder only their file is seen.
+    """
+    service = services()[name]
+    expected = {
+        "user": the("USER"),
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        "read_only": True,
+        "security_opt": ["no-new-privileges:true"],
+        "tmpfs": ["/tmp:exec"],  # where torch unpacks compiled models; Docker's own is noexec
+    }
+    assert {key: service[key] for key in expected} == expected
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    for page in ("docs/administration.md", "docs/docker.md"):
+        assert "10 MB, three files" in (PROJECT / page).read_text()
+    root, cache = the("WORKDIR"), pairs("ENV")["XDG_CACHE_HOME"]
+    found = mounts(service)
+    assert found.pop(f"{root}/{FILE_NAME}") == (f"./{FILE_NAME}", "ro")
+    assert set(found) == {cache, *(f"{root}/{n}" for n in ("inbox", "outbox", "models"))}
+    assert {target for target in found if found[target][1] == "rw"} == {cache, f"{root}/outbox"}
+    assert all((PROJECT / found[target][0]).is_dir() for target in {*found} - {cache})
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_sets_is_known(name: str) -> None:
+    """Arguments are the Dockerfile's; every PICOWATCH_… is a setting with an allowed value."""
+    given = services()[name]["build"]["args"]
+    assert set(given) <= set(pairs("ARG"))
+    assert given["TORCH"] in ("cpu", "cuda")
+    assert f"# {pairs('ARG')['TORCH']}; cuda: " in DOCKERFILE.read_text()
+    environment = services()[name]["environment"]
+    settings = load_settings({}, environment)
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX):
+            assert str(getattr(settings, variable.removeprefix(PREFIX).lower())) == value
+
+
+def section(heading: str) -> str:
+    """What stands under a heading of docs/docker.md."""
+    return PAGE.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_the_page_names_its_variables_services_and_commands() -> None:
+    """With the same defaults; arguments, targets of make, what is run in the container."""
+    text = PAGE.read_text()
+    defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE.read_text()))
+    rows = re.findall(r"^\| `([A-Z_]+)` \| .* \| ([^|]*) \|$", section("Options"), re.M)
+    assert {name for name, _ in rows} == set(defaults)
+    for name, default in rows:
+        assert default.strip("`").endswith(defaults[name]), name
+    arguments = re.findall(r"^\| `([A-Z_]+)` \|", section("Building the image"), re.MULTILINE)
+    assert set(arguments) == set(pairs("ARG"))
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    made = set(re.findall(r"(?:^|`)make (\S+?)(?:`|\s)", text, re.MULTILINE))
+    assert {"up", "down"} <= made <= set(targets)
+    assert set(re.findall(r"--profile (\w+)", text)) == set(SERVICES)
+    name = services()["cpu"]["container_name"]
+    run = set(re.findall(rf"docker exec {name} picowatch (\w+)", text))
+    assert {"status", "doctor"} <= run <= set(parsers()[1])
+    assert set(re.findall(r"docker (?:logs|restart)[\w -]* (\w+)", text)) == {name}
+
+
+class Machine:
+    """A machine with a docker that writes down what it is told, and maybe cards."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
+        self.log = folder / "docker.log"
+        self.said = ""
+        (folder / "contrib").mkdir()
+        shutil.copy(SCRIPT, folder / "contrib")
+        (folder / "picowatch").mkdir()
+        shutil.copy(PROJECT / "picowatch/__init__.py", folder / "picowatch")
+        call = FAKE_DOCKER.replace("{log}", str(self.log))
+        give_commands(folder / "bin", docker=call, **{"nvidia-smi": "exit 9"})
+
+    def have_cards(self, *capabilities: str) -> None:
+        lines = "\\n".join(capabilities)
+        call = f'[ $# = 0 ] || printf "{lines}\\n"'
+        give_commands(self.folder / "bin", **{"nvidia-smi": call})
+
+    def make(self, target: str, **environment: str) -> list[str]:
+        """What docker was told."""
+        script = self.folder / "contrib/docker.sh"
+        env = self.environment | environment
+        done = subprocess.run([script, target], check=True, capture_output=True, env=env, text=True)
+        self.said = done.stdout
+        return self.log.read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_up_without_a_card_is_by_the_cpu(machine: Machine) -> None:
+    """As the user who says it; the other service goes, because one outbox has one picowatch.
+
+    By BuildKit, which Docker 20 does not use by itself; it says how to follow the log.
+    """
+    ours = f"TORCH= PUID={os.getuid()} PGID={os.getgid()}"
+    assert machine.make("up") == [
+        f"compose --profile cpu --profile gpu rm --stop --force gpu {ours}",
+        f"compose --profile cpu up --build --detach {ours}",
+    ]
+    assert machine.log.with_name("docker.log.build").read_text() == f"{__version__} 1\n"
+    assert machine.said.endswith("its log: docker compose --profile cpu logs --follow\n")
+
+
+@pytest.mark.parametrize(
+    ("cards", "torch"),
+    [(["8.6"], ""), (["7.5"], ""), (["6.1"], "cu126"), (["12.0", "7.0"], "cu126")],
+)
+def test_up_with_a_card_is_by_a_torch_that_knows_it(
+    machine: Machine, cards: list[str], torch: str
+) -> None:
+    """The oldest card decides: torch for CUDA 13 begins with Turing."""
+    machine.have_cards(*cards)
+    removed, started = machine.make("up")
+    assert "rm --stop --force cpu" in removed
+    assert f"--profile gpu up --build --detach TORCH={torch} " in started
+
+
+def test_what_the_environment_or_env_file_says_goes_first(machine: Machine) -> None:
+    """compose prefers its environment to .env. With sudo, the user who typed it counts."""
+    assert machine.make("up", SUDO_UID="1001", SUDO_GID="1002")[-1].endswith("PUID=1001 PGID=1002")
+    machine.have_cards("6.1")
+    (machine.folder / ".env").write_text("PUID=1234\nTORCH=cpu\n")
+    assert machine.make("up", PGID="99")[-1].endswith("TORCH= PUID= PGID=99")
+
+
+def test_up_creates_settings_that_change_nothing(machine: Machine) -> None:
+    """Once: what a user wrote there stays. A docker without compose is said in words."""
+    machine.make("up")
+    settings = machine.folder / FILE_NAME
+    assert load_settings({}, {}, settings) == load_settings({}, {})
+    settings.write_text("quality: 80\n")
+    machine.make("up")
+    assert settings.read_text() == "quality: 80\n"
+    assert machine.make("down")[-1].startswith("compose --profile cpu --profile gpu down ")
+    settings.unlink()
+    call = "echo 'unknown flag: --profile' >&2; exit 125"
+    give_commands(machine.folder / "bin", docker=call)
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        machine.make("up")
+    said = raised.value.stderr
+    assert said.startswith("'docker compose' does not work here: picowatch needs Docker with its ")
+    assert "unknown flag" not in said and not settings.exists()
