@@ -1,6 +1,5 @@
 """`picowatch init`: folders, a commented picowatch.yaml, example recipes, schemas for editors."""
 
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -13,9 +12,6 @@ from picowatch.commands.schema import KINDS, schema_text
 from picowatch.errors import CommandFailed, SettingsInvalid
 from picowatch.files.atomic import make_folder, write_atomically
 from picowatch.inbox.names import PICTURES_NAME
-from picowatch.outbox.gallery import PAGE, Gallery
-from picowatch.outbox.listing import Listing
-from picowatch.outbox.status import Status, write_news
 from picowatch.settings import FILE_NAME, Settings, settings_text
 from picowatch.settings import FOLDERS as SETTINGS_FOLDERS
 
@@ -64,7 +60,6 @@ def _make_all(folder: Path) -> None:
         make_folder(folder / "models" / kind)
     schema = f"{_NAMES_SCHEMA}inbox/{SCHEMAS}/{KINDS['settings']}\n"
     _write(folder / FILE_NAME, schema + settings_text())
-    _make_gallery(folder)
     _write(folder / "inbox/live/_defaults.yaml", LIVE_DEFAULTS)
     schemas = folder / "inbox" / SCHEMAS
     if not any(schemas.iterdir()):  # else examples that are gone were deleted
@@ -91,20 +86,6 @@ def _make_templates(inbox: Path, ready: str) -> None:
 
 def _assets(name: str) -> Iterator[Traversable]:
     return resources.files("picowatch").joinpath(f"assets/{name}").iterdir()
-
-
-def _make_gallery(folder: Path) -> None:
-    """A gallery without pictures, which says what to do; where one is, picowatch keeps it."""
-    outbox = folder / "outbox"
-    if (outbox / PAGE).exists():
-        return
-    Gallery(outbox, Listing(outbox / "images.jsonl"))
-    now = time.time()
-    inbox = str(folder / "inbox")
-    write_news(
-        outbox, Status(updated=now, started=now, images={"queued": 0}, inbox=inbox, ended=True)
-    )
-    print(f"created {outbox / PAGE}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -32,7 +32,6 @@ from picowatch.errors import (
     OutboxInUse,
     PicowatchError,
 )
-from picowatch.files.retry import Ended
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.outbox.commands import Answer, Command, new_file, send, wait_for_answer, withdraw
 from picowatch.outbox.status import is_running
@@ -241,8 +240,6 @@ def _render_here(
             )
         except OutboxInUse:
             return None
-        except Ended:
-            raise KeyboardInterrupt from None
     if interrupted:
         raise KeyboardInterrupt
     if result.kept_waiting:

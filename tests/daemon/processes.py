@@ -27,7 +27,7 @@ def process(house: House, *before: str, **environment: str) -> Iterator["subproc
         picowatch = subprocess.Popen(
             [*before, *command("run", program=DIGESTS)],
             cwd=house.folder,
-            env=clean_environment(**SETTINGS, **environment),
+            env=clean_environment(**{**SETTINGS, **environment}),
             stdout=console,
             stderr=subprocess.STDOUT,
             text=True,
