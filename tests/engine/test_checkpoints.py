@@ -21,7 +21,7 @@ from picowatch.engine.verify import verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import demo
-from tests.engine.adapters import controlnet_of, save_single
+from tests.engine.adapters import controlnet_of, write
 from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle, keep
 from tests.engine.requests import draw, plain_options, request
@@ -42,7 +42,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(DEMO / "vae", tmp_path / "vae/other")
     unet = loading.load_part(Catalog(tmp_path).demo, FULL, FULL.device, "unet")
     for number in (1, 2):
-        save_single(controlnet_of(unet, number), tmp_path / f"controlnet/{number}.safetensors")
+        made = controlnet_of(unet, number).state_dict()
+        write(tmp_path / f"controlnet/{number}.safetensors", made)
     return tmp_path
 
 

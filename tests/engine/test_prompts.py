@@ -124,18 +124,14 @@ def test_each_evaluation_is_guided_by_the_words_of_its_step(
                 assert torch.equal(getattr(each, side).states, expected)
 
 
-def test_an_embedding_stays_in_one_chunk() -> None:
-    """It moves to the next one as a whole."""
+def test_an_embedding_stays_in_one_chunk(tmp_path: Path) -> None:
+    """It moves to the next one as a whole, and is never cut, but refused."""
     tokens = {"phrase": tuple(range(10))}
     ten = [*range(10)]
     first, second = encoder().chunks("red " * 70 + "phrase", tokens)
     assert (words_of(first), words_of(second)) == ([RED] * 70, ten)
     (only,) = encoder().chunks("red " * 65 + "phrase", tokens)
     assert words_of(only) == [RED] * 65 + ten
-
-
-def test_an_embedding_is_never_cut(tmp_path: Path) -> None:
-    """Rather, it is refused."""
     write(tmp_path / "it.safetensors", {"emb_params": torch.ones(76, DEMO_WIDTH)})
     with pytest.raises(RenderFailed, match="'it' has 76 vectors; it must have 1 to 75"):
         guiding(encoder(tmp_path), request("an it", embeddings=uses("it")))

@@ -37,17 +37,9 @@ class Desk:
 
     def save(self, path: str, *entries: RequestedEntry) -> Acceptance:
         self.saves += 1
-        return self.ledger.accept(
-            Save(
-                path,
-                str(self.saves),
-                SizeAndTime(self.saves, self.saves, 1),
-                saved_at=float(self.saves),
-            ),
-            entries,
-            draw_seed=self._draw,
-            picture_exists=self.there.__contains__,
-        )
+        number, there = self.saves, self.there.__contains__
+        save = Save(path, str(number), SizeAndTime(number, number, 1), saved_at=float(number))
+        return self.ledger.accept(save, entries, draw_seed=self._draw, picture_exists=there)
 
     def _draw(self) -> int:
         # Every other draw repeats the last one: a ledger must not take it for the same picture.
