@@ -54,14 +54,9 @@ def encoded(
 ) -> bytes:
     """Encode an RGB or RGBA picture with its texts, by keyword, in the format of the file's suffix.
 
-    Raises OSError if the picture is larger than the format allows.
+    No larger picture than the format allows has such a suffix.
     """
     kind = format_of(file)
-    if max(picture.size) > kind.longest_side:
-        raise OSError(
-            f"{picture.width}x{picture.height} is more than the {kind.longest_side:,} pixels a "
-            f"side that {kind.name} allows. Use the setting format: png"
-        )
     match kind.name:
         case "png":
             return encode_png(picture, texts)

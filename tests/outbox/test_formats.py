@@ -217,7 +217,3 @@ def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path
     huge = replace(large, upscale=Upscale("x", 2.0))
     assert names.file("a.yaml", 1, huge) == "a/1.png"
     assert names.of_dropped("a/b.jpg", 1, huge, keeps_ending=False) == "a/b.png"
-    wide = Image.new("RGB", (16_384, 1))
-    with pytest.raises(OSError, match=r"16,383 pixels a side that webp allows.*format: png"):
-        encode("a.webp", wide, {}, Settings(format="webp"))
-    assert encode("a.jpg", wide, {}, Settings(format="jpeg"))
