@@ -24,7 +24,6 @@ from picowatch.files.retry import Ended, Retry
 from picowatch.ledger.ledger import open_ledger, set_aside
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
-from picowatch.outbox.encoding import check_format
 from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
@@ -187,7 +186,6 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
         _check_own_files(settings.outbox, waits=waits)
-    check_format(settings)
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."

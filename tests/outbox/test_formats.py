@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image
 
 from picowatch.commands.show import show
 from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import SettingsInvalid
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
 from picowatch.outbox.encoding import encoded as encode
 from picowatch.outbox.names import FORMATS, OutboxNames
@@ -196,17 +195,6 @@ def test_sidecars_are_neither_images_nor_problems(house: House) -> None:
     assert [path.read_text() for path in mine] == ["mine", "mine"]
     names = sorted(path.name for path in (house.outbox / "a").iterdir())
     assert names == ["1.error_.txt", "2.error_.webp", "3.error_.jpg", "4.error_.txt"]
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_format_that_pillow_lacks_is_an_error_at_the_start(
-    house: House, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message has a remedy."""
-    monkeypatch.setattr(features, "check", lambda feature: False)
-    with pytest.raises(SettingsInvalid, match=f"format: {name} needs a Pillow with .*PyPI"):
-        house.once(format=name)
-    assert house.once(format="png")
 
 
 def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path) -> None:
