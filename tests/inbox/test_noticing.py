@@ -51,10 +51,10 @@ def test_names_tell_recipes_from_other_files() -> None:
 
 RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
 OTHERS = {
-    "_Pictures.json": "it must be called _pictures.yaml, which may contain JSON",
-    "pets/_Picture.yml": "if it is meant to be _pictures.yaml, rename",
-    "_default.yaml": "if it is meant to be _defaults.yaml, rename",
-    "_defaults.json": "it must be called _defaults.yaml, which may contain JSON",
+    "_Pictures.json": "if it is meant to be _pictures.yaml, which may contain JSON",
+    "pets/_Picture.yml": "if it is meant to be _pictures.yaml",
+    "_default.yaml": "if it is meant to be _defaults.yaml",
+    "_defaults.json": "if it is meant to be _defaults.yaml, which may contain JSON",
     "pets/make.PY": RECIPES_ARE,
     "table.xls": RECIPES_ARE,
     "README": RECIPES_ARE,
