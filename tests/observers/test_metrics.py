@@ -39,16 +39,12 @@ def scraped(address: str) -> dict[str, float]:
     }
 
 
-class Holding(DigestEngine):
-    """An engine that reports memory."""
-
-    def memory(self) -> MemoryUse:  # type: ignore[override]
-        return MemoryUse(5_000_000, 7_000_000)
-
-
-def test_what_two_engines_do_is_counted(house: House, address: str) -> None:
+def test_what_two_engines_do_is_counted(
+    house: House, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Metrics have images by state, seconds of each, restarts, memory, and the version."""
-    house.make_engine = lambda options: Holding(before_batch=fail_on_bad)
+    monkeypatch.setattr(DigestEngine, "memory", lambda self: MemoryUse(5_000_000, 7_000_000))
+    house.make_engine = lambda options: DigestEngine(before_batch=fail_on_bad)
     engine = "picowatch_engine_{} device=digest engine={} node="
     with house.running(metrics_address=address, executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: bad\nseed: 1\n")
