@@ -74,8 +74,7 @@ def test_exact_images_are_rendered_one_by_one(two_cores: Renderer) -> None:
     enabled: list[bool] = []
     first, second = request(seed=1, exact=True), request(seed=2, exact=True)
     together = two_cores.render(
-        [first, second],
-        lambda *_: enabled.append(torch.are_deterministic_algorithms_enabled()),
+        [first, second], lambda *_: enabled.append(torch.are_deterministic_algorithms_enabled())
     )
     assert [image.batch_size for image in together] == [1, 1]
     assert together[1].pixels == draw(two_cores, second)[0].pixels
