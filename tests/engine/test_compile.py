@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -16,6 +17,8 @@ from picowatch.engine.protocol import EngineOptions, RenderedImage
 from picowatch.engine.renderer import Renderer
 from tests.engine import requests
 from tests.engine.requests import difference
+from tests.engine.tiny_flows import tiny_unet
+from tests.engine.tiny_models import FIRST
 
 CARD = torch.device("cuda")  # only its name is looked at: the module computes where it is
 
@@ -120,18 +123,9 @@ def test_the_cache_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 # From here on, what a card does: torch's compiler for the blocks of a small UNet.
 @pytest.fixture
 def unet() -> Any:
-    """Return a tiny UNet with the demo model's inputs."""
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        cross_attention_dim=96,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        attention_head_dim=8,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
+    """Return a tiny UNet."""
+    kind: Any = diffusers.UNet2DConditionModel
+    unet = kind.from_pretrained(tiny_unet("sd2") / "unet", local_files_only=True)
     return unet.eval().to(memory_format=torch.channels_last)
 
 
@@ -140,7 +134,7 @@ def predicted(unet: Callable[..., Any], rows: int = 2, size: int = 8) -> torch.T
     """The first output, called as diffusers' pipelines do."""
     noise = torch.Generator().manual_seed(rows)
     latents = torch.randn(rows, 4, size, size, generator=noise)
-    words = torch.randn(rows, 77, 96, generator=noise)
+    words = torch.randn(rows, 77, FIRST, generator=noise)
     (sample,) = unet(latents, torch.tensor(500), encoder_hidden_states=words, return_dict=False)
     assert isinstance(sample, torch.Tensor)
     return sample
