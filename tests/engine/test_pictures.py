@@ -39,6 +39,17 @@ def alone(renderer: Renderer, **values: Any) -> RenderedImage:
     return draw(renderer, request(**values))[0]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of start images and masks."""
+    return tmp_path_factory.mktemp("start-images")
+
+
+@pytest.fixture(scope="module")
+def renderer(kept: Path) -> Renderer:
+    return Renderer(plain_options(Path("nowhere"), kept))
+
+
 @pytest.fixture
 def two_cores(renderer: Renderer) -> Iterator[Renderer]:
     """Use two threads, so that small pictures are drawn in parts, one per core."""
