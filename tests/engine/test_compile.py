@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import diffusers
 import pytest
@@ -37,30 +38,18 @@ def draw(renderer: Renderer, **values: Any) -> RenderedImage:
     return requests.draw(renderer, requests.request("a corgi", **given))[0]
 
 
-@pytest.fixture
-def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The widths of the latents in each conversion from now on."""
-    widths: list[int] = []
-    convert = compiling._convert
-
-    def counted(denoiser: Any, leaves: Any, tree: Any, tensors: Any) -> Any:
-        widths.append(tensors[0].shape[-1])
-        return convert(denoiser, leaves, tree, tensors)
-
-    monkeypatch.setattr(compiling, "_convert", counted)
-    return widths
-
-
 @pytest.mark.parametrize(
     ("precision", "most", "widths"), [("float32", 4, [64, 72]), ("bfloat16", 30, [64])]
 )
 def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
-    tmp_path: Path, conversions: list[int], precision: str, most: int, widths: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, most: int, widths: list[int]
 ) -> None:
     """Each shape is converted once, for all engines, which draw the same bits.
 
     The module itself draws exact pictures, and those with changed layers.
     """
+    convert = Mock(wraps=compiling._convert)
+    monkeypatch.setattr(compiling, "_convert", convert)
     plain = renderer(precision=precision)
     fast, second = (compiling_renderer(tmp_path, precision=precision) for _ in range(2))
     for values in [{"width": width, "seed": seed} for width in widths for seed in (1, 2)]:
@@ -68,7 +57,8 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
         assert (image.compiled, image.precision, image.warnings) == (True, precision, ())
         assert difference(image, expected) <= most
     assert draw(second, **values).pixels == image.pixels
-    assert conversions == [width // 8 for width in widths]
+    latents = [tensors[0] for *_, tensors in (call.args for call in convert.call_args_list)]
+    assert [one.shape[-1] * 8 for one in latents] == widths
     for forbidden in ("tiling", "exact"):
         image, expected = (draw(one, **{forbidden: True}) for one in (fast, plain))
         assert (image.compiled, image.pixels) == (False, expected.pixels)
