@@ -92,7 +92,7 @@ class Control:
     # -- pause
 
     def _pause(self) -> Answer:
-        if self.pool.paused:
+        if self.ledger.is_paused():
             return Answer(True, f"It is already paused; {self._queued()}.")
         self._set_paused(True)
         is_working = self.ledger.counts()["running"]
@@ -100,7 +100,7 @@ class Control:
         return Answer(True, f"Paused{running}; {self._queued()}.")
 
     def _resume(self) -> Answer:
-        if not self.pool.paused:
+        if not self.ledger.is_paused():
             return Answer(True, f"It was not paused; {self._queued()}.")
         self._set_paused(False)
         return Answer(True, f"Resumed; {self._queued()}.")

@@ -41,9 +41,8 @@ class Questions(Database):
         return self._recipes("AND digest = ? ORDER BY path", digest)
 
     def _recipes(self, which: str, *values: str) -> dict[str, KnownRecipe]:
-        with self.reading() as sql:  # row by row: there may be thousands
-            rows = sql.execute(f"SELECT * FROM recipes WHERE outcome != 'archived' {which}", values)
-            return {row["path"]: _known(row) for row in rows}
+        rows = self.select(f"SELECT * FROM recipes WHERE outcome != 'archived' {which}", values)
+        return {row["path"]: _known(row) for row in rows}
 
     def seen_in(self, folder: str, recipes: Iterable[str]) -> None:
         """Record that these recipes were seen in the folder that is the inbox now."""
@@ -213,17 +212,15 @@ class Questions(Database):
         everything but the recipe, which is read from one image per save; finished images are not
         read.
         """
-        with self.reading() as sql:
-            rows = sql.execute(
-                """WITH queued AS (
-                   SELECT save, count(*) AS images, max(priority) AS highest, min(id) AS first
-                   FROM images INDEXED BY images_queue WHERE state = 'queued' GROUP BY save
-               )
-               SELECT recipe, sum(queued.images) AS images
-               FROM queued JOIN images ON images.id = first
-               GROUP BY recipe ORDER BY max(highest) DESC, min(queued.save)"""
+        rows = self.select(
+            """WITH queued AS (
+               SELECT save, count(*) AS images, max(priority) AS highest, min(id) AS first
+               FROM images INDEXED BY images_queue WHERE state = 'queued' GROUP BY save
             )
-            return [(row["recipe"], row["images"]) for row in rows]
+            SELECT recipe, sum(queued.images) FROM queued JOIN images ON images.id = first
+            GROUP BY recipe ORDER BY max(highest) DESC, min(queued.save)"""
+        )
+        return [(recipe, count) for recipe, count in rows]
 
     def outcome(self, recipe: str, digest: str) -> Outcome | None:
         """Return the outcome of the newest save with these bytes; None if there was none."""
