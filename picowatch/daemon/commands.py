@@ -269,7 +269,7 @@ class Control:
         error, warning = problems.error(recipe), problems.warning(recipe)
         # One that the user deleted is not rendered again as long as its entry is the same.
         pictures = tuple(filter(self.outbox.exists, outcome.pictures))
-        sheets = tuple(filter(self.outbox.exists, outcome.sheets))
+        sheets = tuple(filter(self.outbox.exists, self.ledger.drawn_sheets(recipe)))
         done, words = True, f"{images(len(pictures))} rendered."
         if outcome.failed:
             file = self.outbox.names.error_file(recipe)

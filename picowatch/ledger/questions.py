@@ -4,7 +4,6 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from itertools import groupby
 from sys import intern
 
@@ -134,14 +133,9 @@ class Questions(Database):
         with self.transaction() as sql:
             rows = sql.execute(
                 f"""UPDATE images SET {QUEUED_ANEW}
-                    WHERE {FAILED} AND {_OF_THESE} RETURNING id, recipe""",
+                    WHERE {FAILED} AND {_OF_THESE} RETURNING recipe""",
                 these,
             ).fetchall()
-            sql.executemany(
-                """UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE sheet IS NOT NULL
-                   AND id IN (SELECT entry FROM entry_images WHERE image = ?)""",
-                [(row["id"],) for row in rows],
-            )
             sql.execute(
                 """UPDATE recipes SET todo = todo + 1
                    WHERE path IN (SELECT value FROM json_each(:recipes))""",
@@ -244,13 +238,7 @@ class Questions(Database):
                    ORDER BY entry_index, image_index""",
                 {"recipe": recipe, "save": save},
             )
-            sheets = self.select(
-                """SELECT sheet_file FROM entries
-                   WHERE recipe = ? AND sheet_done AND sheet_file IS NOT NULL ORDER BY id""",
-                (recipe,),
-            )
-        outcome = _outcome(images, valid=saves[0]["outcome"] == "accepted")
-        return replace(outcome, sheets=tuple(row["sheet_file"] for row in sheets))
+        return _outcome(images, valid=saves[0]["outcome"] == "accepted")
 
     def last_save(self) -> int:
         """Return the id of the newest save; 0 before the first."""
