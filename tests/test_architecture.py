@@ -1,7 +1,6 @@
 """The import rules of docs/design.md, held by reading the sources."""
 
 import ast
-import re
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -93,25 +92,6 @@ def test_sql_stands_in_the_ledger_alone() -> None:
     """Tables have one owner; the hashes of models are a cache in another file."""
     users = {path for path in MODULES if "execute(" in path.read_text()}
     assert {part_of(path) for path in users - {PACKAGE / "catalog/hashes.py"}} == {"ledger"}
-
-
-def test_regular_expressions_match_the_same_on_every_python() -> None:
-    """Python 3.11.2, which Debian 12 has, matches possessive quantifiers wrongly.
-
-    https://github.com/python/cpython/issues/106052
-    """
-    possessive = re.compile(r"[*+?}]\+|\(\?>")
-    # Neither escaped signs, nor those in brackets, nor a sampler's: `DPM++ 2M`.
-    other = re.compile(r"\\.|\[[^\]]*\]|(?:(?<=\w)|^)\+\+(?=[\s`]|$)")
-    found = [
-        f"{path.relative_to(PACKAGE)}, line {node.lineno}: {node.value}"
-        for path in MODULES
-        if "re" in imports_of(path)
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if possessive.search(other.sub("x", node.value))
-    ]
-    assert not found
 
 
 def test_the_tests_that_every_python_runs_exist() -> None:

@@ -1,11 +1,14 @@
 """The docs show what the code does."""
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -93,53 +96,45 @@ def test_every_shown_command_exists(page: Path) -> None:
             parsers()[1][name].parse_args(arguments)
 
 
-TEXTS = [
-    path
-    for folder in (".", "docs", "picowatch", "examples", "contrib", "benchmarks", "training")
-    for path in (PROJECT / folder).glob("*" if folder == "." else "**/*")
-    if path.suffix in {".md", ".py", ".txt", ".toml", ".yaml", ".service", ".sh", ".js", ".html"}
-]
-
-
-PIP_LINES = {
-    (path, line)
-    for path in TEXTS
-    if path.name not in ("errors.py", "release.sh")  # they compose theirs, and have own tests
-    for line in re.findall(r"pip install ([^\n`…]*)", path.read_text())
-}
+FOLDERS = ("docs", "picowatch", "examples", "contrib", "benchmarks", "training")
+ENDINGS = {".md", ".py", ".txt", ".toml", ".yaml", ".service", ".sh", ".js", ".html"}
+TEXTS = [*PROJECT.glob("*"), *(path for name in FOLDERS for path in (PROJECT / name).rglob("*"))]
 PACKAGE = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 EXTRAS = {*PACKAGE["optional-dependencies"]}
 NAME = PACKAGE["name"]  # `picowatch` in the package index is somebody else's program
 CONSTRAINTS = (PROJECT / "constraints.txt").read_text()
+WITH_A_VALUE = ("-c", "--constraint", "-r", "--requirement", "--index-url")
 
 
-@pytest.mark.parametrize(
-    ("path", "line"), sorted(PIP_LINES), ids=lambda value: getattr(value, "name", value)
-)
-def test_every_shown_pip_install_works(path: Path, line: str) -> None:
+def test_every_shown_pip_install_works() -> None:
     """It works from a checkout, from a wheel, or by the name of the installed package."""
-    words = iter(shlex.split(line, comments=True))
-    for word in words:
-        if word in ("-c", "--constraint", "-r", "--requirement", "--index-url"):
-            next(words)
-        elif not word.startswith("-"):
-            found = re.fullmatch(r"([\w*./~-]+?)(?:\[([\w,]+)\])?(?:==[\w.]+)?", word)
-            assert found, word
-            target, extras = found[1], {*(found[2] or "").split(",")} - {""}
-            assert extras <= EXTRAS
-            if target == NAME:  # with an extra it is installed; before the upload no index has it
-                assert extras or path.name == "release.md"
-            elif target.endswith(".whl"):
-                assert Path(target).name == f"{NAME.replace('-', '_')}-*.whl"
-            else:
-                assert target == "." or f"\n{word}" in CONSTRAINTS, word
+    composed = ("errors.py", "release.sh")  # have own tests
+    for path in TEXTS:
+        if path.suffix in ENDINGS and path.name not in composed:
+            for line in re.findall(r"pip install ([^\n`…]*)", path.read_text()):
+                words = shlex.split(line, comments=True)
+                for before, word in zip(["", *words], words, strict=False):
+                    if before not in WITH_A_VALUE and not word.startswith("-"):
+                        check_installed(word, path)
+
+
+def check_installed(word: str, path: Path) -> None:
+    found = re.fullmatch(r"([\w*./~-]+?)(?:\[([\w,]+)\])?(?:==[\w.]+)?", word)
+    assert found, (word, path)
+    target, extras = found[1], {*(found[2] or "").split(",")} - {""}
+    assert extras <= EXTRAS, (word, path)
+    if target == NAME:  # with an extra it is installed; before the upload no index has it
+        assert extras or path.name == "release.md"
+    elif target.endswith(".whl"):
+        assert Path(target).name == f"{NAME.replace('-', '_')}-*.whl"
+    else:
+        assert target == "." or f"\n{word}" in CONSTRAINTS, (word, path)
 
 
 def test_a_remedy_installs_an_extra_where_picowatch_runs() -> None:
     """It uses the name of the installed package."""
-    command = errors.install_command("metrics")
-    assert "metrics" in EXTRAS
-    assert command == f"{sys.executable} -m pip install '{NAME}[metrics]'"
+    command = f"{sys.executable} -m pip install '{NAME}[metrics]'"
+    assert errors.install_command("metrics") == command
 
 
 def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
@@ -280,3 +275,36 @@ def test_make_alone_lists_the_targets() -> None:
     listed = subprocess.run(make, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     for target in ("demo", "run", "test", "lint", "format", "types", "docs", "strips", "train"):
         assert re.search(rf"^  make {target} +\w", listed, re.MULTILINE), target
+
+
+# -- messages that docs/troubleshooting.md explains
+
+TROUBLE = (PROJECT / "docs/troubleshooting.md").read_text()
+MESSAGES = re.findall(r"^### (?:`)?(.+?)(?:`)?$", TROUBLE, re.MULTILINE)
+# What stands for a value: in the page, in f-strings, and in the texts of the log.
+VALUE = "…"
+LOG_VALUE = re.compile(r"%[sd]")
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_every_message_that_is_explained_still_exists(message: str) -> None:
+    """To the letter, with … for a value."""
+    assert any(message in text for text in texts_of_the_code())
+
+
+@cache
+def texts_of_the_code() -> tuple[str, ...]:
+    """Every text in picowatch's source, with … for each value."""
+    sources = sorted((PROJECT / "picowatch").rglob("*.py"))
+    return tuple(text for path in sources for text in _texts(ast.parse(path.read_text())))
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (
+                str(part.value) if isinstance(part, ast.Constant) else VALUE for part in node.values
+            )
+            yield "".join(parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield LOG_VALUE.sub(VALUE, node.value)

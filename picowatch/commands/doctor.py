@@ -8,11 +8,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from io import StringIO
@@ -24,7 +23,8 @@ import psutil  # type: ignore[import-untyped]
 from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
-from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
+from picowatch.commands.run import run_daemon
+from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.daemon import Mode
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineLost
@@ -109,7 +109,9 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
     except SettingsInvalid as error:
         yield Check("folders", error.message, error.remedy or "Choose other folders.")
     else:
-        yield from _folder_checks(settings)
+        yield _inbox(settings)
+        yield _outbox(settings)
+        yield _models(settings)
     if isinstance(settings.executor, RaySettings):
         yield (cluster := _cluster(settings.executor))
         if not cluster.ok:
@@ -216,20 +218,13 @@ def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:
 
 def _render(settings: Settings, make_engine: MakeEngine) -> str:
     """Run the daemon once; returns why it failed, "" if it did not."""
-    with ExitStack() as stack:
-        daemon = build_daemon(
-            settings,
-            make_engine,
-            PlainConsole(StringIO()),  # the check says what matters
-            stack,
-            stop=threading.Event(),
-            wake=threading.Event(),
-            mode=Mode(once=True),
-        )
-        result = daemon.run()
-        if result.succeeded:
-            return ""
-        return result.reason or (settings.outbox / "doctor.yaml.error.txt").read_text()
+    console = PlainConsole(StringIO())  # the check says what matters
+    result, interrupted = run_daemon(settings, make_engine, console, Mode(once=True))
+    if interrupted:
+        raise KeyboardInterrupt
+    if result.succeeded:
+        return ""
+    return result.reason or (settings.outbox / "doctor.yaml.error.txt").read_text()
 
 
 def _machine_checks() -> Iterator[Check]:
@@ -266,13 +261,6 @@ def _cards() -> list[str]:
             for name, driver, free, total in (one.split(", ") for one in result.stdout.splitlines())
         ]
     return []
-
-
-def _folder_checks(settings: Settings) -> Iterator[Check]:
-    """Check an inbox that exists and an outbox that can be written."""
-    yield _inbox(settings)
-    yield _outbox(settings)
-    yield _models(settings)
 
 
 def _inbox(settings: Settings) -> Check:

@@ -1,6 +1,5 @@
 """`picowatch init`: folders, a commented picowatch.yaml, example recipes, schemas for editors."""
 
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -10,14 +9,10 @@ from pathlib import Path
 from picowatch.catalog.models import FOLDERS
 from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
-from picowatch.errors import CommandFailed, SettingsInvalid
+from picowatch.errors import CommandFailed
 from picowatch.files.atomic import make_folder, write_atomically
 from picowatch.inbox.names import PICTURES_NAME
-from picowatch.outbox.gallery import PAGE, Gallery
-from picowatch.outbox.listing import Listing
-from picowatch.outbox.status import Status, write_news
 from picowatch.settings import FILE_NAME, Settings, settings_text
-from picowatch.settings import FOLDERS as SETTINGS_FOLDERS
 
 # Editors look a schema up from the file that names it.
 _NAMES_SCHEMA = "# yaml-language-server: $schema="
@@ -29,12 +24,6 @@ priority: 10
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    for name in SETTINGS_FOLDERS:
-        if getattr(options, name) is not None:
-            raise SettingsInvalid(
-                f"init takes no --{name}: it creates inbox/, outbox/ and models/ in DIR.",
-                f"Name another folder as `{name}: …` in DIR/{FILE_NAME} afterwards.",
-            )
     return init(options.folder, options.ready)
 
 
@@ -64,7 +53,6 @@ def _make_all(folder: Path) -> None:
         make_folder(folder / "models" / kind)
     schema = f"{_NAMES_SCHEMA}inbox/{SCHEMAS}/{KINDS['settings']}\n"
     _write(folder / FILE_NAME, schema + settings_text())
-    _make_gallery(folder)
     _write(folder / "inbox/live/_defaults.yaml", LIVE_DEFAULTS)
     schemas = folder / "inbox" / SCHEMAS
     if not any(schemas.iterdir()):  # else examples that are gone were deleted
@@ -91,20 +79,6 @@ def _make_templates(inbox: Path, ready: str) -> None:
 
 def _assets(name: str) -> Iterator[Traversable]:
     return resources.files("picowatch").joinpath(f"assets/{name}").iterdir()
-
-
-def _make_gallery(folder: Path) -> None:
-    """A gallery without pictures, which says what to do; where one is, picowatch keeps it."""
-    outbox = folder / "outbox"
-    if (outbox / PAGE).exists():
-        return
-    Gallery(outbox, Listing(outbox / "images.jsonl"))
-    now = time.time()
-    inbox = str(folder / "inbox")
-    write_news(
-        outbox, Status(updated=now, started=now, images={"queued": 0}, inbox=inbox, ended=True)
-    )
-    print(f"created {outbox / PAGE}")
 
 
 def _write(path: Path, text: str) -> None:

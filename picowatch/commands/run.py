@@ -71,16 +71,13 @@ def run(
     with ExitStack() as shown:
         console = open_console(verbosity, settings.log_format)
         shown.callback(console.close)
-        try:
-            result, interrupted = run_daemon(
-                settings,
-                make_engine,
-                console,
-                Mode(once=once, settings_file=settings_file),
-                overdue=lambda: _leave(console, code),
-            )
-        except Ended:
-            return code
+        result, interrupted = run_daemon(
+            settings,
+            make_engine,
+            console,
+            Mode(once=once, settings_file=settings_file),
+            overdue=lambda: _leave(console, code),
+        )
     if result.restart and not interrupted and not is_hopeless(result):
         return RESTART
     if not once:
@@ -118,8 +115,7 @@ def run_daemon(
 ) -> tuple[RunResult, bool]:
     """Run a daemon; return its result, and whether a signal ended it.
 
-    `overdue` is called if it has not ended soon after a signal. Raises Ended if a signal came while
-    the outbox could not be written yet.
+    `overdue` is called if it has not ended soon after a signal.
     """
     stop, wake = threading.Event(), threading.Event()
     try:
@@ -133,6 +129,8 @@ def run_daemon(
                 wake=wake,
                 signals=signals,
             )
+    except Ended:  # while it waited for the outbox
+        return RunResult(), True
     except PASSING as error:
         raise CommandFailed(
             f"The outbox {settings.outbox} cannot be written: {error}.",

@@ -126,6 +126,7 @@ class UnetSteps(Steps):
         self._guide = guide
         self._hints = hints
         self._evaluation = 0
+        self._dtype = self.dtype  # diffusers looks at all modules for it, for milliseconds
         # A distilled checkpoint (LCM) is told the guidance to follow.
         self._embeds_guidance = self.config.time_cond_proj_dim is not None
 
@@ -161,7 +162,7 @@ class UnetSteps(Steps):
         **named: Any,
     ) -> tuple[torch.Tensor]:
         """Predict in the UNet's type, guided by ControlNets and by what an inpainting UNet sees."""
-        dtype = self.dtype
+        dtype = self._dtype
         noisy, states = latents.to(dtype), encoder_hidden_states.to(dtype)
         added = added_cond_kwargs and {n: one.to(dtype) for n, one in added_cond_kwargs.items()}
         if hints := self._hints:

@@ -5,18 +5,16 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from picowatch.catalog import Catalog, Kind
 from picowatch.engine.control import load_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.load import bytes_in, bytes_of_parts, load_part, load_vae
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import WORKING_BYTES, Place, Weights, free_bytes
-from picowatch.engine.verify import find_model, unchanged
+from picowatch.engine.verify import Verified
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -28,9 +26,8 @@ class Checkpoints:
     One file may be several checkpoints: the name can tell the variant of its family.
     """
 
-    def __init__(self, catalog: Catalog, target: Target) -> None:
-        self._find = partial(find_model, catalog)
-        self._verified = partial(unchanged, self._find)
+    def __init__(self, verified: Verified, target: Target) -> None:
+        self._verified = verified
         self._target = target
         self._kept: OrderedDict[tuple[str, str], Loaded] = OrderedDict()  # the last used last
         self._weights = cache(self._weights_of)
@@ -75,7 +72,7 @@ class Checkpoints:
             loaded = None  # its memory is free before the next is read
             self._make_room(self.weights(request).total + WORKING_BYTES)
             with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
-                loaded = Loaded(model, self.file, self._target.device, place)
+                loaded = Loaded(model, self._verified, self._target.device, place)
             # Where parts take turns, the denoiser comes when it is needed.
             needed = {*loaded.parts} - ({"transformer"} if place == "turns" else set())
         loaded.read = partial(self._read, request, self._read_to(place))
@@ -87,10 +84,6 @@ class Checkpoints:
         loaded.place_weights()
         self._kept[_key(request)] = loaded
         return loaded
-
-    def file(self, kind: Kind, name: str, expected_hash: str) -> Path:
-        """Return the file or folder of a model that an image requests."""
-        return self._find(kind, name, expected_hash).path
 
     def forget_others(self, request: ImageRequest) -> bool:
         """Release all but this image's checkpoint and ControlNets; return whether any was."""

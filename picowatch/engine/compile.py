@@ -45,14 +45,15 @@ class Compiled:
     """A denoiser compiled for the shapes of its inputs; after a failure it runs uncompiled.
 
     It is called as the module is, with `return_dict=False`. `key` is the checkpoint's hash, `cache`
-    the folder of OpenVINO's converted models, None for no cache. `failure` says in a sentence why
-    the module runs uncompiled, "" if nothing went wrong.
+    the folder of OpenVINO's converted models. `failure` says in a sentence why the module runs
+    uncompiled, "" if nothing went wrong.
     """
 
     def __init__(
         self, denoiser: Any, key: str, device: torch.device, cache: Path | None = None
     ) -> None:
         self._denoiser = denoiser
+        self._dtype = denoiser.dtype  # diffusers looks at all modules for it
         self._key = key
         self._device = device
         self._cache = cache
@@ -61,6 +62,8 @@ class Compiled:
         if device.type == "cpu":
             if find_spec("openvino") is None:
                 self._fail(f"needs OpenVINO, which is not installed: {install_command('openvino')}")
+            elif cache is None:
+                self._fail("needs a folder for what it converts: set XDG_CACHE_HOME.")
             return
         torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
         try:
@@ -76,7 +79,6 @@ class Compiled:
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Return the output, from the first failure on that of the uncompiled module."""
-        reason: Exception | None = None
         if not self.failure:
             try:
                 if self._device.type == "cpu":
@@ -84,17 +86,12 @@ class Compiled:
                 return self._denoiser(*given, **named)
             except torch.OutOfMemoryError:
                 raise
-            # Compilers' errors have no common class. Other errors occur again uncompiled, below,
-            # and are not held against the compiler.
-            except Exception as error:
-                reason = error
+            except Exception as error:  # compilers' errors have no common class
+                said = as_clause(f"{type(error).__name__}: {error}")
+                name = type(self._denoiser).__name__
+                self._fail(f"failed for {name}, which computes without: {said}")
         with self.eager():
-            output = self._denoiser(*given, **named)
-        if reason:
-            said = as_clause(f"{type(reason).__name__}: {reason}")
-            name = type(self._denoiser).__name__
-            self._fail(f"failed for {name}, which computes without: {said}")
-        return output
+            return self._denoiser(*given, **named)
 
     def _fail(self, words: str) -> None:
         self.failure = f"compile: true {words}"
@@ -110,25 +107,22 @@ class Compiled:
         convert = partial(_convert, self._denoiser, leaves, tree, tensors)
         self._models[call] = model = self._models.pop(call, None) or self._model(call, convert)
         results = model([_in_numpys_types(tensor).contiguous().numpy() for tensor in tensors])
-        return (torch.from_numpy(results[0]).to(self._denoiser.dtype),)
+        return (torch.from_numpy(results[0]).to(self._dtype),)
 
     def _model(self, call: str, convert: Callable[[], Any]) -> Any:
         """Return the compiled model for a shape, from the cache or converted now."""
-        openvino, dtype = _import_openvino(), self._denoiser.dtype
+        openvino, dtype = _import_openvino(), self._dtype
         versions = openvino.__version__, torch.__version__, diffusers.__version__
         described = repr((versions, type(self._denoiser).__name__, dtype, self._key, call))
         name = hashlib.sha256(described.encode()).hexdigest()[:32]
-        folder = self._cache / name if self._cache else None
-        cached = folder is not None and folder.is_dir()
+        assert self._cache
+        folder, narrow = self._cache / name, dtype != torch.float32
+        cached = folder.is_dir()
         self._make_room(_BYTES_TO_OPEN if cached else _BYTES_TO_CONVERT)
-        narrow = dtype != torch.float32
-        graph = None if cached else convert()
-        if folder:
-            if not cached:
-                _keep(graph, folder, narrow=narrow)
-                gc.collect()  # the traced copy is in cycles
-            os.utime(folder / "model.bin")  # the last used is deleted last
-            graph = folder / "model.xml"  # mapped, so it takes no memory of its own
+        if not cached:
+            _keep(convert(), folder, narrow=narrow)
+            gc.collect()  # the traced copy is in cycles
+        os.utime(folder / "model.bin")  # the last used is deleted last
         core = openvino.Core()
         narrow = narrow and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         properties = {
@@ -137,7 +131,8 @@ class Compiled:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # other engines may have the first cores
         }
-        return core.compile_model(graph, "CPU", properties)
+        # The file is mapped, so it takes no memory of its own.
+        return core.compile_model(folder / "model.xml", "CPU", properties)
 
     def _make_room(self, bytes_each: int) -> None:
         """Drop the least recently used models until there is room for one more."""

@@ -19,7 +19,7 @@ from diffusers.pipelines.qwenimage21 import pipeline_qwenimage21 as qwen_image_2
 from PIL import Image
 
 from picowatch.engine.prompts import PromptEncoder, TextTower
-from picowatch.engine.verify import FindFile
+from picowatch.engine.verify import Verified
 from picowatch.families import Family, Variant
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
 from picowatch.recipe.request import ImageRequest
@@ -108,15 +108,17 @@ _TOWERS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def prompt_encoder(
-    family: str, parts: Parts, find: FindFile, device: torch.device
+    family: str, parts: Parts, verified: Verified, device: torch.device
 ) -> PromptEncoder:
-    """Return the encoder of a Stable Diffusion's prompts; `find` finds embeddings.
+    """Return the encoder of a Stable Diffusion's prompts; `verified` opens embeddings.
 
     SDXL's empty negative prompts are zeros, as in A1111 and in diffusers without one.
     """
     towers = [TextTower(parts[part], **reading) for part, reading in _TOWERS[family].items()]
     zeros = family == "sdxl"
-    return PromptEncoder(parts["tokenizer"], towers, find, device, zeros_for_empty_negative=zeros)
+    return PromptEncoder(
+        parts["tokenizer"], towers, verified, device, zeros_for_empty_negative=zeros
+    )
 
 
 def _encoding(*names: str, **options: Any) -> Callable[[Any, str, str], Encoded]:

@@ -1,7 +1,7 @@
 """Finishes the pictures of a batch, drawn or given: enlarges them and cuts them out."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from picowatch.catalog import Catalog, Kind
+from picowatch.catalog import Kind
 from picowatch.catalog.headers import Header, read_header
-from picowatch.engine import cutout, upscale_networks
+from picowatch.engine import cutout
 from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
 from picowatch.engine.draw import Drawn, Interrupted, timed
@@ -19,8 +19,8 @@ from picowatch.engine.latents import Enlarge
 from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import Tensors, filled
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.upscale import MOST_OVERLAP, enlarged
-from picowatch.engine.verify import find_model, unchanged
+from picowatch.engine.upscale import MOST_OVERLAP, enlarged, network_in, weights_of
+from picowatch.engine.verify import Verified
 from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
 
@@ -31,7 +31,7 @@ _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.
 
 # The functions that create a network from a file's header, and its weights from the tensors.
 _NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Tensors]]] = {
-    "upscaler": (upscale_networks.network_in, upscale_networks.weights_of),
+    "upscaler": (network_in, weights_of),
     "cutout": (cutout.network_in, cutout.with_counts),
 }
 
@@ -39,14 +39,14 @@ _NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Te
 class Networks:
     """A cache of the networks that finish pictures, in float32: narrower types are visible."""
 
-    def __init__(self, catalog: Catalog, device: torch.device) -> None:
-        self._find = partial(find_model, catalog)
+    def __init__(self, verified: Verified, device: torch.device) -> None:
+        self._verified = verified
         self._device = device
         self.of = lru_cache(_KEPT)(self._read)
 
     def _read(self, kind: Kind, name: str, sha256: str) -> Any:
         made, renamed = _NETWORKS[kind]
-        with unchanged(self._find, kind, name, sha256) as model:
+        with self._verified(kind, name, sha256) as model:
             with torch.device("meta"):
                 network = made(read_header(model.path))
             tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))

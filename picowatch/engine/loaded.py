@@ -23,7 +23,7 @@ from picowatch.engine.families import (
 )
 from picowatch.engine.memory import Place
 from picowatch.engine.prompts import PromptEncoder
-from picowatch.engine.verify import FindFile
+from picowatch.engine.verify import Verified
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import LoraUse
 
@@ -42,7 +42,9 @@ class Loaded:
     None before `restore` reads it, and after it was dropped to make room for another.
     """
 
-    def __init__(self, model: Model, find: FindFile, device: torch.device, place: Place) -> None:
+    def __init__(
+        self, model: Model, verified: Verified, device: torch.device, place: Place
+    ) -> None:
         self.row = FAMILIES[model.family]
         self.variant = self.row.variant(model.variant)
         self.variant_name = model.variant
@@ -54,7 +56,7 @@ class Loaded:
         self.vae_file = ("", "")
         self._look: Callable[[], None] | None = None
         self._handles: list[Any] = []
-        self._find = find
+        self._verified = verified
         self._device = device
         self._base: Any = None  # the pipeline that moves weights
         self._moved: WeakSet[torch.nn.Module] = WeakSet()  # with group offloading
@@ -67,7 +69,7 @@ class Loaded:
     @cached_property
     def prompts(self) -> PromptEncoder:
         """The encoder of a UNet's prompts."""
-        return prompt_encoder(self.row.key, self.parts, self._find, self._device)
+        return prompt_encoder(self.row.key, self.parts, self._verified, self._device)
 
     @property
     def denoiser(self) -> Any:
@@ -196,7 +198,7 @@ class Loaded:
             # Imported here: every engine's start would wait for peft.
             from picowatch.engine.loras import Loras
 
-            self._loras = Loras(self.pipeline(), self._find)
+            self._loras = Loras(self.pipeline(), self._verified)
         if self._loras is None or self._loras.applied == self._uses:
             return
         if self._base is not None:

@@ -29,7 +29,7 @@ from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import nn
 
-from picowatch.engine.verify import FindFile, unchanged
+from picowatch.engine.verify import Verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 
@@ -45,9 +45,9 @@ class Loras:
     `applied` are those in use, `warnings` say which parts of their files have no effect.
     """
 
-    def __init__(self, pipeline: Any, find: FindFile) -> None:
+    def __init__(self, pipeline: Any, verified: Verified) -> None:
         self._pipeline = pipeline
-        self._find = find
+        self._verified = verified
         self._unused: dict[str, list[str]] = {}  # by hash: the keys that do nothing
         self.applied: tuple[LoraUse, ...] = ()
         self.warnings: tuple[str, ...] = ()
@@ -71,8 +71,8 @@ class Loras:
             self._unload()
             try:
                 for sha256, name in names.items():
-                    with unchanged(self._find, "lora", name, sha256) as path:
-                        self._load(name, sha256, path)
+                    with self._verified("lora", name, sha256) as model:
+                        self._load(name, sha256, model.path)
             except BaseException:
                 self._unload()
                 raise

@@ -77,9 +77,12 @@ def filled(model: Any, tensors: Tensors, what: str) -> Any:
 
 
 def _laid_out(model: Any) -> Any:
-    """Return the model in the memory layout that is fastest for narrow types."""
+    """Return the model in the memory layout that is fastest for narrow types on a CPU.
+
+    On an H200 steps of batches took 3 to 10 % longer in it.
+    """
     weights = [*model.parameters()]
-    narrow = weights[0].dtype != torch.float32 and weights[0].device.type in ("cpu", "cuda")
+    narrow = weights[0].dtype != torch.float32 and weights[0].device.type == "cpu"
     # Convolutions over frames, which have five sides, support no other layout.
     if narrow and not any(weight.ndim == 5 for weight in weights):
         model.to(memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from picowatch.catalog.folder_files import depth_config
 from picowatch.engine.devices import Target
 from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import transformers_model
-from picowatch.engine.verify import FindFile, unchanged
+from picowatch.engine.verify import Verified
 from picowatch.recipe.request import ControlUse
 
 Pixels = NDArray[np.uint8]
@@ -153,8 +153,8 @@ _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class DepthModels:
     """Estimates depth; the model that was used last stays in memory on its device."""
 
-    def __init__(self, find: FindFile, target: Target) -> None:
-        self._find = find
+    def __init__(self, verified: Verified, target: Target) -> None:
+        self._verified = verified
         self._target = target
         self._kept = lru_cache(1)(self._load)
 
@@ -170,11 +170,11 @@ class DepthModels:
         # Imported here: every engine's start would wait for what few recipes need.
         from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-        with unchanged(self._find, "depth", name, sha256) as at:
-            values, backbone = depth_config(at)
+        with self._verified("depth", name, sha256) as model:
+            values, backbone = depth_config(model.path)
             config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
             dtype, device = self._target.dtype, self._target.device
-            tensors = read_tensors(at, lambda _: dtype, device)
+            tensors = read_tensors(model.path, lambda _: dtype, device)
             kind, what = DepthAnythingForDepthEstimation, f"depth model {name!r}"
             return transformers_model(kind, config, tensors, what, dtype).to(device)
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import safe_open
 
-from picowatch.engine.verify import FindFile, unchanged
+from picowatch.engine.verify import Verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.prompts.editing import parse_edits, text_at
@@ -189,20 +189,20 @@ class PromptEncoder:
         self,
         tokenizer: Any,
         towers: Sequence[TextTower],
-        find: FindFile,
+        verified: Verified,
         device: torch.device,
         *,
         zeros_for_empty_negative: bool = False,
     ) -> None:
         """Create an encoder of several towers.
 
-        Their hidden states are joined along the width; the last one gives the summary. `find` finds
-        embeddings. The towers compute on `device`; their weights may be elsewhere until then.
+        Their hidden states are joined along the width; the last one gives the summary. `verified`
+        opens embeddings. The towers compute on `device`; their weights may be elsewhere until then.
         `zeros_for_empty_negative`: an empty negative prompt is zeros, not the encoded "".
         """
         self._tokenizer = tokenizer
         self._towers = tuple(towers)
-        self._find = find
+        self._verified = verified
         self._device = device
         self._zeros = zeros_for_empty_negative
         self._comma = self._tokens(",")
@@ -250,8 +250,8 @@ class PromptEncoder:
         Each tower has its own vectors for them, in the same number.
         """
         if use.hash not in self._embeddings:
-            with unchanged(self._find, "embedding", use.name, use.hash) as path:
-                vectors = [tower.read(path, use.name) for tower in self._towers]
+            with self._verified("embedding", use.name, use.hash) as model:
+                vectors = [tower.read(model.path, use.name) for tower in self._towers]
             first = -1 - sum(map(len, self._embeddings.values()))
             tokens = tuple(range(first, first - len(vectors[0]), -1))
             for tower, rows in zip(self._towers, vectors, strict=True):

@@ -37,6 +37,7 @@ from picowatch.engine.protocol import (
     versions,
 )
 from picowatch.engine.unet import UnetPasses, seamless
+from picowatch.engine.verify import verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 
@@ -50,9 +51,10 @@ class Renderer:
         self._all_bits = options.precision == "float32"
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
-        self._checkpoints = Checkpoints(catalog, self._target)
-        self._depth_models = DepthModels(self._checkpoints.file, self._target)
-        self._networks = Networks(catalog, self._target.device)
+        opened = partial(verified, catalog)
+        self._checkpoints = Checkpoints(opened, self._target)
+        self._depth_models = DepthModels(opened, self._target)
+        self._networks = Networks(opened, self._target.device)
         self._previewer = Previewer(on_preview)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache

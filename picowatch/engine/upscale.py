@@ -4,17 +4,23 @@ Pictures are enlarged in tiles, which limits the memory for any size. Each tile 
 beyond its edges, whose results are cut off. If the network sees no further than that, the result
 equals that of the whole picture. ESRGAN sees some hundred pixels, so its seams differ slightly
 (benchmarks/RESULTS.md).
+
+The networks are for their authors' weights; catalog/upscalers.py has the names. Each takes RGB from
+0 to 1 and returns it `scale` times as large. `reach` is the distance, in pixels of the input, that
+influences a pixel of the output: tiles that overlap by so much have no seams.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 
-from picowatch.engine.upscale_networks import Network
+from picowatch.catalog.headers import Header
+from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layout, layout_of
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
 
 # Sides of a tile: A1111's on a CPU, larger ones to fill a GPU. ESRGAN needs 1.5 GB for 256.
@@ -27,6 +33,189 @@ _MOST_TIMES = 3
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
 OnTile = Callable[[], None]
+
+_DENSE, _PARTS = 5, 3  # layers and blocks of ESRGAN
+_SLOPE, _RESIDUAL = 0.2, 0.2
+
+
+class Network(nn.Module):
+    """An upscaler; the sides of its input must be multiples of `multiple`."""
+
+    reach: int
+    multiple = 1
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout, self.scale = layout, layout.scale
+
+
+class Esrgan(Network):
+    """RRDBNet: dense blocks within residual ones (https://arxiv.org/abs/1809.00219, 3.1)."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        channels, fold = layout.channels, layout.unshuffle
+        self.multiple = fold
+        self.conv_first = _conv(3 * fold**2, channels)
+        self.body = nn.Sequential(
+            *(_ResidualDense(channels, layout.growth) for _ in range(layout.blocks))
+        )
+        self.conv_body = _conv(channels, channels)
+        self._doublings = [f"conv_up{number + 1}" for number in range(layout.doublings)]
+        for name in self._doublings:
+            self.add_module(name, _conv(channels, channels))
+        self.conv_hr = _conv(channels, channels)
+        self.conv_last = _conv(channels, 3)
+        # Convolutions of enlarged pixels reach less far: two pixels are enough for all of them.
+        self.reach = fold * (2 + layout.blocks * _PARTS * _DENSE + 2)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.multiple > 1:
+            pixels = functional.pixel_unshuffle(pixels, self.multiple)
+        first = self.conv_first(pixels)
+        features = first + self.conv_body(self.body(first))
+        for name in self._doublings:
+            larger = functional.interpolate(features, scale_factor=2.0, mode="nearest")
+            features = _leaky(self.get_submodule(name)(larger))
+        found: torch.Tensor = self.conv_last(_leaky(self.conv_hr(features)))
+        return found
+
+
+class _ResidualDense(nn.Module):
+    """Three dense blocks in a row, a fifth of whose result is added."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        for number in range(_PARTS):
+            self.add_module(f"rdb{number + 1}", _Dense(channels, growth))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        changed = features
+        for part in self.children():
+            changed = part(changed)
+        return features + changed * _RESIDUAL
+
+
+class _Dense(nn.Module):
+    """Five convolutions, each of which takes the results of all before it."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        for number in range(_DENSE):
+            gives = channels if number == _DENSE - 1 else growth
+            self.add_module(f"conv{number + 1}", _conv(channels + number * growth, gives))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        seen = features
+        *convolutions, last = self.children()
+        for convolution in convolutions:
+            seen = torch.cat([seen, _leaky(convolution(seen))], 1)
+        changed: torch.Tensor = last(seen)
+        return features + changed * _RESIDUAL
+
+
+class Compact(Network):
+    """SRVGGNetCompact: a row of convolutions, whose result is added to the enlarged picture.
+
+    https://github.com/xinntao/Real-ESRGAN, realesrgan/archs/srvgg_arch.py.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        channels = layout.channels
+        layers: list[nn.Module] = [_conv(3, channels), nn.PReLU(channels)]
+        for _ in range(layout.blocks):
+            layers += [_conv(channels, channels), nn.PReLU(channels)]
+        self.body = nn.Sequential(*layers, _conv(channels, 3 * layout.scale**2))
+        self.reach = layout.blocks + 2
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        details = functional.pixel_shuffle(self.body(pixels), self.scale)
+        return details + functional.interpolate(pixels, scale_factor=float(self.scale))
+
+
+class Span(Network):
+    """SPAN: attention without parameters (https://arxiv.org/abs/2311.12770).
+
+    Its convolutions were trained as three in a row beside a fourth; `weights_of` merges them.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        channels = layout.channels
+        self.conv_1 = _conv(3, channels)
+        for number in range(SPAN_BLOCKS):
+            self.add_module(f"block_{number + 1}", _Attentive(channels))
+        self.conv_2 = _conv(channels, channels)
+        self.conv_cat = nn.Conv2d(4 * channels, channels, 1)
+        self.upsampler = nn.Sequential(_conv(channels, 3 * layout.scale**2))
+        self._normalised = layout.normalised
+        self.reach = 1 + 3 * SPAN_BLOCKS + 2
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self._normalised:
+            # The average colour of DIV2K, and numbers up to 255.
+            mean = pixels.new_tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
+            pixels = (pixels - mean) * 255
+        first = self.conv_1(pixels)
+        features, firsts, inner = first, [], first
+        for number in range(SPAN_BLOCKS):
+            features, inner = self.get_submodule(f"block_{number + 1}")(features)
+            firsts.append(features)
+        joined = torch.cat([first, self.conv_2(features), firsts[0], inner], 1)
+        return functional.pixel_shuffle(self.upsampler(self.conv_cat(joined)), self.scale)
+
+
+class _Attentive(nn.Module):
+    """Three convolutions; the last one's result weights itself."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name in ("c1_r", "c2_r", "c3_r"):
+            self.add_module(name, _conv(channels, channels))
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        one, two, three = self.children()
+        inner = functional.silu(one(features))
+        last = three(functional.silu(two(inner)))
+        return (last + features) * (torch.sigmoid(last) - 0.5), inner
+
+
+def network_in(header: Header) -> Network:
+    """Return the upscaler that a file's header describes, without weights."""
+    layout = layout_of(header.shapes)
+    assert layout  # the catalog has checked it
+    return {ESRGAN: Esrgan, COMPACT: Compact, SPAN: Span}[layout.architecture](layout)
+
+
+def weights_of(network: Network, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a file's tensors by the names of the network here.
+
+    SPAN's rows of convolutions (1x1, 3x3, 1x1, beside another 1x1) become single ones of 3x3.
+    """
+    found = {ours: tensors[theirs] for ours, theirs in network.layout.names.items()}
+    rows = [name.removesuffix(".sk.weight") for name in found if name.endswith(".sk.weight")]
+    for name in rows:
+        one, two, three, beside = (
+            tuple(found.pop(f"{name}.{part}.{kind}").double() for kind in ("weight", "bias"))
+            for part in ("conv.0", "conv.1", "conv.2", "sk")
+        )
+        narrow, wide = one[0][:, :, 0, 0], three[0][:, :, 0, 0]
+        weight = torch.einsum("om,mnhw,ni->oihw", wide, two[0], narrow)
+        weight = weight + functional.pad(beside[0], (1, 1, 1, 1))
+        inner = torch.einsum("mnhw,n->m", two[0], one[1]) + two[1]
+        found[f"{name}.weight"] = weight.to(torch.float32)
+        bias = wide @ inner + three[1] + beside[1]
+        found[f"{name}.bias"] = bias.to(torch.float32)
+    return found
+
+
+def _conv(takes: int, gives: int) -> nn.Conv2d:
+    return nn.Conv2d(takes, gives, 3, padding=1)
+
+
+def _leaky(features: torch.Tensor) -> torch.Tensor:
+    return functional.leaky_relu(features, _SLOPE)
 
 
 def input_sizes(scale: int, before: Size, size: Size) -> list[Size]:

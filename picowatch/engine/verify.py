@@ -6,9 +6,7 @@ meanwhile: weights of another file must not render the picture.
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TypeVar
+from contextlib import AbstractContextManager, contextmanager
 
 from safetensors import SafetensorError
 
@@ -16,9 +14,8 @@ from picowatch.catalog import Catalog, Kind, Model
 from picowatch.engine.failures import as_clause
 from picowatch.errors import ModelRefused, RenderFailed
 
-Found = TypeVar("Found")
-# Returns the file or folder of a model by kind, name and hash.
-FindFile = Callable[[Kind, str, str], Path]
+# `verified` of a catalog: takes kind, name and hash.
+Verified = Callable[[Kind, str, str], AbstractContextManager[Model]]
 
 _KIND_NAMES: dict[Kind, str] = {
     "lora": "LoRA",
@@ -34,7 +31,7 @@ _WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
 _READ_ERRORS = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
 
 
-def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:
+def _found(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:
     """Return the model that an image requests, found by name and verified by hash."""
     try:
         model = catalog.find(kind, name)
@@ -50,18 +47,16 @@ def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> M
 
 
 @contextmanager
-def unchanged(
-    find: Callable[[Kind, str, str], Found], kind: Kind, name: str, expected_hash: str
-) -> Iterator[Found]:
-    """Yield what `find` finds and verifies; after the reading inside, verify it again.
+def verified(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Iterator[Model]:
+    """Yield the model that an image requests; after the reading inside, verify it again.
 
-    `find` raises RenderFailed for a file that is missing, incomplete or another one.
+    Raises RenderFailed for a file that is missing, incomplete, damaged or another one.
     """
-    found = find(kind, name, expected_hash)
+    model = _found(catalog, kind, name, expected_hash)
     try:
-        yield found
+        yield model
     except (*_READ_ERRORS, ModelRefused, RenderFailed) as error:
-        find(kind, name, expected_hash)
+        _found(catalog, kind, name, expected_hash)
         if isinstance(error, RenderFailed):
             raise
         reason = as_clause(f"{type(error).__name__}: {error}")
@@ -70,4 +65,4 @@ def unchanged(
             "Get the file again, or another one.",
             traceback.format_exc(),
         ) from error
-    find(kind, name, expected_hash)
+    _found(catalog, kind, name, expected_hash)

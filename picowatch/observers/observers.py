@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from picowatch.engine.protocol import Preview
+from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import write_atomically
 from picowatch.observers.hooks import Hooks
@@ -46,7 +46,7 @@ class Observers:
         self._hooks = Hooks(settings)
         self._preview = outbox.root / "preview.png"
         self._remove_preview()  # from before a crash
-        self._newest_preview: Preview | None = None
+        self._newest_preview: RgbPicture | None = None
 
     def published(self, line: dict[str, Any]) -> None:
         """Report a published picture; `line` is its line of images.jsonl."""
@@ -58,7 +58,7 @@ class Observers:
         """Report that an error file was written for the recipe."""
         self._hooks.failed(recipe, self._outbox.names.error_file(recipe))
 
-    def preview(self, preview: Preview) -> None:
+    def preview(self, preview: RgbPicture) -> None:
         """Take roughly how a picture in progress will look; the next round shows the newest one.
 
         An engine's thread must not wait for the disk: meanwhile nobody would read from its pipe,
@@ -82,7 +82,7 @@ class Observers:
         if self._metrics:
             self._metrics.close()
 
-    def _write_preview(self, preview: Preview) -> None:
+    def _write_preview(self, preview: RgbPicture) -> None:
         """Write a preview; it stays until the next one: viewers lose a file that vanishes."""
         try:
             image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)

@@ -4,11 +4,10 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
@@ -18,7 +17,7 @@ from picowatch.outbox.lock import is_held
 from picowatch.streams import harmless
 
 if TYPE_CHECKING:
-    from picowatch.outbox.problems import ProblemFiles, ShownProblem
+    from picowatch.outbox.problems import ProblemFiles
 
 # A status is written every five seconds; a share's cache and differing clocks may delay it.
 FRESH_SECONDS = 30.0
@@ -184,23 +183,20 @@ class StatusFiles:
             encoded = f"{line}\n".encode("utf-8", "backslashreplace")
             write_atomically(path, encoded, durable=False)
             self._line = line
-        write_news(self._outbox, status, *self._problems.shown())
+        script = f"now({json.dumps(self._news(status), ensure_ascii=True)});\n".encode()
+        write_atomically(self._outbox / ".picowatch/gallery/now.js", script, durable=False)
 
-
-def write_news(
-    outbox: Path, status: Status, problems: Sequence["ShownProblem"] = (), more_problems: int = 0
-) -> None:
-    """Write the news that the gallery shows at its top."""
-    values = {name: getattr(status, name) for name in IN_GALLERY} | {
-        "runs": not status.ended,
-        "line": status.line(),
-        "inbox": str(Path(status.inbox).absolute()),
-        "preview": (outbox / "preview.png").is_file(),
-        "problems": [asdict(problem) for problem in problems],
-        "more_problems": more_problems,
-    }
-    script = f"now({json.dumps(values, ensure_ascii=True)});\n".encode()
-    write_atomically(outbox / ".picowatch/gallery/now.js", script, durable=False)
+    def _news(self, status: Status) -> dict[str, Any]:
+        """Return what the gallery shows at its top."""
+        problems, more_problems = self._problems.shown()
+        return {name: getattr(status, name) for name in IN_GALLERY} | {
+            "runs": not status.ended,
+            "line": status.line(),
+            "inbox": str(Path(status.inbox).absolute()),
+            "preview": (self._outbox / "preview.png").is_file(),
+            "problems": [asdict(problem) for problem in problems],
+            "more_problems": more_problems,
+        }
 
 
 def read_status(outbox: Path) -> Status | None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from picowatch.commands.init import init
 from tests.browser.conftest import INDEX, Page
 from tests.commands.picowatch import picowatch
 from tests.digest_engine import fail_on_bad
@@ -106,11 +105,10 @@ def test_a_page_that_is_read_in_the_middle_of_a_write_is_read_again(
 
 
 def test_an_empty_gallery_says_what_to_do(house: House, page: Page) -> None:
-    """After `init`, before the first picture, it has a recipe to copy and the inbox's path."""
-    user = house.folder / "user"
-    assert init(user) == 0
-    page.open(user / "outbox" / INDEX)
-    wait_for(lambda: page.find("#inbox").text == str(user / "inbox"), "the inbox's path")
+    """Before the first picture it has a recipe to copy and the inbox's path."""
+    assert house.once()
+    page.open(house.outbox / INDEX)
+    wait_for(lambda: page.find("#inbox").text == str(house.inbox), "the inbox's path")
     assert "picowatch run" in page.find("#start").text
     assert page.text("#line") == "picowatch is not running"
     recipe = page.text("#first-recipe")

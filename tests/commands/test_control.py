@@ -99,10 +99,9 @@ def test_a_healthy_daemon_looks_at_its_inbox(
 
 
 def test_a_daemon_that_reports_nothing_is_not_healthy(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody learns then what it notices: on a full disk it does, but cannot say so."""
-    monkeypatch.setattr(status_command, "CHECK_SECONDS", 0.1)
     lock = OutboxLock(house.outbox)
     assert status_command.check(house.settings()) == 1
     assert "has reported nothing" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """`picowatch show`: pictures' recipes for the inbox."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -32,12 +33,14 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
 def test_show_leaves_out_what_is_a_default(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A recipe of two lines is one of few again; `--all` has every field."""
+    """A recipe of two lines is one of few again; `--all` has every field, `--json` the chunk."""
     house.save("a.yaml", "prompt: a star\nsteps: 2\n")
     assert house.once()
     (picture,) = house.pictures()
     show([house.outbox / picture], as_json=False)
     short = capsys.readouterr().out
+    show([house.outbox / picture], as_json=True)
+    assert json.loads(capsys.readouterr().out)["request"]["steps"] == 2
     show([house.outbox / picture], as_json=False, whole=True)
     whole = capsys.readouterr().out
     fields = [line.partition(":")[0] for line in short.splitlines()]

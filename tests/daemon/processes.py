@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.commands.picowatch import DIGESTS, clean_environment, command
@@ -26,7 +27,7 @@ def process(house: House, *before: str, **environment: str) -> Iterator["subproc
         picowatch = subprocess.Popen(
             [*before, *command("run", program=DIGESTS)],
             cwd=house.folder,
-            env=clean_environment(**SETTINGS, **environment),
+            env=clean_environment(**{**SETTINGS, **environment}),
             stdout=console,
             stderr=subprocess.STDOUT,
             text=True,
@@ -38,13 +39,15 @@ def process(house: House, *before: str, **environment: str) -> Iterator["subproc
             picowatch.wait()
 
 
-def ends(picowatch: "subprocess.Popen[str]") -> int:
-    """Send SIGTERM, and return the exit code, which must come within two seconds."""
-    picowatch.send_signal(signal.SIGTERM)
+def ends(picowatch: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> str:
+    """Send a signal, and return the output of the end, which must come well in two seconds."""
+    picowatch.send_signal(number)
     started = time.monotonic()
-    code = picowatch.wait(PATIENCE)
+    output, _ = picowatch.communicate(timeout=PATIENCE)
     assert time.monotonic() - started < within(2)
-    return code
+    assert picowatch.returncode == 0, output
+    assert "Traceback" not in (output or "")
+    return output or ""
 
 
 @contextmanager
@@ -112,9 +115,8 @@ def fill(folder: Path) -> Path:
 def engines_of(daemon: int) -> list[int]:
     """Return a daemon's engine processes, without multiprocessing's own."""
     found = []
-    for task in Path(f"/proc/{daemon}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in task.read_text().split():
-                if b"--multiprocessing-fork" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(int(child))
+    for child in psutil.Process(daemon).children():
+        with suppress(psutil.Error):
+            if "--multiprocessing-fork" in child.cmdline():
+                found.append(child.pid)
     return found

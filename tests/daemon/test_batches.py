@@ -65,26 +65,17 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
     }
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"checkpoint_hash": "1"},
-        {"vae_hash": "1"},
-        {"image": "a.png", "image_hash": "1", "denoising_strength": 0.5, "resize": "crop"},
-        {"shrink_to_fit": True},
-        {"exact": True},
-    ],
-    ids=lambda other: next(iter(other)),
-)
-def test_so_must_be_what_is_no_field(other: dict[str, Any]) -> None:
+def test_so_must_be_what_is_no_field() -> None:
     """Hashes, a start image, and how it is rendered count, too, but not which pictures those are.
 
     Exact images share with none.
     """
-    assert request().batch_key != request(**other).batch_key
-    assert (request(**other).batch_key == request(**other, seed=2).batch_key) is (
-        "exact" not in other
-    )
+    start = {"image": "a.png", "image_hash": "1", "denoising_strength": 0.5, "resize": "crop"}
+    hashes: tuple[dict[str, Any], ...] = ({"checkpoint_hash": "1"}, {"vae_hash": "1"})
+    for other in (*hashes, start, {"shrink_to_fit": True}, {"exact": True}):
+        key = request(**other).batch_key
+        assert key != request().batch_key, other
+        assert (key == request(**other, seed=2).batch_key) is ("exact" not in other)
     one, two = (request(control=(ControlUse(name, "canny"),), image=name) for name in "ab")
     assert one.batch_key == two.batch_key
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from picowatch.commands.make import make
-from picowatch.errors import CommandFailed, RenderFailed
+from picowatch.errors import CommandFailed
 from picowatch.inbox import inbox as inbox_module
 from picowatch.outbox.commands import Command, send
-from tests.digest_engine import Batch
+from tests.digest_engine import fail_on_bad
 from tests.house import HeldEngine, House, wait_for
 
 CORGI = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
@@ -189,12 +189,7 @@ def test_everything_that_went_wrong_is_a_line(
 ) -> None:
     """Each refusal and each failed image has one line."""
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
-
-    def fail(batch: Batch) -> None:
-        if any(request.prompt == "bad" for request in batch):
-            raise RenderFailed("The model is sick.", "Heal it.")
-
-    house.engine.before_batch = fail
+    house.engine.before_batch = fail_on_bad
     photos(house, CORGI, 2)
     house.save("photos/broken.jpg", "no picture")
     house.save("wrong/_pictures.yaml", "stesp: 3\n")
@@ -207,7 +202,7 @@ def test_everything_that_went_wrong_is_a_line(
     assert lines["photos/broken.jpg"]["reason"].startswith("This picture cannot be used: It is")
     assert "stesp" in lines["wrong/_pictures.yaml"]["reason"]
     failed = lines["a.txt"]
-    assert (failed["reason"], failed["seed"]) == ("The model is sick. Heal it.", 5)
+    assert (failed["reason"], failed["seed"]) == ("Bad.", 5)
     assert (failed["entry_index"], failed["image_index"]) == (1, 0)
     assert house.once(), "told once"
     assert len(failures(house)) == 4

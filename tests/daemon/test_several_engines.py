@@ -8,8 +8,8 @@ import pytest
 
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
-from picowatch.errors import EngineDied, RenderFailed
-from tests.digest_engine import Batch, DigestEngine
+from picowatch.errors import EngineDied
+from tests.digest_engine import Batch, DigestEngine, fail_on_bad
 from tests.house import House, wait_for
 
 
@@ -27,11 +27,6 @@ class Engines:
         self.all.append(engine)
         assert options.ordinal == len(self.all) - 1
         return engine
-
-    def seeds(self) -> list[int]:
-        """Return the sorted seeds of all images that engines began."""
-        batches = [batch for engine in self.all for batch in engine.batches]
-        return sorted(request.seed for batch in batches for request in batch)
 
     @contextmanager
     def held(self) -> Iterator[threading.Semaphore]:
@@ -69,8 +64,8 @@ def test_engines_work_at_once_and_share_a_short_queue(house: House, engines: Eng
         assert [(one["number"], one["checkpoint"]) for one in shown] == [
             (number, "demo") for number in (1, 2, 3)
         ]
-        assert engines.seeds() == [*range(1, 9)]
         wait_for(lambda: len(house.listed()) == 8, "the pictures")
+        assert sorted(house.seeds()) == [*range(1, 9)]
         house.save("b.yaml", "prompt: two\nseed: 1\ncount: 48\n")
         wait_for(lambda: engines.in_progress() == [10, 11, 11], "a batch each")
 
@@ -110,12 +105,7 @@ def test_engines_join_and_leave_in_the_middle(
         "engines",
         lambda self: tuple(engine for n, engine in enumerate(engines.all) if n in there),
     )
-
-    def fail(engine: DigestEngine, batch: Batch) -> None:
-        if batch[0].prompt == "bad":
-            raise RenderFailed("Sick.")
-
-    engines.before_batch = fail
+    engines.before_batch = lambda engine, batch: fail_on_bad(batch)
     with house.running(executor="local:2"):
         house.save("a.txt", "bad\n")
         wait_for(lambda: house.status()["images"]["failed"] == 1, "the failure")

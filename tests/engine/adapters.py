@@ -1,7 +1,8 @@
 """LoRAs and ControlNets with random weights, in the names and layouts of trainers."""
 
-from functools import cache
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from picowatch.catalog import Catalog
+from picowatch.engine.verify import Verified, verified
 from tests.engine.original_names import Rules, unet_names
 
 Tensors = dict[str, torch.Tensor]
@@ -35,7 +36,7 @@ def random_layer(module: Any, seed: int, size: float = 0.3) -> tuple[torch.Tenso
     return down, up
 
 
-def kohya_lora(unet: Any, *text_encoders: Any, seed: int = 0, alpha: float = 2.0) -> Tensors:
+def kohya_lora(unet: Any, *text_encoders: Any, seed: int = 0) -> Tensors:
     """Every attention and feed-forward layer, as sd-scripts names them."""
     tensors: Tensors = {}
     one = len(text_encoders) == 1
@@ -46,7 +47,7 @@ def kohya_lora(unet: Any, *text_encoders: Any, seed: int = 0, alpha: float = 2.0
             flat = prefix + name.removeprefix("text_model.").replace(".", "_")
             tensors[f"{flat}.lora_down.weight"] = down
             tensors[f"{flat}.lora_up.weight"] = up
-            tensors[f"{flat}.alpha"] = torch.tensor(alpha)
+            tensors[f"{flat}.alpha"] = torch.tensor(2.0)
     return tensors
 
 
@@ -58,6 +59,15 @@ def write(
     named = {f"{prefix}{name}": tensor.contiguous() for name, tensor in tensors.items()}
     save_file(named, path, metadata)
     return path
+
+
+def files_in(folder: Path) -> Verified:
+    """Return the opener of a folder's files, whose hashes are their names."""
+    catalog: Any = SimpleNamespace(
+        find=lambda _, name: SimpleNamespace(path=folder / f"{name}.safetensors"),
+        sha256=lambda model: model.path.stem,
+    )
+    return partial(verified, catalog)
 
 
 ControlNet: Any = diffusers.ControlNetModel
@@ -74,31 +84,20 @@ def acting(model: Any, seed: int) -> Any:
     return model.eval()
 
 
-def controlnet_of(unet: Any, seed: int = 1, **options: Any) -> Any:
-    """Return a ControlNet for this UNet; it has four inputs also for an inpainting UNet."""
+def controlnet_of(unet: Any, seed: int = 1) -> Any:
+    """Return a ControlNet for this UNet."""
     torch.manual_seed(seed)
-    model = ControlNet.from_unet(
-        unet, load_weights_from_unet=unet.config.in_channels == 4, **options
-    )
-    if unet.config.in_channels != 4:
-        model = ControlNet.from_config({**model.config, "in_channels": 4})
-    return acting(model, seed)
+    return acting(ControlNet.from_unet(unet), seed)
 
 
-def union_of(unet: Any, kinds: int = 6, seed: int = 1) -> Any:
+def union_of(unet: Any) -> Any:
     """Return a union ControlNet like xinsir's for this UNet."""
-    torch.manual_seed(seed)
+    torch.manual_seed(1)
     made = Union.from_unet(unet, load_weights_from_unet=False)
     width = unet.config.block_out_channels[0]
     config = {name: value for name, value in made.config.items() if not name.startswith("_")}
-    config["num_control_type"] = kinds
-    config |= {"num_trans_channel": width, "num_proj_channel": width}
-    return acting(Union.from_config(config), seed)
-
-
-def save_single(model: Any, path: Path) -> None:
-    """A file in diffusers' names."""
-    write(path, model.state_dict())
+    config |= {"num_control_type": 6, "num_trans_channel": width, "num_proj_channel": width}
+    return acting(Union.from_config(config), 1)
 
 
 def save_original(model: Any, path: Path, prefix: str = "control_model.") -> None:
@@ -117,13 +116,3 @@ _PARTS: Rules = (
     (r"controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0"),
     (r"controlnet_mid_block", "middle_block_out.0"),
 )
-
-
-DEMO = Catalog(Path("nowhere")).demo.path
-
-
-@cache
-def unet_of(folder: Path) -> Any:
-    """The UNet of a checkpoint's folder."""
-    kind: Any = diffusers.UNet2DConditionModel
-    return kind.from_pretrained(folder / "unet", local_files_only=True)

@@ -142,13 +142,13 @@ def weights_of(name: str) -> Tensors:
     return dict(kind.from_pretrained(tiny_flow(name), subfolder="transformer").state_dict())
 
 
-def write_gguf(path: Path, tensors: Tensors, kind: str, architecture: str = "lumina2") -> Path:
+def write_gguf(path: Path, tensors: Tensors, kind: str) -> None:
     """A GGUF file as city96's program and llama.cpp write it.
 
     Matrices are quantised, the rest is in full; the first sides of length 1 are left out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = GGUFWriter(path, architecture)
+    writer = GGUFWriter(path, "lumina2")
     for name, tensor in tensors.items():
         chosen = _type_of(name, tensor, kind)
         while tensor.ndim > 1 and len(tensor) == 1:
@@ -158,7 +158,6 @@ def write_gguf(path: Path, tensors: Tensors, kind: str, architecture: str = "lum
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
 
 
 def rounded(tensors: Tensors, kind: str) -> Tensors:

@@ -3,6 +3,7 @@
 `exact: true` with `precision: float32`, by the schedulers as docs/moving.md calls them.
 """
 
+from copy import copy
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -45,33 +46,22 @@ def ours(models: Path) -> Renderer:
     return Renderer(plain_options(models))
 
 
-def kind_of(name: str, kind: str) -> Any:
-    """The pipeline "", "Img2Img" or "Inpaint" of a folder's family."""
-    return getattr(diffusers, f"StableDiffusion{'XL' * name.startswith('sdxl')}{kind}Pipeline")
-
-
-def folder_of(name: str) -> Path:
-    """The demo is a Stable Diffusion 1.x, but smaller."""
-    return Catalog(Path("nowhere")).demo.path if name == "demo" else tiny_unet(name)
-
-
 @cache
-def parts_of(name: str) -> dict[str, Any]:
-    """What diffusers loads from a folder."""
-    kind = kind_of(name, "Inpaint" if "inpainting" in name else "")
-    found: dict[str, Any] = kind.from_pretrained(
-        folder_of(name), dtype=torch.float32, local_files_only=True
-    ).components
+def loaded(name: str, kind: str = "") -> Any:
+    """What a script loads as "", "Img2Img" or "Inpaint"; the demo is a Stable Diffusion 1.x."""
+    made = getattr(diffusers, f"StableDiffusion{'XL' * name.startswith('sdxl')}{kind}Pipeline")
+    folder = Catalog(Path("nowhere")).demo.path if name == "demo" else tiny_unet(name)
+    found = made.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    found.set_progress_bar_config(disable=True)
     return found
 
 
-def pipeline(name: str, kind: str = "", scheduler: Any = None, **options: Any) -> Any:
-    """Return one of a row's pipelines, with a scheduler created from the folder's as usual."""
-    parts = dict(parts_of(name))
-    made = scheduler or (_D.EulerDiscreteScheduler if name == "demo" else type(parts["scheduler"]))
-    parts["scheduler"] = made.from_config(parts["scheduler"].config, **options)
-    found = kind_of(name, kind)(**parts)
-    found.set_progress_bar_config(disable=True)
+@cache
+def pipeline(name: str, kind: str = "", scheduler: Any = None) -> Any:
+    """The same with a scheduler created from the folder's as usual."""
+    found = copy(loaded(name, kind))
+    made = scheduler or (_D.EulerDiscreteScheduler if name == "demo" else type(found.scheduler))
+    found.scheduler = made.from_config(found.scheduler.config)
     return found
 
 
@@ -206,7 +196,7 @@ def test_each_schedule_is_that_of_diffusers_class(
 
     Four steps as Turbo, Lightning, LCM and Hyper take them.
     """
-    config = parts_of("demo")["scheduler"].config
+    config = loaded("demo").scheduler.config
     for steps in (4, 20):
         given = options(sampler, schedule_type)
         expected = class_of(sampler).from_config(config, **sampler.options, **given)

@@ -3,6 +3,7 @@
 import shutil
 import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from picowatch.engine import load as loading
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.devices import Target, choose_target
 from picowatch.engine.renderer import Renderer
+from picowatch.engine.verify import verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import demo
-from tests.engine.adapters import controlnet_of, save_single
+from tests.engine.adapters import controlnet_of, write
 from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle, keep
 from tests.engine.requests import draw, plain_options, request
@@ -40,7 +42,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(DEMO / "vae", tmp_path / "vae/other")
     unet = loading.load_part(Catalog(tmp_path).demo, FULL, FULL.device, "unet")
     for number in (1, 2):
-        save_single(controlnet_of(unet, number), tmp_path / f"controlnet/{number}.safetensors")
+        made = controlnet_of(unet, number).state_dict()
+        write(tmp_path / f"controlnet/{number}.safetensors", made)
     return tmp_path
 
 
@@ -49,7 +52,7 @@ def named(models: Path, checkpoint: str = "mine", **values: Any) -> ImageRequest
 
 
 def checkpoints(models: Path, target: Target = FULL) -> Checkpoints:
-    return Checkpoints(Catalog(models), target)
+    return Checkpoints(partial(verified, Catalog(models)), target)
 
 
 def test_only_what_is_missing_is_read(models: Path) -> None:

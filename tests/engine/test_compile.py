@@ -25,7 +25,7 @@ def renderer(**options: Any) -> Renderer:
     return Renderer(EngineOptions(models=Path("nowhere"), **given))
 
 
-def compiling_renderer(cache: Path | None, **options: Any) -> Renderer:
+def compiling_renderer(cache: Path, **options: Any) -> Renderer:
     return renderer(compile=True, cache=cache, **options)
 
 
@@ -59,16 +59,13 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
     The module itself draws exact pictures, and those with changed layers.
     """
     plain = renderer(precision=precision)
-    fast, second, uncached = (
-        compiling_renderer(cache, precision=precision) for cache in (tmp_path, tmp_path, None)
-    )
+    fast, second = (compiling_renderer(tmp_path, precision=precision) for _ in range(2))
     for values in [{"width": width, "seed": seed} for width in widths for seed in (1, 2)]:
         image, expected = draw(fast, **values), draw(plain, **values)
         assert (image.compiled, image.precision, image.warnings) == (True, precision, ())
         assert difference(image, expected) <= most
     assert draw(second, **values).pixels == image.pixels
     assert conversions == [width // 8 for width in widths]
-    assert difference(draw(uncached, **values), image) <= most
     for forbidden in ("tiling", "exact"):
         image, expected = (draw(one, **{forbidden: True}) for one in (fast, plain))
         assert (image.compiled, image.pixels) == (False, expected.pixels)
@@ -185,13 +182,10 @@ def test_a_cards_blocks_are_compiled_and_can_be_left(unet: Any, backend: list[An
 
 
 def test_a_compiler_that_fails_is_left(unet: Any, backend: list[Any]) -> None:
-    """There is one warning; the module's own errors are raised."""
+    """There is one warning."""
     plain = predicted(unet)
     backend.append(FileNotFoundError("nvcc"))
     compiled = Compiled(unet, "tiny", CARD)
-    with pytest.raises(RuntimeError):
-        compiled(torch.zeros(1, 3, 8, 8), 500, torch.zeros(1, 77, 96), return_dict=False)
-    assert not compiled.failure
     for _ in range(2):
         assert torch.equal(predicted(compiled), plain)
     assert compiled.failure.startswith("compile: true failed for UNet2DConditionModel")

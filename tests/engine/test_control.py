@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -17,13 +18,11 @@ from picowatch.engine.preprocess import Pixels, canny, preprocess
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ControlUse
 from tests.engine.adapters import (
-    DEMO,
     ControlNet,
     acting,
     controlnet_of,
     save_original,
-    save_single,
-    unet_of,
+    write,
 )
 from tests.engine.demo import CPU, assert_equal
 from tests.engine.ldm import write_single_file
@@ -47,12 +46,14 @@ def small(unet: Any) -> Any:
 @pytest.mark.parametrize("layout", ["original", "whole", "bare", "small"])
 def test_every_layout_holds_the_same_weights(tmp_path: Path, layout: str) -> None:
     """What a ControlNet consists of is read from its tensors and its UNet's config."""
-    folder = DEMO if layout in ("whole", "bare") else tiny_unet("sdxl")
-    unet = unet_of(folder)
+    kind: Any = diffusers.UNet2DConditionModel
+    demo = Catalog(Path("nowhere")).demo.path
+    folder = demo if layout in ("whole", "bare") else tiny_unet("sdxl")
+    unet = kind.from_pretrained(folder / "unet", local_files_only=True)
     model = small(unet) if layout == "small" else controlnet_of(unet)
     path = tmp_path / "it.safetensors"
     if layout == "small":
-        save_single(model, path)
+        write(path, model.state_dict())
     else:
         save_original(model, path, prefix="" if layout == "bare" else "control_model.")
     if layout == "whole":
@@ -84,10 +85,6 @@ def test_an_inpainting_unet_is_controlled_by_four_channels(models: Models) -> No
 
 def use(name: Any, **values: Any) -> ControlUse:
     return ControlUse("a.png", "it", preprocess=name, **values)
-
-
-def rgb(picture: Image.Image) -> Any:
-    return np.asarray(picture.convert("RGB"))
 
 
 # `cv2.Canny(grain(), 100, 200)` of opencv-python-headless 5.0.0.93 and of 4.14.0.94 (both gave the
@@ -155,7 +152,7 @@ def test_dark_lines_on_paper_become_white_ones_on_black() -> None:
     """This holds for any colour of paper; gradual changes are no lines."""
     picture = Image.new("RGB", (64, 64), (230, 220, 180))
     ImageDraw.Draw(picture).line((8, 8, 56, 56), (60, 60, 60), 2)
-    found = preprocess(rgb(picture), use("lineart"))
+    found = preprocess(np.asarray(picture), use("lineart"))
     assert found[32, 32].min() > 100
     assert found[10:20, 50].max() < 20
 

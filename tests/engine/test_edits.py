@@ -21,12 +21,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import write
-from tests.engine.flow_requests import (
-    flow_models,
-    flow_renderer,
-    requests_of,
-    scripted,
-)
+from tests.engine.flow_requests import flow_models, flow_renderer, requests_of, scripted
 from tests.engine.part_files import FLUX, pretend, tensors_of, weights_of
 from tests.engine.requests import ignore_steps
 from tests.engine.rungs import interrupt, lora_of, on_rung, reads

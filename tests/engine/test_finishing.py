@@ -20,13 +20,7 @@ from picowatch.recipe.parts import Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.engine.demo import named
 from tests.engine.pictures import keep
-from tests.engine.requests import (
-    difference,
-    draw,
-    ignore_steps,
-    pixels,
-    plain_options,
-)
+from tests.engine.requests import difference, draw, ignore_steps, pixels, plain_options
 
 GREEN, RED = (40, 170, 60), (200, 30, 30)
 
@@ -82,11 +76,10 @@ def gradient(mode: str = "RGB", size: tuple[int, int] = (37, 22)) -> Image.Image
     return Image.fromarray(np.stack([wide, wide[:, ::-1], wide // 2], 2)).convert(mode)
 
 
-def square(size: tuple[int, int] = (301, 200), mode: str = "RGB") -> Image.Image:
+def square(mode: str = "RGB") -> Image.Image:
     """A red figure on green, a quarter of the sides from each edge."""
-    wide, high = size
-    picture = Image.new("RGB", size, GREEN)
-    picture.paste(RED, (wide // 4, high // 4, wide - wide // 4, high - high // 4))
+    picture = Image.new("RGB", (301, 200), GREEN)
+    picture.paste(RED, (75, 50, 226, 150))
     return picture.convert(mode)
 
 
@@ -174,7 +167,7 @@ def test_a_given_picture_loses_its_background(engine: Renderer, folder: Path) ->
     assert alpha[100, 150] == 255 and alpha[10, 10] == 0 and not shown[10, 10].any()
     soft = (alpha > 20) & (alpha < 235)
     assert soft.any() and np.abs(shown[soft] - RED).max() < 30
-    picture = square(mode="RGBA")
+    picture = square("RGBA")
     picture.paste((*RED, 0), (0, 0, 301, 100))
     alpha = alpha_of(draw(engine, request(folder, picture, cutout="red"))[0])
     assert not alpha[:100].any() and alpha[130, 150] == 255

@@ -20,7 +20,7 @@ from picowatch.engine.devices import choose_target
 from picowatch.engine.load import load_part, load_vae
 from picowatch.errors import RenderFailed
 from tests.catalog.files import sd2_shapes, sd15_shapes, sdxl_shapes, write_model
-from tests.engine.adapters import save_single, write
+from tests.engine.adapters import write
 from tests.engine.demo import assert_equal, load
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.original_names import Tensors, z_image_names
@@ -278,7 +278,7 @@ def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str
     if layout == "folder":
         theirs.save_pretrained(models / "vae/taesd")
     else:
-        save_single(theirs, models / "vae/taesd.safetensors")
+        write(models / "vae/taesd.safetensors", theirs.state_dict())
     vae = load_vae(DEMO, found(models, "taesd", "vae"), FULL, CPU)
     assert_equal(vae, theirs.requires_grad_(False))
     assert (vae.config.scaling_factor, vae.config.shift_factor) == (1.0, 0.0)

@@ -14,10 +14,9 @@ from torch import nn
 from picowatch.catalog import Catalog
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.loras import Loras, read_lora
-from picowatch.engine.verify import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
-from tests.engine.adapters import RANK, Tensors, kohya_lora, random_layer, write
+from tests.engine.adapters import RANK, Tensors, files_in, kohya_lora, random_layer, write
 from tests.engine.tiny_flows import tiny_flow
 from tests.kinds import one_of_each_kind
 
@@ -38,7 +37,7 @@ def assembled(kind: Any, **parts: Any) -> Any:
 def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tensors:
     """Return the modules by name, with the change of their weights."""
     path = write(folder / "it.safetensors", tensors, metadata or None)
-    with unchanged(lambda *_: path, "lora", "it", ""):
+    with files_in(folder)("lora", "it", "it"):
         given, unused = read_lora("it", path, found)
     assert not unused
     return {
@@ -223,7 +222,7 @@ def pipeline() -> Any:
 
 def loras_in(folder: Path, pipeline: Any) -> Loras:
     """Return a pipeline's LoRAs, which are files by name; `hash` is the name, too."""
-    return Loras(pipeline, lambda _, name, __: folder / f"{name}.safetensors")
+    return Loras(pipeline, files_in(folder))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
-from tests.engine.adapters import write
+from tests.engine.adapters import files_in, write
 from tests.engine.demo import CPU, demo, load
 from tests.engine.requests import request
 from tests.engine.tiny_flows import tiny_unet
@@ -35,7 +35,7 @@ def encoder(
     return prompt_encoder(
         family,
         parts or demo(),
-        lambda _, name, __: folder / f"{name}.safetensors",
+        files_in(folder),
         CPU.device,
     )
 
@@ -124,18 +124,14 @@ def test_each_evaluation_is_guided_by_the_words_of_its_step(
                 assert torch.equal(getattr(each, side).states, expected)
 
 
-def test_an_embedding_stays_in_one_chunk() -> None:
-    """It moves to the next one as a whole."""
+def test_an_embedding_stays_in_one_chunk(tmp_path: Path) -> None:
+    """It moves to the next one as a whole, and is never cut, but refused."""
     tokens = {"phrase": tuple(range(10))}
     ten = [*range(10)]
     first, second = encoder().chunks("red " * 70 + "phrase", tokens)
     assert (words_of(first), words_of(second)) == ([RED] * 70, ten)
     (only,) = encoder().chunks("red " * 65 + "phrase", tokens)
     assert words_of(only) == [RED] * 65 + ten
-
-
-def test_an_embedding_is_never_cut(tmp_path: Path) -> None:
-    """Rather, it is refused."""
     write(tmp_path / "it.safetensors", {"emb_params": torch.ones(76, DEMO_WIDTH)})
     with pytest.raises(RenderFailed, match="'it' has 76 vectors; it must have 1 to 75"):
         guiding(encoder(tmp_path), request("an it", embeddings=uses("it")))

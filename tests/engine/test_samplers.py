@@ -20,8 +20,8 @@ ZERO_SNR = {**CONFIG, "rescale_betas_zero_snr": True}
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 
 
-def build(name: str, schedule_type: str, steps: int = 24, **more: Any) -> Any:
-    return build_sampler(name, schedule_type, steps, CONFIG, **more).scheduler
+def build(name: str, schedule_type: str, steps: int) -> Any:
+    return build_sampler(name, schedule_type, steps, CONFIG).scheduler
 
 
 # A1111's nine noise levels between the model's most noise and its least: k-diffusion's sampling.py,

@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
@@ -59,29 +60,15 @@ class FaultyHouse(House):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.models.mkdir(exist_ok=True)
         self.make_engine = lambda options: ChildEngine(options, FaultyRenderer)
-
-    def fail_at_start(self, fault: str) -> None:
-        """Let the engine go wrong as it starts, before it sees an image; "" fixes it."""
-        (self.models / START_FILE).unlink(missing_ok=True)
-        if fault:
-            (self.models / START_FILE).write_text(fault)
+        self.at_start = (
+            self.models / START_FILE
+        )  # how the engine goes wrong before it sees an image
 
     def processes(self) -> list[int]:
         """Return all processes that the engine was or started."""
         file = self.models / PROCESSES_FILE
         return [int(line) for line in file.read_text().split()] if file.exists() else []
-
-    def wait_until_all_have_ended(self) -> None:
-        """Fails the test if a process of the engine is left over."""
-        wait_for(lambda: not any(map(is_running, self.processes())), "the processes' end")
-
-    def end_all(self) -> None:
-        """Kill all processes that are left."""
-        for number in filter(is_running, self.processes()):
-            with suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
 
     def holds_what_was_asked(self, picture: str) -> bool:
         """Whether a picture's pixels are those of the request in its metadata."""
@@ -92,40 +79,41 @@ class FaultyHouse(House):
 
 def is_running(number: int) -> bool:
     """Whether any thread of a process is left: only then it has ended for its parent, too."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(number)
+        return bool(process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
+    return False
+
+
+@contextmanager
+def faulty_house(folder: Path) -> Iterator[FaultyHouse]:
+    """Make a house of whose engines no process may be left over."""
+    house = FaultyHouse(folder)
     try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    with suppress(OSError):
-        process = Path(f"/proc/{number}")
-        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z" or len([*(process / "task").iterdir()]) > 1
-    return not Path("/proc/self").exists()
+        yield house
+        wait_for(lambda: not any(map(is_running, house.processes())), "the processes' end")
+    finally:
+        for number in filter(is_running, house.processes()):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHouse]:
     """Run all faults in one queue, each followed by a good recipe, with one attempt each."""
-    house = FaultyHouse(tmp_path_factory.mktemp("evening"))
-    for fault in SAID:
-        house.save(f"{fault} 1.yaml", recipe(fault))
-        house.save(f"{fault} 2.yaml", recipe("good"))
-    try:
+    with faulty_house(tmp_path_factory.mktemp("evening")) as house:
+        for fault in SAID:
+            house.save(f"{fault} 1.yaml", recipe(fault))
+            house.save(f"{fault} 2.yaml", recipe("good"))
         assert not house.once(max_attempts=1, batch_size=1, stall_seconds=STALL_SECONDS)
         yield house
-    finally:
-        house.end_all()
 
 
 @pytest.fixture
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHouse]:
+def faulty(tmp_path: Path) -> Iterator[FaultyHouse]:
     """Return a house for one test."""
-    house = FaultyHouse(tmp_path_factory.mktemp("house"))
-    try:
+    with faulty_house(tmp_path) as house:
         yield house
-        house.wait_until_all_have_ended()
-    finally:
-        house.end_all()
 
 
 @pytest.mark.parametrize("fault", SAID)
@@ -142,8 +130,7 @@ def test_a_fault_is_told_in_a_sentence_that_helps(evening: FaultyHouse, fault: s
 
 
 def test_what_was_set_aside_is_not_tried_at_the_next_start(evening: FaultyHouse) -> None:
-    """No process is left over, and the engine is not even started; the reasons stay."""
-    evening.wait_until_all_have_ended()
+    """The engine is not even started; the reasons stay."""
     started, pictures = evening.processes(), evening.pictures()
     assert evening.once(max_attempts=1, batch_size=1)
     assert (evening.processes(), evening.pictures()) == (started, pictures)
@@ -180,7 +167,7 @@ def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse) -> None:
 
 def test_an_engine_that_hangs_before_its_first_step_is_ended(faulty: FaultyHouse) -> None:
     """It may hang while its libraries are imported, for example."""
-    faulty.fail_at_start("hangs")
+    faulty.at_start.write_text("hangs")
     faulty.save("a.yaml", recipe("good"))
     assert not faulty.once(stall_seconds=1, max_attempts=1)
     assert "made no step for 1 s and was ended as hung" in (faulty.error("a.yaml") or "")
@@ -195,12 +182,12 @@ CANNOT_START = {
 @pytest.mark.parametrize("fault", CANNOT_START)
 def test_a_broken_installation_fails_no_image(faulty: FaultyHouse, fault: str) -> None:
     """One line says so; images wait until the engine starts again."""
-    faulty.fail_at_start(fault)
+    faulty.at_start.write_text(fault)
     for name in ("a", "b", "c"):
         faulty.save(f"{name}.yaml", recipe(f"good {name}"))
     assert not faulty.once()
     assert [faulty.error(f"{name}.yaml") for name in ("a", "b", "c")] == [None, None, None]
     assert faulty.log().count(CANNOT_START[fault]) == 1
-    faulty.fail_at_start("")
+    faulty.at_start.unlink()
     assert faulty.once()
     assert faulty.prompts() == ["good a", "good b", "good c"]

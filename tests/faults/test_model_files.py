@@ -123,11 +123,6 @@ class ModelHouse(House):
         with Image.open(self.outbox / name) as picture:
             return picture.tobytes()
 
-    def images(self, *states: str) -> int:
-        """Return the number of images in these states, or of all."""
-        counted = (self.status()["images"] or {}).items()
-        return sum(count for state, count in counted if not states or state in states)
-
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
@@ -152,7 +147,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
         house.ask("start", image="start.png")
         house.ask("intact", "a star", dict.fromkeys(FOLDERS, "intact"))
         house.ask("good", priority=-1)
-        wait_for(lambda: house.images() == len(CASES) + 5, "all saves")
+        wait_for(lambda: sum(house.status()["images"].values()) == len(CASES) + 5, "all saves")
         for (kind, change), name in names.items():
             if change in CHANGES:
                 CHANGES[change](house.file(kind, name))
@@ -162,7 +157,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
         copies = (house.outbox / ".picowatch/start-images").iterdir()
         overwrite(next(copy for copy in copies if copy.read_bytes() == start))
         (house.models / GO_FILE).touch()
-        wait_for(lambda: house.images("queued", "running") == 0, "the end of the queue")
+        wait_for(lambda: house.status()["images"]["done"] == 4, "the end of the queue")
         yield house
 
 

@@ -40,6 +40,10 @@ def frames(text: Text = ONE) -> tuple[Action, ...]:
 
 
 RENDERED: tuple[Action, ...] = (("set", "held", False), A_WHILE)
+CRASHES = (
+    *("before a save is read", COMMIT, "in the middle of a claim", "before the ledger says done"),
+    *(f"before a dropped picture's copy is {what}" for what in ("in place", "deleted")),
+)
 
 MEETINGS: dict[str, tuple[Action, ...]] = {
     "retry x invalid save: the error file says what is wrong with the save": (
@@ -142,6 +146,15 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("command", "retry all", "frames"), ("move", FRAMES[0], "frames/b/0.png"), A_WHILE,
         ("start",), ("command", "make folder", "frames"), ("delete", FRAMES[1]), A_WHILE,
     ),
+    **{f"{how} x touch x the name again x crash: each is rendered": (
+        ("stop",), ("set", "when_done", how), ("start",), *frames(), ("again", FRAMES[0], "touch"),
+        *RENDERED, ("die", "before a recipe is taken out of the inbox", 1), drop(FRAMES[0], 0),
+        drop(FRAMES[1], 30), A_WHILE, ("start",), A_WHILE,
+    ) for how in ("archive", "delete")},
+    **{f"crash {point} x renamed x replaced x deleted: none is lost": (
+        ("die", point, 3), *frames(), *RENDERED, ("move", FRAMES[0], "frames/b/0.png"),
+        drop(FRAMES[1], 40), ("delete", FRAMES[2]), ("start",), A_WHILE,
+    ) for point in CRASHES},
 }  # fmt: skip
 
 
@@ -170,34 +183,6 @@ def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
         ("move", "frames/a", "frames/c"), A_WHILE,
     )  # fmt: skip
     assert not found(*frames(text), *meets, events=events, batch_size=3)
-
-
-@pytest.mark.parametrize("how", ["archive", "delete"])
-def test_frames_that_are_archived_or_deleted_may_come_again(how: str) -> None:
-    """`when_done` x touch x reuse of the name x crash in the middle."""
-    crash: Action = ("die", "before a recipe is taken out of the inbox", 1)
-    again = drop(FRAMES[0], 0), drop(FRAMES[1], 30), A_WHILE, ("start",), A_WHILE
-    touch: Action = ("again", FRAMES[0], "touch")
-    assert not found(*frames(), touch, *RENDERED, crash, *again, when_done=how)
-
-
-@pytest.mark.parametrize(
-    "point",
-    [
-        "before a save is read",
-        COMMIT,
-        "in the middle of a claim",
-        "before a dropped picture's copy is in place",
-        "before a dropped picture's copy is deleted",
-        "before the ledger says done",
-    ],
-)
-def test_a_crash_between_frames_loses_and_repeats_none(point: str) -> None:
-    """Crash x frames that are renamed, replaced and deleted before the next start."""
-    changed: tuple[Action, ...] = (
-        ("move", FRAMES[0], "frames/b/0.png"), drop(FRAMES[1], 40), ("delete", FRAMES[2]),
-    )  # fmt: skip
-    assert not found(("die", point, 3), *frames(), *RENDERED, *changed, ("start",), A_WHILE)
 
 
 @pytest.mark.parametrize(

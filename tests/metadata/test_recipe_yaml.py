@@ -12,7 +12,6 @@ from picowatch.metadata import (
     differing_fields,
     parameters_text,
     recipe_yaml,
-    settings_yaml,
 )
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory
 from picowatch.recipe.fields import ROWS
@@ -105,11 +104,6 @@ def test_loras_of_the_prompt_stay_there() -> None:
     text = recipe_yaml(request)
     assert "\nhires:\n  scale: 1.5\n  steps: 0\n  denoising_strength: 1.0e-07\n" in text
     assert "\nloras:\n  style/it's: -1\nreferences: none\ncontrol: none\n" in text
-
-
-def test_half_a_character_in_a_text_is_replaced() -> None:
-    """Escapes in JSON may give lone surrogates, which no file can hold."""
-    assert settings_yaml({"prompt": "a \ud800cat"}, []) == "prompt: a ?cat\n"
 
 
 INVENTORY = Inventory(

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import termios
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -23,19 +23,11 @@ TOKENS = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 class Screen:
     """A terminal's screen: text, line breaks, colours, cursor up, erasing."""
 
-    def __init__(self, written: str = "", columns: int = 80) -> None:
-        self.columns = columns
+    def __init__(self, written: str, columns: int) -> None:
+        self._columns = columns
         self._rows: list[str] = [""]
         self._row = self._column = 0
-        self.write(written)
-
-    @property
-    def lines(self) -> list[str]:
-        """Return the rows that are not empty."""
-        return [row.rstrip() for row in self._rows if row.strip()]
-
-    def write(self, text: str) -> None:
-        for numbers, letter, control, plain in TOKENS.findall(text):
+        for numbers, letter, control, plain in TOKENS.findall(written):
             if control == "\r":
                 self._column = 0
             elif control == "\n":
@@ -48,10 +40,11 @@ class Screen:
             else:
                 assert plain or letter in "mhl", (numbers, letter)
                 self._put(plain)
+        self.lines = [row.rstrip() for row in self._rows if row.strip()]
 
     def _put(self, text: str) -> None:
         for char in text:
-            if self._column == self.columns:
+            if self._column == self._columns:
                 self._down()
                 self._column = 0
             row = self._rows[self._row].ljust(self._column)
@@ -81,17 +74,13 @@ class Terminal:
         return bytes(self._written).decode(errors="ignore")
 
     @property
-    def now(self) -> Screen:
-        """Return what is on the screen."""
-        return Screen(self.written, self._columns)
+    def lines(self) -> list[str]:
+        """Return the rows on the screen that are not empty. A view may be read in parts."""
+        return Screen(self.written, self._columns).lines
 
     def wait_for(self, text: str) -> None:
         """Wait until a text is on the screen."""
-        self.wait_until(lambda lines: any(text in line for line in lines), text)
-
-    def wait_until(self, condition: Callable[[list[str]], object], what: str) -> None:
-        """Wait until a condition on the screen's lines holds. A view may be read in parts."""
-        wait_for(lambda: condition(self.now.lines), f"{what!r} in {self.written}")
+        wait_for(lambda: any(text in line for line in self.lines), f"{text!r} in {self.written}")
 
     def wait_until_written(self, text: str) -> None:
         """Wait for a text of a program with more escape sequences than `Screen` knows."""

@@ -15,7 +15,7 @@ import pytest
 from picowatch.observers.hooks import MAX_QUEUED, Hooks
 from picowatch.settings import Settings
 from tests.commands.picowatch import DIGESTS, picowatch
-from tests.digest_engine import Batch
+from tests.digest_engine import fail_on_bad
 from tests.faults.test_engine_faults import is_running
 from tests.house import House, wait_for, within
 
@@ -57,12 +57,7 @@ def test_hooks_get_each_picture_failure_and_rest(
     """
     notes = Notes(tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-
-    def fail(batch: Batch) -> None:
-        if batch[0].seed == 1:
-            raise RuntimeError("out of ink")
-
-    house.engine.before_batch = fail
+    house.engine.before_batch = fail_on_bad
     hooks = dict.fromkeys(("picture", "failed", "idle"), notes.program)
     with house.running(hooks=hooks):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -71,7 +66,7 @@ def test_hooks_get_each_picture_failure_and_rest(
         for count in (1, 2):
             house.save("bad.yaml", "stesp: 1\n" * count)
             wait_for(lambda: len(notes.of("failed")) == count, "the refusal")  # noqa: B023
-        house.save(STRANGE, "prompt: a\nseed: 1\n")
+        house.save(STRANGE, "prompt: bad\n")
         wait_for(lambda: len(notes.of("failed")) == 3, "the failure")
         wait_for(lambda: len(notes.of("idle")) == 2, "the second rest")
         house.save("star.txt", "a star --seed 2\n")
@@ -86,7 +81,7 @@ def test_hooks_get_each_picture_failure_and_rest(
     assert "Did you mean 'steps'?" in refused["error"]
     assert (failed["recipe"], failed["offline"]) == (STRANGE, None)
     assert failed["arguments"][0] == str(house.inbox / STRANGE)
-    assert "out of ink" in failed["error"]
+    assert "Bad." in failed["error"]
     rests = notes.of("idle")
     assert [(note["pictures"], note["arguments"]) for note in rests] == [(2, []), (0, []), (1, [])]
 

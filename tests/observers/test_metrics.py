@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from picowatch import __version__
 from picowatch.engine.protocol import MemoryUse
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch
-from tests.digest_engine import Batch, DigestEngine
+from tests.digest_engine import DigestEngine, fail_on_bad
 from tests.house import House, wait_for
 
 
@@ -39,21 +39,12 @@ def scraped(address: str) -> dict[str, float]:
     }
 
 
-class Holding(DigestEngine):
-    """An engine that reports memory."""
-
-    def memory(self) -> MemoryUse:  # type: ignore[override]
-        return MemoryUse(5_000_000, 7_000_000)
-
-
-def test_what_two_engines_do_is_counted(house: House, address: str) -> None:
+def test_what_two_engines_do_is_counted(
+    house: House, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Metrics have images by state, seconds of each, restarts, memory, and the version."""
-
-    def fail(batch: Batch) -> None:
-        if batch[0].prompt == "bad":
-            raise RuntimeError("out of ink")
-
-    house.make_engine = lambda options: Holding(before_batch=fail)
+    monkeypatch.setattr(DigestEngine, "memory", lambda self: MemoryUse(5_000_000, 7_000_000))
+    house.make_engine = lambda options: DigestEngine(before_batch=fail_on_bad)
     engine = "picowatch_engine_{} device=digest engine={} node="
     with house.running(metrics_address=address, executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: bad\nseed: 1\n")

@@ -41,6 +41,8 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         ("eta_noise_seed_delta: 31337", "ensd", 31337),
         ("skip_early_cfg: '.1'", "cfg_start", 0.1),
         ("guidance_end: 0.8", "cfg_end", 0.8),
+        ("init_image: a.png", "image", "a.png"),
+        ("image: a.png\nstrength: '.5'", "denoising_strength", 0.5),
         ("hires: 0", "hires", None),
         ("hires: 'off'", "hires", None),
         ("upscale: 0", "upscale", None),

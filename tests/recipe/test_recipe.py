@@ -78,6 +78,9 @@ def test_what_is_off_changes_no_digest() -> None:
 
 def test_what_an_entry_is() -> None:
     """Values, count and seed as they are; not spelling, comments, position and priority."""
+    # Ledgers store digests: a change would draw every random recipe again.
+    stored = "232ba23680b1c0422d4bddd44a2059a26e4283aa8e4d5f219cff369121e2df77"
+    assert digest("prompt: a corgi") == stored
     one = digest("prompt: a")
     for same in (
         "# comment\n\nprompt: 'a'\npriority: 5\n",
@@ -98,12 +101,6 @@ def test_another_model_file_is_another_entry() -> None:
 
 def _hash_in(pair: dict[str, str], kind: str, _name: str) -> str:
     return pair[kind]
-
-
-def test_the_digest_stays_what_it_is() -> None:
-    """Ledgers store digests: a change would draw every random recipe again."""
-    stored = "232ba23680b1c0422d4bddd44a2059a26e4283aa8e4d5f219cff369121e2df77"
-    assert digest("prompt: a corgi") == stored
 
 
 @pytest.mark.parametrize(
@@ -139,15 +136,12 @@ def test_the_nearest_folder_wins() -> None:
     assert (recipe.steps, recipe.cfg_scale, recipe.clip_skip, recipe.priority) == (20, 3.0, 2, 10)
 
 
-def test_defaults_may_be_empty_and_hold_a_prompt() -> None:
+def test_defaults_may_be_empty_and_hold_one_mapping_with_a_prompt() -> None:
     """Any field may stand there."""
     defaults = {"_defaults.yaml": "# nothing\n", "a/_defaults.yaml": "prompt: a corgi\n"}
     assert read_one("steps: 3", defaults=defaults).prompt == "a corgi"
     assert read_one("--steps 3", "a/b.txt", defaults=defaults).prompt == "a corgi"
-
-
-def test_defaults_hold_one_mapping() -> None:
-    """A list or a second document would be silently lost."""
+    # A list or a second document would be silently lost.
     for text, message in (
         ("- steps: 3", "settings are lines like 'steps: 30', one per line."),
         ("steps: 3\n---\nsteps: 4", "settings are one mapping; this is a second document."),

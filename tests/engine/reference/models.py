@@ -23,7 +23,6 @@ from tests.engine.adapters import (
     controlnet_of,
     kohya_lora,
     random_layer,
-    save_single,
     union_of,
     write,
 )
@@ -116,7 +115,7 @@ def _write_demos_parts(folder: Path) -> None:
     vectors = encoder.get_input_embeddings().weight[words].detach().clone()
     write(folder / "embeddings/redhat.safetensors", {"emb_params": vectors})
     for name in ("random", "random-shuffle"):
-        save_single(controlnet_of(unet, 1), folder / f"controlnet/{name}.safetensors")
+        write(folder / f"controlnet/{name}.safetensors", controlnet_of(unet, 1).state_dict())
     controlnet_of(unet, 2).save_pretrained(folder / "controlnet/random-folder")
     pipeline.vae.decoder.conv_out.bias.data += torch.tensor([0.3, 0.0, -0.3])
     pipeline.vae.save_pretrained(folder / "vae/warm")
@@ -126,8 +125,11 @@ def _write_sdxls_parts(folder: Path) -> None:
     pipeline = _loaded(tiny_unet("sdxl"))
     encoders = pipeline.text_encoder, pipeline.text_encoder_2
     write(folder / "loras/xl.safetensors", kohya_lora(pipeline.unet, *encoders, seed=4))
-    save_single(controlnet_of(pipeline.unet, 3), folder / "controlnet/xl.safetensors")
-    save_single(union_of(pipeline.unet), folder / "controlnet/xl-union.safetensors")
+    for name, made in (
+        ("xl", controlnet_of(pipeline.unet, 3)),
+        ("xl-union", union_of(pipeline.unet)),
+    ):
+        write(folder / f"controlnet/{name}.safetensors", made.state_dict())
 
 
 def _demo() -> Path:

@@ -32,10 +32,7 @@ def test_cells_are_read_as_flags_are() -> None:
     recipe = read_one('prompt;seed;exact;hires;size\na;"1, 2";yes;2;64x64\n', CSV)
     assert (recipe.seed, recipe.exact, recipe.size) == ((1, 2), True, "64x64")
     assert recipe.hires and recipe.hires.scale == 2
-
-
-def test_rows_and_columns_without_anything_are_skipped() -> None:
-    """Spreadsheets leave them after the table."""
+    # Spreadsheets leave rows and columns without anything after the table.
     assert [one.prompt for one in read("prompt,steps,,\na,3,,\n,,,\n\n,,,\nb\n", CSV)] == ["a", "b"]
     assert read("prompt\n", CSV) == read("", CSV) == []
 

@@ -42,12 +42,8 @@ def test_any_other_encoding_is_refused_with_the_first_bad_bytes_position() -> No
         (problem,) = refused(f"prompt: a{ending}# für".encode("latin-1")).problems
         assert (problem.line, problem.column, problem.source_line) == (2, 4, "# f\\xfcr")
         check_said([problem.message], "the byte 0xfc is not UTF-8. Save it as UTF-8 …")
-
-
-def test_half_a_utf16_character_is_refused() -> None:
-    """The file may be cut off."""
-    content = codecs.BOM_UTF16_LE + "prompt: a".encode("utf-16-le") + b"\xd8"
-    check_refused(content, "this is incomplete UTF-16, although … Save it as UTF-8 …")
+    cut_off = codecs.BOM_UTF16_LE + "prompt: a".encode("utf-16-le") + b"\xd8"
+    check_refused(cut_off, "this is incomplete UTF-16, although … Save it as UTF-8 …")
 
 
 def test_characters_that_nobody_sees_are_refused() -> None:

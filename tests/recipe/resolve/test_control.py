@@ -55,19 +55,6 @@ def test_one_entry_is_a_mapping_or_a_list_of_one(written: str) -> None:
     assert controls(written) == (Control("a.png", "canny"),)
 
 
-def test_an_entry_says_when_and_how_its_controlnet_acts() -> None:
-    """Several of them, in their order."""
-    found = controls(
-        "control:\n"
-        "- {image: a.png, model: canny, preprocess: canny, low: 50, high: '150', preview: yes}\n"
-        "- {image: b.png, model: depth, weight: 0.5, start: 0.1, end: 0.9, mode: prompt}\n"
-    )
-    assert found == (
-        Control("a.png", "canny", preprocess="canny", low=50, high=150, preview=True),
-        Control("b.png", "sd15/depth", weight=0.5, start=0.1, end=0.9, mode="prompt"),
-    )
-
-
 def test_the_only_model_that_guesses_depth_is_meant() -> None:
     """One of several has to be named; without any, the error says which command gets one."""
     text = "control: {image: a.png, model: depth, preprocess: depth}"

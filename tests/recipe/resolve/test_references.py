@@ -113,6 +113,14 @@ def test_a_mask_beside_a_dropped_picture_is_the_references() -> None:
     recipe = dropped("prompt: red\ncheckpoint: klein", mask="edit/photo.mask.png")
     assert (recipe.mask, recipe.references) == ("edit/photo.mask.png", ("edit/photo.jpg",))
     assert recipe.size == "1003x677"
+    # Its name is no identity: a photo that is renamed is not edited again.
+    template = DefaultsFile("e/_pictures.yaml", b"prompt: red\ncheckpoint: klein\nseed: 1")
+    digests = {
+        recipe.digest(hash_of)
+        for name in ("e/one.jpg", "e/two.jpg")
+        for recipe in dropped_recipes(Dropped(name, template), INSTALLED, [], 10, PHOTOS)
+    }
+    assert len(digests) == 1
 
 
 def test_a_variant_comes_back_from_metadata() -> None:
@@ -123,14 +131,3 @@ def test_a_variant_comes_back_from_metadata() -> None:
     (again,) = edited(recipe_yaml(request)).image_requests(hash_of)
     assert (again.checkpoint, again.digest) == ("my-merge as Kontext", request.digest)
     assert again.prompt == "<image1> in red"
-
-
-def test_the_name_of_a_dropped_picture_is_no_identity() -> None:
-    """A photo that is renamed is not edited again."""
-    template = DefaultsFile("e/_pictures.yaml", b"prompt: red\ncheckpoint: klein\nseed: 1")
-    digests = {
-        recipe.digest(hash_of)
-        for name in ("e/one.jpg", "e/two.jpg")
-        for recipe in dropped_recipes(Dropped(name, template), INSTALLED, [], 10, PHOTOS)
-    }
-    assert len(digests) == 1

@@ -6,18 +6,6 @@ from picowatch.recipe import RecipeInvalid, error_text
 from tests.recipe.reading import check_refused, read_one, request_of
 
 
-def test_a_request_holds_the_start_image_and_how_to_use_it() -> None:
-    """Path as written, hash of its bytes."""
-    request = request_of(
-        "prompt: a\ninit_image: photos/corgi.png\nstrength: 0.5\nresize: fit\n"
-        "mask: mask.png\nmask_blur: 8\nmask_invert: true\n"
-    )
-    assert (request.image, request.image_hash) == ("photos/corgi.png", "1" * 64)
-    assert (request.denoising_strength, request.resize) == (0.5, "fit")
-    assert (request.mask, request.mask_hash) == ("mask.png", "2" * 64)
-    assert (request.mask_blur, request.mask_invert) == (8, True)
-
-
 def test_without_a_start_image_a_request_has_none() -> None:
     """An entry that says `none` sets a folder's start image aside."""
     defaults = "image: a.png\nmask: b.png\nstrength: 0.3\nresize: fit\n"
