@@ -9,10 +9,10 @@ from hashlib import shake_256
 from PIL import Image
 
 from picowatch.engine.protocol import (
-    ControlMap,
     OnPreview,
     OnStep,
     RenderedImage,
+    RgbPicture,
     resolve,
     unseen,
 )
@@ -143,7 +143,7 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         timings={"encode": 0.0, "denoise": 0.0, "decode": 0.0},
         versions={"picowatch": "test"},
         control_maps=tuple(
-            ControlMap(request.width, request.height, digest_pixels(request))
+            RgbPicture(request.width, request.height, digest_pixels(request))
             for use in request.control
             if use.preview
         ),

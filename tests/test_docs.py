@@ -1,11 +1,14 @@
 """The docs show what the code does."""
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -272,3 +275,36 @@ def test_make_alone_lists_the_targets() -> None:
     listed = subprocess.run(make, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     for target in ("demo", "run", "test", "lint", "format", "types", "docs", "strips", "train"):
         assert re.search(rf"^  make {target} +\w", listed, re.MULTILINE), target
+
+
+# -- messages that docs/troubleshooting.md explains
+
+TROUBLE = (PROJECT / "docs/troubleshooting.md").read_text()
+MESSAGES = re.findall(r"^### (?:`)?(.+?)(?:`)?$", TROUBLE, re.MULTILINE)
+# What stands for a value: in the page, in f-strings, and in the texts of the log.
+VALUE = "…"
+LOG_VALUE = re.compile(r"%[sd]")
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_every_message_that_is_explained_still_exists(message: str) -> None:
+    """To the letter, with … for a value."""
+    assert any(message in text for text in texts_of_the_code())
+
+
+@cache
+def texts_of_the_code() -> tuple[str, ...]:
+    """Every text in picowatch's source, with … for each value."""
+    sources = sorted((PROJECT / "picowatch").rglob("*.py"))
+    return tuple(text for path in sources for text in _texts(ast.parse(path.read_text())))
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (
+                str(part.value) if isinstance(part, ast.Constant) else VALUE for part in node.values
+            )
+            yield "".join(parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield LOG_VALUE.sub(VALUE, node.value)

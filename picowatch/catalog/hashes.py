@@ -3,7 +3,6 @@
 import hashlib
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -15,11 +14,12 @@ from picowatch.files.inside import open_regular
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS known (
-    name BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, text TEXT, day INTEGER
+    name BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, text TEXT
 )"""
-_DAY_SECONDS = 86_400
-# Entries unused for so long are deleted: a disk may be away for months.
-_FORGET_DAYS, _RENEW_DAYS = 200, 20
+_INSERT = "INSERT OR REPLACE INTO known (name, size, mtime, text) VALUES (?, ?, ?, ?)"
+# The oldest of more entries are deleted. A file has up to three, of some hundred bytes.
+_PRUNE = "DELETE FROM known WHERE rowid <= (SELECT max(rowid) FROM known) - ?"
+_MOST_ENTRIES = 50_000
 _WAIT_SECONDS = 1.0  # for another process that writes
 _BLOCK_BYTES = 1 << 20
 
@@ -32,12 +32,11 @@ def ignore_block(size: int) -> None:
 
 
 class _Entry(NamedTuple):
-    """A file's size and mtime, the stored text, and the day when it was last used."""
+    """A file's size and mtime, and the stored text."""
 
     size: int
     mtime: int
     text: str
-    day: int
 
 
 class HashCache:
@@ -102,7 +101,7 @@ class HashCache:
         return digest
 
     def write(self) -> None:
-        """Write new entries to the file, and delete those unused for months."""
+        """Write new entries to the file."""
         if not (self._keep and self._file):
             return
         is_there = self._file.exists()
@@ -123,7 +122,7 @@ class HashCache:
             self._unwritten = new | self._unwritten
 
     def _note(self, name: bytes, size: int, mtime: int, text: str) -> None:
-        self._known[name] = self._unwritten[name] = _Entry(size, mtime, text, _today())
+        self._known[name] = self._unwritten[name] = _Entry(size, mtime, text)
 
     def _entry(self, name: bytes, size: int, mtime: int) -> str:
         """Return the stored text of a file as it is now, "" if neither memory nor file has it."""
@@ -133,11 +132,7 @@ class HashCache:
                 self._known |= _read(self._file) | self._unwritten
                 self._read_at = signature
             found = self._known.get(name)
-        if found is None or found[:2] != (size, mtime):
-            return ""
-        if found.day < _today() - _RENEW_DAYS:
-            self._note(name, size, mtime, found.text)
-        return found.text
+        return found.text if found and found[:2] == (size, mtime) else ""
 
 
 def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
@@ -146,8 +141,8 @@ def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
     rows = [(name, *entry) for name, entry in [*entries.items()]]
     with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database, database:
         database.execute(_TABLE)
-        database.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)", rows)
-        database.execute("DELETE FROM known WHERE day < ?", (_today() - _FORGET_DAYS,))
+        database.executemany(_INSERT, rows)
+        database.execute(_PRUNE, (_MOST_ENTRIES,))
 
 
 def _read(file: Path) -> dict[bytes, _Entry]:
@@ -155,15 +150,10 @@ def _read(file: Path) -> dict[bytes, _Entry]:
     try:
         uri = f"{file.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS)) as database:
-            rows = database.execute("SELECT name, size, mtime, text, day FROM known").fetchall()
+            rows = database.execute("SELECT name, size, mtime, text FROM known").fetchall()
     except (sqlite3.Error, ValueError):
         return {}
-    kinds = (bytes, int, int, str, int)
-    return {row[0]: _Entry(*row[1:]) for row in rows if tuple(map(type, row)) == kinds}
-
-
-def _today() -> int:
-    return int(time.time() // _DAY_SECONDS)
+    return {name: _Entry(*entry) for name, *entry in rows}
 
 
 def _digest(file: IO[bytes], on_block: OnBlock) -> str:

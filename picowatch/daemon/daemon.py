@@ -26,7 +26,7 @@ from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.observers.console import Console
 from picowatch.outbox.gallery import GalleryMaintenance
-from picowatch.outbox.lock import OutboxLock, Whereabouts
+from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
 from picowatch.service import notify
@@ -148,13 +148,12 @@ class Daemon:
 
     def _check_outbox(self) -> None:
         """Raise FolderAway if the outbox is away; end the run if it or the ledger was replaced."""
-        match self.lock.whereabouts():
-            case Whereabouts.AWAY:
+        if not self.lock.is_in_place():
+            if not self.lock.is_replaced():
                 raise FolderAway(self.outbox.root)
-            case Whereabouts.REPLACED:
-                words = f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
-                self.result.cannot_go_on(words, restart=True)
-                raise Ended
+            words = f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
+            self.result.cannot_go_on(words, restart=True)
+            raise Ended
         if not self.ledger.is_in_place():
             self.result.cannot_go_on("the ledger was deleted or replaced", restart=True)
             raise Ended
@@ -207,7 +206,7 @@ class Daemon:
         if self.ledger.unlisted() or self.ledger.unlisted_failures():
             return False
         counts = self.ledger.counts()
-        self.result.kept_waiting = counts["queued"] if self.pool.paused else 0
+        self.result.kept_waiting = counts["queued"] if self.ledger.is_paused() else 0
         return counts["queued"] == self.result.kept_waiting and not counts["running"]
 
     def _rest(self) -> float:

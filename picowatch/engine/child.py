@@ -33,10 +33,10 @@ from picowatch.engine.protocol import (
     OnPreview,
     OnStep,
     Outcome,
-    Preview,
     Ready,
     Render,
     RenderedImage,
+    RgbPicture,
     Step,
     resolve,
     unseen,
@@ -116,7 +116,7 @@ class RemoteEngine(ABC):
                     pass
                 case Step(done, total):
                     batch.on_step(done, total)
-                case Preview():
+                case RgbPicture():
                     batch.on_preview(report)
                 case MemoryUse():
                     self._reported = report

@@ -31,7 +31,7 @@ from picowatch.engine.latents import LATENT_CHANNELS
 from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import Tensors, diffusers_model
 from picowatch.engine.preprocess import preprocess
-from picowatch.engine.protocol import ControlMap
+from picowatch.engine.protocol import RgbPicture
 from picowatch.recipe.parts import KINDS
 from picowatch.recipe.passes import Pass
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -114,14 +114,14 @@ def residuals_of(
 
 def hints_of(
     group: Group, one: Pass, controlnets: Mapping[str, Any], job: Job
-) -> tuple[list[Hint], list[tuple[ControlMap, ...]]]:
+) -> tuple[list[Hint], list[tuple[RgbPicture, ...]]]:
     """Return the maps of a pass: as ControlNets take them, and those that each image shows.
 
     In the second pass canny is weakened, as in A1111: at the larger size its edges would show as
     lines.
     """
     hints = []
-    shown: list[list[ControlMap]] = [[] for _ in group.requests]
+    shown: list[list[RgbPicture]] = [[] for _ in group.requests]
     for index, first in enumerate(group.requests[0].control):
         maps = []
         for request, canvas, own in zip(group.requests, group.canvases, shown, strict=True):
@@ -130,7 +130,7 @@ def hints_of(
             maps.append(found)
             if use.preview:
                 pixels = (found.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
-                own.append(ControlMap(*one.size, pixels))
+                own.append(RgbPicture(*one.size, pixels))
         model = controlnets[first.model_hash]
         stacked = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(job.device, model.dtype)
         soft = one.before is not None and first.preprocess == "canny"

@@ -21,7 +21,7 @@ from picowatch.engine.canvas import Canvas, read_canvas
 from picowatch.engine.latents import Enlarge
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
-from picowatch.engine.protocol import ControlMap, OnStep, unseen
+from picowatch.engine.protocol import OnStep, RgbPicture, unseen
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -32,7 +32,7 @@ class Drawn(NamedTuple):
     """A picture, RGB or RGBA, and how it was drawn; see RenderedImage."""
 
     picture: Image.Image
-    control_maps: tuple[ControlMap, ...] = ()
+    control_maps: tuple[RgbPicture, ...] = ()
     chunks: int = 0
     batch_size: int = 1
     precision: str = "float32"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from picowatch.engine.latents import LATENT_FACTOR
-from picowatch.engine.protocol import OnPreview, Preview
+from picowatch.engine.protocol import OnPreview, RgbPicture
 from picowatch.families import DEMO, DEMO_WIDTH, Family
 
 # The factors of each latent channel for red, green and blue, from -1 to 1, and three constants.
@@ -101,7 +101,7 @@ class Previewer:
         colours, here = self._colours, latents.float().cpu()  # the only copy that waits for a GPU
         picture = torch.einsum("chw,cr->hwr", here, colours[:-1]) + colours[-1]
         pixels = ((picture + 1) * 127.5).nan_to_num().clamp(0, 255).to(torch.uint8).numpy()
-        self._on_preview(Preview(pixels.shape[1], pixels.shape[0], pixels.tobytes()))
+        self._on_preview(RgbPicture(pixels.shape[1], pixels.shape[0], pixels.tobytes()))
 
 
 def _without_noise(

@@ -95,16 +95,7 @@ class RenderedImage:
     warnings: tuple[str, ...] = ()
     node: str = ""
     alpha: bytes = b""
-    control_maps: tuple["ControlMap", ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ControlMap:
-    """The picture that a ControlNet followed; `pixels` as in a RenderedImage."""
-
-    width: int
-    height: int
-    pixels: bytes
+    control_maps: tuple["RgbPicture", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +107,26 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """Roughly how a picture in progress will look; `pixels` as in a RenderedImage."""
+class RgbPicture:
+    """A preview of a picture in progress, or a ControlNet's map; `pixels` as in a RenderedImage."""
 
     width: int
     height: int
     pixels: bytes
 
 
-OnPreview = Callable[[Preview], None]
+OnPreview = Callable[[RgbPicture], None]
 
 
-def unseen(preview: Preview) -> None:
+def unseen(preview: RgbPicture) -> None:
     """Ignore a preview."""
 
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """A message to the engine: render a batch, with a Preview every `preview_seconds`.
+    """A message to the engine: render a batch, with a preview every `preview_seconds`.
 
-    It replies with Steps and Previews, its MemoryUse on a GPU, and an Outcome at the end.
+    It replies with Steps and previews, its MemoryUse on a GPU, and an Outcome at the end.
     """
 
     batch: tuple[ImageRequest, ...]
@@ -157,7 +148,7 @@ class Step:
 
 # A batch's pictures, or the error. After EngineDied the process ends.
 Outcome = list[RenderedImage] | PicowatchError
-FromEngine = Ready | Step | Preview | MemoryUse | Outcome
+FromEngine = Ready | Step | RgbPicture | MemoryUse | Outcome
 
 
 class BatchRenderer(Protocol):

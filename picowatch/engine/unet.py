@@ -21,7 +21,7 @@ from picowatch.engine.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.draw import Drawn, Group, Passes, Prompted
 from picowatch.engine.latents import LATENT_FACTOR, decode, encode, noise_of, upscale
 from picowatch.engine.prompts import at_each_evaluation
-from picowatch.engine.protocol import ControlMap
+from picowatch.engine.protocol import RgbPicture
 from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.passes import Pass, evaluations
 from picowatch.recipe.request import ImageRequest
@@ -34,7 +34,7 @@ class Denoised(NamedTuple):
     """Images without noise, a row of latents each, and the maps that their ControlNets followed."""
 
     latents: torch.Tensor
-    control_maps: Sequence[tuple[ControlMap, ...]]
+    control_maps: Sequence[tuple[RgbPicture, ...]]
 
 
 class UnetPasses(Passes):

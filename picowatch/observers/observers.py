@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from picowatch.engine.protocol import Preview
+from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import write_atomically
 from picowatch.observers.hooks import Hooks
@@ -39,22 +39,14 @@ class Observers:
         *,
         is_daemon: bool,
     ) -> None:
-        """Raise SettingsInvalid if a daemon's metrics cannot be served.
-
-        Other commands go on without metrics: a daemon may be serving its own at that address.
-        """
+        """Raise SettingsInvalid if a daemon's metrics cannot be served; only daemons have some."""
         self._outbox = outbox
-        self._metrics = None
-        try:
-            self._metrics = _metrics(settings.metrics_address, engine_restarts)
-        except SettingsInvalid as error:
-            if is_daemon:
-                raise
-            log.warning("%s Going on without metrics.", error.message)
+        address = settings.metrics_address if is_daemon else None
+        self._metrics = _metrics(address, engine_restarts)
         self._hooks = Hooks(settings)
         self._preview = outbox.root / "preview.png"
         self._remove_preview()  # from before a crash
-        self._newest_preview: Preview | None = None
+        self._newest_preview: RgbPicture | None = None
 
     def published(self, line: dict[str, Any]) -> None:
         """Report a published picture; `line` is its line of images.jsonl."""
@@ -66,7 +58,7 @@ class Observers:
         """Report that an error file was written for the recipe."""
         self._hooks.failed(recipe, self._outbox.names.error_file(recipe))
 
-    def preview(self, preview: Preview) -> None:
+    def preview(self, preview: RgbPicture) -> None:
         """Take roughly how a picture in progress will look; the next round shows the newest one.
 
         An engine's thread must not wait for the disk: meanwhile nobody would read from its pipe,
@@ -90,7 +82,7 @@ class Observers:
         if self._metrics:
             self._metrics.close()
 
-    def _write_preview(self, preview: Preview) -> None:
+    def _write_preview(self, preview: RgbPicture) -> None:
         """Write a preview; it stays until the next one: viewers lose a file that vanishes."""
         try:
             image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)

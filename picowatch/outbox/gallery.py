@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import resources
 from io import BytesIO
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class Gallery:
         """
         if not self._folder.is_dir():
             return
-        self._write_page(missing_only=True)
+        self._write_page()
         with self._whole_pages() as pages:
             shown = dict.fromkeys(pages.files())
         there = set(picture_files(self._root, ends))
@@ -127,7 +128,8 @@ class Gallery:
                 with self._whole_pages() as pages:
                     if entry["file"] not in pages:
                         pages.append(entry)
-        gone = [file for file in shown if file not in there and _is_gone(self._root / file)]
+        # What lies behind a link is not in `there`.
+        gone = [file for file in shown if file not in there and not lexists(self._root / file)]
         if gone and self._folder.is_dir() and not ends():
             self.remove(gone)
 
@@ -190,32 +192,19 @@ class Gallery:
             key=lambda entry: (entry["made_at"], order.get(entry["file"], len(order))),
         )
 
-    def _write_page(self, *, missing_only: bool = False) -> None:
+    def _write_page(self) -> None:
         """Write index.html and, beside the data, the files that it loads.
 
         A folder that is in the place of one of them stays, and does no harm.
         """
         for source in ASSETS.iterdir():
             target = (self._root if source.name == PAGE else self._folder) / source.name
-            if missing_only and target.exists():
-                continue
             content = LOADED.sub(_address, source.read_bytes())
             if not target.is_file() or target.read_bytes() != content:
                 try:
                     write_atomically(target, content)
                 except IsADirectoryError as error:
                     log.error("%s cannot be written: %s", target, error.strerror)
-
-
-def _is_gone(path: Path) -> bool:
-    """Whether a file was deleted; in a folder that cannot be read now, it was not."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        pass
-    return False
 
 
 def _address(loaded: re.Match[bytes]) -> bytes:

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from filecmp import cmp
 from itertools import count
 from os.path import lexists
 from pathlib import Path
@@ -171,20 +170,13 @@ class Outbox:
         sync_folder(path.parent)
 
     def _replace_latest(self, deleted: Collection[str]) -> None:
-        """If latest.png shows a picture to be deleted, replace it by the newest other one."""
-        latest = [path for name in LATEST if (path := self.root / name).is_file()]
-        if not any(
-            self.exists(file) and cmp(self.root / file, path, shallow=False)
-            for path in latest
-            for file in deleted
-        ):
-            return
-        for file in self.listing.newest_first():
+        """Let latest.png show the newest picture that stays, of the last some hundred."""
+        for file in reversed(self.listing.recent_files()):
             if file not in deleted and self.exists(file):
                 self.show_as_latest(file)
                 return
-        for path in latest:
-            path.unlink(missing_ok=True)
+        for name in LATEST:
+            (self.root / name).unlink(missing_ok=True)
 
     def exists(self, file: str) -> bool:
         return (self.root / file).is_file()

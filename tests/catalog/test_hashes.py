@@ -101,18 +101,13 @@ def test_a_hash_file_that_is_damaged_or_cannot_be_written_costs_time_only(
         assert stored(file) == ["a"]
 
 
-def test_hashes_that_nobody_uses_are_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file would grow for ever; a disk may be away for months."""
-    file, today = tmp_path / "hashes.sqlite", hashes._today()
-    for name in ("deleted", "used"):
+def test_the_file_of_hashes_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are forgotten; a disk may be away for months."""
+    file = tmp_path / "hashes.sqlite"
+    monkeypatch.setattr(hashes, "_MOST_ENTRIES", 2)
+    for name in ("c", "b", "a"):
         HashCache(file).sha256(file_with(tmp_path, name, name))
-    for later in (100, 250):
-        monkeypatch.setattr(hashes, "_today", lambda later=later: today + later)
-        assert stored(file) == ["deleted", "used"]
-        HashCache(file).sha256(tmp_path / "used")
-    assert stored(file) == ["used"]
+    assert stored(file) == ["a", "b"]
 
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str]) -> None:

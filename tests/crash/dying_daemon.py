@@ -4,17 +4,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from picowatch.commands.run import run
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import load_settings
 from tests import digest_engine
 from tests.commands.picowatch import SERVER
-from tests.digest_engine import DigestEngine, digest_picture, fail_on_bad
+from tests.digest_engine import digest_picture, fail_on_bad
 from tests.fault_points import arm
 from tests.house import House
-
-SETTINGS = {"settle_seconds": 0.05, "batch_size": 3, "sidecar": "txt"}
 
 
 def run_daemon(house: House, fault: str = "", **settings: str) -> int:
@@ -39,7 +35,6 @@ def _run_and_end(folder: Path, fault: str, values: dict[str, str]) -> None:
     digest_engine.digest_picture = _warn_of_cats
     if fault:
         arm(fault)
-    folders = {name: folder / name for name in ("inbox", "outbox", "models")}
-    engine = DigestEngine(before_batch=fail_on_bad)
-    settings = load_settings({**folders, **SETTINGS, **values}, {})
-    os._exit(run(settings, once=True, make_engine=lambda options: engine))
+    house = House(folder)
+    house.engine.before_batch = fail_on_bad
+    os._exit(house.run_once(batch_size=3, sidecar="txt", **values))

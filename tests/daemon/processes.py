@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.commands.picowatch import DIGESTS, clean_environment, command
@@ -26,7 +27,7 @@ def process(house: House, *before: str, **environment: str) -> Iterator["subproc
         picowatch = subprocess.Popen(
             [*before, *command("run", program=DIGESTS)],
             cwd=house.folder,
-            env=clean_environment(**SETTINGS, **environment),
+            env=clean_environment(**{**SETTINGS, **environment}),
             stdout=console,
             stderr=subprocess.STDOUT,
             text=True,
@@ -114,9 +115,8 @@ def fill(folder: Path) -> Path:
 def engines_of(daemon: int) -> list[int]:
     """Return a daemon's engine processes, without multiprocessing's own."""
     found = []
-    for task in Path(f"/proc/{daemon}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in task.read_text().split():
-                if b"--multiprocessing-fork" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(int(child))
+    for child in psutil.Process(daemon).children():
+        with suppress(psutil.Error):
+            if "--multiprocessing-fork" in child.cmdline():
+                found.append(child.pid)
     return found

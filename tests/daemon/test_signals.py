@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from picowatch.commands.run import run
@@ -21,11 +22,8 @@ from tests.house import PATIENCE, House, wait_for
 
 def holds_open(process: int, file: Path) -> bool:
     """Whether a process has the file open or mapped into its memory."""
-    try:
-        links = [link.resolve() for link in Path(f"/proc/{process}/fd").iterdir()]
-        return file in links or str(file) in Path(f"/proc/{process}/maps").read_text()
-    except OSError:
-        return False
+    its = psutil.Process(process)
+    return str(file) in {one.path for one in (*its.open_files(), *its.memory_maps())}
 
 
 def beginning_with(

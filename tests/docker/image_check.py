@@ -18,7 +18,8 @@ import yaml
 from PIL import Image
 
 from picowatch import __version__
-from tests.docker.files import PROJECT, mounts, services
+from tests.commands.picowatch import PROJECT
+from tests.docker.test_docker_files import mounts, services
 from tests.house import wait_for
 
 NAME = "picowatch-check"

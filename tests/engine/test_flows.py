@@ -17,7 +17,7 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.parts import parts_of
 from picowatch.engine.families import pipeline_class
 from picowatch.engine.preview import COLOURS
-from picowatch.engine.protocol import Preview
+from picowatch.engine.protocol import RgbPicture
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.upscale import enlarged
 from picowatch.errors import EngineStopped
@@ -377,7 +377,7 @@ def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> No
     """It has a pixel for each latent, and does not change the picture."""
     case, models, height = CASES[name], flow_models(name), 2 * SIDE
     wanted = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{height}")
-    previews: list[Preview] = []
+    previews: list[RgbPicture] = []
     watched = flow_renderer(models, on_preview=previews.append)
     (looked_at,) = watched.render(wanted, ignore_steps, preview_seconds=1e-9)
     (unseen,) = draw(flow_renderer(models), *wanted)

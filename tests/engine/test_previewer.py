@@ -10,7 +10,7 @@ import torch
 from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.preview import COLOURS, Previewer
-from picowatch.engine.protocol import EngineOptions, Preview
+from picowatch.engine.protocol import EngineOptions, RgbPicture
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
 from picowatch.families import DEMO_WIDTH, FAMILIES
@@ -30,7 +30,7 @@ CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 )
 def test_previews_change_no_pixel(batch: list[ImageRequest], evaluations: int) -> None:
     """There is one of the first picture at each evaluation, or none."""
-    album: list[Preview] = []
+    album: list[RgbPicture] = []
     options = EngineOptions(models=Path("nowhere"), device="cpu", threads=2)
     renderer = Renderer(options, album.append)
     shown = renderer.render(batch, ignore_steps, preview_seconds=1e-6)
@@ -41,7 +41,7 @@ def test_previews_change_no_pixel(batch: list[ImageRequest], evaluations: int) -
     assert [one.pixels for one in shown] == [one.pixels for one in without]
 
 
-def assert_shows(preview: Preview, latents: torch.Tensor, matrix: torch.Tensor) -> None:
+def assert_shows(preview: RgbPicture, latents: torch.Tensor, matrix: torch.Tensor) -> None:
     """The latents in these colours."""
     expected = torch.einsum("chw,cr->hwr", latents, matrix[:4]) + matrix[4]
     bytes_ = ((expected + 1) * 127.5).clamp(0, 255).numpy().astype(np.int16)
@@ -61,7 +61,7 @@ def test_the_picture_without_its_noise_is_found(sampler: str, prediction: str) -
     seen = kept.sqrt() * clean + (1 - kept).sqrt() * noise
     velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
     predicted = noise if prediction == "epsilon" else velocity
-    album: list[Preview] = []
+    album: list[RgbPicture] = []
     Previewer(album.append).show(scheduler, seen, predicted, torch.tensor(400))
     assert_shows(album[0], clean, COLOURS["sd1"])
 
@@ -69,7 +69,7 @@ def test_the_picture_without_its_noise_is_found(sampler: str, prediction: str) -
 @pytest.mark.parametrize(("width", "colours"), [(DEMO_WIDTH, "demo"), (768, "sd1")])
 def test_colours_are_those_of_the_denoisers_latents(width: int, colours: str) -> None:
     """Whatever VAE decodes them: a tiny one has fewer channels, too."""
-    album: list[Preview] = []
+    album: list[RgbPicture] = []
     previewer, latents = Previewer(album.append), torch.randn(4, 2, 2)
     previewer.follow(FAMILIES["sd1"], Mock(config=Mock(cross_attention_dim=width)))
     previewer.show_latents(latents)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
@@ -78,15 +79,10 @@ class FaultyHouse(House):
 
 def is_running(number: int) -> bool:
     """Whether any thread of a process is left: only then it has ended for its parent, too."""
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    with suppress(OSError):
-        process = Path(f"/proc/{number}")
-        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z" or len([*(process / "task").iterdir()]) > 1
-    return not Path("/proc/self").exists()
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(number)
+        return bool(process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
+    return False
 
 
 @contextmanager

@@ -51,10 +51,10 @@ def test_names_tell_recipes_from_other_files() -> None:
 
 RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
 OTHERS = {
-    "_Pictures.json": "it must be called _pictures.yaml, which may contain JSON",
-    "pets/_Picture.yml": "if it is meant to be _pictures.yaml, rename",
-    "_default.yaml": "if it is meant to be _defaults.yaml, rename",
-    "_defaults.json": "it must be called _defaults.yaml, which may contain JSON",
+    "_Pictures.json": "if it is meant to be _pictures.yaml, which may contain JSON",
+    "pets/_Picture.yml": "if it is meant to be _pictures.yaml",
+    "_default.yaml": "if it is meant to be _defaults.yaml",
+    "_defaults.json": "if it is meant to be _defaults.yaml, which may contain JSON",
     "pets/make.PY": RECIPES_ARE,
     "table.xls": RECIPES_ARE,
     "README": RECIPES_ARE,
@@ -175,20 +175,18 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unreadable is not deleted. (Root may read everything, so the refusal is simulated.)"""
-    refused, really_scan, really_look = threading.Event(), os.scandir, os.lstat
+    refused = threading.Event()
 
-    def scandir(path: str | Path) -> Any:
-        if refused.is_set() and Path(path).name == "pets":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return really_scan(path)
+    def refusing(look: Callable[..., Any], end: str) -> Callable[..., Any]:
+        def call(path: object, **options: int) -> Any:
+            if refused.is_set() and "/pets/" in f"{path}{end}":
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return look(path, **options)
 
-    def lstat(path: str | Path, **options: int) -> os.stat_result:
-        if refused.is_set() and Path(path).parent.name == "pets":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return really_look(path, **options)
+        return call
 
-    monkeypatch.setattr(os, "scandir", scandir)
-    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, "/"))
+    monkeypatch.setattr(os, "lstat", refusing(os.lstat, ""))
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         path, gone = house.save("pets/a.txt", "first\nsecond\n"), house.save("b.txt", "third\n")

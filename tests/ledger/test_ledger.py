@@ -37,17 +37,9 @@ class Desk:
 
     def save(self, path: str, *entries: RequestedEntry) -> Acceptance:
         self.saves += 1
-        return self.ledger.accept(
-            Save(
-                path,
-                str(self.saves),
-                SizeAndTime(self.saves, self.saves, 1),
-                saved_at=float(self.saves),
-            ),
-            entries,
-            draw_seed=self._draw,
-            picture_exists=self.there.__contains__,
-        )
+        number, there = self.saves, self.there.__contains__
+        save = Save(path, str(number), SizeAndTime(number, number, 1), saved_at=float(number))
+        return self.ledger.accept(save, entries, draw_seed=self._draw, picture_exists=there)
 
     def _draw(self) -> int:
         # Every other draw repeats the last one: a ledger must not take it for the same picture.
@@ -137,8 +129,10 @@ def test_an_engine_takes_what_it_has_loaded_and_then_what_no_other_has(desk: Des
     desk.save("high.txt", RequestedEntry("high", 1, False, lambda _: high))
     taken = [
         image.request.seed
-        for held, others in (("3", ""), ("3", ""), ("9", "1"), ("3", ""), ("3", ""), ("3", ""))
-        for image in desk.ledger.claim(desk.names, lambda request: 1, held, [others], patience=3)
+        for held, others in (("3", ""), ("3", ""), ("", "1"), ("3", ""), ("3", ""), ("3", ""))
+        for image in desk.ledger.claim(
+            desk.names, lambda request: 1, held, others.split(), patience=3
+        )
     ]
     assert taken == [10, 2, 1, 3, 0, 5]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.commands.picowatch import DIGESTS, clean_environment, command
+from tests.daemon.processes import process
 from tests.house import House
 
 PATIENCE = 240.0  # seconds that ten thousand of anything may take on a busy machine
@@ -19,16 +19,9 @@ LOOK_SECONDS = 0.1
 class LiveDaemon:
     """A daemon on the digest engine. While it is held, no batch is rendered."""
 
-    def __init__(self, house: House, settings: dict[str, object]) -> None:
+    def __init__(self, house: House, process: "subprocess.Popen[str]") -> None:
         self._house = house
-        values = {f"PICOWATCH_{name.upper()}": str(value) for name, value in settings.items()}
-        self.process = subprocess.Popen(
-            command("run", program=DIGESTS),
-            cwd=house.folder,
-            env=clean_environment(**values),
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
+        self.process = process
 
     def release(self) -> None:
         (self._house.folder / "hold").unlink()
@@ -86,12 +79,34 @@ def live_daemon(house: House, *, held: bool = False, **settings: object) -> Iter
     """A daemon that listens; it is ended as systemd would, and must end well."""
     if held:
         (house.folder / "hold").touch()
-    daemon = LiveDaemon(house, settings)
-    try:
+    values = {"batch_size": "auto", "settle_seconds": 0.5, **settings}
+    variables = {f"PICOWATCH_{name.upper()}": str(value) for name, value in values.items()}
+    with process(house, **variables) as running:
+        daemon = LiveDaemon(house, running)
         daemon.wait_for(lambda: house.status()["images"] is not None, "the first status")
         yield daemon
-        daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(timeout=30) == 0
-    finally:
-        daemon.process.kill()
-        daemon.process.wait()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=30) == 0
+
+
+# -- recipes by the thousand, whose seeds say which version of which recipe a picture shows
+
+EDITED = 1_000_000  # is added to a recipe's seed by an edit
+
+
+def name_of(number: int, of: int) -> str:
+    """The first nine tenths lie side by side, the rest in a hundred folders."""
+    name = f"r{number:05}.yaml"
+    return name if number < of * 9 // 10 else f"folder{number % 100:02}/{name}"
+
+
+def text_of(seed: int) -> str:
+    return f"prompt: corgi {seed}\nseed: {seed}\nsize: 64x64\nsteps: 1\n"
+
+
+def write_recipes(folder: Path, count: int) -> None:
+    """`count` recipes with the seeds 0, 1, 2, …"""
+    for number in range(count):
+        path = folder / name_of(number, count)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text_of(number))

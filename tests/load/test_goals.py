@@ -16,8 +16,7 @@ from PIL import Image
 
 from picowatch.inbox.watch import Watch
 from tests.house import House, wait_for, within
-from tests.load.live_daemon import live_daemon
-from tests.load.recipes import text_of, write_recipes
+from tests.load.live_daemon import live_daemon, text_of, write_recipes
 from tests.outcome import error_files, faults
 
 pytestmark = pytest.mark.timeout(1800)

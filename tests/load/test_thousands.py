@@ -14,8 +14,7 @@ import pytest
 from picowatch.outbox.commands import Command, send
 from tests.daemon.processes import stopped
 from tests.house import House
-from tests.load.live_daemon import live_daemon
-from tests.load.recipes import EDITED, name_of, text_of, write_recipes
+from tests.load.live_daemon import EDITED, live_daemon, name_of, text_of, write_recipes
 from tests.outcome import faults
 
 pytestmark = pytest.mark.timeout(900)

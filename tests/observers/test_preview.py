@@ -6,15 +6,15 @@ from threading import Event
 import pytest
 from PIL import Image
 
-from picowatch.engine.protocol import Preview
+from picowatch.engine.protocol import RgbPicture
 from picowatch.observers import observers
 from tests.house import PATIENCE, House, wait_for
 
 RED, BLUE = bytes([255, 0, 0]), bytes([0, 0, 255])
 
 
-def preview(colour: bytes) -> Preview:
-    return Preview(4, 2, colour * 8)
+def preview(colour: bytes) -> RgbPicture:
+    return RgbPicture(4, 2, colour * 8)
 
 
 def shown(house: House) -> tuple[tuple[int, int], object]:
@@ -41,7 +41,7 @@ def test_a_preview_is_shown_until_the_next_and_not_longer_than_picowatch(house: 
         assert shown(house) == ((32, 16), (255, 0, 0))
         wait_for(lambda: house.pictures("a"), "the picture")
         assert shown(house)[1] == (255, 0, 0)
-        for wrong in (Preview(4, 2, b""), Preview(0, 0, b"")):
+        for wrong in (RgbPicture(4, 2, b""), RgbPicture(0, 0, b"")):
             house.engine.on_preview(wrong)
         house.engine.on_preview(preview(BLUE))
         wait_for(lambda: shown(house)[1] == (0, 0, 255), "the next preview")

@@ -1,7 +1,7 @@
 """No path that a recipe names, and no recipe's own, leads out of its folder."""
 
 import os
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 
 import pytest
@@ -9,21 +9,60 @@ import pytest
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.digest_engine import Batch
 from tests.house import House, wait_for
-from tests.security.attacks import (
-    SECRET,
-    before_opening,
-    leaked,
-    plain_picture,
-    secret_picture,
-    secret_recipe,
-    swap,
-)
+from tests.security.attacks import plain_picture
+
+SECRET = "the secret outside"
 
 FIELDS = {
     "image": "prompt: a corgi\nseed: 1\nimage: {}\n",
     "mask": "prompt: a corgi\nseed: 1\nimage: mine.png\nmask: {}\n",
     "from": "from: {}\nseed: 1\n",
 }
+
+
+def secret_recipe(path: Path) -> Path:
+    """A readable text outside of all folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{SECRET}\n")
+    return path
+
+
+def leaked(house: House, secret: Path) -> list[str]:
+    """Return every file in the outbox, and every prompt in progress, with part of the secret."""
+    content = secret.read_bytes()
+    found = [
+        str(file)
+        for file in house.outbox.rglob("*")
+        if file.is_file()
+        and not file.is_symlink()
+        and (SECRET.encode() in (held := file.read_bytes()) or held == content)
+    ]
+    return found + [prompt for prompt in house.started() if SECRET in prompt]
+
+
+def swap_before_opening(
+    monkeypatch: pytest.MonkeyPatch, opening: int, folder: Path, place: Path, target: Path
+) -> list[str]:
+    """Put a link in a place right before the `opening`-th part of a path in `folder` is opened.
+
+    By whatever way it is opened: by its whole path, or part by part. The list that it gives
+    holds what was opened at the strike: empty if it never came to that.
+    """
+    struck: list[str] = []
+    seen, really_open = count(), os.open
+    inside = {folder.name, *(path.name for path in folder.rglob("*"))}
+
+    def watched(path: str | Path, flags: int, mode: int = 0o777, **options: int) -> int:
+        whole = Path(path).is_absolute() and Path(path).is_relative_to(folder.parent)
+        is_part = whole or ("dir_fd" in options and Path(path).name in inside)
+        if is_part and not struck and next(seen) == opening:
+            struck.append(str(path))
+            place.rename(place.with_name(f".{place.name}.aside"))
+            place.symlink_to(target)
+        return really_open(path, flags, mode, **options)
+
+    monkeypatch.setattr(os, "open", watched)
+    return struck
 
 
 # Ways to write a picture's path, and what the error says of all of them.
@@ -48,7 +87,7 @@ def test_no_way_of_writing_a_picture_leads_out_or_blocks_anything(house: House, 
 
     A link to a picture inside is followed, also in a linked folder.
     """
-    secret = secret_picture(house.folder / "secret.png")
+    secret = plain_picture(house.folder / "secret.png", SECRET, "red")
     plain_picture(house.inbox / "mine.png")
     house.outbox.mkdir()
     (house.outbox / "link.png").symlink_to("../secret.png")
@@ -77,50 +116,43 @@ def test_no_way_of_writing_a_picture_leads_out_or_blocks_anything(house: House, 
     assert leaked(house, secret) == []
 
 
+@pytest.mark.parametrize("opening", range(4))
 @pytest.mark.parametrize("what", ["album", "album/inner", "album/inner/p.png"])
-@pytest.mark.parametrize("opening", [0, 1, 2, 3])
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_link_swapped_in_before_a_picture_is_opened_leads_nowhere(
-    house: House, monkeypatch: pytest.MonkeyPatch, field: str, opening: int, what: str
+    house: House, monkeypatch: pytest.MonkeyPatch, field: str, what: str, opening: int
 ) -> None:
     """Any part of the path may be swapped, between any two steps of opening it."""
     plain_picture(house.inbox / "mine.png")
     plain_picture(house.inbox / "album/inner/p.png")
-    secret = secret_picture(house.folder / "out/inner/p.png")
-    elsewhere = {"album": "out", "album/inner": "out/inner", "album/inner/p.png": "out/inner/p.png"}
     house.save("a.yaml", FIELDS[field].format("album/inner/p.png"))
-    struck = before_opening(
-        monkeypatch,
-        house.inbox / "album",
-        opening,
-        lambda: swap(house.inbox / what, house.folder / elsewhere[what]),
-    )
-    house.once()
-    assert struck or opening == 3
+    secret = plain_picture(house.folder / "out/inner/p.png", SECRET, "red")
+    assert run_swapped(house, monkeypatch, what, opening) or opening == 3
     assert leaked(house, secret) == []
 
 
-@pytest.mark.parametrize("what", ["pets", "pets/a.txt", "pets/_defaults.yaml"])
-@pytest.mark.parametrize("opening", [0, 1, 2])
+@pytest.mark.parametrize("opening", range(3))
+@pytest.mark.parametrize("what", ["album", "album/a.txt", "album/_defaults.yaml"])
 def test_a_link_swapped_in_before_a_recipe_is_opened_leads_nowhere(
-    house: House, monkeypatch: pytest.MonkeyPatch, opening: int, what: str
+    house: House, monkeypatch: pytest.MonkeyPatch, what: str, opening: int
 ) -> None:
     """Otherwise the error file would show lines of the link's target; so would defaults."""
-    house.save("pets/a.txt", "a corgi\n")
+    house.save("album/a.txt", "a corgi\n")
     if what.endswith(".yaml"):
         house.save(what, "steps: 5\n")
     secret = secret_recipe(house.folder / "out/a.txt")
-    defaults = house.folder / "out/_defaults.yaml"
-    defaults.write_text(f"negative_prompt: {SECRET}\n")
-    struck = before_opening(
-        monkeypatch,
-        house.inbox / "pets",
-        opening,
-        lambda: swap(house.inbox / what, house.folder / what.replace("pets", "out")),
-    )
-    house.once()
-    assert struck
+    (house.folder / "out/_defaults.yaml").write_text(f"negative_prompt: {SECRET}\n")
+    assert run_swapped(house, monkeypatch, what, opening)
     assert leaked(house, secret) == []
+
+
+def run_swapped(house: House, monkeypatch: pytest.MonkeyPatch, what: str, opening: int) -> bool:
+    """Run; put a link out in the place of something just before this opening. Was it reached?"""
+    target = house.folder / what.replace("album", "out")
+    album = house.inbox / "album"
+    struck = swap_before_opening(monkeypatch, opening, album, house.inbox / what, target)
+    house.once()
+    return bool(struck)
 
 
 def test_a_recipe_in_a_linked_folder_is_not_looked_for(house: House) -> None:
@@ -202,7 +234,7 @@ def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
 
     def before_batch(batch: Batch) -> None:  # by now the recipe has been read
         house.engine.before_batch = lambda batch: None
-        struck.append(before_opening(monkeypatch, pets, opening, lambda: swap(pets, out)))
+        struck.append(swap_before_opening(monkeypatch, opening, pets, pets, out))
 
     house.engine.before_batch = before_batch
     house.once(when_done=when_done)

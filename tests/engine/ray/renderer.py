@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, Preview, RenderedImage
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage, RgbPicture
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 from tests.faults.faulty_engine import FaultyRenderer
@@ -29,7 +29,7 @@ class DigestRenderer(FaultyRenderer):
         preview_seconds: float,
     ) -> list[RenderedImage]:
         """Each request's digest as a picture, after its steps."""
-        self._on_preview(Preview(8, 8, bytes(192)))
+        self._on_preview(RgbPicture(8, 8, bytes(192)))
         while batch[0].prompt == ENDLESS:
             on_step(1, 1)
             if interrupted():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.engine.protocol import EngineLost, Preview
+from picowatch.engine.protocol import EngineLost, RgbPicture
 from picowatch.engine.ray import cluster_parts
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.settings import RaySettings
@@ -50,14 +50,14 @@ def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_p
     joined(engines, 2, {HEAD, SECOND})
     for node in (HEAD, SECOND):
         steps: list[tuple[int, int]] = []
-        previews: list[Preview] = []
+        previews: list[RgbPicture] = []
         requested = request(node, steps=4, **start)
         noted = lambda *step, steps=steps: steps.append(step)  # noqa: E731
         future = on(engines, node).render([requested], noted, previews.append)
         [picture] = future.result(PATIENCE)
         assert (picture.node, picture.pixels) == (node, digest_pixels(requested))
         assert [step for step in steps if step[0]] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-        assert previews == [Preview(8, 8, bytes(192))]
+        assert previews == [RgbPicture(8, 8, bytes(192))]
         assert picture.warnings == (digest,)
         assert make(on(engines, node), request())[0].warnings == ()
     assert not engines.trouble

@@ -1,29 +1,141 @@
-"""The compose file fits the image and the package, and `make up` chooses the right service."""
+"""Dockerfile, compose file and package fit each other; `make up` chooses the right service."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from picowatch import __version__
 from picowatch.cli import parsers
-from picowatch.settings import FILE_NAME, PREFIX, load_settings
-from tests.docker.files import (
-    COMPOSE,
-    DOCKERFILE,
-    PAGE,
-    PROJECT,
-    SCRIPT,
-    mounts,
-    pairs,
-    section,
-    services,
-    the,
-)
+from picowatch.engine.protocol import cache_folder
+from picowatch.settings import FILE_NAME, PREFIX, Settings, load_settings
+from tests.commands.picowatch import PROJECT
 from tests.documents.test_shown_commands import give_commands
+
+DOCKERFILE = PROJECT / "Dockerfile"
+COMPOSE = PROJECT / "compose.yaml"
+SCRIPT = PROJECT / "contrib/docker.sh"
+PAGE = PROJECT / "docs/docker.md"
+
+
+@cache
+def texts(name: str) -> list[str]:
+    """What stands behind every instruction of that name in the Dockerfile, its lines joined."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [" ".join(text.split()) for text in re.findall(rf"^{name} (.*)$", joined, re.MULTILINE)]
+
+
+def the(name: str) -> str:
+    """The text of the only instruction of that name, or the last, which is the one that counts."""
+    return texts(name)[-1]
+
+
+def pairs(name: str) -> dict[str, str]:
+    """NAME=VALUE of all ARG or ENV instructions."""
+    words = [word for text in texts(name) for word in text.split()]
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+RUNS = "\n".join(texts("RUN"))
+LINTED = {
+    DOCKERFILE: "hadolint",
+    SCRIPT: "shellcheck",
+    PROJECT / "contrib/release.sh": "shellcheck",
+}
+
+
+@pytest.mark.parametrize("file", LINTED, ids=lambda file: file.name)
+def test_a_linter_says_nothing(file: Path) -> None:
+    """With its default rules; exceptions have their reason beside them."""
+    program = Path(sys.executable).parent / LINTED[file]
+    said = subprocess.run([program, file], capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (0, "")
+
+
+def test_it_fits_the_package() -> None:
+    """The base's Python is one that it takes; `.dockerignore` lets through what COPY names.
+
+    That is all that hatchling puts into the package. Its torch is that of the constraints.
+    """
+    found = re.fullmatch(r"python:3\.(\d+)-slim-\w+@sha256:[0-9a-f]{64}", pairs("ARG")["BASE"])
+    least = re.fullmatch(r">=3\.(\d+)", PYPROJECT["requires-python"])
+    assert found and least and int(found[1]) >= int(least[1])
+    copied = {word for text in texts("COPY") for word in text.split()[:-1]}
+    assert all((PROJECT / name).exists() for name in copied)
+    lines = (PROJECT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied
+    constraints = (PROJECT / "constraints.txt").read_text().splitlines()
+    assert f"torch=={pairs('ARG')['TORCH_VERSION']}" in constraints
+    wanted = {"pyproject.toml", PYPROJECT["readme"], *PYPROJECT["license-files"]}
+    assert {name.split("/")[0] for name in wanted} <= copied
+
+
+def test_the_commands_exist() -> None:
+    """With all their flags; the image takes another command as its arguments."""
+    entry, usual, health = (
+        json.loads(text[text.index("[") :])
+        for text in map(the, ("ENTRYPOINT", "CMD", "HEALTHCHECK"))
+    )
+    assert entry == ["picowatch"]
+    for program, command, *flags in (entry + usual, health):
+        assert program in PYPROJECT["scripts"]
+        parsers()[1][command].parse_args(flags)
+    assert the("STOPSIGNAL") == "SIGTERM"
+
+
+@pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, SCRIPT, PAGE], ids=lambda file: file.name)
+def test_every_variable_of_picowatch_is_a_setting(file: Path) -> None:
+    """Elsewhere a misspelt one would be ignored without a word."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(re.findall(rf"{PREFIX}\w+", file.read_text())) <= known
+
+
+def test_what_is_compiled_goes_into_a_cache_that_any_user_may_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Below it picowatch makes its own folder, for itself alone. Nothing uses the network."""
+    given = pairs("ENV")
+    assert f"mkdir --mode 1777 {given['XDG_CACHE_HOME']}" in RUNS
+    monkeypatch.setenv("XDG_CACHE_HOME", given["XDG_CACHE_HOME"])
+    folder = cache_folder()
+    assert folder is not None and folder.is_relative_to(given["HOME"])
+    assert given["HF_HUB_OFFLINE"] == "1"
+
+
+# -- the compose file
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """The compose file's services, as they are without any variable set."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text())
+    found: dict[str, dict[str, Any]] = yaml.safe_load(text)["services"]
+    return found
+
+
+def mounts(service: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """The source and the mode ("ro" or "rw") of each place in the container."""
+    found = {}
+    for volume in service["volumes"]:
+        if isinstance(volume, dict):
+            mode = "ro" if volume["read_only"] else "rw"
+            found[volume["target"]] = volume["source"], mode
+        else:
+            source, target, *given = volume.split(":")
+            found[target] = source, *(given or ["rw"])
+    return found
+
 
 SERVICES = sorted(services())
 FAKE_DOCKER = '[ "$*" = "compose version" ] && exit\n'
@@ -70,6 +182,11 @@ def test_what_a_service_sets_is_known(name: str) -> None:
     for variable, value in environment.items():
         if variable.startswith(PREFIX):
             assert str(getattr(settings, variable.removeprefix(PREFIX).lower())) == value
+
+
+def section(heading: str) -> str:
+    """What stands under a heading of docs/docker.md."""
+    return PAGE.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
 
 
 def test_the_page_names_its_variables_services_and_commands() -> None:
