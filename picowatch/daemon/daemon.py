@@ -205,7 +205,7 @@ class Daemon:
         if self.ledger.unlisted() or self.ledger.unlisted_failures():
             return False
         counts = self.ledger.counts()
-        self.result.kept_waiting = counts["queued"] if self.pool.paused else 0
+        self.result.kept_waiting = counts["queued"] if self.ledger.is_paused() else 0
         return counts["queued"] == self.result.kept_waiting and not counts["running"]
 
     def _rest(self) -> float:
