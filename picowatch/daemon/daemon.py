@@ -161,8 +161,8 @@ class Daemon:
     def _update_pool(self, more: bool) -> None:
         if more:
             self.pool.wake()
-        self.pool.update()
-        self.pool.start_when(not (more or len(self.inbox) or self.accepting.is_busy()))
+        if self.pool.may_start(not (more or len(self.inbox) or self.accepting.is_busy())):
+            self.pool.update()
 
     def _tidy_up(self, now: float) -> None:
         """Delete what nobody needs any more: copies of start images, old saves."""
