@@ -151,7 +151,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             else:
                 own.add_argument(argument[0], **argument[1])
         shared = own.add_argument_group("every command")
-        for flag, metavar, words in _SHARED:
+        for flag, metavar, words in _SHARED if name != "init" else ():
             shared.add_argument(flag, type=home_path, metavar=metavar, help=words)
         shared.add_argument("--debug", action="store_true", help="show tracebacks")
         own.usage = f"{own.prog} [FLAG]…{called_with(own)}"

@@ -9,11 +9,10 @@ from pathlib import Path
 from picowatch.catalog.models import FOLDERS
 from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
-from picowatch.errors import CommandFailed, SettingsInvalid
+from picowatch.errors import CommandFailed
 from picowatch.files.atomic import make_folder, write_atomically
 from picowatch.inbox.names import PICTURES_NAME
 from picowatch.settings import FILE_NAME, Settings, settings_text
-from picowatch.settings import FOLDERS as SETTINGS_FOLDERS
 
 # Editors look a schema up from the file that names it.
 _NAMES_SCHEMA = "# yaml-language-server: $schema="
@@ -25,12 +24,6 @@ priority: 10
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    for name in SETTINGS_FOLDERS:
-        if getattr(options, name) is not None:
-            raise SettingsInvalid(
-                f"init takes no --{name}: it creates inbox/, outbox/ and models/ in DIR.",
-                f"Name another folder as `{name}: …` in DIR/{FILE_NAME} afterwards.",
-            )
     return init(options.folder, options.ready)
 
 

@@ -75,21 +75,19 @@ def make(
     sent: list[Sent] = []
     answers: list[Answer] = []
     error, code = "", SUCCEEDED
-    with ExitStack() as stack:
-        _end_at_signals(stack)
-        try:
-            answers = _made(settings, files, make_engine, sent, name=name, remove=remove)
-        except KeyboardInterrupt:
-            error, code = (_GONE if remove else _STAYS) if sent else _NOT_THERE, INTERRUPTED
-        except PicowatchError as failure:
-            if not as_json:
-                raise
-            error, code = failure.with_remedy, failure.exit_code
-        finally:
-            for one in sent:
-                withdraw(one.command)
-            if remove:
-                _remove(settings, sent)
+    try:
+        answers = _made(settings, files, make_engine, sent, name=name, remove=remove)
+    except KeyboardInterrupt:
+        error, code = (_GONE if remove else _STAYS) if sent else _NOT_THERE, INTERRUPTED
+    except PicowatchError as failure:
+        if not as_json:
+            raise
+        error, code = failure.with_remedy, failure.exit_code
+    finally:
+        for one in sent:
+            withdraw(one.command)
+        if remove:
+            _remove(settings, sent)
     missing = [Answer(False, error)] * (len(sent) - len(answers))
     parts = [*by_picture(settings, sent, [*answers, *missing])]
     if as_json:
@@ -99,15 +97,6 @@ def make(
         print_error(error)
         return code
     return max((print_answer(settings, *part, remove) for part in parts), default=SUCCEEDED)
-
-
-def _end_at_signals(stack: ExitStack) -> None:
-    """Let every signal that ends picowatch end it as Ctrl-C does."""
-    for number in ENDING:
-        before = signal.getsignal(number)
-        if before is signal.SIG_DFL:
-            stack.callback(signal.signal, number, before)
-            signal.signal(number, signal.default_int_handler)
 
 
 # -- into the inbox

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -18,14 +17,12 @@ from picowatch.daemon.daemon import Daemon, Mode
 from picowatch.daemon.run import Run, RunResult
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
-from picowatch.errors import LedgerCorrupt, OutboxInUseByMake, SettingsInvalid, install_command
+from picowatch.errors import OutboxInUseByMake, SettingsInvalid, install_command
 from picowatch.files.atomic import held
 from picowatch.files.retry import Ended, Retry
 from picowatch.ledger.ledger import open_ledger, set_aside
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
-from picowatch.outbox.encoding import check_format
-from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
@@ -66,11 +63,9 @@ def build_daemon(
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
     outbox = retry.until_done(lambda: Outbox(settings))
-    stack.push(partial(_set_aside_if_damaged, lock, result, settings.state_folder / LEDGER))
+    stack.callback(_set_aside_if_damaged, lock, result, settings.state_folder / LEDGER)
     ledger = retry.until_done(lambda: open_ledger(settings.state_folder / LEDGER, outbox))
     stack.callback(ledger.close)
-    maintenance = GalleryMaintenance(outbox.gallery)
-    stack.callback(maintenance.close)
     observers = Observers(settings, outbox, lambda: result.engine_restarts, is_daemon=not mode.once)
     stack.callback(observers.close, hurry)
     run = Run(
@@ -83,15 +78,11 @@ def build_daemon(
         wake=wake,
     )
     executor = _executor(settings, make_engine)
-    return Daemon(run, console, executor, lock, maintenance, mode, stop)
+    return Daemon(run, console, executor, lock, mode, stop)
 
 
-def _set_aside_if_damaged(
-    lock: OutboxLock, result: RunResult, ledger: Path, _: object, error: object, __: object
-) -> None:
+def _set_aside_if_damaged(lock: OutboxLock, result: RunResult, ledger: Path) -> None:
     """Set a damaged ledger, which is closed by now, aside: the next start makes a new one."""
-    if isinstance(error, LedgerCorrupt):
-        result.cannot_go_on(str(error), ledger_corrupt=True)
     if result.ledger_corrupt and lock.is_in_place():
         with suppress(OSError):
             set_aside(ledger, result.reason)
@@ -187,7 +178,6 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
         _check_own_files(settings.outbox, waits=waits)
-    check_format(settings)
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."
@@ -256,21 +246,16 @@ def build_and_run(
     be written to.
     """
     with ExitStack() as stack:
-        try:
-            daemon = build_daemon(
-                settings,
-                make_engine,
-                console,
-                stack,
-                stop=stop,
-                wake=wake,
-                mode=mode,
-                hurry=lambda: not mode.once or bool(signals),
-            )
-        except LedgerCorrupt as error:  # found while its parts were built
-            result = RunResult()
-            result.cannot_go_on(str(error), ledger_corrupt=True)
-            return result
+        daemon = build_daemon(
+            settings,
+            make_engine,
+            console,
+            stack,
+            stop=stop,
+            wake=wake,
+            mode=mode,
+            hurry=lambda: not mode.once or bool(signals),
+        )
         log.info("picowatch %s is watching %s", __version__, settings.inbox)
         if settings.when_done != "keep" and not mode.once:
             log.warning(TAKES_AWAY, settings.when_done)

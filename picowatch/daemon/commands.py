@@ -92,7 +92,7 @@ class Control:
     # -- pause
 
     def _pause(self) -> Answer:
-        if self.pool.paused:
+        if self.ledger.is_paused():
             return Answer(True, f"It is already paused; {self._queued()}.")
         self._set_paused(True)
         is_working = self.ledger.counts()["running"]
@@ -100,7 +100,7 @@ class Control:
         return Answer(True, f"Paused{running}; {self._queued()}.")
 
     def _resume(self) -> Answer:
-        if not self.pool.paused:
+        if not self.ledger.is_paused():
             return Answer(True, f"It was not paused; {self._queued()}.")
         self._set_paused(False)
         return Answer(True, f"Resumed; {self._queued()}.")
@@ -269,7 +269,7 @@ class Control:
         error, warning = problems.error(recipe), problems.warning(recipe)
         # One that the user deleted is not rendered again as long as its entry is the same.
         pictures = tuple(filter(self.outbox.exists, outcome.pictures))
-        sheets = tuple(filter(self.outbox.exists, outcome.sheets))
+        sheets = tuple(filter(self.outbox.exists, self.ledger.drawn_sheets(recipe)))
         done, words = True, f"{images(len(pictures))} rendered."
         if outcome.failed:
             file = self.outbox.names.error_file(recipe)

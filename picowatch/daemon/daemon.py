@@ -25,8 +25,7 @@ from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.observers.console import Console
-from picowatch.outbox.gallery import GalleryMaintenance
-from picowatch.outbox.lock import OutboxLock, Whereabouts
+from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
 from picowatch.service import notify
@@ -66,7 +65,6 @@ class Daemon:
         console: Console,
         executor: Executor,
         lock: OutboxLock,
-        maintenance: GalleryMaintenance,
         mode: Mode,
         stop: threading.Event,
     ) -> None:
@@ -74,7 +72,8 @@ class Daemon:
         self.ledger, self.outbox = run.ledger, run.outbox
         self.retry, self.result = run.retry, run.result
         self.lock, self.mode, self.stop, self.wake = lock, mode, stop, run.wake
-        self.maintenance = maintenance
+        maintain = run.outbox.gallery.maintain
+        self.gallery = threading.Thread(target=maintain, args=(stop,), name="gallery", daemon=True)
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
         self.pool = WorkerPool(run, executor)
         self.accepting = Accepting(run, self.inbox)
@@ -98,7 +97,7 @@ class Daemon:
     def _run_rounds(self) -> None:
         once = self.mode.once
         self.retry.until_done(self._recover)
-        self.maintenance.start()
+        self.gallery.start()
         notify("READY=1")
         is_idle = False
         while not (self.stop.is_set() or self.result.reason):
@@ -148,13 +147,12 @@ class Daemon:
 
     def _check_outbox(self) -> None:
         """Raise FolderAway if the outbox is away; end the run if it or the ledger was replaced."""
-        match self.lock.whereabouts():
-            case Whereabouts.AWAY:
+        if not self.lock.is_in_place():
+            if not self.lock.is_replaced():
                 raise FolderAway(self.outbox.root)
-            case Whereabouts.REPLACED:
-                words = f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
-                self.result.cannot_go_on(words, restart=True)
-                raise Ended
+            words = f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
+            self.result.cannot_go_on(words, restart=True)
+            raise Ended
         if not self.ledger.is_in_place():
             self.result.cannot_go_on("the ledger was deleted or replaced", restart=True)
             raise Ended
@@ -207,7 +205,7 @@ class Daemon:
         if self.ledger.unlisted() or self.ledger.unlisted_failures():
             return False
         counts = self.ledger.counts()
-        self.result.kept_waiting = counts["queued"] if self.pool.paused else 0
+        self.result.kept_waiting = counts["queued"] if self.ledger.is_paused() else 0
         return counts["queued"] == self.result.kept_waiting and not counts["running"]
 
     def _rest(self) -> float:
@@ -221,6 +219,8 @@ class Daemon:
             notify("STOPPING=1")
         self.stop.set()  # ends every wait for a disk
         self.pool.stop()
+        if self.gallery.is_alive():
+            self.gallery.join()
         self.inbox.close()
         self.reporting.report_end()
         if self.result.restart:

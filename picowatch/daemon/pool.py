@@ -1,11 +1,10 @@
 """A worker for each engine; the ledger's queue is shared among them."""
 
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
 from math import ceil
@@ -17,7 +16,6 @@ from picowatch.daemon.rendering import Durations, Rendering
 from picowatch.daemon.run import Run
 from picowatch.daemon.worker import Worker
 from picowatch.engine.protocol import Engine, Executor
-from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.rows import QueuedImage
 from picowatch.recipe.request import ImageRequest
 
@@ -50,7 +48,6 @@ class WorkerPool:
         self._ending: list[Worker] = []  # whose engines are gone, until their threads have ended
         self._no_engine_since: float | None = None  # while images are queued
         self.workers: tuple[Worker, ...] = ()
-        self.update()
 
     def start_when(self, saves_are_known: bool) -> None:
         """Start the workers once all saves are known, at the latest after LONGEST_FIRST_LOOK.
@@ -77,7 +74,7 @@ class WorkerPool:
                 self._leave(worker)
         # Ended workers are dropped: a cluster's engines come and go for weeks.
         self._ending = [worker for worker in self._ending if not worker.has_ended]
-        queued = 0 if self.paused else self._queued()
+        queued = 0 if self.ledger.is_paused() else self.ledger.counts()["queued"]
         self._request_engines(queued)
         self._give_up(queued)
         if queued:  # some may have been left to an engine that is slow or gone
@@ -129,12 +126,6 @@ class WorkerPool:
         self._ending.append(gone)
         self.workers = tuple(worker for worker in self.workers if worker is not gone)
 
-    def _queued(self) -> int:
-        """How many images are queued; 0 while the ledger cannot be read."""
-        with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            return self.ledger.counts()["queued"]
-        return 0
-
     def finish_batches(self, wanted: bool) -> bool:
         """Claim no batches while `wanted`; return whether it is and none is in progress."""
         with self._claiming:
@@ -158,13 +149,6 @@ class WorkerPool:
         self.publisher.close()
 
     # -- state
-
-    @property
-    def paused(self) -> bool:
-        """Whether no batch is claimed until `resume`; False while the ledger cannot be read."""
-        with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            return self.ledger.is_paused()
-        return False
 
     def renderings(self) -> list[Rendering]:
         """The batches in progress."""
@@ -210,7 +194,7 @@ class WorkerPool:
         """Return the worker's next batch; workers that are idle share a short queue."""
         with self._claiming:
             worker.idle = True
-            if self.paused or self._finishes:
+            if self._finishes or self.ledger.is_paused():
                 return []
             others = {one.checkpoint for one in self.workers if one is not worker} - {""}
             batch = self.ledger.claim(

@@ -24,13 +24,12 @@ class Rendering:
     """A batch that an engine renders, until nobody requests any of its images any more.
 
     `is_requested` tells whether anybody does. `loads` names the checkpoint that the engine has to
-    load, "" if none. `began` may be the end of the batch before: the time between counts, too.
+    load, "" if none.
     """
 
     engine: Engine
     batch: list[QueuedImage]
     loads: str
-    began: float
     settings: Settings
     on_preview: OnPreview
     is_requested: Callable[[], bool]
@@ -42,7 +41,7 @@ class Rendering:
         self.steps = self.first.request.steps  # in all
         self._times: list[float] = []  # at which each step was done
         self._is_interrupted = False
-        self._last_sign = self.clock()
+        self._began = self._last_sign = self.clock()
 
     def pictures(self, stopping: threading.Event) -> list[RenderedImage]:
         """Render the batch and monitor the engine. Raises the reason if there are no pictures."""
@@ -81,22 +80,11 @@ class Rendering:
         elapsed = times[-1] - times[0] if times else 0.0
         return round((len(times) - 1) / elapsed, 2) if elapsed > 0 else 0.0
 
-    def seconds(self, ended: float, load: float) -> float:
-        """Return how long the batch took, without the `load` seconds that loading took.
-
-        An engine that had to load may have had to start, too: then the time before the first step
-        counts as loading.
-        """
-        if self.loads and len(self._times) > 1:
-            first, second = self._times[:2]
-            load = max(load, first - self.began - (second - first))
-        return max(0.0, ended - self.began - load)
-
     def seconds_left(self, whole: float) -> float:
         """Return the seconds until the batch is done, if it takes `whole` without loading."""
         now, times = self.clock(), self._times
         if not times:
-            return whole if self.loads else max(0.0, whole - (now - self.began))
+            return whole if self.loads else max(0.0, whole - (now - self._began))
         done = len(times) / max(self.steps, len(times))
         return max(0.0, whole * (1 - done) - (now - times[-1]))
 

@@ -43,7 +43,7 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
             check_in_place(outbox.root / ".picowatch")  # raises if they are not deleted, but away
             ledger.mark_sheet_done(due)
             continue
-        file = ledger.reserve_sheet(due, recipe, outbox.names)
+        file = ledger.reserve_sheet(due, outbox.names)
         try:
             _publish(recipe, due, file, outbox)
         except SheetTooLarge as error:

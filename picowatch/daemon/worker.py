@@ -73,7 +73,6 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._publishing: Future[None] | None = None
         self._idle_since = 0.0
-        self._rendered_at: float | None = None  # end of the last batch, unless idle since
         self._leaving = False  # the engine is gone
 
     def start(self) -> None:
@@ -128,7 +127,6 @@ class Worker:
                     self._render_and_publish(batch)
                 self._idle_since = time.monotonic()
             else:
-                self._rendered_at = None
                 self._wake.wait(self._rest())
 
     def _goes_on(self) -> bool:
@@ -161,7 +159,6 @@ class Worker:
 
     def _render_and_publish(self, batch: list[QueuedImage]) -> None:
         """Render a batch and hand its pictures to the publisher, or record why there are none."""
-        began, self._rendered_at = self._rendered_at or time.monotonic(), None
         loads = self._begins(batch[0].request)
         if loads and not self.trouble:  # which would be logged at each attempt, every minute
             log.info("%s: loading %s", batch[0].recipe, loads)
@@ -169,7 +166,6 @@ class Worker:
             engine=self.engine,
             batch=batch,
             loads=loads,
-            began=began,
             settings=self.settings,
             on_preview=self.run.observers.preview,
             is_requested=lambda: self._is_requested(batch),
@@ -202,11 +198,9 @@ class Worker:
         self._loaded.clear()
 
     def _learn(self, rendering: Rendering, pictures: list[RenderedImage]) -> None:
-        """Record what a batch shows about its engine; the next batch is timed from here."""
-        self._rendered_at = time.monotonic()
-        load = sum(picture.timings.get("load", 0.0) for picture in pictures)
-        seconds = rendering.seconds(self._rendered_at, load)
-        self.durations.learn(rendering.kind, seconds / len(pictures))
+        """Record what a batch shows about its engine."""
+        timings = pictures[0].timings  # as those of the others
+        self.durations.learn(rendering.kind, sum(timings.values()) - timings.get("load", 0.0))
         self.trouble, self._failed_starts = "", 0
         self.rendered += len(pictures)
         self.device = f"{pictures[0].device} {pictures[0].precision}"

@@ -6,7 +6,8 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from picowatch.service import ALIVE, notify
 log = logging.getLogger("picowatch")
 
 RETRY_SECONDS = 2.0  # between tries
-LITTLE = 100_000_000  # bytes of free space that are worth a message
+LITTLE = 1_000_000  # bytes of free space that are worth a message
 # Errors that may pass when there is room again or the ledger is unlocked: see `passes`.
 PASSING = (OSError, sqlite3.OperationalError)
 # Errors about one name, or about what is at that name; waiting does not help.
@@ -44,6 +45,20 @@ def passes(error: BaseException) -> bool:
 def is_of_one_folder(error: BaseException, root: Path) -> bool:
     """Whether permission is missing only below `root`: waiting would hold up all other folders."""
     return isinstance(error, PermissionError) and os.access(root, os.W_OK | os.X_OK)
+
+
+@contextmanager
+def only_logged(file: str, root: Path) -> Iterator[None]:
+    """Log why a file below `root` that no picture needs cannot be written or deleted.
+
+    A full disk is waited for.
+    """
+    try:
+        yield
+    except OSError as error:
+        if passes(error) and not is_of_one_folder(error, root):
+            raise
+        log.error("%s cannot be written: %s", file, error.strerror)
 
 
 class Ended(ControlFlow):
@@ -104,7 +119,7 @@ class Retry:
         except FolderAway as away:  # more exact than what SQLite says about it
             error = away
         with self._lock:
-            self.trouble = f"{error}{self._room(error)}"
+            self.trouble = f"{error}{self._room()}"
             if not self._waiting:
                 log.error("cannot write: %s; waiting", self.trouble)
             self._waiting.add(threading.current_thread().name)
@@ -117,20 +132,10 @@ class Retry:
                 self.trouble = ""
                 log.info("writing works again; continuing")
 
-    def _room(self, error: Exception) -> str:
-        """Return how little room there is, if that may be the reason."""
-        if not _may_lack_room(error, self._folder):
-            return ""
+    def _room(self) -> str:
+        """Return how little room there is: of a full disk, SQLite says "unable to open"."""
         try:
             free = shutil.disk_usage(self._folder).free
         except OSError:
             return ""
         return f" ({free / 1e6:.0f} MB are free on the outbox's disk)" if free < LITTLE else ""
-
-
-def _may_lack_room(error: Exception, folder: Path) -> bool:
-    """Whether the disk may be full: SQLite also says "unable to open database file" then."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN) and os.access(folder, os.W_OK)

@@ -107,8 +107,6 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
     found = []
     for end in [0, *(index + 1 for index, sign in enumerate(path) if sign == "/")]:
         name = path[:end] + DEFAULTS_NAME
-        if _is_absent(f"{root}/{name}"):
-            continue
         try:
             content, _ = read_file(root, name)
         except FileNotFoundError:
@@ -117,17 +115,6 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
             raise FileUnreadable(f"{name} above it: {error}") from error
         found.append(DefaultsFile(name, content))
     return found
-
-
-def _is_absent(path: str) -> bool:
-    """Whether nothing has this name. Most folders have no defaults, and opening costs more."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        pass  # opening it reports why
-    return False
 
 
 def _why(error: OSError) -> str:

@@ -19,10 +19,9 @@ TEMPLATE_NAMES = (DEFAULTS_NAME, PICTURES_NAME)
 # How similar a misspelt name is, including its suffix: _default.yaml is, _draft.yaml is not.
 _MISSPELT = 0.88
 # Suffixes of files that people put beside recipes, or take for recipes.
-_RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
-OTHER_ENDINGS = dict.fromkeys(
-    ("", ".py", ".md", ".toml", ".ini", ".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods"),
-    _RECIPES_ARE,
+OTHER_ENDINGS = (
+    *("", ".py", ".md", ".toml", ".ini"),
+    *(".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods"),
 )
 # Suffixes of files that systems, browsers and cameras put beside dropped pictures.
 JUNK_ENDINGS = (
@@ -88,7 +87,7 @@ def _looks_dropped(name: str) -> bool:
 def is_reached(path: str) -> bool:
     """Whether the folders of a path below the inbox are searched."""
     folders = path.split("/")[:-1]
-    return len(folders) <= MAX_DEPTH and all(is_searched(folder) for folder in folders)
+    return len(folders) <= MAX_DEPTH and all(why_not_searched(one) is None for one in folders)
 
 
 def _looks_like_a_recipe(name: str) -> bool:
@@ -101,16 +100,14 @@ def _is_private(name: str) -> bool:
 
 def why_skipped(name: str) -> str | None:
     """Return why a file that looks like a recipe is never run; None for all others."""
-    if not _looks_like_a_recipe(name):
-        ending = name[name.rfind(".") :].lower()
-        meant = f"{name[: -len(ending)].lower()}.yaml"
-        if meant in TEMPLATE_NAMES and ending in ENDINGS and name != meant:
-            return f"it must be called {meant}, which may contain JSON, too"
-        if ending in ENDINGS and name.startswith("_") and name not in TEMPLATE_NAMES:
-            alike = get_close_matches(meant, TEMPLATE_NAMES, 1, _MISSPELT)
-            return f"if it is meant to be {alike[0]}, rename it" if alike else None
-        return None if _is_private(name) else OTHER_ENDINGS.get(ending if "." in name else "")
-    return _why_unusual(name)
+    if _looks_like_a_recipe(name):
+        return _why_unusual(name)
+    stem, dot, ending = name.lower().rpartition(".")
+    if name.startswith("_") and name not in TEMPLATE_NAMES and dot + ending in ENDINGS:
+        for meant in get_close_matches(f"{stem}.yaml", TEMPLATE_NAMES, 1, _MISSPELT):
+            return f"if it is meant to be {meant}, which may contain JSON, too, rename it"
+    is_other = (dot + ending if dot else "") in OTHER_ENDINGS and not _is_private(name)
+    return "recipes are .yaml, .yml, .json, .csv and .txt" if is_other else None
 
 
 def _why_unusual(name: str) -> str | None:
@@ -122,20 +119,11 @@ def _why_unusual(name: str) -> str | None:
 
 
 def why_not_searched(folder: str) -> str | None:
-    """Return why a folder is skipped, if that would surprise a user; None for all others."""
-    if _is_ignored(folder) or _is_utf8(folder):
-        return None
-    return "the folder's name is not valid UTF-8; rename it"
-
-
-def is_searched(folder: str) -> bool:
-    """Whether a folder of this name (without its parents) may hold recipes."""
-    return not _is_ignored(folder) and _is_utf8(folder)
-
-
-def _is_ignored(folder: str) -> bool:
+    """Return why a folder of this name is skipped, "" if nobody wonders; None if it is not."""
     name = folder.lower()
-    return name.startswith((".", SAVING_FOLDER)) or name in SKIPPED_FOLDERS
+    if name.startswith((".", SAVING_FOLDER)) or name in SKIPPED_FOLDERS:
+        return ""
+    return None if _is_utf8(folder) else "the folder's name is not valid UTF-8; rename it"
 
 
 def _is_utf8(name: str) -> bool:

@@ -16,7 +16,6 @@ from picowatch.inbox.names import (
     ignored_ending,
     is_dropped,
     is_recipe_name,
-    is_searched,
     why_not_dropped,
     why_not_searched,
     why_skipped,
@@ -94,14 +93,13 @@ class Scan:
             _warn_of_pictures("the inbox", names, self.skipped)
 
     def _add_folder(self, name: str, path: str, is_under_template: bool) -> None:
-        if reason := why_not_searched(name):
-            self.skipped[path] = reason
-        if not is_searched(name):
-            return
-        if path.count("/") >= MAX_DEPTH:
-            self.skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"
-        else:
+        reason = why_not_searched(name)
+        if reason is None and path.count("/") >= MAX_DEPTH:
+            reason = f"folders are searched {MAX_DEPTH} levels deep"
+        if reason is None:
             self.look_into(path, is_under_template)
+        elif reason:
+            self.skipped[path] = reason
 
     def _add_file(self, name: str, path: str, is_under_template: bool) -> None:
         if is_under_template:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from picowatch.files.names import is_picture_name, names_of_dropped
 from picowatch.ledger.database import Database
-from picowatch.ledger.entries import Key, SaveWriter, images_of, keys_of
+from picowatch.ledger.entries import Key, SaveWriter, forget_deleted_sheets, images_of, keys_of
 from picowatch.ledger.rows import (
     Acceptance,
     RequestedEntry,
@@ -76,6 +76,7 @@ class Saves(Database):
                     writer.keep(before[key][0], entry_index, entry, redraw=redraw)
                 else:
                     writer.add(key, entry_index, entry)
+            forget_deleted_sheets(sql, save.path, writer.picture_exists)
             if outcome or len(requested) > 1:  # else there are no earlier images
                 prioritise_images(sql, save.path)
                 writer.result.cancelled = cancel_unrequested(sql, save.path)

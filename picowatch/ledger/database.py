@@ -9,7 +9,7 @@ from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt
 
-VERSION = 4
+VERSION = 5
 # How long SQLite itself waits for a lock; callers go on waiting (retry.py). It is short because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
@@ -109,18 +109,12 @@ class Database:
         with self.transaction() as sql:
             sql.executemany(query, rows)
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """Keep others from changing anything meanwhile. Raises LedgerCorrupt for a damaged file."""
-        with self._lock, self._corruption_named():
-            yield self._connection
-
     def select(
         self, query: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[sqlite3.Row]:
-        """Return all rows of a query."""
-        with self.reading() as sql:
-            return sql.execute(query, values).fetchall()
+        """Return all rows of a query. Raises LedgerCorrupt if the file turns out to be damaged."""
+        with self._lock, self._corruption_named():
+            return self._connection.execute(query, values).fetchall()
 
     @property
     def changes(self) -> int:

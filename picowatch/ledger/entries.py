@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,11 +28,6 @@ Place = tuple[int, int]  # an entry's index in its file, and an image's in its e
 # Of an image that ended, but is requested again.
 QUEUED_ANEW = """state = 'queued', file = NULL, drawn = 0, attempts = 0, deaths = 0, alone = 0,
                  passed = 0, reason = NULL, listed = 0"""
-
-
-def drawn_sheet(sheet: str, files: Sequence[str | None]) -> str:
-    """Return the hash of what a contact sheet shows: the key of a row of `sheets`."""
-    return digest_of({"sheet": sheet, "files": files})
 
 
 def keys_of(digests: Iterable[str]) -> list[Key]:
@@ -79,8 +74,6 @@ class SaveWriter:
         ).lastrowid
         assert entry_id is not None
         self._request_images(entry_id, entry_index, entry, 0)
-        if entry.sheet is not None:
-            self._keep_sheet(entry_id, entry.sheet)
 
     def keep(self, entry_id: int, entry_index: int, entry: RequestedEntry, *, redraw: bool) -> None:
         """Keep an entry that is requested again; `redraw` draws its random seed again."""
@@ -92,43 +85,17 @@ class SaveWriter:
             if redraw and image["state"] == "cancelled":
                 continue  # the new draw replaces it
             place = entry_index, image["image_index"]
-            if self._keep_image(image, place, entry.priority, even_if_deleted=entry.random):
-                self._request_sheet_again(entry_id)
+            self._keep_image(image, place, entry.priority, even_if_deleted=entry.random)
         if redraw:
             self._forget_ended(entry_id)
             before = self.result.queued
             self._request_images(entry_id, entry_index, entry, self._draw_from(entry_id))
             self.result.redrawn += self.result.queued - before
-        sheet = self._drawn_sheet(entry_id)
-        if sheet is not None and not self.picture_exists(sheet):
-            self._request_sheet_again(entry_id)
-
-    def _keep_sheet(self, entry_id: int, sheet: str) -> None:
-        """Keep the sheet of an earlier save, as where a recipe changes from A to B and back to A.
-
-        Pictures that are still to be rendered have no files yet, so their sheet is another one.
-        """
-        files = [image["file"] for image in images_of(self.sql, entry_id)]
-        row = self.sql.execute(
-            "SELECT file FROM sheets WHERE recipe = ? AND shows = ?",
-            (self.save.path, drawn_sheet(sheet, files)),
-        ).fetchone()
-        if row and self.picture_exists(row["file"]):
-            self.sql.execute(
-                "UPDATE entries SET sheet_file = ?, sheet_done = 1 WHERE id = ?",
-                (row["file"], entry_id),
-            )
-
-    def _drawn_sheet(self, entry_id: int) -> str | None:
-        row = self.sql.execute(
-            "SELECT sheet_file FROM entries WHERE id = ? AND sheet_done", (entry_id,)
-        ).fetchone()
-        return row["sheet_file"] if row else None
 
     def _keep_image(
         self, image: sqlite3.Row, place: Place, priority: int, *, even_if_deleted: bool = False
-    ) -> bool:
-        """Keep an image of an earlier save; return whether it is queued again.
+    ) -> None:
+        """Keep an image of an earlier save, or queue it again.
 
         It is queued again if it failed, was cancelled, or its picture is gone. An unfinished one
         keeps its place in the queue, because pictures are named in the order of the recipe.
@@ -144,7 +111,7 @@ class SaveWriter:
             )
             self.result.queued += 1
             self.result.gone += is_gone
-            return True
+            return
         self.result.kept += 1
         if state == "done":
             self.result.existing += (image["file"],)
@@ -153,7 +120,6 @@ class SaveWriter:
                 "UPDATE images SET entry_index = ?, image_index = ? WHERE id = ?",
                 (*place, image["id"]),
             )
-        return False
 
     def _forget_ended(self, entry_id: int) -> None:
         """Forget earlier draws that are done or cancelled; queued ones keep their position."""
@@ -161,12 +127,6 @@ class SaveWriter:
             """DELETE FROM entry_images WHERE entry = ?
                AND image IN (SELECT id FROM images WHERE state IN ('done', 'cancelled'))""",
             (entry_id,),
-        )
-        self._request_sheet_again(entry_id)
-
-    def _request_sheet_again(self, entry_id: int) -> None:
-        self.sql.execute(
-            "UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE id = ?", (entry_id,)
         )
 
     def _draw_from(self, entry_id: int) -> int:
@@ -262,46 +222,75 @@ class ContactSheets(Database):
     """Contact sheets that entries request, drawn or due."""
 
     def sheets_due(self, recipe: str) -> list[DueSheet]:
-        """Return entries with a sheet to draw, whose images have all ended, at least one done."""
-        due = []
-        with self.transaction() as sql:
-            for entry in self.select(
-                """SELECT * FROM entries WHERE recipe = ? AND sheet IS NOT NULL
-                   AND sheet_done = 0 ORDER BY id""",
-                (recipe,),
-            ):
-                images = images_of(sql, entry["id"])
-                states = {image["state"] for image in images}
-                if "done" in states and not states & {"queued", "running"}:
-                    due.append(_due_sheet(entry, images))
-        return due
+        """Return the sheets to draw, whose images have all ended, at least one done.
 
-    def reserve_sheet(self, sheet: DueSheet, recipe: str, names: OutboxNames) -> str:
-        """Return the path for a contact sheet; after a crash, the same one again."""
-        if sheet.file is not None:
-            return sheet.file
+        Equal entries have one sheet.
+        """
+        due = {}
         with self.transaction() as sql:
-            file = next_file(sql, names, recipe, partial(names.sheet, recipe))
-            sql.execute("UPDATE entries SET sheet_file = ? WHERE id = ?", (file, sheet.entry))
+            for sheet, images, shows, known in _sheets_of(sql, recipe):
+                states = {image["state"] for image in images}
+                has_ended = "done" in states and not states & {"queued", "running"}
+                if has_ended and not (known and known["done"]):
+                    cells = tuple((request_of(image), _file_of(image)) for image in images)
+                    file = known["file"] if known else None
+                    due[shows] = DueSheet(recipe, shows, sheet, cells, file)
+        return [*due.values()]
+
+    def drawn_sheets(self, recipe: str) -> list[str]:
+        """Return the sheets of the recipe's entries, including those that could not be drawn."""
+        with self.transaction() as sql:
+            found = {shows: known for *_, shows, known in _sheets_of(sql, recipe)}
+        return [one["file"] for one in found.values() if one and one["done"] and one["file"]]
+
+    def reserve_sheet(self, due: DueSheet, names: OutboxNames) -> str:
+        """Return the path for a contact sheet; after a crash, the same one again."""
+        if due.file is not None:
+            return due.file
+        with self.transaction() as sql:
+            file = next_file(sql, names, due.recipe, partial(names.sheet, due.recipe))
+            sql.execute(
+                "INSERT INTO sheets (recipe, shows, file, done) VALUES (?, ?, ?, 0)",
+                (due.recipe, due.shows, file),
+            )
             return file
 
-    def mark_sheet_done(self, sheet: DueSheet) -> None:
+    def mark_sheet_done(self, due: DueSheet) -> None:
         """Record that the contact sheet is written, or was given up."""
-        with self.transaction() as sql:
-            row = sql.execute(
-                "UPDATE entries SET sheet_done = 1 WHERE id = ? RETURNING recipe, sheet_file",
-                (sheet.entry,),
-            ).fetchone()
-            if row and row["sheet_file"]:
-                shows = drawn_sheet(sheet.sheet, [file for _, file in sheet.images])
-                sql.execute(
-                    "INSERT OR REPLACE INTO sheets (recipe, shows, file) VALUES (?, ?, ?)",
-                    (row["recipe"], shows, row["sheet_file"]),
-                )
+        self.change(
+            """INSERT INTO sheets (recipe, shows, done) VALUES (?, ?, 1)
+               ON CONFLICT DO UPDATE SET done = 1""",
+            (due.recipe, due.shows),
+        )
 
 
-def _due_sheet(entry: sqlite3.Row, images: Sequence[sqlite3.Row]) -> DueSheet:
-    cells = tuple(
-        (request_of(image), image["file"] if image["state"] == "done" else None) for image in images
+def forget_deleted_sheets(
+    sql: sqlite3.Connection, recipe: str, picture_exists: Callable[[str], bool]
+) -> None:
+    """Forget a recipe's sheets whose files are gone, so that they are drawn again."""
+    rows = sql.execute("SELECT file FROM sheets WHERE recipe = ? AND done", (recipe,)).fetchall()
+    gone = [row["file"] for row in rows if row["file"] and not picture_exists(row["file"])]
+    sql.executemany(
+        "DELETE FROM sheets WHERE recipe = ? AND file = ?", [(recipe, file) for file in gone]
     )
-    return DueSheet(entry["id"], entry["sheet"], cells, entry["sheet_file"])
+
+
+def _sheets_of(
+    sql: sqlite3.Connection, recipe: str
+) -> Iterator[tuple[str, list[sqlite3.Row], str, sqlite3.Row | None]]:
+    """Yield each sheet that entries request: its JSON, images and key, and its row of `sheets`."""
+    for entry in sql.execute(
+        "SELECT id, sheet FROM entries WHERE recipe = ? AND sheet IS NOT NULL ORDER BY id",
+        (recipe,),
+    ).fetchall():
+        images = images_of(sql, entry["id"])
+        shows = digest_of({"sheet": entry["sheet"], "files": [_file_of(one) for one in images]})
+        row = sql.execute(
+            "SELECT file, done FROM sheets WHERE recipe = ? AND shows = ?", (recipe, shows)
+        ).fetchone()
+        yield entry["sheet"], images, shows, row
+
+
+def _file_of(image: sqlite3.Row) -> str | None:
+    """Return the picture of an image that is done."""
+    return image["file"] if image["state"] == "done" else None

@@ -4,7 +4,6 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from itertools import groupby
 from sys import intern
 
@@ -41,9 +40,8 @@ class Questions(Database):
         return self._recipes("AND digest = ? ORDER BY path", digest)
 
     def _recipes(self, which: str, *values: str) -> dict[str, KnownRecipe]:
-        with self.reading() as sql:  # row by row: there may be thousands
-            rows = sql.execute(f"SELECT * FROM recipes WHERE outcome != 'archived' {which}", values)
-            return {row["path"]: _known(row) for row in rows}
+        rows = self.select(f"SELECT * FROM recipes WHERE outcome != 'archived' {which}", values)
+        return {row["path"]: _known(row) for row in rows}
 
     def seen_in(self, folder: str, recipes: Iterable[str]) -> None:
         """Record that these recipes were seen in the folder that is the inbox now."""
@@ -135,14 +133,9 @@ class Questions(Database):
         with self.transaction() as sql:
             rows = sql.execute(
                 f"""UPDATE images SET {QUEUED_ANEW}
-                    WHERE {FAILED} AND {_OF_THESE} RETURNING id, recipe""",
+                    WHERE {FAILED} AND {_OF_THESE} RETURNING recipe""",
                 these,
             ).fetchall()
-            sql.executemany(
-                """UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE sheet IS NOT NULL
-                   AND id IN (SELECT entry FROM entry_images WHERE image = ?)""",
-                [(row["id"],) for row in rows],
-            )
             sql.execute(
                 """UPDATE recipes SET todo = todo + 1
                    WHERE path IN (SELECT value FROM json_each(:recipes))""",
@@ -213,17 +206,15 @@ class Questions(Database):
         everything but the recipe, which is read from one image per save; finished images are not
         read.
         """
-        with self.reading() as sql:
-            rows = sql.execute(
-                """WITH queued AS (
-                   SELECT save, count(*) AS images, max(priority) AS highest, min(id) AS first
-                   FROM images INDEXED BY images_queue WHERE state = 'queued' GROUP BY save
-               )
-               SELECT recipe, sum(queued.images) AS images
-               FROM queued JOIN images ON images.id = first
-               GROUP BY recipe ORDER BY max(highest) DESC, min(queued.save)"""
+        rows = self.select(
+            """WITH queued AS (
+               SELECT save, count(*) AS images, max(priority) AS highest, min(id) AS first
+               FROM images INDEXED BY images_queue WHERE state = 'queued' GROUP BY save
             )
-            return [(row["recipe"], row["images"]) for row in rows]
+            SELECT recipe, sum(queued.images) FROM queued JOIN images ON images.id = first
+            GROUP BY recipe ORDER BY max(highest) DESC, min(queued.save)"""
+        )
+        return [(recipe, count) for recipe, count in rows]
 
     def outcome(self, recipe: str, digest: str) -> Outcome | None:
         """Return the outcome of the newest save with these bytes; None if there was none."""
@@ -247,13 +238,7 @@ class Questions(Database):
                    ORDER BY entry_index, image_index""",
                 {"recipe": recipe, "save": save},
             )
-            sheets = self.select(
-                """SELECT sheet_file FROM entries
-                   WHERE recipe = ? AND sheet_done AND sheet_file IS NOT NULL ORDER BY id""",
-                (recipe,),
-            )
-        outcome = _outcome(images, valid=saves[0]["outcome"] == "accepted")
-        return replace(outcome, sheets=tuple(row["sheet_file"] for row in sheets))
+        return _outcome(images, valid=saves[0]["outcome"] == "accepted")
 
     def last_save(self) -> int:
         """Return the id of the newest save; 0 before the first."""

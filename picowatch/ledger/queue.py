@@ -295,7 +295,7 @@ def _is_used(sql: sqlite3.Connection, recipe: str, file: str) -> bool:
     """Whether a picture or sheet of a dropped picture has this name, or another running image."""
     used = sql.execute(
         """SELECT 1 FROM images WHERE recipe = :recipe AND state = 'done' AND file = :file
-           UNION ALL SELECT 1 FROM entries WHERE recipe = :recipe AND sheet_file = :file""",
+           UNION ALL SELECT 1 FROM sheets WHERE recipe = :recipe AND file = :file""",
         {"recipe": recipe, "file": file},
     )
     return used.fetchone() is not None or _is_reserved(sql, file)

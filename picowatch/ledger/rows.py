@@ -187,13 +187,15 @@ class PutBack(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DueSheet:
-    """An entry whose images have all ended, and whose contact sheet is to be drawn.
+    """A contact sheet to be drawn: all images of its entry have ended.
 
     `images` are in the entry's order, each with the file of its picture, or None if it failed.
-    `file` is the sheet's path, if one was reserved before a crash.
+    `shows` is a hash of these and of the sheet's JSON. `file` is its path, if one was reserved
+    before a crash.
     """
 
-    entry: int
+    recipe: str
+    shows: str
     sheet: str
     images: tuple[tuple[ImageRequest, str | None], ...]
     file: str | None
@@ -201,17 +203,13 @@ class DueSheet:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a save: its pictures in the order of the file, the other images as counts.
-
-    `sheets` are its contact sheets, including those that could not be drawn.
-    """
+    """The outcome of a save: its pictures in the order of the file, the other images as counts."""
 
     valid: bool
     pictures: tuple[str, ...]
     unfinished: int
     failed: int
     cancelled: int
-    sheets: tuple[str, ...] = ()
 
 
 def folded(folder: str) -> str:

@@ -1,4 +1,4 @@
--- The ledger, version 4. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 5. Times are Unix seconds; paths are relative, with forward slashes.
 -- Whatever is still to be done is a column here: a start and an ordinary round read the same rows.
 
 CREATE TABLE recipes (              -- each file of the inbox whose last save was taken
@@ -42,16 +42,15 @@ CREATE TABLE entries (              -- what the last valid save of a recipe requ
     place      INTEGER NOT NULL,    -- in the file, from 0
     priority   INTEGER NOT NULL,
     sheet      TEXT,                -- JSON of what its contact sheet shows, if it requests one
-    sheet_file TEXT,                -- below the outbox; reserved before the sheet is written
-    sheet_done INTEGER NOT NULL DEFAULT 0,  -- 1: written, or given up
     drawn_from INTEGER NOT NULL DEFAULT 0,  -- position of the first image of its last draw
     UNIQUE (recipe, digest, occurrence)
 ) STRICT;
 
-CREATE TABLE sheets (               -- contact sheets that were drawn, by what they show
+CREATE TABLE sheets (               -- contact sheets, by what they show
     recipe   TEXT NOT NULL,
     shows    TEXT NOT NULL,         -- sha256 of the sheet's JSON and the files on it
-    file     TEXT NOT NULL,         -- below the outbox
+    file     TEXT,                  -- below the outbox; reserved before the sheet is written
+    done     INTEGER NOT NULL,      -- 1: written, or given up
     PRIMARY KEY (recipe, shows)
 ) STRICT, WITHOUT ROWID;
 

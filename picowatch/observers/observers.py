@@ -39,18 +39,10 @@ class Observers:
         *,
         is_daemon: bool,
     ) -> None:
-        """Raise SettingsInvalid if a daemon's metrics cannot be served.
-
-        Other commands go on without metrics: a daemon may be serving its own at that address.
-        """
+        """Raise SettingsInvalid if a daemon's metrics cannot be served; only daemons have some."""
         self._outbox = outbox
-        self._metrics = None
-        try:
-            self._metrics = _metrics(settings.metrics_address, engine_restarts)
-        except SettingsInvalid as error:
-            if is_daemon:
-                raise
-            log.warning("%s Going on without metrics.", error.message)
+        address = settings.metrics_address if is_daemon else None
+        self._metrics = _metrics(address, engine_restarts)
         self._hooks = Hooks(settings)
         self._preview = outbox.root / "preview.png"
         self._remove_preview()  # from before a crash

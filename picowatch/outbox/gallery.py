@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import resources
 from io import BytesIO
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class Gallery:
         """
         if not self._folder.is_dir():
             return
-        self._write_page(missing_only=True)
+        self._write_page()
         with self._whole_pages() as pages:
             shown = dict.fromkeys(pages.files())
         there = set(picture_files(self._root, ends))
@@ -127,7 +128,8 @@ class Gallery:
                 with self._whole_pages() as pages:
                     if entry["file"] not in pages:
                         pages.append(entry)
-        gone = [file for file in shown if file not in there and _is_gone(self._root / file)]
+        # What lies behind a link is not in `there`.
+        gone = [file for file in shown if file not in there and not lexists(self._root / file)]
         if gone and self._folder.is_dir() and not ends():
             self.remove(gone)
 
@@ -146,6 +148,26 @@ class Gallery:
                 self._make_thumbnail(file)
             if rest(time.monotonic() - began):
                 return
+
+    def maintain(self, stop: threading.Event) -> None:
+        """Check the gallery again and again until `stop` is set; for a thread of its own.
+
+        It must start after a crash's leftovers are removed, as these may be files that it writes.
+        """
+        self._try(lambda: self.check(stop.is_set))
+        self._try(lambda: self.make_missing_thumbnails(rest=stop.wait))
+        took = 0.0
+        while not stop.wait(max(CHECK_SECONDS, CHECK_REST * took)):
+            began = time.monotonic()
+            self._try(lambda: self.check(stop.is_set))
+            took = time.monotonic() - began
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        # On a full disk, others do the waiting; a damaged page is made again at the next start.
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            log.debug("the gallery will be updated later: %s", error)
 
     def _make_thumbnail(self, file: str) -> None:
         """Write the thumbnail of an existing picture, unless it is unreadable or very large."""
@@ -190,15 +212,13 @@ class Gallery:
             key=lambda entry: (entry["made_at"], order.get(entry["file"], len(order))),
         )
 
-    def _write_page(self, *, missing_only: bool = False) -> None:
+    def _write_page(self) -> None:
         """Write index.html and, beside the data, the files that it loads.
 
         A folder that is in the place of one of them stays, and does no harm.
         """
         for source in ASSETS.iterdir():
             target = (self._root if source.name == PAGE else self._folder) / source.name
-            if missing_only and target.exists():
-                continue
             content = LOADED.sub(_address, source.read_bytes())
             if not target.is_file() or target.read_bytes() != content:
                 try:
@@ -207,57 +227,7 @@ class Gallery:
                     log.error("%s cannot be written: %s", target, error.strerror)
 
 
-def _is_gone(path: Path) -> bool:
-    """Whether a file was deleted; in a folder that cannot be read now, it was not."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        pass
-    return False
-
-
 def _address(loaded: re.Match[bytes]) -> bytes:
     """Return an address that changes with the content: browsers cache files for days."""
     content = ASSETS.joinpath(loaded[1].decode()).read_bytes()
     return loaded[0] + b"?" + hashlib.sha256(content).hexdigest()[:8].encode()
-
-
-class GalleryMaintenance:
-    """A thread that checks the gallery again and again.
-
-    It must start after a crash's leftovers are removed, as these may be files that it writes.
-    """
-
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """End the thread, and wait for it."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        ends = self._stop.is_set
-        self._try(lambda: self._gallery.check(ends))
-        self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
-        took = 0.0
-        while not self._stop.wait(max(CHECK_SECONDS, CHECK_REST * took)):
-            began = time.monotonic()
-            self._try(lambda: self._gallery.check(ends))
-            took = time.monotonic() - began
-
-    def _try(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        # On a full disk, others do the waiting; a damaged page is made again at the next start.
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            log.debug("the gallery will be updated later: %s", error)

@@ -87,14 +87,6 @@ class Listing:
         """Return the files in the last lines, oldest first."""
         return [line["file"] for line in self.recent()]
 
-    def newest_first(self) -> Iterator[str]:
-        """Yield the files of all pictures, the last ones twice.
-
-        The whole list is read only if more than its last lines are wanted.
-        """
-        yield from reversed(self.recent_files())
-        yield from reversed([line["file"] for line in self.all()])
-
 
 def _tail(file: IO[bytes]) -> tuple[int, bytes]:
     """Return the offset and bytes of the file's last part: at least its last line."""

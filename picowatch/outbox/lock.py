@@ -4,7 +4,6 @@ import fcntl
 import os
 import time
 from contextlib import suppress
-from enum import Enum, auto
 from pathlib import Path
 from typing import IO
 
@@ -12,15 +11,7 @@ from picowatch.errors import OutboxInUse, OutboxInUseByMake
 from picowatch.files.atomic import make_folder
 
 _MAKE = " make"  # follows the process id if the holder is a `picowatch make`
-_RETRY_SECONDS = 0.001
-
-
-class Whereabouts(Enum):
-    """The place of the locked outbox."""
-
-    IN_PLACE = auto()
-    AWAY = auto()  # moved or unmounted: nothing is at its path, or a folder that is not an outbox
-    REPLACED = auto()  # another outbox is at its path, or its lock was deleted
+_TRIES, _RETRY_SECONDS = 50, 0.01
 
 
 class OutboxLock:
@@ -41,8 +32,7 @@ class OutboxLock:
             holder = self._file.read().strip()
             self._file.close()
             raise _in_use(outbox, holder)
-        self._lock_id = _id(os.fstat(self._file.fileno()))
-        self._outbox_id = _id(outbox.stat())
+        self._lock_id, self._outbox_id = _id(path), _id(outbox)
         try:
             self._file.write(f"{os.getpid()}{_MAKE if by_make else ''}")
             self._file.truncate()
@@ -52,50 +42,39 @@ class OutboxLock:
             raise
 
     def is_in_place(self) -> bool:
-        """Whether the folder at the outbox's path is the one that is locked."""
-        return self.whereabouts() is Whereabouts.IN_PLACE
+        """Whether the folder at the outbox's path is the one that is locked.
 
-    def whereabouts(self) -> Whereabouts:
-        """Find out where the locked outbox is: no event reports that it was moved or unmounted.
-
-        In the same folder, a deleted lock file can be made again; another folder may be anybody's.
+        No event reports that it was moved or unmounted.
         """
-        try:
-            found = _id(_path(self._outbox).stat())
-            return Whereabouts.IN_PLACE if found == self._lock_id else Whereabouts.REPLACED
-        except (FileNotFoundError, NotADirectoryError):
-            with suppress(OSError):
-                if _id(self._outbox.stat()) == self._outbox_id:
-                    return Whereabouts.REPLACED
-        except OSError:
-            pass
-        return Whereabouts.AWAY
+        return _id(_path(self._outbox)) == self._lock_id
+
+    def is_replaced(self) -> bool:
+        """Whether another outbox is at the path, or the lock was deleted: it can be made again.
+
+        Otherwise the outbox is away, and a folder that is there now may be anybody's.
+        """
+        return _id(_path(self._outbox)) is not None or _id(self._outbox) == self._outbox_id
 
     def release(self) -> None:
         """Release the outbox."""
         self._file.close()
 
 
-def _id(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+def _id(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _try_lock(file: IO[str]) -> bool:
-    """Take the lock, unless a picowatch has it.
-
-    `is_held` shares the lock for a moment, which is no reason to give up: then the lock can be
-    shared, which is impossible while a picowatch has it.
-    """
-    while True:
+    """Take the lock, unless a picowatch has it; `is_held` shares it for a moment only."""
+    for _ in range(_TRIES):
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        fcntl.flock(file, fcntl.LOCK_UN)
         time.sleep(_RETRY_SECONDS)
+    return False
 
 
 def _in_use(outbox: Path, holder: str) -> OutboxInUse:
@@ -120,14 +99,6 @@ def is_held(outbox: Path) -> bool:
     except OSError:
         return True
     return False
-
-
-def holder(outbox: Path) -> int | None:
-    """Return the id of the process that has the lock, on its own machine; None if unknown."""
-    try:
-        return int(_path(outbox).read_text().removesuffix(_MAKE))
-    except (OSError, ValueError):
-        return None
 
 
 def _path(outbox: Path) -> Path:

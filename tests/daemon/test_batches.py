@@ -254,22 +254,12 @@ def test_a_batch_in_progress_is_counted_by_its_steps(
     assert one.seconds_left(8.0) == pytest.approx(left)
 
 
-def test_loading_is_no_part_of_what_a_batch_takes() -> None:
-    """An engine that had to load may have had to start, too: all before the first step."""
-    one = batch("demo", [7.0, 8.0])
-    for step in (1, 2):
-        one._on_step(step, 10)
-    assert one.seconds(ended=16.0, load=2.0) == 10.0
-    assert batch("", []).seconds(ended=16.0, load=2.0) == 14.0
-
-
 def batch(loads: str, times: list[float]) -> Rendering:
     """Return a batch of ten steps that began at 0, and whose clock shows these times."""
     return Rendering(
         engine=DigestEngine(),
         batch=[Mock(request=SMALL)],
         loads=loads,
-        began=0.0,
         settings=Settings(),
         on_preview=lambda _: None,
         is_requested=lambda: True,

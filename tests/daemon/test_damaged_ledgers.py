@@ -22,13 +22,6 @@ RECIPES = {
 PAGE_BYTES = 4096
 
 
-def garbled(path: Path) -> None:
-    """Overwrite all pages but the first, as a broken disk might."""
-    content = bytearray(path.read_bytes())
-    content[PAGE_BYTES:] = b"\xa5" * (len(content) - PAGE_BYTES)
-    path.write_bytes(content)
-
-
 def written_by_another_program(path: Path) -> None:
     """Let it have tables, and no version of picowatch's."""
     with closing(sqlite3.connect(path)) as sql:
@@ -37,7 +30,9 @@ def written_by_another_program(path: Path) -> None:
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "no database": lambda path: path.write_bytes(b"this is no database, " * 500),
-    "garbled": garbled,
+    "all pages but the first": lambda path: path.write_bytes(
+        path.read_bytes()[:PAGE_BYTES].ljust(path.stat().st_size, b"\xa5")
+    ),
     "empty": lambda path: path.write_bytes(b""),
     "gone": lambda path: path.unlink(),
     "another program's": written_by_another_program,

@@ -1,7 +1,6 @@
 """Failures while rendering are reported, and the queue continues."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -10,21 +9,8 @@ from picowatch.errors import EngineDied, RenderFailed
 from picowatch.observers.console import rows
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
-from tests.digest_engine import Batch, digest_picture
+from tests.digest_engine import Batch, digest_picture, fail_on_bad
 from tests.house import HeldEngine, House, wait_for
-
-
-def fail_on(prompt: str, error: Exception, times: int = 1000) -> Any:
-    """Return an engine hook that raises while a batch has the prompt, at most `times` times."""
-    left = times
-
-    def hook(batch: Batch) -> None:
-        nonlocal left
-        if left and any(request.prompt == prompt for request in batch):
-            left -= 1
-            raise error
-
-    return hook
 
 
 @pytest.mark.parametrize(
@@ -43,7 +29,13 @@ def test_an_image_that_fails_takes_no_other_along(
 
     The log says once that the engine died with a batch, however many images that had.
     """
-    house.engine.before_batch = fail_on("bad", error, times)
+    left = [error] * times
+
+    def fail(batch: Batch) -> None:
+        if left and any(request.prompt == "bad" for request in batch):
+            raise left.pop()
+
+    house.engine.before_batch = fail
     path = house.save("a.txt", "one\nbad --seed 5\nthree\n")
     assert house.once() is not bool(said)
     assert sorted(house.prompts()) == sorted(["one", "three", *([] if said else ["bad"])])
@@ -99,7 +91,7 @@ def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:
         lines = house.status()["errors"]
         return {line.partition(",")[0].partition(":")[0].removeprefix("inbox/") for line in lines}
 
-    house.engine.before_batch = fail_on("bad", RenderFailed("Sick."), times=1)
+    house.engine.before_batch = fail_on_bad
     recipes = {f"{name}.yaml" for name in ("one", "two", "three", "four")}
     for name in recipes - {"four.yaml"}:
         house.save(name, "stesp: 3\n")
@@ -114,6 +106,7 @@ def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:
         assert house.error("two.yaml") is None
         (house.inbox / "three.yaml").rename(house.inbox / "_three.yaml")
         wait_for(lambda: wrong() == {"one.yaml", "four.yaml"}, "the renaming")
+        house.engine.before_batch = lambda batch: None
         send(house.outbox, Command("retry"))
         wait_for(lambda: wrong() == {"one.yaml"}, "the retry")
         wait_for(lambda: house.prompts() == ["bad"], "its picture")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 from tests.editors.desk import recipe
@@ -78,9 +77,7 @@ def run_script(script: str, place: Place, **values: str) -> None:
 
 def _written_elsewhere(place: Place, prompt: str) -> str:
     """Write a recipe into a new folder, and return its path."""
-    folder = next(
-        folder for number in count() if not (folder := place.elsewhere / str(number)).exists()
-    )
+    folder = place.elsewhere / str(len([*place.elsewhere.iterdir()]))
     folder.mkdir()
     (folder / place.recipe.name).write_text(recipe(prompt))
     return str(folder / place.recipe.name)

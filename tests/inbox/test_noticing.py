@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from picowatch.files.inside import open_below
 from picowatch.inbox.files import FileChanged, size_and_time_of
@@ -51,10 +50,10 @@ def test_names_tell_recipes_from_other_files() -> None:
 
 RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
 OTHERS = {
-    "_Pictures.json": "it must be called _pictures.yaml, which may contain JSON",
-    "pets/_Picture.yml": "if it is meant to be _pictures.yaml, rename",
-    "_default.yaml": "if it is meant to be _defaults.yaml, rename",
-    "_defaults.json": "it must be called _defaults.yaml, which may contain JSON",
+    "_Pictures.json": "if it is meant to be _pictures.yaml, which may contain JSON",
+    "pets/_Picture.yml": "if it is meant to be _pictures.yaml",
+    "_default.yaml": "if it is meant to be _defaults.yaml",
+    "_defaults.json": "if it is meant to be _defaults.yaml, which may contain JSON",
     "pets/make.PY": RECIPES_ARE,
     "table.xls": RECIPES_ARE,
     "README": RECIPES_ARE,
@@ -159,7 +158,7 @@ def test_what_cannot_be_read_is_said_once_and_rendered_when_it_can(
         house.save("a.yaml", "prompt: a star\n")
     else:
         house.save("frames/_pictures.yaml", "prompt: a star\nsteps: 3\n")
-        Image.new("RGB", (64, 64)).save(house.inbox / "frames/a.png")
+        house.draw("frames/a.png")
     with house.running():
         wait_for(lambda: said in (house.error(wrong) or ""), "the error file")
         wait_for(lambda: looks[0] > 2, "the second look")
@@ -175,20 +174,18 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unreadable is not deleted. (Root may read everything, so the refusal is simulated.)"""
-    refused, really_scan, really_look = threading.Event(), os.scandir, os.lstat
+    refused = threading.Event()
 
-    def scandir(path: str | Path) -> Any:
-        if refused.is_set() and Path(path).name == "pets":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return really_scan(path)
+    def refusing(look: Callable[..., Any], end: str) -> Callable[..., Any]:
+        def call(path: object, **options: int) -> Any:
+            if refused.is_set() and "/pets/" in f"{path}{end}":
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return look(path, **options)
 
-    def lstat(path: str | Path, **options: int) -> os.stat_result:
-        if refused.is_set() and Path(path).parent.name == "pets":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return really_look(path, **options)
+        return call
 
-    monkeypatch.setattr(os, "scandir", scandir)
-    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, "/"))
+    monkeypatch.setattr(os, "lstat", refusing(os.lstat, ""))
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         path, gone = house.save("pets/a.txt", "first\nsecond\n"), house.save("b.txt", "third\n")

@@ -129,8 +129,10 @@ def test_an_engine_takes_what_it_has_loaded_and_then_what_no_other_has(desk: Des
     desk.save("high.txt", RequestedEntry("high", 1, False, lambda _: high))
     taken = [
         image.request.seed
-        for held, others in (("3", ""), ("3", ""), ("9", "1"), ("3", ""), ("3", ""), ("3", ""))
-        for image in desk.ledger.claim(desk.names, lambda request: 1, held, [others], patience=3)
+        for held, others in (("3", ""), ("3", ""), ("", "1"), ("3", ""), ("3", ""), ("3", ""))
+        for image in desk.ledger.claim(
+            desk.names, lambda request: 1, held, others.split(), patience=3
+        )
     ]
     assert taken == [10, 2, 1, 3, 0, 5]
 

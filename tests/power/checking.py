@@ -204,10 +204,12 @@ class Checker:
 
     def _of_sheets(self, sql: sqlite3.Connection) -> Iterator[str]:
         wanted = []
-        for row in sql.execute("SELECT * FROM entries WHERE sheet IS NOT NULL"):
-            if not row["sheet_done"]:
-                yield f"{row['recipe']}'s contact sheet is not made"
-            wanted.append(row["sheet_file"])
+        for (recipe,) in sql.execute("SELECT recipe FROM entries WHERE sheet IS NOT NULL"):
+            drawn = "SELECT file FROM sheets WHERE recipe = ? AND done"
+            files = [file for (file,) in sql.execute(drawn, (recipe,))]
+            if not files:
+                yield f"{recipe}'s contact sheet is not made"
+            wanted += files
         there = [file for file in self._house.pictures() if is_sheet(file)]
         if self._when_done == ARCHIVE and not wanted:
             wanted = there[:1]
