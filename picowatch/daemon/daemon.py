@@ -24,7 +24,6 @@ from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.observers.console import Console
-from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
@@ -65,7 +64,6 @@ class Daemon:
         console: Console,
         executor: Executor,
         lock: OutboxLock,
-        maintenance: GalleryMaintenance,
         mode: Mode,
         stop: threading.Event,
     ) -> None:
@@ -73,7 +71,8 @@ class Daemon:
         self.ledger, self.outbox = run.ledger, run.outbox
         self.retry, self.result = run.retry, run.result
         self.lock, self.mode, self.stop, self.wake = lock, mode, stop, run.wake
-        self.maintenance = maintenance
+        maintain = run.outbox.gallery.maintain
+        self.gallery = threading.Thread(target=maintain, args=(stop,), name="gallery", daemon=True)
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
         self.pool = WorkerPool(run, executor)
         self.accepting = Accepting(run, self.inbox)
@@ -97,7 +96,7 @@ class Daemon:
     def _run_rounds(self) -> None:
         once = self.mode.once
         self.retry.until_done(self._recover)
-        self.maintenance.start()
+        self.gallery.start()
         notify("READY=1")
         is_idle = False
         while not (self.stop.is_set() or self.result.reason):
@@ -219,6 +218,8 @@ class Daemon:
             notify("STOPPING=1")
         self.stop.set()  # ends every wait for a disk
         self.pool.stop()
+        if self.gallery.is_alive():
+            self.gallery.join()
         self.inbox.close()
         self.reporting.report_end()
         if self.result.restart:

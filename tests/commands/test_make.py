@@ -168,10 +168,7 @@ def test_make_says_what_a_daemon_is_waiting_for(house: House) -> None:
         raise EngineCannotStart("There is no CUDA device.")
 
     house.engine.before_batch = fail
-    with (
-        house.running(),
-        making(house, elsewhere(house, "a.txt", "one\n")) as process,
-    ):
+    with house.running(), making(house, elsewhere(house, "a.txt", "one\n")) as process:
         assert process.stderr
         try:
             assert process.stderr.readline() == "picowatch is waiting: There is no CUDA device.\n"

@@ -42,39 +42,28 @@ def named(
     def hash_of(kind: Kind, name: str) -> str:
         return catalog.sha256(catalog.find(kind, name))
 
-    hashes = {
-        f"{field}_hash": pictures[values[field]]
-        for field in ("image", "mask")
-        if values.get(field) in pictures
-    }
     kinds: tuple[Kind, ...] = ("checkpoint", "vae", "cutout")
-    hashes |= {f"{kind}_hash": hash_of(kind, values[kind]) for kind in kinds if values.get(kind)}
+    hashes = {f"{kind}_hash": hash_of(kind, values[kind]) for kind in kinds if values.get(kind)}
+    for field in ("image", "mask"):
+        if values.get(field) in pictures:
+            hashes[f"{field}_hash"] = pictures[values[field]]
     if "upscale" in values:
         hashes["upscaler_hash"] = hash_of("upscaler", values["upscale"].model)
     if "hires" in values and "demo" in values["hires"].upscaler:
         hashes["hires_upscaler_hash"] = hash_of("upscaler", values["hires"].upscaler)
+    loras, embeddings = values.pop("loras", {}), values.pop("embeddings", ())
     control = (
-        {"image": "", "model": one} if isinstance(one, str) else one
-        for one in values.get("control", ())
+        {**one, "model_hash": hash_of("controlnet", one["model"])}
+        for one in values.pop("control", ())
     )
-    given = {
-        "loras": tuple(
-            LoraUse(name, hash_of("lora", name), weight)
-            for name, weight in values.get("loras", {}).items()
+    return request(
+        **values | hashes,
+        loras=tuple(LoraUse(name, hash_of("lora", name), loras[name]) for name in loras),
+        embeddings=tuple(EmbeddingUse(name, hash_of("embedding", name)) for name in embeddings),
+        control=tuple(
+            ControlUse(**one, image_hash=pictures.get(one["image"], "")) for one in control
         ),
-        "embeddings": tuple(
-            EmbeddingUse(name, hash_of("embedding", name)) for name in values.get("embeddings", ())
-        ),
-        "control": tuple(
-            ControlUse(
-                **one,
-                image_hash=pictures.get(one["image"], ""),
-                model_hash=hash_of("controlnet", one["model"]),
-            )
-            for one in control
-        ),
-    }
-    return request(**values | hashes | given)
+    )
 
 
 def assert_equal(ours: Any, theirs: Any) -> None:

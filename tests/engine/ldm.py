@@ -10,10 +10,7 @@ from tests.engine.original_names import Tensors, ldm_vae_names, open_clip_names,
 
 
 def write_single_file(
-    folder: Path,
-    path: Path,
-    dtype: torch.dtype = torch.float16,
-    marks: Tensors | None = None,
+    folder: Path, path: Path, dtype: torch.dtype = torch.float16, marks: Tensors | None = None
 ) -> None:
     """Write all parts, with the other tensors of real checkpoints, and `marks`."""
     config = json.loads((folder / "unet/config.json").read_text())

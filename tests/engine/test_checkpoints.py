@@ -128,7 +128,7 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
     assert weights.encoders == size("text_encoder")
     assert weights.denoiser == size("unet" if "unet" in parts else "transformer")
     assert weights.vae == size("vae")
-    plus = loads.weights(named(models, name, control=["1"]))
+    plus = loads.weights(named(models, name, control=[{"image": "", "model": "1"}]))
     assert plus.denoiser > weights.denoiser
 
 

@@ -7,18 +7,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from operator import le
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import pytest
 
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.protocol import EngineOptions, MakeRenderer, OnPreview, OnStep, RenderedImage
+from picowatch.engine.protocol import EngineOptions, MakeRenderer, RenderedImage
 from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.recipe.request import ImageRequest
 from tests.digest_renderer import DigestRenderer
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.faults.faulty_engine import FaultyRenderer
@@ -29,20 +29,11 @@ ROOT = Path(__file__).parents[2]
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="read in /proc")
 
 
-class RunningRenderer:
+class RunningRenderer(DigestRenderer):
     """A renderer that runs the prompt as Python does."""
 
-    def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
-        """Ignore all options."""
-
-    def render(
-        self,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Callable[[], bool],
-        preview_seconds: float,
-    ) -> list[RenderedImage]:
-        exec(batch[0].prompt)
+    def render(self, *given: Any, **_: Any) -> list[RenderedImage]:
+        exec(given[0][0].prompt)
         raise AssertionError
 
 

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import diffusers
 import pytest
 import torch
 
@@ -16,6 +18,8 @@ from picowatch.engine.protocol import EngineOptions, RenderedImage
 from picowatch.engine.renderer import Renderer
 from tests.engine import requests
 from tests.engine.requests import difference
+from tests.engine.tiny_flows import tiny_unet
+from tests.engine.tiny_models import FIRST
 
 CARD = torch.device("cuda")  # only its name is looked at: the module computes where it is
 
@@ -34,30 +38,18 @@ def draw(renderer: Renderer, **values: Any) -> RenderedImage:
     return requests.draw(renderer, requests.request("a corgi", **given))[0]
 
 
-@pytest.fixture
-def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The widths of the latents in each conversion from now on."""
-    widths: list[int] = []
-    convert = compiling._convert
-
-    def counted(denoiser: Any, leaves: Any, tree: Any, tensors: Any) -> Any:
-        widths.append(tensors[0].shape[-1])
-        return convert(denoiser, leaves, tree, tensors)
-
-    monkeypatch.setattr(compiling, "_convert", counted)
-    return widths
-
-
 @pytest.mark.parametrize(
     ("precision", "most", "widths"), [("float32", 4, [64, 72]), ("bfloat16", 30, [64])]
 )
 def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
-    tmp_path: Path, conversions: list[int], precision: str, most: int, widths: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, most: int, widths: list[int]
 ) -> None:
     """Each shape is converted once, for all engines, which draw the same bits.
 
     The module itself draws exact pictures, and those with changed layers.
     """
+    convert = Mock(wraps=compiling._convert)
+    monkeypatch.setattr(compiling, "_convert", convert)
     plain = renderer(precision=precision)
     fast, second = (compiling_renderer(tmp_path, precision=precision) for _ in range(2))
     for values in [{"width": width, "seed": seed} for width in widths for seed in (1, 2)]:
@@ -65,7 +57,8 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
         assert (image.compiled, image.precision, image.warnings) == (True, precision, ())
         assert difference(image, expected) <= most
     assert draw(second, **values).pixels == image.pixels
-    assert conversions == [width // 8 for width in widths]
+    latents = [tensors[0] for *_, tensors in (call.args for call in convert.call_args_list)]
+    assert [one.shape[-1] * 8 for one in latents] == widths
     for forbidden in ("tiling", "exact"):
         image, expected = (draw(one, **{forbidden: True}) for one in (fast, plain))
         assert (image.compiled, image.pixels) == (False, expected.pixels)
@@ -120,18 +113,9 @@ def test_the_cache_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 # From here on, what a card does: torch's compiler for the blocks of a small UNet.
 @pytest.fixture
 def unet() -> Any:
-    """Return a tiny UNet with the demo model's inputs."""
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        cross_attention_dim=96,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        attention_head_dim=8,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
+    """Return a tiny UNet."""
+    kind: Any = diffusers.UNet2DConditionModel
+    unet = kind.from_pretrained(tiny_unet("sd2") / "unet", local_files_only=True)
     return unet.eval().to(memory_format=torch.channels_last)
 
 
@@ -140,7 +124,7 @@ def predicted(unet: Callable[..., Any], rows: int = 2, size: int = 8) -> torch.T
     """The first output, called as diffusers' pipelines do."""
     noise = torch.Generator().manual_seed(rows)
     latents = torch.randn(rows, 4, size, size, generator=noise)
-    words = torch.randn(rows, 77, 96, generator=noise)
+    words = torch.randn(rows, 77, FIRST, generator=noise)
     (sample,) = unet(latents, torch.tensor(500), encoder_hidden_states=words, return_dict=False)
     assert isinstance(sample, torch.Tensor)
     return sample
@@ -190,3 +174,8 @@ def test_a_compiler_that_fails_is_left(unet: Any, backend: list[Any]) -> None:
         assert torch.equal(predicted(compiled), plain)
     assert compiled.failure.startswith("compile: true failed for UNet2DConditionModel")
     assert "nvcc" in compiled.failure
+
+
+def test_a_cpu_compiles_into_a_folder(unet: Any) -> None:
+    """Users without a home in containers have none."""
+    assert Compiled(unet, "tiny", torch.device("cpu")).failure.endswith("set XDG_CACHE_HOME.")

@@ -17,13 +17,7 @@ from picowatch.engine.control import load_controlnet
 from picowatch.engine.preprocess import Pixels, canny, preprocess
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ControlUse
-from tests.engine.adapters import (
-    ControlNet,
-    acting,
-    controlnet_of,
-    save_original,
-    write,
-)
+from tests.engine.adapters import ControlNet, acting, controlnet_of, save_original, write
 from tests.engine.demo import CPU, assert_equal
 from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle

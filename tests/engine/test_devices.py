@@ -113,8 +113,7 @@ def test_the_system_reports_a_process_on_the_cpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "left"),
-    [(str(3 * 2**30), 2 * 2**30 + 2**28), ("max", 2**63), (None, 2**63)],
+    ("limit", "left"), [(str(3 * 2**30), 2 * 2**30 + 2**28), ("max", 2**63), (None, 2**63)]
 )
 def test_a_containers_limit_counts(tmp_path: Path, limit: str | None, left: int) -> None:
     """Memory in use is subtracted, pages of files are not: 1 GiB with a quarter of those."""

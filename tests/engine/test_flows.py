@@ -304,10 +304,7 @@ def test_hires_draws_again_from_the_enlarged_picture(ours: Ours, name: str) -> N
         assert same(drawn(ours, name, f"{CUBE}\nhires: {hires}")[0], theirs)
 
 
-SOLVERS = {
-    "DPM++ 2M": _D.DPMSolverMultistepScheduler,
-    "UniPC": _D.UniPCMultistepScheduler,
-}
+SOLVERS = {"DPM++ 2M": _D.DPMSolverMultistepScheduler, "UniPC": _D.UniPCMultistepScheduler}
 
 
 @pytest.mark.parametrize("sampler", SOLVERS)

@@ -10,14 +10,7 @@ import pytest
 import torch
 
 from picowatch.engine import checkpoints
-from picowatch.engine.memory import (
-    CUDA_LADDER,
-    MODELS,
-    TILED,
-    MemoryLadder,
-    Weights,
-    shrunken,
-)
+from picowatch.engine.memory import CUDA_LADDER, MODELS, TILED, MemoryLadder, Weights, shrunken
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest

@@ -39,6 +39,17 @@ def alone(renderer: Renderer, **values: Any) -> RenderedImage:
     return draw(renderer, request(**values))[0]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of start images and masks."""
+    return tmp_path_factory.mktemp("start-images")
+
+
+@pytest.fixture(scope="module")
+def renderer(kept: Path) -> Renderer:
+    return Renderer(plain_options(Path("nowhere"), kept))
+
+
 @pytest.fixture
 def two_cores(renderer: Renderer) -> Iterator[Renderer]:
     """Use two threads, so that small pictures are drawn in parts, one per core."""
@@ -74,8 +85,7 @@ def test_exact_images_are_rendered_one_by_one(two_cores: Renderer) -> None:
     enabled: list[bool] = []
     first, second = request(seed=1, exact=True), request(seed=2, exact=True)
     together = two_cores.render(
-        [first, second],
-        lambda *_: enabled.append(torch.are_deterministic_algorithms_enabled()),
+        [first, second], lambda *_: enabled.append(torch.are_deterministic_algorithms_enabled())
     )
     assert [image.batch_size for image in together] == [1, 1]
     assert together[1].pixels == draw(two_cores, second)[0].pixels

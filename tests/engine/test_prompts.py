@@ -8,13 +8,7 @@ import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.families import prompt_encoder
-from picowatch.engine.prompts import (
-    CHUNK_TOKENS,
-    Chunk,
-    Conditions,
-    PromptEncoder,
-    read_vectors,
-)
+from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, Conditions, PromptEncoder, read_vectors
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires
@@ -32,12 +26,7 @@ def encoder(
     folder: Path = Path("nowhere"), parts: Any = None, family: str = "sd1"
 ) -> PromptEncoder:
     """Return a checkpoint's encoder, by default the demo model's, with a folder's embeddings."""
-    return prompt_encoder(
-        family,
-        parts or demo(),
-        files_in(folder),
-        CPU.device,
-    )
+    return prompt_encoder(family, parts or demo(), files_in(folder), CPU.device)
 
 
 def uses(*names: str) -> tuple[EmbeddingUse, ...]:
@@ -61,10 +50,7 @@ def words_of(chunk: Chunk) -> list[int]:
         # A comma within the last 20 tokens of a full chunk is where the rest moves on, …
         ("cat " * 60 + ", " + "cat " * 20, [[CAT] * 60 + [COMMA], [CAT] * 20]),
         # … one further away is not, …
-        (
-            "cat " * 54 + ", " + "cat " * 30,
-            [[CAT] * 54 + [COMMA] + [CAT] * 20, [CAT] * 10],
-        ),
+        ("cat " * 54 + ", " + "cat " * 30, [[CAT] * 54 + [COMMA] + [CAT] * 20, [CAT] * 10]),
         # … and before one that no longer fits, A1111 does not search for another.
         (
             "cat " * 70 + ", " + "cat " * 4 + ", cat",

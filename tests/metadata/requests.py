@@ -170,9 +170,6 @@ def inventory_for(request: ImageRequest) -> Inventory:
         vaes=("vae-ft-mse",),
         loras=LORA_NAMES,
         upscalers=(Upscaler("4x-Own", 4),),
-        controlnets=(
-            ControlNet("own_canny", ""),
-            ControlNet("own_union", "", kinds=len(KINDS)),
-        ),
+        controlnets=(ControlNet("own_canny", ""), ControlNet("own_union", "", kinds=len(KINDS))),
         depths=("Depth-Own",),
     )

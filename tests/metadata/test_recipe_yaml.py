@@ -6,13 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 
-from picowatch.metadata import (
-    PARAMETERS,
-    PICOWATCH,
-    differing_fields,
-    parameters_text,
-    recipe_yaml,
-)
+from picowatch.metadata import PARAMETERS, PICOWATCH, differing_fields, parameters_text, recipe_yaml
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.inventory import rules_of

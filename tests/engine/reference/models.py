@@ -18,14 +18,7 @@ from torch import nn
 from picowatch.catalog import Catalog
 from picowatch.engine.protocol import EngineOptions
 from picowatch.recipe.request import ImageRequest
-from tests.engine.adapters import (
-    Tensors,
-    controlnet_of,
-    kohya_lora,
-    random_layer,
-    union_of,
-    write,
-)
+from tests.engine.adapters import Tensors, controlnet_of, kohya_lora, random_layer, union_of, write
 from tests.engine.demo import named
 from tests.engine.pictures import circle, half, keep
 from tests.engine.requests import plain_options
