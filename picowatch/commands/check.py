@@ -115,6 +115,8 @@ def _read(
         if is_template(name):
             return list(_under(settings, inbox, name, inventory, bad))
         if is_dropped(name):
+            if template := template_above(inbox, name):
+                _check_template(settings, inbox, template, inventory)
             return list(_dropped(settings, inbox, name, inventory))
     with file.open("rb") as opened:
         content = opened.read(MAX_BYTES + 1)
@@ -153,8 +155,6 @@ def _under(
 
 def _dropped(settings: Settings, inbox: Path, path: str, inventory: Inventory) -> Iterator[Recipe]:
     """What a dropped picture requests."""
-    if template := template_above(inbox, path):
-        _check_template(settings, inbox, template, inventory)
     dropped = read_dropped(inbox, path)
     if dropped is None:
         raise PictureUnreadable(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from picowatch.errors import FAILED
 from picowatch.observers.console import LABEL, LiveView, Row, bar, can_draw, rows
-from picowatch.outbox.lock import holder, is_held
+from picowatch.outbox.lock import is_held
 from picowatch.outbox.status import (
     FRESH_SECONDS,
     Status,
@@ -30,7 +30,9 @@ COUNTED = ("queued", "running", "done", "failed", "cancelled")
 UNSEEN_SECONDS = 150.0  # an inbox that takes long to read is looked at once a minute
 WATCH_SECONDS = 0.5  # between looks
 STARTING = "picowatch is starting or ending; if that takes long, picowatch.log says why"
-NO_STATUS = Status(updated=0.0, started=0.0, images=dict.fromkeys(COUNTED, 0), pid=0, host="")
+NO_STATUS = Status(
+    updated=0.0, started=0.0, images=dict.fromkeys(COUNTED, 0), pid=0, host="", ended=True
+)
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -100,14 +102,8 @@ def _each_status(outbox: Path) -> Iterator[tuple[list[Row], tuple[int, int] | No
 
 
 def current_status(outbox: Path) -> tuple[bool, Status]:
-    """Whether a picowatch is running, and its status or the last one there was.
-
-    That one has `ended`, too, if a new picowatch has not written its first status yet.
-    """
-    running, found = is_running(outbox), read_status(outbox) or NO_STATUS
-    if running and holder(outbox) not in (None, found.pid):
-        found = replace(found, ended=True)
-    return running, found
+    """Whether a picowatch is running, and its status or the last one there was."""
+    return is_running(outbox), read_status(outbox) or NO_STATUS
 
 
 def check(settings: Settings) -> int:

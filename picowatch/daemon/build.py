@@ -23,8 +23,6 @@ from picowatch.files.retry import Ended, Retry
 from picowatch.ledger.ledger import open_ledger, set_aside
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
-from picowatch.outbox.encoding import check_format
-from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
@@ -68,8 +66,6 @@ def build_daemon(
     stack.callback(_set_aside_if_damaged, lock, result, settings.state_folder / LEDGER)
     ledger = retry.until_done(lambda: open_ledger(settings.state_folder / LEDGER, outbox))
     stack.callback(ledger.close)
-    maintenance = GalleryMaintenance(outbox.gallery)
-    stack.callback(maintenance.close)
     observers = Observers(settings, outbox, lambda: result.engine_restarts, is_daemon=not mode.once)
     stack.callback(observers.close, hurry)
     run = Run(
@@ -82,7 +78,7 @@ def build_daemon(
         wake=wake,
     )
     executor = _executor(settings, make_engine)
-    return Daemon(run, console, executor, lock, maintenance, mode, stop)
+    return Daemon(run, console, executor, lock, mode, stop)
 
 
 def _set_aside_if_damaged(lock: OutboxLock, result: RunResult, ledger: Path) -> None:
@@ -182,7 +178,6 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
         _check_own_files(settings.outbox, waits=waits)
-    check_format(settings)
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from picowatch.daemon.accept import Accepting
-from picowatch.daemon.archive import Archive
 from picowatch.daemon.commands import Control
 from picowatch.daemon.finish import Finishing
 from picowatch.daemon.pool import WorkerPool
@@ -25,7 +24,6 @@ from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.observers.console import Console
-from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
@@ -66,7 +64,6 @@ class Daemon:
         console: Console,
         executor: Executor,
         lock: OutboxLock,
-        maintenance: GalleryMaintenance,
         mode: Mode,
         stop: threading.Event,
     ) -> None:
@@ -74,11 +71,12 @@ class Daemon:
         self.ledger, self.outbox = run.ledger, run.outbox
         self.retry, self.result = run.retry, run.result
         self.lock, self.mode, self.stop, self.wake = lock, mode, stop, run.wake
-        self.maintenance = maintenance
+        maintain = run.outbox.gallery.maintain
+        self.gallery = threading.Thread(target=maintain, args=(stop,), name="gallery", daemon=True)
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
         self.pool = WorkerPool(run, executor)
         self.accepting = Accepting(run, self.inbox)
-        self.finishing = Finishing(run, Archive(run, self.inbox))
+        self.finishing = Finishing(run, self.inbox)
         self.control = Control(run, self.inbox, self.pool, self.finishing)
         file = mode.settings_file
         self.settings_watch = SettingsWatch(run, file, self.pool) if file else None
@@ -98,7 +96,7 @@ class Daemon:
     def _run_rounds(self) -> None:
         once = self.mode.once
         self.retry.until_done(self._recover)
-        self.maintenance.start()
+        self.gallery.start()
         notify("READY=1")
         is_idle = False
         while not (self.stop.is_set() or self.result.reason):
@@ -161,8 +159,8 @@ class Daemon:
     def _update_pool(self, more: bool) -> None:
         if more:
             self.pool.wake()
-        self.pool.update()
-        self.pool.start_when(not (more or len(self.inbox) or self.accepting.is_busy()))
+        if self.pool.may_start(not (more or len(self.inbox) or self.accepting.is_busy())):
+            self.pool.update()
 
     def _tidy_up(self, now: float) -> None:
         """Delete what nobody needs any more: copies of start images, old saves."""
@@ -220,6 +218,8 @@ class Daemon:
             notify("STOPPING=1")
         self.stop.set()  # ends every wait for a disk
         self.pool.stop()
+        if self.gallery.is_alive():
+            self.gallery.join()
         self.inbox.close()
         self.reporting.report_end()
         if self.result.restart:

@@ -14,10 +14,12 @@ from picowatch.catalog.headers import Header, read_header
 from picowatch.engine import cutout
 from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
+from picowatch.engine.devices import Target
 from picowatch.engine.draw import Drawn, Interrupted, timed
 from picowatch.engine.latents import Enlarge
 from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import Tensors, filled
+from picowatch.engine.preprocess import load_depth
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.upscale import MOST_OVERLAP, enlarged, network_in, weights_of
 from picowatch.engine.verify import Verified
@@ -37,21 +39,26 @@ _NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Te
 
 
 class Networks:
-    """A cache of the networks that finish pictures, in float32: narrower types are visible."""
+    """A cache of the networks that do not draw: for depth, and to finish pictures.
 
-    def __init__(self, verified: Verified, device: torch.device) -> None:
+    Those that finish are in float32, because narrower types are visible.
+    """
+
+    def __init__(self, verified: Verified, target: Target) -> None:
         self._verified = verified
-        self._device = device
+        self._target = target
         self.of = lru_cache(_KEPT)(self._read)
 
     def _read(self, kind: Kind, name: str, sha256: str) -> Any:
-        made, renamed = _NETWORKS[kind]
         with self._verified(kind, name, sha256) as model:
+            if kind == "depth":
+                return load_depth(model, self._target)
+            made, renamed = _NETWORKS[kind]
             with torch.device("meta"):
                 network = made(read_header(model.path))
             tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
             weights = renamed(network, tensors)
-            return filled(network, weights, f"{kind} {name!r}").to(self._device)
+            return filled(network, weights, f"{kind} {name!r}").to(self._target.device)
 
 
 class Finishing:

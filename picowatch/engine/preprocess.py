@@ -6,7 +6,6 @@ Depth is estimated by a Depth Anything model that the user installed.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch.nn import functional
 
+from picowatch.catalog import Model
 from picowatch.catalog.folder_files import depth_config
 from picowatch.engine.devices import Target
 from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import transformers_model
-from picowatch.engine.verify import Verified
 from picowatch.recipe.request import ControlUse
 
 Pixels = NDArray[np.uint8]
@@ -150,42 +149,26 @@ _SHORTER_SIDE = 518
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class DepthModels:
-    """Estimates depth; the model that was used last stays in memory on its device."""
+def load_depth(model: Model, target: Target) -> Any:
+    """Load a depth model."""
+    # Imported here: every engine's start would wait for what few recipes need.
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-    def __init__(self, verified: Verified, target: Target) -> None:
-        self._verified = verified
-        self._target = target
-        self._kept = lru_cache(1)(self._load)
-
-    def guess(self, picture: Pixels, use: ControlUse) -> Pixels:
-        """Return the depth of an RGB picture in its size: near is white, far is black."""
-        return _guessed(self._kept(use.depth, use.depth_hash), picture, self._target.device)
-
-    def forget(self) -> None:
-        """Release the model's memory."""
-        self._kept.cache_clear()
-
-    def _load(self, name: str, sha256: str) -> Any:
-        # Imported here: every engine's start would wait for what few recipes need.
-        from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
-
-        with self._verified("depth", name, sha256) as model:
-            values, backbone = depth_config(model.path)
-            config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
-            dtype, device = self._target.dtype, self._target.device
-            tensors = read_tensors(model.path, lambda _: dtype, device)
-            kind, what = DepthAnythingForDepthEstimation, f"depth model {name!r}"
-            return transformers_model(kind, config, tensors, what, dtype).to(device)
+    values, backbone = depth_config(model.path)
+    config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
+    tensors = read_tensors(model.path, lambda _: target.dtype, target.device)
+    kind, what = DepthAnythingForDepthEstimation, f"depth model {model.name!r}"
+    return transformers_model(kind, config, tensors, what, target.dtype).to(target.device)
 
 
-def _guessed(model: Any, picture: Pixels, device: torch.device) -> Pixels:
+def guess_depth(model: Any, picture: Pixels) -> Pixels:
+    """Return the depth of an RGB picture in its size: near is white, far is black."""
     height, width = picture.shape[:2]
     scale, patch = _SHORTER_SIDE / min(height, width), model.config.patch_size
     sides = [max(1, round(side * scale / patch)) * patch for side in (width, height)]
     small = Image.fromarray(picture).resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
     values = (np.asarray(small, np.float32) / 255 - _MEAN) / _SPREAD
-    pixels = torch.from_numpy(values).permute(2, 0, 1)[None].to(device, model.dtype)
+    pixels = torch.from_numpy(values).permute(2, 0, 1)[None].to(model.device, model.dtype)
     found = model(pixels).predicted_depth.float()[:, None]
     found = functional.interpolate(found, (height, width), mode="bilinear", align_corners=False)
     found = found[0, 0] - found.min()

@@ -26,7 +26,7 @@ from picowatch.engine.memory import (
     shrink_warning,
     shrunken,
 )
-from picowatch.engine.preprocess import DepthModels
+from picowatch.engine.preprocess import Pixels, guess_depth
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import (
     EngineOptions,
@@ -39,7 +39,7 @@ from picowatch.engine.protocol import (
 from picowatch.engine.unet import UnetPasses, seamless
 from picowatch.engine.verify import verified
 from picowatch.errors import RenderFailed
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import ControlUse, ImageRequest
 
 
 class Renderer:
@@ -53,8 +53,7 @@ class Renderer:
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         opened = partial(verified, catalog)
         self._checkpoints = Checkpoints(opened, self._target)
-        self._depth_models = DepthModels(opened, self._target)
-        self._networks = Networks(opened, self._target.device)
+        self._networks = Networks(opened, self._target)
         self._previewer = Previewer(on_preview)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache
@@ -100,7 +99,7 @@ class Renderer:
         weights = self._checkpoints.weights(request)
         for rung in self._ladder.rungs(request, weights, main_memory()):
             yield rung
-            self._depth_models.forget()
+            self._networks.of.cache_clear()
             if self._checkpoints.forget_others(request):
                 self._checkpoints.give_memory_back()
                 yield rung
@@ -168,7 +167,7 @@ class Renderer:
             finishing.interrupted,
             timings,
             self._previewer,
-            self._depth_models.guess,
+            self._guess_depth,
             finishing.for_hires,
             alone=rung.tiled or first.exact,
             compiled=self._compiled(loaded, first, rung),
@@ -184,6 +183,9 @@ class Renderer:
             )
             for one in drawn
         ]
+
+    def _guess_depth(self, picture: Pixels, use: ControlUse) -> Pixels:
+        return guess_depth(self._networks.of("depth", use.depth, use.depth_hash), picture)
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
         """Return the checkpoint with this image's VAE and ControlNets, and exactly its LoRAs."""

@@ -6,7 +6,8 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +45,20 @@ def passes(error: BaseException) -> bool:
 def is_of_one_folder(error: BaseException, root: Path) -> bool:
     """Whether permission is missing only below `root`: waiting would hold up all other folders."""
     return isinstance(error, PermissionError) and os.access(root, os.W_OK | os.X_OK)
+
+
+@contextmanager
+def only_logged(file: str, root: Path) -> Iterator[None]:
+    """Log why a file below `root` that no picture needs cannot be written or deleted.
+
+    A full disk is waited for.
+    """
+    try:
+        yield
+    except OSError as error:
+        if passes(error) and not is_of_one_folder(error, root):
+            raise
+        log.error("%s cannot be written: %s", file, error.strerror)
 
 
 class Ended(ControlFlow):

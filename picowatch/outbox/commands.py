@@ -69,7 +69,6 @@ class Commands:
     def __init__(self, outbox: Path) -> None:
         self._folder = _folder(outbox)
         make_folder(self._folder, durable=False)
-        self._ignored: set[str] = set()
         for answer in self._folder.glob("*.answer"):
             with suppress(OSError):
                 if abs(time.time() - answer.stat().st_mtime) > READING_SECONDS:
@@ -96,13 +95,7 @@ class Commands:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("%s is not a command: %s", path.name, error)
             return Answer(False, "This is not a command.")
-        except FileNotFoundError:  # withdrawn
-            return None
-        except OSError as error:
-            if path.name not in self._ignored:
-                words = "%s is not a command file; it is ignored: %s"
-                log.warning(words, path.name, error.strerror or error)
-                self._ignored.add(path.name)
+        except OSError:  # withdrawn, or a pipe, a folder, a file that may not be read
             return None
         try:
             return do(command)

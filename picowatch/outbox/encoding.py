@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
-from PIL import Image, PngImagePlugin, features
+from PIL import Image, PngImagePlugin
 
-from picowatch.errors import SettingsInvalid
 from picowatch.files.pictures import on_white
 from picowatch.metadata.texts import MAX_JPEG_EXIF_BYTES, as_utf8, exif_of
-from picowatch.outbox.names import FORMATS, Format, format_of
+from picowatch.outbox.names import Format, format_of
 from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
 
 log = logging.getLogger("picowatch")
@@ -54,14 +53,9 @@ def encoded(
 ) -> bytes:
     """Encode an RGB or RGBA picture with its texts, by keyword, in the format of the file's suffix.
 
-    Raises OSError if the picture is larger than the format allows.
+    No larger picture than the format allows has such a suffix.
     """
     kind = format_of(file)
-    if max(picture.size) > kind.longest_side:
-        raise OSError(
-            f"{picture.width}x{picture.height} is more than the {kind.longest_side:,} pixels a "
-            f"side that {kind.name} allows. Use the setting format: png"
-        )
     match kind.name:
         case "png":
             return encode_png(picture, texts)
@@ -99,16 +93,3 @@ def _exif_of_jpeg(file: str, texts: Mapping[str, str]) -> bytes:
         return exif
     log.warning("%s: its texts are left out, as a JPEG has only 64 kB for them", file)
     return exif_of({})
-
-
-def check_format(settings: Settings) -> None:
-    """Refuse a format that this Pillow was built without."""
-    # Pillow's feature names are the suffixes without their dots.
-    feature = FORMATS[settings.format].ending[1:]
-    if settings.format != "png" and not features.check(feature):
-        raise SettingsInvalid(
-            f"format: {settings.format} needs a Pillow with {settings.format.upper()}, which this "
-            "one was built without.",
-            "Install Pillow from PyPI (`pip install --force-reinstall pillow`), or use another "
-            "format.",
-        )

@@ -149,6 +149,26 @@ class Gallery:
             if rest(time.monotonic() - began):
                 return
 
+    def maintain(self, stop: threading.Event) -> None:
+        """Check the gallery again and again until `stop` is set; for a thread of its own.
+
+        It must start after a crash's leftovers are removed, as these may be files that it writes.
+        """
+        self._try(lambda: self.check(stop.is_set))
+        self._try(lambda: self.make_missing_thumbnails(rest=stop.wait))
+        took = 0.0
+        while not stop.wait(max(CHECK_SECONDS, CHECK_REST * took)):
+            began = time.monotonic()
+            self._try(lambda: self.check(stop.is_set))
+            took = time.monotonic() - began
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        # On a full disk, others do the waiting; a damaged page is made again at the next start.
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            log.debug("the gallery will be updated later: %s", error)
+
     def _make_thumbnail(self, file: str) -> None:
         """Write the thumbnail of an existing picture, unless it is unreadable or very large."""
         with (
@@ -211,42 +231,3 @@ def _address(loaded: re.Match[bytes]) -> bytes:
     """Return an address that changes with the content: browsers cache files for days."""
     content = ASSETS.joinpath(loaded[1].decode()).read_bytes()
     return loaded[0] + b"?" + hashlib.sha256(content).hexdigest()[:8].encode()
-
-
-class GalleryMaintenance:
-    """A thread that checks the gallery again and again.
-
-    It must start after a crash's leftovers are removed, as these may be files that it writes.
-    """
-
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """End the thread, and wait for it."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        ends = self._stop.is_set
-        self._try(lambda: self._gallery.check(ends))
-        self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
-        took = 0.0
-        while not self._stop.wait(max(CHECK_SECONDS, CHECK_REST * took)):
-            began = time.monotonic()
-            self._try(lambda: self._gallery.check(ends))
-            took = time.monotonic() - began
-
-    def _try(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        # On a full disk, others do the waiting; a damaged page is made again at the next start.
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            log.debug("the gallery will be updated later: %s", error)

@@ -101,13 +101,5 @@ def is_held(outbox: Path) -> bool:
     return False
 
 
-def holder(outbox: Path) -> int | None:
-    """Return the id of the process that has the lock, on its own machine; None if unknown."""
-    try:
-        return int(_path(outbox).read_text().removesuffix(_MAKE))
-    except (OSError, ValueError):
-        return None
-
-
 def _path(outbox: Path) -> Path:
     return outbox / ".picowatch" / "lock"

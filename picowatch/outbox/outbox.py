@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from os.path import lexists
 from pathlib import Path
@@ -23,7 +23,7 @@ from picowatch.files.atomic import (
 )
 from picowatch.files.inside import leads_out, open_regular, sha256_of
 from picowatch.files.pictures import MAX_BYTES
-from picowatch.files.retry import is_of_one_folder, passes
+from picowatch.files.retry import is_of_one_folder, only_logged
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
 from picowatch.outbox.gallery import Gallery
@@ -70,7 +70,7 @@ class Outbox:
         """
         for index, picture in enumerate(maps):
             name = map_of(file, index)
-            with _logged(name):
+            with only_logged(name, self.root):
                 write_atomically(self.root / name, encode_png(picture, {}), durable=False)
 
     def publish_sheet(
@@ -106,7 +106,7 @@ class Outbox:
         if self._settings.sidecar == "none" or PARAMETERS not in texts:
             return
         content = f"{texts[PARAMETERS]}\n".encode()
-        with _logged(sidecar):
+        with only_logged(sidecar, self.root):
             if not lexists(path):
                 write_atomically(path, content)
             elif not path.is_file() or path.read_bytes() != content:
@@ -124,7 +124,7 @@ class Outbox:
     def _write_latest(self, file: str, content: bytes) -> None:
         """Write latest.png, latest.jpg and so on; no picture fails if that is impossible."""
         latest = f"latest{format_of(file).ending}"
-        with _logged(latest):
+        with only_logged(latest, self.root):
             write_atomically(self.root / latest, content, durable=False)
             for other in set(LATEST) - {latest}:  # the former one, in another format
                 (self.root / other).unlink(missing_ok=True)
@@ -215,17 +215,6 @@ class Outbox:
         else:
             copy_atomically(target, blocks)
         return target.relative_to(self.root).as_posix()
-
-
-@contextmanager
-def _logged(file: str) -> Iterator[None]:
-    """Log why a file beside the pictures cannot be written; a full disk is waited for."""
-    try:
-        yield
-    except OSError as error:
-        if passes(error):
-            raise
-        log.error("%s cannot be written: %s", file, error.strerror)
 
 
 def _holds(path: Path, digest: str) -> bool:

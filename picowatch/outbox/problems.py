@@ -10,7 +10,7 @@ from pathlib import Path
 
 from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_regular
-from picowatch.files.retry import is_of_one_folder, passes
+from picowatch.files.retry import only_logged
 from picowatch.outbox.names import ERROR_ENDING, WARNING_ENDING, OutboxNames
 from picowatch.streams import harmless, harmless_lines
 
@@ -146,33 +146,24 @@ class ProblemFiles:
 
     def _write(self, file: str, text: str) -> bool:
         """Write a file; return whether that worked, as something else may be in its place."""
-        try:
+        with only_logged(file, self._root):
             write_atomically(self._root / file, text.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            if passes(error) and not is_of_one_folder(error, self._root):
-                raise
-            log.error("%s cannot be written: %s", file, error.strerror)
-            return False
-        with self._lock:
-            self._files.pop(file, None)
-            self._files[file] = None
-            self.changes += 1
-        return True
+            with self._lock:
+                self._files.pop(file, None)
+                self._files[file] = None
+                self.changes += 1
+            return True
+        return False
 
     def _remove(self, file: str) -> None:
         """Delete a file; a folder in its place stays."""
-        try:
+        with only_logged(file, self._root):
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 os.unlink(f"{self._root}/{file}")  # noqa: PTH108 (no Path for each save)
-        except PermissionError as error:
-            if not is_of_one_folder(error, self._root):
-                raise
-            log.error("%s cannot be deleted: %s", file, error.strerror)
-            return
-        with self._lock:
-            if file in self._files:
-                del self._files[file]
-                self.changes += 1
+            with self._lock:
+                if file in self._files:
+                    del self._files[file]
+                    self.changes += 1
 
     def _text(self, file: str, most: int = MOST_CHARACTERS) -> str | None:
         """Return the beginning of a file, with -1 all of it; None if it cannot be read."""

@@ -16,7 +16,6 @@ import pytest
 from tests.commands.picowatch import DIGESTS, clean_environment, command
 from tests.house import PATIENCE, House, wait_for, within
 
-ROOM = 8 * 1024 * 1024
 SETTINGS = {"PICOWATCH_SETTLE_SECONDS": "0.1", "PICOWATCH_BATCH_SIZE": "3"}
 
 
@@ -82,10 +81,10 @@ def without_privileges() -> list[str]:
 
 
 @contextmanager
-def disk(folder: Path, size: int = ROOM) -> Iterator[None]:
+def disk(folder: Path) -> Iterator[None]:
     """Mount a disk of its own for a folder, if the machine allows it."""
     folder.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     try:

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -141,21 +142,16 @@ def test_trouble_of_two_engines_is_said_once(
     """A successful write of one does not end the other's trouble."""
     caplog.set_level("INFO", "picowatch")
     retry = Retry(threading.Event(), tmp_path, keeps_trying=True)
-
-    def by(engine: str, call: Callable[[], object]) -> None:
-        thread = threading.Thread(target=call, name=engine)
-        thread.start()
-        thread.join()
-
     full = OSError(errno.ENOSPC, "No space left on device")
-    for _ in range(3):
-        by("publisher_0", lambda: retry.failed(full))
-        by("publisher_1", retry.worked)
-        by("publisher_1", lambda: retry.failed(full))
-    assert caplog.text.count("cannot write") == 1
-    by("publisher_1", retry.worked)
-    assert retry.trouble and "continuing" not in caplog.text
-    by("publisher_0", retry.worked)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        for _ in range(3):
+            one.submit(retry.failed, full).result()
+            other.submit(retry.worked).result()
+            other.submit(retry.failed, full).result()
+        assert caplog.text.count("cannot write") == 1
+        other.submit(retry.worked).result()
+        assert retry.trouble and "continuing" not in caplog.text
+        one.submit(retry.worked).result()
     assert caplog.text.count("; continuing") == 1
     assert not retry.trouble
 

@@ -90,10 +90,6 @@ def models_away(house: House) -> None:
     house.models.symlink_to(house.folder / "disk")
 
 
-def models_missing(house: House) -> None:
-    house.models.rmdir()
-
-
 def linked_folder_away(house: House) -> None:
     (house.models / "checkpoints").mkdir()
     (house.models / "checkpoints/disk").symlink_to(house.folder / "disk")
@@ -104,7 +100,7 @@ def linked_folder_away(house: House) -> None:
     [
         (half_copied, "mine.safetensors is cut off"),
         (models_away, "models is a link that leads nowhere"),
-        (models_missing, "models does not exist"),
+        (lambda house: house.models.rmdir(), "models does not exist"),
         (linked_folder_away, "disk cannot be read: its link leads nowhere"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 from PIL import ExifTags, Image
@@ -138,17 +137,13 @@ def test_what_was_requested_is_rendered_whatever_happens_to_the_start_image(
         house.save("b.yaml", "prompt: a star\nimage: b.png\n")
         wait_for(lambda: house.status()["images"]["queued"] == 1, "the second one")
         house.save("b.yaml", "prompt: a star\nimage: c.png\n")
-        needed = {hashes["a"], hashes["c"], writing.name}
-        wait_for(lambda: names(folder) == needed, "the end of what was replaced")
+        needed = {folder / hashes["a"], folder / hashes["c"], writing}
+        wait_for(lambda: {*folder.iterdir()} == needed, "the end of what was replaced")
         (house.inbox / "c.png").unlink()
         hold.release()
-        wait_for(lambda: names(folder) == {writing.name}, "the end of all")
+        wait_for(lambda: {*folder.iterdir()} == {writing}, "the end of all")
     used = {request.image_hash for request in house.requests()}
     assert used == {hashes["a"], hashes["c"]}
-
-
-def names(folder: Path) -> set[str]:
-    return {file.name for file in folder.iterdir()}
 
 
 def test_a_retry_after_a_restart_finds_the_picture(house: House) -> None:

@@ -19,8 +19,8 @@ OF_A_USER = UNIT.with_name("picowatch-user.service")
 ALIVE = b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
 
 
-def value(name: str) -> str:
-    found = re.search(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+def value(name: str, unit: Path = UNIT) -> str:
+    found = re.search(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
     assert found, name
     return found[1]
 
@@ -56,14 +56,9 @@ def test_systemd_accepts_the_unit(tmp_path: Path, manager: str, unit: Path) -> N
 
 def test_both_units_end_and_restart_it_in_the_same_way() -> None:
     """Their settings of the process are equal."""
-    names = "Type|ExecStart|Restart|RestartSec|RestartPreventExitStatus|WatchdogSec|TimeoutStopSec"
-    names += "|KillMode|OOMPolicy|StartLimitIntervalSec"
-    system, user = (
-        set(re.findall(rf"^(?:{names})=.*$", unit.read_text(), re.MULTILINE))
-        for unit in (UNIT, OF_A_USER)
-    )
-    assert len(system) == 10
-    assert system == user
+    names = "Type ExecStart Restart RestartSec RestartPreventExitStatus WatchdogSec TimeoutStopSec"
+    for name in (*names.split(), "KillMode", "OOMPolicy", "StartLimitIntervalSec"):
+        assert value(name) == value(name, OF_A_USER), name
 
 
 def test_the_unit_fits_the_program() -> None:

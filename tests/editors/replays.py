@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 IN_FOLDER = "(A Document Being Saved By TextEdit)"
@@ -58,77 +59,58 @@ REPLAYS = {
 
 
 class Saving:
-    """One save of a text: a method for each step."""
+    """One save of a text, step by step."""
 
     def __init__(self, path: Path, text: bytes) -> None:
-        self._path, self._text = path, text
-        self._handle = -1
+        self._path, self.text = path, text
+        self.handle = -1
 
     def do(self, step: str) -> None:
         name, *files = step.split()
         paths = [self._named(file) for file in files]
-        if name.endswith("?") and not paths[0].exists():
-            return
-        getattr(self, name.rstrip("?"))(*paths)
+        if not (name.endswith("?") and not paths[0].exists()):
+            STEPS[name.rstrip("?")](self, *paths)
 
     def _named(self, file: str) -> Path:
         name = file.replace("F/", f"{IN_FOLDER}/").replace("X", self._path.name)
         return self._path.with_name(IN_FOLDER) if file == "F" else self._path.parent / name
 
-    def create(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-
-    def open(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    def open(self, path: Path, flags: int) -> None:
+        self.handle = os.open(path, flags | os.O_CREAT, 0o644)
 
     def mark(self) -> None:
-        self._text = self._text.replace(b"\n", b"\r\n")
-        os.write(self._handle, b"\xef\xbb\xbf")
-
-    def half(self) -> None:
-        os.write(self._handle, self._text.partition(b"\n")[0][:-1])
-
-    def line(self) -> None:
-        os.write(self._handle, self._text.splitlines(keepends=True)[0])
-
-    def rest(self) -> None:
-        os.write(self._handle, self._text.partition(b"\n")[2])
-
-    def write(self) -> None:
-        os.pwrite(self._handle, self._text, 0)
-
-    def cut(self) -> None:
-        os.ftruncate(self._handle, len(self._text))
+        self.text = self.text.replace(b"\n", b"\r\n")
+        os.write(self.handle, b"\xef\xbb\xbf")
 
     def map(self) -> None:
-        with mmap.mmap(self._handle, len(self._text)) as memory:
-            memory[:] = self._text
+        with mmap.mmap(self.handle, len(self.text)) as memory:
+            memory[:] = self.text
             memory.flush()
 
-    def sync(self) -> None:
-        os.fsync(self._handle)
-
-    def close(self) -> None:
-        os.close(self._handle)
-
-    def empty(self, path: Path) -> None:
-        os.truncate(path, 0)
-
     def age(self, path: Path) -> None:
-        long_ago = 981_173_106 + sum(self._text) % 86_400
+        long_ago = 981_173_106 + sum(self.text) % 86_400
         os.utime(path, (long_ago, long_ago))
 
-    def move(self, old: Path, new: Path) -> None:
-        old.rename(new)
 
-    def remove(self, path: Path) -> None:
-        path.unlink()
-
-    def folder(self, path: Path) -> None:
-        path.mkdir()
-
-    def unfold(self, path: Path) -> None:
-        path.rmdir()
+STEPS: dict[str, Callable[..., object]] = {
+    "create": lambda its, path: its.open(path, os.O_WRONLY | os.O_TRUNC),
+    "open": lambda its, path: its.open(path, os.O_RDWR),
+    "mark": Saving.mark,
+    "half": lambda its: os.write(its.handle, its.text.partition(b"\n")[0][:-1]),
+    "line": lambda its: os.write(its.handle, its.text.splitlines(keepends=True)[0]),
+    "rest": lambda its: os.write(its.handle, its.text.partition(b"\n")[2]),
+    "write": lambda its: os.pwrite(its.handle, its.text, 0),
+    "map": Saving.map,
+    "cut": lambda its: os.ftruncate(its.handle, len(its.text)),
+    "sync": lambda its: os.fsync(its.handle),
+    "close": lambda its: os.close(its.handle),
+    "age": Saving.age,
+    "empty": lambda its, path: os.truncate(path, 0),
+    "move": lambda its, old, new: old.rename(new),
+    "remove": lambda its, path: path.unlink(),
+    "folder": lambda its, path: path.mkdir(),
+    "unfold": lambda its, path: path.rmdir(),
+}
 
 
 def main(name: str, path: Path) -> None:

@@ -173,3 +173,8 @@ def test_a_compiler_that_fails_is_left(unet: Any, backend: list[Any]) -> None:
         assert torch.equal(predicted(compiled), plain)
     assert compiled.failure.startswith("compile: true failed for UNet2DConditionModel")
     assert "nvcc" in compiled.failure
+
+
+def test_a_cpu_compiles_into_a_folder(unet: Any) -> None:
+    """Users without a home in containers have none."""
+    assert Compiled(unet, "tiny", torch.device("cpu")).failure.endswith("set XDG_CACHE_HOME.")

@@ -91,10 +91,6 @@ CASES = [
 ]
 
 
-Models = Mapping[Kind, str]
-NONE: Models = {}
-
-
 class ModelHouse(House):
     """A house with the real engine, which keeps its first image until `go`."""
 
@@ -106,7 +102,7 @@ class ModelHouse(House):
         return self.models / FOLDERS[kind] / f"{name}.safetensors"
 
     def ask(
-        self, name: str, prompt: str = "a red circle", models: Models = NONE, **fields: Any
+        self, name: str, models: Mapping[Kind, str], prompt: str = "a red circle", **fields: Any
     ) -> None:
         """Save a small recipe that uses these models."""
         recipe = {"seed": 1, "size": "128x128", "steps": 2, "checkpoint": "demo", **fields}
@@ -138,15 +134,15 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
             write_model(kind, house.file(kind, name))
     with house.running(batch_size=1, precision="float32"):
         # Before the others, of which the engine would take one while the rest are answered.
-        house.ask("hold", HOLD, dict.fromkeys(FOLDERS, "held"), priority=10)
+        house.ask("hold", dict.fromkeys(FOLDERS, "held"), HOLD, priority=10)
         wait_for(lambda: house.status().get("step") == 2, "the held image")
-        house.ask("held", "a star", dict.fromkeys(FOLDERS, "held"), priority=9)
+        house.ask("held", dict.fromkeys(FOLDERS, "held"), "a star", priority=9)
         for (kind, _), name in names.items():
-            house.ask(name, models={kind: name})
+            house.ask(name, {kind: name})
         Image.new("RGB", (128, 128), (9, 50, 90)).save(house.inbox / "start.png")
-        house.ask("start", image="start.png")
-        house.ask("intact", "a star", dict.fromkeys(FOLDERS, "intact"))
-        house.ask("good", priority=-1)
+        house.ask("start", {}, image="start.png")
+        house.ask("intact", dict.fromkeys(FOLDERS, "intact"), "a star")
+        house.ask("good", {}, priority=-1)
         wait_for(lambda: sum(house.status()["images"].values()) == len(CASES) + 5, "all saves")
         for (kind, change), name in names.items():
             if change in CHANGES:

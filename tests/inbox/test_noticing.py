@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from picowatch.files.inside import open_below
 from picowatch.inbox.files import FileChanged, size_and_time_of
@@ -159,7 +158,7 @@ def test_what_cannot_be_read_is_said_once_and_rendered_when_it_can(
         house.save("a.yaml", "prompt: a star\n")
     else:
         house.save("frames/_pictures.yaml", "prompt: a star\nsteps: 3\n")
-        Image.new("RGB", (64, 64)).save(house.inbox / "frames/a.png")
+        house.draw("frames/a.png")
     with house.running():
         wait_for(lambda: said in (house.error(wrong) or ""), "the error file")
         wait_for(lambda: looks[0] > 2, "the second look")

@@ -248,10 +248,10 @@ def test_status_says_since_when_a_picowatch_has_reported_nothing(seen: Seen) -> 
 
 
 def test_before_its_first_status_a_picowatch_is_starting(seen: Seen) -> None:
-    """What a killed predecessor wrote is not the new one's state."""
+    """What one that has ended wrote is not the new one's state."""
     starting = "picowatch is starting or ending; if that takes long, picowatch.log says why"
     assert seen.told() == (0, [starting])
-    seen.write(**work(6, seconds_left=40.0), pid=1, started=0.0)
+    seen.write(**work(6, seconds_left=40.0), ended=True, started=0.0)
     assert seen.told() == (0, [starting, "queued  112 images", "so far  2 images rendered"])
     assert (seen.json()["running"], seen.json()["ended"]) == (True, True)
 

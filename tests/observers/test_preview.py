@@ -61,5 +61,5 @@ def test_a_slow_disk_delays_no_step(house: House, monkeypatch: pytest.MonkeyPatc
     with house.running():
         house.save("a.yaml", "prompt: a\nseed: 1\n")
         wait_for(lambda: house.pictures("a"), "the picture")
-        assert writes.is_set()
+        assert writes.wait(PATIENCE)
         goes_on.set()

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image
 
 from picowatch.commands.show import show
 from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import SettingsInvalid
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
 from picowatch.outbox.encoding import encoded as encode
 from picowatch.outbox.names import FORMATS, OutboxNames
@@ -198,17 +197,6 @@ def test_sidecars_are_neither_images_nor_problems(house: House) -> None:
     assert names == ["1.error_.txt", "2.error_.webp", "3.error_.jpg", "4.error_.txt"]
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_format_that_pillow_lacks_is_an_error_at_the_start(
-    house: House, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message has a remedy."""
-    monkeypatch.setattr(features, "check", lambda feature: False)
-    with pytest.raises(SettingsInvalid, match=f"format: {name} needs a Pillow with .*PyPI"):
-        house.once(format=name)
-    assert house.once(format="png")
-
-
 def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path) -> None:
     """Its size is known when its name is reserved."""
     names = OutboxNames(Settings(outbox=tmp_path, file_name="{number}", format="webp"))
@@ -217,7 +205,3 @@ def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path
     huge = replace(large, upscale=Upscale("x", 2.0))
     assert names.file("a.yaml", 1, huge) == "a/1.png"
     assert names.of_dropped("a/b.jpg", 1, huge, keeps_ending=False) == "a/b.png"
-    wide = Image.new("RGB", (16_384, 1))
-    with pytest.raises(OSError, match=r"16,383 pixels a side that webp allows.*format: png"):
-        encode("a.webp", wide, {}, Settings(format="webp"))
-    assert encode("a.jpg", wide, {}, Settings(format="jpeg"))

@@ -10,14 +10,12 @@ save that cancels what still waits; another fixes the recipe that was invalid.
 import os
 import sys
 import threading
-from io import BytesIO
 from pathlib import Path
-
-from PIL import Image
 
 from picowatch.outbox import pages
 from picowatch.recipe.request import ImageRequest
 from tests.house import House, wait_for
+from tests.meetings.recipes import png
 
 BATCH_SIZE = 2
 PICTURES_PER_PAGE = 4  # of the gallery, so that pages are turned
@@ -26,16 +24,10 @@ LINES = b"---\n" + SMALL + b"---\n"
 CLOCK = 1_700_000_000  # a save's time: this and its number, so that it can be laid out again
 
 
-def _picture() -> bytes:
-    file = BytesIO()
-    Image.new("RGB", (64, 64), (200, 120, 40)).save(file, "PNG")
-    return file.getvalue()
-
-
 # The files that each save writes, and how many images they ask for: none if they are invalid.
 SAVES: tuple[dict[str, tuple[bytes, int | None]], ...] = (
     {
-        "start.png": (_picture(), None),
+        "start.png": (png(200), None),
         "corgi.yaml": (b"prompt: a corgi\ncount: 3\n" + SMALL, 3),
         "shapes.txt": (LINES + b"a star\na circle\n", 2),
         "from-start.yaml": (b"prompt: a corgi\nimage: start.png\nseed: 5\n" + SMALL, 1),
