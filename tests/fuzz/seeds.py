@@ -15,7 +15,7 @@ from picowatch.outbox.encoding import encoded
 from picowatch.outbox.names import FORMATS
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.parts import Hires
-from picowatch.recipe.request import EmbeddingUse, LoraUse
+from picowatch.recipe.request import LoraUse
 from picowatch.settings import Settings
 from tests.catalog.files import Shapes
 from tests.catalog.test_gguf import gguf
@@ -26,19 +26,13 @@ from tests.recipe.read.test_other_programs_pictures import PICTURES
 ROOT = Path(__file__).parents[2]
 _EXAMPLES = ROOT / "picowatch" / "assets" / "examples"
 
-_EVERYTHING = replace(
+_MUCH = replace(
     CORGI,
-    prompt="a corgi <lora:y:0.5>",
-    loras=(LoraUse("x", "a" * 64, 0.8), LoraUse("y", "b" * 64, 0.5)),
-    embeddings=(EmbeddingUse("a", "c" * 64),),
+    prompt="a corgi <lora:x:0.5>",
+    loras=(LoraUse("x", "a" * 64, 0.8),),
     image="a.png",
     image_hash="1" * 64,
     denoising_strength=0.5,
-    resize="crop",
-    mask="b.png",
-    mask_hash="2" * 64,
-    mask_blur=4,
-    mask_invert=False,
     hires=Hires(2.0, 12, 0.7, "Latent"),
 )
 HEADER = (
@@ -48,9 +42,9 @@ HEADER = (
     b'{"dtype": "F16", "shape": [1, 768], "data_offsets": [0, 1536]}}'
 )
 CHUNK = picowatch_json(
-    _EVERYTHING, recipe="a.yaml", save_digest="0" * 64, entry_index=0, image_index=0, rendered={}
+    _MUCH, recipe="a.yaml", save_digest="0" * 64, entry_index=0, image_index=0, rendered={}
 )
-PARAMETERS = parameters_text(_EVERYTHING, "0.1.0", {"x": "a" * 64})
+PARAMETERS = parameters_text(_MUCH, "0.1.0", {"x": "a" * 64})
 
 
 def seeds(target: str) -> list[bytes]:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import torch
 import torch._dynamo  # reads what is replaced below
@@ -60,13 +61,6 @@ class OnCard(torch.Tensor):
         )
         made.held = held
         return made
-
-    def __tensor_flatten__(self) -> tuple[list[str], None]:
-        return ["held"], None
-
-    @staticmethod
-    def __tensor_unflatten__(inner: dict[str, torch.Tensor], *_: Any) -> "OnCard":
-        return OnCard(inner["held"])
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -165,21 +159,6 @@ def on_card(call: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-class Stream:
-    """A stream, or an event in one: everything is done at once."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def wait(self, *_: Any) -> None: ...
-
-    record = synchronize = wait_stream = wait_event = wait
-
-    def __enter__(self) -> "Stream":
-        return self
-
-    def __exit__(self, *_: Any) -> None: ...
-
-
 def install() -> None:
     """Put the card into this process, for good."""
     with tempfile.TemporaryDirectory() as folder:
@@ -204,13 +183,13 @@ def install() -> None:
         "mem_get_info": (BYTES, BYTES),
         "memory_reserved": 0,
         "memory_allocated": 0,
-        "current_stream": Stream(),
+        "current_stream": MagicMock(),
         "stream": nullcontext(),
         **dict.fromkeys(("_lazy_init", "set_device", "empty_cache", "synchronize")),
     }
     for name, value in values.items():
         setattr(cuda, name, lambda *_, value=value, **__: value)
-    cuda.Event = cuda.Stream = Stream
+    cuda.Event = cuda.Stream = MagicMock  # everything is done at once
     pool: Any = ThreadPoolExecutor
     submit = pool.submit
     pool.submit = lambda self, call, *args, **kwargs: submit(self, on_card(call), *args, **kwargs)
