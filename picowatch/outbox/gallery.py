@@ -28,6 +28,7 @@ from PIL import Image
 
 from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_regular
+from picowatch.files.retry import only_logged
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import PILLOW_NAMES, picture_files
 from picowatch.outbox.pages import (
@@ -221,10 +222,8 @@ class Gallery:
             target = (self._root if source.name == PAGE else self._folder) / source.name
             content = LOADED.sub(_address, source.read_bytes())
             if not target.is_file() or target.read_bytes() != content:
-                try:
+                with only_logged(source.name, self._root):
                     write_atomically(target, content)
-                except IsADirectoryError as error:
-                    log.error("%s cannot be written: %s", target, error.strerror)
 
 
 def _address(loaded: re.Match[bytes]) -> bytes:
