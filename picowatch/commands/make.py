@@ -188,10 +188,10 @@ def _wait(settings: Settings, missing: Sequence[Path]) -> None:
         if view is not None:
             stack.callback(view.close)
         said = ""
-        while is_running(settings.outbox):
-            if any(command.with_suffix(".answer").exists() for command in missing):
-                return
+        while not any(command.with_suffix(".answer").exists() for command in missing):
             running, status = current_status(settings.outbox)
+            if not running:
+                return
             why = f"picowatch is waiting: {status.trouble}" if status.trouble else ""
             why = _PAUSED if status.paused else why
             if view is not None:
