@@ -218,7 +218,7 @@ def test_the_fields_of_the_setting_file_name_cannot_make_a_path(
 def test_recipes_of_long_names_are_archived_beside_each_other(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second one of a name gets a number, for which the name is shortened; here to 143 bytes."""
+    """A second one of a name gets a number, and a shorter name: this folder takes 143 bytes."""
     monkeypatch.setattr(os, "pathconf", lambda path, what: 143)
     saves = [f"prompt: {prompt}\n" for prompt in ("a car", "a corgi", "a star")]
     for save in saves:
