@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from picowatch import __version__, streams
 from picowatch.commands import COMMANDS, home_path
-from picowatch.errors import FAILED, INTERRUPTED, INVALID, SUCCEEDED, PicowatchError
+from picowatch.errors import (
+    FAILED,
+    INTERRUPTED,
+    INVALID,
+    SUCCEEDED,
+    PicowatchError,
+    SettingsInvalid,
+)
 
 if TYPE_CHECKING:
     from picowatch.settings import Settings
@@ -171,18 +178,20 @@ def called_with(parser: argparse.ArgumentParser) -> str:
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
-    from picowatch.settings import load_folders, load_settings
+    from picowatch.settings import load_settings
 
     names = ("inbox", "outbox", "models", "log_format")
     flags = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    if COMMANDS[options.command].module not in _ONLY_FOLDERS:
+    try:
         return load_settings(flags, os.environ, options.settings)
-    settings, error = load_folders(flags, os.environ, options.settings)
-    if error is not None:
+    except SettingsInvalid as error:
+        if COMMANDS[options.command].module not in _ONLY_FOLDERS:
+            raise
+        settings = load_settings(flags, os.environ, options.settings, only_folders=True)
         first, *others = error.message.splitlines()
         more = f" (Mistakes: {len(others) + 1}.)" if others else ""
         streams.print_error(
             f"picowatch: {first}{more} `picowatch {options.command}` needs only the folders and "
             "continues."
         )
-    return settings
+        return settings

@@ -47,7 +47,7 @@ POINTS = {
     "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",
     "before a contact sheet is remembered": f"{_LEDGER}.mark_sheet_done",
     "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",
-    "before a recipe is taken out of the inbox": "picowatch.daemon.archive:Archive._take_out",
+    "before a recipe is taken out of the inbox": "picowatch.daemon.finish:Finishing._take_out",
     "after a recipe is archived": f"{_LEDGER}.archive",
     "before a command is done": "picowatch.daemon.commands:Control.do",
     "before a command is answered": "picowatch.outbox.commands:write_atomically",

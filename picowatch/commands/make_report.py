@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.commands import Answer
@@ -83,9 +81,9 @@ def _picture(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(
         ("seed", "width", "height", "checkpoint", "prompt", "negative_prompt")
     )
-    with suppress(PictureUnreadable, OSError, KeyError, Image.DecompressionBombError):
-        request = read_chunk(read_texts(path)[PICOWATCH]).request
-        found = {name: getattr(request, name) for name in found}
-        with Image.open(path) as picture:
-            found["width"], found["height"] = picture.size
+    with suppress(PictureUnreadable, OSError, KeyError, ValueError):
+        chunk = read_chunk(read_texts(path)[PICOWATCH])
+        size = map(int, str(chunk.rendered["size"]).split("x"))
+        found = {name: getattr(chunk.request, name) for name in found}
+        found["width"], found["height"] = size
     return {"path": str(path), **found}

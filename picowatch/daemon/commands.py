@@ -67,10 +67,8 @@ class Control:
 
     def _do(self, command: Command, waiting: _Waiting) -> Answer | None:
         match command:
-            case Command("pause"):
-                return self._pause()
-            case Command("resume"):
-                return self._resume()
+            case Command("pause" | "resume"):
+                return self._set_paused(command.name == "pause")
             case Command("retry"):
                 return self._retry(command.recipe)
             case Command("retry all", str(recipe)):
@@ -91,30 +89,20 @@ class Control:
 
     # -- pause
 
-    def _pause(self) -> Answer:
-        if self.ledger.is_paused():
-            return Answer(True, f"It is already paused; {self._queued()}.")
-        self._set_paused(True)
-        is_working = self.ledger.counts()["running"]
-        running = " when the images in progress are finished" if is_working else ""
-        return Answer(True, f"Paused{running}; {self._queued()}.")
-
-    def _resume(self) -> Answer:
-        if not self.ledger.is_paused():
-            return Answer(True, f"It was not paused; {self._queued()}.")
-        self._set_paused(False)
-        return Answer(True, f"Resumed; {self._queued()}.")
-
-    def _set_paused(self, paused: bool) -> None:
+    def _set_paused(self, paused: bool) -> Answer:
+        queued = images_wait(self.ledger.counts()["queued"])
+        if paused == self.ledger.is_paused():
+            return Answer(True, f"It {'is already' if paused else 'was not'} paused; {queued}.")
+        words = "Paused" if paused else "Resumed"
         if paused:
             self.ledger.pause(time.time())
         else:
             self.ledger.resume()
-        log.info("%s, as requested", "paused" if paused else "resumed")
+        log.info("%s, as requested", words.lower())
         self.pool.wake()
-
-    def _queued(self) -> str:
-        return images_wait(self.ledger.counts()["queued"])
+        if paused and self.ledger.counts()["running"]:
+            words += " when the images in progress are finished"
+        return Answer(True, f"{words}; {queued}.")
 
     # -- retry and cancel
 

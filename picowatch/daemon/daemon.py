@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from picowatch.daemon.accept import Accepting
-from picowatch.daemon.archive import Archive
 from picowatch.daemon.commands import Control
 from picowatch.daemon.finish import Finishing
 from picowatch.daemon.pool import WorkerPool
@@ -77,7 +76,7 @@ class Daemon:
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
         self.pool = WorkerPool(run, executor)
         self.accepting = Accepting(run, self.inbox)
-        self.finishing = Finishing(run, Archive(run, self.inbox))
+        self.finishing = Finishing(run, self.inbox)
         self.control = Control(run, self.inbox, self.pool, self.finishing)
         file = mode.settings_file
         self.settings_watch = SettingsWatch(run, file, self.pool) if file else None
@@ -160,8 +159,8 @@ class Daemon:
     def _update_pool(self, more: bool) -> None:
         if more:
             self.pool.wake()
-        self.pool.update()
-        self.pool.start_when(not (more or len(self.inbox) or self.accepting.is_busy()))
+        if self.pool.may_start(not (more or len(self.inbox) or self.accepting.is_busy())):
+            self.pool.update()
 
     def _tidy_up(self, now: float) -> None:
         """Delete what nobody needs any more: copies of start images, old saves."""

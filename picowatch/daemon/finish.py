@@ -4,10 +4,15 @@ import json
 import logging
 from collections.abc import Sequence
 
-from picowatch.daemon.archive import Archive
 from picowatch.daemon.run import Run
 from picowatch.daemon.sheets import make_due_sheets
+from picowatch.files.inside import OtherBytes, checked_blocks, sha256_of, unlink_below
+from picowatch.files.names import is_picture_name
+from picowatch.files.pictures import MAX_BYTES
 from picowatch.files.retry import passes, unexpected
+from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
+from picowatch.inbox.inbox import Inbox
+from picowatch.inbox.reading import sidecars_of, size_and_time_at
 from picowatch.ledger.rows import KnownRecipe, QueuedImage
 from picowatch.streams import harmless, harmless_lines
 
@@ -22,8 +27,8 @@ class Finishing:
     Each step looks at what is there and may be repeated.
     """
 
-    def __init__(self, run: Run, archive: Archive) -> None:
-        self.archive, self.observers = archive, run.observers
+    def __init__(self, run: Run, inbox: Inbox) -> None:
+        self.settings, self.inbox, self.observers = run.settings, inbox, run.observers
         self.ledger, self.outbox = run.ledger, run.outbox
 
     def finish_all(self) -> None:
@@ -75,7 +80,7 @@ class Finishing:
         # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
         are_all_done = {state for state, _, _ in self.ledger.requested(recipe)} == {"done"}
         make_due_sheets(recipe, self.ledger, self.outbox)
-        return not are_all_done or self.archive.take_away(recipe, known)
+        return not are_all_done or self._take_away(recipe, known)
 
     def _report_failures(self, recipe: str, known: KnownRecipe) -> None:
         if failures := self.ledger.failures(recipe):
@@ -86,6 +91,70 @@ class Finishing:
         elif known.problem:
             self.outbox.problems.remove_error(recipe)
             self.ledger.note_problem(recipe, None)
+
+    # -- `when_done`: files are taken out of the inbox if their bytes are those that were accepted
+
+    def _take_away(self, path: str, known: KnownRecipe) -> bool:
+        """Archive or delete a recipe whose images all succeeded; False if it is to be tried again.
+
+        A dropped picture's sidecars go with it: they would be the prompt or the mask of the next
+        picture of that name.
+        """
+        found = size_and_time_at(self.settings.inbox, path)
+        # A newer save waits to be accepted: even the same bytes may request new seeds.
+        is_saved_again = found is not None and found.written_since(known.size_and_time)
+        if self.settings.when_done == "keep" or is_saved_again:
+            return True
+        if not self.inbox.folder:
+            return False
+        files = self._with_sidecars(path, known.digest) if found else {}
+        # All are archived before the first is removed: a full disk interrupts this.
+        kept = {file: self._keep(file, its, path) for file, its in files.items()}
+        if kept.get(path) and self._take_out(path, known.digest):
+            log.info("%s: done, %s", path, kept[path])
+            self.ledger.archive(path)
+            for file, its in files.items():
+                if kept[file] and file != path:
+                    self._take_out(file, its)
+        return self.inbox.is_there()  # if not, the file may come back with the inbox
+
+    def _with_sidecars(self, path: str, digest: str) -> dict[str, str]:
+        """Return a recipe, or a dropped picture with its sidecars, each with its sha256.
+
+        None of them if one is changing.
+        """
+        digests, inbox = {path: digest}, self.settings.inbox
+        try:
+            for sidecar in sidecars_of(inbox, path) if is_picture_name(path) else ():
+                with complete_file(inbox, sidecar) as (file, _):
+                    digests[sidecar] = sha256_of(file, MAX_BYTES)
+        except (FileUnreadable, FileChanged, FileNotFoundError):
+            return {}
+        return digests
+
+    def _keep(self, file: str, digest: str, recipe: str) -> str:
+        """Archive a file if set; return what happens to it, "" if it has other bytes now."""
+        if self.settings.when_done == "delete":
+            return "deleted"
+        blocks = checked_blocks(self.settings.inbox, file, digest, MAX_BYTES)
+        try:
+            return f"moved to {self.outbox.archive(file, digest, blocks, recipe)}"
+        except OtherBytes:
+            return ""
+
+    def _take_out(self, file: str, digest: str) -> bool:
+        """Remove a file with these bytes from the inbox, unless it is a link.
+
+        Returns whether that worked.
+        """
+        inbox = self.settings.inbox
+        try:
+            return unlink_below(inbox, file, lambda found: sha256_of(found, MAX_BYTES) == digest)
+        except FileNotFoundError:
+            return False  # taken out already, perhaps before a crash
+        except OSError as error:
+            log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
+            return False
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:

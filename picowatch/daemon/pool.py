@@ -43,25 +43,22 @@ class WorkerPool:
         self._claiming = threading.Lock()
         self._finishes = False  # True: batches in progress are finished, none is claimed
         self._numbers = count(1)
-        self._started = False
-        self._start_at: float | None = None  # at the latest
+        self._starts_at: float | None = None  # at the latest
         self._ending: list[Worker] = []  # whose engines are gone, until their threads have ended
         self._no_engine_since: float | None = None  # while images are queued
         self.workers: tuple[Worker, ...] = ()
 
-    def start_when(self, saves_are_known: bool) -> None:
-        """Start the workers once all saves are known, at the latest after LONGEST_FIRST_LOOK.
+    def may_start(self, saves_are_known: bool) -> bool:
+        """Whether to begin: once all saves are known, at the latest after LONGEST_FIRST_LOOK.
 
         Saves and deletions since the last run may make queued images obsolete.
         """
-        if self._started:
-            return
-        if self._start_at is None:
-            self._start_at = time.monotonic() + LONGEST_FIRST_LOOK
-        if saves_are_known or time.monotonic() >= self._start_at:
-            self._started = True
-            for worker in self.workers:
-                worker.start()
+        now = time.monotonic()
+        if self._starts_at is None:
+            self._starts_at = now + LONGEST_FIRST_LOOK
+        if saves_are_known:
+            self._starts_at = min(self._starts_at, now)
+        return now >= self._starts_at
 
     def update(self) -> None:
         """Give new engines workers, end those of lost ones, and request as many as have work."""
@@ -118,8 +115,7 @@ class WorkerPool:
             stopping=self._stopping,
         )
         self.workers = (*self.workers, worker)
-        if self._started:
-            worker.start()
+        worker.start()
 
     def _leave(self, gone: Worker) -> None:
         gone.leave()

@@ -47,6 +47,10 @@ log = logging.getLogger("picowatch")
 # Pictures have a logger of their own: a console that shows the newest ones filters it out.
 log_picture = logging.getLogger("picowatch.pictures")
 
+# What a picture's metadata say of how it was rendered, besides its request.
+RENDERED = (
+    "device", "precision", "batch_size", "compiled", "memory_rung", "chunks", "timings",
+)  # fmt: skip
 NEWEST = 5  # pictures in the status
 MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
 ON_WHITE = (
@@ -287,15 +291,9 @@ def _rendered(picture: RenderedImage) -> dict[str, Any]:
     """Return how a picture was rendered, for its metadata."""
     return {
         **({"node": picture.node} if picture.node else {}),
-        "device": picture.device,
-        "precision": picture.precision,
-        "batch_size": picture.batch_size,
-        "compiled": picture.compiled,
-        "memory_rung": picture.memory_rung,
-        "chunks": picture.chunks,
+        **{name: getattr(picture, name) for name in RENDERED},
         "size": f"{picture.width}x{picture.height}",
         "warnings": list(picture.warnings),
-        "timings": picture.timings,
         "versions": {**picture.versions, "picowatch": __version__},
     }
 

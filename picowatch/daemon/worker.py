@@ -81,13 +81,9 @@ class Worker:
         self._thread.start()
 
     @property
-    def is_started(self) -> bool:
-        return self._thread.ident is not None
-
-    @property
     def has_ended(self) -> bool:
-        """Whether the thread has run and ended."""
-        return self.is_started and not self._thread.is_alive()
+        """Whether the thread has ended."""
+        return not self._thread.is_alive()
 
     @property
     def gave_up(self) -> bool:
@@ -110,8 +106,7 @@ class Worker:
 
     def join(self) -> None:
         """Wait until the thread has ended."""
-        if self.is_started:
-            self._thread.join()
+        self._thread.join()
 
     # -- the thread
 

@@ -115,11 +115,6 @@ class SaveWriter:
         self.result.kept += 1
         if state == "done":
             self.result.existing += (image["file"],)
-        if state == "done" and (image["entry_index"], image["image_index"]) != place:
-            self.sql.execute(
-                "UPDATE images SET entry_index = ?, image_index = ? WHERE id = ?",
-                (*place, image["id"]),
-            )
 
     def _forget_ended(self, entry_id: int) -> None:
         """Forget earlier draws that are done or cancelled; queued ones keep their position."""
@@ -198,8 +193,7 @@ class SaveWriter:
 
     def _find(self, digest: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.sql.execute(
-            """SELECT id, state, file, entry_index, image_index FROM images
-               WHERE recipe = ? AND digest = ?""",
+            "SELECT id, state, file FROM images WHERE recipe = ? AND digest = ?",
             (self.save.path, digest),
         ).fetchone()
         return row

@@ -228,14 +228,16 @@ class Questions(Database):
                 return None
             save = saves[0]["id"]
             images = self.select(
-                """SELECT DISTINCT images.id, state, file FROM images
+                """SELECT state, file FROM images
                    LEFT JOIN entry_images ON entry_images.image = images.id
                    LEFT JOIN entries ON entries.id = entry_images.entry
                    WHERE images.recipe = :recipe
                    AND (images.save = :save OR (
                        entries.recipe = :recipe AND position >= drawn_from
                        AND EXISTS (SELECT 1 FROM recipes WHERE path = :recipe AND save = :save)))
-                   ORDER BY entry_index, image_index""",
+                   GROUP BY images.id
+                   ORDER BY min(coalesce(place, entry_index)),
+                            min(coalesce(position, image_index))""",
                 {"recipe": recipe, "save": save},
             )
         return _outcome(images, valid=saves[0]["outcome"] == "accepted")

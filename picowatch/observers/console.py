@@ -96,8 +96,8 @@ class PlainConsole:
             finish(self._stream)
 
 
-class LiveView:
-    """Lines at the end of a terminal that are redrawn; others may be printed above them.
+class LiveView(logging.Handler):
+    """Lines at the end of a terminal that are redrawn; those of the log are printed above them.
 
     `is_gone`: the terminal was closed, so nobody sees the view any more.
     """
@@ -107,6 +107,7 @@ class LiveView:
         from rich.console import Console as RichConsole
         from rich.live import Live
 
+        super().__init__()
         self.is_gone = False
         self._stream = stream
         self._lock = threading.RLock()
@@ -131,10 +132,11 @@ class LiveView:
                 self._lines = lines
                 self._live.update(Group(*lines), refresh=True)
 
-    def print_above(self, text: str, style: str) -> None:
-        """Print a line that stays."""
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line of the log, which stays."""
+        style = LEVEL_STYLES.get(record.levelno, "")
         with self._drawing():
-            self._console.print(text, style=style, markup=False)
+            self._console.print(self.format(record), style=style, markup=False)
 
     def close(self) -> None:
         """Remove the rows."""
@@ -171,7 +173,7 @@ class LiveConsole:
     def __init__(self, stream: TextIO | None = None, *, pictures_too: bool = False) -> None:
         self._terminal = BackgroundStream(stream or sys.stdout)
         self._view = LiveView(cast(TextIO, self._terminal))
-        self.handler: logging.Handler = _AboveView(self._view)
+        self.handler: logging.Handler = self._view
         if not pictures_too:
             self.handler.addFilter(lambda record: record.name != "picowatch.pictures")
 
@@ -183,15 +185,6 @@ class LiveConsole:
         """Remove the view."""
         self._view.close()
         self._terminal.finish()
-
-
-class _AboveView(logging.Handler):
-    def __init__(self, view: LiveView) -> None:
-        super().__init__()
-        self._view = view
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._view.print_above(self.format(record), LEVEL_STYLES.get(record.levelno, ""))
 
 
 @dataclass(frozen=True, slots=True)

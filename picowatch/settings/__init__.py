@@ -1,6 +1,6 @@
 """Settings: what can be set, and where it is read."""
 
-from picowatch.settings.loading import load_folders, load_settings
+from picowatch.settings.loading import load_settings
 from picowatch.settings.settings import (
     DAILY,
     FILE_NAME,
@@ -23,7 +23,6 @@ __all__ = [
     "LocalSettings",
     "RaySettings",
     "Settings",
-    "load_folders",
     "load_settings",
     "settings_text",
 ]

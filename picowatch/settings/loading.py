@@ -22,20 +22,6 @@ MAX_FILE_BYTES = 100_000
 _Given = dict[str, tuple[Any, str]]  # by name: the value, and where it is set
 
 
-def load_folders(
-    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
-) -> tuple[Settings, SettingsInvalid | None]:
-    """Return settings for a command that needs only the folders, and what is wrong with the file.
-
-    If something is wrong, everything but the folders has its default. A running daemon goes on
-    then, too.
-    """
-    try:
-        return load_settings(flags, environment, file), None
-    except SettingsInvalid as error:
-        return load_settings(flags, environment, file, only_folders=True), error
-
-
 def load_settings(
     flags: Mapping[str, Any],
     environment: Mapping[str, str],
@@ -47,7 +33,8 @@ def load_settings(
 
     `flags` has only flags that were given. `file` None means ./picowatch.yaml, if it exists; a
     named file must exist. Folders in the file are relative to the file's own folder, others to the
-    working directory. With `only_folders` the rest of the file is ignored.
+    working directory. With `only_folders` the rest of the file is ignored, as a running daemon
+    ignores a file with a mistake.
     """
     given: _Given = {}
     problems: list[str] = []

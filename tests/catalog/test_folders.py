@@ -15,10 +15,10 @@ from picowatch.families import FAMILIES
 from tests.catalog.files import Shapes, header, write_model
 from tests.catalog.shapes import controlnet, diffusers_controlnet, tiny_vae
 
-Index = dict[str, Any]
+Config = dict[str, Any]  # or an index of configs
 
 
-def index_of(family: str) -> Index:
+def index_of(family: str) -> Config:
     """The index of a family's folder, without the part that only editing needs."""
     row = FAMILIES[family]
     parts = {part: ["a library", classes[0]] for part, classes in row.parts.items()}
@@ -38,7 +38,7 @@ SDXL_UNET = {
 SD1_UNET = {"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768}
 
 
-def write_folder(models: Path, name: str, index: Index, **configs: Any) -> Path:
+def write_folder(models: Path, name: str, index: Config, **configs: Any) -> Path:
     """A folder of the parts of an index, with weights of one tensor."""
     folder = models / "checkpoints" / name
     folder.mkdir(parents=True)
@@ -74,7 +74,7 @@ FILL = FLUX | {"_class_name": "FluxFillPipeline"}
 WITHOUT_T5 = SD3 | {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
 INFINITE = {"lambda_min_clipped": float("-inf")}  # diffusers writes it for its DPM++ schedulers
 # The folder's name, its index, the transformer's config; then family, variant and native size.
-FLOWS: list[tuple[str, Index, dict[str, Any], tuple[str, str, int]]] = [
+FLOWS: list[tuple[str, Config, Config, tuple[str, str, int]]] = [
     ("flux", FLUX, {"guidance_embeds": True}, ("flux", "dev", 1024)),
     ("FLUX.1-Krea-dev", FLUX, {"guidance_embeds": True}, ("flux", "Krea", 1024)),
     ("Krea", FLUX, {"guidance_embeds": False}, ("flux", "schnell", 1024)),
@@ -97,11 +97,7 @@ FLOWS: list[tuple[str, Index, dict[str, Any], tuple[str, str, int]]] = [
 
 @pytest.mark.parametrize(("name", "index", "transformer", "expected"), FLOWS)
 def test_a_folder_with_a_transformer_is_recognised(
-    tmp_path: Path,
-    name: str,
-    index: Index,
-    transformer: dict[str, Any],
-    expected: tuple[str, str, int],
+    tmp_path: Path, name: str, index: Config, transformer: Config, expected: tuple[str, str, int]
 ) -> None:
     """By its index, the transformer's config, or its name."""
     write_folder(tmp_path, name, index, transformer=transformer, scheduler=INFINITE)
@@ -115,7 +111,7 @@ INPAINT = SD1 | {"_class_name": "StableDiffusionInpaintPipeline"}
 SD2_UNET = SD1_UNET | {"sample_size": 96, "cross_attention_dim": 1024}
 EPSILON = {"prediction_type": "epsilon"}
 V_PREDICTION = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
-UNETS: list[tuple[Index, dict[str, Any], dict[str, Any], tuple[Any, ...]]] = [
+UNETS: list[tuple[Config, Config, Config, tuple[Any, ...]]] = [
     (SD1, SD1_UNET, {}, ("sd1", 512, 4, "", False)),
     (LCM, SD1_UNET, {}, ("sd1", 512, 4, "", False)),
     (SD1, SD2_UNET, {}, ("sd2", 768, 4, "", False)),
@@ -127,11 +123,7 @@ UNETS: list[tuple[Index, dict[str, Any], dict[str, Any], tuple[Any, ...]]] = [
 
 @pytest.mark.parametrize(("index", "unet", "schedule", "expected"), UNETS)
 def test_a_folder_with_a_unet_is_recognised(
-    tmp_path: Path,
-    index: Index,
-    unet: dict[str, Any],
-    schedule: dict[str, Any],
-    expected: tuple[Any, ...],
+    tmp_path: Path, index: Config, unet: Config, schedule: Config, expected: tuple[Any, ...]
 ) -> None:
     """By the UNet's config; the scheduler's says what is predicted."""
     write_folder(tmp_path, "it", index, unet=unet, scheduler=schedule)
@@ -156,7 +148,7 @@ def change(folder: Path, changes: Changes) -> None:
             path.write_text(json.dumps(content))
 
 
-def another_unet(index: Index, **values: Any) -> tuple[Index, Changes, str]:
+def another_unet(index: Config, **values: Any) -> tuple[Config, Changes, str]:
     """A row of a UNet with another number than those that are known."""
     usual = SDXL_UNET if index is SDXL else SD1_UNET
     said = "".join(f"its {key} is {value}." for key, value in values.items())
@@ -174,7 +166,7 @@ ONE_OF_TWO = {
 PICKLED = {"transformer/model.safetensors": None, "transformer/model.bin": b""}
 CUT_OFF = {"vae/model.safetensors": header({"a": (2, 2)})[:20]}
 UNFINISHED = {"vae/model.safetensors.aria2": b"abc"}
-REFUSED: list[tuple[Index, Changes, str]] = [
+REFUSED: list[tuple[Config, Changes, str]] = [
     (FLUX, {"vae": None}, "without vae/: copy the whole folder."),
     (FLUX, {"transformer/config.json": None}, "incomplete: transformer/config.json is missing."),
     (FLUX, {"tokenizer_2/tokenizer.json": None}, "without a vocabulary in tokenizer_2/ (token"),
@@ -203,7 +195,7 @@ REFUSED: list[tuple[Index, Changes, str]] = [
 
 @pytest.mark.parametrize(("index", "changes", "words"), REFUSED)
 def test_what_is_missing_or_not_allowed_is_said(
-    tmp_path: Path, index: Index, changes: Changes, words: str
+    tmp_path: Path, index: Config, changes: Changes, words: str
 ) -> None:
     """Before anything is loaded or built."""
     change(write_folder(tmp_path, "it", index), changes)
@@ -213,7 +205,7 @@ def test_what_is_missing_or_not_allowed_is_said(
 # -- folders of a single part
 
 KL = {"_class_name": "AutoencoderKL", "latent_channels": 16}
-VAES: dict[str, dict[str, Any]] = {
+VAES: dict[str, Config] = {
     "": {"_class_name": "AutoencoderKL", "scaling_factor": 0.13025},
     "FLUX.1": KL | {"scaling_factor": 0.3611},
     "Stable Diffusion 3.x": KL | {"scaling_factor": 1.5305},
@@ -226,7 +218,7 @@ VAES: dict[str, dict[str, Any]] = {
 }
 
 
-def write_part(path: Path, config: dict[str, Any], shapes: Shapes) -> Path:
+def write_part(path: Path, config: Config, shapes: Shapes) -> Path:
     """A folder with a config and weights."""
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps(config))
@@ -237,7 +229,7 @@ CONTROLNET = {"_class_name": "ControlNetModel"}
 DEPTH = {"model_type": "depth_anything", "backbone_config": {"model_type": "dinov2"}}
 BACKBONE = {"model_type": "dinov2", "num_hidden_layers": 10**9}
 UNION = diffusers_controlnet(2048, sdxl=True, kinds=6)
-KNOWN_PARTS: list[tuple[str, dict[str, Any], Shapes, str]] = [
+KNOWN_PARTS: list[tuple[str, Config, Shapes, str]] = [
     *(("vae", config, tiny_vae(4), variant) for variant, config in VAES.items()),
     ("controlnet", {"_class_name": "ControlNetUnionModel"}, UNION, "union"),
     ("depth", DEPTH, {"x": (8,)}, ""),
@@ -246,7 +238,7 @@ KNOWN_PARTS: list[tuple[str, dict[str, Any], Shapes, str]] = [
 
 @pytest.mark.parametrize(("kind", "config", "shapes", "variant"), KNOWN_PARTS)
 def test_a_folder_of_a_single_part_is_known_by_its_config(
-    tmp_path: Path, kind: str, config: dict[str, Any], shapes: Shapes, variant: str
+    tmp_path: Path, kind: str, config: Config, shapes: Shapes, variant: str
 ) -> None:
     """Named as the folder; weights for training do not count."""
     path = write_part(tmp_path / kind / "it", config, shapes)
@@ -258,7 +250,7 @@ def test_a_folder_of_a_single_part_is_known_by_its_config(
 
 
 KL_VAE, QWEN_VAE, WAN = VAES["FLUX.1"], VAES["Qwen-Image"], {"_class_name": "AutoencoderKLWan"}
-PARTS: list[tuple[str, dict[str, Any], Shapes, str]] = [
+PARTS: list[tuple[str, Config, Shapes, str]] = [
     ("vae", WAN, tiny_vae(4), "is not the folder of a VAE that picowatch knows (_class_name: Aut"),
     ("vae", KL_VAE | {"scaling_factor": 7}, tiny_vae(4), "scaling_factor: 7)"),
     ("vae", VAES["tiny"] | {"latent_channels": 32}, tiny_vae(32), "latent_channels: 32, "),
@@ -272,7 +264,7 @@ PARTS: list[tuple[str, dict[str, Any], Shapes, str]] = [
 
 @pytest.mark.parametrize(("kind", "config", "shapes", "words"), PARTS)
 def test_a_folder_of_another_part_is_refused(
-    tmp_path: Path, kind: str, config: dict[str, Any], shapes: Shapes, words: str
+    tmp_path: Path, kind: str, config: Config, shapes: Shapes, words: str
 ) -> None:
     """The config is checked before a model is created."""
     write_part(tmp_path / kind / "it", config, shapes)

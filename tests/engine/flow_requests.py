@@ -12,10 +12,8 @@ from picowatch.catalog import Catalog
 from picowatch.engine.processors import read_processor
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
-from tests.engine.pictures import circle, keep
-from tests.engine.requests import plain_options
-from tests.engine.tiny_flows import tiny_flow
-from tests.engine.tiny_models import folder_until_exit
+from tests.engine.requests import circle, keep, plain_options
+from tests.engine.tiny_flows import folder_until_exit, tiny_flow
 from tests.recipe.reading import read
 
 SIDE = 64

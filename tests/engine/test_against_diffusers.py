@@ -21,10 +21,18 @@ from picowatch.engine.samplers import NOISE_LEVELS, build_sampler, class_of
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_named
 from tests.engine.demo import named
-from tests.engine.pictures import as_pixels, circle, half, right_half, start
-from tests.engine.requests import Pixels, draw, pixels, plain_options
-from tests.engine.tiny_flows import tiny_unet
-from tests.engine.tiny_models import checkpoints_of
+from tests.engine.requests import (
+    Pixels,
+    as_pixels,
+    circle,
+    draw,
+    half,
+    pixels,
+    plain_options,
+    right_half,
+    start,
+)
+from tests.engine.tiny_flows import checkpoints_of, tiny_unet
 
 _D: Any = diffusers
 

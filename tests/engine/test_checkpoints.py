@@ -23,8 +23,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.engine import demo
 from tests.engine.adapters import controlnet_of, write
 from tests.engine.ldm import write_single_file
-from tests.engine.pictures import circle, keep
-from tests.engine.requests import draw, plain_options, request
+from tests.engine.requests import circle, draw, keep, plain_options, request
 from tests.engine.rungs import reads
 from tests.engine.tiny_flows import tiny_flow
 

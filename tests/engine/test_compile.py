@@ -18,8 +18,7 @@ from picowatch.engine.protocol import EngineOptions, RenderedImage
 from picowatch.engine.renderer import Renderer
 from tests.engine import requests
 from tests.engine.requests import difference
-from tests.engine.tiny_flows import tiny_unet
-from tests.engine.tiny_models import FIRST
+from tests.engine.tiny_flows import FIRST, tiny_unet
 
 CARD = torch.device("cuda")  # only its name is looked at: the module computes where it is
 

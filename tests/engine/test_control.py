@@ -20,9 +20,8 @@ from picowatch.recipe.request import ControlUse
 from tests.engine.adapters import ControlNet, acting, controlnet_of, save_original, write
 from tests.engine.demo import CPU, assert_equal
 from tests.engine.ldm import write_single_file
-from tests.engine.pictures import circle
 from tests.engine.reference.models import Models
-from tests.engine.requests import difference, draw
+from tests.engine.requests import circle, difference, draw
 from tests.engine.tiny_flows import tiny_unet
 
 

@@ -19,8 +19,7 @@ from picowatch.errors import EngineStopped
 from picowatch.recipe.parts import Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.engine.demo import named
-from tests.engine.pictures import keep
-from tests.engine.requests import difference, draw, ignore_steps, pixels, plain_options
+from tests.engine.requests import difference, draw, ignore_steps, keep, pixels, plain_options
 
 GREEN, RED = (40, 170, 60), (200, 30, 30)
 

@@ -31,10 +31,8 @@ from tests.engine.flow_requests import (
     scripted,
     square,
 )
-from tests.engine.pictures import circle
-from tests.engine.requests import Pixels, draw, ignore_steps, pixels
-from tests.engine.tiny_flows import FOLDERS, tiny_flow
-from tests.engine.tiny_models import checkpoints_of
+from tests.engine.requests import Pixels, circle, draw, ignore_steps, pixels
+from tests.engine.tiny_flows import FOLDERS, checkpoints_of, tiny_flow
 from tests.kinds import one_of_each_kind
 
 _D: Any = diffusers

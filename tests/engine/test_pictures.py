@@ -22,8 +22,18 @@ from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ControlUse, ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
-from tests.engine.pictures import GREEN, circle, keep, right_half, start
-from tests.engine.requests import Pixels, difference, draw, pixels, plain_options
+from tests.engine.requests import (
+    GREEN,
+    Pixels,
+    circle,
+    difference,
+    draw,
+    keep,
+    pixels,
+    plain_options,
+    right_half,
+    start,
+)
 
 DEMO = Catalog(Path("nowhere")).demo.path
 ROUNDING = 2  # of 255: what float32 sums in another order may change

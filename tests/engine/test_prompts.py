@@ -16,8 +16,7 @@ from picowatch.recipe.request import EmbeddingUse, ImageRequest
 from tests.engine.adapters import files_in, write
 from tests.engine.demo import CPU, demo, load
 from tests.engine.requests import request
-from tests.engine.tiny_flows import tiny_unet
-from tests.engine.tiny_models import FIRST, checkpoints_of
+from tests.engine.tiny_flows import FIRST, checkpoints_of, tiny_unet
 
 BEGIN, END, COMMA, CAT, RED = 784, 785, 267, 564, 558  # in the demo model's vocabulary
 

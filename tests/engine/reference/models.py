@@ -20,8 +20,7 @@ from picowatch.engine.protocol import EngineOptions
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import Tensors, controlnet_of, kohya_lora, random_layer, union_of, write
 from tests.engine.demo import named
-from tests.engine.pictures import circle, half, keep
-from tests.engine.requests import plain_options
+from tests.engine.requests import circle, half, keep, plain_options
 from tests.engine.tiny_flows import tiny_unet
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
