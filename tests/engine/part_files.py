@@ -23,43 +23,6 @@ Z_IMAGE, FLUX, SD35, KLEIN = "Z-Image-Turbo", "FLUX.1-dev", "sd3.5-medium", "FLU
 SD3, CHROMA, LUMINA, QWEN = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0", "Qwen-Image"
 
 
-def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
-    """Return matrices as fp8; `scaled` is the ending of the names of their scales."""
-    made: Tensors = {}
-    for name, tensor in tensors.items():
-        if not name.endswith(".weight") or tensor.ndim != 2:
-            made[name] = tensor
-            continue
-        scale = torch.ones(())
-        if scaled:
-            greatest = tensor.abs().amax(1, keepdim=True) if rows else tensor.abs().max()
-            scale = greatest / 448
-            made[name.removesuffix(".weight") + scaled] = scale.contiguous()
-        made[name] = (tensor / scale).to(torch.float8_e4m3fn)
-    return made
-
-
-def comfy(tensors: Tensors) -> Tensors:
-    """ComfyUI's form since the end of 2025: a description beside each layer."""
-    made = fp8(tensors, ".weight_scale")
-    told = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
-    layers = [name for name in made if name.endswith(".weight_scale")]
-    return made | {name.replace("weight_scale", "comfy_quant"): told.clone() for name in layers}
-
-
-SCALED_FP8 = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
-
-
-def widened(tensors: Tensors) -> Tensors:
-    """Return the values of fp8 weights with their scales."""
-    scales = {name.rpartition(".")[0]: one for name, one in tensors.items() if "scale" in name}
-    return {
-        name: tensor.float() * scales.get(name.removesuffix(".weight"), torch.ones(()))
-        for name, tensor in tensors.items()
-        if not name.endswith(("scale", "scale_weight", "comfy_quant", "scaled_fp8"))
-    }
-
-
 # The text encoders of tiny folders, and how files of them are called.
 ENCODERS_OF = {
     FLUX: {"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
@@ -117,19 +80,6 @@ def tensors_of(folder: str, part: str) -> Tensors:
         return {f"model.{name.removeprefix('model.')}": tensor for name, tensor in held.items()}
     bare = {name.removeprefix("text_model."): tensor for name, tensor in held.items()}
     return {name if "projection" in name else f"text_model.{name}": t for name, t in bare.items()}
-
-
-def whole_file(folder: str) -> Tensors:
-    """A checkpoint with all parts of the folder."""
-    made = {f"{PREFIX}{name}": one for name, one in weights_of(folder).items()}
-    vae = "first_stage_model." if folder in (SD3, SD35) else "vae."
-    prefixes = {"vae": vae} | {
-        part: f"text_encoders.{encoder.replace(' ', '_')}.transformer."
-        for part, encoder in ENCODERS_OF[folder].items()
-    }
-    for part, prefix in prefixes.items():
-        made |= {f"{prefix}{name}": tensor for name, tensor in tensors_of(folder, part).items()}
-    return made
 
 
 PREFIX = "model.diffusion_model."

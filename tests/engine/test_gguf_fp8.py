@@ -42,18 +42,13 @@ from tests.engine.part_files import (
     LUMINA,
     PREFIX,
     QWEN,
-    SCALED_FP8,
     SD3,
     SD35,
     Z_IMAGE,
-    comfy,
-    fp8,
     pretend,
     rounded,
     tensors_of,
     weights_of,
-    whole_file,
-    widened,
     write_gguf,
 )
 from tests.engine.tiny_flows import tiny_flow
@@ -117,6 +112,43 @@ def test_a_transformers_file_holds_what_its_folder_holds(
     assert same(read(found(models)), weights_of(folder))
 
 
+def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
+    """Return matrices as fp8; `scaled` is the ending of the names of their scales."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        if not name.endswith(".weight") or tensor.ndim != 2:
+            made[name] = tensor
+            continue
+        scale = torch.ones(())
+        if scaled:
+            greatest = tensor.abs().amax(1, keepdim=True) if rows else tensor.abs().max()
+            scale = greatest / 448
+            made[name.removesuffix(".weight") + scaled] = scale.contiguous()
+        made[name] = (tensor / scale).to(torch.float8_e4m3fn)
+    return made
+
+
+def comfy(tensors: Tensors) -> Tensors:
+    """ComfyUI's form since the end of 2025: a description beside each layer."""
+    made = fp8(tensors, ".weight_scale")
+    told = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    layers = [name for name in made if name.endswith(".weight_scale")]
+    return made | {name.replace("weight_scale", "comfy_quant"): told.clone() for name in layers}
+
+
+SCALED_FP8 = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+
+
+def widened(tensors: Tensors) -> Tensors:
+    """Return the values of fp8 weights with their scales."""
+    scales = {name.rpartition(".")[0]: one for name, one in tensors.items() if "scale" in name}
+    return {
+        name: tensor.float() * scales.get(name.removesuffix(".weight"), torch.ones(()))
+        for name, tensor in tensors.items()
+        if not name.endswith(("scale", "scale_weight", "comfy_quant", "scaled_fp8"))
+    }
+
+
 FP8: dict[str, Callable[[Tensors], Tensors]] = {
     "plain": fp8,
     "scaled_fp8": lambda tensors: fp8(tensors, ".scale_weight") | SCALED_FP8,
@@ -162,6 +194,19 @@ def test_a_gguf_file_holds_the_same_numbers(models: Path, folder: str, kind: str
     assert bytes_of_parts(model, FULL)["denoiser"] == pytest.approx(nbytes, rel=0.001)
     quantised = any(isinstance(one, GGUFParameter) for one in ours.parameters())
     assert quantised == kind.startswith("Q")
+
+
+def whole_file(folder: str) -> Tensors:
+    """A checkpoint with all parts of the folder."""
+    made = {f"{PREFIX}{name}": one for name, one in weights_of(folder).items()}
+    vae = "first_stage_model." if folder in (SD3, SD35) else "vae."
+    prefixes = {"vae": vae} | {
+        part: f"text_encoders.{encoder.replace(' ', '_')}.transformer."
+        for part, encoder in ENCODERS_OF[folder].items()
+    }
+    for part, prefix in prefixes.items():
+        made |= {f"{prefix}{name}": tensor for name, tensor in tensors_of(folder, part).items()}
+    return made
 
 
 @pytest.mark.parametrize("folder", ENCODERS_OF)
