@@ -113,7 +113,7 @@ down:  ## Stop it.
 	@contrib/docker.sh down
 
 image-check: $(READY)  ## Build the Docker image and try it, by a Docker engine (as root, some minutes).
-	PYTEST_DEBUG_TEMPROOT=/tmp PATIENCE=900 $(BIN)/pytest tests/docker/image_check.py
+	$(BIN)/python -m tests.docker.image_check
 
 clean:  ## Remove the environment and all caches; inbox, outbox and models stay.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -9,18 +9,18 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import yaml
 from PIL import Image
 
 from picowatch import __version__
 from tests.commands.picowatch import PROJECT
 from tests.docker.test_docker_files import mounts, services
-from tests.house import wait_for
 
 NAME = "picowatch-check"
 UPGRADED = f"{__version__}.post1"
@@ -28,9 +28,12 @@ PROMPT = "a red circle on a blue background"
 SEED = 7
 BATCH = 100  # so many that neither a kill nor an upgrade comes too late
 UID = 12345  # a user of whom nothing in the image knows, as compose's PUID may be
+PATIENCE_SECONDS = 900.0
 STOP_SECONDS = 10.0  # Docker kills after that
 
-pytestmark = pytest.mark.timeout(3600)
+
+class CheckFailed(Exception):
+    """What was found instead."""
 
 
 class Checkout:
@@ -38,7 +41,7 @@ class Checkout:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        (path / "cache").mkdir()
+        (path / "cache").mkdir(parents=True)
         copy = f"git ls-files -z | xargs -0 cp --parents --target-directory={path}"
         output_of("sh", "-c", f"cd {PROJECT} && {copy}")
         compose = path / "compose.yaml"  # the tags of an image in use stay as they are
@@ -73,72 +76,115 @@ class Checkout:
         rows = map(json.loads, (self.path / "outbox/images.jsonl").read_text().splitlines())
         return sorted(row["seed"] for row in rows if row["recipe"] == "batch.yaml")
 
+    def remove(self) -> None:
+        """Leave nothing in the engine."""
+        down = "docker compose --profile=cpu --profile=gpu down --volumes --rmi=all"
+        subprocess.run(["sh", "-c", down], cwd=self.path, capture_output=True)
+
 
 def output_of(*command: object) -> str:
     """Run a command that must succeed; return what it printed."""
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    words = list(map(str, command))
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-4000:]
+        raise CheckFailed(f"{' '.join(words)}\nended with {done.returncode}:\n{said}")
     return done.stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A container that is up and healthy; nothing of it is left in the engine."""
-    checkout = Checkout(tmp_path_factory.mktemp("image"))
-    try:
-        checkout.make("up")
-        wait_for(lambda: checkout.fact("State.Health.Status") == "healthy", "(healthy)")
-        yield checkout
-    finally:
-        down = "docker compose --profile=cpu --profile=gpu down --volumes --rmi=all"
-        subprocess.run(["sh", "-c", down], cwd=checkout.path, capture_output=True)
+def expect(what: str, found: object, wanted: object) -> None:
+    """Raise CheckFailed unless it was found."""
+    if found != wanted:
+        raise CheckFailed(f"{what}: {found!r} instead of {wanted!r}")
+    print(f"ok  {what}: {found or 'none'}", flush=True)
 
 
-def test_a_container_is_whole_and_confined(checkout: Checkout) -> None:
+def wait(happened: Callable[[], object], what: str) -> None:
+    """Wait until it happened; say how long it took."""
+    began = time.monotonic()
+    while not happened():
+        if time.monotonic() - began > PATIENCE_SECONDS:
+            raise CheckFailed(f"{what} did not come within {PATIENCE_SECONDS:.0f} s")
+        time.sleep(0.1)
+    print(f"ok  {what}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def check_confinement(checkout: Checkout) -> None:
     """Who it is, and what it cannot do."""
-    assert checkout.inside("picowatch", "--version") == f"picowatch {__version__}"
-    assert checkout.inside("pip", "check") == "No broken requirements found."
-    assert checkout.inside("sh", "-c", "echo $(id -u):$(id -g)") == f"{UID}:{UID}"
-    networks = "tail -n +3 /proc/net/dev | cut -d: -f1 | xargs"
-    assert checkout.inside("sh", "-c", networks) == "lo"
+    expect("user", checkout.inside("sh", "-c", "echo $(id -u):$(id -g)"), f"{UID}:{UID}")
+    networks = checkout.inside("sh", "-c", "tail -n +3 /proc/net/dev | cut -d: -f1 | xargs")
+    expect("networks", networks, "lo")
     places = "/data/inbox /data/models /data /opt/picowatch/bin /etc /var/tmp"
     script = f"for place in {places}; do touch $place/x && echo $place; done 2> /dev/null; true"
-    assert checkout.inside("sh", "-c", script) == "", "it can write there"
+    expect(f"can write of {places}", checkout.inside("sh", "-c", script), "")
 
 
-def test_a_recipe_becomes_a_picture_that_is_the_users(checkout: Checkout) -> None:
-    """It is whole and holds its settings. `docker run` renders by the image's own user."""
+def check_picture(checkout: Checkout) -> None:
+    """A recipe becomes a whole picture that holds its settings and is the user's."""
     checkout.save("circle")
     picture = checkout.path / f"outbox/circle/0001-{SEED}.png"
-    wait_for(picture.exists, "the picture")
-    assert picture.stat().st_uid == UID
+    wait(picture.exists, "the picture")
+    expect("owner of the picture", picture.stat().st_uid, UID)
     with Image.open(picture) as image:
         image.load()
-        assert image.info["parameters"].splitlines()[0] == PROMPT
+        expect("prompt in the picture", image.info["parameters"].splitlines()[0], PROMPT)
     once = f"echo {PROMPT} > inbox/x.txt; picowatch run --once > /dev/null; ls outbox/x"
     words = ("--rm", "--network=none", "--entrypoint=sh", checkout.fact("Config.Image"))
-    assert output_of("docker", "run", *words, "-c", f"{once} | wc -l") == "1"
+    made = output_of("docker", "run", *words, "-c", f"{once} | wc -l")
+    expect("pictures of docker run, by the image's own user", made, "1")
 
 
-def test_each_picture_of_a_batch_is_made_once(checkout: Checkout) -> None:
-    """In spite of a kill and an upgrade."""
+def check_batch(checkout: Checkout) -> None:
+    """Each picture of a batch is made once, in spite of a kill and an upgrade."""
     checkout.save("batch", steps=20, count=BATCH)
-    wait_for(checkout.seeds, "the first picture")
+    wait(checkout.seeds, "the first picture of a batch")
     os.kill(int(checkout.fact("State.Pid")), signal.SIGKILL)
-    wait_for(lambda: checkout.fact("RestartCount") == "1", "the restart after a kill")
+    wait(lambda: checkout.fact("RestartCount") == "1", "the restart after a kill")
     killed = len(checkout.seeds())
-    wait_for(lambda: len(checkout.seeds()) > killed, "a picture after the restart")
+    wait(lambda: len(checkout.seeds()) > killed, "a picture after the restart")
     old = checkout.fact("Image")
     source = checkout.path / "picowatch/__init__.py"
     source.write_text(source.read_text().replace(__version__, UPGRADED))
     checkout.make("up")
     output_of("docker", "rmi", old)
-    assert len(checkout.seeds()) < BATCH, "nothing is left for the upgrade"
-    assert checkout.inside("picowatch", "--version") == f"picowatch {UPGRADED}"
-    wait_for(lambda: len(checkout.seeds()) >= BATCH, "the rest of the batch")
+    expect("pictures left for the upgrade", len(checkout.seeds()) < BATCH, True)
+    expect("version", checkout.inside("picowatch", "--version"), f"picowatch {UPGRADED}")
+    wait(lambda: len(checkout.seeds()) >= BATCH, "the rest of the batch")
     started = time.monotonic()
     checkout.make("down")
-    assert time.monotonic() - started < STOP_SECONDS
-    assert output_of("docker", "ps", "-aq", f"--filter=name={NAME}") == ""
-    assert checkout.seeds() == list(range(SEED, SEED + BATCH))
-    assert len(list((checkout.path / "outbox/batch").glob("*.png"))) == BATCH
+    expect("make down in time", time.monotonic() - started < STOP_SECONDS, True)
+    left = output_of("docker", "ps", "-aq", f"--filter=name={NAME}")
+    expect("containers left", left, "")
+    expect("pictures once each", checkout.seeds() == list(range(SEED, SEED + BATCH)), True)
+    expect("their files", len(list((checkout.path / "outbox/batch").glob("*.png"))), BATCH)
+
+
+def main() -> int:
+    """Return 0 if all is well, 1 if something is not."""
+    folder = Path(tempfile.mkdtemp(prefix="picowatch-image-"))
+    checkout = None
+    try:
+        for command in ("docker version", "docker compose version"):
+            print(output_of(*command.split()), flush=True)
+        checkout = Checkout(folder / "checkout")
+        checkout.make("up")
+        expect("version", checkout.inside("picowatch", "--version"), f"picowatch {__version__}")
+        expect("pip check", checkout.inside("pip", "check"), "No broken requirements found.")
+        wait(lambda: checkout.fact("State.Health.Status") == "healthy", "(healthy)")
+        check_confinement(checkout)
+        check_picture(checkout)
+        check_batch(checkout)
+    except (CheckFailed, OSError) as failure:  # OSError: not root
+        print(f"FAILED  {failure}")
+        for log in folder.glob("checkout/outbox/picowatch.log"):
+            print(log.read_text()[-4000:])
+        return 1
+    finally:
+        if checkout:
+            checkout.remove()
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
