@@ -59,7 +59,6 @@ ENV HOME=/cache XDG_CACHE_HOME=/cache HF_HUB_OFFLINE=1
 USER 1000:1000
 WORKDIR /data
 STOPSIGNAL SIGTERM
-# Where files are polled it may take 20 seconds to hear of one.
-HEALTHCHECK --interval=30s --timeout=25s --start-period=30s CMD ["picowatch", "status", "--check"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["picowatch", "status", "--check"]
 ENTRYPOINT ["picowatch"]
 CMD ["run"]
