@@ -23,7 +23,7 @@ from picowatch.commands.run import run_daemon
 from picowatch.commands.status import current_status, rows_of
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.daemon import Mode
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.child import started_engine
 from picowatch.errors import (
     FAILED,
     INTERRUPTED,
@@ -61,7 +61,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 def make(
     settings: Settings,
     files: Sequence[Path],
-    make_engine: MakeEngine = ChildEngine,
+    make_engine: MakeEngine = started_engine,
     *,
     name: str = "",
     remove: bool = False,

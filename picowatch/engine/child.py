@@ -15,7 +15,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 
@@ -195,6 +195,11 @@ class ChildEngine(RemoteEngine):
             self._drop(process)
         return outcome
 
+    def start(self) -> None:
+        """Start the process now; if that fails, the next render says so."""
+        with self._lock, suppress(EngineCannotStart):
+            self._living()
+
     def _living(self) -> "_Process":
         """Return the running process, or start a new one. The caller holds the lock."""
         if self._process is not None and self._process.exit_code() is not None:
@@ -215,6 +220,13 @@ class ChildEngine(RemoteEngine):
                 return
             self._process = None
         process.close()
+
+
+def started_engine(options: EngineOptions) -> ChildEngine:
+    """Return an engine that imports its libraries while the first save settles."""
+    engine = ChildEngine(options)
+    engine.start()
+    return engine
 
 
 class _Process:
