@@ -223,9 +223,10 @@ class ChildEngine(RemoteEngine):
 
 
 def started_engine(options: EngineOptions) -> ChildEngine:
-    """Return an engine that imports its libraries while the first save settles."""
+    """Return an engine; the first of several imports its libraries while the first save settles."""
     engine = ChildEngine(options)
-    engine.start()
+    if options.ordinal == 0:
+        engine.start()
     return engine
 
 

@@ -122,7 +122,8 @@ class ProblemFiles:
                 if file not in kept and (self._text(file) or "").startswith("inbox/"):
                     self._remove(file)
                 else:
-                    found.append((path.lstat().st_mtime, file))
+                    with suppress(FileNotFoundError):  # somebody deleted it meanwhile
+                        found.append((path.lstat().st_mtime, file))
         with self._lock:
             self._files = {file: None for _, file in sorted(found)}
             self.changes += 1

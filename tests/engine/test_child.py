@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.child import ChildEngine, started_engine
 from picowatch.engine.protocol import EngineOptions, MakeRenderer, RenderedImage
 from picowatch.errors import EngineStopped, RenderFailed
 from tests.digest_renderer import DigestRenderer
@@ -62,6 +62,14 @@ def test_it_is_started_for_the_first_picture_and_again_after_it_died(digests: Ch
     wait_for(lambda: not is_running(process))
     assert make(digests, request(steps=1))
     assert digests.process_id not in (None, process)
+
+
+def test_the_first_engine_of_make_starts_at_once() -> None:
+    """Others wait for work, as all do in a daemon."""
+    for ordinal in (0, 1):
+        options = EngineOptions(models=Path("nowhere"), device="cpu", ordinal=ordinal)
+        with closing(started_engine(options)) as engine:
+            assert (engine.process_id is None) == bool(ordinal)
 
 
 def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> None:
@@ -145,7 +153,7 @@ def test_what_it_writes_is_kept_in_no_megabytes() -> None:
 DAEMON = """
 import sys
 from pathlib import Path
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.child import ChildEngine, started_engine
 from picowatch.engine.protocol import EngineOptions
 from tests.engine.requests import request
 from tests.faults.faulty_engine import FaultyRenderer

@@ -1,10 +1,11 @@
 """The device, number formats, memory and failures, on simulated machines."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -79,6 +80,16 @@ def test_each_engine_addresses_its_own_card_everywhere(cards: Any, tmp_path: Pat
     for device, ordinal in (("cuda", 1), ("cuda:0", 1), ("cuda", 2), ("cpu", 1)):
         Renderer(EngineOptions(models=tmp_path, device=device, ordinal=ordinal))
     assert chosen[1:] == [torch.device("cuda", index) for index in (1, 0, 0)]
+
+
+def test_what_lets_cublas_be_exact_does_not_stay(cards: Any) -> None:
+    """torch reads the variable at the first product; older ones parse it anew at each further."""
+    cards(RTX)
+    seen, one = [], cast(Mock, torch.ones).return_value
+    one.mm.side_effect = lambda _: seen.append(os.environ["CUBLAS_WORKSPACE_CONFIG"])
+    choose_target("cuda", "auto")
+    assert seen == [":4096:8"]
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
 def test_what_torch_calls_exact_is_exact(tmp_path: Path) -> None:
