@@ -31,6 +31,7 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         wait_for(lambda: house.error("a.txt") and house.error("pets/b.yaml"), "the failures")
         wait_for(lambda: house.prompts() == ["one"], "the other image")
         wait_for(lambda: house.status()["refused"] == 1, "the status")
+        wait_for(lambda: house.status()["images"]["failed"] == 2, "the status of all")
         found = json.loads(picowatch(house.folder, "status", "--json").stdout)
         assert (found["refused"], found["images"]["failed"]) == (1, 2)
         house.engine.before_batch = lambda batch: None
