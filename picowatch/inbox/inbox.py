@@ -375,6 +375,9 @@ class Inbox:
         if known is None or known.folder != self.folder or not is_gone(self._root, one.path):
             self._settling.drop(one.path)
             return None
+        if self.scanned_at <= one.since:  # that scan may have missed its new name; see another's
+            self._wanted = True
+            return None
         if known.size_and_time.size in unsettled:  # it may have been renamed
             self._settling.postpone(one, now)
             return None

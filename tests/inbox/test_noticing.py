@@ -2,8 +2,9 @@
 
 import errno
 import os
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from picowatch.inbox.files import FileChanged, size_and_time_of
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
 from picowatch.inbox.reading import read
+from picowatch.inbox.scan import Scan, scan
 from tests.house import HeldEngine, House, wait_for
 
 
@@ -123,6 +125,33 @@ def test_what_is_written_after_it_was_quiet_is_not_read_yet(tmp_path: Path, path
     (tmp_path / path).write_bytes(b"a corgi in the snow")
     with pytest.raises(FileChanged):
         read(tmp_path, "", path, noted, None, is_new=True)
+
+
+def test_a_rename_that_a_scan_misses_is_no_deletion(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file leaves a folder before, and comes into another after that was searched."""
+    missed = []
+
+    def miss(root: Path, known: Collection[str]) -> Scan:
+        scanned = scan(root, known)
+        if not missed and (found := scanned.found.pop("b/corgi.txt", None)):
+            missed.append(found)
+        return scanned
+
+    monkeypatch.setattr("picowatch.inbox.inbox.scan", miss)
+    monkeypatch.setattr("picowatch.inbox.inbox.EVENT_REST", 1e6)  # as after a slow scan
+    hold = HeldEngine(house)
+    with house.running():
+        path = house.save("a/corgi.txt", "a corgi\n")
+        hold.wait_until_held()
+        path.rename(house.save("b/other.txt", "a star\n").with_name("corgi.txt"))
+        wait_for(lambda: re.search("corgi.txt: (deleted|renamed)", house.log()), "the change")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
+    assert missed
+    assert "a/corgi.txt: renamed to b/corgi.txt, its queue is kept" in house.log()
+    assert house.started() == ["a corgi", "a star"]
 
 
 # -- what cannot be read
