@@ -131,7 +131,7 @@ def test_a_rename_that_a_scan_misses_is_no_deletion(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file leaves a folder before, and comes into another after that was searched."""
-    missed = []
+    missed: list[object] = []
 
     def miss(root: Path, known: Collection[str]) -> Scan:
         scanned = scan(root, known)
