@@ -1,5 +1,6 @@
 """The command `picowatch`, also as `python -m picowatch`."""
 
+import gc
 import sys
 
 from picowatch.errors import INTERRUPTED
@@ -17,6 +18,7 @@ def main() -> int:
         return INTERRUPTED
     finally:
         ignore_signals()  # a second one might come while Python ends
+        gc.freeze()  # else Python searches everything for garbage before it ends: 50 ms
 
 
 if __name__ == "__main__":

@@ -95,9 +95,11 @@ def surroundings() -> Iterator[None]:
 
 def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
     """Import torch and the libraries around it, and create the renderer."""
+    gc.disable()  # hundreds of searches for garbage take a second of four
     from picowatch.engine.renderer import Renderer
 
     gc.freeze()  # imported objects stay: searching them for garbage takes a quarter second
+    gc.enable()
     return Renderer(options, on_preview)
 
 

@@ -4,6 +4,7 @@ A family without a row here is short: its pipeline encodes the prompt itself.
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,10 +13,6 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers.pipelines.flux2 import pipeline_flux2 as flux2
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_plus
-from diffusers.pipelines.qwenimage21 import pipeline_qwenimage21 as qwen_image_21
 from PIL import Image
 
 from picowatch.engine.prompts import PromptEncoder, TextTower
@@ -165,6 +162,8 @@ def _z_image_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
 
 def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
     """Count the tokens of a prompt together with the instruction that its pipeline adds."""
+    from diffusers.pipelines.flux2 import pipeline_flux2 as flux2
+
     messages = flux2.format_input([prompt], flux2.SYSTEM_MESSAGE)
     return len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"][0])
 
@@ -225,30 +224,33 @@ class Editor:
     inputs: Callable[[tuple[int, int]], dict[str, Any]] = lambda _: {}
 
 
-def _scaled(
-    pipeline: Any, pictures: Sequence[Image.Image], dimensions: Callable[..., Any], area: int
-) -> list[Image.Image]:
+def _module_of(pipeline: Any) -> Any:
+    """Return the pipeline's module; to import those of all editing pipelines takes 0.1 s."""
+    return sys.modules[type(pipeline).__module__]
+
+
+def _scaled(pipeline: Any, pictures: Sequence[Image.Image], area: int) -> list[Image.Image]:
     """Return the pictures as the pipeline scales them for its text encoder: to an area."""
     found = []
     for one in pictures:
-        width, height, *_ = dimensions(area, one.width / one.height)
+        proportion = one.width / one.height
+        width, height, *_ = _module_of(pipeline).calculate_dimensions(area, proportion)
         found.append(pipeline.image_processor.resize(one, height, width))
     return found
 
 
 def _read_whole(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    (picture,) = _scaled(pipeline, pictures, edit.calculate_dimensions, _MEGAPIXEL)
+    (picture,) = _scaled(pipeline, pictures, _MEGAPIXEL)
     return {"image": picture}
 
 
 def _read_small(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    area = edit_plus.CONDITION_IMAGE_SIZE
-    return {"image": _scaled(pipeline, pictures, edit_plus.calculate_dimensions, area)}
+    return {"image": _scaled(pipeline, pictures, _module_of(pipeline).CONDITION_IMAGE_SIZE)}
 
 
 def _read_transparent(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
     pictures = [one.convert("RGBA") for one in pictures]
-    return {"image": _scaled(pipeline, pictures, qwen_image_21.calculate_dimensions, _MEGAPIXEL)}
+    return {"image": _scaled(pipeline, pictures, _MEGAPIXEL)}
 
 
 _MEGAPIXEL = 1024 * 1024
