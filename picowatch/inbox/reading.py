@@ -194,7 +194,7 @@ def _picture(
         size_and_time = with_sidecars(found, root, path)
         _check_quiet(noted, size_and_time)  # before reading, which takes long for a large one
         digest = sha256_of(file, pictures.MAX_BYTES)
-        damage = _damage_of(file)
+        damage = _damage_of(file, path)
     same = known if known and known.digest == digest and known.again != "saved" else None
     return Saved(
         path,
@@ -208,9 +208,10 @@ def _picture(
     )
 
 
-def _damage_of(file: IO[bytes]) -> str:
+def _damage_of(file: IO[bytes], path: str) -> str:
     """Return why a picture cannot be decoded; "" if it can."""
     try:
+        pictures.refuse_other_name(path)
         pictures.check_picture(file)
     except PictureUnreadable as error:
         return str(error)
