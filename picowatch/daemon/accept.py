@@ -172,9 +172,8 @@ class Accepting:
             waits_for = f"{PICTURES}{pictures.refused}" if pictures.refused else None
             return self._refuse(seen, error, waits_for=waits_for)
         warnings = _warnings_of(recipes)
-        if warnings or not seen.is_new:
-            self.outbox.problems.remove_error(seen.path)
-            self.outbox.problems.write_warnings(seen.path, warnings)
+        self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.write_warnings(seen.path, warnings)
         words = accepted(result, self._show_newest(result))
         if not recipes:
             words += ", it says nothing to render"
@@ -248,8 +247,7 @@ class Accepting:
             return self._refuse(seen, f"This picture cannot be used: {error}")
         except ModelRefused as error:
             return self._refuse_template(dropped, error)
-        if not seen.is_new:
-            self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.remove_error(seen.path)
         words = accepted(result, self._show_newest(result))
         warned = self._warn_once(dropped.template.name, _warnings_of(recipes))
         return [*warned, said(seen.path, words)]

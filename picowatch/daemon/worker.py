@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 
-from picowatch.catalog import DEMO, Catalog
+from picowatch.catalog import EMBEDDED_NAMES, Catalog
 from picowatch.daemon.batch_sizes import BatchSizes
 from picowatch.daemon.dropped import DroppedPictures, InboxAway
 from picowatch.daemon.publish import Publisher
@@ -290,8 +290,13 @@ class Worker:
             self.run.wake.set()
 
     def _are_models_away(self, batch: list[QueuedImage]) -> bool:
-        """Whether the models folder has no models any more, as if its share is not mounted."""
-        if all(image.request.checkpoint == DEMO for image in batch):
+        """Whether the models folder, which the batch needs, has no models any more.
+
+        Its share may be unmounted.
+        """
+        requests = [image.request for image in batch]
+        names = {name for one in requests for name in (one.checkpoint, one.cutout, *one.upscalers)}
+        if names <= EMBEDDED_NAMES | {""}:
             return False
         return not Catalog(self.settings.models).scan().models
 
