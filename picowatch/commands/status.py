@@ -133,7 +133,7 @@ def rows_of(running: bool, status: Status) -> list[Row]:
     Of a picowatch that has ended, what is queued and what failed is still of interest.
     """
     if not running or status.ended:
-        left = replace(status, device="", engines=(), all_seconds_left=None)
+        left = replace(status, engines=(), all_seconds_left=None)
         others = [row for row in rows(left) if row.label != "now"] if status.host else []
         if running:
             return [Row("", STARTING), *others]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from picowatch import __version__
 from picowatch.daemon.accept import Accepting
 from picowatch.daemon.commands import Control
 from picowatch.daemon.finish import Finishing
@@ -35,6 +36,10 @@ IDLE_SECONDS = 1.0  # between rounds
 WORKING_SECONDS = 0.25  # … while something is rendered
 TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
+TAKES_AWAY = (
+    "when_done: %s removes finished recipes from the inbox: no other picowatch may watch it, or it "
+    "would treat them as deleted"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +90,20 @@ class Daemon:
         self._retry_at = float("-inf")  # no round begins earlier after one that failed
 
     def run(self) -> RunResult:
-        """Run until `stop` is set, or as the mode says."""
+        """Run until `stop` is set, or as the mode says.
+
+        If the result says `restart`, another daemon can be started at once.
+        """
+        settings = self._shared.settings
+        log.info("picowatch %s is watching %s", __version__, settings.inbox)
+        if settings.when_done != "keep" and not self.mode.once:
+            log.warning(TAKES_AWAY, settings.when_done)
         try:
             with self._shared.ended_by_errors(unexpected=False):
                 self._run_rounds()
         finally:
             self._shut_down()
+        log.info("picowatch ended")
         return self.result
 
     def _run_rounds(self) -> None:

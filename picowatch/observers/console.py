@@ -217,7 +217,7 @@ def rows(status: Status) -> list[Row]:
         )
     if len(status.engines) > 1 or any(engine.node for engine in status.engines):
         found += _engines(status)
-    elif device := _device(status):
+    elif status.engines and (device := _device(*status.engines)):
         found.append(Row("device", device, "quiet"))
     return [replace(row, text=harmless(row.text)) for row in found]
 
@@ -274,14 +274,14 @@ def _so_far(status: Status) -> str:
     return ", ".join(ended)
 
 
-def _device(status: Status) -> str:
-    if not status.device or status.device == "auto":  # not known before the first picture
+def _device(engine: EngineStatus) -> str:
+    if engine.device in ("", "auto"):  # not known before the first picture
         return ""
-    held = _memory(status.memory_bytes, status.memory_peak_bytes)
-    return ", ".join(filter(None, [status.device, status.precision, held]))
+    return ", ".join(filter(None, [engine.device, engine.precision, _memory(engine)]))
 
 
-def _memory(now: int | None, peak: int | None) -> str:
+def _memory(engine: EngineStatus) -> str:
+    now, peak = engine.memory_bytes, engine.memory_peak_bytes
     if now is None or peak is None:
         return ""
     return f"{now / 1e9:.1f} GB of memory, {peak / 1e9:.1f} GB at most"
@@ -305,6 +305,6 @@ def _engine(engine: EngineStatus) -> tuple[str, str]:
         parts.append(f"{engine.steps_per_second:.1f} it/s")
     if engine.batch > 1:
         parts.append(f"{engine.batch} at once")
-    parts.append(engine.trouble or _memory(engine.memory_bytes, engine.memory_peak_bytes))
+    parts.append(engine.trouble or _memory(engine))
     text = f"{engine.number}: " + ", ".join(filter(None, parts))
     return text, "bad" if engine.trouble else "quiet"

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import picowatch.inbox.inbox
-from picowatch.daemon.build import build_and_run
+from picowatch.daemon.build import build_daemon
 from picowatch.daemon.daemon import Mode
+from picowatch.daemon.run import RunResult
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.ledger.database import Database
@@ -146,18 +147,21 @@ class Machine:
             executor=LocalSettings(engines=self.habits.engines),
         )
         with suppress(Ended):
-            while build_and_run(
+            while self._run(settings).restart and not self.signals:
+                self.stop.clear()
+
+    def _run(self, settings: Settings) -> RunResult:
+        with ExitStack() as stack:
+            return build_daemon(
                 settings,
                 lambda options: DigestEngine(before_batch=self._before_batch),
                 SilentConsole(),
-                Mode(),
+                stack,
                 stop=self.stop,  # type: ignore[arg-type]
                 wake=self.wake,  # type: ignore[arg-type]
+                mode=Mode(),
                 signals=self.signals,
-            ).restart:
-                if self.signals:
-                    break
-                self.stop.clear()
+            ).run()
 
     def do_stop(self) -> None:
         """Send SIGTERM, and check its promises."""
