@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,19 @@ ATOMIC = {f"atomic: {name}": name for name in ("sync_file", "rename", "sync_fold
 WRAPPED = {point: target for point, target in POINTS.items() if " > " not in target} | {
     point: f"picowatch.files.atomic:{name}" for point, name in ATOMIC.items()
 }
+TAKE = "before changes are taken"
+WRAPPED[TAKE] = "picowatch.daemon.accept:Accepting.take"
 FAULT_POINTS = (*WRAPPED, COMMIT)
+# Where a thread may halt, too.
+HALTING_POINTS = (
+    "inbox.scan:Scan.look_into", "inbox.scan:Scan._add_file", "inbox.files:_stat",
+    "inbox.files:open_below", "inbox.files:blocks_of", "files.inside:open_below",
+    "inbox.inbox:Inbox.is_there", "inbox.inbox:Inbox.look", "inbox.inbox:defaults_for",
+    "daemon.commands:Control.run_all", "daemon.finish:Finishing.finish_all",
+    "daemon.worker:Worker._with_pictures", "daemon.worker:Worker._render_and_publish",
+    "daemon.worker:Worker._put_back", "daemon.worker:Worker._publish",
+    "daemon.publish:Publisher._publish", "daemon.publish:Publisher._show",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,8 @@ class Habits:
     switching: float = 0.0
     engines: int = 1
     slowness: float = 0.0  # seconds that pass between two looks at the clock
+    halting: float = 0.0  # how often a thread halts at a place
+    interrupting: float = 0.0  # seconds until an engine ends its step
     formats: tuple[str, ...] = ("png",)
 
 
@@ -63,13 +78,14 @@ class Machine:
         self.home = base / "home"
         self.inbox, self.outbox = self.home / "inbox", self.home / "outbox"
         self.habits, self.when_done = habits, habits.when_done
-        self.sim = Simulation(random.Random(seed), habits.switching, habits.slowness)
+        dice = random.Random(seed)
+        self.sim = Simulation(dice, habits.switching, habits.slowness, habits.halting)
         self.sim.on_death = self._preserve
         self.findings: list[str] = []
         self.counts: Counter[str] = Counter()
         self.outbox_away: Path | None = None
         self.trouble: OSError | None = None
-        self.trouble_ended_at = self.started_at = 0.0
+        self.trouble_ended_at = self.started_at = self.took_at = 0.0
         self.fault: tuple[str, int] | None = None  # where to die, and at which time
         self.pace = 0.0  # seconds of a batch
         self.disk_seconds = 0.0  # … of each sync of a published file
@@ -102,6 +118,11 @@ class Machine:
     def _wrap_picowatch(self, patch: pytest.MonkeyPatch) -> None:
         for point, target in WRAPPED.items():
             wrap(target, lambda call, point=point: self._wrapped(call, point), patch.setattr)  # type: ignore[misc]
+        for target in HALTING_POINTS if self.habits.halting else ():
+            wrap(f"picowatch.{target}", partial(_after, self.sim.switch), patch.setattr)
+        if seconds := self.habits.interrupting:
+            late = partial(_after, partial(self.sim.sleep, seconds))
+            wrap("tests.digest_engine:DigestEngine.interrupt", late, patch.setattr)
         named = Database._corruption_named
 
         def unless_locked(database: Database) -> Any:
@@ -148,7 +169,7 @@ class Machine:
         with suppress(Ended):
             while build_and_run(
                 settings,
-                lambda options: DigestEngine(before_batch=self._before_batch),
+                lambda options: self._engine(),
                 SilentConsole(),
                 Mode(),
                 stop=self.stop,  # type: ignore[arg-type]
@@ -158,6 +179,11 @@ class Machine:
                 if self.signals:
                     break
                 self.stop.clear()
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether threads may take longer than the user."""
+        return bool(self.habits.slowness or self.habits.halting)
 
     def do_stop(self) -> None:
         """Send SIGTERM, and check its promises."""
@@ -173,7 +199,7 @@ class Machine:
         if self.sim.dead:
             self.notice_death()
             return
-        if self.sim.now - began > END_SECONDS and not self.disk_seconds:
+        if self.sim.now - began > END_SECONDS and not (self.disk_seconds or self.is_slow):
             self.findings.append(f"ended {self.sim.now - began:.1f} s after SIGTERM")
         self.process = None
         held, self.held = self.held, False
@@ -243,6 +269,8 @@ class Machine:
         """Let the process reach a place where it may die."""
         if self.sim.running is None or self.sim.dead:
             return
+        if point == TAKE:
+            self.took_at = self.sim.now
         if self.fault and self.fault[0] == point:
             self.fault = (point, self.fault[1] - 1)
             if self.fault[1] <= 0:
@@ -261,15 +289,22 @@ class Machine:
         if self.trouble is not None:
             raise sqlite3.OperationalError("database or disk is full")
 
-    def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
-        copies = (self.outbox_away or self.outbox) / ".picowatch/start-images"
-        for request in batch:
-            if request.image_hash and not (copies / request.image_hash).is_file():
-                self.findings.append(f"{request.prompt!r} is drawn without its start image")
+    def _engine(self) -> DigestEngine:
+        engine = DigestEngine()
+        engine.before_batch = lambda batch: self._before_batch(batch, engine._stop.is_set)
+        return engine
+
+    def _before_batch(self, batch: Sequence[ImageRequest], has_ended: Callable[[], bool]) -> None:
         if self.held:
             self.sim.pause(lambda: not self.held)
         if self.pace:
             self.sim.sleep(self.pace)
+        if has_ended():
+            return
+        copies = (self.outbox_away or self.outbox) / ".picowatch/start-images"
+        for request in batch:
+            if request.image_hash and not (copies / request.image_hash).is_file():
+                self.findings.append(f"{request.prompt!r} is drawn without its start image")
         if self.bad & {request.prompt for request in batch}:
             self.blamed |= {(request.prompt, request.seed) for request in batch}
             raise EngineDied(REASONS[0]) if self.is_deadly else RenderFailed(REASONS[1])
@@ -313,3 +348,7 @@ class Machine:
             self.outbox.rename(self.outbox_away)
             if empty:
                 self.outbox.mkdir()
+
+
+def _after(first: Callable[[], object], original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments, **named: (first(), original(*arguments, **named))[1]
