@@ -67,8 +67,6 @@ class RemoteEngine(ABC):
         """Implement `Engine.render`."""
         with closing(self.reports(Render(tuple(batch), preview_seconds))) as reports:
             for report in reports:
-                if look():
-                    self.interrupt()
                 match report:
                     case Step(done, total):
                         on_step(done, total)
@@ -82,7 +80,9 @@ class RemoteEngine(ABC):
                         return report
                     case PicowatchError():
                         raise report
-        raise EOFError
+                if look():
+                    self.interrupt()
+        raise EOFError  # never: the last report is an outcome
 
     def describe(self) -> dict[str, str]:
         """Return device and precision as set, or as found with a picture."""
