@@ -22,6 +22,7 @@ from picowatch.engine.latents import Enlarge
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import OnStep, RgbPicture, unseen
+from picowatch.errors import EngineStopped
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -65,6 +66,12 @@ class Job:
     enlarge_for_hires: Callable[[ImageRequest], Enlarge]
     alone: bool
     compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
+
+
+def raise_if(interrupted: Interrupted) -> None:
+    """Raise EngineStopped if the batch is to end."""
+    if interrupted():
+        raise EngineStopped("The batch was interrupted.")
 
 
 @contextmanager
@@ -135,7 +142,10 @@ def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
     """
     job = passes.job
     with timed(job.timings, "encode"):
-        prompted = [passes.encode(request) for request in batch]
+        prompted = []
+        for request in batch:
+            raise_if(job.interrupted)
+            prompted.append(passes.encode(request))
     groups: dict[object, list[int]] = {}
     for index, each in enumerate(prompted):
         groups.setdefault((each.key, index if job.alone else 0), []).append(index)
