@@ -139,9 +139,9 @@ class WorkerPool:
         """End within 2 seconds; the batches in progress go back to the queue."""
         self._stopping.set()
         self.wake()
-        self.executor.close()
         for worker in (*self.workers, *self._ending):
             worker.join()
+        self.executor.close()
         self.publisher.close()
 
     # -- state

@@ -164,11 +164,12 @@ class Worker:
             settings=self.settings,
             on_preview=self.run.observers.preview,
             is_requested=lambda: self._is_requested(batch),
+            stopping=self.stopping.is_set,
             clock=time.monotonic,
         )
         try:
             with self._outcome(batch):
-                pictures = rendering.pictures(self.stopping)
+                pictures = rendering.pictures()
                 self._learn(rendering, pictures)
                 self._publish(batch, pictures)
         finally:

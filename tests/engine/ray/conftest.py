@@ -11,11 +11,11 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from picowatch.engine.protocol import Engine, EngineOptions, RenderedImage
+from picowatch.engine.protocol import Engine, EngineOptions, Look, RenderedImage, go_on
 from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
 from tests.engine.ray.renderer import DigestRenderer
-from tests.engine.requests import PATIENCE, request
+from tests.engine.requests import PATIENCE, begin, request
 from tests.house import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -138,9 +138,11 @@ def on(executor: RayEngines, node: str) -> Engine:
     return next(one for one in executor.engines() if one.describe()["node"] == node)
 
 
-def held(engine: Engine, prompt: str) -> Future[list[RenderedImage]]:
+def held(engine: Engine, prompt: str, look: Look = go_on) -> Future[list[RenderedImage]]:
     """Return a batch that is in the middle of what its prompt says."""
     begins = threading.Event()
-    future = engine.render([request(prompt)], lambda done, total: begins.set() if done else None)
+    future = begin(
+        engine, request(prompt), lambda done, total: begins.set() if done else None, look
+    )
     assert begins.wait(PATIENCE)
     return future
