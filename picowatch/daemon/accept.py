@@ -17,7 +17,7 @@ from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import unexpected
 from picowatch.inbox.files import FileUnreadable
-from picowatch.inbox.inbox import PICTURES, READABLE, TEMPLATE, Inbox
+from picowatch.inbox.inbox import PICTURES, READABLE, Inbox
 from picowatch.inbox.names import (
     is_dropped,
     is_reached,
@@ -239,8 +239,7 @@ class Accepting:
                 return self._refuse_template(dropped, error)
             raise
         except NothingSaid as error:
-            waits_for = f"{TEMPLATE}{seen.template}"
-            self.ledger.refuse(seen, None, waits_for=waits_for, waits=True)
+            self.ledger.refuse(seen, None)
             self.outbox.problems.remove_error(seen.path)
             return self._warn_once(dropped.template.name, [str(error)])
         except PictureUnreadable as error:
@@ -254,8 +253,8 @@ class Accepting:
 
     def _end_waiting(self, before: KnownRecipe, template: str) -> None:
         """Remove the template's warning once no picture waits for its prompt any more."""
-        folder = f"{template.rpartition('/')[0]}/"
-        if before.outcome == "waiting" and not self.ledger.waits_below(folder, before.waits_for):
+        folder = template.rpartition("/")[0]
+        if before.outcome == "waiting" and not self.ledger.waits_below(folder, before.template):
             self.outbox.problems.remove_warning(template, str(NothingSaid()))
 
     def _warn_once(self, template: str, warnings: Iterable[str]) -> list[Event]:

@@ -49,7 +49,6 @@ SCAN_REST = 100
 EVENT_REST = 5  # the same, where events came
 # What `waits_for` begins with:
 READABLE = "readable "  # of a recipe that cannot be read; the reason follows
-TEMPLATE = "template "  # of a picture without a prompt; its template's digest follows
 PICTURES = "pictures "  # of a recipe whose pictures cannot be used; these follow
 
 
@@ -206,26 +205,26 @@ class Inbox:
         if (
             known
             and not known.again
-            and known.waits_for is None
+            and known.outcome == "accepted"
             and known.size_and_time == size_and_time
         ):
             return False, None  # almost all files
-        template = _template(templates, path) if is_dropped(path) or known else None
+        template = _template(templates, path)
         if is_dropped(path) and not template:
             return False, None  # it is accepted once its template is right
         if self._empty.get(path) == size_and_time:
             return False, None
         if known is None or known.again or size_and_time.written_since(known.size_and_time):
             return True, None
+        if known.outcome == "waiting":  # for a prompt, which may be in its template
+            return template != known.template, template
         if known.waits_for is None:
             return False, None
-        state = self._state_of(path, known.waits_for, template or "")
+        state = self._state_of(path, known.waits_for)
         return state != known.waits_for, state
 
-    def _state_of(self, path: str, waits_for: str, template: str) -> str:
+    def _state_of(self, path: str, waits_for: str) -> str:
         """Return the present state of what a recipe waits for."""
-        if waits_for.startswith(TEMPLATE):
-            return f"{TEMPLATE}{template}"
         if waits_for.startswith(PICTURES):
             refused = waits_for.removeprefix(PICTURES)
             return f"{PICTURES}{self.pictures_of(path).look_again(refused)}"
