@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import Compiled
@@ -218,9 +219,12 @@ class Renderer:
         if batch[0].references:
             kind = EditPasses
         eager = loaded.compiled.eager() if loaded.compiled and not job.compiled else nullcontext()
+        look = partial(raise_if, job.interrupted)
+        # Compiled code cannot be watched.
+        watched = nullcontext() if job.compiled else loaded.watched(look)
         repeating = seamless(loaded.modules if batch[0].tiling else [])
         try:
-            with eager, repeating, self._algorithms(exact=batch[0].exact):
+            with eager, watched, repeating, self._algorithms(exact=batch[0].exact):
                 return draw(kind(loaded, job), batch)
         finally:
             loaded.send_back()
