@@ -3,13 +3,14 @@
 from picowatch.catalog.catalog import Catalog
 from picowatch.catalog.folder_files import weight_files
 from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
-from picowatch.catalog.scan import DEMO_CONTROLNET, DEMO_UPSCALER, embedded
+from picowatch.catalog.scan import DEMO_CONTROLNET, DEMO_UPSCALER, EMBEDDED_NAMES, embedded
 from picowatch.families import DEMO
 
 __all__ = [
     "DEMO",
     "DEMO_CONTROLNET",
     "DEMO_UPSCALER",
+    "EMBEDDED_NAMES",
     "Catalog",
     "FoundModels",
     "Kind",

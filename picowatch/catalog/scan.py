@@ -42,6 +42,7 @@ EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
     "cutout": ("demo-cutout", "the embedded cutout model", ASSETS / "demo-cutout.safetensors"),
     "controlnet": ("demo-sketch", "the embedded ControlNet", ASSETS / "demo-sketch.safetensors"),
 }
+EMBEDDED_NAMES = frozenset(name for name, *_ in EMBEDDED.values())
 DEMO_UPSCALER, DEMO_CONTROLNET = (EMBEDDED[kind][0] for kind in ("upscaler", "controlnet"))
 
 SAFETENSORS = (".safetensors", ".sft")  # Black Forest Labs first used the second

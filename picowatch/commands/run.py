@@ -10,10 +10,9 @@ from pathlib import Path
 
 from picowatch.daemon.build import (
     MakeEngine,
-    build_and_run,
+    build_daemon,
     check_folders,
     check_settings,
-    is_hopeless,
     restart,
 )
 from picowatch.daemon.daemon import Mode
@@ -78,7 +77,7 @@ def run(
             Mode(once=once, settings_file=settings_file),
             overdue=lambda: _leave(console, code),
         )
-    if result.restart and not interrupted and not is_hopeless(result):
+    if result.restart and not interrupted:
         return RESTART
     if not once:
         starts_over = interrupted and result.restart  # a signal came just before that
@@ -119,16 +118,18 @@ def run_daemon(
     """
     stop, wake = threading.Event(), threading.Event()
     try:
-        with ended_by_signals(stop, wake, overdue) as signals:
-            result = build_and_run(
+        with ended_by_signals(stop, wake, overdue) as signals, ExitStack() as stack:
+            daemon = build_daemon(
                 settings,
                 make_engine,
                 console,
-                mode,
+                stack,
                 stop=stop,
                 wake=wake,
+                mode=mode,
                 signals=signals,
             )
+            result = daemon.run()
     except Ended:  # while it waited for the outbox
         return RunResult(), True
     except PASSING as error:

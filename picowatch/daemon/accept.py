@@ -17,7 +17,7 @@ from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import PASSING, unexpected
 from picowatch.inbox.files import FileChanged, FileUnreadable
-from picowatch.inbox.inbox import PICTURES, READABLE, TEMPLATE, Inbox
+from picowatch.inbox.inbox import PICTURES, READABLE, Inbox
 from picowatch.inbox.names import (
     is_dropped,
     is_reached,
@@ -183,9 +183,8 @@ class Accepting:
             waits_for = f"{PICTURES}{pictures.refused}" if pictures.refused else None
             return self._refuse(seen, error, waits_for=waits_for)
         warnings = _warnings_of(recipes)
-        if warnings or not seen.is_new:
-            self.outbox.problems.remove_error(seen.path)
-            self.outbox.problems.write_warnings(seen.path, warnings)
+        self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.write_warnings(seen.path, warnings)
         words = accepted(result, self._show_newest(result))
         if not recipes:
             words += ", it says nothing to render"
@@ -251,8 +250,7 @@ class Accepting:
                 return self._refuse_template(dropped, error)
             raise
         except NothingSaid as error:
-            waits_for = f"{TEMPLATE}{seen.template}"
-            self.ledger.refuse(seen, None, waits_for=waits_for, waits=True)
+            self.ledger.refuse(seen, None)
             self.outbox.problems.remove_error(seen.path)
             return self._warn_once(dropped.template.name, [str(error)])
         except PictureUnreadable as error:
@@ -262,16 +260,15 @@ class Accepting:
             return self._refuse(seen, f"This picture cannot be used: {error}")
         except ModelRefused as error:
             return self._refuse_template(dropped, error)
-        if not seen.is_new:
-            self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.remove_error(seen.path)
         words = accepted(result, self._show_newest(result))
         warned = self._warn_once(dropped.template.name, _warnings_of(recipes))
         return [*warned, said(seen.path, words)]
 
     def _end_waiting(self, before: KnownRecipe, template: str) -> None:
         """Remove the template's warning once no picture waits for its prompt any more."""
-        folder = f"{template.rpartition('/')[0]}/"
-        if before.outcome == "waiting" and not self.ledger.waits_below(folder, before.waits_for):
+        folder = template.rpartition("/")[0]
+        if before.outcome == "waiting" and not self.ledger.waits_below(folder, before.template):
             self.outbox.problems.remove_warning(template, str(NothingSaid()))
 
     def _warn_once(self, template: str, warnings: Iterable[str]) -> list[Event]:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 
-from picowatch.catalog import DEMO, Catalog
+from picowatch.catalog import EMBEDDED_NAMES, Catalog
 from picowatch.daemon.batch_sizes import BatchSizes
 from picowatch.daemon.dropped import DroppedPictures, InboxAway
 from picowatch.daemon.publish import Publisher
@@ -23,6 +23,7 @@ from picowatch.engine.protocol import (
     Engine,
     EngineCannotStart,
     EngineLost,
+    MemoryUse,
     RenderedImage,
 )
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
@@ -63,7 +64,8 @@ class Worker:
         self.idle = False  # it has no batch
         self.checkpoint = ""  # hash of the one that the engine used last, "" if it holds none
         self.checkpoint_name = ""
-        self.device = ""  # with the precision, known after the first batch
+        self.node = self.device = self.precision = ""  # as its first batch shows
+        self.memory: MemoryUse | None = None  # after its last batch
         self.rendered = 0  # images
         self.trouble = ""  # why it is waiting, or gave up
         self._failed_starts = 0  # in a row
@@ -164,11 +166,12 @@ class Worker:
             settings=self.settings,
             on_preview=self.run.observers.preview,
             is_requested=lambda: self._is_requested(batch),
+            stopping=self.stopping.is_set,
             clock=time.monotonic,
         )
         try:
             with self._outcome(batch):
-                pictures = rendering.pictures(self.stopping)
+                pictures = rendering.pictures()
                 self._learn(rendering, pictures)
                 self._publish(batch, pictures)
         finally:
@@ -190,6 +193,7 @@ class Worker:
     def _holds_nothing(self) -> None:
         """Note that the engine was closed, or died, and holds no checkpoint."""
         self.checkpoint = self.checkpoint_name = ""
+        self.memory = None
         self._loaded.clear()
 
     def _learn(self, rendering: Rendering, pictures: list[RenderedImage]) -> None:
@@ -198,7 +202,8 @@ class Worker:
         self.durations.learn(rendering.kind, sum(timings.values()) - timings.get("load", 0.0))
         self.trouble, self._failed_starts = "", 0
         self.rendered += len(pictures)
-        self.device = f"{pictures[0].device} {pictures[0].precision}"
+        self.node, self.memory = pictures[0].node, pictures[0].memory
+        self.device, self.precision = pictures[0].device, pictures[0].precision
         self._loaded.add(self.checkpoint)
         self.batch_sizes.learn([image.request for image in rendering.batch], pictures)
 
@@ -289,8 +294,13 @@ class Worker:
             self.run.wake.set()
 
     def _are_models_away(self, batch: list[QueuedImage]) -> bool:
-        """Whether the models folder has no models any more, as if its share is not mounted."""
-        if all(image.request.checkpoint == DEMO for image in batch):
+        """Whether the models folder, which the batch needs, has no models any more.
+
+        Its share may be unmounted.
+        """
+        requests = [image.request for image in batch]
+        names = {name for one in requests for name in (one.checkpoint, one.cutout, *one.upscalers)}
+        if names <= EMBEDDED_NAMES | {""}:
             return False
         return not Catalog(self.settings.models).scan().models
 

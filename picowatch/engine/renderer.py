@@ -22,6 +22,7 @@ from picowatch.engine.memory import (
     FULL,
     MemoryLadder,
     Rung,
+    held_memory,
     main_memory,
     shrink_warning,
     shrunken,
@@ -126,6 +127,7 @@ class Renderer:
         with self._algorithms(exact=first.exact):
             drawn = finishing.finished(drawn, timings)
         timings = {phase: seconds / len(batch) for phase, seconds in timings.items()}
+        memory = held_memory()
         return [
             RenderedImage(
                 width=one.picture.width,
@@ -146,6 +148,7 @@ class Renderer:
                     *shrink_warning(request, smaller),
                 ),
                 control_maps=one.control_maps,
+                memory=memory,
             )
             for one, request, smaller in zip(drawn, requested, batch, strict=True)
         ]

@@ -14,9 +14,11 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import blocks_of
+from picowatch.files.names import is_other_picture_name
 
 MAX_BYTES = 64 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
+_READABLE = f"Readable formats: {', '.join(FORMATS)}. Convert it to one of them"
 # Larger pictures are refused by their headers. This many pixels are checked within a second and
 # 200 MB, including the file's own bytes: Pillow takes 4 bytes a pixel for most formats, 15 for
 # WebP, and for TIFF up to 12 if one strip holds the whole picture. A JPEG is checked at an eighth
@@ -69,6 +71,18 @@ class FewReads(io.BufferedIOBase):
 
     def tell(self) -> int:
         return self._file.tell()
+
+
+def refuse_other_name(path: str) -> None:
+    """Raise PictureUnreadable if the name is that of a format that is not read, as RAW.
+
+    Pillow takes most cameras' RAW files for TIFFs, of which it reads the thumbnail.
+    """
+    if is_other_picture_name(path):
+        raise PictureUnreadable(
+            f"Files that end in .{path.rpartition('.')[2].lower()} are not read.",
+            f"{_READABLE}, or give it its own ending if it is one.",
+        )
 
 
 def picture_size(file: IO[bytes]) -> tuple[int, int]:
@@ -187,7 +201,7 @@ def _opened(file: IO[bytes]) -> Image.Image:
     except Exception as error:
         raise PictureUnreadable(
             "It is not a picture that can be read.",
-            f"Readable formats: {', '.join(FORMATS)}. Convert it to one of them.",
+            f"{_READABLE}.",
         ) from error
     limit, kind = _most_pixels(image)
     if image.width * image.height > limit:

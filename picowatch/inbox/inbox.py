@@ -49,7 +49,6 @@ SCAN_REST = 100
 EVENT_REST = 5  # the same, where events came
 # What `waits_for` begins with:
 READABLE = "readable "  # of a recipe that cannot be read; the reason follows
-TEMPLATE = "template "  # of a picture without a prompt; its template's digest follows
 PICTURES = "pictures "  # of a recipe whose pictures cannot be used; these follow
 
 
@@ -172,18 +171,18 @@ class Inbox:
         here = [path for path in found if path in known and known[path].folder != self.folder]
         if here:
             self._ledger.seen_in(self.folder, here)
-        new: list[_Differing] = []
+        differing: list[_Differing] = []
         for path, size_and_time in found.items():
             differs, waits_for = self._differs(path, size_and_time, known.get(path), templates)
             if differs:
-                new.append((path, size_and_time, waits_for))
+                differing.append((path, size_and_time, waits_for))
             else:
                 self._settling.drop(path)
         # In the order of their times, also for those that were there before the first scan.
-        new.sort(key=_time)
-        for _, same in groupby(new, _time):
+        differing.sort(key=_time)
+        for _, same in groupby(differing, _time):
             for path, size_and_time, waits_for in sorted(same, key=lambda one: natural_key(one[0])):
-                self._settling.note(path, size_and_time, now, waits_for, is_new=path not in known)
+                self._settling.note(path, size_and_time, now, waits_for)
         for path, one in known.items():
             if (
                 path not in found
@@ -207,26 +206,26 @@ class Inbox:
         if (
             known
             and not known.again
-            and known.waits_for is None
+            and known.outcome == "accepted"
             and known.size_and_time == size_and_time
         ):
             return False, None  # almost all files
-        template = _template(templates, path) if is_dropped(path) or known else None
+        template = _template(templates, path)
         if is_dropped(path) and not template:
             return False, None  # it is accepted once its template is right
         if self._empty.get(path) == size_and_time:
             return False, None
         if known is None or known.again or size_and_time.written_since(known.size_and_time):
             return True, None
+        if known.outcome == "waiting":  # for a prompt, which may be in its template
+            return template != known.template, template
         if known.waits_for is None:
             return False, None
-        state = self._state_of(path, known.waits_for, template or "")
+        state = self._state_of(path, known.waits_for)
         return state != known.waits_for, state
 
-    def _state_of(self, path: str, waits_for: str, template: str) -> str:
+    def _state_of(self, path: str, waits_for: str) -> str:
         """Return the present state of what a recipe waits for."""
-        if waits_for.startswith(TEMPLATE):
-            return f"{TEMPLATE}{template}"
         if waits_for.startswith(PICTURES):
             refused = waits_for.removeprefix(PICTURES)
             return f"{PICTURES}{self.pictures_of(path).look_again(refused)}"
@@ -273,15 +272,17 @@ class Inbox:
         quiet = self._settling.quiet(now)
         there = self._by_priority([one for one in quiet if one.size_and_time])
         gone = [one for one in quiet if one.size_and_time is None]
-        # If all files are new, which may be thousands, none was moved: see `_was_moved_away`.
-        are_new = all(one.is_new for one in there)
-        new = () if are_new else [one for one in self._settling.all() if one.is_new]
-        moved_here = {one.size_and_time for one in new if one.size_and_time}
-        has_template = gone and any(is_template(one.path) for one in self._settling.all())
+        pending = self._settling.all()
+        new = {one.size_and_time for one in pending if one.path not in self._known}
+        has_template = gone and any(is_template(one.path) for one in pending)
         for one in there:
             if now - one.first < HELD_OPEN_LIMIT and is_held_open(self._root, one.path):
                 self._settling.postpone(one, now)
-            elif not self._was_moved_away(one, moved_here) and (change := self._read(one, now)):
+                continue
+            known = self._ledger.known_recipe(one.path)
+            if known and known.size_and_time in new:
+                continue  # its new name comes first
+            if change := self._read(one, known, now):
                 yield change
         rest = self._settling.all() if gone else ()
         unsettled = {one.size_and_time.size for one in rest if one.size_and_time}
@@ -294,11 +295,6 @@ class Inbox:
     def taken(self, path: str) -> None:
         """Forget a change that the ledger has."""
         self._settling.drop(path)
-
-    def _was_moved_away(self, one: Pending, moved_here: Collection[SizeAndTime]) -> bool:
-        """Whether the ledger's version lies under another name now, which has to come first."""
-        known = None if one.is_new else self._ledger.known_recipe(one.path)
-        return known is not None and known.size_and_time in moved_here
 
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}
@@ -318,18 +314,15 @@ class Inbox:
 
     # -- reading
 
-    def _read(self, one: Pending, now: float) -> Saved | None:
+    def _read(self, one: Pending, known: KnownRecipe | None, now: float) -> Saved | None:
         """Read a complete file; None if it is empty, or not complete after all.
 
         A picture that cannot be decoded may still be incomplete: it counts as damaged only if it
         was left alone for HELD_OPEN_LIMIT, or if the ledger has the same bytes.
         """
         assert one.size_and_time is not None
-        known = None if one.is_new else self._ledger.known_recipe(one.path)
         try:
-            saved = read(
-                self._root, self.folder, one.path, one.size_and_time, known, is_new=one.is_new
-            )
+            saved = read(self._root, self.folder, one.path, one.size_and_time, known)
         except (FileChanged, FileNotFoundError):
             self._settling.postpone(one, now)
             return None
@@ -340,7 +333,7 @@ class Inbox:
         is_new = known is None or known.digest != saved.digest
         left_alone = now - one.since
         if saved.damage and is_new and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
-            self._settling.look_later(one, now)
+            one.patience = HELD_OPEN_LIMIT
             return None
         old = self._renamed_from(saved) if saved.digest and not known else None
         return replace(saved, old=old) if old else saved

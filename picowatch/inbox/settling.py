@@ -14,24 +14,21 @@ PICTURE_PATIENCE = 6
 class Pending:
     """A path that differs from what the ledger knows. `size_and_time` None: no such file.
 
-    `is_new`: the ledger does not know the path. `waits_for` is the state of what the recipe waits
-    for, if that has changed. It has to be quiet for `patience` seconds. `first` is when it began to
-    differ, `since` when it last changed, `later` when to look again.
+    `waits_for` is the state of what the recipe waits for, if that has changed. It has to be quiet
+    for `patience` seconds. `first` is when it began to differ, `since` when it last changed.
     """
 
     path: str
     size_and_time: SizeAndTime | None
     waits_for: str | None
-    is_new: bool
     patience: float
     first: float
     since: float
-    later: float = 0.0
 
     @property
     def quiet_at(self) -> float:
         """When the file will be complete, if it does not change again."""
-        return max(self.since + self.patience, self.later)
+        return self.since + self.patience
 
 
 class Settling:
@@ -54,18 +51,13 @@ class Settling:
         size_and_time: SizeAndTime | None,
         now: float,
         waits_for: str | None = None,
-        *,
-        is_new: bool = False,
     ) -> None:
         """Note that a path differs; its quiet time starts again if it has changed since."""
+        patience = self._settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
         before = self._pending.get(path)
-        if before is None:
-            patience = self._settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
-            self._pending[path] = Pending(
-                path, size_and_time, waits_for, is_new, patience, now, now
-            )
-        elif (before.size_and_time, before.waits_for) != (size_and_time, waits_for):
-            before.size_and_time, before.waits_for, before.since = size_and_time, waits_for, now
+        if not before or (before.size_and_time, before.waits_for) != (size_and_time, waits_for):
+            first = before.first if before else now
+            self._pending[path] = Pending(path, size_and_time, waits_for, patience, first, now)
 
     def drop(self, path: str) -> None:
         """Forget a path that does not differ any more, or that the ledger has."""
@@ -78,10 +70,6 @@ class Settling:
     def postpone(self, one: Pending, now: float) -> None:
         """Let the file's quiet time start again."""
         one.since = now
-
-    def look_later(self, one: Pending, now: float) -> None:
-        """Look at a quiet file again later."""
-        one.later = now + one.patience
 
     def ready_in(self, now: float) -> float | None:
         """Return the seconds until something may be complete; None if nothing is pending."""

@@ -50,12 +50,12 @@ class Questions(Database):
             ((folder, recipe) for recipe in recipes),
         )
 
-    def waits_below(self, folder: str, waits_for: str | None) -> bool:
-        """Whether a recipe below the folder, which ends with a slash, waits for this."""
+    def waits_below(self, folder: str, template: str) -> bool:
+        """Whether a picture below the folder waits for a prompt, with this template."""
         rows = self.select(
-            """SELECT 1 FROM recipes WHERE waits_for = :waits_for
-               AND path > :folder AND substr(path, 1, length(:folder)) = :folder LIMIT 1""",
-            {"waits_for": waits_for, "folder": folder},
+            """SELECT 1 FROM recipes WHERE path > ? AND path < ? AND template = ?
+               AND outcome = 'waiting' LIMIT 1""",
+            (*_below(folder), template),
         )
         return bool(rows)
 

@@ -18,7 +18,12 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
 from picowatch.files.inside import blocks_of, open_below, sha256_of
 from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
-from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
+from picowatch.files.pictures import (
+    MAX_BYTES,
+    check_picture,
+    picture_size,
+    refuse_other_name,
+)
 from picowatch.metadata import PARAMETERS, read_texts, texts_in
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.a1111 import holds_parameters
@@ -139,6 +144,7 @@ class NamedPictures(Pictures):
     def _opened(self, path: str) -> Iterator[IO[bytes]]:
         """Open a picture's file for reading."""
         with self._recording(path):
+            refuse_other_name(path)
             try:
                 with self._open(path) as file:
                     yield file

@@ -267,6 +267,30 @@ def test_each_file_that_is_ignored_is_told_once(house: House) -> None:
     assert errors(house) == ["frames/deep/c.mp4"]
 
 
+def test_a_raw_photo_is_refused_by_its_name_although_its_thumbnail_can_be_read(
+    house: House,
+) -> None:
+    """RAW files of most cameras are TIFFs that hold a thumbnail; a recipe may not name one either.
+
+    A JPEG that has the name of a HEIC is told to take its own ending.
+    """
+    house.draw("frames/thumbnail.tif")
+    house.draw("frames/phone.jpg")
+    (house.inbox / "frames/thumbnail.tif").rename(house.inbox / "frames/DSC1.NEF")
+    (house.inbox / "frames/phone.jpg").rename(house.inbox / "frames/phone.heic")
+    house.save("frames/_pictures.yaml", CORGI)
+    house.save("a.yaml", f"{CORGI}image: frames/DSC1.NEF\n")
+    assert not house.once()
+    assert errors(house) == ["a.yaml", "frames/DSC1.NEF", "frames/phone.heic"]
+    for path, ending in (
+        ("a.yaml", "nef"),
+        ("frames/DSC1.NEF", "nef"),
+        ("frames/phone.heic", "heic"),
+    ):
+        assert f"Files that end in .{ending} are not read." in (house.error(path) or "")
+    assert "or give it its own ending" in (house.error("frames/phone.heic") or "")
+
+
 def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,8 +315,9 @@ def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
         house.save("frames/slow.png", whole)
         wait_for(lambda: len(house.pictures()) == 3, "the good ones")
         assert errors(house) == []
-        assert reads.count("frames/bad.png") < 100
-        monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 1.0)
+        assert reads.count("frames/bad.png") == 1
+    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 1.0)
+    with house.running():
         wait_for(lambda: errors(house) == ["frames/bad.png", "frames/gone.jpg"], "the bad ones")
         error = house.error("frames/bad.png") or ""
         assert "This picture cannot be used: It is not a picture" in error

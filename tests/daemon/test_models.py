@@ -158,3 +158,16 @@ def test_images_wait_while_the_models_are_not_mounted(
         mounted.rename(away)
         house.save("b.yaml", f"{SMALL}checkpoint: demo\n")
         wait_for(lambda: house.status()["images"]["failed"] == 1)
+
+
+def test_a_picture_that_needs_no_installed_model_fails_as_ever(house: House) -> None:
+    """Enlarging with the embedded upscaler waits for no models folder, which may be empty."""
+
+    def fail(batch: Batch) -> None:
+        raise RenderFailed("Out of luck.")
+
+    house.engine.before_batch = fail
+    house.draw("photo.png")
+    house.save("a.yaml", "image: photo.png\nupscale: true\ncutout: true\n")
+    assert not house.once()
+    assert "Out of luck." in (house.error("a.yaml") or "")

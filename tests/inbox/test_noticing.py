@@ -125,10 +125,10 @@ def test_what_is_written_after_it_was_quiet_is_not_read_yet(tmp_path: Path, path
     (tmp_path / path).write_bytes(b"a corgi in the")
     noted = size_and_time_of(tmp_path, path)
     assert noted
-    assert read(tmp_path, "", path, noted, None, is_new=True)
+    assert read(tmp_path, "", path, noted, None)
     (tmp_path / path).write_bytes(b"a corgi in the snow")
     with pytest.raises(FileChanged):
-        read(tmp_path, "", path, noted, None, is_new=True)
+        read(tmp_path, "", path, noted, None)
 
 
 def test_a_file_is_quiet_from_the_end_of_the_scan_that_found_it(

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 import picowatch.inbox.inbox
-from picowatch.daemon.build import build_and_run
+from picowatch.daemon.build import build_daemon
 from picowatch.daemon.daemon import Mode
+from picowatch.daemon.run import RunResult
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.ledger.database import Database
@@ -120,9 +121,7 @@ class Machine:
             wrap(target, lambda call, point=point: self._wrapped(call, point), patch.setattr)  # type: ignore[misc]
         for target in HALTING_POINTS if self.habits.halting else ():
             wrap(f"picowatch.{target}", partial(_after, self.sim.switch), patch.setattr)
-        if seconds := self.habits.interrupting:
-            late = partial(_after, partial(self.sim.sleep, seconds))
-            wrap("tests.digest_engine:DigestEngine.interrupt", late, patch.setattr)
+        wrap("tests.digest_engine:DigestEngine.render", self._rendering, patch.setattr)
         named = Database._corruption_named
 
         def unless_locked(database: Database) -> Any:
@@ -167,18 +166,21 @@ class Machine:
             executor=LocalSettings(engines=self.habits.engines),
         )
         with suppress(Ended):
-            while build_and_run(
+            while self._run(settings).restart and not self.signals:
+                self.stop.clear()
+
+    def _run(self, settings: Settings) -> RunResult:
+        with ExitStack() as stack:
+            return build_daemon(
                 settings,
-                lambda options: self._engine(),
+                lambda options: DigestEngine(self._before_batch, heeds=self._heeds),
                 SilentConsole(),
-                Mode(),
+                stack,
                 stop=self.stop,  # type: ignore[arg-type]
                 wake=self.wake,  # type: ignore[arg-type]
+                mode=Mode(),
                 signals=self.signals,
-            ).restart:
-                if self.signals:
-                    break
-                self.stop.clear()
+            ).run()
 
     @property
     def is_slow(self) -> bool:
@@ -289,25 +291,31 @@ class Machine:
         if self.trouble is not None:
             raise sqlite3.OperationalError("database or disk is full")
 
-    def _engine(self) -> DigestEngine:
-        engine = DigestEngine()
-        engine.before_batch = lambda batch: self._before_batch(batch, engine._stop.is_set)
-        return engine
+    def _heeds(self) -> bool:
+        """Let an engine that is to stop end its step first."""
+        if self.habits.interrupting:
+            self.sim.sleep(self.habits.interrupting)
+        return True
 
-    def _before_batch(self, batch: Sequence[ImageRequest], has_ended: Callable[[], bool]) -> None:
+    def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
         if self.held:
             self.sim.pause(lambda: not self.held)
         if self.pace:
             self.sim.sleep(self.pace)
-        if has_ended():
-            return
-        copies = (self.outbox_away or self.outbox) / ".picowatch/start-images"
-        for request in batch:
-            if request.image_hash and not (copies / request.image_hash).is_file():
-                self.findings.append(f"{request.prompt!r} is drawn without its start image")
         if self.bad & {request.prompt for request in batch}:
             self.blamed |= {(request.prompt, request.seed) for request in batch}
             raise EngineDied(REASONS[0]) if self.is_deadly else RenderFailed(REASONS[1])
+
+    def _rendering(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def render(engine: DigestEngine, batch: Sequence[ImageRequest], *given: Any) -> Any:
+            pictures = original(engine, batch, *given)
+            copies = (self.outbox_away or self.outbox) / ".picowatch/start-images"
+            for request in batch:
+                if request.image_hash and not (copies / request.image_hash).is_file():
+                    self.findings.append(f"{request.prompt!r} is drawn without its start image")
+            return pictures
+
+        return render
 
     # -- what happens
 
