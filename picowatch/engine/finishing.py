@@ -12,9 +12,10 @@ from PIL import Image
 from picowatch.catalog import Kind
 from picowatch.catalog.headers import Header, read_header
 from picowatch.engine import cutout
+from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
 from picowatch.engine.devices import Target
-from picowatch.engine.draw import Drawn, Interrupted, raise_if, timed
+from picowatch.engine.draw import Drawn, Interrupted, timed
 from picowatch.engine.latents import Enlarge
 from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import Tensors, filled

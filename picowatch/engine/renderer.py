@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import Compiled
@@ -21,6 +22,7 @@ from picowatch.engine.memory import (
     FULL,
     MemoryLadder,
     Rung,
+    held_memory,
     main_memory,
     shrink_warning,
     shrunken,
@@ -127,6 +129,7 @@ class Renderer:
         with self._algorithms(exact=first.exact):
             drawn = finishing.finished(drawn, timings)
         timings = {phase: seconds / len(batch) for phase, seconds in timings.items()}
+        memory = held_memory()
         return [
             RenderedImage(
                 width=one.picture.width,
@@ -147,6 +150,7 @@ class Renderer:
                     *shrink_warning(request, smaller),
                 ),
                 control_maps=one.control_maps,
+                memory=memory,
             )
             for one, request, smaller in zip(drawn, requested, batch, strict=True)
         ]
@@ -217,9 +221,12 @@ class Renderer:
         if batch[0].references:
             kind = EditPasses
         eager = loaded.compiled.eager() if loaded.compiled and not job.compiled else nullcontext()
+        look = partial(raise_if, job.interrupted)
+        # Compiled code cannot be watched.
+        watched = nullcontext() if job.compiled else loaded.watched(look)
         repeating = seamless(loaded.modules if batch[0].tiling else [])
         try:
-            with eager, repeating, self._algorithms(exact=batch[0].exact):
+            with eager, watched, repeating, self._algorithms(exact=batch[0].exact):
                 return draw(kind(loaded, job), batch)
         finally:
             loaded.send_back()

@@ -344,7 +344,7 @@ def test_steps_are_reported_and_a_batch_ends_within_one(ours: Ours, name: str) -
     steps: list[tuple[int, int]] = []
     ours(name).render(wanted, lambda done, total: steps.append((done, total)))
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    looks = iter([False] + [True] * 1000)
+    looks = iter([False] * 3 + [True] * 1000)
     steps.clear()
     with pytest.raises(EngineStopped):
         ours(name).render(wanted, lambda done, total: steps.append((done, total)), looks.__next__)
