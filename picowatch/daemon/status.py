@@ -222,12 +222,12 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _engine_status(worker: Worker) -> EngineStatus:
-    engine, memory, now = worker.engine.describe(), worker.engine.memory(), worker.rendering
+    memory, now = worker.memory, worker.rendering
     return EngineStatus(
         number=worker.number,
-        node=engine.get("node", ""),
-        device=engine["device"],
-        precision=engine["precision"],
+        node=worker.node,
+        device=worker.device,
+        precision=worker.precision,
         checkpoint=worker.checkpoint_name,
         recipe=now.first.recipe if now else "",
         images=worker.rendered,
