@@ -1,7 +1,4 @@
-"""The code of families for diffusers' pipelines, beside their rows in `picowatch.families`.
-
-A family without a row here is short: its pipeline encodes the prompt itself.
-"""
+"""The code of families for diffusers' pipelines, beside their rows in `picowatch.families`."""
 
 import re
 import sys
@@ -193,9 +190,13 @@ _READERS = {
 }
 
 
-def reader_of(family: str, variant: str) -> Reader | None:
-    """Return how a checkpoint's prompts are encoded, None if its pipeline does it itself."""
-    return _READERS.get(f"{family} {variant}") or _READERS.get(family)
+# The pipelines of short families encode prompts themselves.
+SHORT = Reader(encode=lambda _, prompt: {"prompt": [prompt]}, reads={})
+
+
+def reader_of(family: str, variant: str) -> Reader:
+    """Return how a checkpoint's prompts are encoded."""
+    return _READERS.get(f"{family} {variant}") or _READERS.get(family, SHORT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -219,7 +219,6 @@ class Loaded:
 
     def encoded(self, text: str) -> Encoded:
         """Return the embeddings of a text for a flow family."""
-        assert self.reader
         encode = self.reader.encode
         found: Encoded = self._known(text, lambda: encode(self.pipeline(), text))
         return found
