@@ -11,6 +11,7 @@ from PIL import Image
 
 from picowatch.engine.protocol import (
     Look,
+    MemoryUse,
     OnPreview,
     OnStep,
     RenderedImage,
@@ -81,13 +82,6 @@ class DigestEngine:
             stop.set()
         return pictures.result()
 
-    def describe(self) -> dict[str, str]:
-        """Implement `Engine.describe`."""
-        return {"device": "digest", "precision": "exact"}
-
-    def memory(self) -> None:
-        """Implement `Engine.memory`: none is used."""
-
     def close(self) -> None:
         """Implement `Engine.close`."""
         self._started = False
@@ -143,6 +137,7 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         chunks=1,
         timings={"encode": 0.0, "denoise": 0.0, "decode": 0.0},
         versions={"picowatch": "test"},
+        memory=MemoryUse(5_000_000, 7_000_000),
         control_maps=tuple(
             RgbPicture(request.width, request.height, digest_pixels(request))
             for use in request.control

@@ -175,7 +175,8 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
             )
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
-        _check_own_files(settings.outbox, waits=waits)
+        if waits:
+            _check_own_files(settings.outbox)
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."
@@ -202,19 +203,12 @@ def _check_writable(outbox: Path) -> None:
         raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)
 
 
-def _check_own_files(outbox: Path, *, waits: bool) -> None:
-    """Refuse own files for which a daemon would wait forever.
-
-    Opening a pipe blocks until its other end is opened. A file of another user, as after a start
-    with sudo, would be waited for like a full disk.
-    """
+def _check_own_files(outbox: Path) -> None:
+    """Refuse own files of another user, as after a start with sudo: a daemon would wait forever."""
     for path in (outbox / own for own in _OWN):
         if not os.path.lexists(path):
             continue
-        if path.is_fifo():
-            raise SettingsInvalid(f"{path} is not a regular file, but a pipe.", "Move it away.")
-        mode = os.W_OK | (os.X_OK if path.is_dir() else 0)
-        if waits and not os.access(path, mode):
+        if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
             words = f"The outbox {outbox} cannot be written: no permission for {path}."
             raise SettingsInvalid(words, _CHMOD)
 

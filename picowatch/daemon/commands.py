@@ -34,7 +34,6 @@ class _Waiting:
     """A command that has no answer yet."""
 
     since: float
-    was_known: bool = False  # the ledger had its recipe
     cancelled: int = 0  # images so far
     running: int = 0  # of these
     last_save: int | None = None  # the newest save before it had files read again
@@ -186,18 +185,9 @@ class Control:
     # -- make
 
     def _make(self, recipe: str, digest: str, waiting: _Waiting) -> Answer | None:
-        """Return the pictures of a save once it is refused or all its images have ended.
-
-        The recipe may have been renamed by then.
-        """
-        size_and_time, known = (
-            size_and_time_of(self.settings.inbox, recipe),
-            self.ledger.known_recipe(recipe),
-        )
-        if known is not None:
-            waiting.was_known = True
-        elif waiting.was_known and self.ledger.outcome(recipe, digest) is None:
-            recipe = next(iter(self.ledger.with_digest(digest)), recipe)
+        """Return the pictures of a save once it is refused or all its images have ended."""
+        known = self.ledger.known_recipe(recipe)
+        size_and_time = size_and_time_of(self.settings.inbox, recipe)
         if size_and_time is not None and (
             known is None or size_and_time.written_since(known.size_and_time)
         ):

@@ -83,8 +83,7 @@ class Daemon:
         self.accepting = Accepting(run, self.inbox)
         self.finishing = Finishing(run, self.inbox)
         self.control = Control(run, self.inbox, self.pool, self.finishing)
-        file = mode.settings_file
-        self.settings_watch = SettingsWatch(run, file, self.pool) if file else None
+        self.settings_watch = SettingsWatch(run, mode.settings_file, self.pool)
         self.reporting = Reporting(run, console, self.inbox, self.pool, self.settings_watch)
         self._tidy_at = 0.0
         self._retry_at = float("-inf")  # no round begins earlier after one that failed
@@ -152,8 +151,7 @@ class Daemon:
         self.finishing.finish_all()
         self.finishing.list_failures()
         self.pool.publisher.list_published()
-        if self.settings_watch:
-            self.settings_watch.look()
+        self.settings_watch.look()
         self._tidy_up(now)
         return more
 
@@ -201,10 +199,10 @@ class Daemon:
             self.ledger.finish([image], ())
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
             reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
-            self.ledger.fail(image.id, reason)
+            self.ledger.fail(image, reason)
             log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
         else:
-            self.ledger.put_back(image.id, PutBack.DAEMON_DIED)
+            self.ledger.put_back(image, PutBack.DAEMON_DIED)
             words = "%s: seed %s queued again: picowatch was killed while rendering it"
             log.warning(words, image.recipe, image.request.seed)
 

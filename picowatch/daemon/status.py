@@ -40,7 +40,7 @@ class Reporting:
         console: Console,
         inbox: Inbox,
         pool: WorkerPool,
-        settings_watch: SettingsWatch | None,
+        settings_watch: SettingsWatch,
     ) -> None:
         self.run, self.ledger, self.outbox = run, run.ledger, run.outbox
         self.console, self.inbox, self.pool = console, inbox, pool
@@ -60,7 +60,7 @@ class Reporting:
         if began < self._report_at:
             return
         trouble = self.run.retry.trouble or self.pool.trouble
-        problems = self._settings_problem, self.outbox.problems.changes
+        problems = self.settings_watch.problem, self.outbox.problems.changes
         made_from = self.ledger.changes, trouble, problems
         is_new = made_from != self._written or bool(self.pool.renderings())
         status = self._status(is_new)
@@ -85,10 +85,6 @@ class Reporting:
         queued = status.images["queued"]
         if queued and not status.paused:
             log.info("%s for the next start", images_wait(queued))
-
-    @property
-    def _settings_problem(self) -> str:
-        return self.settings_watch.problem if self.settings_watch else ""
 
     def _status(self, is_new: bool) -> Status:
         """Return the status now, with what the ledger said last unless it may say something new.
@@ -119,7 +115,7 @@ class Reporting:
     def _by_ledger(self) -> Status:
         counts = self.ledger.counts()
         errors, error_count, refused = self.ledger.problems(ERRORS_KEPT)
-        if problem := self._settings_problem:
+        if problem := self.settings_watch.problem:
             errors, error_count = [*errors, problem][-ERRORS_KEPT:], error_count + 1
         waiting: Counter[str] = Counter()
         for recipe, count in self.ledger.queued_recipes():
@@ -226,12 +222,12 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _engine_status(worker: Worker) -> EngineStatus:
-    engine, memory, now = worker.engine.describe(), worker.engine.memory(), worker.rendering
+    memory, now = worker.memory, worker.rendering
     return EngineStatus(
         number=worker.number,
-        node=engine.get("node", ""),
-        device=engine["device"],
-        precision=engine["precision"],
+        node=worker.node,
+        device=worker.device,
+        precision=worker.precision,
         checkpoint=worker.checkpoint_name,
         recipe=now.first.recipe if now else "",
         images=worker.rendered,

@@ -29,7 +29,6 @@ from picowatch.engine.protocol import (
     FromEngine,
     Look,
     MakeRenderer,
-    MemoryUse,
     OnPreview,
     OnStep,
     Ready,
@@ -51,11 +50,6 @@ _KEPT_BYTES = 16_384  # the end of what it wrote to its standard error
 class RemoteEngine(ABC):
     """An Engine in another process: a child of the daemon, or an actor on a Ray cluster."""
 
-    def __init__(self, options: EngineOptions) -> None:
-        self._options = options
-        self._reported: MemoryUse | None = None  # after the last batch
-        self._known = {"device": options.device, "precision": str(options.precision)}
-
     def render(
         self,
         batch: Sequence[ImageRequest],
@@ -67,30 +61,18 @@ class RemoteEngine(ABC):
         """Implement `Engine.render`."""
         with closing(self.reports(Render(tuple(batch), preview_seconds))) as reports:
             for report in reports:
-                if look():
-                    self.interrupt()
                 match report:
                     case Step(done, total):
                         on_step(done, total)
                     case RgbPicture():
                         on_preview(report)
-                    case MemoryUse():
-                        self._reported = report
-                    case [first, *_]:
-                        found = {"device": first.device, "precision": first.precision}
-                        self._known = self._known | found  # another thread may read the old one
+                    case list():
                         return report
                     case PicowatchError():
                         raise report
-        raise EOFError
-
-    def describe(self) -> dict[str, str]:
-        """Return device and precision as set, or as found with a picture."""
-        return self._known
-
-    def memory(self) -> MemoryUse | None:
-        """Return the memory that was held after the last batch."""
-        return self._reported
+                if look():
+                    self.interrupt()
+        raise EOFError  # never: the last report is an outcome
 
     @abstractmethod
     def interrupt(self) -> None:
@@ -116,8 +98,7 @@ class ChildEngine(RemoteEngine):
         self, options: EngineOptions, make_renderer: MakeRenderer = child_main.new_renderer
     ) -> None:
         """`make_renderer` is called in the process."""
-        super().__init__(options)
-        self._make_renderer = make_renderer
+        self._options, self._make_renderer = options, make_renderer
         self._process: _Process | None = None
 
     def interrupt(self) -> None:
@@ -127,7 +108,7 @@ class ChildEngine(RemoteEngine):
 
     def close(self) -> None:
         """Implement `Engine.close`."""
-        process, self._process, self._reported = self._process, None, None
+        process, self._process = self._process, None
         if process is not None:
             process.close()
 

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from picowatch.engine.failures import explain_error
-from picowatch.engine.memory import broken_gpu, held_memory
+from picowatch.engine.memory import broken_gpu
 from picowatch.engine.protocol import (
     BatchRenderer,
     EngineCannotStart,
@@ -194,8 +194,6 @@ def serve(
                 interrupted,
                 work.preview_seconds,
             )
-            if (memory := held_memory()) is not None:  # after a failure it may raise
-                send(memory)
         except Exception as error:
             outcome = _explained(error)
         send(outcome)

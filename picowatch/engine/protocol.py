@@ -67,6 +67,14 @@ def versions() -> dict[str, str]:
 OnStep = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """The bytes that an engine holds on its device after a batch, and its peak."""
+
+    now: int
+    peak: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedImage:
     """One finished picture and how it was rendered.
@@ -77,7 +85,7 @@ class RenderedImage:
     ("encode", "denoise", "decode", and where a batch has them "load", "upscale" and "cutout"), each
     phase's time divided by the batch size. `memory_rung` names the rung of the memory
     ladder. `node` names the machine, if it is not the daemon's. `control_maps` are those that its
-    ControlNets followed and the request wants to see.
+    ControlNets followed and the request wants to see. `memory` is the engine's, if it is known.
     """
 
     width: int
@@ -95,14 +103,7 @@ class RenderedImage:
     node: str = ""
     alpha: bytes = b""
     control_maps: tuple["RgbPicture", ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryUse:
-    """The bytes that an engine holds on its device after a batch, and its peak."""
-
-    now: int
-    peak: int
+    memory: MemoryUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def go_on() -> bool:
 class Render:
     """A message to the engine: render a batch, with a preview every `preview_seconds`.
 
-    It replies with Steps and previews, its MemoryUse, and an Outcome at the end.
+    It replies with Steps and previews, and an Outcome at the end.
     """
 
     batch: tuple[ImageRequest, ...]
@@ -156,7 +157,7 @@ class Step:
 
 # A batch's pictures, or the error. After EngineDied the process ends.
 Outcome = list[RenderedImage] | PicowatchError
-FromEngine = Ready | Step | RgbPicture | MemoryUse | Outcome
+FromEngine = Ready | Step | RgbPicture | Outcome
 
 
 class BatchRenderer(Protocol):
@@ -192,10 +193,7 @@ class EngineLost(EngineDied):
 
 
 class Engine(Protocol):
-    """Renders requests that can share a batch (see `ImageRequest.batch_key`).
-
-    One thread renders with it and closes it. Others may ask what it is and holds.
-    """
+    """Renders requests that can share a batch (see `ImageRequest.batch_key`), for one thread."""
 
     def render(
         self,
@@ -212,17 +210,6 @@ class Engine(Protocol):
         and `on_preview` must return quickly. A preview comes at least `preview_seconds` after the
         last one; 0 means never.
         """
-        ...
-
-    def describe(self) -> dict[str, str]:
-        """Return device and precision, as far as known without starting anything.
-
-        "node" names the machine, if it is not the daemon's.
-        """
-        ...
-
-    def memory(self) -> MemoryUse | None:
-        """Return the memory held after the last batch, None if unknown."""
         ...
 
     def close(self) -> None:

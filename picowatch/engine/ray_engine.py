@@ -75,18 +75,18 @@ class EngineActor:
 class RayEngine(RemoteEngine):
     """An Engine on a node of the cluster.
 
-    `is_placed`: it takes batches. `gone` is why it ended; it never comes back.
+    `is_placed`: it takes batches, on the `node`. `gone` is why it ended; it never comes back.
     """
 
     def __init__(
         self, options: EngineOptions, make_renderer: MakeRenderer, gpus: float, cpus: float
     ) -> None:
         """Request an actor with so many of a node's GPUs and cores. Raises Ray's errors."""
-        super().__init__(options)
+        self._options = options
         self.is_placed = False
         self.gone: Exception | None = None
         self.requested_at = time.monotonic()
-        self._node = "a node"
+        self.node = "a node"
         self._in_use = threading.Lock()  # by a batch
         actor: Any = ray.remote(EngineActor).options(
             num_cpus=cpus, num_gpus=gpus, max_concurrency=_THREADS, scheduling_strategy="SPREAD"
@@ -99,8 +99,7 @@ class RayEngine(RemoteEngine):
         try:
             if self.gone is not None or not ray.wait([self._awaited], timeout=0)[0]:
                 return
-            self._node = ray.get(self._awaited)
-            self._known = self._known | {"node": self._node}
+            self.node = ray.get(self._awaited)
             self._awaited = self._actor.stay.remote()
             self.is_placed = True
         except Exception as error:  # Ray raises errors of many classes, and gRPC's
@@ -156,12 +155,12 @@ class RayEngine(RemoteEngine):
     def _named(self, report: FromEngine | None) -> FromEngine | None:
         match report:
             case list():
-                return [replace(image, node=self._node) for image in report]
+                return [replace(image, node=self.node) for image in report]
             case EngineCannotStart(message=why, remedy=remedy, trace=trace):
                 self.end(unfit := self._unfit(why, remedy, trace))
                 return unfit
             case PicowatchError(message=why, remedy=remedy, trace=trace):
-                return type(report)(f"{self._node}: {why}", remedy, trace)
+                return type(report)(f"{self.node}: {why}", remedy, trace)
             case _:
                 return report
 
@@ -175,7 +174,7 @@ class RayEngine(RemoteEngine):
         return found
 
     def _unfit(self, why: str, remedy: str = "", trace: str = "") -> EngineLost:
-        return EngineLost(f"{self._node} is not used: {why}", remedy, trace)
+        return EngineLost(f"{self.node} is not used: {why}", remedy, trace)
 
     def _explained(self, error: Exception) -> Exception:
         """Return an error with a readable sentence about why the actor ended."""
@@ -187,11 +186,11 @@ class RayEngine(RemoteEngine):
             except Exception as later:
                 error = later
         if isinstance(error, exceptions.NodeDiedError) or "node has died" in str(error):
-            return EngineLost(f"The cluster lost {self._node}.")
+            return EngineLost(f"The cluster lost {self.node}.")
         crashed = isinstance(error, exceptions.ActorDiedError | exceptions.OutOfMemoryError)
         if crashed and self.is_placed:
-            return EngineDied(f"The engine on {self._node} crashed or was killed.", _MEMORY)
+            return EngineDied(f"The engine on {self.node} crashed or was killed.", _MEMORY)
         # picowatch is missing there, or the disk is full.
         if crashed or isinstance(error, exceptions.RayTaskError):
             return self._unfit(f"{as_clause(str(error).strip().splitlines()[-1])}.")
-        return EngineLost(f"The connection to the engine on {self._node} was lost.")
+        return EngineLost(f"The connection to the engine on {self.node} was lost.")

@@ -136,9 +136,10 @@ class Inbox:
         known = self._known_recipes()
         there = scan(self._root, known)
         self._warn_of(there.skipped)
-        self._compare(there.found, known, now)
-        self.scanned_at = now
         self._scan_took = time.perf_counter() - began
+        # A file may have been written shortly before the scan came to it.
+        self._compare(there.found, known, now + self._scan_took)
+        self.scanned_at = now
 
     def _known_recipes(self) -> Mapping[str, KnownRecipe]:
         """Return the ledger's rows, which are read again only if any row has changed."""

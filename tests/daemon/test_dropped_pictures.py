@@ -15,6 +15,7 @@ from picowatch.commands.check import check
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import reading, watch
+from picowatch.outbox.start_images import NamedPictures
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
 from tests.outcome import error_files
 
@@ -186,6 +187,25 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
     assert (request.image, request.mask) == ("frames/new-2.png", "frames/new-2.mask.png")
     house.save("again.yaml", "from: outbox/frames/new-2.png\nsteps: 3\n")
     assert house.once(), house.error("again.yaml")
+
+
+def test_a_picture_that_is_moved_while_it_is_looked_at_is_not_refused(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new name is accepted instead."""
+    size, moved = NamedPictures.size, list[Path]()
+
+    def move(pictures: NamedPictures, path: str) -> Any:
+        if not moved:
+            moved.append((house.inbox / path).rename(house.inbox / "frames/2.png"))
+        return size(pictures, path)
+
+    monkeypatch.setattr(NamedPictures, "size", move)
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
+    with house.running():
+        wait_for(lambda: house.pictures() == ["frames/2.png"])
+    assert moved
+    assert "cannot be used" not in house.log()
 
 
 def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(

@@ -54,7 +54,6 @@ def digests() -> Iterator[ChildEngine]:
 def test_it_is_started_for_the_first_picture_and_again_after_it_died(digests: ChildEngine) -> None:
     """An idle daemon needs little memory; no image fails because a process died idle."""
     assert digests.process_id is None
-    assert digests.describe() == {"device": "cpu", "precision": "auto"}
     make(digests, request(steps=1))
     process = digests.process_id
     assert process is not None

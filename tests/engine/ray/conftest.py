@@ -125,7 +125,7 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
     """Wait for so many engines on exactly these nodes, and return them."""
 
     def there() -> bool:
-        found = [engine.describe()["node"] for engine in executor.engines()]
+        found = [node_of(engine) for engine in executor.engines()]
         return len(found) == engines and (nodes is None or set(found) == nodes)
 
     executor.wanted = engines
@@ -135,7 +135,12 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
 
 def on(executor: RayEngines, node: str) -> Engine:
     """The engine on that node."""
-    return next(one for one in executor.engines() if one.describe()["node"] == node)
+    return next(one for one in executor.engines() if node_of(one) == node)
+
+
+def node_of(engine: Engine) -> str:
+    node: str = engine.node  # type: ignore[attr-defined]  # a RayEngine's
+    return node
 
 
 def held(engine: Engine, prompt: str, look: Look = go_on) -> Future[list[RenderedImage]]:

@@ -20,6 +20,7 @@ from tests.engine.ray.conftest import (
     held,
     join_threads,
     joined,
+    node_of,
     on,
 )
 from tests.engine.ray.renderer import ENDLESS
@@ -71,7 +72,7 @@ def test_a_batch_fails_or_is_interrupted_and_the_engine_goes_on(executor: MakeEx
     """The same as on one machine; the error names the node."""
     engines = executor()
     [engine] = joined(engines, 1)
-    with pytest.raises(RenderFailed, match=f"{engine.describe()['node']}: The engine failed: Key"):
+    with pytest.raises(RenderFailed, match=f"{node_of(engine)}: The engine failed: Key"):
         make(engine, request("raises"))
     is_unneeded = threading.Event()
     interrupted = held(engine, ENDLESS, is_unneeded.is_set)
@@ -128,7 +129,7 @@ def test_what_hangs_in_native_code_ends_with_its_actor(
     """The engine's process is not Ray's, and would otherwise keep its GPU memory."""
     [engine] = joined(executor(engines=1), 1)
     hanging = held(engine, "hangs with the lock")
-    [actor] = nodes.engines(engine.describe()["node"])
+    [actor] = nodes.engines(node_of(engine))
     actor.kill()  # as the kernel's OOM killer does
     error = hanging.exception(PATIENCE)
     assert isinstance(error, EngineDied) and not isinstance(error, EngineLost)
