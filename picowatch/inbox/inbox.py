@@ -257,10 +257,10 @@ class Inbox:
 
     def ready_in(self, now: float) -> float | None:
         """Return the seconds until a file may be complete or the next scan; None without either."""
-        ready = [self._settling.ready_in(now)]
+        times = [one.quiet_at for one in self._settling.all()]
         if self._watch.has_news.is_set():
-            ready.append(max(0.0, EVENT_REST * self._scan_took - (now - self.scanned_at)))
-        return min((one for one in ready if one is not None), default=None)
+            times.append(self.scanned_at + EVENT_REST * self._scan_took)
+        return max(0.0, min(times) - now) if times else None
 
     def changes(self, now: float) -> Iterator[Change]:
         """Yield complete changes, those of folders with the highest priority first, deletions last.
@@ -275,7 +275,7 @@ class Inbox:
         has_template = gone and any(is_template(one.path) for one in pending)
         for one in there:
             if now - one.first < HELD_OPEN_LIMIT and is_held_open(self._root, one.path):
-                self._settling.postpone(one, now)
+                one.since = now
                 continue
             known = self._ledger.known_recipe(one.path)
             if known and known.size_and_time in new:
@@ -286,7 +286,7 @@ class Inbox:
         unsettled = {one.size_and_time.size for one in rest if one.size_and_time}
         for one in gone:
             if has_template and is_dropped(one.path):  # pictures come after their template
-                self._settling.postpone(one, now)
+                one.since = now
             elif deleted := self._deletion(one, unsettled, now):
                 yield deleted
 
@@ -318,7 +318,7 @@ class Inbox:
         try:
             saved = read(self._root, self.folder, one.path, one.size_and_time, known)
         except (FileChanged, FileNotFoundError):
-            self._settling.postpone(one, now)
+            one.since = now
             return None
         if saved is None:
             self._empty[one.path] = one.size_and_time
@@ -366,7 +366,7 @@ class Inbox:
             self._wanted = True
             return None
         if known.size_and_time.size in unsettled:  # it may have been renamed
-            self._settling.postpone(one, now)
+            one.since = now
             return None
         return Deleted(one.path)
 

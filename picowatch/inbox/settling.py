@@ -66,14 +66,3 @@ class Settling:
     def quiet(self, now: float) -> list[Pending]:
         """Return what has not changed for long enough."""
         return [one for one in self._pending.values() if now >= one.quiet_at]
-
-    def postpone(self, one: Pending, now: float) -> None:
-        """Let the file's quiet time start again."""
-        one.since = now
-
-    def ready_in(self, now: float) -> float | None:
-        """Return the seconds until something may be complete; None if nothing is pending."""
-        if not self._pending:
-            return None
-        soonest = min(one.quiet_at for one in self._pending.values())
-        return max(0.0, soonest - now)
