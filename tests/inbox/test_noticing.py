@@ -4,7 +4,9 @@ import errno
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Collection
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import pytest
 
 from picowatch.files.inside import open_below
 from picowatch.inbox.files import FileChanged, size_and_time_of
+from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
 from picowatch.inbox.reading import read
 from picowatch.inbox.scan import Scan, scan
+from picowatch.ledger.ledger import Ledger
 from tests.house import HeldEngine, House, wait_for
 
 
@@ -125,6 +129,28 @@ def test_what_is_written_after_it_was_quiet_is_not_read_yet(tmp_path: Path, path
     (tmp_path / path).write_bytes(b"a corgi in the snow")
     with pytest.raises(FileChanged):
         read(tmp_path, "", path, noted, None)
+
+
+def test_a_file_is_quiet_from_the_end_of_the_scan_that_found_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long scan may come to a file just after the first half was written."""
+    seconds = count(step=5)
+    house.outbox.mkdir()
+    inbox = Inbox(
+        house.settings(settle_seconds=0.5), Ledger(house.outbox / "ledger"), threading.Event()
+    )
+    monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
+    house.save("a.txt", "a corgi in the")
+    assert inbox.is_there()
+    inbox.look(100.0)  # which takes five seconds
+    assert list(inbox.changes(105.1)) == []
+    house.save("a.txt", "a corgi in the snow")
+    assert list(inbox.changes(106.0)) == []
+    inbox.want_scan()
+    inbox.look(106.0)
+    assert [one.path for one in inbox.changes(112.0)] == ["a.txt"]
+    inbox.close()
 
 
 def test_a_rename_that_a_scan_misses_is_no_deletion(
