@@ -138,7 +138,7 @@ class Inbox:
         self._warn_of(there.skipped)
         self._scan_took = time.perf_counter() - began
         # A file may have been written shortly before the scan came to it.
-        self._compare(there.found, known, now + self._scan_took)
+        self._compare(there.found, known, time.monotonic())
         self.scanned_at = now
 
     def _known_recipes(self) -> Mapping[str, KnownRecipe]:
@@ -317,6 +317,7 @@ class Inbox:
         assert one.size_and_time is not None
         try:
             saved = read(self._root, self.folder, one.path, one.size_and_time, known)
+            old = self._renamed_from(saved) if saved and saved.digest and not known else None
         except (FileChanged, FileNotFoundError):
             one.since = now
             return None
@@ -329,7 +330,6 @@ class Inbox:
         if saved.damage and is_new and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
             one.patience = HELD_OPEN_LIMIT
             return None
-        old = self._renamed_from(saved) if saved.digest and not known else None
         return replace(saved, old=old) if old else saved
 
     def _renamed_from(self, saved: Saved) -> str | None:
@@ -342,6 +342,8 @@ class Inbox:
             if not self._asks_the_same(old, known, saved):
                 continue
             if is_gone(self._root, old):
+                if not self._is_in_place():
+                    raise FileChanged
                 if known.folder in (self.folder, ""):
                     return old
             elif (
@@ -351,6 +353,14 @@ class Inbox:
                 return old  # another file is at its path now
         return None
 
+    def _is_in_place(self) -> bool:
+        """Whether the inbox has not vanished since `is_there`, with all its files."""
+        try:
+            status = os.stat(self._root)  # noqa: PTH116 (as in files.py)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self._device, self._inode)
+
     def _asks_the_same(self, old: str, known: KnownRecipe, saved: Saved) -> bool:
         """Whether a moved file requests the same; under another template it is a new request."""
         if is_template(old) != is_template(saved.path) or is_dropped(old) != is_dropped(saved.path):
@@ -359,7 +369,8 @@ class Inbox:
 
     def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
         known = self._ledger.known_recipe(one.path)
-        if known is None or known.folder != self.folder or not is_gone(self._root, one.path):
+        is_gone_now = is_gone(self._root, one.path) and self._is_in_place()
+        if known is None or known.folder != self.folder or not is_gone_now:
             self._pending.pop(one.path, None)
             return None
         if self.scanned_at <= one.since:  # that scan may have missed its new name; see another's
