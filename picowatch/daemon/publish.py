@@ -171,7 +171,7 @@ class Publisher:
                 continue
             # The next start completes an image whose picture is there.
             if not self.outbox.holds(image.file, image.digest):
-                self.retry.until_done(partial(self.ledger.put_back, image.id, drawn=True))
+                self.retry.until_done(partial(self.ledger.put_back, image, drawn=True))
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         if isinstance(error, OSError):
@@ -180,7 +180,7 @@ class Publisher:
             )
         else:
             reason = unexpected(error)
-        self.retry.until_done(partial(self.ledger.fail, image.id, reason, drawn=True))
+        self.retry.until_done(partial(self.ledger.fail, image, reason, drawn=True))
         self.result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
 

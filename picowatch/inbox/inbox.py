@@ -66,7 +66,6 @@ class Inbox:
         self._watch = Watch(wake)
         self._empty: dict[str, SizeAndTime] = {}  # empty files, which are not ready yet
         self._warned: dict[str, str] = {}
-        self._with_defaults: Collection[str] = ()  # folders
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._known: Mapping[str, KnownRecipe] = {}
         self._known_at = -1  # the ledger's changes
@@ -137,10 +136,10 @@ class Inbox:
         known = self._known_recipes()
         there = scan(self._root, known)
         self._warn_of(there.skipped)
-        self._with_defaults = there.with_defaults
-        self._compare(there.found, known, now)
-        self.scanned_at = now
         self._scan_took = time.perf_counter() - began
+        # A file may have been written shortly before the scan came to it.
+        self._compare(there.found, known, time.monotonic())
+        self.scanned_at = now
 
     def _known_recipes(self) -> Mapping[str, KnownRecipe]:
         """Return the ledger's rows, which are read again only if any row has changed."""
@@ -298,14 +297,10 @@ class Inbox:
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}
         priorities = {folder: self._priority_in(folder) for folder in folders}
-        if len(set(priorities.values())) <= 1:
-            return list(ready)
         return sorted(ready, key=lambda one: -priorities[one.path.rpartition("/")[0]])
 
     def _priority_in(self, folder: str) -> int:
         """Return the priority of recipes in a folder; 0 if its `_defaults.yaml` cannot be read."""
-        if not any(f"{folder}/".startswith(one) for one in self._with_defaults):
-            return 0  # almost all folders; a hundred may be asked for several times a second
         try:
             return priority_of(defaults_for(self._root, f"{folder}/_" if folder else "_"))
         except (FileUnreadable, FileChanged, OSError):
@@ -322,6 +317,7 @@ class Inbox:
         assert one.size_and_time is not None
         try:
             saved = read(self._root, self.folder, one.path, one.size_and_time, known)
+            old = self._renamed_from(saved) if saved and saved.digest and not known else None
         except (FileChanged, FileNotFoundError):
             self._settling.postpone(one, now)
             return None
@@ -334,21 +330,21 @@ class Inbox:
         if saved.damage and is_new and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
             one.patience = HELD_OPEN_LIMIT
             return None
-        old = self._renamed_from(saved) if saved.digest and not known else None
         return replace(saved, old=old) if old else saved
 
     def _renamed_from(self, saved: Saved) -> str | None:
         """Return the recipe that the ledger has with these bytes and whose file is gone, or None.
 
-        If that was not seen in the folder that is the inbox now, it may have been renamed while the
-        inbox was away: then the new file has its time, too, because a rename keeps it.
+        The file counts as gone if it was seen in the folder that is the inbox now, or if the ledger
+        was rebuilt.
         """
         for old, known in self._ledger.with_digest(saved.digest).items():
-            if old == saved.path or not self._asks_the_same(old, known, saved):
+            if not self._asks_the_same(old, known, saved):
                 continue
             if is_gone(self._root, old):
-                keeps_time = not saved.size_and_time.written_since(known.size_and_time)
-                if known.folder == self.folder or keeps_time or known.outcome == "restored":
+                if not self._is_in_place():
+                    raise FileChanged
+                if known.folder in (self.folder, ""):
                     return old
             elif (
                 saved.size_and_time == known.size_and_time
@@ -356,6 +352,14 @@ class Inbox:
             ):
                 return old  # another file is at its path now
         return None
+
+    def _is_in_place(self) -> bool:
+        """Whether the inbox has not vanished since `is_there`, with all its files."""
+        try:
+            status = os.stat(self._root)  # noqa: PTH116 (as in files.py)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self._device, self._inode)
 
     def _asks_the_same(self, old: str, known: KnownRecipe, saved: Saved) -> bool:
         """Whether a moved file requests the same; under another template it is a new request."""
@@ -365,7 +369,8 @@ class Inbox:
 
     def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
         known = self._ledger.known_recipe(one.path)
-        if known is None or known.folder != self.folder or not is_gone(self._root, one.path):
+        is_gone_now = is_gone(self._root, one.path) and self._is_in_place()
+        if known is None or known.folder != self.folder or not is_gone_now:
             self._settling.drop(one.path)
             return None
         if self.scanned_at <= one.since:  # that scan may have missed its new name; see another's
