@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +17,15 @@ from ray import exceptions
 from picowatch.engine.child import CHECK_SECONDS, ChildEngine, RemoteEngine
 from picowatch.engine.failures import as_clause
 from picowatch.engine.protocol import (
+    Batch,
     EngineCannotStart,
     EngineLost,
     EngineOptions,
     FromEngine,
     MakeRenderer,
-    Render,
     cache_folder,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError
-from picowatch.recipe.request import ImageRequest
 
 _VERDICT_SECONDS = 15.0  # for Ray to find out why an actor cannot be reached
 _THREADS = 4  # of an actor: for `render`, for `stay`, and for calls that return at once
@@ -49,13 +48,13 @@ class EngineActor:
         here = ray.get_runtime_context().get_node_id()
         return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here)
 
-    def render(self, work: Render, pictures: dict[str, bytes]) -> Iterator[FromEngine | None]:
+    def render(self, batch: Batch, pictures: dict[str, bytes]) -> Iterator[FromEngine | None]:
         """Render a batch with these start images by hash, and yield the engine's reports."""
         self._pictures.mkdir(mode=0o700)
         try:
             for digest, content in pictures.items():
                 (self._pictures / digest).write_bytes(content)
-            for report in self._engine.reports(work):
+            for report in self._engine.reports(batch):
                 if isinstance(report, list | PicowatchError):
                     break
                 yield report
@@ -125,14 +124,14 @@ class RayEngine(RemoteEngine):
         if self._in_use.acquire(timeout=seconds):
             self._in_use.release()
 
-    def reports(self, work: Render) -> Generator[FromEngine | None, None, None]:
+    def reports(self, batch: Batch) -> Generator[FromEngine | None, None, None]:
         """Implement `RemoteEngine.reports`; pictures and errors get the node's name."""
         report = None
         with self._in_use:
             if self.gone is not None:
                 raise EngineLost("The engine is gone.")
             try:
-                for report in self._streamed(work):
+                for report in self._streamed(batch):
                     yield self._named(report)
             except Exception as error:  # as in `look`
                 self.end(why := self._explained(error))
@@ -141,10 +140,10 @@ class RayEngine(RemoteEngine):
                 if not isinstance(report, list | PicowatchError):
                     self.close()
 
-    def _streamed(self, work: Render) -> Iterator[FromEngine | None]:
+    def _streamed(self, batch: Batch) -> Iterator[FromEngine | None]:
         """Have a batch rendered, and yield the actor's reports. Raises Ray's errors."""
         render = self._actor.render.options(num_returns="streaming")
-        stream = render.remote(work, self._start_images(work.batch))
+        stream = render.remote(batch, self._start_images(batch))
         while self.gone is None:
             if ray.wait([stream], timeout=CHECK_SECONDS)[0]:
                 yield ray.get(next(stream))
@@ -164,7 +163,7 @@ class RayEngine(RemoteEngine):
             case _:
                 return report
 
-    def _start_images(self, batch: Sequence[ImageRequest]) -> dict[str, bytes]:
+    def _start_images(self, batch: Batch) -> dict[str, bytes]:
         """Return the start images and masks of a batch by hash; the engine reports missing ones."""
         found: dict[str, bytes] = {}
         if (folder := self._options.start_images) is not None:
