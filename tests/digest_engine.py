@@ -28,7 +28,7 @@ LOOK_SECONDS = 0.1
 _SIDE = 8  # the digest is drawn as 8 x 8 coloured squares
 
 
-@dataclass
+@dataclass(eq=False)
 class DigestEngine:
     """Makes a picture from nothing but the request's digest.
 

@@ -28,7 +28,7 @@ from picowatch.engine.protocol import (
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError
 
 _VERDICT_SECONDS = 15.0  # for Ray to find out why an actor cannot be reached
-_THREADS = 4  # of an actor: for `render`, for `stay`, and for calls that return at once
+_THREADS = 4  # of an actor: for `render`, for `live`, and for calls that return at once
 _MEMORY = (
     "Most often memory ran out there: try a smaller size, batch_size: 1 or fewer engines. Ray's "
     "logs on that node may say more."
@@ -43,10 +43,11 @@ class EngineActor:
         there = replace(options, cache=cache_folder(), start_images=self._pictures)
         self._engine = ChildEngine(there, make_renderer)
 
-    def node(self) -> str:
-        """Return this node's name, or its address if it was given none."""
+    def live(self) -> Iterator[str]:
+        """Yield this node's name, or its address if it was given none; end with this actor."""
         here = ray.get_runtime_context().get_node_id()
-        return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here)
+        yield next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here)
+        threading.Event().wait()
 
     def render(self, batch: Batch, pictures: dict[str, bytes]) -> Iterator[FromEngine | None]:
         """Render a batch with these start images by hash, and yield the engine's reports."""
@@ -65,10 +66,6 @@ class EngineActor:
     def interrupt(self) -> None:
         """End the batch in progress at its next step."""
         self._engine.interrupt()
-
-    def stay(self) -> None:
-        """Never return, so that waiting for it tells when this actor ends."""
-        threading.Event().wait()
 
 
 class RayEngine(RemoteEngine):
@@ -91,16 +88,13 @@ class RayEngine(RemoteEngine):
             num_cpus=cpus, num_gpus=gpus, max_concurrency=_THREADS, scheduling_strategy="SPREAD"
         )
         self._actor = actor.remote(options, make_renderer)
-        self._awaited = self._actor.node.remote()
+        self._life = self._actor.live.options(num_returns="streaming").remote()
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Check whether the engine was placed or has ended. Never raises."""
         try:
-            if self.gone is not None or not ray.wait([self._awaited], timeout=0)[0]:
-                return
-            self.node = ray.get(self._awaited)
-            self._awaited = self._actor.stay.remote()
-            self.is_placed = True
+            if self.gone is None and ray.wait([self._life], timeout=0)[0]:
+                self.node, self.is_placed = ray.get(next(self._life)), True
         except Exception as error:  # Ray raises errors of many classes, and gRPC's
             self.end(self._explained(error))
 
@@ -133,7 +127,7 @@ class RayEngine(RemoteEngine):
             try:
                 for report in self._streamed(batch):
                     yield self._named(report)
-            except Exception as error:  # as in `look`
+            except Exception as error:  # as in `update`
                 self.end(why := self._explained(error))
                 raise why from error
             finally:
