@@ -12,7 +12,7 @@ from picowatch.daemon.build import (
     MakeEngine,
     build_daemon,
     check_folders,
-    check_settings,
+    checked,
     restart,
 )
 from picowatch.daemon.daemon import Mode
@@ -37,7 +37,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     verbosity: Verbosity = "normal"
     if options.quiet or options.verbose:
         verbosity = "quiet" if options.quiet else "verbose"
-    file = SettingsFile(options.settings or Path(FILE_NAME), lambda: _checked(load()))
+    file = SettingsFile(options.settings or Path(FILE_NAME), lambda: checked(load()))
     code = run(
         load(),
         once=options.once,
@@ -47,11 +47,6 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     if code == RESTART:
         restart()
     return code
-
-
-def _checked(settings: Settings) -> Settings:
-    check_settings(settings)
-    return settings
 
 
 def run(

@@ -119,10 +119,11 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
             return RayEngines(options, settings.executor)
 
 
-def check_settings(settings: Settings) -> None:
-    """Refuse settings that a running daemon could not restart with."""
+def checked(settings: Settings) -> Settings:
+    """Return the settings, unless a running daemon could not restart with them."""
     check_folders(settings, waits=True)
     _check_ray(settings)
+    return settings
 
 
 def _check_ray(settings: Settings) -> None:

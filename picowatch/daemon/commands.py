@@ -47,13 +47,10 @@ class Control:
         self.inbox, self.pool, self.finishing = inbox, pool, finishing
         self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
         self._waiting: dict[Command, _Waiting] = {}
-        self._done = 0
 
     def run_all(self) -> bool:
         """Run the commands that are there; return whether one was answered."""
-        before = self._done
-        self.commands.answer_all(self.do)
-        return self._done != before
+        return self.commands.answer_all(self.do)
 
     def do(self, command: Command) -> Answer | None:
         """Run a command and return the answer, or None while there is no answer yet."""
@@ -61,7 +58,6 @@ class Control:
         answer = self._do(command, waiting)
         if answer is not None:
             del self._waiting[command]
-            self._done += 1
         return answer
 
     def _do(self, command: Command, waiting: _Waiting) -> Answer | None:

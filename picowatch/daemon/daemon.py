@@ -199,10 +199,10 @@ class Daemon:
             self.ledger.finish([image], ())
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
             reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
-            self.ledger.fail(image.id, reason)
+            self.ledger.fail(image, reason)
             log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
         else:
-            self.ledger.put_back(image.id, PutBack.DAEMON_DIED)
+            self.ledger.put_back(image, PutBack.DAEMON_DIED)
             words = "%s: seed %s queued again: picowatch was killed while rendering it"
             log.warning(words, image.recipe, image.request.seed)
 

@@ -239,7 +239,7 @@ class Worker:
     def _put_back(self, batch: list[QueuedImage], why: PutBack = PutBack.NO_FAULT) -> bool:
         """Queue the images again; returns whether anybody still requests one of them."""
         requested = [
-            self.retry.until_done(partial(self.ledger.put_back, image.id, why)) for image in batch
+            self.retry.until_done(partial(self.ledger.put_back, image, why)) for image in batch
         ]
         return any(requested)
 
@@ -268,7 +268,7 @@ class Worker:
             self._put_back(batch, PutBack.ALONE)
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
-        if self.retry.until_done(partial(self.ledger.fail, image.id, reason)):
+        if self.retry.until_done(partial(self.ledger.fail, image, reason)):
             self.run.result.count_failure()
             recipe = self.retry.until_done(partial(self.ledger.recipe_of, image))
             log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)

@@ -11,12 +11,19 @@ from typing import Any
 import torch
 
 from picowatch.engine.control import Hint, residuals_of
-from picowatch.engine.draw import Passes, raise_if
+from picowatch.engine.draw import Interrupted, Passes
 from picowatch.engine.preview import FlowPreview
 from picowatch.engine.prompts import Conditions, joined
 from picowatch.engine.samplers import PreparedSampler
+from picowatch.errors import EngineStopped
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
+
+
+def raise_if(interrupted: Interrupted) -> None:
+    """Raise EngineStopped if the batch is to end."""
+    if interrupted():
+        raise EngineStopped("The batch was interrupted.")
 
 
 class Steps:

@@ -22,7 +22,6 @@ from picowatch.engine.latents import Enlarge
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import OnStep, RgbPicture, unseen
-from picowatch.errors import EngineStopped
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -66,12 +65,6 @@ class Job:
     enlarge_for_hires: Callable[[ImageRequest], Enlarge]
     alone: bool
     compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
-
-
-def raise_if(interrupted: Interrupted) -> None:
-    """Raise EngineStopped if the batch is to end."""
-    if interrupted():
-        raise EngineStopped("The batch was interrupted.")
 
 
 @contextmanager
@@ -142,10 +135,7 @@ def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
     """
     job = passes.job
     with timed(job.timings, "encode"):
-        prompted = []
-        for request in batch:
-            raise_if(job.interrupted)
-            prompted.append(passes.encode(request))
+        prompted = [passes.encode(request) for request in batch]
     groups: dict[object, list[int]] = {}
     for index, each in enumerate(prompted):
         groups.setdefault((each.key, index if job.alone else 0), []).append(index)

@@ -1,7 +1,4 @@
-"""The code of families for diffusers' pipelines, beside their rows in `picowatch.families`.
-
-A family without a row here is short: its pipeline encodes the prompt itself.
-"""
+"""The code of families for diffusers' pipelines, beside their rows in `picowatch.families`."""
 
 import re
 import sys
@@ -193,9 +190,23 @@ _READERS = {
 }
 
 
-def reader_of(family: str, variant: str) -> Reader | None:
-    """Return how a checkpoint's prompts are encoded, None if its pipeline does it itself."""
-    return _READERS.get(f"{family} {variant}") or _READERS.get(family)
+# The pipelines of short families encode prompts themselves.
+SHORT = Reader(encode=lambda _, prompt: {"prompt": [prompt]}, reads={})
+
+
+def reader_of(family: str, variant: str) -> Reader:
+    """Return how a checkpoint's prompts are encoded."""
+    return _READERS.get(f"{family} {variant}") or _READERS.get(family, SHORT)
+
+
+def _seen(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    """Return the pictures as the pipeline scales them for its text encoder: to an area."""
+    module = sys.modules[type(pipeline).__module__]  # importing it here would take 0.1 s
+    area, found = getattr(module, "CONDITION_IMAGE_SIZE", 1024 * 1024), []
+    for one in pictures:
+        width, height, *_ = module.calculate_dimensions(area, one.width / one.height)
+        found.append(pipeline.image_processor.resize(one, height, width))
+    return {"image": found}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,58 +214,31 @@ class Editor:
     """How an editing pipeline is called.
 
     `reads` returns the arguments of its `encode_prompt` besides the prompt, given the pipeline and
-    the pictures in their frames; `sees`: its text encoder reads the pictures. `answers` turns the
-    encoded prompt and negative prompt into the results of the pipeline's own calls of
-    `encode_prompt`. `many`: it takes a list of pictures. `inputs` returns further arguments of each
-    call, given the size that is rendered.
+    the pictures in their frames. `answers` turns the encoded prompt and negative prompt into the
+    results of the pipeline's own calls of `encode_prompt`. `many`: it takes a list of pictures.
+    `inputs` returns further arguments of each call, given the size that is rendered.
     """
 
     reads: Callable[[Any, Sequence[Image.Image]], Encoded] = lambda *_: {}
-    sees: bool = False
     answers: Callable[[list[Any]], list[Any]] = lambda read: read
     many: bool = True
     inputs: Callable[[tuple[int, int]], dict[str, Any]] = lambda _: {}
 
-
-def _module_of(pipeline: Any) -> Any:
-    """Return the pipeline's module; to import those of all editing pipelines takes 0.1 s."""
-    return sys.modules[type(pipeline).__module__]
-
-
-def _scaled(pipeline: Any, pictures: Sequence[Image.Image], area: int) -> list[Image.Image]:
-    """Return the pictures as the pipeline scales them for its text encoder: to an area."""
-    found = []
-    for one in pictures:
-        proportion = one.width / one.height
-        width, height, *_ = _module_of(pipeline).calculate_dimensions(area, proportion)
-        found.append(pipeline.image_processor.resize(one, height, width))
-    return found
+    @property
+    def sees(self) -> bool:
+        """True if its text encoder reads the pictures."""
+        return self.reads is _seen
 
 
-def _read_whole(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    (picture,) = _scaled(pipeline, pictures, _MEGAPIXEL)
-    return {"image": picture}
-
-
-def _read_small(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    return {"image": _scaled(pipeline, pictures, _module_of(pipeline).CONDITION_IMAGE_SIZE)}
-
-
-def _read_transparent(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    pictures = [one.convert("RGBA") for one in pictures]
-    return {"image": _scaled(pipeline, pictures, _MEGAPIXEL)}
-
-
-_MEGAPIXEL = 1024 * 1024
 EDITORS = {
     # The size gives only the proportions, `max_area` the pixels. The reference keeps its size.
     "FluxKontextPipeline": Editor(
         many=False,
         inputs=lambda size: {"max_area": size[0] * size[1], "_auto_resize": False},
     ),
-    "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_read_whole),
-    "QwenImageEditPlusPipeline": Editor(sees=True, reads=_read_small),
-    "QwenImage21Pipeline": Editor(sees=True, reads=_read_transparent),
+    "QwenImageEditPipeline": Editor(many=False, reads=_seen),
+    "QwenImageEditPlusPipeline": Editor(reads=_seen),
+    "QwenImage21Pipeline": Editor(reads=_seen),
     # It encodes both prompts in one call.
     "ZImageOmniPipeline": Editor(
         reads=lambda _, pictures: {"num_condition_images": len(pictures), **_ALONE},

@@ -1,8 +1,10 @@
 """A checkpoint ready to draw: its parts, encoded prompts and LoRAs."""
 
 import gc
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -51,6 +53,8 @@ class Loaded:
         self.read: Callable[[Iterable[str]], dict[str, Any]]
         self.place = place
         self.vae_file = ("", "")
+        self._look: Callable[[], None] | None = None
+        self._handles: list[Any] = []
         self._verified = verified
         self._device = device
         self._base: Any = None  # the pipeline that moves weights
@@ -115,9 +119,32 @@ class Loaded:
 
     def restore(self, names: Collection[str]) -> None:
         """Read those of these parts that are not in memory."""
-        self.parts |= self.read(
-            [name for name, part in self.parts.items() if name in names and part is None]
-        )
+        missing = [name for name, part in self.parts.items() if name in names and part is None]
+        found = self.read(missing)
+        self.parts |= found
+        self._watch(*(part for part in found.values() if isinstance(part, torch.nn.Module)))
+
+    @contextmanager
+    def watched(self, look: Callable[[], None]) -> Iterator[None]:
+        """Let every block of layers call `look` first, also in parts that are restored meanwhile.
+
+        Hooks on all modules would cost small models some percent of their time.
+        """
+        self._look = look
+        try:
+            self._watch(*self.modules)  # a variable here would keep them in memory
+            yield
+        finally:
+            self._look = None
+            for handle in self._handles:
+                handle.remove()
+            self._handles.clear()
+
+    def _watch(self, *modules: torch.nn.Module) -> None:
+        if look := self._look:
+            for blocks in chain.from_iterable(module.modules() for module in modules):
+                for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
+                    self._handles.append(block.register_forward_pre_hook(lambda *_: look()))
 
     def place_weights(self) -> None:
         """Set up diffusers' offloading, unless all weights are on the device."""
@@ -192,7 +219,6 @@ class Loaded:
 
     def encoded(self, text: str) -> Encoded:
         """Return the embeddings of a text for a flow family."""
-        assert self.reader
         encode = self.reader.encode
         found: Encoded = self._known(text, lambda: encode(self.pipeline(), text))
         return found

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import Compiled
@@ -14,7 +15,7 @@ from picowatch.engine.devices import choose_target, compute_float32_in_full, pre
 from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.edit import EditPasses
 from picowatch.engine.failures import SMALLER, out_of_memory
-from picowatch.engine.finishing import Finishing, Networks, given_picture
+from picowatch.engine.finishing import Finishing, given_picture, read_network
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import (
@@ -41,6 +42,8 @@ from picowatch.engine.verify import verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse, ImageRequest
 
+_KEPT = 4  # networks that do not draw
+
 
 class Renderer:
     """Renders batches one after the other; the last checkpoint stays in memory."""
@@ -53,7 +56,7 @@ class Renderer:
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         opened = partial(verified, catalog)
         self._checkpoints = Checkpoints(opened, self._target)
-        self._networks = Networks(opened, self._target)
+        self._network_of = lru_cache(_KEPT)(partial(read_network, opened, self._target))
         self._previewer = Previewer(on_preview, options.preview_seconds)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache
@@ -97,7 +100,7 @@ class Renderer:
         weights = self._checkpoints.weights(request)
         for rung in self._ladder.rungs(request, weights, main_memory()):
             yield rung
-            self._networks.of.cache_clear()
+            self._network_of.cache_clear()
             if self._checkpoints.forget_others(request):
                 self._checkpoints.give_memory_back()
                 yield rung
@@ -116,7 +119,7 @@ class Renderer:
         """
         batch = [shrunken(request, rung.shrunk) for request in requested]
         first, timings = batch[0], dict[str, float]()
-        finishing = Finishing(self._networks, batch, on_step, interrupted)
+        finishing = Finishing(self._network_of, batch, on_step, interrupted)
         if first.draws:
             drawn = self._drawn(rung, batch, finishing, timings)
         else:
@@ -185,7 +188,7 @@ class Renderer:
         ]
 
     def _guess_depth(self, picture: Pixels, use: ControlUse) -> Pixels:
-        return guess_depth(self._networks.of("depth", use.depth, use.depth_hash), picture)
+        return guess_depth(self._network_of("depth", use.depth, use.depth_hash), picture)
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
         """Return the checkpoint with this image's VAE and ControlNets, and exactly its LoRAs."""
@@ -216,9 +219,12 @@ class Renderer:
         if batch[0].references:
             kind = EditPasses
         eager = loaded.compiled.eager() if loaded.compiled and not job.compiled else nullcontext()
+        look = partial(raise_if, job.interrupted)
+        # Compiled code cannot be watched.
+        watched = nullcontext() if job.compiled else loaded.watched(look)
         repeating = seamless(loaded.modules if batch[0].tiling else [])
         try:
-            with eager, repeating, self._algorithms(exact=batch[0].exact):
+            with eager, watched, repeating, self._algorithms(exact=batch[0].exact):
                 return draw(kind(loaded, job), batch)
         finally:
             loaded.send_back()

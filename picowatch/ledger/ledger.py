@@ -69,7 +69,6 @@ def open_ledger(path: Path, outbox: Outbox) -> Ledger:
         ledger = Ledger(path)
     if ledger.is_new:
         try:
-            outbox.problems.list_existing((), ())  # remaining problems are reported again
             entered = ledger.rebuild(outbox)
         except BaseException:
             ledger.close()

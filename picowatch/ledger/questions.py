@@ -129,18 +129,12 @@ class Questions(Database):
 
     def retry(self, recipes: Iterable[str]) -> dict[str, int]:
         """Queue failed images that are still requested again; return their number by recipe."""
-        these = {"recipes": json.dumps([*recipes])}
         with self.transaction() as sql:
             rows = sql.execute(
                 f"""UPDATE images SET {QUEUED_ANEW}
                     WHERE {FAILED} AND {_OF_THESE} RETURNING recipe""",
-                these,
+                {"recipes": json.dumps([*recipes])},
             ).fetchall()
-            sql.execute(
-                """UPDATE recipes SET todo = todo + 1
-                   WHERE path IN (SELECT value FROM json_each(:recipes))""",
-                these,
-            )
         return Counter(row["recipe"] for row in rows)
 
     def want_again(self, recipes: Collection[str], *, as_saved: bool) -> None:

@@ -120,8 +120,8 @@ END;
 CREATE TRIGGER image_moved AFTER UPDATE OF state ON images BEGIN
     UPDATE tallies SET images = images - 1 WHERE state = OLD.state;
     UPDATE tallies SET images = images + 1 WHERE state = NEW.state;
-    UPDATE recipes SET todo = todo + 1
-        WHERE path = NEW.recipe AND NEW.state IN ('done', 'failed', 'cancelled');
+    UPDATE recipes SET todo = todo + 1 WHERE path = NEW.recipe
+        AND (NEW.state IN ('done', 'failed', 'cancelled') OR OLD.state = 'failed');
 END;
 
 CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN

@@ -268,7 +268,7 @@ def test_a_lightning_lora_brings_its_schedule() -> None:
 @pytest.mark.parametrize("rung", (MODELS, LAYERS, TURNS), ids=lambda rung: rung.name)
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, (PLUS,)))
 def test_every_rung_edits_the_same(name: str, rung: Rung) -> None:
-    """Also after a batch that was interrupted before a step, or in one."""
+    """Also after a batch that was interrupted in a text or vision encoder, or in a step."""
     models, _ = two_photos(name)
     batch = edits_of(models, name)
     plainly = drawn(models, batch)

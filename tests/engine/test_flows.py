@@ -293,7 +293,7 @@ def test_hires_draws_again_from_the_enlarged_picture(ours: Ours, name: str) -> N
     if name == "FLUX.1-dev":  # a model may enlarge, as for Stable Diffusion
         model = "demo-compact"
         digest = hash_of(flow_models(name), "upscaler", model)
-        network = ours(name)._networks.of("upscaler", model, digest)
+        network = ours(name)._network_of("upscaler", model, digest)
         upscalers[model] = enlarged(network, small, size, lambda: None)
     for upscaler, picture in upscalers.items():
         hires = f"{{scale: 2, denoising_strength: 0.5, upscaler: {upscaler}}}"
@@ -344,7 +344,7 @@ def test_steps_are_reported_and_a_batch_ends_within_one(ours: Ours, name: str) -
     steps: list[tuple[int, int]] = []
     ours(name).render(wanted, lambda done, total: steps.append((done, total)))
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    looks = iter([False] + [True] * 1000)
+    looks = iter([False] * 3 + [True] * 1000)
     steps.clear()
     with pytest.raises(EngineStopped):
         ours(name).render(wanted, lambda done, total: steps.append((done, total)), looks.__next__)
