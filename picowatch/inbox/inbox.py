@@ -32,7 +32,7 @@ from picowatch.inbox.reading import (
     size_and_time_at,
 )
 from picowatch.inbox.scan import scan
-from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling
+from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, note
 from picowatch.inbox.watch import Watch
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
@@ -62,7 +62,7 @@ class Inbox:
         self._root = self.path.resolve()
         self._inode: int | None = None
         self._device: int | None = None
-        self._settling = Settling(settings.settle_seconds)
+        self._pending: dict[str, Pending] = {}  # by path, in the order in which they were noted
         self._watch = Watch(wake)
         self._empty: dict[str, SizeAndTime] = {}  # empty files, which are not ready yet
         self._warned: dict[str, str] = {}
@@ -165,6 +165,7 @@ class Inbox:
     def _compare(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
     ) -> None:
+        settle_seconds = self._settings.settle_seconds
         templates = self._templates = _usable_templates(found, known)
         here = [path for path in found if path in known and known[path].folder != self.folder]
         if here:
@@ -175,22 +176,21 @@ class Inbox:
             if differs:
                 differing.append((path, size_and_time, waits_for))
             else:
-                self._settling.drop(path)
+                self._pending.pop(path, None)
         # In the order of their times, also for those that were there before the first scan.
         differing.sort(key=_time)
         for _, same in groupby(differing, _time):
             for path, size_and_time, waits_for in sorted(same, key=lambda one: natural_key(one[0])):
-                self._settling.note(path, size_and_time, now, waits_for)
+                note(self._pending, path, size_and_time, now, settle_seconds, waits_for)
         for path, one in known.items():
             if (
                 path not in found
                 and one.folder == self.folder
                 and size_and_time_at(self._root, path) is None
             ):
-                self._settling.note(path, None, now)
-        for pending in self._settling.all():
-            if pending.path not in found and pending.path not in known:
-                self._settling.drop(pending.path)
+                note(self._pending, path, None, now, settle_seconds)
+        for path in self._pending.keys() - found.keys() - known.keys():
+            del self._pending[path]
         self._empty = {p: s for p, s in self._empty.items() if found.get(p) == s}
 
     def _differs(
@@ -249,50 +249,50 @@ class Inbox:
 
     def __len__(self) -> int:
         """How many paths differ from the ledger."""
-        return len(self._settling)
+        return len(self._pending)
 
     def pending(self) -> list[str]:
         """Return the files that differ from the ledger, in no order."""
-        return [one.path for one in self._settling.all() if one.size_and_time]
+        return [one.path for one in self._pending.values() if one.size_and_time]
 
     def ready_in(self, now: float) -> float | None:
         """Return the seconds until a file may be complete or the next scan; None without either."""
-        ready = [self._settling.ready_in(now)]
+        times = [one.quiet_at for one in self._pending.values()]
         if self._watch.has_news.is_set():
-            ready.append(max(0.0, EVENT_REST * self._scan_took - (now - self.scanned_at)))
-        return min((one for one in ready if one is not None), default=None)
+            times.append(self.scanned_at + EVENT_REST * self._scan_took)
+        return max(0.0, min(times) - now) if times else None
 
     def changes(self, now: float) -> Iterator[Change]:
         """Yield complete changes, those of folders with the highest priority first, deletions last.
 
         Callers call `taken` for a change that the ledger has; the others come again.
         """
-        quiet = self._settling.quiet(now)
+        pending = list(self._pending.values())
+        quiet = [one for one in pending if now >= one.quiet_at]
         there = self._by_priority([one for one in quiet if one.size_and_time])
         gone = [one for one in quiet if one.size_and_time is None]
-        pending = self._settling.all()
         new = {one.size_and_time for one in pending if one.path not in self._known}
         has_template = gone and any(is_template(one.path) for one in pending)
         for one in there:
             if now - one.first < HELD_OPEN_LIMIT and is_held_open(self._root, one.path):
-                self._settling.postpone(one, now)
+                one.since = now
                 continue
             known = self._ledger.known_recipe(one.path)
             if known and known.size_and_time in new:
                 continue  # its new name comes first
             if change := self._read(one, known, now):
                 yield change
-        rest = self._settling.all() if gone else ()
+        rest = list(self._pending.values()) if gone else ()
         unsettled = {one.size_and_time.size for one in rest if one.size_and_time}
         for one in gone:
             if has_template and is_dropped(one.path):  # pictures come after their template
-                self._settling.postpone(one, now)
+                one.since = now
             elif deleted := self._deletion(one, unsettled, now):
                 yield deleted
 
     def taken(self, path: str) -> None:
         """Forget a change that the ledger has."""
-        self._settling.drop(path)
+        self._pending.pop(path, None)
 
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}
@@ -319,11 +319,11 @@ class Inbox:
             saved = read(self._root, self.folder, one.path, one.size_and_time, known)
             old = self._renamed_from(saved) if saved and saved.digest and not known else None
         except (FileChanged, FileNotFoundError):
-            self._settling.postpone(one, now)
+            one.since = now
             return None
         if saved is None:
             self._empty[one.path] = one.size_and_time
-            self._settling.drop(one.path)
+            self._pending.pop(one.path, None)
             return None
         is_new = known is None or known.digest != saved.digest
         left_alone = now - one.since
@@ -371,13 +371,13 @@ class Inbox:
         known = self._ledger.known_recipe(one.path)
         is_gone_now = is_gone(self._root, one.path) and self._is_in_place()
         if known is None or known.folder != self.folder or not is_gone_now:
-            self._settling.drop(one.path)
+            self._pending.pop(one.path, None)
             return None
         if self.scanned_at <= one.since:  # that scan may have missed its new name; see another's
             self._wanted = True
             return None
         if known.size_and_time.size in unsettled:  # it may have been renamed
-            self._settling.postpone(one, now)
+            one.since = now
             return None
         return Deleted(one.path)
 

@@ -31,49 +31,17 @@ class Pending:
         return self.since + self.patience
 
 
-class Settling:
-    """Paths that differ, until they are quiet. Times are passed in."""
-
-    def __init__(self, settle_seconds: float) -> None:
-        self._settle_seconds = settle_seconds
-        self._pending: dict[str, Pending] = {}
-
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    def all(self) -> list[Pending]:
-        """Return what is pending, in the order in which it was noticed."""
-        return list(self._pending.values())
-
-    def note(
-        self,
-        path: str,
-        size_and_time: SizeAndTime | None,
-        now: float,
-        waits_for: str | None = None,
-    ) -> None:
-        """Note that a path differs; its quiet time starts again if it has changed since."""
-        patience = self._settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
-        before = self._pending.get(path)
-        if not before or (before.size_and_time, before.waits_for) != (size_and_time, waits_for):
-            first = before.first if before else now
-            self._pending[path] = Pending(path, size_and_time, waits_for, patience, first, now)
-
-    def drop(self, path: str) -> None:
-        """Forget a path that does not differ any more, or that the ledger has."""
-        self._pending.pop(path, None)
-
-    def quiet(self, now: float) -> list[Pending]:
-        """Return what has not changed for long enough."""
-        return [one for one in self._pending.values() if now >= one.quiet_at]
-
-    def postpone(self, one: Pending, now: float) -> None:
-        """Let the file's quiet time start again."""
-        one.since = now
-
-    def ready_in(self, now: float) -> float | None:
-        """Return the seconds until something may be complete; None if nothing is pending."""
-        if not self._pending:
-            return None
-        soonest = min(one.quiet_at for one in self._pending.values())
-        return max(0.0, soonest - now)
+def note(
+    pending: dict[str, Pending],
+    path: str,
+    size_and_time: SizeAndTime | None,
+    now: float,
+    settle_seconds: float,
+    waits_for: str | None = None,
+) -> None:
+    """Note that a path differs; its quiet time starts again if it has changed since."""
+    patience = settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
+    before = pending.get(path)
+    if not before or (before.size_and_time, before.waits_for) != (size_and_time, waits_for):
+        first = before.first if before else now
+        pending[path] = Pending(path, size_and_time, waits_for, patience, first, now)
