@@ -14,6 +14,7 @@ from picowatch.daemon.build import (
     check_folders,
     check_settings,
     is_hopeless,
+    load_at_start,
     restart,
 )
 from picowatch.daemon.daemon import Mode
@@ -39,14 +40,15 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     if options.quiet or options.verbose:
         verbosity = "quiet" if options.quiet else "verbose"
     file = SettingsFile(options.settings or Path(FILE_NAME), lambda: _checked(load()))
+    settings = load_at_start(file.load)
     code = run(
-        load(),
+        settings,
         once=options.once,
         verbosity=verbosity,
         settings_file=None if options.once else file,
     )
     if code == RESTART:
-        restart()
+        restart(settings)
     return code
 
 

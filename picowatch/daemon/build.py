@@ -227,7 +227,9 @@ TAKES_AWAY = (
 )
 # A new ledger that is damaged so soon means a broken disk: a third one would not help.
 HOPELESS_SECONDS = 60.0
-_RESTARTED = "PICOWATCH_RESTARTED"  # environment variable: when, in Unix seconds
+# Environment variables of a process that replaces another one.
+_RESTARTED = "PICOWATCH_RESTARTED"  # when, in Unix seconds
+_SETTINGS = "PICOWATCH_SETTINGS_BEFORE"  # the other one's, as JSON
 
 
 def build_and_run(
@@ -270,12 +272,27 @@ def is_hopeless(result: RunResult) -> bool:
     return result.ledger_corrupt and time.time() - restarted < HOPELESS_SECONDS
 
 
-def restart() -> NoReturn:
+def load_at_start(load: Callable[[], Settings]) -> Settings:
+    """Return the settings; after a restart those from before if the file has a mistake now.
+
+    Raises SettingsInvalid at a first start.
+    """
+    kept = os.environ.pop(_SETTINGS, "")
+    try:
+        return load()
+    except SettingsInvalid:
+        if not kept:
+            raise
+        return Settings.model_validate_json(kept)
+
+
+def restart(settings: Settings) -> NoReturn:
     """Replace this process by a new one with the same arguments and the same process id.
 
     Signals that arrive meanwhile wait until the new one handles them.
     """
     os.environ[_RESTARTED] = str(time.time())
+    os.environ[_SETTINGS] = settings.model_dump_json()
     sys.stdout.flush()
     sys.stderr.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)

@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -29,6 +30,7 @@ from picowatch.settings.values import (
     hooks_value,
     metrics_address_value,
     not_boolean,
+    written_executor,
 )
 
 FILE_NAME = "picowatch.yaml"
@@ -73,7 +75,10 @@ class Settings(BaseModel):
         "auto", description="auto, cuda, cuda:N, mps or cpu."
     )
     executor: Annotated[
-        Executor, BeforeValidator(executor_value), WithJsonSchema(EXECUTOR_SCHEMA)
+        Executor,
+        BeforeValidator(executor_value),
+        PlainSerializer(written_executor),
+        WithJsonSchema(EXECUTOR_SCHEMA),
     ] = Field(
         LocalSettings(),
         description="Where engines run. local: one on this machine; local:N: N of them (one "
