@@ -217,7 +217,7 @@ def killed(part: Part) -> None:
     engine, short, long = part.engine(ChildEngine), *(part.batch("sd15", 1, n) for n in (2, 100))
 
     def picture() -> Found:
-        seconds, images = _timed(engine.render(short, ignore_steps).result)
+        seconds, images = _timed(lambda: engine.render(short, ignore_steps))
         return {"seconds": seconds, "device": images[0].device}
 
     def kill(done: int, total: int) -> None:
@@ -225,10 +225,11 @@ def killed(part: Part) -> None:
             os.kill(engine.process_id, signal.SIGKILL)
 
     def die() -> Found:
-        error = engine.render(long, kill).exception()
-        if not isinstance(error, EngineDied):
-            raise TypeError(f"its batch ended with {error!r}")
-        return {"said": f"{error.message} {error.remedy}"}
+        try:
+            engine.render(long, kill)
+        except EngineDied as error:
+            return {"said": f"{error.message} {error.remedy}"}
+        raise TypeError("its batch was rendered")
 
     part.measure({"first": picture, "next": picture, "killed": die, "again": picture}, growth=0)
     engine.close()

@@ -3,24 +3,28 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import shake_256
 
 from PIL import Image
 
 from picowatch.engine.protocol import (
+    Look,
+    MemoryUse,
     OnPreview,
     OnStep,
     RenderedImage,
     RgbPicture,
-    resolve,
+    go_on,
     unseen,
 )
-from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 Batch = Sequence[ImageRequest]
 
+LOOK_SECONDS = 0.1
 _SIDE = 8  # the digest is drawn as 8 x 8 coloured squares
 
 
@@ -31,19 +35,19 @@ class DigestEngine:
     Equal requests give equal pixels, different ones different pixels. `before_batch` is called
     in the engine's thread before each batch: it may wait for an event the test holds, or raise
     what this batch is to fail with. `after_step` is called after each step's `on_step`, with
-    the steps done; it may wait or raise too. `batches` lists every batch that was started;
+    the steps done; it may wait or raise too. `heeds` tells, each time that a batch is to be
+    interrupted, whether it is. `batches` lists every batch that was started;
     `timings` are those of each picture, if there are any.
     """
 
     before_batch: Callable[[Batch], None] = lambda batch: None
     after_step: Callable[[int], None] = lambda done: None
+    heeds: Callable[[], bool] = lambda: True
     on_preview: OnPreview = unseen
     preview_seconds: float = 0
     batches: list[tuple[ImageRequest, ...]] = field(default_factory=list)
     starts: int = 0
     timings: dict[str, float] = field(default_factory=dict)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _in_progress: Future[list[RenderedImage]] | None = None
     _started: bool = False
 
     def render(
@@ -52,50 +56,41 @@ class DigestEngine:
         on_step: OnStep,
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
-    ) -> Future[list[RenderedImage]]:
-        """Implement `Engine.render`; `on_preview` is kept for tests."""
-        if self._in_progress is not None and not self._in_progress.done():
-            raise RuntimeError("one batch at a time")
+        look: Look = go_on,
+    ) -> list[RenderedImage]:
+        """Implement `Engine.render`; `on_preview` is kept for tests.
+
+        A thread draws, so that this one can look while a test's hook waits.
+        """
         self.starts += not self._started
         self._started = True
         self.batches.append(tuple(batch))
         self.on_preview, self.preview_seconds = on_preview, preview_seconds
-        self._stop = threading.Event()
-        self._in_progress = Future()
-        self._in_progress.set_running_or_notify_cancel()
-        threading.Thread(
-            target=self._draw,
-            args=(tuple(batch), on_step, self._in_progress, self._stop),
-            daemon=True,
-        ).start()
-        return self._in_progress
-
-    def describe(self) -> dict[str, str]:
-        """Implement `Engine.describe`."""
-        return {"device": "digest", "precision": "exact"}
-
-    def memory(self) -> None:
-        """Implement `Engine.memory`: none is used."""
-
-    def interrupt(self) -> None:
-        """Implement `Engine.interrupt`."""
-        self._end("interrupted")
+        pictures, stop = Future[list[RenderedImage]](), threading.Event()
+        given = tuple(batch), on_step, pictures, stop
+        threading.Thread(target=self._draw, args=given, daemon=True).start()
+        try:
+            while not pictures.done():
+                with suppress(TimeoutError):
+                    pictures.exception(LOOK_SECONDS)
+                if not pictures.done() and look() and self.heeds():
+                    raise EngineStopped("The engine was interrupted.")
+        except EngineDied:
+            self.close()
+            raise
+        finally:
+            stop.set()
+        return pictures.result()
 
     def close(self) -> None:
         """Implement `Engine.close`."""
-        self._end("closed")
         self._started = False
-
-    def _end(self, how: str) -> None:
-        self._stop.set()
-        if self._in_progress is not None:
-            resolve(self._in_progress, EngineStopped(f"The engine was {how}."))
 
     def _draw(
         self,
         batch: tuple[ImageRequest, ...],
         on_step: OnStep,
-        future: Future[list[RenderedImage]],
+        pictures: "Future[list[RenderedImage]]",
         stop: threading.Event,
     ) -> None:
         try:
@@ -110,9 +105,9 @@ class DigestEngine:
                 image.timings.update(self.timings)
         # What a test's hook raises is what this batch fails with.
         except BaseException as failure:
-            resolve(future, failure)
+            pictures.set_exception(failure)
         else:
-            resolve(future, images)
+            pictures.set_result(images)
 
 
 def fail_on_bad(batch: Batch) -> None:
@@ -142,6 +137,7 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         chunks=1,
         timings={"encode": 0.0, "denoise": 0.0, "decode": 0.0},
         versions={"picowatch": "test"},
+        memory=MemoryUse(5_000_000, 7_000_000),
         control_maps=tuple(
             RgbPicture(request.width, request.height, digest_pixels(request))
             for use in request.control

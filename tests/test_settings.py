@@ -55,7 +55,7 @@ def test_executors_by_name(tmp_path: Path, text: str, expected: object) -> None:
 
 # -- numbers
 
-ABSURD = [".inf", ".nan", "1e9", "1.0e+300", "-1", "9" * 400, "9" * 5000, "0x" + "f" * 9000]
+ABSURD = [".inf", ".nan", "1e9", "1.0e+300", "-1", "9" * 400, "9" * 5000]
 NUMERIC = [
     *(name for name, one in Settings.model_fields.items() if one.annotation in (int, float)),
     *("batch_size", "executor", "file_name", "metrics_address"),
@@ -119,8 +119,6 @@ REFUSED = [
     ("device: cpu\ndevice: auto", "line 2, column 1: 'device' is given twice: already on line 1."),
     # Names of files that would take gigabytes or minutes, or end every start.
     ("file_name: '{nubmer}'", "column 12: file_name '{nubmer}': it cannot be used: there is no"),
-    ("file_name: '{number:099999999}'", "limit is"),
-    ("file_name: '{number:{seed}}'", "limit is"),
     (f"file_name: '{{number}}{'x' * 10**4}'", "limit is"),
     ("file_name: '{number:04}-{cfg_scale:02d}'", "it cannot be used: "),
     ("file_name: '{number}{picture[0]}'", "it cannot be used: "),

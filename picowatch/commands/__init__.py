@@ -42,8 +42,12 @@ def _switch(flag: str, words: str) -> _Argument:
     return flag, {"action": "store_true", "help": words}
 
 
-def _words(name: str, shown: str, words: str, nargs: str = "+") -> _Argument:
-    return name, {"metavar": shown, "help": words, "nargs": nargs, "type": path}
+def _value(name: str, words: str, **how: Any) -> _Argument:
+    return name, {"help": words, **how}
+
+
+def _paths(name: str, shown: str, words: str, nargs: str = "+", **how: Any) -> _Argument:
+    return _value(name, words, metavar=shown, nargs=nargs, type=path, **how)
 
 
 _JSON = _switch("--json", "print JSON")
@@ -56,23 +60,12 @@ COMMANDS = {
             "picowatch init --with photos": "folders that edit, enlarge, cut out what is dropped",
         },
         [
-            (
-                "folder",
-                {
-                    "metavar": "DIR",
-                    "help": "where (here)",
-                    "nargs": "?",
-                    "type": path,
-                    "default": Path(),
-                },
-            ),
-            (
+            _paths("folder", "DIR", "where (here)", "?", default=Path()),
+            _value(
                 "--with",
-                {
-                    "dest": "ready",
-                    "choices": ("photos",),
-                    "help": "photos: also folders in the inbox that work on dropped pictures",
-                },
+                "photos: also folders in the inbox that work on dropped pictures",
+                dest="ready",
+                choices=("photos",),
             ),
         ],
     ),
@@ -90,10 +83,7 @@ COMMANDS = {
                 _switch("--quiet", "show only warnings and errors"),
                 _switch("--verbose", "show and log every detail"),
             ],
-            (
-                "--log-format",
-                {"choices": ("text", "json"), "help": "format of log and console lines"},
-            ),
+            _value("--log-format", "format of log and console lines", choices=("text", "json")),
         ],
     ),
     "doctor": Command(
@@ -112,16 +102,14 @@ COMMANDS = {
             "picowatch make inbox/photos": "all pictures of a folder with a _pictures.yaml",
         },
         [
-            _words(
+            _paths(
                 "files", "FILE", "recipe files, or folders of dropped pictures; - is standard input"
             ),
             _switch("--json", "print one JSON object"),
-            (
+            _value(
                 "--name",
-                {
-                    "default": "",
-                    "help": "name of the recipe, and of its pictures' folder; may have folders",
-                },
+                "name of the recipe, and of its pictures' folder; may have folders",
+                default="",
             ),
             _switch("--rm", "remove the recipes from the inbox in the end"),
         ],
@@ -134,7 +122,7 @@ COMMANDS = {
             "picowatch check --json corgi.yaml": "every field of every image",
         },
         [
-            _words("files", "FILE", "recipe files"),
+            _paths("files", "FILE", "recipe files"),
             _switch("--json", "print every resolved field as JSON"),
         ],
     ),
@@ -146,7 +134,7 @@ COMMANDS = {
             "picowatch show photo.png > inbox/again.yaml": "of A1111, ComfyUI and others, too",
         },
         [
-            _words("pictures", "PICTURE", "pictures with metadata"),
+            _paths("pictures", "PICTURE", "pictures with metadata"),
             _switch("--all", "print fields with defaults, too"),
             _switch("--json", "print all metadata as JSON"),
         ],
@@ -183,7 +171,7 @@ COMMANDS = {
             "picowatch cancel night": "… of a folder",
             "picowatch cancel 'draft*'": "… of all recipes that match",
         },
-        [_words("recipes", "RECIPE", "recipes, folders or 'globs*'")],
+        [_paths("recipes", "RECIPE", "recipes, folders or 'globs*'")],
     ),
     "retry": Command(
         "control",
@@ -194,7 +182,7 @@ COMMANDS = {
             "picowatch retry --all inbox/photos": "a folder, as its template is now",
         },
         [
-            _words("recipes", "RECIPE", "recipes, folders or 'globs*' in the inbox (all)", "*"),
+            _paths("recipes", "RECIPE", "recipes, folders or 'globs*' in the inbox (all)", "*"),
             _switch("--all", "also what is done, as if it had been saved again"),
         ],
     ),
@@ -202,7 +190,7 @@ COMMANDS = {
         "control",
         "Delete pictures, also from the gallery; they are not rendered again.",
         {"picowatch delete outbox/corgi/0002-8.png": "also from the gallery"},
-        [_words("pictures", "PICTURE", "pictures in the outbox")],
+        [_paths("pictures", "PICTURE", "pictures in the outbox")],
     ),
     "models": Command(
         "models",
@@ -215,7 +203,7 @@ COMMANDS = {
         "Write pickled models (.pth, .ckpt) as .safetensors; runs no code.",
         {"picowatch convert models/upscalers/4x.pth": "writes 4x.safetensors beside it"},
         [
-            _words("files", "FILE", "pickled models"),
+            _paths("files", "FILE", "pickled models"),
             _switch("--force", "replace existing files"),
         ],
     ),
@@ -224,18 +212,16 @@ COMMANDS = {
         "Print the JSON Schema that editors use to check recipes.",
         {"picowatch schema --installed --output recipe.json": "for an editor's completion"},
         [
-            (
+            _value(
                 "kind",
-                {
-                    "nargs": "?",
-                    "choices": ("recipe", "defaults", "settings"),
-                    "default": "recipe",
-                    "metavar": "KIND",
-                    "help": "recipe, defaults or settings (recipe)",
-                },
+                "recipe, defaults or settings (recipe)",
+                metavar="KIND",
+                nargs="?",
+                choices=("recipe", "defaults", "settings"),
+                default="recipe",
             ),
             _switch("--installed", "include the names of installed models"),
-            ("--output", {"type": path, "metavar": "FILE", "help": "write to a file"}),
+            _value("--output", "write to a file", metavar="FILE", type=path),
         ],
     ),
 }

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from picowatch.daemon.build import (
     MakeEngine,
-    build_and_run,
+    build_daemon,
     check_folders,
-    check_settings,
-    is_hopeless,
+    checked,
     load_at_start,
     restart,
 )
@@ -39,7 +38,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     verbosity: Verbosity = "normal"
     if options.quiet or options.verbose:
         verbosity = "quiet" if options.quiet else "verbose"
-    file = SettingsFile(options.settings or Path(FILE_NAME), lambda: _checked(load()))
+    file = SettingsFile(options.settings or Path(FILE_NAME), lambda: checked(load()))
     settings = load_at_start(file.load)
     code = run(
         settings,
@@ -50,11 +49,6 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     if code == RESTART:
         restart(settings)
     return code
-
-
-def _checked(settings: Settings) -> Settings:
-    check_settings(settings)
-    return settings
 
 
 def run(
@@ -80,7 +74,7 @@ def run(
             Mode(once=once, settings_file=settings_file),
             overdue=lambda: _leave(console, code),
         )
-    if result.restart and not interrupted and not is_hopeless(result):
+    if result.restart and not interrupted:
         return RESTART
     if not once:
         starts_over = interrupted and result.restart  # a signal came just before that
@@ -121,16 +115,18 @@ def run_daemon(
     """
     stop, wake = threading.Event(), threading.Event()
     try:
-        with ended_by_signals(stop, wake, overdue) as signals:
-            result = build_and_run(
+        with ended_by_signals(stop, wake, overdue) as signals, ExitStack() as stack:
+            daemon = build_daemon(
                 settings,
                 make_engine,
                 console,
-                mode,
+                stack,
                 stop=stop,
                 wake=wake,
+                mode=mode,
                 signals=signals,
             )
+            result = daemon.run()
     except Ended:  # while it waited for the outbox
         return RunResult(), True
     except PASSING as error:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from picowatch.errors import FAILED
-from picowatch.observers.console import LABEL, LiveView, Row, bar, can_draw, rows
+from picowatch.observers.console import LABEL, LiveView, Row, can_draw, rows
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.status import (
     FRESH_SECONDS,
@@ -72,15 +72,15 @@ def watch(outbox: Path) -> int:
         if can_draw(sys.stdout):
             view = LiveView(sys.stdout)
             try:
-                for shown, progress in _each_status(outbox):
-                    view.draw(shown, progress)
+                for shown in _each_status(outbox):
+                    view.draw(shown)
                     if view.is_gone:
                         break
             finally:
                 view.close()
         else:
             last = ""
-            for shown, _ in _each_status(outbox):
+            for shown in _each_status(outbox):
                 line = "; ".join(row.text for row in shown if _is_news(row))
                 if line != last:
                     print(line, flush=True)
@@ -93,11 +93,10 @@ def _is_news(row: Row) -> bool:
     return row.label in ("now", "queued") or (not row.label and row.style != "quiet")
 
 
-def _each_status(outbox: Path) -> Iterator[tuple[list[Row], tuple[int, int] | None]]:
-    """The rows and the progress bar, read again and again."""
+def _each_status(outbox: Path) -> Iterator[list[Row]]:
+    """The rows, read again and again."""
     while True:
-        running, found = current_status(outbox)
-        yield rows_of(running, found), bar(found) if running and found.recipe else None
+        yield rows_of(*current_status(outbox))
         time.sleep(WATCH_SECONDS)
 
 
@@ -134,7 +133,7 @@ def rows_of(running: bool, status: Status) -> list[Row]:
     Of a picowatch that has ended, what is queued and what failed is still of interest.
     """
     if not running or status.ended:
-        left = replace(status, device="", engines=(), all_seconds_left=None)
+        left = replace(status, engines=(), all_seconds_left=None)
         others = [row for row in rows(left) if row.label != "now"] if status.host else []
         if running:
             return [Row("", STARTING), *others]

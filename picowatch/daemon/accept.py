@@ -15,16 +15,16 @@ from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.daemon.run import Run
 from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
-from picowatch.files.retry import unexpected
-from picowatch.inbox.files import FileUnreadable
-from picowatch.inbox.inbox import PICTURES, READABLE, TEMPLATE, Inbox
+from picowatch.files.retry import PASSING, unexpected
+from picowatch.inbox.files import FileChanged, FileUnreadable
+from picowatch.inbox.inbox import PICTURES, READABLE, Inbox
 from picowatch.inbox.names import (
     is_dropped,
     is_reached,
     is_template,
     syntax_of,
 )
-from picowatch.inbox.reading import Change, Deleted, Saved, template_above
+from picowatch.inbox.reading import Change, Deleted, Saved, size_and_time_at, template_above
 from picowatch.ledger.rows import NEVER_READ, Acceptance, KnownRecipe, RequestedEntry, Save
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.start_images import NamedPictures
@@ -65,7 +65,7 @@ class Accepting:
         self._hashes = ModelHashes(self._catalog)
         self._inventory: Inventory | None = None
         self._inventory_at = 0.0
-        self._gone: list[str] = []  # paths whose error files are removed after the commit
+        self._gone: list[str] = []  # if the ledger has none of these paths, their problems go
 
     def take(self, now: float) -> bool:
         """Accept or refuse some of the inbox's changes; return whether there were any.
@@ -75,21 +75,29 @@ class Accepting:
         self._clear_gone()
         if not len(self.inbox):
             return False
+        seen: list[str] = []
         taken: list[str] = []
         events: list[Event] = []
         inventory = self._fresh_inventory(now)
         self._hashes.missed.clear()
         end = time.monotonic() + SLICE_SECONDS
-        with self.ledger.transaction():
-            for change in self.inbox.changes(now):
-                try:
-                    events += self._safely(change, inventory)
-                except NotHashed as needed:
-                    self._hashes.begin(needed)
-                else:
-                    taken.append(change.path)
-                if time.monotonic() >= end:
-                    break
+        try:
+            with self.ledger.transaction():
+                for change in self.inbox.changes(now):
+                    seen.append(change.path)
+                    try:
+                        events += self._safely(change, inventory)
+                    except NotHashed as needed:
+                        self._hashes.begin(needed)
+                    except FileChanged:
+                        self.inbox.want_scan()
+                    else:
+                        taken.append(change.path)
+                    if time.monotonic() >= end:
+                        break
+        except PASSING:
+            self._gone += seen  # nothing of them was committed
+            raise
         for path in taken:
             self.inbox.taken(path)
         for event in events:
@@ -101,7 +109,10 @@ class Accepting:
         return bool(taken)
 
     def _clear_gone(self) -> None:
-        """Remove the error files of deleted recipes; after a disk error, the next round retries."""
+        """Remove the error files of recipes that are gone or were never committed.
+
+        After a disk error, the next round retries.
+        """
         while self._gone:
             if self.ledger.known_recipe(self._gone[0]) is None:  # else a new recipe has this name
                 self.outbox.problems.clear(self._gone[0])
@@ -134,7 +145,7 @@ class Accepting:
                     if change.old
                     else self._saved(change, inventory)
                 )
-        except NotHashed:
+        except (NotHashed, FileChanged):
             raise
         except Exception as error:  # no single recipe may take the daemon down
             words = unexpected(error)
@@ -172,9 +183,8 @@ class Accepting:
             waits_for = f"{PICTURES}{pictures.refused}" if pictures.refused else None
             return self._refuse(seen, error, waits_for=waits_for)
         warnings = _warnings_of(recipes)
-        if warnings or not seen.is_new:
-            self.outbox.problems.remove_error(seen.path)
-            self.outbox.problems.write_warnings(seen.path, warnings)
+        self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.write_warnings(seen.path, warnings)
         words = accepted(result, self._show_newest(result))
         if not recipes:
             words += ", it says nothing to render"
@@ -240,24 +250,25 @@ class Accepting:
                 return self._refuse_template(dropped, error)
             raise
         except NothingSaid as error:
-            waits_for = f"{TEMPLATE}{seen.template}"
-            self.ledger.refuse(seen, None, waits_for=waits_for, waits=True)
+            self.ledger.refuse(seen, None)
             self.outbox.problems.remove_error(seen.path)
             return self._warn_once(dropped.template.name, [str(error)])
         except PictureUnreadable as error:
+            found = size_and_time_at(self.settings.inbox, seen.path)
+            if found is None or found.written_since(seen.size_and_time):
+                raise FileChanged from error
             return self._refuse(seen, f"This picture cannot be used: {error}")
         except ModelRefused as error:
             return self._refuse_template(dropped, error)
-        if not seen.is_new:
-            self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.remove_error(seen.path)
         words = accepted(result, self._show_newest(result))
         warned = self._warn_once(dropped.template.name, _warnings_of(recipes))
         return [*warned, said(seen.path, words)]
 
     def _end_waiting(self, before: KnownRecipe, template: str) -> None:
         """Remove the template's warning once no picture waits for its prompt any more."""
-        folder = f"{template.rpartition('/')[0]}/"
-        if before.outcome == "waiting" and not self.ledger.waits_below(folder, before.waits_for):
+        folder = template.rpartition("/")[0]
+        if before.outcome == "waiting" and not self.ledger.waits_below(folder, before.template):
             self.outbox.problems.remove_warning(template, str(NothingSaid()))
 
     def _warn_once(self, template: str, warnings: Iterable[str]) -> list[Event]:

@@ -55,14 +55,13 @@ def _first_size(request: ImageRequest) -> int:
 class _Measured:
     """What was measured with images of one kind.
 
-    `size` is the best batch so far, `largest` what memory allows; `settled`: a larger one is no
-    faster. `seconds` are measured per image and evaluation of the UNet, by batch size: they can be
-    compared across steps and samplers.
+    `size` is the best batch so far, `largest` the limit: what memory allows, or `size` once a
+    larger one was no faster. `seconds` are measured per image and evaluation of the UNet, by batch
+    size: they can be compared across steps and samplers.
     """
 
     size: Annotated[int, Field(ge=1, le=LARGEST)]
     largest: Annotated[int, Field(ge=1, le=LARGEST)] = LARGEST
-    settled: bool = False
     seconds: dict[int, list[float]] = field(default_factory=dict)
 
     def next_size(self, evaluations: int) -> int:
@@ -71,8 +70,7 @@ class _Measured:
         It is the best one so far, or twice that to try it; less where that would take long.
         """
         double = self.size * 2
-        grows = not self.settled and double <= self.largest and self._known(self.size)
-        size = double if grows else self.size
+        size = double if double <= self.largest and self._known(self.size) else self.size
         each = min(self.seconds.get(self.size, [0.0])) * evaluations
         while size > 1 and size * each > LONGEST_SECONDS:
             size //= 2
@@ -80,7 +78,7 @@ class _Measured:
 
     def add(self, size: int, seconds: float) -> bool:
         """Record how long an evaluation took in a batch of this size; return whether it decides."""
-        if self.settled:
+        if self.is_decided:
             return False
         self.seconds.setdefault(size, []).append(seconds)
         if size != self.size * 2 or not self._known(size):
@@ -88,21 +86,20 @@ class _Measured:
         if min(self.seconds[size]) <= WORTH * min(self.seconds[self.size]):
             self.size = size
         else:
-            self.settled = True
+            self.largest = self.size
         return True
 
-    def ran_out_of_memory(self, size: int) -> bool:
-        """Limit batches to half of this size; return whether that changes anything."""
-        smaller = max(1, size // 2)
-        if smaller >= self.largest:
+    def limit(self, largest: int) -> bool:
+        """Limit batches to this size; return whether that changes anything."""
+        if largest >= self.largest:
             return False
-        self.largest, self.size = smaller, min(self.size, smaller)
+        self.largest, self.size = largest, min(self.size, largest)
         return True
 
     @property
     def is_decided(self) -> bool:
         """Whether nothing is left to try."""
-        return self.settled or self.size >= self.largest
+        return self.size >= self.largest
 
     def _known(self, size: int) -> bool:
         return len(self.seconds.get(size, ())) >= MEASUREMENTS
@@ -147,15 +144,14 @@ class BatchSizes:
                 self._learn(first, device, image, len(batch))
 
     def _learn(self, first: ImageRequest, device: str, image: RenderedImage, size: int) -> None:
-        key = _key(first, device)
-        measured = self._of(key, first)
+        measured = self._of(_key(first, device), first)
         seconds = image.timings.get("denoise", 0.0)
         if first.references:
             wanted = READ_TOGETHER if image.memory_rung in _IN_TURN else 1
-            decided = (measured.size, measured.settled) != (wanted, True)
-            measured.size, measured.settled = wanted, True
+            decided = (measured.size, measured.largest) != (wanted, wanted)
+            measured.size = measured.largest = wanted
         elif image.memory_rung != "full":
-            decided = size > 1 and measured.ran_out_of_memory(size)
+            decided = size > 1 and measured.limit(size // 2)
         else:
             each = seconds / evaluations(first)
             decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)

@@ -5,14 +5,12 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from picowatch import __version__
 from picowatch.daemon.daemon import Daemon, Mode
 from picowatch.daemon.run import Run, RunResult
 from picowatch.engine.child import LocalEngines
@@ -47,13 +45,13 @@ def build_daemon(
     stop: threading.Event,
     wake: threading.Event,
     mode: Mode,
-    hurry: Callable[[], bool] = lambda: True,
+    signals: Sequence[int] = (),
 ) -> Daemon:
     """Connect all parts of a daemon; `stack` closes what has to be closed.
 
-    `wake` is set after `stop`. A damaged ledger is set aside at the end, when hooks may run on
-    until `hurry` returns true. Raises OutboxInUse, SettingsInvalid, LedgerCorrupt, Ended, or the
-    error that prevents writing to the outbox, unless it is waited for.
+    `wake` is set after `stop`. A damaged ledger is set aside at the end; hooks of a single run are
+    waited for then, until there are `signals`. Raises OutboxInUse, SettingsInvalid, LedgerCorrupt,
+    Ended, or the error that prevents writing to the outbox, unless it is waited for.
     """
     retry = Retry(stop, settings.outbox, keeps_trying=not mode.once)
     lock = _lock(settings, retry, stop, by_make=mode.by_make)
@@ -67,7 +65,7 @@ def build_daemon(
     ledger = retry.until_done(lambda: open_ledger(settings.state_folder / LEDGER, outbox))
     stack.callback(ledger.close)
     observers = Observers(settings, outbox, lambda: result.engine_restarts, is_daemon=not mode.once)
-    stack.callback(observers.close, hurry)
+    stack.callback(observers.close, lambda: not mode.once or bool(signals))
     run = Run(
         settings=settings,
         ledger=ledger,
@@ -121,10 +119,11 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
             return RayEngines(options, settings.executor)
 
 
-def check_settings(settings: Settings) -> None:
-    """Refuse settings that a running daemon could not restart with."""
+def checked(settings: Settings) -> Settings:
+    """Return the settings, unless a running daemon could not restart with them."""
     check_folders(settings, waits=True)
     _check_ray(settings)
+    return settings
 
 
 def _check_ray(settings: Settings) -> None:
@@ -177,7 +176,8 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
             )
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
-        _check_own_files(settings.outbox, waits=waits)
+        if waits:
+            _check_own_files(settings.outbox)
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."
@@ -204,72 +204,18 @@ def _check_writable(outbox: Path) -> None:
         raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)
 
 
-def _check_own_files(outbox: Path, *, waits: bool) -> None:
-    """Refuse own files for which a daemon would wait forever.
-
-    Opening a pipe blocks until its other end is opened. A file of another user, as after a start
-    with sudo, would be waited for like a full disk.
-    """
+def _check_own_files(outbox: Path) -> None:
+    """Refuse own files of another user, as after a start with sudo: a daemon would wait forever."""
     for path in (outbox / own for own in _OWN):
         if not os.path.lexists(path):
             continue
-        if path.is_fifo():
-            raise SettingsInvalid(f"{path} is not a regular file, but a pipe.", "Move it away.")
-        mode = os.W_OK | (os.X_OK if path.is_dir() else 0)
-        if waits and not os.access(path, mode):
+        if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
             words = f"The outbox {outbox} cannot be written: no permission for {path}."
             raise SettingsInvalid(words, _CHMOD)
 
 
-TAKES_AWAY = (
-    "when_done: %s removes finished recipes from the inbox: no other picowatch may watch it, or it "
-    "would treat them as deleted"
-)
-# A new ledger that is damaged so soon means a broken disk: a third one would not help.
-HOPELESS_SECONDS = 60.0
-# Environment variables of a process that replaces another one.
-_RESTARTED = "PICOWATCH_RESTARTED"  # when, in Unix seconds
-_SETTINGS = "PICOWATCH_SETTINGS_BEFORE"  # the other one's, as JSON
-
-
-def build_and_run(
-    settings: Settings,
-    make_engine: MakeEngine,
-    console: Console,
-    mode: Mode,
-    *,
-    stop: threading.Event,
-    wake: threading.Event,
-    signals: list[int],
-) -> RunResult:
-    """Run a daemon to its end; if its result says `restart`, another one can be started at once.
-
-    `signals` lists the signals received so far. Raises Ended if one arrives before the outbox can
-    be written to.
-    """
-    with ExitStack() as stack:
-        daemon = build_daemon(
-            settings,
-            make_engine,
-            console,
-            stack,
-            stop=stop,
-            wake=wake,
-            mode=mode,
-            hurry=lambda: not mode.once or bool(signals),
-        )
-        log.info("picowatch %s is watching %s", __version__, settings.inbox)
-        if settings.when_done != "keep" and not mode.once:
-            log.warning(TAKES_AWAY, settings.when_done)
-        result = daemon.run()
-        log.info("picowatch ended")
-    return result
-
-
-def is_hopeless(result: RunResult) -> bool:
-    """Whether the ledger was damaged again soon after this process was restarted."""
-    restarted = float(os.environ.get(_RESTARTED, 0))
-    return result.ledger_corrupt and time.time() - restarted < HOPELESS_SECONDS
+# An environment variable of a process that replaces another one: its settings, as JSON.
+_SETTINGS = "PICOWATCH_SETTINGS_BEFORE"
 
 
 def load_at_start(load: Callable[[], Settings]) -> Settings:
@@ -291,7 +237,6 @@ def restart(settings: Settings) -> NoReturn:
 
     Signals that arrive meanwhile wait until the new one handles them.
     """
-    os.environ[_RESTARTED] = str(time.time())
     os.environ[_SETTINGS] = settings.model_dump_json()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -34,7 +34,6 @@ class _Waiting:
     """A command that has no answer yet."""
 
     since: float
-    was_known: bool = False  # the ledger had its recipe
     cancelled: int = 0  # images so far
     running: int = 0  # of these
     last_save: int | None = None  # the newest save before it had files read again
@@ -48,13 +47,10 @@ class Control:
         self.inbox, self.pool, self.finishing = inbox, pool, finishing
         self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
         self._waiting: dict[Command, _Waiting] = {}
-        self._done = 0
 
     def run_all(self) -> bool:
         """Run the commands that are there; return whether one was answered."""
-        before = self._done
-        self.commands.answer_all(self.do)
-        return self._done != before
+        return self.commands.answer_all(self.do)
 
     def do(self, command: Command) -> Answer | None:
         """Run a command and return the answer, or None while there is no answer yet."""
@@ -62,7 +58,6 @@ class Control:
         answer = self._do(command, waiting)
         if answer is not None:
             del self._waiting[command]
-            self._done += 1
         return answer
 
     def _do(self, command: Command, waiting: _Waiting) -> Answer | None:
@@ -186,18 +181,9 @@ class Control:
     # -- make
 
     def _make(self, recipe: str, digest: str, waiting: _Waiting) -> Answer | None:
-        """Return the pictures of a save once it is refused or all its images have ended.
-
-        The recipe may have been renamed by then.
-        """
-        size_and_time, known = (
-            size_and_time_of(self.settings.inbox, recipe),
-            self.ledger.known_recipe(recipe),
-        )
-        if known is not None:
-            waiting.was_known = True
-        elif waiting.was_known and self.ledger.outcome(recipe, digest) is None:
-            recipe = next(iter(self.ledger.with_digest(digest)), recipe)
+        """Return the pictures of a save once it is refused or all its images have ended."""
+        known = self.ledger.known_recipe(recipe)
+        size_and_time = size_and_time_of(self.settings.inbox, recipe)
         if size_and_time is not None and (
             known is None or size_and_time.written_since(known.size_and_time)
         ):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from picowatch import __version__
 from picowatch.daemon.accept import Accepting
 from picowatch.daemon.commands import Control
 from picowatch.daemon.finish import Finishing
@@ -35,6 +36,10 @@ IDLE_SECONDS = 1.0  # between rounds
 WORKING_SECONDS = 0.25  # … while something is rendered
 TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
+TAKES_AWAY = (
+    "when_done: %s removes finished recipes from the inbox: no other picowatch may watch it, or it "
+    "would treat them as deleted"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +83,26 @@ class Daemon:
         self.accepting = Accepting(run, self.inbox)
         self.finishing = Finishing(run, self.inbox)
         self.control = Control(run, self.inbox, self.pool, self.finishing)
-        file = mode.settings_file
-        self.settings_watch = SettingsWatch(run, file, self.pool) if file else None
+        self.settings_watch = SettingsWatch(run, mode.settings_file, self.pool)
         self.reporting = Reporting(run, console, self.inbox, self.pool, self.settings_watch)
         self._tidy_at = 0.0
         self._retry_at = float("-inf")  # no round begins earlier after one that failed
 
     def run(self) -> RunResult:
-        """Run until `stop` is set, or as the mode says."""
+        """Run until `stop` is set, or as the mode says.
+
+        If the result says `restart`, another daemon can be started at once.
+        """
+        settings = self._shared.settings
+        log.info("picowatch %s is watching %s", __version__, settings.inbox)
+        if settings.when_done != "keep" and not self.mode.once:
+            log.warning(TAKES_AWAY, settings.when_done)
         try:
             with self._shared.ended_by_errors(unexpected=False):
                 self._run_rounds()
         finally:
             self._shut_down()
+        log.info("picowatch ended")
         return self.result
 
     def _run_rounds(self) -> None:
@@ -139,8 +151,7 @@ class Daemon:
         self.finishing.finish_all()
         self.finishing.list_failures()
         self.pool.publisher.list_published()
-        if self.settings_watch:
-            self.settings_watch.look()
+        self.settings_watch.look()
         self._tidy_up(now)
         return more
 
@@ -188,10 +199,10 @@ class Daemon:
             self.ledger.finish([image], ())
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
             reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
-            self.ledger.fail(image.id, reason)
+            self.ledger.fail(image, reason)
             log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
         else:
-            self.ledger.put_back(image.id, PutBack.DAEMON_DIED)
+            self.ledger.put_back(image, PutBack.DAEMON_DIED)
             words = "%s: seed %s queued again: picowatch was killed while rendering it"
             log.warning(words, image.recipe, image.request.seed)
 

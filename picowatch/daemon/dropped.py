@@ -6,9 +6,10 @@ changes before its turn is another request anyway.
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from picowatch.errors import ControlFlow
@@ -36,12 +37,17 @@ class DroppedPictures:
     inbox: Path
     copies: Path
     ledger: Ledger
+    # By worker's thread: an image that was put back may be in the batch of another already.
+    _in_use: dict[int, set[str]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage]:
         """Copy the batch's pictures; return the images whose pictures are there as requested.
 
         The others wait for theirs. Raises InboxAway, or OSError if a copy cannot be written.
         """
+        with self._lock:
+            self._in_use[threading.get_ident()] = _pictures_of(batch)
         brought = []
         for image in batch:
             pictures = image.request.pictures if is_picture_name(image.recipe) else {}
@@ -55,13 +61,14 @@ class DroppedPictures:
 
     def clear(self, batch: Sequence[QueuedImage]) -> None:
         """Delete the copies that no other image needs."""
-        dropped = [image for image in batch if is_picture_name(image.recipe)]
+        dropped = [image.id for image in batch if is_picture_name(image.recipe)]
         if not dropped:
             return
         # Whoever accepts a recipe with this picture meanwhile waits for the transaction.
-        with self.ledger.transaction():
-            for digest in {one for image in dropped for one in image.request.pictures.values()}:
-                if not self.ledger.is_start_image_needed(digest, [one.id for one in dropped]):
+        with self.ledger.transaction(), self._lock:
+            self._in_use.pop(threading.get_ident(), None)
+            for digest in _pictures_of(batch).difference(*self._in_use.values()):
+                if not self.ledger.is_start_image_needed(digest, dropped):
                     with suppress(OSError):
                         (self.copies / digest).unlink()
 
@@ -86,3 +93,9 @@ class DroppedPictures:
                 return not any(entries)
         except OSError:
             return True
+
+
+def _pictures_of(batch: Sequence[QueuedImage]) -> set[str]:
+    """Return the hashes of all pictures that the dropped ones of a batch request."""
+    dropped = [image for image in batch if is_picture_name(image.recipe)]
+    return {digest for image in dropped for digest in image.request.pictures.values()}

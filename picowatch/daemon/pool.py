@@ -139,9 +139,9 @@ class WorkerPool:
         """End within 2 seconds; the batches in progress go back to the queue."""
         self._stopping.set()
         self.wake()
-        self.executor.close()
         for worker in (*self.workers, *self._ending):
             worker.join()
+        self.executor.close()
         self.publisher.close()
 
     # -- state
@@ -206,7 +206,8 @@ class WorkerPool:
             return batch
 
     def _size(self, worker: Worker, request: ImageRequest) -> int:
-        size = self._batch_sizes.size(request, worker.device)
+        device = f"{worker.device} {worker.precision}".strip()
+        size = self._batch_sizes.size(request, device)
         idle = sum(one.idle and one.can_work for one in self.workers)
         if idle < 2:
             return size

@@ -10,11 +10,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -33,12 +32,14 @@ from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
     PARAMETERS,
     PICOWATCH,
+    Chunk,
     parameters_text,
     picowatch_json,
     read_chunk,
     read_texts,
     without_postprocessing,
 )
+from picowatch.outbox.listing import line_of
 from picowatch.outbox.names import format_of
 from picowatch.outbox.start_images import kept_parameters
 from picowatch.recipe.request import ImageRequest
@@ -108,12 +109,12 @@ class Publisher:
             check_in_place(path)  # raises if it is not deleted, but away
             return
         try:
-            rendered = read_chunk(read_texts(path)[PICOWATCH]).rendered
+            chunk = read_chunk(read_texts(path)[PICOWATCH])
         except PictureUnreadable as error:
             log.warning("%s was damaged before it was listed: %s", image.file, error)
             return
-        line = listing_line(image, rendered, path.stat().st_mtime)
-        self._list(image, line, rendered.get("warnings", ()), is_in_list)
+        line = line_of(image.file, chunk, path.stat().st_mtime)
+        self._list(image, line, chunk.rendered.get("warnings", ()), is_in_list)
 
     def _list(
         self,
@@ -170,7 +171,7 @@ class Publisher:
                 continue
             # The next start completes an image whose picture is there.
             if not self.outbox.holds(image.file, image.digest):
-                self.retry.until_done(partial(self.ledger.put_back, image.id, drawn=True))
+                self.retry.until_done(partial(self.ledger.put_back, image, drawn=True))
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         if isinstance(error, OSError):
@@ -179,7 +180,7 @@ class Publisher:
             )
         else:
             reason = unexpected(error)
-        self.retry.until_done(partial(self.ledger.fail, image.id, reason, drawn=True))
+        self.retry.until_done(partial(self.ledger.fail, image, reason, drawn=True))
         self.result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
 
@@ -205,7 +206,7 @@ class Publisher:
 
         If not, the picture exists all the same, and the daemon's next round does what is left.
         """
-        line = listing_line(image, _rendered(picture), time.time())
+        line = line_of(image.file, _chunk_of(image, picture), time.time())
         self.newest.append(image.file)
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, line["seconds"], chunks)
@@ -238,14 +239,7 @@ class Publisher:
         return "" if request.draws else kept_parameters(self.outbox.root, request.image_hash)
 
     def _texts(self, image: QueuedImage, picture: RenderedImage, before: str) -> dict[str, str]:
-        chunk = picowatch_json(
-            image.request,
-            recipe=image.recipe,
-            save_digest=image.save_digest,
-            entry_index=image.entry_index,
-            image_index=image.image_index,
-            rendered=_rendered(picture),
-        )
+        chunk = picowatch_json(_chunk_of(image, picture))
         with self._lock:
             hashes = self._lora_hashes(image.request)
         parameters = parameters_text(_as_rendered(image.request, picture), __version__, hashes)
@@ -287,31 +281,19 @@ def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
     return replace(request, width=width, height=height)
 
 
-def _rendered(picture: RenderedImage) -> dict[str, Any]:
-    """Return how a picture was rendered, for its metadata."""
-    return {
-        **({"node": picture.node} if picture.node else {}),
-        **{name: getattr(picture, name) for name in RENDERED},
-        "size": f"{picture.width}x{picture.height}",
-        "warnings": list(picture.warnings),
-        "versions": {**picture.versions, "picowatch": __version__},
-    }
-
-
-def listing_line(
-    image: QueuedImage, rendered: Mapping[str, Any], finished_at: float
-) -> dict[str, Any]:
-    """Return a picture's line of images.jsonl; `rendered` is what its metadata says."""
-    return {
-        "file": image.file,
-        "recipe": image.recipe,
-        "finished": datetime.fromtimestamp(finished_at, UTC).isoformat(timespec="seconds"),
-        "seconds": round(sum(rendered["timings"].values()), 3),
-        "device": rendered["device"],
-        "size": rendered["size"],
-        **image.request.as_dict(),
-        "digest": image.digest,
-        "save_digest": image.save_digest,
-        "entry_index": image.entry_index,
-        "image_index": image.image_index,
-    }
+def _chunk_of(image: QueuedImage, picture: RenderedImage) -> Chunk:
+    """Return a picture's metadata, with how it was rendered."""
+    return Chunk(
+        request=image.request,
+        recipe=image.recipe,
+        save_digest=image.save_digest,
+        entry_index=image.entry_index,
+        image_index=image.image_index,
+        rendered={
+            **({"node": picture.node} if picture.node else {}),
+            **{name: getattr(picture, name) for name in RENDERED},
+            "size": f"{picture.width}x{picture.height}",
+            "warnings": list(picture.warnings),
+            "versions": {**picture.versions, "picowatch": __version__},
+        },
+    )

@@ -1,20 +1,16 @@
 """One batch on its engine, whose steps are monitored, and which can be interrupted."""
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 
 from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
-from picowatch.errors import EngineDied
+from picowatch.errors import EngineDied, EngineStopped
 from picowatch.ledger.rows import QueuedImage
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
-CHECK_SECONDS = 0.25  # between checks of a running batch
 MOST_KINDS = 500  # the latest ones, as a daemon runs for weeks
 NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get busy
 
@@ -23,8 +19,8 @@ NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get
 class Rendering:
     """A batch that an engine renders, until nobody requests any of its images any more.
 
-    `is_requested` tells whether anybody does. `loads` names the checkpoint that the engine has to
-    load, "" if none.
+    `is_requested` tells whether anybody does, `stopping` whether picowatch ends. `loads` names the
+    checkpoint that the engine has to load, "" if none.
     """
 
     engine: Engine
@@ -33,6 +29,7 @@ class Rendering:
     settings: Settings
     on_preview: OnPreview
     is_requested: Callable[[], bool]
+    stopping: Callable[[], bool]
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
@@ -43,24 +40,11 @@ class Rendering:
         self._is_interrupted = False
         self._began = self._last_sign = self.clock()
 
-    def pictures(self, stopping: threading.Event) -> list[RenderedImage]:
+    def pictures(self) -> list[RenderedImage]:
         """Render the batch and monitor the engine. Raises the reason if there are no pictures."""
-        future = self.begin()
-        while True:
-            with suppress(TimeoutError):
-                future.exception(CHECK_SECONDS)
-            if future.done():
-                return future.result()
-            if stopping.is_set():  # all engines were closed, perhaps just before it began
-                self.engine.close()
-            self._check()
-
-    def begin(self) -> Future[list[RenderedImage]]:
-        """Let the engine begin."""
-        self._last_sign = self.clock()
         requests = [image.request for image in self.batch]
         seconds = self.settings.preview_seconds
-        return self.engine.render(requests, self._on_step, self.on_preview, seconds)
+        return self.engine.render(requests, self._on_step, self.on_preview, seconds, self._look)
 
     # -- progress, read by other threads
 
@@ -90,24 +74,24 @@ class Rendering:
 
     # -- monitoring the engine
 
-    def _check(self) -> None:
-        """Interrupt a batch that nobody requests any more; raise EngineDied if the engine hangs."""
-        if not self._is_interrupted and not self.is_requested():
-            recipe = self.first.recipe
-            log.info("%s: stopped: no image of its batch is requested any more", recipe)
-            self._is_interrupted = True
-        if self._is_interrupted:  # repeated: an engine that is just starting may miss the first
-            self.engine.interrupt()
-        self._end_if_hung()
+    def _look(self) -> bool:
+        """Return whether nobody requests the batch any more.
 
-    def _end_if_hung(self) -> None:
-        """Raises EngineDied if the engine has made no step for too long."""
+        Raises EngineStopped if picowatch ends, and EngineDied if the engine has made no step for
+        too long.
+        """
+        if self.stopping():
+            raise EngineStopped("picowatch ends.")
         if self.clock() - self._last_sign > (limit := self.settings.stall_seconds):
-            self.engine.close()
             raise EngineDied(
                 f"The engine made no step for {limit:.0f} s and was ended as hung. "
                 "If such images take that long, set stall_seconds higher."
             )
+        if not self._is_interrupted and not self.is_requested():
+            recipe = self.first.recipe
+            log.info("%s: stopped: no image of its batch is requested any more", recipe)
+            self._is_interrupted = True
+        return self._is_interrupted
 
     def _on_step(self, step: int, steps: int) -> None:
         self._last_sign = self.clock()

@@ -34,10 +34,11 @@ class SettingsWatch:
     """Ends the run with `restart` after a valid save, once the batches in progress are done.
 
     However an editor saves (in place, by a temporary file, by moving the old one away first), the
-    file is read once its size, time and inode have been the same for `settle_seconds`.
+    file is read once its size, time and inode have been the same for `settle_seconds`. Without a
+    `file` nothing happens, as in a single run.
     """
 
-    def __init__(self, run: Run, file: SettingsFile, pool: WorkerPool) -> None:
+    def __init__(self, run: Run, file: SettingsFile | None, pool: WorkerPool) -> None:
         self.file, self.pool, self.result = file, pool, run.result
         self.settings, self.problems = run.settings, run.outbox.problems
         self.problem = ""  # what is wrong with the file, in a line
@@ -51,24 +52,25 @@ class SettingsWatch:
 
         Raises OSError if the error file cannot be written; then the next call reads the file again.
         """
-        found, now = _size_and_time(self.file.path), time.monotonic()
+        if self.file is None:
+            return
+        path, now = self.file.path, time.monotonic()
+        found = _size_and_time(path)
         if found != self._seen:
             self._seen, self._seen_at = found, now
         if found != self._read and now - self._seen_at >= self.settings.settle_seconds:
-            self._take(found)
+            self._take(self.file, found)
             self._read = found
         if self.pool.finish_batches(self._is_new):
-            words = f"{self.file.path.name} was saved"
-            self.result.cannot_go_on(words, restart=True)
+            self.result.cannot_go_on(f"{path.name} was saved", restart=True)
 
-    def _take(self, found: _SizeAndTime) -> None:
-        name = self.file.path.name
+    def _take(self, file: SettingsFile, found: _SizeAndTime) -> None:
         self._is_new = False
         if found is None:
-            log.warning("%s is gone; its settings stay in effect", self.file.path)
+            log.warning("%s is gone; its settings stay in effect", file.path)
         else:
             try:
-                new = self.file.load()
+                new = file.load()
             except SettingsInvalid as error:
                 self.problem = " ".join(error.with_remedy.split())
                 text = f"{error.with_remedy}\n\n{CLOSING}\n"
@@ -77,9 +79,9 @@ class SettingsWatch:
                 return
             self._is_new = new != self.settings
             if self._is_new:
-                log.info("%s: saved, takes effect after the batch in progress", name)
+                log.info("%s: saved, takes effect after the batch in progress", file.path.name)
             elif self._read is not None:
-                log.info("%s: saved, nothing changed", name)
+                log.info("%s: saved, nothing changed", file.path.name)
         self.problems.show_settings_error("")
         self.problem = ""
 

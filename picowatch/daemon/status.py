@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -23,11 +23,11 @@ from picowatch.service import notify
 log = logging.getLogger("picowatch")
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
-STATUS_SECONDS = 1.0  # between writes of the status while something changes
-HEARTBEAT_SECONDS = 5.0  # … while nothing does
+REPORT_SECONDS = 0.5  # between reports while something changes
+HEARTBEAT_SECONDS = 5.0  # … while nothing does, or if counting takes long
 ERRORS_KEPT = 5  # in the status
 NAMED = 10  # queued recipes in the status
-# Counting queued recipes costs more the more there are; it rests this many times as long.
+# Counting queued images costs more the more there are; it rests this many times as long.
 COUNTING_REST = 20
 
 
@@ -40,74 +40,66 @@ class Reporting:
         console: Console,
         inbox: Inbox,
         pool: WorkerPool,
-        settings_watch: SettingsWatch | None,
+        settings_watch: SettingsWatch,
     ) -> None:
         self.run, self.ledger, self.outbox = run, run.ledger, run.outbox
         self.console, self.inbox, self.pool = console, inbox, pool
         self.settings_watch = settings_watch
-        self._written_at = float("-inf")
-        self._written: tuple[object, ...] = ()
+        self._report_at = self._written_at = float("-inf")
         now = time.time()
         self._known = Status(updated=now, started=now, images=dict.fromkeys(STATES, 0))
-        self._asked: tuple[int, str] | None = None  # the state of the ledger behind `_known`
-        self._waiting: tuple[tuple[str, int], ...] = ()  # the first recipes with queued images
-        self._waiting_recipes = 0  # how many there are
-        self._queued_kinds: Sequence[tuple[str, int]] = ()
-        self._folders: dict[str, _Requested] = {}  # template folders with images to render
-        self._queued = 0  # images at the last look
-        self._looked_at = float("-inf")
-        self._look_took = 0.0
+        self._written: tuple[object, ...] = ()  # what the written status was made from
 
     def hurry(self) -> None:
         """Write the next status at once: somebody gave a command, and looks."""
-        self._written_at = float("-inf")
+        self._report_at = float("-inf")
 
     def report(self) -> None:
-        """Show the state of things; files are written rarely, and not while nothing changes."""
-        status = self._status()
+        """Show the state of things, if the last time is some time ago; write it if it is new."""
+        began = time.monotonic()
+        if began < self._report_at:
+            return
+        trouble = self.run.retry.trouble or self.pool.trouble
+        problems = self.settings_watch.problem, self.outbox.problems.changes
+        made_from = self.ledger.changes, trouble, problems
+        is_new = made_from != self._written or bool(self.pool.renderings())
+        status = self._status(is_new)
         self.console.show(status)
         self.run.observers.status(status)
-        since = time.monotonic() - self._written_at
-        problems = self.outbox.problems.changes
-        news = status.line(), status.step, status.pictures, status.errors, problems
-        if since >= HEARTBEAT_SECONDS or (news != self._written and since >= STATUS_SECONDS):
-            self._written_at = time.monotonic()
-            self._written = news
+        if is_new or began - self._written_at >= HEARTBEAT_SECONDS:
+            self._written, self._written_at = made_from, began
             notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
                 self.outbox.status.write(status)
             except OSError as error:
                 log.debug("status not written: %s", error)
+        rest = COUNTING_REST * (time.monotonic() - began)
+        self._report_at = began + min(max(REPORT_SECONDS, rest), HEARTBEAT_SECONDS)
 
     def report_end(self) -> None:
         """Write the last status, and log what stays queued."""
-        status = self._status()
+        status = self._status(is_new=True)
+        self.run.observers.status(status)
         with suppress(OSError):
             self.outbox.status.write(replace(status, ended=True))
         queued = status.images["queued"]
         if queued and not status.paused:
             log.info("%s for the next start", images_wait(queued))
 
-    def _status(self) -> Status:
-        """Return the status now; while the ledger cannot be read, with what it said last."""
-        with suppress(*PASSING, LedgerCorrupt):
-            problem = self.settings_watch.problem if self.settings_watch else ""
-            asked = (self.ledger.changes, problem) if not self.pool.renderings() else None
-            if asked is None or asked != self._asked:  # else nothing has changed
-                self._known = self._by_ledger(problem)
-                self._asked = asked
-        engines = tuple(map(_engine_status, self.pool.workers))
-        first = engines[0] if engines else EngineStatus(number=0)
+    def _status(self, is_new: bool) -> Status:
+        """Return the status now, with what the ledger said last unless it may say something new.
+
+        The same while the ledger cannot be read.
+        """
+        if is_new:
+            with suppress(*PASSING, LedgerCorrupt):
+                self._known = self._by_ledger()
         newest = tuple(self.pool.publisher.newest)  # a copy: pictures are added meanwhile
         return replace(
             self._known,
             updated=time.time(),
             pictures=tuple(filter(self._is_there, newest)),
-            device=first.device,
-            precision=first.precision,
-            memory_bytes=first.memory_bytes,
-            memory_peak_bytes=first.memory_peak_bytes,
-            engines=engines,
+            engines=tuple(map(_engine_status, self.pool.workers)),
             inbox=str(self.inbox.path),
             scanned=time.time() - (time.monotonic() - self.inbox.scanned_at),
             trouble=self.run.retry.trouble or self.pool.trouble,
@@ -120,45 +112,32 @@ class Reporting:
         except OSError:
             return True
 
-    def _by_ledger(self, settings_problem: str) -> Status:
+    def _by_ledger(self) -> Status:
         counts = self.ledger.counts()
-        self._look_up_queue(counts["queued"])
         errors, error_count, refused = self.ledger.problems(ERRORS_KEPT)
-        if settings_problem:
-            errors, error_count = [*errors, settings_problem][-ERRORS_KEPT:], error_count + 1
+        if problem := self.settings_watch.problem:
+            errors, error_count = [*errors, problem][-ERRORS_KEPT:], error_count + 1
+        waiting: Counter[str] = Counter()
+        for recipe, count in self.ledger.queued_recipes():
+            waiting[self._name_of(recipe)] += count
         status = Status(
             updated=time.time(),
             started=self._known.started,
             images=dict(counts),
             paused=self.ledger.is_paused(),
-            waiting=self._waiting,
-            waiting_recipes=self._waiting_recipes,
+            waiting=tuple(islice(waiting.items(), NAMED)),
+            waiting_recipes=len(waiting),
             errors=tuple(errors),
             error_count=error_count,
             refused=refused,
         )
-        if counts["queued"] or counts["running"]:
-            seconds = self.pool.seconds_left(self._queued_kinds)
-            folders = tuple(map(self._folder_status, list(self._folders)[:NAMED]))
-            status = replace(status, all_seconds_left=_rounded(seconds), folders=folders)
-        return self._with_progress(status)
-
-    def _look_up_queue(self, queued: int) -> None:
-        """Look up what is queued, but not too often; at once if images were queued or claimed."""
-        began = time.monotonic()
-        rest = 0.0 if queued != self._queued else STATUS_SECONDS
-        if began - self._looked_at >= max(rest, COUNTING_REST * self._look_took):
-            waiting: Counter[str] = Counter()
-            for recipe, count in self.ledger.queued_recipes():
-                waiting[self._name_of(recipe)] += count
-            self._waiting, self._waiting_recipes = (
-                tuple(islice(waiting.items(), NAMED)),
-                len(waiting),
-            )
-            self._queued, self._queued_kinds = queued, self.ledger.queued_kinds()
-            self._folders = self._look_up_folders(waiting)
-            self._looked_at = time.monotonic()
-            self._look_took = self._looked_at - began
+        if not (counts["queued"] or counts["running"]):
+            return status
+        folders = self._look_up_folders(waiting)
+        shown = tuple(self._folder_status(name, folders[name]) for name in [*folders][:NAMED])
+        seconds = self.pool.seconds_left(self.ledger.queued_kinds())
+        status = replace(status, all_seconds_left=_rounded(seconds), folders=shown)
+        return self._with_progress(status, folders)
 
     def _name_of(self, recipe: str) -> str:
         """Return the recipe, or for a dropped picture the folder of its template."""
@@ -174,8 +153,7 @@ class Reporting:
         running = [name for name, one in found.items() if one.images["running"]]
         return {name: found[name] for name in (*running, *waiting)}
 
-    def _folder_status(self, name: str) -> FolderStatus:
-        one = self._folders[name]
+    def _folder_status(self, name: str, one: "_Requested") -> FolderStatus:
         seconds = self.pool.seconds_left(one.queued, lambda recipe: self._name_of(recipe) == name)
         failed = one.images["failed"]
         return FolderStatus(
@@ -186,14 +164,14 @@ class Reporting:
             seconds_left=_rounded(seconds),
         )
 
-    def _with_progress(self, status: Status) -> Status:
+    def _with_progress(self, status: Status, folders: "dict[str, _Requested]") -> Status:
         """Add what is being rendered. Pictures being published count as neither that nor queued."""
         renderings = self.pool.renderings()
         if not renderings:
             return status
         one = renderings[0]
         recipe = self.ledger.recipe_of(one.first)
-        folder = self._folders.get(self._name_of(recipe)) if is_picture_name(recipe) else None
+        folder = folders.get(self._name_of(recipe)) if is_picture_name(recipe) else None
         requested = folder or _Requested()
         if not folder:
             for images in self.ledger.requested(recipe):
@@ -244,12 +222,12 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _engine_status(worker: Worker) -> EngineStatus:
-    engine, memory, now = worker.engine.describe(), worker.engine.memory(), worker.rendering
+    memory, now = worker.memory, worker.rendering
     return EngineStatus(
         number=worker.number,
-        node=engine.get("node", ""),
-        device=engine["device"],
-        precision=engine["precision"],
+        node=worker.node,
+        device=worker.device,
+        precision=worker.precision,
         checkpoint=worker.checkpoint_name,
         recipe=now.first.recipe if now else "",
         images=worker.rendered,

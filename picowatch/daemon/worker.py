@@ -23,6 +23,7 @@ from picowatch.engine.protocol import (
     Engine,
     EngineCannotStart,
     EngineLost,
+    MemoryUse,
     RenderedImage,
 )
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
@@ -63,7 +64,8 @@ class Worker:
         self.idle = False  # it has no batch
         self.checkpoint = ""  # hash of the one that the engine used last, "" if it holds none
         self.checkpoint_name = ""
-        self.device = ""  # with the precision, known after the first batch
+        self.node = self.device = self.precision = ""  # as its first batch shows
+        self.memory: MemoryUse | None = None  # after its last batch
         self.rendered = 0  # images
         self.trouble = ""  # why it is waiting, or gave up
         self._failed_starts = 0  # in a row
@@ -164,11 +166,12 @@ class Worker:
             settings=self.settings,
             on_preview=self.run.observers.preview,
             is_requested=lambda: self._is_requested(batch),
+            stopping=self.stopping.is_set,
             clock=time.monotonic,
         )
         try:
             with self._outcome(batch):
-                pictures = rendering.pictures(self.stopping)
+                pictures = rendering.pictures()
                 self._learn(rendering, pictures)
                 self._publish(batch, pictures)
         finally:
@@ -190,6 +193,7 @@ class Worker:
     def _holds_nothing(self) -> None:
         """Note that the engine was closed, or died, and holds no checkpoint."""
         self.checkpoint = self.checkpoint_name = ""
+        self.memory = None
         self._loaded.clear()
 
     def _learn(self, rendering: Rendering, pictures: list[RenderedImage]) -> None:
@@ -198,7 +202,8 @@ class Worker:
         self.durations.learn(rendering.kind, sum(timings.values()) - timings.get("load", 0.0))
         self.trouble, self._failed_starts = "", 0
         self.rendered += len(pictures)
-        self.device = f"{pictures[0].device} {pictures[0].precision}"
+        self.node, self.memory = pictures[0].node, pictures[0].memory
+        self.device, self.precision = pictures[0].device, pictures[0].precision
         self._loaded.add(self.checkpoint)
         self.batch_sizes.learn([image.request for image in rendering.batch], pictures)
 
@@ -253,7 +258,7 @@ class Worker:
     def _put_back(self, batch: list[QueuedImage], why: PutBack = PutBack.NO_FAULT) -> bool:
         """Queue the images again; returns whether anybody still requests one of them."""
         requested = [
-            self.retry.until_done(partial(self.ledger.put_back, image.id, why)) for image in batch
+            self.retry.until_done(partial(self.ledger.put_back, image, why)) for image in batch
         ]
         return any(requested)
 
@@ -282,7 +287,7 @@ class Worker:
             self._put_back(batch, PutBack.ALONE)
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
-        if self.retry.until_done(partial(self.ledger.fail, image.id, reason)):
+        if self.retry.until_done(partial(self.ledger.fail, image, reason)):
             self.run.result.count_failure()
             recipe = self.retry.until_done(partial(self.ledger.recipe_of, image))
             log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)

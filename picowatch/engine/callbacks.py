@@ -13,7 +13,7 @@ import torch
 from picowatch.engine.control import Hint, residuals_of
 from picowatch.engine.draw import Interrupted, Passes
 from picowatch.engine.preview import FlowPreview
-from picowatch.engine.prompts import Conditions
+from picowatch.engine.prompts import Conditions, joined
 from picowatch.engine.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.passes import is_guided
@@ -104,7 +104,7 @@ class Guide:
 
 
 class UnetSteps(Steps):
-    """The UNet, guided by `conditions` at each evaluation.
+    """The UNet, guided by `conditions`, those of all images at each evaluation.
 
     Between the steps latents stay float32, whatever type the UNet computes in.
     """
@@ -115,7 +115,7 @@ class UnetSteps(Steps):
         *,
         request: ImageRequest,
         sampler: PreparedSampler,
-        conditions: Sequence[Conditions],
+        conditions: Sequence[Sequence[Conditions]],
         guide: Guide,
         hints: Sequence[Hint],
     ) -> None:
@@ -132,10 +132,11 @@ class UnetSteps(Steps):
 
     def inputs(self) -> dict[str, Any]:
         """Return the pipeline's arguments, for the first evaluation."""
-        first = self._conditions[0]
+        positive = joined([one.positive for one in self._conditions[0]])
+        negative = joined([one.negative for one in self._conditions[0]])
         given = {
-            "prompt_embeds": first.positive.states,
-            "negative_prompt_embeds": first.negative.states,
+            "prompt_embeds": positive.states,
+            "negative_prompt_embeds": negative.states,
             "guidance_scale": self._guidance_scale(),
             "guidance_rescale": self._request.cfg_rescale,
             "num_inference_steps": self._request.steps,
@@ -143,11 +144,11 @@ class UnetSteps(Steps):
             "callback_on_step_end": self.after_step,
             "callback_on_step_end_tensor_inputs": ["latents"],
         }
-        if first.positive.pooled is None:
+        if positive.pooled is None:
             return given
         return given | {
-            "pooled_prompt_embeds": first.positive.pooled,
-            "negative_pooled_prompt_embeds": first.negative.pooled,
+            "pooled_prompt_embeds": positive.pooled,
+            "negative_pooled_prompt_embeds": negative.pooled,
             "callback_on_step_end_tensor_inputs": ["latents", "add_time_ids"],
         }
 
@@ -198,8 +199,9 @@ class UnetSteps(Steps):
             # https://huggingface.co/docs/diffusers/using-diffusers/callback
             pipeline._guidance_scale = self._guidance_scale()
             following = self._conditions[self._evaluation]
-            doubled = self._is_guided() and not self._embeds_guidance
-            encoded = following.both if doubled else following.positive
+            guided = self._is_guided() and not self._embeds_guidance
+            rows = [one.negative for one in following] if guided else []
+            encoded = joined([*rows, *(one.positive for one in following)])
             changed["prompt_embeds"] = encoded.states
             if encoded.pooled is not None:
                 changed["add_text_embeds"] = encoded.pooled

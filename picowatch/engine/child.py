@@ -13,65 +13,42 @@ import signal
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 from picowatch.engine import child_main
 from picowatch.engine.failures import explain_exit
-from picowatch.engine.memory import process_memory
 from picowatch.engine.protocol import (
     Engine,
     EngineCannotStart,
     EngineOptions,
     Executor,
     FromEngine,
+    Look,
     MakeRenderer,
-    MemoryUse,
     OnPreview,
     OnStep,
-    Outcome,
     Ready,
     Render,
     RenderedImage,
     RgbPicture,
     Step,
-    resolve,
+    go_on,
     unseen,
 )
-from picowatch.errors import EngineDied, EngineStopped, RenderFailed
+from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 _END_SECONDS = 1.5
-_CHECK_SECONDS = 0.5  # between checks that a silent process still runs
+CHECK_SECONDS = 0.25  # between checks that a silent engine still runs and is still needed
 _KEPT_BYTES = 16_384  # the end of what it wrote to its standard error
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One batch, with its callbacks and the future of its results."""
-
-    work: Render
-    on_step: OnStep
-    on_preview: OnPreview
-    future: Future[list[RenderedImage]] = field(default_factory=Future)
-
-
 class RemoteEngine(ABC):
-    """An Engine with a thread for each batch, which forwards the reports of another process.
-
-    That process is a child of the daemon or an actor on a Ray cluster.
-    """
-
-    def __init__(self, options: EngineOptions) -> None:
-        self._options = options
-        self._lock = threading.Lock()
-        self._batch: Batch | None = None  # the last one
-        self._thread: threading.Thread | None = None  # … its thread
-        self._reported: MemoryUse | None = None  # after it
-        self._known = {"device": options.device, "precision": str(options.precision)}
+    """An Engine in another process: a child of the daemon, or an actor on a Ray cluster."""
 
     def render(
         self,
@@ -79,64 +56,39 @@ class RemoteEngine(ABC):
         on_step: OnStep,
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
-    ) -> Future[list[RenderedImage]]:
+        look: Look = go_on,
+    ) -> list[RenderedImage]:
         """Implement `Engine.render`."""
-        begun = Batch(Render(tuple(batch), preview_seconds), on_step, on_preview)
-        begun.future.set_running_or_notify_cancel()  # only `interrupt` ends it
-        thread = threading.Thread(target=self._run, args=(begun,), name="engine", daemon=True)
-        with self._lock:
-            self._batch = begun
-            thread.start()
-            self._thread = thread
-        return begun.future
-
-    def describe(self) -> dict[str, str]:
-        """Return device and precision as set, or as found with a picture."""
-        return self._known
-
-    def memory(self) -> MemoryUse | None:
-        """Return the memory that was held after the last batch."""
-        return self._reported
+        with closing(self.reports(Render(tuple(batch), preview_seconds))) as reports:
+            for report in reports:
+                match report:
+                    case Step(done, total):
+                        on_step(done, total)
+                    case RgbPicture():
+                        on_preview(report)
+                    case list():
+                        return report
+                    case PicowatchError():
+                        raise report
+                if look():
+                    self.interrupt()
+        raise EOFError  # never: the last report is an outcome
 
     @abstractmethod
-    def _outcome(self, batch: Batch) -> Outcome:
-        """Render a batch in its thread; an exception also ends the batch."""
+    def interrupt(self) -> None:
+        """End the batch in progress, if there is one, at its next step."""
 
-    def _run(self, batch: Batch) -> None:
-        try:
-            resolve(batch.future, self._outcome(batch))
-        except Exception as error:  # the worker must not wait for its future forever
-            resolve(batch.future, error)
+    @abstractmethod
+    def close(self) -> None:
+        """Implement `Engine.close`."""
 
-    def _pass_on(self, reports: Iterable[FromEngine], batch: Batch) -> Outcome:
-        """Forward the reports of a batch, and return its outcome."""
-        for report in reports:
-            match report:
-                case Ready():
-                    pass
-                case Step(done, total):
-                    batch.on_step(done, total)
-                case RgbPicture():
-                    batch.on_preview(report)
-                case MemoryUse():
-                    self._reported = report
-                case [first, *_]:
-                    found = {"device": first.device, "precision": first.precision}
-                    self._known = self._known | found  # another thread may read the old one
-                    return report
-                case _:
-                    return report
-        raise EOFError
+    @abstractmethod
+    def reports(self, work: Render) -> Generator[FromEngine | None, None, None]:
+        """Have a batch rendered, and yield the engine's reports, its outcome last.
 
-    def _end_batch(self, why: Exception) -> None:
-        """End the batch in progress, if there is one. The caller holds the lock."""
-        if self._batch is not None:
-            resolve(self._batch.future, why)
-
-    def join(self, seconds: float) -> None:
-        """Wait for the last batch's thread, unless called in it: `on_step` may call `close`."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(seconds)
+        None comes after each CHECK_SECONDS without a report. Without an outcome, the engine is
+        closed: what is still reported must not reach the next batch.
+        """
 
 
 class ChildEngine(RemoteEngine):
@@ -146,30 +98,17 @@ class ChildEngine(RemoteEngine):
         self, options: EngineOptions, make_renderer: MakeRenderer = child_main.new_renderer
     ) -> None:
         """`make_renderer` is called in the process."""
-        super().__init__(options)
-        self._make_renderer = make_renderer
+        self._options, self._make_renderer = options, make_renderer
         self._process: _Process | None = None
 
-    def memory(self) -> MemoryUse | None:
-        """Return the GPU memory held after the last batch, or the main memory held now."""
-        process = self._process
-        if process is None:
-            return None
-        return super().memory() or process_memory(process.id)
-
     def interrupt(self) -> None:
-        """Implement `Engine.interrupt`."""
+        """Implement `RemoteEngine.interrupt`."""
         if (process := self._process) is not None:
             process.interrupted.value = True
 
     def close(self) -> None:
         """Implement `Engine.close`."""
-        with self._lock:
-            process, self._process = self._process, None
-            self._end_batch(EngineStopped("The engine was closed."))
-            if process is not None:
-                process.kill()
-        self.join(_END_SECONDS)
+        process, self._process = self._process, None
         if process is not None:
             process.close()
 
@@ -179,54 +118,33 @@ class ChildEngine(RemoteEngine):
         process = self._process
         return process.id if process is not None else None
 
-    def _outcome(self, batch: Batch) -> Outcome:
-        with self._lock:
-            if batch.future.done():  # by `close`
-                return EngineStopped("The engine was closed.")
-            process = self._living()
-        try:
-            outcome = self._pass_on(process.reports(batch.work), batch)
-        except Exception:  # its remaining reports must not reach the next batch
-            self._drop(process)
-            raise
-        if isinstance(outcome, list | RenderFailed | EngineStopped):
-            process.forget_words()
-        else:
-            self._drop(process)
-        return outcome
-
-    def start(self) -> None:
-        """Start the process now; if that fails, the next render says so."""
-        with self._lock, suppress(EngineCannotStart):
-            self._living()
-
-    def _living(self) -> "_Process":
-        """Return the running process, or start a new one. The caller holds the lock."""
+    def start(self) -> "_Process":
+        """Start the process, unless it runs. Raises OSError."""
         if self._process is not None and self._process.exit_code() is not None:
-            self._process.close()
-            self._process = None
+            self.close()
         if self._process is None:
-            self._reported = None
-            try:
-                self._process = _Process(self._options, self._make_renderer)
-            except OSError as error:
-                raise EngineCannotStart(f"The engine could not be started: {error}.") from error
+            self._process = _Process(self._options, self._make_renderer)
         return self._process
 
-    def _drop(self, process: "_Process") -> None:
-        """End the process, unless `close` does."""
-        with self._lock:
-            if self._process is not process:
-                return
-            self._process = None
-        process.close()
+    def reports(self, work: Render) -> Generator[FromEngine | None, None, None]:
+        """Implement `RemoteEngine.reports`; after EngineDied, too, the process is ended."""
+        report = None
+        try:
+            for report in self.start().reports(work):
+                yield report
+        except OSError as error:
+            yield EngineCannotStart(f"The engine could not be started: {error}.")
+        finally:
+            if not isinstance(report, list | RenderFailed | EngineStopped):
+                self.close()
 
 
 def started_engine(options: EngineOptions) -> ChildEngine:
     """Return an engine; the first of several imports its libraries while the first save settles."""
     engine = ChildEngine(options)
     if options.ordinal == 0:
-        engine.start()
+        with suppress(OSError):  # the first batch says so
+            engine.start()
     return engine
 
 
@@ -259,15 +177,18 @@ class _Process:
         # Before multiprocessing's own, which sends SIGTERM and waits.
         atexit.register(self.kill)
 
-    def reports(self, work: Render) -> Iterator[FromEngine]:
-        """Have a batch rendered, and yield the process' reports. Raises EngineDied."""
-        self.interrupted.value = False
+    def reports(self, work: Render) -> Iterator[FromEngine | None]:
+        """Have a batch rendered, and yield the process' reports, or at its end the EngineDied."""
         try:
+            while not self._is_ready:  # until then, sending much would wait for it
+                yield self._message()
+            self._forget_words()
+            self.interrupted.value = False
             self._connection.send(work)
             while True:
                 yield self._message()
-        except (EOFError, OSError) as error:
-            raise self._death() from error
+        except (EOFError, OSError):
+            yield self._death()
 
     def exit_code(self) -> int | None:
         """Return the exit code (negative: a signal), None while the process runs."""
@@ -281,7 +202,7 @@ class _Process:
         except (ProcessLookupError, PermissionError):
             self._process.kill()
 
-    def forget_words(self) -> None:
+    def _forget_words(self) -> None:
         """Empty the file of its standard error: libraries may write for months."""
         self._words.seek(0)  # for the process, too: both have the same open file
         self._words.truncate()
@@ -295,14 +216,15 @@ class _Process:
             self._process.close()
         self._files.close()
 
-    def _message(self) -> FromEngine:
-        """Return the next message. Raises EOFError once the process is gone.
+    def _message(self) -> FromEngine | None:
+        """Return the next message, None if none came. Raises EOFError once the process is gone.
 
         The pipe may not close then, since a process that it started may still have it open.
         """
-        while not self._connection.poll(_CHECK_SECONDS):
+        if not self._connection.poll(CHECK_SECONDS):
             if self.exit_code() is not None and not self._connection.poll(0):
                 raise EOFError
+            return None
         message: FromEngine = self._connection.recv()
         self._is_ready |= isinstance(message, Ready)
         return message

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from picowatch.engine.failures import explain_error
-from picowatch.engine.memory import broken_gpu, gpu_memory
+from picowatch.engine.memory import broken_gpu
 from picowatch.engine.protocol import (
     BatchRenderer,
     EngineCannotStart,
@@ -181,7 +181,6 @@ def serve(
         renderer = make_renderer(send)
     except Exception as error:
         failed = _explained(error)
-        connection.recv()  # the daemon may be about to send its first batch
         send(EngineCannotStart(failed.message, failed.remedy, failed.trace))
         return
     send(Ready())
@@ -195,8 +194,6 @@ def serve(
                 interrupted,
                 work.preview_seconds,
             )
-            if (memory := gpu_memory()) is not None:  # after a failure it may raise
-                send(memory)
         except Exception as error:
             outcome = _explained(error)
         send(outcome)

@@ -89,6 +89,8 @@ def read_references(
     frame = frame_for(request.size_before_upscale, references)
     read = decode_with_alpha if references.alpha else decode_picture
     pictures = [decoded(read, folder, use.hash, use.image) for use in request.references]
+    if references.alpha:
+        pictures = [one.convert("RGBA") for one in pictures]
     size = request.size_before_upscale
     in_place = is_in_proportion(pictures[0].size, size)
     if references.stretched:  # the pipeline scales each in its own proportions

@@ -1,7 +1,4 @@
-"""The code of families for diffusers' pipelines, beside their rows in `picowatch.families`.
-
-A family without a row here is short: its pipeline encodes the prompt itself.
-"""
+"""The code of families for diffusers' pipelines, beside their rows in `picowatch.families`."""
 
 import re
 import sys
@@ -21,13 +18,13 @@ from picowatch.families import Family, Variant
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
 from picowatch.recipe.request import ImageRequest
 
+# Otherwise it logs a line for what the engine leaves out on purpose.
+diffusers.logging.set_verbosity_error()
 # A pipeline's arguments in place of prompts: tensors with a row, or lists with an entry, for each
 # image.
 Encoded = Mapping[str, Any]
 # A checkpoint's parts by diffusers' names.
 Parts = Mapping[str, Any]
-# schnell was trained with half as many tokens as dev (its model card).
-_FLUX_TOKENS, _SCHNELL_TOKENS = 512, 256
 _BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
 
 
@@ -35,26 +32,22 @@ _BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
 class Reader:
     """How a flow family's prompts are encoded.
 
-    `encode` returns the embeddings of a prompt, given a pipeline and the checkpoint's variant.
-    `reads` are tokenizers, of which the first that a checkpoint has counts the tokens by `count`,
-    and their limits: 0 is the limit of the tokenizer's configuration; without tokenizers there is
-    no limit. `preamble` is put before prompts, but not before negative ones; `empty` replaces an
-    empty prompt.
+    `encode` returns the embeddings of a prompt, given a pipeline. `reads` are tokenizers, of which
+    the first that a checkpoint has counts the tokens by `count`, and their limits: 0 is the one in
+    the tokenizer's configuration; without tokenizers there is no limit. `preamble` is put before
+    prompts, but not before negative ones; `empty` replaces an empty prompt.
     """
 
-    encode: Callable[[Any, str, str], Encoded]
+    encode: Callable[[Any, str], Encoded]
     reads: Mapping[str, int] = field(default_factory=lambda: {"tokenizer": 512})
     count: Callable[[Any, str], int] = lambda tokenizer, prompt: len(tokenizer(prompt)["input_ids"])
     preamble: str = ""
     empty: str = ""
 
-    def length(self, parts: Parts, prompt: str, variant: str) -> tuple[int, int]:
+    def length(self, parts: Parts, prompt: str) -> tuple[int, int]:
         """Return the number of tokens of a prompt, and the limit of the text encoder."""
         name = next(one for one in self.reads if parts.get(one))
-        most = self.reads[name] or parts[name].model_max_length
-        if name == "tokenizer_2" and variant == "schnell":
-            most = _SCHNELL_TOKENS
-        return self.count(parts[name], prompt), most
+        return self.count(parts[name], prompt), self.reads[name] or parts[name].model_max_length
 
 
 def words(prompt: str) -> str:
@@ -118,10 +111,10 @@ def prompt_encoder(
     )
 
 
-def _encoding(*names: str, **options: Any) -> Callable[[Any, str, str], Encoded]:
+def _encoding(*names: str, **options: Any) -> Callable[[Any, str], Encoded]:
     """Return an encoder by the pipeline's `encode_prompt`; `names` are its results, "" to skip."""
 
-    def encode(pipeline: Any, prompt: str, _: str) -> Encoded:
+    def encode(pipeline: Any, prompt: str) -> Encoded:
         found = pipeline.encode_prompt(prompt, **options)
         return {name: embeds for name, embeds in zip(names, found, strict=False) if name}
 
@@ -132,32 +125,21 @@ def _encoding(*names: str, **options: Any) -> Callable[[Any, str, str], Encoded]
 _ALONE = {"do_classifier_free_guidance": False}
 
 
-def _ernie_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
+def _ernie_encode(pipeline: Any, prompt: str) -> Encoded:
     return {"prompt_embeds": pipeline.encode_prompt(prompt, pipeline._execution_device)}
 
 
-def _flux_encode(pipeline: Any, prompt: str, variant: str) -> Encoded:
-    most = _SCHNELL_TOKENS if variant == "schnell" else _FLUX_TOKENS
-    embeds, pooled, _ = pipeline.encode_prompt(prompt, max_sequence_length=most)
-    return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
-
-
-def _lumina2_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
+def _lumina2_encode(pipeline: Any, prompt: str) -> Encoded:
     # Its public method puts a preamble before every prompt (test_flows.py compares both).
     embeds, mask = pipeline._get_gemma_prompt_embeds(prompt)
     return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
 
-def _qwen_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
-    embeds, _mask = pipeline.encode_prompt(prompt, max_sequence_length=512)
-    whole = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
-    return {"prompt_embeds": embeds, "prompt_embeds_mask": whole}
-
-
-def _z_image_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
-    # A list of its own: the pipeline writes its chat template into it.
-    found, _negative = pipeline.encode_prompt([prompt], do_classifier_free_guidance=False)
-    return {"prompt_embeds": found}
+def _flux(tokens: int) -> Reader:
+    """Return the reader of FLUX.1: CLIP gives only the pooled output, from the first 77 tokens."""
+    embeds = ("prompt_embeds", "pooled_prompt_embeds")
+    encode = _encoding(*embeds, max_sequence_length=tokens)
+    return Reader(encode=encode, reads={"tokenizer_2": tokens})
 
 
 def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
@@ -168,17 +150,19 @@ def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
     return len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"][0])
 
 
-READERS = {
-    # Its chat template has eight tokens.
-    "z_image": Reader(encode=_z_image_encode, reads={"tokenizer": 512 - 8}),
-    "z_image_omni": Reader(encode=_z_image_encode, reads={"tokenizer": 512 - 8}),
-    # T5: CLIP gives only the pooled output, from the first 77 tokens.
-    "flux": Reader(encode=_flux_encode, reads={"tokenizer_2": _FLUX_TOKENS}),
+# The chat template has eight tokens.
+_Z_IMAGE = Reader(encode=_encoding("prompt_embeds", **_ALONE), reads={"tokenizer": 512 - 8})
+# By family, or by family and variant.
+_READERS = {
+    "z_image": _Z_IMAGE,
+    "z_image_omni": _Z_IMAGE,
+    "flux": _flux(512),
+    "flux schnell": _flux(256),  # trained with half as many as dev (its model card)
     "flux2_dev": Reader(encode=_encoding("prompt_embeds"), count=_flux2_dev_tokens),
     # The chat template begins with three tokens.
     "flux2": Reader(encode=_encoding("prompt_embeds"), reads={"tokenizer": 512 - 3}),
     # A space where there is no negative prompt, as its card has it.
-    "qwen_image": Reader(encode=_qwen_encode, empty=" "),
+    "qwen_image": Reader(encode=_encoding("prompt_embeds", max_sequence_length=512), empty=" "),
     # Its tokenizer is the processor's, and its pipeline cuts no prompt off.
     "qwen_image_21": Reader(encode=_encoding("prompt_embeds"), reads={}),
     # The chat template ends with five tokens.
@@ -206,63 +190,55 @@ READERS = {
 }
 
 
+# The pipelines of short families encode prompts themselves.
+SHORT = Reader(encode=lambda _, prompt: {"prompt": [prompt]}, reads={})
+
+
+def reader_of(family: str, variant: str) -> Reader:
+    """Return how a checkpoint's prompts are encoded."""
+    return _READERS.get(f"{family} {variant}") or _READERS.get(family, SHORT)
+
+
+def _seen(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    """Return the pictures as the pipeline scales them for its text encoder: to an area."""
+    module = sys.modules[type(pipeline).__module__]  # importing it here would take 0.1 s
+    area, found = getattr(module, "CONDITION_IMAGE_SIZE", 1024 * 1024), []
+    for one in pictures:
+        width, height, *_ = module.calculate_dimensions(area, one.width / one.height)
+        found.append(pipeline.image_processor.resize(one, height, width))
+    return {"image": found}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Editor:
     """How an editing pipeline is called.
 
     `reads` returns the arguments of its `encode_prompt` besides the prompt, given the pipeline and
-    the pictures in their frames; `sees`: its text encoder reads the pictures. `answers` turns the
-    encoded prompt and negative prompt into the results of the pipeline's own calls of
-    `encode_prompt`. `many`: it takes a list of pictures. `inputs` returns further arguments of each
-    call, given the size that is rendered.
+    the pictures in their frames. `answers` turns the encoded prompt and negative prompt into the
+    results of the pipeline's own calls of `encode_prompt`. `many`: it takes a list of pictures.
+    `inputs` returns further arguments of each call, given the size that is rendered.
     """
 
     reads: Callable[[Any, Sequence[Image.Image]], Encoded] = lambda *_: {}
-    sees: bool = False
     answers: Callable[[list[Any]], list[Any]] = lambda read: read
     many: bool = True
     inputs: Callable[[tuple[int, int]], dict[str, Any]] = lambda _: {}
 
-
-def _module_of(pipeline: Any) -> Any:
-    """Return the pipeline's module; to import those of all editing pipelines takes 0.1 s."""
-    return sys.modules[type(pipeline).__module__]
-
-
-def _scaled(pipeline: Any, pictures: Sequence[Image.Image], area: int) -> list[Image.Image]:
-    """Return the pictures as the pipeline scales them for its text encoder: to an area."""
-    found = []
-    for one in pictures:
-        proportion = one.width / one.height
-        width, height, *_ = _module_of(pipeline).calculate_dimensions(area, proportion)
-        found.append(pipeline.image_processor.resize(one, height, width))
-    return found
+    @property
+    def sees(self) -> bool:
+        """True if its text encoder reads the pictures."""
+        return self.reads is _seen
 
 
-def _read_whole(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    (picture,) = _scaled(pipeline, pictures, _MEGAPIXEL)
-    return {"image": picture}
-
-
-def _read_small(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    return {"image": _scaled(pipeline, pictures, _module_of(pipeline).CONDITION_IMAGE_SIZE)}
-
-
-def _read_transparent(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    pictures = [one.convert("RGBA") for one in pictures]
-    return {"image": _scaled(pipeline, pictures, _MEGAPIXEL)}
-
-
-_MEGAPIXEL = 1024 * 1024
 EDITORS = {
     # The size gives only the proportions, `max_area` the pixels. The reference keeps its size.
     "FluxKontextPipeline": Editor(
         many=False,
         inputs=lambda size: {"max_area": size[0] * size[1], "_auto_resize": False},
     ),
-    "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_read_whole),
-    "QwenImageEditPlusPipeline": Editor(sees=True, reads=_read_small),
-    "QwenImage21Pipeline": Editor(sees=True, reads=_read_transparent),
+    "QwenImageEditPipeline": Editor(many=False, reads=_seen),
+    "QwenImageEditPlusPipeline": Editor(reads=_seen),
+    "QwenImage21Pipeline": Editor(reads=_seen),
     # It encodes both prompts in one call.
     "ZImageOmniPipeline": Editor(
         reads=lambda _, pictures: {"num_condition_images": len(pictures), **_ALONE},

@@ -1,7 +1,7 @@
 """Finishes the pictures of a batch, drawn or given: enlarges them and cuts them out."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from picowatch.engine.verify import Verified
 from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
 
-_KEPT = 4
 # A1111's names for resizing pixels for the second pass without an upscaler.
 _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 
@@ -38,27 +37,21 @@ _NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Te
 }
 
 
-class Networks:
-    """A cache of the networks that do not draw: for depth, and to finish pictures.
+# Returns a network that does not draw, by kind, name and hash.
+NetworkOf = Callable[[Kind, str, str], Any]
 
-    Those that finish are in float32, because narrower types are visible.
-    """
 
-    def __init__(self, verified: Verified, target: Target) -> None:
-        self._verified = verified
-        self._target = target
-        self.of = lru_cache(_KEPT)(self._read)
-
-    def _read(self, kind: Kind, name: str, sha256: str) -> Any:
-        with self._verified(kind, name, sha256) as model:
-            if kind == "depth":
-                return load_depth(model, self._target)
-            made, renamed = _NETWORKS[kind]
-            with torch.device("meta"):
-                network = made(read_header(model.path))
-            tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
-            weights = renamed(network, tensors)
-            return filled(network, weights, f"{kind} {name!r}").to(self._target.device)
+def read_network(verified: Verified, target: Target, kind: Kind, name: str, sha256: str) -> Any:
+    """Read a network for depth, or one that finishes: in float32, since less is visible."""
+    with verified(kind, name, sha256) as model:
+        if kind == "depth":
+            return load_depth(model, target)
+        made, renamed = _NETWORKS[kind]
+        with torch.device("meta"):
+            network = made(read_header(model.path))
+        tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
+        weights = renamed(network, tensors)
+        return filled(network, weights, f"{kind} {name!r}").to(target.device)
 
 
 class Finishing:
@@ -69,12 +62,12 @@ class Finishing:
 
     def __init__(
         self,
-        networks: Networks,
+        network_of: NetworkOf,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Interrupted,
     ) -> None:
-        self._networks = networks
+        self._network_of = network_of
         self._batch = batch
         self._on_step = on_step
         self.interrupted = interrupted
@@ -92,8 +85,8 @@ class Finishing:
         name, size = request.hires.upscaler, request.size_before_upscale
         if name in _RESAMPLING:
             return lambda picture: picture.resize(size, _RESAMPLING[name])
-        model = "upscaler", name, request.hires_upscaler_hash
-        return lambda picture: enlarged(self._networks.of(*model), picture, size, self._look)
+        model = partial(self._network_of, "upscaler", name, request.hires_upscaler_hash)
+        return lambda picture: enlarged(model(), picture, size, self._look)
 
     def finished(self, pictures: Sequence[Drawn], timings: dict[str, float]) -> list[Drawn]:
         """Return what was drawn or given, enlarged and cut out where the requests say so.
@@ -112,7 +105,7 @@ class Finishing:
 
     def _cut_out(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         self._look()
-        network = self._networks.of("cutout", request.cutout, request.cutout_hash)
+        network = self._network_of("cutout", request.cutout, request.cutout_hash)
         cut, warnings = cutout.cut_out(network, drawn.picture)
         self._done += 1
         return drawn._replace(picture=cut, warnings=(*drawn.warnings, *warnings))
@@ -125,7 +118,7 @@ class Finishing:
         edge = round(margin * (upscale.scale or 1))
         pixels = np.asarray(picture.convert("RGB"))
         image = Image.fromarray(np.pad(pixels, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap"))
-        network = self._networks.of("upscaler", upscale.model, request.upscaler_hash)
+        network = self._network_of("upscaler", upscale.model, request.upscaler_hash)
         large = enlarged(network, image, upscale.size_of(*image.size), self._look)
         size = upscale.size_of(*picture.size)
         large = large.crop((edge, edge, edge + size[0], edge + size[1]))

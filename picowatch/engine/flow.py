@@ -9,7 +9,7 @@ from PIL import Image
 from picowatch.engine.callbacks import FlowSteps
 from picowatch.engine.draw import Drawn, Group, Passes, Prompted
 from picowatch.engine.families import (
-    READERS,
+    SHORT,
     Encoded,
     guidance_inputs,
     pipeline_class,
@@ -26,34 +26,24 @@ from picowatch.recipe.request import ImageRequest
 class FlowPasses(Passes):
     """Passes with a transformer: conditions are an `Encoded`, and the results are pictures."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self._reader = READERS.get(self.loaded.row.key)
-
     def encode(self, request: ImageRequest) -> Prompted:
         """Implement `Passes.encode`; images share a call only if no text has to be padded."""
-        conditions = self._encoded(request)
+        conditions: dict[str, Any] = {}
+        for name, text in self._texts(request).items():
+            prefix = name.removesuffix("prompt")
+            encoded = self.loaded.encoded(text)
+            conditions |= {f"{prefix}{key}": value for key, value in encoded.items()}
         key = tuple(_listed(value) for value in conditions.values())
         return Prompted(key, conditions, warnings=self._warnings(request))
 
-    def _encoded(self, request: ImageRequest) -> Encoded:
-        texts = self._texts(request)
-        if self._reader is None:
-            # The pipeline encodes prompts itself, and has its own default for the negative one.
-            return {name: [text] for name, text in texts.items() if text or name == "prompt"}
-        found: dict[str, Any] = {}
-        for name, text in texts.items():
-            prefix = name.removesuffix("prompt")
-            encoded = self.loaded.encoded(text)
-            found |= {f"{prefix}{key}": value for key, value in encoded.items()}
-        return found
-
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """Return the texts to encode: `prompt`, and with guidance `negative_prompt`."""
-        preamble, empty = (self._reader.preamble, self._reader.empty) if self._reader else ("", "")
-        texts = {"prompt": preamble + (words(request.prompt) or empty)}
-        if request.cfg_scale > 1:
-            texts["negative_prompt"] = words(request.negative_prompt) or empty
+        reader = self.loaded.reader
+        texts = {"prompt": reader.preamble + (words(request.prompt) or reader.empty)}
+        negative = words(request.negative_prompt) or reader.empty
+        # A short family's pipeline has its own default.
+        if request.cfg_scale > 1 and (negative or reader is not SHORT):
+            texts["negative_prompt"] = negative
         return texts
 
     def evaluations(self, request: ImageRequest) -> int:
@@ -63,11 +53,12 @@ class FlowPasses(Passes):
 
     def _warnings(self, request: ImageRequest) -> tuple[str, ...]:
         """Return a warning for each prompt that the text encoder does not read to its end."""
-        if not self._reader or not self._reader.reads:
+        reader = self.loaded.reader
+        if not reader.reads:
             return ()
         found: list[str] = []
         for name, text in self._texts(request).items():
-            tokens, most = self._reader.length(self.loaded.parts, text, self.loaded.variant_name)
+            tokens, most = reader.length(self.loaded.parts, text)
             if tokens > most:
                 found.append(
                     f"The {name.replace('_', ' ')} has {tokens} tokens: its end was ignored, "

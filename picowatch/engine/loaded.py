@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -14,12 +14,12 @@ from diffusers.hooks import apply_group_offloading
 from picowatch.catalog import Model
 from picowatch.catalog.parts import parts_of
 from picowatch.engine.families import (
-    READERS,
     Encoded,
     built,
     editor_of,
     pipeline_class,
     prompt_encoder,
+    reader_of,
 )
 from picowatch.engine.memory import Place
 from picowatch.engine.prompts import PromptEncoder
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from picowatch.engine.compile import Compiled
     from picowatch.engine.loras import Loras
 
-_KEPT_PROMPTS = 64
-_KEPT_WITH_PICTURES = 16  # up to ten megabytes each, where the text encoder sees them
+_KEPT_TEXTS = 32  # up to ten megabytes each
 
 
 class Loaded:
@@ -47,7 +46,7 @@ class Loaded:
     ) -> None:
         self.row = FAMILIES[model.family]
         self.variant = self.row.variant(model.variant)
-        self.variant_name = model.variant
+        self.reader = reader_of(model.family, model.variant)
         self.native_size = model.native_size
         self.parts: dict[str, Any] = {part.name: None for part in parts_of(model)}
         self.controlnets: dict[str, Any] = {}
@@ -63,8 +62,7 @@ class Loaded:
         self.compiled: Compiled | None = None  # the denoiser
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()
-        self.encoded = lru_cache(_KEPT_PROMPTS)(self._encoded)  # of a flow family
-        self._read_texts: dict[tuple[str, object], Any] = {}  # with references
+        self._texts: dict[object, Any] = {}  # what a flow family's text encoders made of them
 
     @cached_property
     def prompts(self) -> PromptEncoder:
@@ -215,31 +213,37 @@ class Loaded:
 
     def _forget_prompts(self) -> None:
         """Forget encoded prompts, since the text encoders have changed."""
-        self.encoded.cache_clear()
-        self._read_texts.clear()
+        self._texts.clear()
         if self.row.kind == "unet":
             self.prompts.forget()
 
-    def _encoded(self, text: str) -> Encoded:
+    def encoded(self, text: str) -> Encoded:
         """Return the embeddings of a text for a flow family."""
-        if self.place == "turns":
-            self._exchange([self._denoiser_name], self._encoder_names)
-        return READERS[self.row.key].encode(self.pipeline(), text, self.variant_name)
+        encode = self.reader.encode
+        found: Encoded = self._known(text, lambda: encode(self.pipeline(), text))
+        return found
 
     def read_with(self, text: str, pictures: Sequence[Any], hashes: tuple[str, ...]) -> Any:
         """Return the result of the editing pipeline's `encode_prompt` for a text and pictures."""
         editor = editor_of(self.row, self.variant)
         # Some encoders see the photos in the size of the picture; others need only their number.
         key = text, (hashes, tuple(one.size for one in pictures)) if editor.sees else len(hashes)
-        if key not in self._read_texts:
+
+        def read() -> Any:
+            pipeline = self.pipeline("edit")
+            return pipeline.encode_prompt(prompt=[text], **editor.reads(pipeline, pictures))
+
+        return self._known(key, read)
+
+    def _known(self, key: object, encode: Callable[[], Any]) -> Any:
+        """Return what the text encoders, which come for it, made of a text before or make now."""
+        if key not in self._texts:
             if self.place == "turns":
                 self._exchange([self._denoiser_name], self._encoder_names)
-            pipeline = self.pipeline("edit")
-            while len(self._read_texts) >= _KEPT_WITH_PICTURES:
-                del self._read_texts[next(iter(self._read_texts))]
-            reads = editor.reads(pipeline, pictures)
-            self._read_texts[key] = pipeline.encode_prompt(prompt=[text], **reads)
-        return self._read_texts[key]
+            while len(self._texts) >= _KEPT_TEXTS:
+                del self._texts[next(iter(self._texts))]
+            self._texts[key] = encode()
+        return self._texts[key]
 
     def bring_denoiser(self) -> None:
         """Restore the denoiser and its LoRAs before the first step, where parts take turns."""

@@ -23,7 +23,6 @@ from diffusers.utils import (
     convert_state_dict_to_diffusers,
     convert_state_dict_to_peft,
     convert_unet_state_dict_to_peft,
-    logging,
 )
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
@@ -35,8 +34,6 @@ from picowatch.recipe.request import LoraUse
 
 Tensors = dict[str, torch.Tensor]
 _NAMED_KEYS = 3
-# diffusers logs a line for each part that a LoRA does not change, and the names it does not know.
-logging.set_verbosity_error()
 
 
 class Loras:

@@ -198,23 +198,29 @@ def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def gpu_memory() -> MemoryUse | None:
-    """Return the GPU memory that torch holds in this process, None if it uses no GPU.
+def held_memory() -> MemoryUse | None:
+    """Return the GPU memory that torch holds in this process, else its main memory (Linux).
 
     The counters are torch's own, so reading them does not wait for kernels. torch is not imported
     here: an engine that computes on a GPU has imported it.
     """
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    if torch is not None and torch.cuda.is_initialized():
+        return MemoryUse(torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved())
+    try:
+        lines = Path("/proc/self/status").read_text()
+    except OSError:
         return None
-    return MemoryUse(torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved())
+    kilobytes = re.findall(r"^Vm(?:RSS|HWM):\s*(\d+) kB$", lines, re.MULTILINE)
+    peak, now = (int(number) * 1024 for number in kilobytes)
+    return MemoryUse(now, max(now, peak))  # the kernel updates the peak a little later
 
 
 def broken_gpu() -> str:
     """Return the error of a GPU that this process can no longer use, "" for one that works.
 
     It waits until all queued kernels are done, because an error of one appears at some later call.
-    Like `gpu_memory`, it does not import torch.
+    Like `held_memory`, it does not import torch.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
@@ -225,19 +231,6 @@ def broken_gpu() -> str:
     except Exception as error:
         return str(error) or type(error).__name__
     return ""
-
-
-def process_memory(process: int) -> MemoryUse | None:
-    """Return the main memory that a process holds, if the system reports it (Linux)."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return None
-    kilobytes = re.findall(r"^Vm(?:RSS|HWM):\s*(\d+) kB$", lines, re.MULTILINE)
-    if not kilobytes:  # a process that is ending
-        return None
-    peak, now = (int(number) * 1024 for number in kilobytes)
-    return MemoryUse(now, max(now, peak))  # the kernel updates the peak a little later
 
 
 def free_bytes(device: "torch.device") -> int:

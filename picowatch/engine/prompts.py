@@ -9,10 +9,10 @@ The vectors of an embedding ("An Image is Worth One Word", https://arxiv.org/abs
 negative numbers as tokens. The text encoder's own table is never changed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,40 +52,19 @@ class Encoded(NamedTuple):
         return Encoded(torch.zeros_like(self.states), pooled)
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """The encoded negative prompts and prompts of a batch."""
+class Conditions(NamedTuple):
+    """An image's encoded negative prompt and prompt; prompt editing changes them between steps."""
 
     negative: Encoded
     positive: Encoded
 
-    @cached_property
-    def both(self) -> Encoded:
-        """The rows of all negative prompts, then those of all prompts; joined only once."""
-        return _joined((self.negative, self.positive))
 
-
-def _joined(parts: Sequence[Encoded]) -> Encoded:
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Return the rows of all parts."""
     pooled = [part.pooled for part in parts if part.pooled is not None]
     return Encoded(
         torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
     )
-
-
-def at_each_evaluation(images: Iterable[Sequence[Conditions]]) -> list[Conditions]:
-    """Join the conditions of a batch's images for each evaluation of a pass.
-
-    Prompt editing changes them between the steps. Unchanged ones are the same object.
-    """
-    known: dict[tuple[int, ...], Conditions] = {}
-    found = []
-    for rows in zip(*images, strict=True):
-        key = tuple(map(id, rows))
-        if key not in known:
-            negative, positive = [row.negative for row in rows], [row.positive for row in rows]
-            known[key] = Conditions(_joined(negative), _joined(positive))
-        found.append(known[key])
-    return found
 
 
 class Chunk(NamedTuple):

@@ -3,7 +3,6 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -68,6 +67,14 @@ def versions() -> dict[str, str]:
 OnStep = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """The bytes that an engine holds on its device after a batch, and its peak."""
+
+    now: int
+    peak: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedImage:
     """One finished picture and how it was rendered.
@@ -78,7 +85,7 @@ class RenderedImage:
     ("encode", "denoise", "decode", and where a batch has them "load", "upscale" and "cutout"), each
     phase's time divided by the batch size. `memory_rung` names the rung of the memory
     ladder. `node` names the machine, if it is not the daemon's. `control_maps` are those that its
-    ControlNets followed and the request wants to see.
+    ControlNets followed and the request wants to see. `memory` is the engine's, if it is known.
     """
 
     width: int
@@ -96,14 +103,7 @@ class RenderedImage:
     node: str = ""
     alpha: bytes = b""
     control_maps: tuple["RgbPicture", ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryUse:
-    """The bytes that an engine holds on its device now, and its peak."""
-
-    now: int
-    peak: int
+    memory: MemoryUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +117,25 @@ class RgbPicture:
 
 OnPreview = Callable[[RgbPicture], None]
 
+# Called at least every half second while a batch is rendered. Returns whether the batch is to end
+# at its next step, with EngineStopped. An exception ends the engine, and is raised by `render`.
+Look = Callable[[], bool]
+
 
 def unseen(preview: RgbPicture) -> None:
     """Ignore a preview."""
+
+
+def go_on() -> bool:
+    """Let a batch be rendered to its end, as a `Look`."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
 class Render:
     """A message to the engine: render a batch, with a preview every `preview_seconds`.
 
-    It replies with Steps and previews, its MemoryUse on a GPU, and an Outcome at the end.
+    It replies with Steps and previews, and an Outcome at the end.
     """
 
     batch: tuple[ImageRequest, ...]
@@ -148,7 +157,7 @@ class Step:
 
 # A batch's pictures, or the error. After EngineDied the process ends.
 Outcome = list[RenderedImage] | PicowatchError
-FromEngine = Ready | Step | RgbPicture | MemoryUse | Outcome
+FromEngine = Ready | Step | RgbPicture | Outcome
 
 
 class BatchRenderer(Protocol):
@@ -184,7 +193,7 @@ class EngineLost(EngineDied):
 
 
 class Engine(Protocol):
-    """Renders requests that can share a batch (see `ImageRequest.batch_key`)."""
+    """Renders requests that can share a batch (see `ImageRequest.batch_key`), for one thread."""
 
     def render(
         self,
@@ -192,37 +201,19 @@ class Engine(Protocol):
         on_step: OnStep,
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
-    ) -> Future[list[RenderedImage]]:
-        """Start a batch; the future gives its pictures in the order of the requests.
+        look: Look = go_on,
+    ) -> list[RenderedImage]:
+        """Return the pictures in the order of the requests.
 
-        The future raises RenderFailed, EngineDied (EngineCannotStart is one) or EngineStopped.
-        Pictures have the requested size, or less with `shrink_to_fit`. Callers wait until the last
-        batch's future is done. `on_step` is called from a thread of the engine and must return
-        quickly. So must `on_preview`, which gets a preview at least `preview_seconds` after the
+        They have the requested size, or less with `shrink_to_fit`. Raises RenderFailed, EngineDied
+        (EngineCannotStart is one) or EngineStopped, and what `look` raises. Like `look`, `on_step`
+        and `on_preview` must return quickly. A preview comes at least `preview_seconds` after the
         last one; 0 means never.
         """
         ...
 
-    def describe(self) -> dict[str, str]:
-        """Return device and precision, as far as known without starting anything.
-
-        "node" names the machine, if it is not the daemon's.
-        """
-        ...
-
-    def memory(self) -> MemoryUse | None:
-        """Return the memory held, as far as known without asking the engine; None if unknown."""
-        ...
-
-    def interrupt(self) -> None:
-        """End the batch in progress, if there is one, at its next step with EngineStopped."""
-        ...
-
     def close(self) -> None:
-        """End the engine within 2 s and free all memory; a running batch raises EngineStopped.
-
-        A later `render` starts it again.
-        """
+        """End the engine within 2 s and free all memory. A later `render` starts it again."""
         ...
 
 
@@ -249,15 +240,4 @@ class Executor(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End all engines and free what they hold, within 2 seconds."""
-
-
-def resolve(
-    future: Future[list[RenderedImage]], result: list[RenderedImage] | BaseException
-) -> None:
-    """Resolve the future with pictures or a failure; the first to do so wins."""
-    with suppress(InvalidStateError):
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+        """End all engines and free what they hold, within 2 seconds. None renders by then."""

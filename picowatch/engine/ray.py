@@ -46,7 +46,7 @@ _PAUSE_SECONDS = 10.0  # after an engine was lost, before another is requested
 _ROOM_SECONDS = 10.0  # how long the first engine is pending before that is reported
 _MOST_PENDING = 8  # engines for which there is no room: Ray's autoscaler sees them
 _REACH_SECONDS = 5.0
-_JOIN_SECONDS = 0.3  # for the engines' threads, before Ray is shut down
+_REST_SECONDS = 0.5  # for batches to notice that their engine is gone, before Ray is shut down
 _CLOSE_SECONDS = 1.6
 _LOST = "The connection to the Ray cluster was lost."
 _START = (
@@ -162,13 +162,13 @@ class RayEngines(Executor):
         return self._lost
 
     def _end_engines(self, why: PicowatchError) -> None:
-        """End all engines, and wait for their threads to stop waiting for Ray."""
+        """End all engines, and wait for their batches to stop waiting for Ray."""
         engines, self._engines = self._engines, ()
         for engine in engines:
             engine.end(why)
-        deadline = time.monotonic() + _JOIN_SECONDS
+        deadline = time.monotonic() + _REST_SECONDS
         for engine in engines:
-            engine.join(max(0.0, deadline - time.monotonic()))
+            engine.wait(max(0.0, deadline - time.monotonic()))
 
     def _report(self, text: str, *, final: bool = False) -> None:
         if text and text != self.trouble and not self._closing.is_set():

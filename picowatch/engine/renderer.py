@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
@@ -15,13 +15,14 @@ from picowatch.engine.devices import choose_target, compute_float32_in_full, pre
 from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.edit import EditPasses
 from picowatch.engine.failures import SMALLER, out_of_memory
-from picowatch.engine.finishing import Finishing, Networks, given_picture
+from picowatch.engine.finishing import Finishing, given_picture, read_network
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import (
     FULL,
     MemoryLadder,
     Rung,
+    held_memory,
     main_memory,
     shrink_warning,
     shrunken,
@@ -41,6 +42,8 @@ from picowatch.engine.verify import verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse, ImageRequest
 
+_KEPT = 4  # networks that do not draw
+
 
 class Renderer:
     """Renders batches one after the other; the last checkpoint stays in memory."""
@@ -53,7 +56,7 @@ class Renderer:
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         opened = partial(verified, catalog)
         self._checkpoints = Checkpoints(opened, self._target)
-        self._networks = Networks(opened, self._target)
+        self._network_of = lru_cache(_KEPT)(partial(read_network, opened, self._target))
         self._previewer = Previewer(on_preview)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache
@@ -99,7 +102,7 @@ class Renderer:
         weights = self._checkpoints.weights(request)
         for rung in self._ladder.rungs(request, weights, main_memory()):
             yield rung
-            self._networks.of.cache_clear()
+            self._network_of.cache_clear()
             if self._checkpoints.forget_others(request):
                 self._checkpoints.give_memory_back()
                 yield rung
@@ -118,7 +121,7 @@ class Renderer:
         """
         batch = [shrunken(request, rung.shrunk) for request in requested]
         first, timings = batch[0], dict[str, float]()
-        finishing = Finishing(self._networks, batch, on_step, interrupted)
+        finishing = Finishing(self._network_of, batch, on_step, interrupted)
         if first.draws:
             drawn = self._drawn(rung, batch, finishing, timings)
         else:
@@ -126,6 +129,7 @@ class Renderer:
         with self._algorithms(exact=first.exact):
             drawn = finishing.finished(drawn, timings)
         timings = {phase: seconds / len(batch) for phase, seconds in timings.items()}
+        memory = held_memory()
         return [
             RenderedImage(
                 width=one.picture.width,
@@ -146,6 +150,7 @@ class Renderer:
                     *shrink_warning(request, smaller),
                 ),
                 control_maps=one.control_maps,
+                memory=memory,
             )
             for one, request, smaller in zip(drawn, requested, batch, strict=True)
         ]
@@ -185,7 +190,7 @@ class Renderer:
         ]
 
     def _guess_depth(self, picture: Pixels, use: ControlUse) -> Pixels:
-        return guess_depth(self._networks.of("depth", use.depth, use.depth_hash), picture)
+        return guess_depth(self._network_of("depth", use.depth, use.depth_hash), picture)
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
         """Return the checkpoint with this image's VAE and ControlNets, and exactly its LoRAs."""

@@ -20,7 +20,6 @@ from picowatch.engine.control import hints_of
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.draw import Drawn, Group, Passes, Prompted
 from picowatch.engine.latents import LATENT_FACTOR, decode, encode, noise_of, upscale
-from picowatch.engine.prompts import at_each_evaluation
 from picowatch.engine.protocol import RgbPicture
 from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.passes import Pass, evaluations
@@ -85,7 +84,9 @@ class UnetPasses(Passes):
             self,
             request=first,
             sampler=sampler,
-            conditions=at_each_evaluation(each[before is not None] for each in group.conditions),
+            conditions=[
+                *zip(*(each[before is not None] for each in group.conditions), strict=True)
+            ],
             guide=self._guide(group, start, noise, one),
             hints=hints,
         )

@@ -6,12 +6,13 @@ No file is opened here, and no module is imported that opens any.
 import re
 
 # Suffixes of the formats that pictures.py reads.
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
+ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
 # Suffixes of pictures and films that people drop, but that are not read.
 OTHER_ENDINGS = (
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".psd", ".psb", ".xcf", ".kra", ".svg", ".pdf"),
     *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
     *(".exr", ".hdr", ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"),
+    *(".tga", ".dds", ".ico", ".icns", ".pcx", ".ppm", ".pgm", ".pnm"),
 )
 MASK_MARK = ".mask"  # 0001.mask.png is the mask of 0001.png
 

@@ -32,7 +32,7 @@ from picowatch.inbox.reading import (
     size_and_time_at,
 )
 from picowatch.inbox.scan import scan
-from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling
+from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, note
 from picowatch.inbox.watch import Watch
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
@@ -49,7 +49,6 @@ SCAN_REST = 100
 EVENT_REST = 5  # the same, where events came
 # What `waits_for` begins with:
 READABLE = "readable "  # of a recipe that cannot be read; the reason follows
-TEMPLATE = "template "  # of a picture without a prompt; its template's digest follows
 PICTURES = "pictures "  # of a recipe whose pictures cannot be used; these follow
 
 
@@ -63,11 +62,10 @@ class Inbox:
         self._root = self.path.resolve()
         self._inode: int | None = None
         self._device: int | None = None
-        self._settling = Settling(settings.settle_seconds)
+        self._pending: dict[str, Pending] = {}  # by path, in the order in which they were noted
         self._watch = Watch(wake)
         self._empty: dict[str, SizeAndTime] = {}  # empty files, which are not ready yet
         self._warned: dict[str, str] = {}
-        self._with_defaults: Collection[str] = ()  # folders
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._known: Mapping[str, KnownRecipe] = {}
         self._known_at = -1  # the ledger's changes
@@ -138,10 +136,10 @@ class Inbox:
         known = self._known_recipes()
         there = scan(self._root, known)
         self._warn_of(there.skipped)
-        self._with_defaults = there.with_defaults
-        self._compare(there.found, known, now)
-        self.scanned_at = now
         self._scan_took = time.perf_counter() - began
+        # A file may have been written shortly before the scan came to it.
+        self._compare(there.found, known, time.monotonic())
+        self.scanned_at = now
 
     def _known_recipes(self) -> Mapping[str, KnownRecipe]:
         """Return the ledger's rows, which are read again only if any row has changed."""
@@ -167,32 +165,32 @@ class Inbox:
     def _compare(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
     ) -> None:
+        settle_seconds = self._settings.settle_seconds
         templates = self._templates = _usable_templates(found, known)
         here = [path for path in found if path in known and known[path].folder != self.folder]
         if here:
             self._ledger.seen_in(self.folder, here)
-        new: list[_Differing] = []
+        differing: list[_Differing] = []
         for path, size_and_time in found.items():
             differs, waits_for = self._differs(path, size_and_time, known.get(path), templates)
             if differs:
-                new.append((path, size_and_time, waits_for))
+                differing.append((path, size_and_time, waits_for))
             else:
-                self._settling.drop(path)
+                self._pending.pop(path, None)
         # In the order of their times, also for those that were there before the first scan.
-        new.sort(key=_time)
-        for _, same in groupby(new, _time):
+        differing.sort(key=_time)
+        for _, same in groupby(differing, _time):
             for path, size_and_time, waits_for in sorted(same, key=lambda one: natural_key(one[0])):
-                self._settling.note(path, size_and_time, now, waits_for, is_new=path not in known)
+                note(self._pending, path, size_and_time, now, settle_seconds, waits_for)
         for path, one in known.items():
             if (
                 path not in found
                 and one.folder == self.folder
                 and size_and_time_at(self._root, path) is None
             ):
-                self._settling.note(path, None, now)
-        for pending in self._settling.all():
-            if pending.path not in found and pending.path not in known:
-                self._settling.drop(pending.path)
+                note(self._pending, path, None, now, settle_seconds)
+        for path in self._pending.keys() - found.keys() - known.keys():
+            del self._pending[path]
         self._empty = {p: s for p, s in self._empty.items() if found.get(p) == s}
 
     def _differs(
@@ -206,26 +204,26 @@ class Inbox:
         if (
             known
             and not known.again
-            and known.waits_for is None
+            and known.outcome == "accepted"
             and known.size_and_time == size_and_time
         ):
             return False, None  # almost all files
-        template = _template(templates, path) if is_dropped(path) or known else None
+        template = _template(templates, path)
         if is_dropped(path) and not template:
             return False, None  # it is accepted once its template is right
         if self._empty.get(path) == size_and_time:
             return False, None
         if known is None or known.again or size_and_time.written_since(known.size_and_time):
             return True, None
+        if known.outcome == "waiting":  # for a prompt, which may be in its template
+            return template != known.template, template
         if known.waits_for is None:
             return False, None
-        state = self._state_of(path, known.waits_for, template or "")
+        state = self._state_of(path, known.waits_for)
         return state != known.waits_for, state
 
-    def _state_of(self, path: str, waits_for: str, template: str) -> str:
+    def _state_of(self, path: str, waits_for: str) -> str:
         """Return the present state of what a recipe waits for."""
-        if waits_for.startswith(TEMPLATE):
-            return f"{TEMPLATE}{template}"
         if waits_for.startswith(PICTURES):
             refused = waits_for.removeprefix(PICTURES)
             return f"{PICTURES}{self.pictures_of(path).look_again(refused)}"
@@ -251,65 +249,58 @@ class Inbox:
 
     def __len__(self) -> int:
         """How many paths differ from the ledger."""
-        return len(self._settling)
+        return len(self._pending)
 
     def pending(self) -> list[str]:
         """Return the files that differ from the ledger, in no order."""
-        return [one.path for one in self._settling.all() if one.size_and_time]
+        return [one.path for one in self._pending.values() if one.size_and_time]
 
     def ready_in(self, now: float) -> float | None:
         """Return the seconds until a file may be complete or the next scan; None without either."""
-        ready = [self._settling.ready_in(now)]
+        times = [one.quiet_at for one in self._pending.values()]
         if self._watch.has_news.is_set():
-            ready.append(max(0.0, EVENT_REST * self._scan_took - (now - self.scanned_at)))
-        return min((one for one in ready if one is not None), default=None)
+            times.append(self.scanned_at + EVENT_REST * self._scan_took)
+        return max(0.0, min(times) - now) if times else None
 
     def changes(self, now: float) -> Iterator[Change]:
         """Yield complete changes, those of folders with the highest priority first, deletions last.
 
         Callers call `taken` for a change that the ledger has; the others come again.
         """
-        quiet = self._settling.quiet(now)
+        pending = list(self._pending.values())
+        quiet = [one for one in pending if now >= one.quiet_at]
         there = self._by_priority([one for one in quiet if one.size_and_time])
         gone = [one for one in quiet if one.size_and_time is None]
-        # If all files are new, which may be thousands, none was moved: see `_was_moved_away`.
-        are_new = all(one.is_new for one in there)
-        new = () if are_new else [one for one in self._settling.all() if one.is_new]
-        moved_here = {one.size_and_time for one in new if one.size_and_time}
-        has_template = gone and any(is_template(one.path) for one in self._settling.all())
+        new = {one.size_and_time for one in pending if one.path not in self._known}
+        has_template = gone and any(is_template(one.path) for one in pending)
         for one in there:
             if now - one.first < HELD_OPEN_LIMIT and is_held_open(self._root, one.path):
-                self._settling.postpone(one, now)
-            elif not self._was_moved_away(one, moved_here) and (change := self._read(one, now)):
+                one.since = now
+                continue
+            known = self._ledger.known_recipe(one.path)
+            if known and known.size_and_time in new:
+                continue  # its new name comes first
+            if change := self._read(one, known, now):
                 yield change
-        rest = self._settling.all() if gone else ()
+        rest = list(self._pending.values()) if gone else ()
         unsettled = {one.size_and_time.size for one in rest if one.size_and_time}
         for one in gone:
             if has_template and is_dropped(one.path):  # pictures come after their template
-                self._settling.postpone(one, now)
+                one.since = now
             elif deleted := self._deletion(one, unsettled, now):
                 yield deleted
 
     def taken(self, path: str) -> None:
         """Forget a change that the ledger has."""
-        self._settling.drop(path)
-
-    def _was_moved_away(self, one: Pending, moved_here: Collection[SizeAndTime]) -> bool:
-        """Whether the ledger's version lies under another name now, which has to come first."""
-        known = None if one.is_new else self._ledger.known_recipe(one.path)
-        return known is not None and known.size_and_time in moved_here
+        self._pending.pop(path, None)
 
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}
         priorities = {folder: self._priority_in(folder) for folder in folders}
-        if len(set(priorities.values())) <= 1:
-            return list(ready)
         return sorted(ready, key=lambda one: -priorities[one.path.rpartition("/")[0]])
 
     def _priority_in(self, folder: str) -> int:
         """Return the priority of recipes in a folder; 0 if its `_defaults.yaml` cannot be read."""
-        if not any(f"{folder}/".startswith(one) for one in self._with_defaults):
-            return 0  # almost all folders; a hundred may be asked for several times a second
         try:
             return priority_of(defaults_for(self._root, f"{folder}/_" if folder else "_"))
         except (FileUnreadable, FileChanged, OSError):
@@ -317,45 +308,43 @@ class Inbox:
 
     # -- reading
 
-    def _read(self, one: Pending, now: float) -> Saved | None:
+    def _read(self, one: Pending, known: KnownRecipe | None, now: float) -> Saved | None:
         """Read a complete file; None if it is empty, or not complete after all.
 
         A picture that cannot be decoded may still be incomplete: it counts as damaged only if it
         was left alone for HELD_OPEN_LIMIT, or if the ledger has the same bytes.
         """
         assert one.size_and_time is not None
-        known = None if one.is_new else self._ledger.known_recipe(one.path)
         try:
-            saved = read(
-                self._root, self.folder, one.path, one.size_and_time, known, is_new=one.is_new
-            )
+            saved = read(self._root, self.folder, one.path, one.size_and_time, known)
+            old = self._renamed_from(saved) if saved and saved.digest and not known else None
         except (FileChanged, FileNotFoundError):
-            self._settling.postpone(one, now)
+            one.since = now
             return None
         if saved is None:
             self._empty[one.path] = one.size_and_time
-            self._settling.drop(one.path)
+            self._pending.pop(one.path, None)
             return None
         is_new = known is None or known.digest != saved.digest
         left_alone = now - one.since
         if saved.damage and is_new and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
-            self._settling.look_later(one, now)
+            one.patience = HELD_OPEN_LIMIT
             return None
-        old = self._renamed_from(saved) if saved.digest and not known else None
         return replace(saved, old=old) if old else saved
 
     def _renamed_from(self, saved: Saved) -> str | None:
         """Return the recipe that the ledger has with these bytes and whose file is gone, or None.
 
-        If that was not seen in the folder that is the inbox now, it may have been renamed while the
-        inbox was away: then the new file has its time, too, because a rename keeps it.
+        The file counts as gone if it was seen in the folder that is the inbox now, or if the ledger
+        was rebuilt.
         """
         for old, known in self._ledger.with_digest(saved.digest).items():
-            if old == saved.path or not self._asks_the_same(old, known, saved):
+            if not self._asks_the_same(old, known, saved):
                 continue
             if is_gone(self._root, old):
-                keeps_time = not saved.size_and_time.written_since(known.size_and_time)
-                if known.folder == self.folder or keeps_time or known.outcome == "restored":
+                if not self._is_in_place():
+                    raise FileChanged
+                if known.folder in (self.folder, ""):
                     return old
             elif (
                 saved.size_and_time == known.size_and_time
@@ -363,6 +352,14 @@ class Inbox:
             ):
                 return old  # another file is at its path now
         return None
+
+    def _is_in_place(self) -> bool:
+        """Whether the inbox has not vanished since `is_there`, with all its files."""
+        try:
+            status = os.stat(self._root)  # noqa: PTH116 (as in files.py)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self._device, self._inode)
 
     def _asks_the_same(self, old: str, known: KnownRecipe, saved: Saved) -> bool:
         """Whether a moved file requests the same; under another template it is a new request."""
@@ -372,14 +369,15 @@ class Inbox:
 
     def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
         known = self._ledger.known_recipe(one.path)
-        if known is None or known.folder != self.folder or not is_gone(self._root, one.path):
-            self._settling.drop(one.path)
+        is_gone_now = is_gone(self._root, one.path) and self._is_in_place()
+        if known is None or known.folder != self.folder or not is_gone_now:
+            self._pending.pop(one.path, None)
             return None
         if self.scanned_at <= one.since:  # that scan may have missed its new name; see another's
             self._wanted = True
             return None
         if known.size_and_time.size in unsettled:  # it may have been renamed
-            self._settling.postpone(one, now)
+            one.since = now
             return None
         return Deleted(one.path)
 

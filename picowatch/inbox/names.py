@@ -23,14 +23,6 @@ OTHER_ENDINGS = (
     *("", ".py", ".md", ".toml", ".ini"),
     *(".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods"),
 )
-# Suffixes of files that systems, browsers and cameras put beside dropped pictures.
-JUNK_ENDINGS = (
-    *(".db", ".ini", ".lnk", ".tmp", ".part", ".partial", ".crdownload", ".download"),
-    *(".xmp", ".aae", ".thm", ".lrv"),
-)
-# Why others are ignored under a template.
-RECIPES_ELSEWHERE = f"recipes belong in a folder without {PICTURES_NAME}"
-CONVERT_PICTURES = "convert pictures to PNG or JPEG"
 # Nobody intends deeper folders, and endless recursion would crash picowatch.
 MAX_DEPTH = 64
 # macOS's safe save on a share: the folder "(A Document Being Saved By TextEdit)" holds the new text
@@ -68,16 +60,10 @@ def may_be_dropped(name: str) -> bool:
 
 
 def why_not_dropped(name: str) -> str | None:
-    """Return why a file that looks like a dropped picture is never one; None for all others."""
+    """Return why a file is ignored under a template, if that may surprise; None for all others."""
+    if is_recipe_name(name) and not name.lower().endswith(SIDECAR_ENDINGS):
+        return f"recipes belong in a folder without {PICTURES_NAME}"
     return _why_unusual(name) if _looks_dropped(name) else None
-
-
-def ignored_ending(name: str) -> str | None:
-    """Return the suffix of a file that is ignored under a template, if that may surprise."""
-    ending = name[name.rfind(".") :].lower() if "." in name else ""
-    if _is_private(name) or is_dropped(name) or ending in ("", *JUNK_ENDINGS, *SIDECAR_ENDINGS):
-        return None
-    return ending
 
 
 def _looks_dropped(name: str) -> bool:

@@ -130,8 +130,7 @@ class Saved(Save):
     `defaults` are the `_defaults.yaml` that apply to it. `unreadable` says why it, or one of these,
     cannot be read. `old` is the former path of a recipe that was renamed. For a `dropped` picture
     `content` is empty; `damage` says why it cannot be decoded. `is_again`: the picture and its
-    sidecars are those of the save before. `is_new`: the ledger has no earlier version, so there is
-    neither an error file nor a warning file.
+    sidecars are those of the save before.
     """
 
     content: bytes = b""
@@ -141,7 +140,6 @@ class Saved(Save):
     dropped: Dropped | None = None
     damage: str = ""
     is_again: bool = False
-    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +158,11 @@ def read(
     path: str,
     noted: SizeAndTime,
     known: KnownRecipe | None,
-    *,
-    is_new: bool,
 ) -> Saved | None:
     """Read a file as a save; None if it is empty. `folder` identifies the inbox.
 
-    `noted` is the version that was quiet, `known` the ledger's; `is_new`: as in Saved. Raises
-    FileNotFoundError, or FileChanged if one of the files that are read is being written.
+    `noted` is the version that was quiet, `known` the ledger's. Raises FileNotFoundError, or
+    FileChanged if one of the files that are read is being written.
     """
     if not noted.size:
         return None
@@ -183,7 +179,7 @@ def read(
         return Saved(path, "", noted, folder, unreadable=str(error))
     _check_quiet(noted, saved.size_and_time)
     try:
-        return replace(saved, defaults=defaults_for(root, path), is_new=is_new)
+        return replace(saved, defaults=defaults_for(root, path))
     except FileUnreadable as error:
         return replace(saved, unreadable=str(error))
 

@@ -7,13 +7,8 @@ from pathlib import Path
 
 from picowatch.inbox.files import MISSING, size_and_time_of
 from picowatch.inbox.names import (
-    CONVERT_PICTURES,
-    DEFAULTS_NAME,
-    ENDINGS,
     MAX_DEPTH,
     PICTURES_NAME,
-    RECIPES_ELSEWHERE,
-    ignored_ending,
     is_dropped,
     is_recipe_name,
     why_not_dropped,
@@ -43,15 +38,13 @@ class Scan:
     """The result of `scan`.
 
     `found` has recipes and dropped pictures, `skipped` files that cannot be read or are never
-    rendered, with reasons; under a template, all of a folder with one suffix are one `*.suffix`.
-    `with_defaults` are the folders that have a `_defaults.yaml`, each with a slash at its end.
+    rendered, with reasons.
     """
 
     root: Path
     known: Collection[str]
     found: dict[str, SizeAndTime] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    with_defaults: set[str] = field(default_factory=set)
 
     def look_into(self, below: str, is_under_template: bool) -> None:
         """Add the contents of a folder and of the folders below it."""
@@ -70,8 +63,6 @@ class Scan:
                 reason = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
                 self.skipped[below] = reason
             return
-        if DEFAULTS_NAME in names:
-            self.with_defaults.add(f"{below}/".lstrip("/"))
         template = f"{below}/{PICTURES_NAME}".lstrip("/")
         if PICTURES_NAME in names and (size_and_time := size_and_time_of(self.root, template)):
             self.found[template] = size_and_time
@@ -102,16 +93,10 @@ class Scan:
             self.skipped[path] = reason
 
     def _add_file(self, name: str, path: str, is_under_template: bool) -> None:
-        if is_under_template:
-            if reason := why_not_dropped(name):
-                self.skipped[path] = reason
-            elif ending := ignored_ending(name):
-                what = RECIPES_ELSEWHERE if ending in ENDINGS else CONVERT_PICTURES
-                self.skipped[f"{path.rpartition('/')[0]}/*{ending}"] = what
-        elif path in self.known or is_recipe_name(name):
+        if not is_under_template and (path in self.known or is_recipe_name(name)):
             if size_and_time := size_and_time_of(self.root, path):
                 self.found[path] = size_and_time
-        elif reason := why_skipped(name):
+        elif reason := why_not_dropped(name) if is_under_template else why_skipped(name):
             self.skipped[path] = reason
 
 

@@ -14,78 +14,34 @@ PICTURE_PATIENCE = 6
 class Pending:
     """A path that differs from what the ledger knows. `size_and_time` None: no such file.
 
-    `is_new`: the ledger does not know the path. `waits_for` is the state of what the recipe waits
-    for, if that has changed. It has to be quiet for `patience` seconds. `first` is when it began to
-    differ, `since` when it last changed, `later` when to look again.
+    `waits_for` is the state of what the recipe waits for, if that has changed. It has to be quiet
+    for `patience` seconds. `first` is when it began to differ, `since` when it last changed.
     """
 
     path: str
     size_and_time: SizeAndTime | None
     waits_for: str | None
-    is_new: bool
     patience: float
     first: float
     since: float
-    later: float = 0.0
 
     @property
     def quiet_at(self) -> float:
         """When the file will be complete, if it does not change again."""
-        return max(self.since + self.patience, self.later)
+        return self.since + self.patience
 
 
-class Settling:
-    """Paths that differ, until they are quiet. Times are passed in."""
-
-    def __init__(self, settle_seconds: float) -> None:
-        self._settle_seconds = settle_seconds
-        self._pending: dict[str, Pending] = {}
-
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    def all(self) -> list[Pending]:
-        """Return what is pending, in the order in which it was noticed."""
-        return list(self._pending.values())
-
-    def note(
-        self,
-        path: str,
-        size_and_time: SizeAndTime | None,
-        now: float,
-        waits_for: str | None = None,
-        *,
-        is_new: bool = False,
-    ) -> None:
-        """Note that a path differs; its quiet time starts again if it has changed since."""
-        before = self._pending.get(path)
-        if before is None:
-            patience = self._settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
-            self._pending[path] = Pending(
-                path, size_and_time, waits_for, is_new, patience, now, now
-            )
-        elif (before.size_and_time, before.waits_for) != (size_and_time, waits_for):
-            before.size_and_time, before.waits_for, before.since = size_and_time, waits_for, now
-
-    def drop(self, path: str) -> None:
-        """Forget a path that does not differ any more, or that the ledger has."""
-        self._pending.pop(path, None)
-
-    def quiet(self, now: float) -> list[Pending]:
-        """Return what has not changed for long enough."""
-        return [one for one in self._pending.values() if now >= one.quiet_at]
-
-    def postpone(self, one: Pending, now: float) -> None:
-        """Let the file's quiet time start again."""
-        one.since = now
-
-    def look_later(self, one: Pending, now: float) -> None:
-        """Look at a quiet file again later."""
-        one.later = now + one.patience
-
-    def ready_in(self, now: float) -> float | None:
-        """Return the seconds until something may be complete; None if nothing is pending."""
-        if not self._pending:
-            return None
-        soonest = min(one.quiet_at for one in self._pending.values())
-        return max(0.0, soonest - now)
+def note(
+    pending: dict[str, Pending],
+    path: str,
+    size_and_time: SizeAndTime | None,
+    now: float,
+    settle_seconds: float,
+    waits_for: str | None = None,
+) -> None:
+    """Note that a path differs; its quiet time starts again if it has changed since."""
+    patience = settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
+    before = pending.get(path)
+    if not before or (before.size_and_time, before.waits_for) != (size_and_time, waits_for):
+        first = before.first if before else now
+        pending[path] = Pending(path, size_and_time, waits_for, patience, first, now)

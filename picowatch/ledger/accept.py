@@ -82,13 +82,12 @@ class Saves(Database):
                 writer.result.cancelled = cancel_unrequested(sql, save.path)
             return writer.result
 
-    def refuse(
-        self, save: Save, problem: str | None, *, waits_for: str | None = None, waits: bool = False
-    ) -> None:
+    def refuse(self, save: Save, problem: str | None, *, waits_for: str | None = None) -> None:
         """Record a save from which nothing is rendered, so that it is read only once.
 
-        `problem` says why in a line; what earlier saves requested is still rendered. The recipe is
-        read again when `waits_for` changes. `waits`: nothing is wrong, but something is missing.
+        `problem` says why in a line, or is None if nothing is wrong with a dropped picture but that
+        it lacks a prompt. What earlier saves requested is still rendered. The recipe is read again
+        when `waits_for` changes.
         """
         with self.transaction() as sql:
             forget_archived(sql, save.path)
@@ -96,7 +95,8 @@ class Saves(Database):
                 reason = problem.removeprefix(f"{save.path}: ")
                 line = failure_line(save.path, save.digest, reason)
                 sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
-            record_save(sql, save, "waiting" if waits else "refused", problem, waits_for)
+            outcome = "waiting" if problem is None else "refused"
+            record_save(sql, save, outcome, problem, waits_for)
 
     def forget(self, recipe: str) -> int:
         """Forget a recipe that is gone, and cancel its images; return how many."""

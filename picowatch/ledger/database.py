@@ -9,7 +9,7 @@ from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt
 
-VERSION = 5
+VERSION = 6
 # How long SQLite itself waits for a lock; callers go on waiting (retry.py). It is short because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3

@@ -7,7 +7,6 @@ is filled from images.jsonl.
 
 import logging
 import sqlite3
-from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from picowatch.ledger.accept import Saves
 from picowatch.ledger.entries import ContactSheets
 from picowatch.ledger.questions import Questions
 from picowatch.ledger.queue import Queue
-from picowatch.ledger.rows import NEVER_READ, columns_of, folded, insert_image
+from picowatch.ledger.rows import NEVER_READ, columns_of, insert_image
 from picowatch.outbox.listing import request_in
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
@@ -37,7 +36,6 @@ class Ledger(Saves, Queue, Questions, ContactSheets):
 
         Queued and failed images are requested again, because all recipes are read again.
         """
-        numbers: Counter[str] = Counter()
         digests: dict[str, str] = {}  # the newest of each recipe
         entered = 0
         with self.transaction() as sql:
@@ -45,19 +43,15 @@ class Ledger(Saves, Queue, Questions, ContactSheets):
                 if save % LINES_ALIVE == 1:
                     notify(*ALIVE)
                 with suppress(KeyError, TypeError, ValueError):  # not a line of ours
-                    recipe, file, request = str(line["recipe"]), str(line["file"]), request_in(line)
-                    number = outbox.names.number_of(file, recipe, request)
-                    _enter(sql, line, request, save)
+                    recipe = str(line["recipe"])
+                    _enter(sql, line, request_in(line), save)
                     entered += 1
-                    folder = folded(file.rpartition("/")[0])
-                    numbers[folder] = max(numbers[folder], number)
                     digests[recipe] = str(line["save_digest"])
             sql.executemany(
                 """INSERT INTO recipes (path, size_and_time, digest, outcome, save, folder)
                    VALUES (?, ?, ?, 'restored', 0, '')""",
                 [(recipe, NEVER_READ.as_text(), digest) for recipe, digest in digests.items()],
             )
-            sql.executemany("INSERT INTO numbers (folder, last) VALUES (?, ?)", numbers.items())
             # Later saves get higher numbers than these lines.
             sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('saves', ?)", (entered,))
         return entered
@@ -75,7 +69,6 @@ def open_ledger(path: Path, outbox: Outbox) -> Ledger:
         ledger = Ledger(path)
     if ledger.is_new:
         try:
-            outbox.problems.list_existing((), ())  # remaining problems are reported again
             entered = ledger.rebuild(outbox)
         except BaseException:
             ledger.close()

@@ -50,12 +50,12 @@ class Questions(Database):
             ((folder, recipe) for recipe in recipes),
         )
 
-    def waits_below(self, folder: str, waits_for: str | None) -> bool:
-        """Whether a recipe below the folder, which ends with a slash, waits for this."""
+    def waits_below(self, folder: str, template: str) -> bool:
+        """Whether a picture below the folder waits for a prompt, with this template."""
         rows = self.select(
-            """SELECT 1 FROM recipes WHERE waits_for = :waits_for
-               AND path > :folder AND substr(path, 1, length(:folder)) = :folder LIMIT 1""",
-            {"waits_for": waits_for, "folder": folder},
+            """SELECT 1 FROM recipes WHERE path > ? AND path < ? AND template = ?
+               AND outcome = 'waiting' LIMIT 1""",
+            (*_below(folder), template),
         )
         return bool(rows)
 
@@ -129,18 +129,12 @@ class Questions(Database):
 
     def retry(self, recipes: Iterable[str]) -> dict[str, int]:
         """Queue failed images that are still requested again; return their number by recipe."""
-        these = {"recipes": json.dumps([*recipes])}
         with self.transaction() as sql:
             rows = sql.execute(
                 f"""UPDATE images SET {QUEUED_ANEW}
                     WHERE {FAILED} AND {_OF_THESE} RETURNING recipe""",
-                these,
+                {"recipes": json.dumps([*recipes])},
             ).fetchall()
-            sql.execute(
-                """UPDATE recipes SET todo = todo + 1
-                   WHERE path IN (SELECT value FROM json_each(:recipes))""",
-                these,
-            )
         return Counter(row["recipe"] for row in rows)
 
     def want_again(self, recipes: Collection[str], *, as_saved: bool) -> None:

@@ -38,7 +38,8 @@ class Queue(Database):
     """Changes of an image's state, from 'queued' to 'done', 'failed' or 'cancelled'.
 
     Each is guarded by the old state, so a step that runs twice does nothing the second time, and an
-    engine's result for an image that was cancelled meanwhile changes nothing.
+    engine's result for an image that was cancelled meanwhile changes nothing, nor does it if the
+    image was requested again and claimed by another engine: then it has another file.
     """
 
     def claim(
@@ -73,17 +74,17 @@ class Queue(Database):
         From now on they cannot be cancelled.
         """
         with self.transaction() as sql:
-            return {image.id for image in images if _change(sql, image.id, "drawn = 1")}
+            return {image.id for image in images if _change(sql, image, "drawn = 1")}
 
     def finish(self, images: Sequence[QueuedImage], listed: Collection[int]) -> None:
         """Record that pictures are published; those in `listed` are in images.jsonl, too."""
         self.change_each(
             """UPDATE images SET state = 'done', drawn = 0, deaths = 0, alone = 0,
-               reason = NULL, listed = ? WHERE id = ? AND state = 'running'""",
-            ((image.id in listed, image.id) for image in images),
+               reason = NULL, listed = ? WHERE id = ? AND file = ? AND state = 'running'""",
+            ((image.id in listed, image.id, image.file) for image in images),
         )
 
-    def fail(self, image: int, reason: str, *, drawn: bool = False) -> bool:
+    def fail(self, image: QueuedImage, reason: str, *, drawn: bool = False) -> bool:
         """Record that the image failed for good. False if it was not running."""
         with self.transaction() as sql:
             change = "state = 'failed', drawn = 0, reason = ?"
@@ -92,7 +93,7 @@ class Queue(Database):
             row = sql.execute(
                 """SELECT recipe, save_digest, entry_index, image_index, digest,
                    json_extract(request, '$.seed') AS seed FROM images WHERE id = ?""",
-                (image,),
+                (image.id,),
             ).fetchone()
             line = failure_line(**row, reason=reason)
             sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
@@ -107,7 +108,9 @@ class Queue(Database):
         """Record that the lines with these ids are in failures.jsonl."""
         self.change_each("DELETE FROM failures WHERE id = ?", ((one,) for one in failures))
 
-    def put_back(self, image: int, why: PutBack = PutBack.NO_FAULT, *, drawn: bool = False) -> bool:
+    def put_back(
+        self, image: QueuedImage, why: PutBack = PutBack.NO_FAULT, *, drawn: bool = False
+    ) -> bool:
         """Put a running image back into its place in the queue. False if it was not running."""
         with self.transaction() as sql:
             return _change(sql, image, f"{_QUEUED}, drawn = 0, {why.value}", drawn=drawn)
@@ -119,7 +122,7 @@ class Queue(Database):
     def picture_missing(self, image: QueuedImage) -> None:
         """Cancel an image whose dropped picture changed or is gone, and have that read again."""
         with self.transaction() as sql:
-            if _change(sql, image.id, "state = 'cancelled', file = NULL"):
+            if _change(sql, image, "state = 'cancelled', file = NULL"):
                 sql.execute(
                     """UPDATE recipes SET again = max(again, 'read')
                        WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
@@ -129,13 +132,12 @@ class Queue(Database):
     def are_running(self, images: Sequence[QueuedImage]) -> bool:
         """Whether any of these images is still requested and not being written."""
         places = ", ".join("?" * len(images))
-        return bool(
-            self.select(
-                f"""SELECT 1 FROM images WHERE id IN ({places}) AND state = 'running'
-                    AND drawn = 0 LIMIT 1""",
-                [image.id for image in images],
-            )
+        rows = self.select(
+            f"""SELECT id, file FROM images WHERE id IN ({places})
+                AND state = 'running' AND drawn = 0""",
+            [image.id for image in images],
         )
+        return any((row["id"], row["file"]) == (one.id, one.file) for row in rows for one in images)
 
     def is_start_image_needed(self, digest: str, besides: Sequence[int]) -> bool:
         """Whether images other than `besides` need a start image: see `start_images_needed`."""
@@ -188,11 +190,12 @@ class Queue(Database):
 
 
 def _change(
-    sql: sqlite3.Connection, image: int, change: str, *values: object, drawn: bool = False
+    sql: sqlite3.Connection, image: QueuedImage, change: str, *values: object, drawn: bool = False
 ) -> bool:
     """Change a running image; with `drawn`, one whose picture is being written."""
-    query = f"UPDATE images SET {change} WHERE id = ? AND state = 'running' AND drawn = ?"
-    return bool(sql.execute(query, (*values, image, int(drawn))).rowcount)
+    query = f"""UPDATE images SET {change}
+                WHERE id = ? AND file = ? AND state = 'running' AND drawn = ?"""
+    return bool(sql.execute(query, (*values, image.id, image.file, int(drawn))).rowcount)
 
 
 def _first(

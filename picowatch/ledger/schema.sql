@@ -1,4 +1,4 @@
--- The ledger, version 5. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 6. Times are Unix seconds; paths are relative, with forward slashes.
 -- Whatever is still to be done is a column here: a start and an ordinary round read the same rows.
 
 CREATE TABLE recipes (              -- each file of the inbox whose last save was taken
@@ -6,6 +6,7 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
     size_and_time TEXT NOT NULL,    -- size, time in ns and inode of that version; '0 0 0': read it again
     digest        TEXT NOT NULL,    -- sha256 of its bytes; '' if unreadable, or removed by make
     outcome       TEXT NOT NULL     -- archived: done, and taken out of the inbox
+                  -- waiting: a dropped picture that no prompt says what to do with
                   CHECK (outcome IN ('accepted', 'refused', 'waiting', 'restored', 'archived')),
     save          INTEGER NOT NULL, -- the id of that save
     folder        TEXT NOT NULL,    -- the inbox it was seen in: only there its absence is a deletion
@@ -19,7 +20,7 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
 
 CREATE INDEX recipes_digest ON recipes (digest);
 CREATE INDEX recipes_todo ON recipes (path) WHERE todo > 0;
-CREATE INDEX recipes_waiting ON recipes (waits_for, path) WHERE waits_for IS NOT NULL;
+CREATE INDEX recipes_waiting ON recipes (path) WHERE outcome = 'waiting';
 CREATE INDEX recipes_problem ON recipes (save) WHERE problem IS NOT NULL;
 CREATE INDEX recipes_dropped ON recipes (path) WHERE template != '';
 
@@ -119,8 +120,8 @@ END;
 CREATE TRIGGER image_moved AFTER UPDATE OF state ON images BEGIN
     UPDATE tallies SET images = images - 1 WHERE state = OLD.state;
     UPDATE tallies SET images = images + 1 WHERE state = NEW.state;
-    UPDATE recipes SET todo = todo + 1
-        WHERE path = NEW.recipe AND NEW.state IN ('done', 'failed', 'cancelled');
+    UPDATE recipes SET todo = todo + 1 WHERE path = NEW.recipe
+        AND (NEW.state IN ('done', 'failed', 'cancelled') OR OLD.state = 'failed');
 END;
 
 CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN

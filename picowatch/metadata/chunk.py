@@ -34,31 +34,24 @@ class Chunk:
 _CHUNK = TypeAdapter(Chunk)
 
 
-def picowatch_json(
-    request: ImageRequest,
-    *,
-    recipe: str,
-    save_digest: str,
-    entry_index: int,
-    image_index: int,
-    rendered: Mapping[str, Any],
-) -> str:
+def picowatch_json(chunk: Chunk) -> str:
     """Return the chunk's text. `rendered` must be plain values, ready for JSON."""
+    request = chunk.request
     values = {
         "format": FORMAT,
         "request": request.as_dict(),
         "digest": request.digest,
-        "recipe": recipe,
-        "save_digest": save_digest,
-        "entry_index": entry_index,
-        "image_index": image_index,
+        "recipe": chunk.recipe,
+        "save_digest": chunk.save_digest,
+        "entry_index": chunk.entry_index,
+        "image_index": chunk.image_index,
         "unexpanded_prompt": request.unexpanded_prompt or request.prompt,
         "hashes": {
             "loras": {use.name: use.hash for use in request.loras},
             "embeddings": {use.name: use.hash for use in request.embeddings},
             "start_images": request.pictures,
         },
-        "rendered": dict(rendered),
+        "rendered": dict(chunk.rendered),
     }
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
 from picowatch.outbox.log import PlainHandler
@@ -26,7 +26,7 @@ DUMB = {"", "dumb", "unknown"}  # terminals that cannot move the cursor
 # colours are greys and "bright black" is the background; yellow on white is hard to read.
 STYLES = {"": "", "good": "green", "bad": "red", "quiet": "dim"}
 LEVEL_STYLES = {logging.WARNING: "magenta", logging.ERROR: "red"}
-BAR = 20
+BAR = 20  # columns
 WIDE_ENOUGH = 80  # columns; on fewer, the time left takes the place of the bar
 LONGEST_NAME = 22  # of a recipe: what follows it has to fit
 LABEL = 8  # columns
@@ -122,11 +122,11 @@ class LiveView(logging.Handler):
         )
         self._live.start()
 
-    def draw(self, shown: "Sequence[Row]", progress: tuple[int, int] | None = None) -> None:
-        """Show these rows, with a progress bar if given, unless they are shown already."""
+    def draw(self, shown: "Sequence[Row]") -> None:
+        """Show these rows, unless they are shown already."""
         from rich.console import Group
 
-        lines = [self._line(row, progress if row.label == "now" else None) for row in shown]
+        lines = [*map(self._line, shown)]
         with self._drawing():
             if lines != self._lines:
                 self._lines = lines
@@ -153,17 +153,17 @@ class LiveView(logging.Handler):
                 self.is_gone = True
                 discard(self._stream)
 
-    def _line(self, row: "Row", progress: tuple[int, int] | None) -> "Text":
+    def _line(self, row: "Row") -> "Text":
         from rich.text import Text
 
         line = Text(no_wrap=True, overflow="ellipsis")
-        if progress is None or self._console.width < WIDE_ENOUGH:
+        if row.done is None or self._console.width < WIDE_ENOUGH:
             return line.append(f"{row.label:{LABEL}}" if row.label else "", "bold").append(
                 row.text, STYLES[row.style]
             )
         mark = "━" if self._console.encoding.startswith("utf") else "="
-        line.append(mark * progress[0], "green")
-        line.append(mark * progress[1], "bright_black")
+        done = round(BAR * row.done)
+        line.append(mark * done, "green").append(mark * (BAR - done), "bright_black")
         return line.append(f" {row.text}")
 
 
@@ -179,7 +179,7 @@ class LiveConsole:
 
     def show(self, status: Status) -> None:
         """Draw the view anew."""
-        self._view.draw(rows(status), bar(status) if status.recipe else None)
+        self._view.draw(rows(status))
 
     def close(self) -> None:
         """Remove the view."""
@@ -189,11 +189,15 @@ class LiveConsole:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line: its label, its text, and its style ("", "good", "bad" or "quiet")."""
+    """One line: its label, its text, and its style ("", "good", "bad" or "quiet").
+
+    `done`: the share of its progress bar, which takes the place of the label where there is room.
+    """
 
     label: str
     text: str
     style: str = ""
+    done: float | None = None
 
 
 def rows(status: Status) -> list[Row]:
@@ -213,15 +217,9 @@ def rows(status: Status) -> list[Row]:
         )
     if len(status.engines) > 1 or any(engine.node for engine in status.engines):
         found += _engines(status)
-    elif device := _device(status):
+    elif status.engines and (device := _device(*status.engines)):
         found.append(Row("device", device, "quiet"))
-    return [Row(row.label, harmless(row.text), row.style) for row in found]
-
-
-def bar(status: Status) -> tuple[int, int]:
-    """Return how much of a progress bar is done, and how much is left."""
-    done = round(BAR * status.step / status.steps) if status.steps else 0
-    return done, BAR - done
+    return [replace(row, text=harmless(row.text)) for row in found]
 
 
 def progress_text(status: Status) -> str:
@@ -235,7 +233,8 @@ def _now(status: Status) -> Row:
         return Row("now", f"waiting: {status.trouble}", "bad")
     if status.recipe:
         last = "; then paused" if status.paused else ""
-        return Row("now", _work(status, _short(status.name)) + last, "good")
+        done = status.step / status.steps if status.steps else 0.0
+        return Row("now", _work(status, _short(status.name)) + last, "good", done)
     if status.paused:
         return Row("now", "paused until `picowatch resume`", "bad")
     return Row("now", "nothing is running", "quiet")
@@ -275,14 +274,14 @@ def _so_far(status: Status) -> str:
     return ", ".join(ended)
 
 
-def _device(status: Status) -> str:
-    if not status.device or status.device == "auto":  # not known before the first picture
+def _device(engine: EngineStatus) -> str:
+    if engine.device in ("", "auto"):  # not known before the first picture
         return ""
-    held = _memory(status.memory_bytes, status.memory_peak_bytes)
-    return ", ".join(filter(None, [status.device, status.precision, held]))
+    return ", ".join(filter(None, [engine.device, engine.precision, _memory(engine)]))
 
 
-def _memory(now: int | None, peak: int | None) -> str:
+def _memory(engine: EngineStatus) -> str:
+    now, peak = engine.memory_bytes, engine.memory_peak_bytes
     if now is None or peak is None:
         return ""
     return f"{now / 1e9:.1f} GB of memory, {peak / 1e9:.1f} GB at most"
@@ -306,6 +305,6 @@ def _engine(engine: EngineStatus) -> tuple[str, str]:
         parts.append(f"{engine.steps_per_second:.1f} it/s")
     if engine.batch > 1:
         parts.append(f"{engine.batch} at once")
-    parts.append(engine.trouble or _memory(engine.memory_bytes, engine.memory_peak_bytes))
+    parts.append(engine.trouble or _memory(engine))
     text = f"{engine.number}: " + ", ".join(filter(None, parts))
     return text, "bad" if engine.trouble else "quiet"

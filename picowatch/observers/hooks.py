@@ -20,7 +20,7 @@ from queue import Empty, Full, Queue
 from typing import Any, NamedTuple
 
 from picowatch.outbox.status import Status
-from picowatch.settings import Settings
+from picowatch.settings import Hook, Settings
 
 log = logging.getLogger("picowatch")
 
@@ -32,7 +32,7 @@ _KEPT_BYTES = 1000  # of what a program writes to its standard error
 class _Call(NamedTuple):
     """What a program gets: arguments after its own ones, and JSON on its standard input."""
 
-    event: str
+    event: Hook
     arguments: tuple[str, ...]
     values: Mapping[str, Any]
 
@@ -98,7 +98,7 @@ class Hooks:
         if lost := self._calls.unfinished_tasks:
             log.warning("hooks: ended with picowatch; calls that were lost: %d", lost)
 
-    def _call(self, event: str, *arguments: str, values: Mapping[str, Any]) -> None:
+    def _call(self, event: Hook, *arguments: str, values: Mapping[str, Any]) -> None:
         if event not in self._programs:
             return
         try:
@@ -160,5 +160,5 @@ class Hooks:
         process.wait()
         return False
 
-    def _warn(self, event: str, words: str) -> None:
+    def _warn(self, event: Hook, words: str) -> None:
         log.warning("hook %s (%s) %s", event, self._programs[event][0], words)

@@ -74,12 +74,13 @@ class Commands:
                 if abs(time.time() - answer.stat().st_mtime) > READING_SECONDS:
                     answer.unlink()
 
-    def answer_all(self, do: Callable[[Command], Answer | None]) -> None:
-        """Run the commands, oldest first.
+    def answer_all(self, do: Callable[[Command], Answer | None]) -> bool:
+        """Run the commands, oldest first; return whether any was answered.
 
         A command stays while `do` returns None, because it has no answer yet, or raises an error
         that may pass. Any other error becomes its answer.
         """
+        is_answered = False
         for path in sorted(self._folder.glob("*.json")):
             if path.name.startswith(TEMPORARY_PREFIX):
                 continue
@@ -88,6 +89,8 @@ class Commands:
                 text = json.dumps(asdict(answer))
                 write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
                 path.unlink(missing_ok=True)
+                is_answered = True
+        return is_answered
 
     def _answer(self, path: Path, do: Callable[[Command], Answer | None]) -> Answer | None:
         try:

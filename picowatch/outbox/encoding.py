@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from picowatch.files.pictures import on_white
 from picowatch.metadata.texts import MAX_JPEG_EXIF_BYTES, as_utf8, exif_of
-from picowatch.outbox.names import Format, format_of
+from picowatch.outbox.names import PNG, Format, format_of
 from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
 
 log = logging.getLogger("picowatch")
@@ -56,20 +56,18 @@ def encoded(
     No larger picture than the format allows has such a suffix.
     """
     kind = format_of(file)
-    match kind.name:
-        case "png":
-            return encode_png(picture, texts)
-        case "jpeg":
-            picture = on_white(picture)
-            # Full colour resolution, because drawings have edges between pure colours. Without
-            # `optimize`, for which Pillow's buffer is too small if a picture is grainy.
-            options = {"subsampling": "4:4:4", "exif": _exif_of_jpeg(file, texts)}
-        case "avif":
-            options = {"subsampling": "4:4:4", "exif": exif_of(texts)}
-        case _:
-            options = {"exif": exif_of(texts)}
+    if kind is PNG:
+        return encode_png(picture, texts)
+    exif = exif_of(texts)
+    if kind.name == "jpeg" and len(exif) > MAX_JPEG_EXIF_BYTES:  # as that of large sheets
+        log.warning("%s: its texts are left out, as a JPEG has only 64 kB for them", file)
+        exif = exif_of({})
     content = BytesIO()
-    picture.save(content, kind.pillow_name, **options, **_quality(kind, settings))
+    # Full colour resolution where there is a choice, because drawings have edges between pure
+    # colours. A JPEG without `optimize`: Pillow's buffer is too small for that if it is grainy.
+    (picture if kind.transparent else on_white(picture)).save(
+        content, kind.pillow_name, exif=exif, subsampling="4:4:4", **_quality(kind, settings)
+    )
     return content.getvalue()
 
 
@@ -84,12 +82,3 @@ def _quality(kind: Format, settings: Settings) -> dict[str, Any]:
     if quality == LOSSLESS:
         return {"lossless": True} if kind.name in WITH_LOSSLESS else {"quality": kind.quality}
     return {"quality": quality}
-
-
-def _exif_of_jpeg(file: str, texts: Mapping[str, str]) -> bytes:
-    """Return EXIF data with the texts, or none if these are too long, as those of large sheets."""
-    exif = exif_of(texts)
-    if len(exif) <= MAX_JPEG_EXIF_BYTES:
-        return exif
-    log.warning("%s: its texts are left out, as a JPEG has only 64 kB for them", file)
-    return exif_of({})

@@ -3,11 +3,13 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
 from picowatch.files.atomic import append
+from picowatch.metadata import Chunk
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
@@ -107,6 +109,27 @@ def _object(text: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return line if isinstance(line, dict) else None
+
+
+def line_of(file: str, chunk: Chunk, finished_at: float) -> dict[str, Any]:
+    """Return the line of a picture with these metadata; `finished_at` is in Unix seconds.
+
+    Raises KeyError, TypeError or AttributeError if they do not say how it was rendered.
+    """
+    rendered = chunk.rendered
+    return {
+        "file": file,
+        "recipe": chunk.recipe,
+        "finished": datetime.fromtimestamp(finished_at, UTC).isoformat(timespec="seconds"),
+        "seconds": round(sum(rendered["timings"].values()), 3),
+        "device": rendered["device"],
+        "size": rendered["size"],
+        **chunk.request.as_dict(),
+        "digest": chunk.request.digest,
+        "save_digest": chunk.save_digest,
+        "entry_index": chunk.entry_index,
+        "image_index": chunk.image_index,
+    }
 
 
 def request_in(line: dict[str, Any]) -> ImageRequest:

@@ -69,7 +69,6 @@ WARNING_ENDING = ".warning.txt"
 FILE_ENDINGS = (*ENDINGS, SIDECAR_ENDING, ".yaml", ".yml")
 # At the start of a picture's name; longer numbers, which SQLite could not store, are not ours.
 NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
-NUMBERS = re.compile(r"(?<!\d)\d{1,15}(?!\d)")
 MAP = re.compile(r"\.control(-\d+)?\.png$")
 ORIGINALS = "originals"  # the folder of archived dropped pictures
 ROOM = 40  # bytes after a dropped picture's name: its number, and suffixes of files beside it
@@ -144,19 +143,18 @@ class OutboxNames:
         return "/".join([*folders, self._tagged(name, recipe, len(ending)) + ending])
 
     def highest_number(self, folder: str) -> int:
-        """Return the highest number at the start of a picture's name there; 0 without pictures."""
+        """Return the highest number at the start of a picture's name there; 0 without one.
+
+        If `file_name` begins otherwise, 0, too: names that are taken are passed over anyway.
+        """
+        if not self._settings.file_name.startswith("{number"):
+            return 0
         try:
             names = [child.name for child in (self._outbox / folder).iterdir()]
         except OSError:
             return 0
         numbers = (NUMBER.match(name) for name in names if name.endswith(ENDINGS))
         return max((int(number[1]) for number in numbers if number), default=0)
-
-    def number_of(self, file: str, recipe: str, request: ImageRequest) -> int:
-        """Return the number in a picture's name, as `file_name` writes it now; 0 without one."""
-        stem = PurePosixPath(file).stem
-        numbers = map(int, NUMBERS.findall(stem))
-        return next((one for one in numbers if self._name(recipe, one, request) == stem), 0)
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
         """Return a picture's path, or None if anything exists there already."""

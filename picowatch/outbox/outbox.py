@@ -196,8 +196,7 @@ class Outbox:
         """
         for folder, _, _ in os.walk(self.root):
             remove_leftovers(Path(folder))
-        for newest in self.listing.recent_files()[-1:]:
-            self.show_as_latest(newest)
+        self._replace_latest(())
         self.problems.list_existing(recipes, wrong)
 
     def archive(self, file: str, digest: str, blocks: Iterator[bytes], recipe: str) -> str:

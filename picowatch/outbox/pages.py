@@ -19,7 +19,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import append, make_folder, write_atomically
 from picowatch.metadata import PICOWATCH, differing_fields, read_chunk, read_texts, recipe_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from picowatch.outbox.listing import request_in
+from picowatch.outbox.listing import line_of, request_in
 from picowatch.outbox.names import PILLOW_NAMES
 
 PICTURES_PER_PAGE = 250
@@ -67,23 +67,10 @@ def entry_from_picture(root: Path, file: str) -> dict[str, Any] | None:
         if SHEET_KEYWORD in texts:
             with Image.open(root / file, formats=PILLOW_NAMES) as picture:
                 return sheet_entry(root, file, picture.size, texts[SHEET_KEYWORD])
-        chunk = read_chunk(texts[PICOWATCH])
-    except (PictureUnreadable, KeyError, OSError):
+        made_at = (root / file).stat().st_mtime
+        return picture_entry(root, line_of(file, read_chunk(texts[PICOWATCH]), made_at))
+    except (PictureUnreadable, KeyError, TypeError, AttributeError, OSError):
         return None
-    how: dict[str, Any] = {}
-    with suppress(KeyError, TypeError, AttributeError):
-        seconds = round(sum(chunk.rendered["timings"].values()), 3)
-        how = {"seconds": seconds, **{name: chunk.rendered[name] for name in ("device", "size")}}
-    own = {
-        "file": file,
-        "recipe": chunk.recipe,
-        **chunk.request.as_dict(),
-        "digest": chunk.request.digest,
-        "save_digest": chunk.save_digest,
-        "entry_index": chunk.entry_index,
-        "image_index": chunk.image_index,
-    }
-    return picture_entry(root, own | how)
 
 
 def _entry(root: Path, file: str) -> dict[str, Any]:

@@ -76,9 +76,8 @@ class Status:
     is for the recipe or folder, `all_seconds_left` for everything queued. `waiting` names the next
     recipes and folders, each with its number of images, of `waiting_recipes` in all. `folders` are
     the first ones with images to render. `pictures` and `errors` are the last ones, the newest at
-    the end; `error_count` and `refused` are the numbers of all errors and refused recipes. `device`
-    to `memory_peak_bytes` describe the first engine, `engines` all of them. `scanned` is the time
-    of the last scan of the inbox.
+    the end; `error_count` and `refused` are the numbers of all errors and refused recipes.
+    `scanned` is the time of the last scan of the inbox.
     """
 
     updated: float
@@ -103,10 +102,6 @@ class Status:
     errors: tuple[str, ...] = ()
     error_count: int = 0
     refused: int = 0
-    device: str = ""
-    precision: str = ""
-    memory_bytes: int | None = None
-    memory_peak_bytes: int | None = None
     engines: tuple[EngineStatus, ...] = ()
     inbox: str = ""
     scanned: float = 0.0

@@ -10,16 +10,16 @@ from picowatch.settings.settings import (
     Settings,
     settings_text,
 )
-from picowatch.settings.values import HOOKS, LOSSLESS, LocalSettings, RaySettings
+from picowatch.settings.values import LOSSLESS, Hook, LocalSettings, RaySettings
 
 __all__ = [
     "DAILY",
     "FILE_NAME",
     "FOLDERS",
-    "HOOKS",
     "LOSSLESS",
     "PREFIX",
     "WITH_LOSSLESS",
+    "Hook",
     "LocalSettings",
     "RaySettings",
     "Settings",

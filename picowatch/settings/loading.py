@@ -106,8 +106,6 @@ def _parsed(path: Path) -> tuple[yaml.MappingNode, dict[str, Any]]:
         raise SettingsInvalid(f"{where}: not valid YAML: {error.problem or error}.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise SettingsInvalid(f"{path} is not valid YAML: {one_line(error)}.") from error
-    except RecursionError as error:
-        raise SettingsInvalid(f"{path} is nested too deeply.") from error
 
 
 def _unknown(name: str) -> str:
@@ -134,7 +132,9 @@ def _validated(given: _Given, problems: list[str]) -> Settings:
             wrong.setdefault(str(problem["loc"][0]), []).append(words_of(problem["msg"]))
         for name, words in wrong.items():
             value, where = given[name]
-            problems.append(f"{where}: {name} {_shown(value)}: {', or '.join(words)}.")
+            # repr would write out everything that aliases repeat.
+            shown = reprlib.repr(str(value) if isinstance(value, Path) else value)
+            problems.append(f"{where}: {name} {shown}: {', or '.join(words)}.")
     if problems or settings is None:
         raise SettingsInvalid("\n".join(sorted(dict.fromkeys(problems), key=_line)))
     return settings
@@ -144,11 +144,3 @@ def _line(problem: str) -> int:
     """Return the line number in a message; messages without one come last."""
     found = re.match(r".*?, line (\d+), column ", problem)
     return int(found[1]) if found else sys.maxsize
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message; plain repr would write out everything that aliases repeat."""
-    try:
-        return reprlib.repr(str(value) if isinstance(value, Path) else value)
-    except ValueError:  # Python does not write out numbers of more than 4300 digits
-        return "(a number with thousands of digits)"

@@ -21,15 +21,17 @@ from picowatch.settings.values import (
     HOOKS_SCHEMA,
     LOSSLESS,
     Executor,
+    Float,
+    Hook,
+    Int,
     LocalSettings,
-    Number,
+    Program,
     device_value,
     executor_value,
     file_name_value,
     folder_value,
     hooks_value,
     metrics_address_value,
-    not_boolean,
     written_executor,
 )
 
@@ -100,12 +102,12 @@ class Settings(BaseModel):
         "png",
         description="Format of pictures and contact sheets. Each has the settings inside.",
     )
-    quality: Literal["auto", "lossless"] | Annotated[int, Number, Field(ge=1, le=100)] = Field(
+    quality: Literal["auto", "lossless"] | Annotated[Int, Field(ge=1, le=100)] = Field(
         "auto",
         description="1 to 100 for jpeg, webp and avif; lossless for webp. auto: 92 for jpeg, 90 "
         "for webp, 80 for avif. png is always lossless.",
     )
-    preview_seconds: float = Field(
+    preview_seconds: Float = Field(
         1,
         ge=0,
         le=3600,
@@ -113,12 +115,12 @@ class Settings(BaseModel):
         "0: never.",
     )
     hooks: Annotated[
-        dict[str, list[str]], BeforeValidator(hooks_value), WithJsonSchema(HOOKS_SCHEMA)
+        dict[Hook, Program], BeforeValidator(hooks_value), WithJsonSchema(HOOKS_SCHEMA)
     ] = Field(
         {},
         description="Programs to run: {picture: …, failed: …, idle: …}. See docs/hooks.md.",
     )
-    settle_seconds: float = Field(
+    settle_seconds: Float = Field(
         0.5, ge=0.05, le=60, description="A file is read when it has not changed for this long."
     )
     precision: Literal["auto", "float16", "bfloat16", "float32"] = Field(
@@ -132,7 +134,7 @@ class Settings(BaseModel):
         "first that may be enough; full: none, everything is on the device; low: weights are kept "
         "in main memory until they are needed.",
     )
-    batch_size: Literal["auto"] | Annotated[int, Number, Field(ge=1, le=256)] = Field(
+    batch_size: Literal["auto"] | Annotated[Int, Field(ge=1, le=256)] = Field(
         "auto",
         description="Images rendered together. auto: measured for each checkpoint and size.",
     )
@@ -142,29 +144,29 @@ class Settings(BaseModel):
         "pictures are faster afterwards. Needs OpenVINO on a CPU, a C++ compiler on a card. See "
         "docs/speed.md.",
     )
-    unload_after_minutes: float = Field(
+    unload_after_minutes: Float = Field(
         15,
         ge=0,
         le=_YEAR_MINUTES,
         description="The engine frees its memory after this long without work. "
         f"{_YEAR_MINUTES} (a year) is the limit.",
     )
-    stall_seconds: float = Field(
+    stall_seconds: Float = Field(
         600,
         ge=1,
         le=_WEEK_SECONDS,
         description="An engine that finishes no step for this long is ended as hung.",
     )
-    max_attempts: int = Field(
+    max_attempts: Int = Field(
         2,
         ge=1,
         le=1000,
         description="An image fails when the engine has died on it this many times.",
     )
-    max_images_per_save: int = Field(
+    max_images_per_save: Int = Field(
         1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
     )
-    max_picture_megapixels: float = Field(
+    max_picture_megapixels: Float = Field(
         2, gt=0, le=16, description="Larger pictures are reduced to this under size: picture."
     )
     sidecar: Literal["none", "txt"] = Field(
@@ -175,19 +177,13 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of picowatch.log and of console lines."
     )
-    hook_seconds: float = Field(
+    hook_seconds: Float = Field(
         30, gt=0, le=3600, description="A hook's program is ended after this long."
     )
     metrics_address: Annotated[str, BeforeValidator(metrics_address_value)] | None = Field(
         None,
         description="Address that serves Prometheus metrics, like 127.0.0.1:9464, or off.",
     )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _numbers_are_not_booleans(cls, value: Any, field: ValidationInfo) -> Any:
-        is_number = cls.model_fields[str(field.field_name)].annotation in (int, float)
-        return not_boolean(value) if is_number else value
 
     @field_validator("quality")
     @classmethod

@@ -178,27 +178,6 @@ def test_make_says_what_a_daemon_is_waiting_for(house: House) -> None:
             process.kill()
 
 
-def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(house: House) -> None:
-    """Twice, while it is rendered: they are what was asked for. --rm keeps what has a new name."""
-    held = HeldEngine(house)
-    with house.running():
-        process = making(house, "--json", "--rm", elsewhere(house, "a.txt", "one --seed 5\n"))
-        held.wait_until_held()
-        (house.inbox / "a.txt").rename(house.inbox / "b.txt")
-        wait_for(lambda: "renamed to b.txt" in house.log(), "the rename")
-        (house.inbox / "b.txt").rename(house.inbox / "c.txt")
-        wait_for(lambda: "renamed to c.txt" in house.log(), "the second one")
-        held.release()
-        printed, _ = process.communicate(timeout=PATIENCE)
-    found = json.loads(printed)
-    assert process.returncode == 0 and found["done"], printed
-    [recipe] = found["recipes"]
-    assert [picture["seed"] for picture in recipe["pictures"]] == [5]
-    assert (recipe["recipe"], recipe["in_inbox"]) == ("a.txt", False)
-    assert (house.inbox / "c.txt").exists()
-    assert "warning" not in house.log()
-
-
 @pytest.mark.parametrize("text", [None, "three\n"], ids=["deleted", "saved again"])
 def test_make_stops_when_nobody_requests_its_images(
     house: House, capsys: Captured, text: str | None

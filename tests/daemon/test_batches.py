@@ -263,5 +263,6 @@ def batch(loads: str, times: list[float]) -> Rendering:
         settings=Settings(),
         on_preview=lambda _: None,
         is_requested=lambda: True,
+        stopping=lambda: False,
         clock=iter([0.0, *times]).__next__,
     )

@@ -266,21 +266,20 @@ def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
     ],
 )
 def test_what_nobody_requests_any_more_is_cancelled_and_stopped(
-    house: House, monkeypatch: pytest.MonkeyPatch, what: str, said: str, left: list[str]
+    house: House, what: str, said: str, left: list[str]
 ) -> None:
     """A newer save or a deletion cancels queued images and stops those in progress.
 
     They are not shown as "1 of 0" while they stop. An engine that is being started heeds only a
     later interrupt, which is not lost.
     """
-    hold, interrupt, told = HeldEngine(house), house.engine.interrupt, list[str]()
+    hold, told = HeldEngine(house), list[str]()
 
-    def interrupt_later() -> None:
+    def at_the_third_time() -> bool:
         told.append("again")
-        if len(told) == 3:
-            interrupt()
+        return len(told) == 3
 
-    monkeypatch.setattr(house.engine, "interrupt", interrupt_later)
+    house.engine.heeds = at_the_third_time
     with house.running(batch_size=1):
         path = house.save("a.txt", "first\nsecond\n")
         hold.wait_until_held()

@@ -1,6 +1,7 @@
 """Image requests for the demo model, start images and masks, and how to compare pictures."""
 
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
-from picowatch.engine.protocol import Engine, EngineOptions, RenderedImage
+from picowatch.engine.protocol import Engine, EngineOptions, Look, OnStep, RenderedImage, go_on
 from picowatch.recipe.request import ImageRequest
 
 PATIENCE = 120.0  # seconds a batch may take on a busy machine
@@ -62,7 +63,17 @@ def ignore_steps(done: int, total: int) -> None:
 
 def make(engine: Engine, *requests: ImageRequest) -> list[RenderedImage]:
     """The pictures of one batch."""
-    return engine.render(requests, ignore_steps).result(PATIENCE)
+    return engine.render(requests, ignore_steps)
+
+
+def begin(
+    engine: Engine, requested: ImageRequest, on_step: OnStep = ignore_steps, look: Look = go_on
+) -> Future[list[RenderedImage]]:
+    """Render a batch of one in a thread."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(engine.render, [requested], on_step, look=look)
+    pool.shutdown(wait=False)
+    return future
 
 
 def draw(renderer: "Renderer", *requests: ImageRequest) -> list[RenderedImage]:

@@ -20,7 +20,7 @@ from picowatch.engine.child import ChildEngine, started_engine
 from picowatch.engine.protocol import EngineOptions, MakeRenderer, RenderedImage
 from picowatch.errors import EngineStopped, RenderFailed
 from tests.digest_renderer import DigestRenderer
-from tests.engine.requests import PATIENCE, ignore_steps, make, request
+from tests.engine.requests import make, request
 from tests.faults.faulty_engine import FaultyRenderer
 from tests.faults.test_engine_faults import is_running
 from tests.house import wait_for, within
@@ -54,7 +54,6 @@ def digests() -> Iterator[ChildEngine]:
 def test_it_is_started_for_the_first_picture_and_again_after_it_died(digests: ChildEngine) -> None:
     """An idle daemon needs little memory; no image fails because a process died idle."""
     assert digests.process_id is None
-    assert digests.describe() == {"device": "cpu", "precision": "auto"}
     make(digests, request(steps=1))
     process = digests.process_id
     assert process is not None
@@ -75,15 +74,10 @@ def test_the_first_engine_of_make_starts_at_once() -> None:
 def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> None:
     """The process stays, and an interruption that comes too late ends no other batch."""
     make(digests, request(steps=1))
-    process, steps = digests.process_id, []
-
-    def interrupt_at_the_second(done: int, total: int) -> None:
-        steps.append(done)
-        if done == 2:
-            digests.interrupt()
-
-    future = digests.render([request(steps=150)], interrupt_at_the_second)
-    assert isinstance(future.exception(PATIENCE), EngineStopped)
+    process, steps = digests.process_id, list[int]()
+    noted = lambda done, total: steps.append(done)  # noqa: E731
+    with pytest.raises(EngineStopped):
+        digests.render([request(steps=150)], noted, look=lambda: len(steps) > 1)
     assert len(steps) < 100
     digests.interrupt()
     assert make(digests, request(steps=1))
@@ -120,9 +114,9 @@ def test_libraries_in_the_users_folder_are_not_imported(
     (tmp_path / "users_torch.py").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with closing(engine_of(RunningRenderer)) as engine:
-        failed = engine.render([request("import users_torch")], ignore_steps).exception(PATIENCE)
-    assert "No module named 'users_torch'" in str(failed)
+    with closing(engine_of(RunningRenderer)) as engine, pytest.raises(RenderFailed) as failed:
+        make(engine, request("import users_torch"))
+    assert "No module named 'users_torch'" in str(failed.value)
 
 
 # -- its end by others
@@ -142,24 +136,27 @@ def test_ctrl_c_and_sigterm_do_not_end_the_engine(digests: ChildEngine) -> None:
 
 @needs_proc
 def test_what_it_writes_is_kept_in_no_megabytes() -> None:
-    """Progress bars may write without line ends for months."""
+    """Progress bars may write without line ends for months. Only the last batch's words stay."""
     flood = "sys.stderr.write('no line ends ' * 100_000)"
     with closing(engine_of(RunningRenderer)) as engine:
-        failed = engine.render([request(f"{flood}; fail")], ignore_steps).exception(PATIENCE)
-        assert isinstance(failed, RenderFailed)
+        for code in (flood, "fail"):
+            with pytest.raises(RenderFailed):
+                make(engine, request(code))
         assert Path(f"/proc/{engine.process_id}/fd/2").stat().st_size == 0
 
 
 DAEMON = """
 import sys
+import threading
 from pathlib import Path
-from picowatch.engine.child import ChildEngine, started_engine
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineOptions
 from tests.engine.requests import request
 from tests.faults.faulty_engine import FaultyRenderer
 engine = ChildEngine(EngineOptions(models=Path(sys.argv[1]), device="cpu"), FaultyRenderer)
 hangs = request("hangs with the lock", steps=2)
-engine.render([hangs], lambda done, total: print(engine.process_id, flush=True))
+noted = lambda done, total: print(engine.process_id, flush=True)
+threading.Thread(target=engine.render, args=([hangs], noted), daemon=True).start()
 sys.stdin.readline()
 """
 
@@ -185,16 +182,26 @@ def test_the_engine_ends_with_the_daemon(killed: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("begins", [False, True])
-def test_closing_takes_less_than_two_seconds(tmp_path: Path, begins: bool) -> None:
+def test_ending_a_batch_takes_less_than_two_seconds(tmp_path: Path, begins: bool) -> None:
     """This holds before the process has started, and while native code holds Python's lock."""
-    engine, stepped = ChildEngine(EngineOptions(models=tmp_path), FaultyRenderer), threading.Event()
+    engine, ending = ChildEngine(EngineOptions(models=tmp_path), FaultyRenderer), threading.Event()
+    looked = [time.monotonic()]
+    if not begins:
+        ending.set()
+
+    def look() -> bool:
+        now = time.monotonic()
+        assert now - looked.pop() < within(0.5)
+        looked.append(now)
+        if ending.is_set():
+            raise EngineStopped("picowatch ends.")
+        return False
+
     hangs = request("hangs with the lock", steps=2)
-    future = engine.render([hangs], lambda done, total: stepped.set())
-    assert not begins or stepped.wait(PATIENCE)
-    start = time.monotonic()
-    engine.close()
-    assert time.monotonic() - start < within(2)
-    assert isinstance(future.exception(0), EngineStopped)
+    with pytest.raises(EngineStopped):
+        engine.render([hangs], lambda done, total: ending.set(), look=look)
+    assert time.monotonic() - looked[0] < within(1)
+    assert engine.process_id is None
 
 
 @needs_proc
@@ -211,11 +218,9 @@ def test_a_closed_engine_leaves_no_file_thread_or_process(
     digests.close()
     before = held()
     for begins in (True, False):
-        future = digests.render([request()], ignore_steps)
-        wait_for(lambda: digests.process_id is not None)
-        process = digests.process_id
+        process = digests.start().id
         if begins:
-            future.result(PATIENCE)
+            make(digests, request())
         digests.close()
         wait_for(lambda: all(map(le, held(), before)))
         assert not Path(f"/proc/{process}").exists()

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any, cast
 from unittest.mock import Mock
 
@@ -14,7 +13,7 @@ import torch
 from picowatch.engine import child_main, memory
 from picowatch.engine.devices import choose_target
 from picowatch.engine.failures import explain_error, explain_exit
-from picowatch.engine.memory import broken_gpu, process_memory
+from picowatch.engine.memory import broken_gpu
 from picowatch.engine.protocol import EngineOptions, Render
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineDied, RenderFailed
@@ -113,14 +112,12 @@ def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reports it in /proc")
 def test_the_system_reports_a_process_on_the_cpu() -> None:
-    """Memory now and at most; nothing for one that has ended."""
-    code = "import sys; held = bytearray(10**8); del held; print(flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE) as process:
-        assert process.stdout and process.stdout.readline()
-        held = process_memory(process.pid)
-        assert held and 10**6 < held.now < held.peak - 5 * 10**7
-        process.communicate()
-    assert process_memory(process.pid) is None
+    """Memory now and at most."""
+    code = (
+        "from picowatch.engine.memory import held_memory as held; kept = bytearray(10**8);"
+        "del kept; found = held(); assert 10**6 < found.now < found.peak - 5 * 10**7"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

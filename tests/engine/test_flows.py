@@ -293,7 +293,7 @@ def test_hires_draws_again_from_the_enlarged_picture(ours: Ours, name: str) -> N
     if name == "FLUX.1-dev":  # a model may enlarge, as for Stable Diffusion
         model = "demo-compact"
         digest = hash_of(flow_models(name), "upscaler", model)
-        network = ours(name)._networks.of("upscaler", model, digest)
+        network = ours(name)._network_of("upscaler", model, digest)
         upscalers[model] = enlarged(network, small, size, lambda: None)
     for upscaler, picture in upscalers.items():
         hires = f"{{scale: 2, denoising_strength: 0.5, upscaler: {upscaler}}}"

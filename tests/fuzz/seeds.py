@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.metadata import parameters_text, picowatch_json, texts_of
+from picowatch.metadata import Chunk, parameters_text, picowatch_json, texts_of
 from picowatch.outbox.encoding import encoded
 from picowatch.outbox.names import FORMATS
 from picowatch.recipe.fields import FIRST_NAME_OF
@@ -42,7 +42,7 @@ HEADER = (
     b'{"dtype": "F16", "shape": [1, 768], "data_offsets": [0, 1536]}}'
 )
 CHUNK = picowatch_json(
-    _MUCH, recipe="a.yaml", save_digest="0" * 64, entry_index=0, image_index=0, rendered={}
+    Chunk(request=_MUCH, recipe="a.yaml", save_digest="0" * 64, entry_index=0, image_index=0)
 )
 PARAMETERS = parameters_text(_MUCH, "0.1.0", {"x": "a" * 64})
 

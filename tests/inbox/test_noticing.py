@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 
 from picowatch.files.inside import open_below
 from picowatch.inbox.files import FileChanged, size_and_time_of
+from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
-from picowatch.inbox.reading import read
+from picowatch.inbox.reading import Saved, read
 from picowatch.inbox.scan import Scan, scan
+from picowatch.ledger.ledger import Ledger
 from tests.house import HeldEngine, House, wait_for
 
 
@@ -121,10 +124,31 @@ def test_what_is_written_after_it_was_quiet_is_not_read_yet(tmp_path: Path, path
     (tmp_path / path).write_bytes(b"a corgi in the")
     noted = size_and_time_of(tmp_path, path)
     assert noted
-    assert read(tmp_path, "", path, noted, None, is_new=True)
+    assert read(tmp_path, "", path, noted, None)
     (tmp_path / path).write_bytes(b"a corgi in the snow")
     with pytest.raises(FileChanged):
-        read(tmp_path, "", path, noted, None, is_new=True)
+        read(tmp_path, "", path, noted, None)
+
+
+def test_a_file_is_quiet_from_the_end_of_the_scan_that_found_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long scan may come to a file just after the first half was written."""
+    house.outbox.mkdir()
+    inbox = Inbox(
+        house.settings(settle_seconds=0.5), Ledger(house.outbox / "ledger"), threading.Event()
+    )
+    house.save("a.txt", "a corgi in the")
+    assert inbox.is_there()
+    monkeypatch.setattr(time, "monotonic", lambda: 105.0)
+    inbox.look(100.0)
+    assert list(inbox.changes(105.1)) == []
+    house.save("a.txt", "a corgi in the snow")
+    assert list(inbox.changes(106.0)) == []
+    inbox.want_scan()
+    inbox.look(104.9)
+    assert [one.path for one in inbox.changes(106.6)] == ["a.txt"]
+    inbox.close()
 
 
 def test_a_rename_that_a_scan_misses_is_no_deletion(
@@ -152,6 +176,30 @@ def test_a_rename_that_a_scan_misses_is_no_deletion(
     assert missed
     assert "a/corgi.txt: renamed to b/corgi.txt, its queue is kept" in house.log()
     assert house.started() == ["a corgi", "a star"]
+
+
+def test_an_inbox_that_vanishes_while_a_copy_is_read_makes_no_rename_of_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files are gone then, the original, too."""
+    away = house.folder / "away"
+
+    def vanish(root: Path, folder: str, path: str, *others: Any) -> Saved | None:
+        saved = read(root, folder, path, *others)
+        if path == "b.txt" and "has vanished" not in house.log():
+            house.inbox.rename(away)
+        return saved
+
+    monkeypatch.setattr("picowatch.inbox.inbox.read", vanish)
+    with house.running():
+        for path in ("a.txt", "b.txt"):
+            house.save(path, "a corgi --seed 1\n")
+            wait_for(lambda: house.pictures("a") == ["a/0001-1.png"], "the first picture")
+        wait_for(lambda: "has vanished" in house.log(), "the daemon's next look")
+        away.rename(house.inbox)
+        wait_for(lambda: house.pictures("b") == ["b/0001-1.png"], "the copy's picture")
+    assert "renamed" not in house.log()
+    assert len(house.listed()) == 2
 
 
 # -- what cannot be read

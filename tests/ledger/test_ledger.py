@@ -90,21 +90,40 @@ def test_each_change_of_state_is_guarded_by_the_old_one(desk: Desk) -> None:
     written, other, running = desk.claim()
     assert desk.ledger.hand_over([written]) == {written.id}
 
-    assert not desk.ledger.put_back(written.id)
-    assert not desk.ledger.fail(written.id, "The engine died.")
+    assert not desk.ledger.put_back(written)
+    assert not desk.ledger.fail(written, "The engine died.")
     assert desk.ledger.cancel(["a.txt"]) == (1, 1)
     assert desk.ledger.forget("a.txt") == 0
-    assert desk.ledger.put_back(running.id)
+    assert desk.ledger.put_back(running)
     assert desk.ledger.counts() == Counter(running=1, cancelled=1, queued=1)
     assert desk.ledger.hand_over([other, running]) == set()
     desk.ledger.finish([written, other, running], {written.id})
     desk.ledger.finish([written], set())
     for drawn in (False, True):
-        assert not desk.ledger.fail(written.id, "late", drawn=drawn)
-        assert not desk.ledger.put_back(written.id, drawn=drawn)
+        assert not desk.ledger.fail(written, "late", drawn=drawn)
+        assert not desk.ledger.put_back(written, drawn=drawn)
     assert desk.ledger.hand_over([written]) == set()
     assert desk.ledger.counts() == Counter(done=1, cancelled=1, queued=1)
     assert desk.ledger.unlisted() == []
+
+
+def test_a_result_counts_only_for_the_claim_that_it_is_of(desk: Desk) -> None:
+    """Another engine may have an image already that was cancelled and requested again."""
+    desk.save("a.txt", entry("one", 1))
+    (first,) = desk.claim()
+    desk.save("a.txt")
+    desk.save("a.txt", entry("one", 1))
+    (second,) = desk.claim()
+    assert (first.id, desk.ledger.are_running([first])) == (second.id, False)
+    assert not desk.ledger.put_back(first)
+    assert not desk.ledger.fail(first, "The engine died.")
+    assert desk.ledger.hand_over([first]) == set()
+    assert desk.ledger.are_running([second])
+    assert desk.ledger.hand_over([second]) == {second.id}
+    desk.ledger.finish([first], ())
+    assert desk.ledger.counts() == Counter(running=1)
+    desk.ledger.finish([second], ())
+    assert [image.file for image in desk.ledger.unlisted()] == [second.file]
 
 
 def test_saves_are_kept_for_a_month(desk: Desk) -> None:

@@ -8,16 +8,18 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import picowatch.inbox.inbox
-from picowatch.daemon.build import build_and_run
+from picowatch.daemon.build import build_daemon
 from picowatch.daemon.daemon import Mode
+from picowatch.daemon.run import RunResult
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.ledger.database import Database
@@ -39,7 +41,19 @@ ATOMIC = {f"atomic: {name}": name for name in ("sync_file", "rename", "sync_fold
 WRAPPED = {point: target for point, target in POINTS.items() if " > " not in target} | {
     point: f"picowatch.files.atomic:{name}" for point, name in ATOMIC.items()
 }
+TAKE = "before changes are taken"
+WRAPPED[TAKE] = "picowatch.daemon.accept:Accepting.take"
 FAULT_POINTS = (*WRAPPED, COMMIT)
+# Where a thread may halt, too.
+HALTING_POINTS = (
+    "inbox.scan:Scan.look_into", "inbox.scan:Scan._add_file", "inbox.files:_stat",
+    "inbox.files:open_below", "inbox.files:blocks_of", "files.inside:open_below",
+    "inbox.inbox:Inbox.is_there", "inbox.inbox:Inbox.look", "inbox.inbox:defaults_for",
+    "daemon.commands:Control.run_all", "daemon.finish:Finishing.finish_all",
+    "daemon.worker:Worker._with_pictures", "daemon.worker:Worker._render_and_publish",
+    "daemon.worker:Worker._put_back", "daemon.worker:Worker._publish",
+    "daemon.publish:Publisher._publish", "daemon.publish:Publisher._show",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,8 @@ class Habits:
     switching: float = 0.0
     engines: int = 1
     slowness: float = 0.0  # seconds that pass between two looks at the clock
+    halting: float = 0.0  # how often a thread halts at a place
+    interrupting: float = 0.0  # seconds until an engine ends its step
     formats: tuple[str, ...] = ("png",)
 
 
@@ -63,13 +79,14 @@ class Machine:
         self.home = base / "home"
         self.inbox, self.outbox = self.home / "inbox", self.home / "outbox"
         self.habits, self.when_done = habits, habits.when_done
-        self.sim = Simulation(random.Random(seed), habits.switching, habits.slowness)
+        dice = random.Random(seed)
+        self.sim = Simulation(dice, habits.switching, habits.slowness, habits.halting)
         self.sim.on_death = self._preserve
         self.findings: list[str] = []
         self.counts: Counter[str] = Counter()
         self.outbox_away: Path | None = None
         self.trouble: OSError | None = None
-        self.trouble_ended_at = self.started_at = 0.0
+        self.trouble_ended_at = self.started_at = self.took_at = 0.0
         self.fault: tuple[str, int] | None = None  # where to die, and at which time
         self.pace = 0.0  # seconds of a batch
         self.disk_seconds = 0.0  # … of each sync of a published file
@@ -102,6 +119,9 @@ class Machine:
     def _wrap_picowatch(self, patch: pytest.MonkeyPatch) -> None:
         for point, target in WRAPPED.items():
             wrap(target, lambda call, point=point: self._wrapped(call, point), patch.setattr)  # type: ignore[misc]
+        for target in HALTING_POINTS if self.habits.halting else ():
+            wrap(f"picowatch.{target}", partial(_after, self.sim.switch), patch.setattr)
+        wrap("tests.digest_engine:DigestEngine.render", self._rendering, patch.setattr)
         named = Database._corruption_named
 
         def unless_locked(database: Database) -> Any:
@@ -146,18 +166,26 @@ class Machine:
             executor=LocalSettings(engines=self.habits.engines),
         )
         with suppress(Ended):
-            while build_and_run(
+            while self._run(settings).restart and not self.signals:
+                self.stop.clear()
+
+    def _run(self, settings: Settings) -> RunResult:
+        with ExitStack() as stack:
+            return build_daemon(
                 settings,
-                lambda options: DigestEngine(before_batch=self._before_batch),
+                lambda options: DigestEngine(self._before_batch, heeds=self._heeds),
                 SilentConsole(),
-                Mode(),
+                stack,
                 stop=self.stop,  # type: ignore[arg-type]
                 wake=self.wake,  # type: ignore[arg-type]
+                mode=Mode(),
                 signals=self.signals,
-            ).restart:
-                if self.signals:
-                    break
-                self.stop.clear()
+            ).run()
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether threads may take longer than the user."""
+        return bool(self.habits.slowness or self.habits.halting)
 
     def do_stop(self) -> None:
         """Send SIGTERM, and check its promises."""
@@ -173,7 +201,7 @@ class Machine:
         if self.sim.dead:
             self.notice_death()
             return
-        if self.sim.now - began > END_SECONDS and not self.disk_seconds:
+        if self.sim.now - began > END_SECONDS and not (self.disk_seconds or self.is_slow):
             self.findings.append(f"ended {self.sim.now - began:.1f} s after SIGTERM")
         self.process = None
         held, self.held = self.held, False
@@ -243,6 +271,8 @@ class Machine:
         """Let the process reach a place where it may die."""
         if self.sim.running is None or self.sim.dead:
             return
+        if point == TAKE:
+            self.took_at = self.sim.now
         if self.fault and self.fault[0] == point:
             self.fault = (point, self.fault[1] - 1)
             if self.fault[1] <= 0:
@@ -261,11 +291,13 @@ class Machine:
         if self.trouble is not None:
             raise sqlite3.OperationalError("database or disk is full")
 
+    def _heeds(self) -> bool:
+        """Let an engine that is to stop end its step first."""
+        if self.habits.interrupting:
+            self.sim.sleep(self.habits.interrupting)
+        return True
+
     def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
-        copies = (self.outbox_away or self.outbox) / ".picowatch/start-images"
-        for request in batch:
-            if request.image_hash and not (copies / request.image_hash).is_file():
-                self.findings.append(f"{request.prompt!r} is drawn without its start image")
         if self.held:
             self.sim.pause(lambda: not self.held)
         if self.pace:
@@ -273,6 +305,17 @@ class Machine:
         if self.bad & {request.prompt for request in batch}:
             self.blamed |= {(request.prompt, request.seed) for request in batch}
             raise EngineDied(REASONS[0]) if self.is_deadly else RenderFailed(REASONS[1])
+
+    def _rendering(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def render(engine: DigestEngine, batch: Sequence[ImageRequest], *given: Any) -> Any:
+            pictures = original(engine, batch, *given)
+            copies = (self.outbox_away or self.outbox) / ".picowatch/start-images"
+            for request in batch:
+                if request.image_hash and not (copies / request.image_hash).is_file():
+                    self.findings.append(f"{request.prompt!r} is drawn without its start image")
+            return pictures
+
+        return render
 
     # -- what happens
 
@@ -313,3 +356,7 @@ class Machine:
             self.outbox.rename(self.outbox_away)
             if empty:
                 self.outbox.mkdir()
+
+
+def _after(first: Callable[[], object], original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments, **named: (first(), original(*arguments, **named))[1]

@@ -273,18 +273,18 @@ class Model:
 
     def finish(self, batch: list[QueuedImage], listed: object, *, result: object) -> None:
         for one in batch:
-            self.ended(one.id, "done")
+            self.ended(one, "done")
 
     def put_back(
-        self, image_id: int, why: PutBack = PutBack.NO_FAULT, *, result: object, **_: Any
+        self, one: QueuedImage, why: PutBack = PutBack.NO_FAULT, *, result: object, **_: Any
     ) -> None:
-        self.ended(image_id, "queued", death=why is PutBack.DAEMON_DIED)
+        self.ended(one, "queued", death=why is PutBack.DAEMON_DIED)
 
-    def ended(self, image_id: int, state: str, *, death: bool = False) -> None:
+    def ended(self, one: QueuedImage, state: str, *, death: bool = False) -> None:
         """Take a running image that is done, failed, cancelled, or back in the queue."""
-        image = self.by_id.get(image_id)
-        if image is None or image.state != "running":
-            return  # steps that are done twice change nothing
+        image = self.by_id.get(one.id)
+        if image is None or image.state != "running" or image.file != one.file:
+            return  # steps that are done twice, or too late, change nothing
         image.state, image.deaths, image.is_drawn = state, image.deaths + death, False
         if state == "done" and self.rendered()[image.file] is not image:
             self.findings.append(f"{image.file} was overwritten")

@@ -81,6 +81,8 @@ def random_script(seed: int) -> Script:
         engines=dice.choice((1, 1, 1, 1, 3)),
         slowness=dice.choice((0.0, 0.0, 0.0, 0.001, 0.02)),
         formats=dice.choice((("png",),) * 3 + (("jpeg", "png", "webp"),)),
+        halting=dice.choice((0.0, 0.0, 0.02, 0.1)),
+        interrupting=dice.choice((0.0, 0.0, 3.0)),
     )
     actions: list[Action] = [writer.template(), ("wait", 1.5)]
     while len(actions) < LENGTH:

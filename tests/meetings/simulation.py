@@ -28,6 +28,7 @@ from tests.digest_engine import DigestEngine
 MOST_STEPS = 20_000  # in a while: more is a thread that never rests
 A_WHILE = 0.05  # seconds
 LEAST_WAIT = 1e-6
+HALTS = (0.01, 0.1, 0.1, 0.5, 2.0)  # seconds
 START = 1_000.0  # what the steady clock says first
 WALL_START = 1_800_000_000.0
 
@@ -45,16 +46,20 @@ class Simulation:
 
     current: "Simulation"  # the one that is on stage; see `simulated`
 
-    def __init__(self, dice: random.Random, switching: float = 0.0, slowness: float = 0.0) -> None:
+    def __init__(
+        self, dice: random.Random, switching: float = 0, slowness: float = 0, halting: float = 0
+    ) -> None:
         """Take dice, and how often threads switch at places that do not wait (`switching`).
 
-        `slowness`: seconds that pass before a thread has read the clock.
+        `slowness`: seconds that pass before a thread has read the clock. `halting`: how often a
+        thread halts at such a place for a while, so that the user acts in the middle of anything.
         """
         self.dice = dice
         self.now = START
         self.wall_ahead = WALL_START - START
         self.switching = switching
         self.slowness = slowness
+        self.halting = halting
         self.threads: list[Thread] = []
         self.watches: list[Watch] = []  # of the inbox; the simulated user wakes the last one
         self.running: Thread | None = None
@@ -101,8 +106,12 @@ class Simulation:
         self.pause(lambda: False, seconds)
 
     def switch(self) -> None:
-        """Let another thread continue, perhaps."""
-        if self.running is not None and not self.dead and self._switches():
+        """Let another thread continue, perhaps, or some time pass."""
+        if self.running is None or self.dead:
+            return
+        if self.halting and self.dice.random() < self.halting:
+            self.sleep(self.dice.choice(HALTS))
+        elif self._switches():
             self.pause(lambda: True)
 
     def die(self) -> None:

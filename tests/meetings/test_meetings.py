@@ -185,6 +185,15 @@ def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
     assert not found(*frames(text), *meets, events=events, batch_size=3)
 
 
+def test_an_image_that_is_wanted_again_while_its_engine_still_stops_is_rendered_once() -> None:
+    """Another engine renders it; the first one's late result changes nothing."""
+    assert not found(
+        ("set", "pace", 5.0), ("save", "a.yaml", ONE), ("wait", 1.5), ("delete", "a.yaml"),
+        ("wait", 0.9), ("save", "a.yaml", ONE), ("wait", 30.0),
+        engines=3, interrupting=3.0, events=True,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "first",
     [

@@ -47,7 +47,7 @@ class World(Machine):
         self.serial = 0
         self.files: dict[str, Version] = {}
         self.handled: dict[str, Version] = {}  # the last that was accepted or refused
-        self.left: set[str] = set()  # paths that were away since they were handled
+        self.left: dict[str, float] = {}  # when paths were away since they were handled
         self.texts: dict[str, Text] = {}  # what was ever saved, by digest
         self.pictures: dict[str, str] = {}  # start images' sha256
         self.commands: list[Path] = []
@@ -173,7 +173,7 @@ class World(Machine):
         self._tell()
         for path in moved:
             version = self.files.pop(path)
-            self.left.add(path)
+            self.left[path] = self.sim.now
             source = path if self.handled.get(path) == version else version.source
             self._note(f"{new}{path.removeprefix(old)}", source)
 
@@ -181,11 +181,13 @@ class World(Machine):
         if path in self.files:
             (self.there / path).unlink()
             del self.files[path]
-            self.left.add(path)
+            self.left[path] = self.sim.now
             self._tell()
 
     def do_picture(self, name: str, colour: int | None) -> None:
-        """Add, replace or delete a start image."""
+        """Add, replace or delete a start image, unless it may be in the middle of a save."""
+        if self.habits.halting and name in self.pictures:
+            return
         if colour is not None:
             self._write(name, png(colour), "in place")
             self.pictures[name] = hashlib.sha256(png(colour)).hexdigest()
@@ -259,7 +261,8 @@ class World(Machine):
         if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
             return  # of a picture under it
         if self._is_handled_now(save):
-            is_wrong = self.away or self.is_wrong(save.digest)
+            may_be_late = self.is_slow and any(one.image for one in self.texts[save.digest].entries)
+            is_wrong = self.away or self.is_wrong(save.digest) or may_be_late
             self.again.pop(save.path, None)
             self.expect(is_wrong, f"{save.path} was refused although it is right")
             self.model.refuse(save.path)
@@ -272,7 +275,8 @@ class World(Machine):
             self.expect(False, f"{path} was handled although nobody saved it")
             return False
         for other, known in self.handled.items():
-            is_gone = other not in self.files and self.model.recipes[other].valid
+            was_there = other in self.files or self.left.get(other, 0.0) > self.took_at
+            is_gone = not was_there and self.model.recipes[other].valid
             is_moved = last is None and known.digest == version.digest and is_gone
             self.expect(not is_moved, f"{other} was renamed to {path}, which was made anew")
         self.handled[path] = version
@@ -323,17 +327,18 @@ class World(Machine):
 
     def _heard_picture_missing(self, image: Any, *, result: object) -> None:
         """Take a dropped picture that was moved or deleted; a move may be noticed later."""
-        self.model.ended(image.id, "cancelled")
         known = self.model.by_id.get(image.id)
-        path = known.recipe if known else image.recipe
-        self.again[path] = max(self.again.get(path, ""), "read")
+        if known is None or (known.state, known.file) == ("running", image.file):
+            path = known.recipe if known else image.recipe
+            self.again[path] = max(self.again.get(path, ""), "read")
+        self.model.ended(image, "cancelled")
 
-    def _heard_fail(self, image_id: int, reason: str, *, result: object, **_: Any) -> None:
-        if image := self.model.by_id.get(image_id):
+    def _heard_fail(self, one: Any, reason: str, *, result: object, **_: Any) -> None:
+        if image := self.model.by_id.get(one.id):
             made_of = image.entry.prompt, image.seed or 0
             is_blamed = made_of in self.blamed or image.deaths >= DEATHS
             self.expect(is_blamed, f"{image} failed: {reason}")
-        self.model.ended(image_id, "failed")
+        self.model.ended(one, "failed")
 
     # -- what has to hold
 
@@ -362,7 +367,7 @@ class World(Machine):
             waiting = [str(image) for image in self.model.images if image.state == "queued"]
             unanswered = list(self.not_handled())
             self.findings.append(f"not all is made: {waiting[:3]} {unanswered} {self.status()}")
-        self.do_wait(SETTLED_SECONDS + 1000 * self.habits.slowness)
+        self.do_wait(SETTLED_SECONDS + 1000 * (self.habits.slowness + self.habits.halting))
         self.findings += checks.while_it_runs(self)
         self.do_stop()
         self.findings += checks.at_the_end(self)

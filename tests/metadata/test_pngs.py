@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import picowatch_json, read_chunk, texts_of
+from picowatch.metadata import Chunk, picowatch_json, read_chunk, texts_of
 from picowatch.outbox.encoding import encode_png
 from tests.fuzz.hostile import chunk as png_chunk
 from tests.fuzz.hostile import png
@@ -30,7 +30,7 @@ def test_the_chunk_holds_everything_that_made_the_picture() -> None:
     """As the documentation lists it; beside the drawn prompt, the one before wildcards."""
     drawn = replace(CORGI, prompt="a cat", unexpanded_prompt="a {cat|dog}")
     for request, prompt in ((CORGI, "a corgi"), (drawn, "a {cat|dog}")):
-        text = picowatch_json(request, **PLACE, rendered=RENDERED)
+        text = picowatch_json(Chunk(request=request, **PLACE, rendered=RENDERED))
         assert json.loads(text) == PLACE | {
             "format": 1,
             "request": request.as_dict(),
@@ -45,7 +45,7 @@ def test_the_chunk_holds_everything_that_made_the_picture() -> None:
 
 
 def _chunk(request: dict[str, object] | None = None, **changes: object) -> str:
-    values = json.loads(picowatch_json(CORGI, **PLACE, rendered=RENDERED))
+    values = json.loads(picowatch_json(Chunk(request=CORGI, **PLACE, rendered=RENDERED)))
     values["request"] |= request or {}
     return json.dumps(values | changes)
 

@@ -131,6 +131,11 @@ def seen(tmp_path: Path) -> Iterator[Seen]:
 
 
 NOW, QUEUED, SO_FAR = "now     corgi.yaml: ", "queued  112 images", "so far  2 images rendered"
+DEVICE: dict[str, Any] = {
+    "device": "cuda:0 (A Card)",
+    "memory_bytes": 3_210_000_000,
+    "memory_peak_bytes": 5_060_000_000,
+}
 FULL = work(
     12,
     steps_per_second=3.14,
@@ -139,10 +144,7 @@ FULL = work(
     waiting=(("night/a.yaml", 60), ("b.txt", 40), ("c.txt", 9), ("d.txt", 3)),
     waiting_recipes=4,
     pictures=("corgi/0001-7.png", "corgi/0002-8.png"),
-    device="cuda:0 (A Card)",
-    precision="float16",
-    memory_bytes=3_210_000_000,
-    memory_peak_bytes=5_060_000_000,
+    engines=(EngineStatus(number=1, precision="float16", **DEVICE),),
 )
 CARD = EngineStatus(
     number=1,
@@ -151,7 +153,7 @@ CARD = EngineStatus(
     images=112,
     batch=8,
     steps_per_second=54.13,
-    **{name: FULL[name] for name in ("device", "memory_bytes", "memory_peak_bytes")},
+    **DEVICE,
 )
 ENGINES = (CARD, *(EngineStatus(number=number, device="auto") for number in range(2, 11)))
 ERRORS = tuple(f"{name}.yaml: unknown field 'stesp'" for name in "defg")
@@ -272,7 +274,7 @@ def test_status_of_another_version_is_still_read(seen: Seen) -> None:
     seen.write()
     path = seen.outbox / ".picowatch/status.json"
     values = json.loads(path.read_text())
-    del values["waiting"], values["device"]
+    del values["waiting"], values["inbox"]
     values |= {"later": 1, "engines": [{"number": 1, "node": "lab-3", "colour": "red"}]}
     path.write_text(json.dumps(values))
     assert "nothing is running" in seen.told()[1][1]

@@ -11,7 +11,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from picowatch import __version__
-from picowatch.engine.protocol import MemoryUse
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch
 from tests.digest_engine import DigestEngine, fail_on_bad
 from tests.house import House, wait_for
@@ -39,11 +38,8 @@ def scraped(address: str) -> dict[str, float]:
     }
 
 
-def test_what_two_engines_do_is_counted(
-    house: House, address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_two_engines_do_is_counted(house: House, address: str) -> None:
     """Metrics have images by state, seconds of each, restarts, memory, and the version."""
-    monkeypatch.setattr(DigestEngine, "memory", lambda self: MemoryUse(5_000_000, 7_000_000))
     house.make_engine = lambda options: DigestEngine(before_batch=fail_on_bad)
     engine = "picowatch_engine_{} device=digest engine={} node="
     with house.running(metrics_address=address, executor="local:2", batch_size=1):

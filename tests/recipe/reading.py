@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from picowatch.families import FAMILIES, FLOWS
-from picowatch.metadata import PICOWATCH, picowatch_json
+from picowatch.metadata import PICOWATCH, Chunk, picowatch_json
 from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,
@@ -127,7 +127,5 @@ def check_said(said: list[str] | tuple[str, ...], *expected: str) -> None:
 
 def chunk_of(request: ImageRequest) -> dict[str, str]:
     """Return the text in a picture of ours that says what made it."""
-    whole = picowatch_json(
-        request, recipe="a.yaml", save_digest="", entry_index=0, image_index=0, rendered={}
-    )
-    return {PICOWATCH: whole}
+    chunk = Chunk(request=request, recipe="a.yaml", save_digest="", entry_index=0, image_index=0)
+    return {PICOWATCH: picowatch_json(chunk)}

@@ -11,11 +11,11 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from picowatch.engine.protocol import Engine, EngineOptions, RenderedImage
+from picowatch.engine.protocol import Engine, EngineOptions, Look, RenderedImage, go_on
 from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
 from tests.engine.ray.renderer import DigestRenderer
-from tests.engine.requests import PATIENCE, request
+from tests.engine.requests import PATIENCE, begin, request
 from tests.house import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -125,7 +125,7 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
     """Wait for so many engines on exactly these nodes, and return them."""
 
     def there() -> bool:
-        found = [engine.describe()["node"] for engine in executor.engines()]
+        found = [node_of(engine) for engine in executor.engines()]
         return len(found) == engines and (nodes is None or set(found) == nodes)
 
     executor.wanted = engines
@@ -135,12 +135,19 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
 
 def on(executor: RayEngines, node: str) -> Engine:
     """The engine on that node."""
-    return next(one for one in executor.engines() if one.describe()["node"] == node)
+    return next(one for one in executor.engines() if node_of(one) == node)
 
 
-def held(engine: Engine, prompt: str) -> Future[list[RenderedImage]]:
+def node_of(engine: Engine) -> str:
+    node: str = engine.node  # type: ignore[attr-defined]  # a RayEngine's
+    return node
+
+
+def held(engine: Engine, prompt: str, look: Look = go_on) -> Future[list[RenderedImage]]:
     """Return a batch that is in the middle of what its prompt says."""
     begins = threading.Event()
-    future = engine.render([request(prompt)], lambda done, total: begins.set() if done else None)
+    future = begin(
+        engine, request(prompt), lambda done, total: begins.set() if done else None, look
+    )
     assert begins.wait(PATIENCE)
     return future

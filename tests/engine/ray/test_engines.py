@@ -1,5 +1,6 @@
 """Engines on a cluster of two nodes: they make pictures, are lost, and others join."""
 
+import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.engine.ray.conftest import (
     held,
     join_threads,
     joined,
+    node_of,
     on,
 )
 from tests.engine.ray.renderer import ENDLESS
@@ -53,8 +55,7 @@ def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_p
         previews: list[RgbPicture] = []
         requested = request(node, steps=4, **start)
         noted = lambda *step, steps=steps: steps.append(step)  # noqa: E731
-        future = on(engines, node).render([requested], noted, previews.append)
-        [picture] = future.result(PATIENCE)
+        [picture] = on(engines, node).render([requested], noted, previews.append)
         assert (picture.node, picture.pixels) == (node, digest_pixels(requested))
         assert [step for step in steps if step[0]] == [(1, 4), (2, 4), (3, 4), (4, 4)]
         assert previews == [RgbPicture(8, 8, bytes(192))]
@@ -71,10 +72,11 @@ def test_a_batch_fails_or_is_interrupted_and_the_engine_goes_on(executor: MakeEx
     """The same as on one machine; the error names the node."""
     engines = executor()
     [engine] = joined(engines, 1)
-    with pytest.raises(RenderFailed, match=f"{engine.describe()['node']}: The engine failed: Key"):
+    with pytest.raises(RenderFailed, match=f"{node_of(engine)}: The engine failed: Key"):
         make(engine, request("raises"))
-    interrupted = held(engine, ENDLESS)
-    engine.interrupt()
+    is_unneeded = threading.Event()
+    interrupted = held(engine, ENDLESS, is_unneeded.is_set)
+    is_unneeded.set()
     assert isinstance(interrupted.exception(PATIENCE), EngineStopped)
     make(engine, request())
     assert engines.engines() == (engine,)
@@ -114,7 +116,8 @@ def test_a_closed_engine_gives_its_place_back(executor: MakeExecutor) -> None:
     engines.wanted = 0
     first.close()
     assert not engines.engines()
-    assert isinstance(first.render([request()], print).exception(PATIENCE), EngineLost)
+    with pytest.raises(EngineLost):
+        make(first, request())
     engines.wanted = 2
     wait_for(engines.engines, "the next one")
     assert len(engines.engines()) == 1
@@ -126,7 +129,7 @@ def test_what_hangs_in_native_code_ends_with_its_actor(
     """The engine's process is not Ray's, and would otherwise keep its GPU memory."""
     [engine] = joined(executor(engines=1), 1)
     hanging = held(engine, "hangs with the lock")
-    [actor] = nodes.engines(engine.describe()["node"])
+    [actor] = nodes.engines(node_of(engine))
     actor.kill()  # as the kernel's OOM killer does
     error = hanging.exception(PATIENCE)
     assert isinstance(error, EngineDied) and not isinstance(error, EngineLost)
