@@ -11,7 +11,7 @@ from typing import Any
 from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PicowatchError, PictureUnreadable
 from picowatch.files.names import natural_key
-from picowatch.inbox.files import MAX_BYTES, FileChanged, defaults_for
+from picowatch.inbox.files import MAX_BYTES, FileChanged, defaults_for, path_below
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
     ENDINGS,
@@ -94,11 +94,10 @@ def _problem(settings: Settings, file: Path, error: Exception) -> str:
 
 def _ignored(settings: Settings, file: Path) -> Iterator[str]:
     """Why a file in the inbox is never run, whatever it says."""
-    inbox, path = settings.inbox.resolve(), file.resolve()
-    if file.name in TEMPLATE_NAMES or is_dropped(file.name) or not path.is_relative_to(inbox):
+    name = path_below(settings.inbox, file)
+    if file.name in TEMPLATE_NAMES or is_dropped(file.name):
         return
-    name = path.relative_to(inbox).as_posix()
-    if not is_recipe_path(name):
+    if name and not is_recipe_path(name):
         why = why_path_skipped(name) or "recipes and their folders have other names"
         yield f"this file in the inbox is never run: {why}."
 
@@ -107,10 +106,8 @@ def _read(
     settings: Settings, file: Path, inventory: Inventory, bad: dict[str, None]
 ) -> list[Recipe]:
     """Read a recipe; inside the inbox its folders' defaults hold. For `bad` see `_under`."""
-    inbox, path = settings.inbox.resolve(), file.resolve()
-    name, defaults = file.name, []
-    if path.is_relative_to(inbox):
-        name = path.relative_to(inbox).as_posix()
+    inbox, defaults = settings.inbox.resolve(), []
+    if name := path_below(inbox, file):
         defaults = defaults_for(inbox, name)
         if is_template(name):
             return list(_under(settings, inbox, name, inventory, bad))
@@ -118,6 +115,7 @@ def _read(
             if template := template_above(inbox, name):
                 _check_template(settings, inbox, template, inventory)
             return list(_dropped(settings, inbox, name, inventory))
+    name = name or file.name
     with file.open("rb") as opened:
         content = opened.read(MAX_BYTES + 1)
     if file.name == DEFAULTS_NAME:
@@ -178,8 +176,7 @@ def _check_template(settings: Settings, inbox: Path, name: str, inventory: Inven
 
 def _folder(settings: Settings, file: Path) -> str:
     """The folder before a file's name in its errors: the inbox, or where the file is."""
-    inside = file.resolve().is_relative_to(settings.inbox.resolve())
-    return "inbox" if inside else file.parent.as_posix()
+    return "inbox" if path_below(settings.inbox, file) else file.parent.as_posix()
 
 
 def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:

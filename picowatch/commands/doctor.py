@@ -245,9 +245,8 @@ def _memory() -> Check:
         limit = int(CONTAINER_LIMIT.read_text())
         text += f", this container may use {limit / 1e9:.1f} GB"
         free = min(free, limit)
-    if free < LITTLE_MEMORY:
-        return Check("memory", text, "Close other programs, or give the container more.")
-    return Check("memory", text)
+    remedy = "Close other programs, or give the container more."
+    return Check("memory", text, remedy if free < LITTLE_MEMORY else "")
 
 
 def _cards() -> list[str]:
@@ -266,14 +265,10 @@ def _cards() -> list[str]:
 def _inbox(settings: Settings) -> Check:
     writable = os.access(settings.inbox, os.W_OK)
     text = _described(settings.inbox) + ("" if writable else ", read-only")
-    if not writable and settings.when_done != "keep":
-        return Check(
-            "inbox",
-            text,
-            f"when_done: {settings.when_done} must delete recipes: make the inbox writable, or "
-            "set keep.",
-        )
-    return Check("inbox", text)
+    if writable or settings.when_done == "keep":
+        return Check("inbox", text)
+    why = f"when_done: {settings.when_done} must delete recipes"
+    return Check("inbox", text, f"{why}: make the inbox writable, or set keep.")
 
 
 def _outbox(settings: Settings) -> Check:
@@ -284,11 +279,8 @@ def _outbox(settings: Settings) -> Check:
     text = f"{_described(settings.outbox)}, {free / 1e9:.1f} GB free"
     if is_running(settings.outbox):
         text += ", a picowatch is using it"
-    if free < LITTLE_SPACE:
-        return Check(
-            "outbox", text, "Free some space: while the disk is full, picowatch renders nothing."
-        )
-    return Check("outbox", text)
+    remedy = "Free some space: while the disk is full, picowatch renders nothing."
+    return Check("outbox", text, remedy if free < LITTLE_SPACE else "")
 
 
 def _models(settings: Settings) -> Check:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from picowatch.errors import CommandFailed
+from picowatch.inbox.files import path_below
 from picowatch.inbox.names import (
     ENDINGS,
     PICTURES_NAME,
@@ -31,11 +32,9 @@ def folder_and_template(settings: Settings, file: Path) -> tuple[str, str]:
 
     Raises CommandFailed for any other folder.
     """
-    inbox, path = settings.inbox.resolve(), file.resolve()
-    if path.is_relative_to(inbox):
-        folder = path.relative_to(inbox).as_posix()
-        if template := template_above(inbox, f"{folder}/{PICTURES_NAME}"):
-            return folder, template
+    folder = path_below(settings.inbox, file)
+    if folder and (template := template_above(settings.inbox, f"{folder}/{PICTURES_NAME}")):
+        return folder, template
     raise CommandFailed(
         f"{file} is a folder, and no folder of the inbox with a {PICTURES_NAME}.",
         "Name the recipes in it instead.",
@@ -111,10 +110,7 @@ def _wanted(file: Path, content: bytes, name: str) -> str:
 
 def _below(settings: Settings, file: Path) -> str:
     """The path below the inbox of a recipe that lies there; "" for others."""
-    inbox, path = settings.inbox.resolve(), file.resolve()
-    if file == STANDARD_INPUT or not path.is_relative_to(inbox):
-        return ""
-    below = path.relative_to(inbox).as_posix()
+    below = "" if file == STANDARD_INPUT else path_below(settings.inbox, file)
     return below if is_recipe_path(below) else ""
 
 

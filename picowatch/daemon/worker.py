@@ -72,30 +72,15 @@ class Worker:
         self._loaded: set[str] = set()  # hashes of the checkpoints used since the engine started
         self.rendering: Rendering | None = None
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._publishing: Future[None] | None = None
-        self._idle_since = 0.0
-        self._leaving = False  # the engine is gone
-
-    def start(self) -> None:
-        """Start the thread."""
         self._idle_since = time.monotonic()
-        self._thread.start()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the thread has ended."""
-        return not self._thread.is_alive()
+        self._leaving = False  # the engine is gone
 
     @property
     def gave_up(self) -> bool:
         """Whether the worker no longer tries to start the engine."""
         return bool(self.trouble) and not self.retry.keeps_trying
-
-    @property
-    def can_work(self) -> bool:
-        """Whether other workers may leave images to this one."""
-        return not (self._leaving or self.has_ended or self.trouble)
 
     def wake(self) -> None:
         """Wake the thread: images may be queued, or a pause may have begun or ended."""
@@ -105,10 +90,6 @@ class Worker:
         """End the thread once its batch is recorded, because the engine is gone."""
         self._leaving = True
         self._wake.set()
-
-    def join(self) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join()
 
     # -- the thread
 

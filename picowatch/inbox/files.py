@@ -67,6 +67,12 @@ def _size_and_time(status: os.stat_result) -> SizeAndTime:
     return SizeAndTime(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
+def path_below(inbox: Path, file: Path) -> str:
+    """Return a file's path below the inbox, as the ledger has it; "" if it lies elsewhere."""
+    root, path = inbox.resolve(), file.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else ""
+
+
 def read_file(root: Path, path: str) -> tuple[bytes, SizeAndTime]:
     """Return the file's bytes, at most MAX_BYTES + 1, and the size and time it had then.
 

@@ -54,20 +54,15 @@ def why_no_recipe(root: Path, path: str) -> str | None:
     return f"Recipes in {where} are not read: {template} makes it a folder for dropped pictures."
 
 
-def pictures_named(root: Path, stem: str) -> Iterator[str]:
-    """Yield pictures with this stem; they are looked up one by one, as folders may be large."""
-    if not may_be_dropped(f"{stem.rpartition('/')[2]}{ENDINGS[0]}"):
-        return  # such as macOS's ._x.png beside ._x.txt, and conflict copies of sync tools
-    for ending in ENDINGS:
-        for path in (stem + ending, stem + ending.upper()):
-            if size_and_time_of(root, path):
-                yield path
-
-
 def sidecars_of(root: Path, path: str) -> list[str]:
-    """Return a picture's sidecars, unless they belong to another picture, too."""
+    """Return a picture's sidecars, unless they belong to another picture, too.
+
+    Pictures are looked up by their names, as folders may be large; a name in other letters may be
+    that of the same file.
+    """
     stem = stem_of(path)
-    if any(other != path for other in pictures_named(root, stem)):
+    names = (stem + ending for one in ENDINGS for ending in (one, one.upper()))
+    if {*(size_and_time_of(root, name) for name in names)} - {None, size_and_time_of(root, path)}:
         return []
     return [f"{stem}{ending}" for ending in SIDECARS if size_and_time_of(root, f"{stem}{ending}")]
 

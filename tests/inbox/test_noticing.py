@@ -16,7 +16,7 @@ from picowatch.inbox.files import FileChanged, size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
-from picowatch.inbox.reading import Saved, read
+from picowatch.inbox.reading import Saved, read, sidecars_of
 from picowatch.inbox.scan import Scan, scan
 from picowatch.ledger.ledger import Ledger
 from tests.house import HeldEngine, House, wait_for
@@ -149,6 +149,16 @@ def test_a_file_is_quiet_from_the_end_of_the_scan_that_found_it(
     inbox.look(104.9)
     assert [one.path for one in inbox.changes(106.6)] == ["a.txt"]
     inbox.close()
+
+
+def test_the_name_of_a_picture_in_other_letters_is_that_of_the_same_file(tmp_path: Path) -> None:
+    """Such as on macOS, where the sidecars stayed. (A link has that name here.)"""
+    for name in ("1.png", "1.txt"):
+        (tmp_path / name).write_bytes(b"a")
+    (tmp_path / "1.PNG").hardlink_to(tmp_path / "1.png")
+    assert sidecars_of(tmp_path, "1.png") == ["1.txt"]
+    (tmp_path / "1.jpg").write_bytes(b"another")
+    assert sidecars_of(tmp_path, "1.png") == []
 
 
 def test_a_rename_that_a_scan_misses_is_no_deletion(
