@@ -28,7 +28,7 @@ LOOK_SECONDS = 0.1
 _SIDE = 8  # the digest is drawn as 8 x 8 coloured squares
 
 
-@dataclass
+@dataclass(eq=False)
 class DigestEngine:
     """Makes a picture from nothing but the request's digest.
 
@@ -44,7 +44,6 @@ class DigestEngine:
     after_step: Callable[[int], None] = lambda done: None
     heeds: Callable[[], bool] = lambda: True
     on_preview: OnPreview = unseen
-    preview_seconds: float = 0
     batches: list[tuple[ImageRequest, ...]] = field(default_factory=list)
     starts: int = 0
     timings: dict[str, float] = field(default_factory=dict)
@@ -55,7 +54,6 @@ class DigestEngine:
         batch: Batch,
         on_step: OnStep,
         on_preview: OnPreview = unseen,
-        preview_seconds: float = 0,
         look: Look = go_on,
     ) -> list[RenderedImage]:
         """Implement `Engine.render`; `on_preview` is kept for tests.
@@ -65,7 +63,7 @@ class DigestEngine:
         self.starts += not self._started
         self._started = True
         self.batches.append(tuple(batch))
-        self.on_preview, self.preview_seconds = on_preview, preview_seconds
+        self.on_preview = on_preview
         pictures, stop = Future[list[RenderedImage]](), threading.Event()
         given = tuple(batch), on_step, pictures, stop
         threading.Thread(target=self._draw, args=given, daemon=True).start()

@@ -27,7 +27,6 @@ class DigestRenderer:
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Callable[[], bool],
-        preview_seconds: float,
     ) -> list[RenderedImage]:
         """Return each request's digest as a picture, after its steps."""
         while HOLD.exists() and not interrupted():

@@ -355,6 +355,8 @@ class Accepting:
         before = self.ledger.known_recipe(old)
         self.ledger.rename(old, new, seen.size_and_time, self.inbox.folder)
         self._gone.append(old)
+        if before and before.again:
+            self.inbox.want_scan()
         words = f"{old}: renamed to {new}, its queue is kept"
         renamed = Event(logging.INFO, new, words)
         is_kept = before and before.outcome == "accepted"

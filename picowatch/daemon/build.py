@@ -145,6 +145,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         start_images=settings.start_images,
         compile=settings.compile,
         cache=cache_folder(),
+        preview_seconds=settings.preview_seconds,
     )
 
 

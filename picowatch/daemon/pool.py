@@ -44,7 +44,7 @@ class WorkerPool:
         self._finishes = False  # True: batches in progress are finished, none is claimed
         self._numbers = count(1)
         self._starts_at: float | None = None  # at the latest
-        self._ending: list[Worker] = []  # whose engines are gone, until their threads have ended
+        self._threads: list[threading.Thread] = []  # of workers, also those whose engine is gone
         self._no_engine_since: float | None = None  # while images are queued
         self.workers: tuple[Worker, ...] = ()
 
@@ -63,14 +63,18 @@ class WorkerPool:
     def update(self) -> None:
         """Give new engines workers, end those of lost ones, and request as many as have work."""
         engines = self.executor.engines()
-        for engine in engines:
-            if all(worker.engine is not engine for worker in self.workers):
-                self._join(engine)
         for worker in self.workers:
-            if all(engine is not worker.engine for engine in engines):
-                self._leave(worker)
-        # Ended workers are dropped: a cluster's engines come and go for weeks.
-        self._ending = [worker for worker in self._ending if not worker.has_ended]
+            if worker.engine not in engines:
+                worker.leave()
+        staying = [worker for worker in self.workers if worker.engine in engines]
+        known = [worker.engine for worker in staying]
+        joining = [self._new_worker(engine) for engine in engines if engine not in known]
+        self.workers = (*staying, *joining)
+        # Ended threads are dropped: a cluster's engines come and go for weeks.
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        for worker in joining:
+            worker.thread.start()
+            self._threads.append(worker.thread)
         queued = 0 if self.ledger.is_paused() else self.ledger.counts()["queued"]
         self._request_engines(queued)
         self._give_up(queued)
@@ -102,8 +106,8 @@ class WorkerPool:
         working = [len(one.batch) for worker in self.workers if (one := worker.rendering)]
         self.executor.wanted = len(working) + ceil(queued / max(working, default=1))
 
-    def _join(self, engine: Engine) -> None:
-        worker = Worker(
+    def _new_worker(self, engine: Engine) -> Worker:
+        return Worker(
             self.run,
             engine=engine,
             number=next(self._numbers),
@@ -114,13 +118,6 @@ class WorkerPool:
             dropped=self._dropped,
             stopping=self._stopping,
         )
-        self.workers = (*self.workers, worker)
-        worker.start()
-
-    def _leave(self, gone: Worker) -> None:
-        gone.leave()
-        self._ending.append(gone)
-        self.workers = tuple(worker for worker in self.workers if worker is not gone)
 
     def finish_batches(self, wanted: bool) -> bool:
         """Claim no batches while `wanted`; return whether it is and none is in progress."""
@@ -139,8 +136,8 @@ class WorkerPool:
         """End within 2 seconds; the batches in progress go back to the queue."""
         self._stopping.set()
         self.wake()
-        for worker in (*self.workers, *self._ending):
-            worker.join()
+        for thread in self._threads:
+            thread.join()
         self.executor.close()
         self.publisher.close()
 
@@ -202,13 +199,14 @@ class WorkerPool:
             )
             if batch:
                 worker.idle = False
-                worker.checkpoint = batch[0].request.checkpoint_hash
+                first = batch[0].request
+                worker.checkpoint, worker.checkpoint_name = first.checkpoint_hash, first.checkpoint
             return batch
 
     def _size(self, worker: Worker, request: ImageRequest) -> int:
         device = f"{worker.device} {worker.precision}".strip()
         size = self._batch_sizes.size(request, device)
-        idle = sum(one.idle and one.can_work for one in self.workers)
+        idle = sum(one.idle and not one.trouble for one in self.workers)
         if idle < 2:
             return size
         return min(size, ceil(self.ledger.counts()["queued"] / idle))

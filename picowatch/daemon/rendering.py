@@ -43,8 +43,7 @@ class Rendering:
     def pictures(self) -> list[RenderedImage]:
         """Render the batch and monitor the engine. Raises the reason if there are no pictures."""
         requests = [image.request for image in self.batch]
-        seconds = self.settings.preview_seconds
-        return self.engine.render(requests, self._on_step, self.on_preview, seconds, self._look)
+        return self.engine.render(requests, self._on_step, self.on_preview, self._look)
 
     # -- progress, read by other threads
 

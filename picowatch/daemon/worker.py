@@ -29,7 +29,6 @@ from picowatch.engine.protocol import (
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.ledger.rows import PutBack, QueuedImage
-from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
@@ -41,7 +40,7 @@ class Worker:
     """An engine and the thread that feeds it.
 
     `number` identifies the engine. `claim` returns its next batch, marked as running, or an empty
-    list. The thread ends once `stopping` is set.
+    list, and sets `checkpoint` and its name. The thread ends once `stopping` is set.
     """
 
     def __init__(
@@ -72,30 +71,15 @@ class Worker:
         self._loaded: set[str] = set()  # hashes of the checkpoints used since the engine started
         self.rendering: Rendering | None = None
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._publishing: Future[None] | None = None
-        self._idle_since = 0.0
-        self._leaving = False  # the engine is gone
-
-    def start(self) -> None:
-        """Start the thread."""
         self._idle_since = time.monotonic()
-        self._thread.start()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the thread has ended."""
-        return not self._thread.is_alive()
+        self._leaving = False  # the engine is gone
 
     @property
     def gave_up(self) -> bool:
         """Whether the worker no longer tries to start the engine."""
         return bool(self.trouble) and not self.retry.keeps_trying
-
-    @property
-    def can_work(self) -> bool:
-        """Whether other workers may leave images to this one."""
-        return not (self._leaving or self.has_ended or self.trouble)
 
     def wake(self) -> None:
         """Wake the thread: images may be queued, or a pause may have begun or ended."""
@@ -105,10 +89,6 @@ class Worker:
         """End the thread once its batch is recorded, because the engine is gone."""
         self._leaving = True
         self._wake.set()
-
-    def join(self) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join()
 
     # -- the thread
 
@@ -156,7 +136,7 @@ class Worker:
 
     def _render_and_publish(self, batch: list[QueuedImage]) -> None:
         """Render a batch and hand its pictures to the publisher, or record why there are none."""
-        loads = self._begins(batch[0].request)
+        loads = "" if self.checkpoint in self._loaded else self.checkpoint_name
         if loads and not self.trouble:  # which would be logged at each attempt, every minute
             log.info("%s: loading %s", batch[0].recipe, loads)
         rendering = self.rendering = Rendering(
@@ -184,11 +164,6 @@ class Worker:
             return self.ledger.are_running(batch)
         except sqlite3.OperationalError:
             return True
-
-    def _begins(self, request: ImageRequest) -> str:
-        """Note which checkpoint a request uses; return its name if it has to be loaded, else ""."""
-        self.checkpoint, self.checkpoint_name = request.checkpoint_hash, request.checkpoint
-        return "" if self.checkpoint in self._loaded else self.checkpoint_name
 
     def _holds_nothing(self) -> None:
         """Note that the engine was closed, or died, and holds no checkpoint."""

@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from picowatch.engine import child_main
 from picowatch.engine.failures import explain_exit
 from picowatch.engine.protocol import (
+    Batch,
     Engine,
     EngineCannotStart,
     EngineOptions,
@@ -32,7 +33,6 @@ from picowatch.engine.protocol import (
     OnPreview,
     OnStep,
     Ready,
-    Render,
     RenderedImage,
     RgbPicture,
     Step,
@@ -55,11 +55,10 @@ class RemoteEngine(ABC):
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         on_preview: OnPreview = unseen,
-        preview_seconds: float = 0,
         look: Look = go_on,
     ) -> list[RenderedImage]:
         """Implement `Engine.render`."""
-        with closing(self.reports(Render(tuple(batch), preview_seconds))) as reports:
+        with closing(self.reports(tuple(batch))) as reports:
             for report in reports:
                 match report:
                     case Step(done, total):
@@ -83,7 +82,7 @@ class RemoteEngine(ABC):
         """Implement `Engine.close`."""
 
     @abstractmethod
-    def reports(self, work: Render) -> Generator[FromEngine | None, None, None]:
+    def reports(self, batch: Batch) -> Generator[FromEngine | None, None, None]:
         """Have a batch rendered, and yield the engine's reports, its outcome last.
 
         None comes after each CHECK_SECONDS without a report. Without an outcome, the engine is
@@ -126,11 +125,11 @@ class ChildEngine(RemoteEngine):
             self._process = _Process(self._options, self._make_renderer)
         return self._process
 
-    def reports(self, work: Render) -> Generator[FromEngine | None, None, None]:
+    def reports(self, batch: Batch) -> Generator[FromEngine | None, None, None]:
         """Implement `RemoteEngine.reports`; after EngineDied, too, the process is ended."""
         report = None
         try:
-            for report in self.start().reports(work):
+            for report in self.start().reports(batch):
                 yield report
         except OSError as error:
             yield EngineCannotStart(f"The engine could not be started: {error}.")
@@ -177,14 +176,14 @@ class _Process:
         # Before multiprocessing's own, which sends SIGTERM and waits.
         atexit.register(self.kill)
 
-    def reports(self, work: Render) -> Iterator[FromEngine | None]:
+    def reports(self, batch: Batch) -> Iterator[FromEngine | None]:
         """Have a batch rendered, and yield the process' reports, or at its end the EngineDied."""
         try:
             while not self._is_ready:  # until then, sending much would wait for it
                 yield self._message()
             self._forget_words()
             self.interrupted.value = False
-            self._connection.send(work)
+            self._connection.send(batch)
             while True:
                 yield self._message()
         except (EOFError, OSError):

@@ -22,6 +22,7 @@ from pathlib import Path
 from picowatch.engine.failures import explain_error
 from picowatch.engine.memory import broken_gpu
 from picowatch.engine.protocol import (
+    Batch,
     BatchRenderer,
     EngineCannotStart,
     EngineOptions,
@@ -30,7 +31,6 @@ from picowatch.engine.protocol import (
     OnPreview,
     Outcome,
     Ready,
-    Render,
     Step,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
@@ -186,14 +186,10 @@ def serve(
     send(Ready())
     outcome: Outcome | None = None
     while not isinstance(outcome, EngineDied):
-        work: Render = connection.recv()
+        batch: Batch = connection.recv()
         try:
-            outcome = renderer.render(
-                work.batch,
-                lambda done, total: send(Step(done, total)),
-                interrupted,
-                work.preview_seconds,
-            )
+            on_step = lambda done, total: send(Step(done, total))  # noqa: E731
+            outcome = renderer.render(batch, on_step, interrupted)
         except Exception as error:
             outcome = _explained(error)
         send(outcome)

@@ -132,7 +132,7 @@ class FlowPasses(Passes):
         if not start:
             return "text", {}
         masks = [canvas.redrawn for canvas in group.canvases if canvas and canvas.redrawn]
-        if not self.loaded.has_pipeline("image") and not masks:
+        if not masks and pipeline_class(self.loaded.row, self.loaded.variant, "image") is None:
             masks = [Image.new("L", one.size, "white")] * len(start)
         inputs: dict[str, Any] = {"image": start, "strength": one.strength}
         if masks:

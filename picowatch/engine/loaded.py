@@ -17,7 +17,6 @@ from picowatch.engine.families import (
     Encoded,
     built,
     editor_of,
-    pipeline_class,
     prompt_encoder,
     reader_of,
 )
@@ -107,10 +106,6 @@ class Loaded:
     def pipeline(self, kind: str = "text", **parts: Any) -> Any:
         """Return a pipeline of the family with its parts, some replaced by `parts`."""
         return built(self.row, self.variant, kind, self.parts | parts)
-
-    def has_pipeline(self, kind: str) -> bool:
-        """Return whether diffusers has a pipeline for "image" or "mask"."""
-        return pipeline_class(self.row, self.variant, kind) is not None
 
     def drop(self, names: Iterable[str]) -> None:
         """Release the memory of these parts."""

@@ -65,10 +65,8 @@ class Previewer:
     `seconds` is the least time between two previews; 0 means no previews.
     """
 
-    seconds: float = 0
-
-    def __init__(self, on_preview: OnPreview) -> None:
-        self._on_preview = on_preview
+    def __init__(self, on_preview: OnPreview, seconds: float = 0) -> None:
+        self._on_preview, self.seconds = on_preview, seconds
         self._shown_at = monotonic()
         self._colours: torch.Tensor | None = COLOURS["sd1"]
 

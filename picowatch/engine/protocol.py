@@ -28,7 +28,8 @@ class EngineOptions:
     means this engine's share of the cores. `start_images` is the folder of start images and
     masks, each named by its sha256. `memory` says where the memory ladder begins. `compile`:
     denoisers are compiled (compile.py), and for a CPU stored in the folder `cache`, if it is set.
-    The engine has the number `ordinal` of the machine's `engines`, which share its GPUs or cores.
+    A preview comes at least `preview_seconds` after the last one; 0 means never. The engine has the
+    number `ordinal` of the machine's `engines`, which share its GPUs or cores.
     """
 
     models: Path
@@ -40,6 +41,7 @@ class EngineOptions:
     memory: Memory = "auto"
     compile: bool = False
     cache: Path | None = None
+    preview_seconds: float = 0
     ordinal: int = 0
     engines: int = 1
 
@@ -131,15 +133,9 @@ def go_on() -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class Render:
-    """A message to the engine: render a batch, with a preview every `preview_seconds`.
-
-    It replies with Steps and previews, and an Outcome at the end.
-    """
-
-    batch: tuple[ImageRequest, ...]
-    preview_seconds: float = 0
+# The message to the engine: images to render together. It replies with Steps and previews, and with
+# an Outcome at the end.
+Batch = tuple[ImageRequest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +164,6 @@ class BatchRenderer(Protocol):
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Callable[[], bool],
-        preview_seconds: float,
     ) -> list[RenderedImage]:
         """Return the pictures; raises EngineStopped, RenderFailed or whatever goes wrong."""
         ...
@@ -200,15 +195,13 @@ class Engine(Protocol):
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         on_preview: OnPreview = unseen,
-        preview_seconds: float = 0,
         look: Look = go_on,
     ) -> list[RenderedImage]:
         """Return the pictures in the order of the requests.
 
         They have the requested size, or less with `shrink_to_fit`. Raises RenderFailed, EngineDied
         (EngineCannotStart is one) or EngineStopped, and what `look` raises. Like `look`, `on_step`
-        and `on_preview` must return quickly. A preview comes at least `preview_seconds` after the
-        last one; 0 means never.
+        and `on_preview` must return quickly.
         """
         ...
 

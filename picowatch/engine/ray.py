@@ -130,7 +130,7 @@ class RayEngines(Executor):
     def _forget_those_that_are_gone(self) -> None:
         living = []
         for engine in self._engines:
-            engine.look()
+            engine.update()
             if engine.gone is None:
                 living.append(engine)
             elif isinstance(engine.gone, EngineLost):

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,19 +17,18 @@ from ray import exceptions
 from picowatch.engine.child import CHECK_SECONDS, ChildEngine, RemoteEngine
 from picowatch.engine.failures import as_clause
 from picowatch.engine.protocol import (
+    Batch,
     EngineCannotStart,
     EngineLost,
     EngineOptions,
     FromEngine,
     MakeRenderer,
-    Render,
     cache_folder,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError
-from picowatch.recipe.request import ImageRequest
 
 _VERDICT_SECONDS = 15.0  # for Ray to find out why an actor cannot be reached
-_THREADS = 4  # of an actor: for `render`, for `stay`, and for calls that return at once
+_THREADS = 4  # of an actor: for `render`, for `live`, and for calls that return at once
 _MEMORY = (
     "Most often memory ran out there: try a smaller size, batch_size: 1 or fewer engines. Ray's "
     "logs on that node may say more."
@@ -44,18 +43,19 @@ class EngineActor:
         there = replace(options, cache=cache_folder(), start_images=self._pictures)
         self._engine = ChildEngine(there, make_renderer)
 
-    def node(self) -> str:
-        """Return this node's name, or its address if it was given none."""
+    def live(self) -> Iterator[str]:
+        """Yield this node's name, or its address if it was given none; end with this actor."""
         here = ray.get_runtime_context().get_node_id()
-        return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here)
+        yield next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here)
+        threading.Event().wait()
 
-    def render(self, work: Render, pictures: dict[str, bytes]) -> Iterator[FromEngine | None]:
+    def render(self, batch: Batch, pictures: dict[str, bytes]) -> Iterator[FromEngine | None]:
         """Render a batch with these start images by hash, and yield the engine's reports."""
         self._pictures.mkdir(mode=0o700)
         try:
             for digest, content in pictures.items():
                 (self._pictures / digest).write_bytes(content)
-            for report in self._engine.reports(work):
+            for report in self._engine.reports(batch):
                 if isinstance(report, list | PicowatchError):
                     break
                 yield report
@@ -66,10 +66,6 @@ class EngineActor:
     def interrupt(self) -> None:
         """End the batch in progress at its next step."""
         self._engine.interrupt()
-
-    def stay(self) -> None:
-        """Never return, so that waiting for it tells when this actor ends."""
-        threading.Event().wait()
 
 
 class RayEngine(RemoteEngine):
@@ -92,16 +88,13 @@ class RayEngine(RemoteEngine):
             num_cpus=cpus, num_gpus=gpus, max_concurrency=_THREADS, scheduling_strategy="SPREAD"
         )
         self._actor = actor.remote(options, make_renderer)
-        self._awaited = self._actor.node.remote()
+        self._life = self._actor.live.options(num_returns="streaming").remote()
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Check whether the engine was placed or has ended. Never raises."""
         try:
-            if self.gone is not None or not ray.wait([self._awaited], timeout=0)[0]:
-                return
-            self.node = ray.get(self._awaited)
-            self._awaited = self._actor.stay.remote()
-            self.is_placed = True
+            if self.gone is None and ray.wait([self._life], timeout=0)[0]:
+                self.node, self.is_placed = ray.get(next(self._life)), True
         except Exception as error:  # Ray raises errors of many classes, and gRPC's
             self.end(self._explained(error))
 
@@ -125,26 +118,26 @@ class RayEngine(RemoteEngine):
         if self._in_use.acquire(timeout=seconds):
             self._in_use.release()
 
-    def reports(self, work: Render) -> Generator[FromEngine | None, None, None]:
+    def reports(self, batch: Batch) -> Generator[FromEngine | None, None, None]:
         """Implement `RemoteEngine.reports`; pictures and errors get the node's name."""
         report = None
         with self._in_use:
             if self.gone is not None:
                 raise EngineLost("The engine is gone.")
             try:
-                for report in self._streamed(work):
+                for report in self._streamed(batch):
                     yield self._named(report)
-            except Exception as error:  # as in `look`
+            except Exception as error:  # as in `update`
                 self.end(why := self._explained(error))
                 raise why from error
             finally:
                 if not isinstance(report, list | PicowatchError):
                     self.close()
 
-    def _streamed(self, work: Render) -> Iterator[FromEngine | None]:
+    def _streamed(self, batch: Batch) -> Iterator[FromEngine | None]:
         """Have a batch rendered, and yield the actor's reports. Raises Ray's errors."""
         render = self._actor.render.options(num_returns="streaming")
-        stream = render.remote(work, self._start_images(work.batch))
+        stream = render.remote(batch, self._start_images(batch))
         while self.gone is None:
             if ray.wait([stream], timeout=CHECK_SECONDS)[0]:
                 yield ray.get(next(stream))
@@ -164,7 +157,7 @@ class RayEngine(RemoteEngine):
             case _:
                 return report
 
-    def _start_images(self, batch: Sequence[ImageRequest]) -> dict[str, bytes]:
+    def _start_images(self, batch: Batch) -> dict[str, bytes]:
         """Return the start images and masks of a batch by hash; the engine reports missing ones."""
         found: dict[str, bytes] = {}
         if (folder := self._options.start_images) is not None:

@@ -57,7 +57,7 @@ class Renderer:
         opened = partial(verified, catalog)
         self._checkpoints = Checkpoints(opened, self._target)
         self._network_of = lru_cache(_KEPT)(partial(read_network, opened, self._target))
-        self._previewer = Previewer(on_preview)
+        self._previewer = Previewer(on_preview, options.preview_seconds)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache
         on_card = device.type == "cuda"
@@ -70,13 +70,11 @@ class Renderer:
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Interrupted = lambda: False,
-        preview_seconds: float = 0,
     ) -> list[RenderedImage]:
         """Return the pictures of a batch in its order; its images have one `batch_key`.
 
         Raises EngineStopped once `interrupted` returns True, RenderFailed, or any other error.
         """
-        self._previewer.seconds = preview_seconds
         if not batch[0].draws:
             return self._render_on(FULL, batch, on_step, interrupted)
         failure = ""

@@ -269,5 +269,5 @@ def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:
         sql.execute(
             """UPDATE OR IGNORE images SET digest = :digest, request = :request,
                batch_key = :batch_key WHERE id = :id""",
-            columns_of(request, request.digest) | {"id": row["id"]},
+            columns_of(request) | {"id": row["id"]},
         )

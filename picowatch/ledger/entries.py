@@ -49,10 +49,6 @@ def images_of(sql: sqlite3.Connection, entry_id: int) -> list[sqlite3.Row]:
     ).fetchall()
 
 
-def _with_digests(requests: Sequence[ImageRequest]) -> list[tuple[str, ImageRequest]]:
-    return [(request.digest, request) for request in requests]
-
-
 @dataclass
 class SaveWriter:
     """Writes the entries of one save into the ledger."""
@@ -135,39 +131,37 @@ class SaveWriter:
     def _request_images(
         self, entry_id: int, entry_index: int, entry: RequestedEntry, first: int
     ) -> None:
-        for image_index, (digest, request) in enumerate(self._drawn(entry, entry_index)):
+        for image_index, request in enumerate(self._drawn(entry, entry_index)):
             place = entry_index, image_index
-            if image := self._find(digest):
+            if image := self._find(request.digest):
                 self._keep_image(image, place, entry.priority)
                 image_id = image["id"]
             else:
-                image_id = self._queue(digest, request, place, entry.priority)
+                image_id = self._queue(request, place, entry.priority)
             self.sql.execute(
                 "INSERT INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
                 (entry_id, first + image_index, image_id),
             )
 
-    def _drawn(self, entry: RequestedEntry, entry_index: int) -> Sequence[tuple[str, ImageRequest]]:
-        """Return the entry's requests, each with its digest, which is slow to compute.
+    def _drawn(self, entry: RequestedEntry, entry_index: int) -> Sequence[ImageRequest]:
+        """Return the entry's requests.
 
         Seeds are drawn again if this recipe already has their images; images that do not depend on
         the seed are the same in each draw.
         """
         if not entry.random:
-            return _with_digests(entry.requests(None))
+            return entry.requests(None)
         if self.is_restored and (drawn := self._drawn_before(entry, entry_index)):
             return drawn
         before: set[str] = set()
         while True:
-            drawn = _with_digests(entry.requests(self.draw_seed()))
-            known = {digest for digest, _ in drawn if self._find(digest) is not None}
+            drawn = entry.requests(self.draw_seed())
+            known = {one.digest for one in drawn if self._find(one.digest) is not None}
             if known <= before:
                 return drawn
             before = known
 
-    def _drawn_before(
-        self, entry: RequestedEntry, entry_index: int
-    ) -> Sequence[tuple[str, ImageRequest]]:
+    def _drawn_before(self, entry: RequestedEntry, entry_index: int) -> Sequence[ImageRequest]:
         """Return the entry's images as they were drawn, if one of them was rendered; else none.
 
         Image i has seed+i, but a sweep's images all have the first seed, so both are tried. With a
@@ -185,9 +179,9 @@ class SaveWriter:
             if row["variation_seed"] is not None:
                 seeds.append(variation_seed_of(row["variation_seed"]))
             for seed in (*((seed - at) % SEEDS for seed in seeds), *seeds):
-                drawn = _with_digests(entry.requests(seed))
+                drawn = entry.requests(seed)
                 # Compared at its place: with another first seed, a sweep has some equal images.
-                if [digest for digest, _ in drawn[at : at + 1]] == [row["digest"]]:
+                if at < len(drawn) and drawn[at].digest == row["digest"]:
                     return drawn
         return ()
 
@@ -198,8 +192,8 @@ class SaveWriter:
         ).fetchone()
         return row
 
-    def _queue(self, digest: str, request: ImageRequest, place: Place, priority: int) -> int:
-        columns = columns_of(request, digest) | {
+    def _queue(self, request: ImageRequest, place: Place, priority: int) -> int:
+        columns = columns_of(request) | {
             "recipe": self.save.path,
             "state": "queued",
             "priority": priority,

@@ -89,7 +89,7 @@ def set_aside(path: Path, damage: str) -> None:
 
 def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest, save: int) -> None:
     """Enter a line's picture; of several lines with the same request, the last counts."""
-    columns = columns_of(request, request.digest) | {
+    columns = columns_of(request) | {
         "recipe": str(line["recipe"]),
         "state": "done",
         "priority": 0,

@@ -119,10 +119,10 @@ def failure_line(recipe: str, save_digest: str, reason: str, **image: object) ->
     return json.dumps(line | image)
 
 
-def columns_of(request: ImageRequest, digest: str) -> dict[str, object]:
-    """Return what a row of `images` stores of a request; its digest is slow to compute."""
+def columns_of(request: ImageRequest) -> dict[str, object]:
+    """Return what a row of `images` stores of a request."""
     return {
-        "digest": digest,
+        "digest": request.digest,
         "request": json.dumps(request.as_dict(), sort_keys=True),
         "batch_key": request.batch_key,
         "checkpoint": request.checkpoint_hash,

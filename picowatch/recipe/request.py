@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any, ClassVar, Self, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter
@@ -110,7 +110,7 @@ class ImageRequest(ImageFields):
         for name in _FLOATS:
             object.__setattr__(self, name, float(getattr(self, name)))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The sha256 of the canonical JSON of the fields that make the picture.
 

@@ -189,6 +189,26 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
     assert house.once(), house.error("again.yaml")
 
 
+def test_a_picture_that_was_renamed_just_before_its_turn_does_not_wait_for_another_scan(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its image was put off, and is requested again with the rename."""
+    monkeypatch.setattr(inbox_module, "SCAN_SECONDS", 1e6)
+    monkeypatch.setattr(inbox_module, "MOST_SCAN_SECONDS", 1e6)
+    hold = HeldEngine(house)
+    put(house, {"frames/_pictures.yaml": CORGI})
+    with house.running(batch_size=1):
+        house.draw("frames/1.png")
+        hold.wait_until_held()
+        house.draw("frames/2.png", "blue")
+        wait_for(lambda: one_waits_for_one(house))
+        with house.seen_at_once():
+            (house.inbox / "frames/2.png").rename(house.inbox / "frames/new.png")
+            hold.release()
+            wait_for(lambda: "frames/2.png: its picture changed or is gone" in house.log())
+        wait_for(lambda: house.pictures() == ["frames/1.png", "frames/new.png"])
+
+
 def test_a_picture_that_is_moved_while_it_is_looked_at_is_not_refused(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

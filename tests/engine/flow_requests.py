@@ -1,6 +1,7 @@
 """Models folders with tiny flow families, and what recipes for them request."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
 from picowatch.engine.processors import read_processor
+from picowatch.engine.protocol import OnPreview, unseen
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import circle, keep, plain_options
@@ -60,9 +62,9 @@ def scripted(kind: Any, name: str, **parts: Any) -> Any:
     return pipeline
 
 
-def flow_renderer(models: Path, **more: Any) -> Renderer:
+def flow_renderer(models: Path, on_preview: OnPreview = unseen, **options: Any) -> Renderer:
     """Return a renderer in this process."""
-    return Renderer(plain_options(models), **more)
+    return Renderer(replace(plain_options(models), **options), on_preview)
 
 
 def requests_of(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:

@@ -14,7 +14,7 @@ from picowatch.engine import child_main, memory
 from picowatch.engine.devices import choose_target
 from picowatch.engine.failures import explain_error, explain_exit
 from picowatch.engine.memory import broken_gpu
-from picowatch.engine.protocol import EngineOptions, Render
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineDied, RenderFailed
 
@@ -191,7 +191,7 @@ def test_a_broken_gpu_ends_the_engine(error: Exception, broken: str, said: str) 
 
 def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel that failed may have been queued long before."""
-    daemon = Mock(recv=lambda: Render(()))
+    daemon = Mock(recv=lambda: ())
     failing = Mock(render=Mock(side_effect=RuntimeError("expected scalar type Half")))
     monkeypatch.setattr(child_main, "broken_gpu", lambda: "CUDA error: unknown error")
     child_main.serve(daemon, lambda: False, lambda _: failing)

@@ -376,8 +376,8 @@ def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> No
     case, models, height = CASES[name], flow_models(name), 2 * SIDE
     wanted = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{height}")
     previews: list[RgbPicture] = []
-    watched = flow_renderer(models, on_preview=previews.append)
-    (looked_at,) = watched.render(wanted, ignore_steps, preview_seconds=1e-9)
+    watched = flow_renderer(models, on_preview=previews.append, preview_seconds=1e-9)
+    (looked_at,) = watched.render(wanted, ignore_steps)
     (unseen,) = draw(flow_renderer(models), *wanted)
     assert looked_at.pixels == unseen.pixels
     assert [(one.width, one.height) for one in previews] == [(8, 16)] * 2  # not the first step

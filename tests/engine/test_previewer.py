@@ -1,5 +1,6 @@
 """Previews show the picture early, not more often than asked, and do not change it."""
 
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -15,7 +16,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
 from picowatch.families import DEMO_WIDTH, FAMILIES
 from picowatch.recipe.request import ImageRequest
-from tests.engine.requests import ignore_steps, request
+from tests.engine.requests import draw, ignore_steps, request
 
 CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 
@@ -31,14 +32,13 @@ CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 def test_previews_change_no_pixel(batch: list[ImageRequest], evaluations: int) -> None:
     """There is one of the first picture at each evaluation, or none."""
     album: list[RgbPicture] = []
-    options = EngineOptions(models=Path("nowhere"), device="cpu", threads=2)
-    renderer = Renderer(options, album.append)
-    shown = renderer.render(batch, ignore_steps, preview_seconds=1e-6)
+    options = EngineOptions(models=Path("nowhere"), device="cpu", threads=2, preview_seconds=1e-6)
+    shown = Renderer(options, album.append).render(batch, ignore_steps)
     size = (batch[0].width // 8, batch[0].height // 8)
     assert [(one.width, one.height) for one in album] == [size] * evaluations
-    without = renderer.render(batch, ignore_steps)
+    without = Renderer(replace(options, preview_seconds=0), album.append)
+    assert [one.pixels for one in shown] == [one.pixels for one in draw(without, *batch)]
     assert len(album) == evaluations
-    assert [one.pixels for one in shown] == [one.pixels for one in without]
 
 
 def assert_shows(preview: RgbPicture, latents: torch.Tensor, matrix: torch.Tensor) -> None:

@@ -59,7 +59,6 @@ class HoldingEngine:
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Callable[[], bool],
-        preview_seconds: float,
     ) -> list[RenderedImage]:
         """Return the pictures as soon as they may be returned."""
         pictures = self._engine.render(batch, on_step, interrupted)

@@ -48,7 +48,6 @@ class FaultyRenderer:
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Callable[[], bool],
-        preview_seconds: float,
     ) -> list[RenderedImage]:
         """Return the pictures, or do what the prompts ask for."""
         faults = [fault for request in batch if (fault := self._due(request.prompt))]

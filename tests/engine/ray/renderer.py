@@ -26,7 +26,6 @@ class DigestRenderer(FaultyRenderer):
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Callable[[], bool],
-        preview_seconds: float,
     ) -> list[RenderedImage]:
         """Each request's digest as a picture, after its steps."""
         self._on_preview(RgbPicture(8, 8, bytes(192)))
@@ -35,7 +34,7 @@ class DigestRenderer(FaultyRenderer):
             if interrupted():
                 raise EngineStopped("interrupted")
             threading.Event().wait(0.01)
-        images = super().render(batch, on_step, interrupted, preview_seconds)
+        images = super().render(batch, on_step, interrupted)
         assert self._start_images is not None
         kept = sorted(self._start_images.iterdir())
         seen = tuple(sha256(path.read_bytes()).hexdigest() for path in kept)
