@@ -199,7 +199,8 @@ class WorkerPool:
             )
             if batch:
                 worker.idle = False
-                worker.checkpoint = batch[0].request.checkpoint_hash
+                first = batch[0].request
+                worker.checkpoint, worker.checkpoint_name = first.checkpoint_hash, first.checkpoint
             return batch
 
     def _size(self, worker: Worker, request: ImageRequest) -> int:

@@ -29,7 +29,6 @@ from picowatch.engine.protocol import (
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.ledger.rows import PutBack, QueuedImage
-from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
@@ -41,7 +40,7 @@ class Worker:
     """An engine and the thread that feeds it.
 
     `number` identifies the engine. `claim` returns its next batch, marked as running, or an empty
-    list. The thread ends once `stopping` is set.
+    list, and sets `checkpoint` and its name. The thread ends once `stopping` is set.
     """
 
     def __init__(
@@ -137,7 +136,7 @@ class Worker:
 
     def _render_and_publish(self, batch: list[QueuedImage]) -> None:
         """Render a batch and hand its pictures to the publisher, or record why there are none."""
-        loads = self._begins(batch[0].request)
+        loads = "" if self.checkpoint in self._loaded else self.checkpoint_name
         if loads and not self.trouble:  # which would be logged at each attempt, every minute
             log.info("%s: loading %s", batch[0].recipe, loads)
         rendering = self.rendering = Rendering(
@@ -165,11 +164,6 @@ class Worker:
             return self.ledger.are_running(batch)
         except sqlite3.OperationalError:
             return True
-
-    def _begins(self, request: ImageRequest) -> str:
-        """Note which checkpoint a request uses; return its name if it has to be loaded, else ""."""
-        self.checkpoint, self.checkpoint_name = request.checkpoint_hash, request.checkpoint
-        return "" if self.checkpoint in self._loaded else self.checkpoint_name
 
     def _holds_nothing(self) -> None:
         """Note that the engine was closed, or died, and holds no checkpoint."""
