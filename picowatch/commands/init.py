@@ -1,7 +1,7 @@
 """`picowatch init`: folders, a commented picowatch.yaml, example recipes, schemas for editors."""
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -62,7 +62,7 @@ def _make_all(folder: Path) -> None:
 
 
 def _make_examples(inbox: Path) -> None:
-    for example in sorted(_assets("examples"), key=lambda file: file.name):
+    for example in _assets("examples"):
         text = example.read_text("utf-8")
         if example.name.endswith(".yaml"):
             text = f"{_NAMES_SCHEMA}{SCHEMAS}/{KINDS['recipe']}\n{text}"
@@ -70,15 +70,14 @@ def _make_examples(inbox: Path) -> None:
 
 
 def _make_templates(inbox: Path, ready: str) -> None:
-    for template in sorted(_assets(ready), key=lambda file: file.name):
+    for template in _assets(ready):
         text = f"{_NAMES_SCHEMA}../{SCHEMAS}/{KINDS['defaults']}\n{template.read_text('utf-8')}"
-        inside = inbox / template.name.removesuffix(".yaml")
-        make_folder(inside)
-        _write(inside / PICTURES_NAME, text)
+        _write(inbox / template.name.removesuffix(".yaml") / PICTURES_NAME, text)
 
 
-def _assets(name: str) -> Iterator[Traversable]:
-    return resources.files("picowatch").joinpath(f"assets/{name}").iterdir()
+def _assets(name: str) -> list[Traversable]:
+    folder = resources.files("picowatch").joinpath(f"assets/{name}")
+    return sorted(folder.iterdir(), key=lambda file: file.name)
 
 
 def _write(path: Path, text: str) -> None:

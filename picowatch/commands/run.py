@@ -13,6 +13,7 @@ from picowatch.daemon.build import (
     build_daemon,
     check_folders,
     checked,
+    load_at_start,
     restart,
 )
 from picowatch.daemon.daemon import Mode
@@ -38,14 +39,15 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     if options.quiet or options.verbose:
         verbosity = "quiet" if options.quiet else "verbose"
     file = SettingsFile(options.settings or Path(FILE_NAME), lambda: checked(load()))
+    settings = load_at_start(file.load)
     code = run(
-        load(),
+        settings,
         once=options.once,
         verbosity=verbosity,
         settings_file=None if options.once else file,
     )
     if code == RESTART:
-        restart()
+        restart(settings)
     return code
 
 

@@ -215,11 +215,30 @@ def _check_own_files(outbox: Path) -> None:
             raise SettingsInvalid(words, _CHMOD)
 
 
-def restart() -> NoReturn:
+# An environment variable of a process that replaces another one: its settings, as JSON.
+_SETTINGS = "PICOWATCH_SETTINGS_BEFORE"
+
+
+def load_at_start(load: Callable[[], Settings]) -> Settings:
+    """Return the settings; after a restart those from before if the file has a mistake now.
+
+    Raises SettingsInvalid at a first start.
+    """
+    kept = os.environ.pop(_SETTINGS, "")
+    try:
+        return load()
+    except SettingsInvalid:
+        if not kept:
+            raise
+        return Settings.model_validate_json(kept)
+
+
+def restart(settings: Settings) -> NoReturn:
     """Replace this process by a new one with the same arguments and the same process id.
 
     Signals that arrive meanwhile wait until the new one handles them.
     """
+    os.environ[_SETTINGS] = settings.model_dump_json()
     sys.stdout.flush()
     sys.stderr.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)

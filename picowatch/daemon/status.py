@@ -1,6 +1,7 @@
 """The status: gathered from the daemon's parts, shown on the console, written to files."""
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -87,30 +88,22 @@ class Reporting:
             log.info("%s for the next start", images_wait(queued))
 
     def _status(self, is_new: bool) -> Status:
-        """Return the status now, with what the ledger said last unless it may say something new.
-
-        The same while the ledger cannot be read.
-        """
+        """Return the status now, with what the ledger said last unless that is new and readable."""
         if is_new:
             with suppress(*PASSING, LedgerCorrupt):
                 self._known = self._by_ledger()
+        root = self.outbox.root
         newest = tuple(self.pool.publisher.newest)  # a copy: pictures are added meanwhile
+        there = (one for one in newest if os.path.isfile(root / one))  # noqa: PTH113 (never raises)
         return replace(
             self._known,
             updated=time.time(),
-            pictures=tuple(filter(self._is_there, newest)),
+            pictures=tuple(there),
             engines=tuple(map(_engine_status, self.pool.workers)),
             inbox=str(self.inbox.path),
             scanned=time.time() - (time.monotonic() - self.inbox.scanned_at),
             trouble=self.run.retry.trouble or self.pool.trouble,
         )
-
-    def _is_there(self, picture: str) -> bool:
-        """Whether a picture exists; assumed while a share that is away answers with errors."""
-        try:
-            return self.outbox.exists(picture)
-        except OSError:
-            return True
 
     def _by_ledger(self) -> Status:
         counts = self.ledger.counts()

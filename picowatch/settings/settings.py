@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -31,6 +32,7 @@ from picowatch.settings.values import (
     folder_value,
     hooks_value,
     metrics_address_value,
+    written_executor,
 )
 
 FILE_NAME = "picowatch.yaml"
@@ -75,7 +77,10 @@ class Settings(BaseModel):
         "auto", description="auto, cuda, cuda:N, mps or cpu."
     )
     executor: Annotated[
-        Executor, BeforeValidator(executor_value), WithJsonSchema(EXECUTOR_SCHEMA)
+        Executor,
+        BeforeValidator(executor_value),
+        PlainSerializer(written_executor),
+        WithJsonSchema(EXECUTOR_SCHEMA),
     ] = Field(
         LocalSettings(),
         description="Where engines run. local: one on this machine; local:N: N of them (one "

@@ -197,6 +197,13 @@ EXECUTOR_SCHEMA: dict[str, Any] = {
 }
 
 
+def written_executor(executor: Executor) -> Any:
+    """Return an executor as a settings file has it."""
+    if isinstance(executor, LocalSettings):
+        return str(executor)
+    return {"ray": executor.model_dump()}
+
+
 def executor_value(value: Any) -> Any:
     """Parse `local`, `local:2`, `ray`, or a mapping `{ray: {address: …}}`, which may be text."""
     if isinstance(value, Executor):

@@ -47,6 +47,26 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
     assert len(house.pictures()) == len(changes)
 
 
+def test_it_starts_over_while_the_settings_file_has_a_mistake(house: House) -> None:
+    """All settings stay as they were, as the error says. A first start with the file ends."""
+    log, error = house.outbox / "picowatch.log", house.outbox / "settings.error.txt"
+    file = house.folder / "picowatch.yaml"
+    file.write_text("format: webp\nexecutor: local:2\n")
+    with started(house.folder, "run", program=DIGESTS, PICOWATCH_SETTLE_SECONDS="0.05") as process:
+        wait_for(lambda: log.exists() and "is watching" in house.log(), "a start")
+        file.write_text("format: webq\n")
+        wait_for(error.exists, "the error file")
+        (house.outbox / ".picowatch/lock").unlink()
+        wait_for(lambda: house.log().count("is watching") == 2, "the second start")
+        house.save("a.txt", "one --seed 3\n")
+        wait_for(lambda: house.pictures() == ["a/0001-3.webp"], "the picture")
+        assert "'webq'" in error.read_text()
+        assert len(house.status()["engines"]) == 2
+        process.terminate()
+        assert process.wait(60) == 0
+    assert picowatch(house.folder, "run", program=DIGESTS).returncode == 2
+
+
 # -- settings
 
 
