@@ -234,7 +234,9 @@ class Control:
     def _refused(self, recipe: str) -> Answer:
         problems = self.outbox.problems
         error, warning = problems.error(recipe), problems.warning(recipe)
-        return Answer(False, error or str(NothingSaid()), (), error, warning)
+        removed = f"{recipe} is wrong, and its error file was removed. Save it again to see why."
+        why = error or (str(NothingSaid()) if is_dropped(recipe) else removed)
+        return Answer(False, why, (), error, warning)
 
     def _result(self, recipe: str, outcome: Outcome) -> Answer:
         if not outcome.valid:

@@ -27,7 +27,6 @@ from picowatch.engine.protocol import (
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError
 
-_VERDICT_SECONDS = 15.0  # for Ray to find out why an actor cannot be reached
 _THREADS = 4  # of an actor: for `render`, for `live`, and for calls that return at once
 _MEMORY = (
     "Most often memory ran out there: try a smaller size, batch_size: 1 or fewer engines. Ray's "
@@ -91,9 +90,11 @@ class RayEngine(RemoteEngine):
         self._life = self._actor.live.options(num_returns="streaming").remote()
 
     def update(self) -> None:
-        """Check whether the engine was placed or has ended. Never raises."""
+        """Check whether the engine was placed or has ended; a batch finds out why. Never raises."""
+        if self.gone is not None or self._in_use.locked():
+            return
         try:
-            if self.gone is None and ray.wait([self._life], timeout=0)[0]:
+            if ray.wait([self._life], timeout=0)[0]:
                 self.node, self.is_placed = ray.get(next(self._life)), True
         except Exception as error:  # Ray raises errors of many classes, and gRPC's
             self.end(self._explained(error))
@@ -138,12 +139,22 @@ class RayEngine(RemoteEngine):
         """Have a batch rendered, and yield the actor's reports. Raises Ray's errors."""
         render = self._actor.render.options(num_returns="streaming")
         stream = render.remote(batch, self._start_images(batch))
-        while self.gone is None:
-            if ray.wait([stream], timeout=CHECK_SECONDS)[0]:
+        try:
+            while True:
+                yield from self._until_ready(stream)
                 yield ray.get(next(stream))
-            else:
-                yield None
-        raise self.gone
+        except exceptions.ActorUnavailableError:  # Ray knows the reason later
+            verdict = self._actor.interrupt.remote()
+            yield from self._until_ready(verdict)
+            ray.get(verdict)
+            raise
+
+    def _until_ready(self, result: Any) -> Iterator[None]:
+        """Wait for a result of Ray's. Raises why the engine is gone, once it is."""
+        while not ray.wait([result], timeout=CHECK_SECONDS)[0]:
+            if self.gone is not None:
+                raise self.gone
+            yield None
 
     def _named(self, report: FromEngine | None) -> FromEngine | None:
         match report:
@@ -173,11 +184,6 @@ class RayEngine(RemoteEngine):
         """Return an error with a readable sentence about why the actor ended."""
         if self.gone is not None:  # Ray may be shut down any moment
             return self.gone
-        if isinstance(error, exceptions.ActorUnavailableError):  # Ray knows the reason later
-            try:
-                ray.get(self._actor.interrupt.remote(), timeout=_VERDICT_SECONDS)
-            except Exception as later:
-                error = later
         if isinstance(error, exceptions.NodeDiedError) or "node has died" in str(error):
             return EngineLost(f"The cluster lost {self.node}.")
         crashed = isinstance(error, exceptions.ActorDiedError | exceptions.OutOfMemoryError)

@@ -176,7 +176,8 @@ class Outbox:
                 self.show_as_latest(file)
                 return
         for name in LATEST:
-            (self.root / name).unlink(missing_ok=True)
+            with only_logged(name, self.root):
+                (self.root / name).unlink(missing_ok=True)
 
     def exists(self, file: str) -> bool:
         return (self.root / file).is_file()

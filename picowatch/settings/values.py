@@ -1,6 +1,5 @@
 """Parses the values of settings; a ValueError says what is wrong with one."""
 
-import os
 import re
 import shlex
 import string
@@ -20,7 +19,6 @@ from pydantic import (
 
 LOSSLESS: Literal["lossless"] = "lossless"
 MAX_NAME = 255  # bytes of a file name, which hardly any file system exceeds
-_MAX_FOLDER_BYTES = 2000  # Linux opens paths of 4095, which have to include subfolders, too
 
 
 def _not_boolean(value: Any) -> Any:
@@ -35,20 +33,11 @@ Float = Annotated[float, BeforeValidator(_not_boolean)]
 
 
 def folder_value(folder: Path) -> Path:
-    """Expand `~`; refuse paths that no file system takes or that leave no room for pictures."""
+    """Expand `~`."""
     try:
-        folder = folder.expanduser()
+        return folder.expanduser()
     except RuntimeError as error:
         raise ValueError("this user has no home folder; write the full path") from error
-    if "\0" in str(folder):
-        raise ValueError("it is not a path: it contains a null byte")
-    longest = max(map(len, map(os.fsencode, folder.parts)), default=0)
-    if longest > MAX_NAME or len(os.fsencode(folder.absolute())) > _MAX_FOLDER_BYTES:
-        raise ValueError(
-            f"it is too long; the limit is {MAX_NAME} bytes for each name in it and "
-            f"{_MAX_FOLDER_BYTES:,} for the whole path"
-        )
-    return folder
 
 
 def device_value(value: str) -> str:

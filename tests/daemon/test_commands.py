@@ -100,3 +100,15 @@ def test_make_names_the_pictures_of_one_save(house: House) -> None:
         wait_for(lambda: len(house.pictures("x")) == 4, "the pictures of both saves")
     assert answer and answer.text == "2 images rendered."
     assert sorted(answer.pictures) == house.pictures("x")[2:]
+
+
+def test_make_does_not_say_that_a_prompt_is_missing_if_an_error_file_is(house: House) -> None:
+    """Another `make --rm` of the same recipe has been answered, which removed it."""
+    recipe = house.save("a.yaml", "promt: a corgi\n")
+    command = Command("make", "a.yaml", hashlib.sha256(recipe.read_bytes()).hexdigest())
+    with house.running():
+        wait_for(lambda: house.error("a.yaml"), "the error file")
+        (house.outbox / "a.yaml.error.txt").unlink()
+        answer = wait_for_answer(send(house.outbox, command), PATIENCE)
+    assert answer is not None
+    assert answer.text.startswith("a.yaml is wrong, and its error file was removed.")

@@ -196,7 +196,9 @@ class World(Machine):
             self._tell()
 
     def do_defaults(self, folder: str, priority: int | None) -> None:
-        """Give a folder's recipes a priority from their next save on, or none."""
+        """Give a folder's recipes a priority from their next save on, or none, as `do_picture`."""
+        if self.habits.halting:
+            return
         path = f"{folder}/_defaults.yaml"
         if priority is not None:
             self._write(path, f"priority: {priority}".encode(), "in place")
