@@ -317,6 +317,9 @@ class Inbox:
         assert one.size_and_time is not None
         try:
             saved = read(self._root, self.folder, one.path, one.size_and_time, known)
+            if saved and saved.dropped and saved.template != _template(self._templates, one.path):
+                self._wanted = True
+                raise FileChanged  # the template is being saved, and comes first
             old = self._renamed_from(saved) if saved and saved.digest and not known else None
         except (FileChanged, FileNotFoundError):
             one.since = now

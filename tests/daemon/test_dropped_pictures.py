@@ -209,6 +209,31 @@ def test_a_picture_that_was_renamed_just_before_its_turn_does_not_wait_for_anoth
         wait_for(lambda: house.pictures() == ["frames/1.png", "frames/new.png"])
 
 
+def test_no_picture_is_rendered_with_a_template_that_is_being_written(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer may begin after the scan that found the picture."""
+    read, pictures = reading.read, list[str]()
+
+    def write(root: Path, folder: str, path: str, *others: Any) -> Any:
+        if path == "frames/1.png":
+            pictures.append(path)
+        if pictures == [path]:
+            house.save("frames/_pictures.yaml", STAR.replace("a star", "a st"))
+        saved = read(root, folder, path, *others)
+        if pictures == [path]:
+            house.save("frames/_pictures.yaml", STAR)
+        return saved
+
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/0.png": 0})
+    assert house.once()
+    monkeypatch.setattr(inbox_module, "read", write)
+    with house.running():
+        house.draw("frames/1.png")
+        wait_for(lambda: len(house.pictures()) == 2)
+    assert house.prompts() == ["a corgi", "a star"]
+
+
 def test_a_picture_that_is_moved_while_it_is_looked_at_is_not_refused(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
