@@ -35,6 +35,7 @@ _WEIGHT = re.compile(r":\s*([+-]?[.\d]+)\s*\)")
 _BRACKET = re.compile(r"[()\[\]{}]")
 # What people write for wildcards who know other programs' syntax.
 _ALTERNATIVES = re.compile(r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)")
+_OPEN_CHOICE = re.compile(r"(?<!\\)\{[^{}|]*\|[^{}]*\Z")
 _COMMA_WEIGHT = re.compile(r"(?P<before>\([^()\[\]:]{1,200}:\s*\d{1,2}),(?P<after>\d{1,3}\s*\))")
 
 
@@ -293,6 +294,11 @@ def probable_mistakes(text: str) -> Iterator[str]:
         yield (
             f"'{shown(found[0])}' is drawn as these words, with more weight. For one of them at "
             f"random, write {{{shown(found[1])}}}."
+        )
+    if found_open := _OPEN_CHOICE.search(text):
+        yield (
+            f"the brace of '{shown(found_open[0], 30)}' is never closed, so it is drawn as these "
+            "words. For one of them at random, close it."
         )
     opened = []
     for bracket in re.finditer(r"\\.|[()]", text, re.DOTALL):

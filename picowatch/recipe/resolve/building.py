@@ -155,8 +155,17 @@ class RecipeBuilder:
             except ValidationError as error:
                 mistakes = error.errors(include_url=False)
             replaced = [self._replaced(values, defaults, mistake) for mistake in mistakes]
-            if not all(replaced):
-                return None
+            if all(replaced):
+                continue
+            # The rules are checked without the wrong values, so that all mistakes are told at once.
+            # Those that switch something on are needed by other fields, which would be blamed.
+            names = {str(mistake["loc"][0]) for mistake in mistakes}
+            with suppress(ValidationError):
+                if all(defaults.get(name, DEFAULTS.get(name)) for name in names):
+                    others = {name: value for name, value in values.items() if name not in names}
+                    used = {name: defaults[name] for name in names & defaults.keys()}
+                    return Recipe.model_validate(others | used).read_in(context)
+            return None
 
     def _replaced(
         self, values: dict[str, Any], defaults: Mapping[str, Any], mistake: Mapping[str, Any]

@@ -131,6 +131,23 @@ def test_several_mistakes_come_at_once() -> None:
     ]
 
 
+def test_a_number_beyond_its_limits_hides_no_other_mistake() -> None:
+    """The rest is checked without it. What needs a field that is wrong is not blamed."""
+    text = "prompt: a AND b\nsteps: 300\nwidth: 500\nclip_skip: 9\nmask_blur: 2"
+    assert [(p.line, p.column) for p in refused(text).problems] == [
+        (1, 9), (2, 8), (3, 8), (4, 12), (5, 1),
+    ]  # fmt: skip
+    assert messages("prompt: a\nhires: {scale: 9}\ndenoising_strength: 0.4") == [
+        "hires scale must be a number from 1 to 4, not 9."
+    ]
+
+
+def test_a_choice_that_is_never_closed_is_a_warning() -> None:
+    """It would be drawn as these words."""
+    check_warned(read_one("a {red|blue hat", "a.txt"), "the brace of '{red|blue hat' is never …")
+    assert read_one("a {red|blue} hat, {x", "a.txt").warnings == ()
+
+
 def test_no_field_is_told_as_another_programs() -> None:
     """When a name becomes a field, its hint and its flag have to be removed."""
     names = {*FIRST_NAME_OF}
