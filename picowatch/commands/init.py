@@ -1,5 +1,6 @@
 """`picowatch init`: folders, a commented picowatch.yaml, example recipes, schemas for editors."""
 
+import shlex
 from argparse import Namespace
 from collections.abc import Callable
 from importlib import resources
@@ -42,7 +43,9 @@ def init(folder: Path, ready: str | None = None) -> int:
             f"Cannot create picowatch's folders in {folder}{where}: {error.strerror or error}.",
             "Name a folder that you can write to: picowatch init DIR.",
         ) from error
-    print("Start `picowatch run`, save a recipe in inbox/, and look into outbox/.")
+    there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
+    print("Recipes are saved in inbox/, and their pictures appear in outbox/.")
+    print(f"Next: {there}picowatch run")
     return 0
 
 

@@ -28,8 +28,11 @@ def schema_without_complaints(file: Path) -> Path:
 
 def test_init_makes_folders_settings_and_examples_that_are_valid(tmp_path: Path) -> None:
     """Each file names a schema that finds nothing wrong, and that the inbox looks past."""
-    assert picowatch(tmp_path, "init", "new").returncode == 0
-    folder = tmp_path / "new"
+    folder = tmp_path / "a new"
+    made = picowatch(tmp_path, "init", folder.name)
+    assert made.returncode == 0
+    assert made.stdout.endswith("\nNext: cd 'a new' && picowatch run\n")
+    assert picowatch(folder, "init").stdout.endswith("\nNext: picowatch run\n")
     assert (folder / "models/checkpoints").is_dir()
     recipes = sorted(path for path in (folder / "inbox").iterdir() if path.is_file())
     assert len(recipes) >= 3

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby, islice
 from math import ceil
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.read.found import Found
-from picowatch.recipe.written import Entry, Source, Written, number
+from picowatch.recipe.written import Entry, Position, Source, Written, number
 
 _NEGATIVE = re.compile(r"\s*Negative prompt:", re.IGNORECASE)
 _STEPS = re.compile(r"\s*Steps:(?P<alone>\s*\d+\s*,?\s*$)?", re.IGNORECASE)
@@ -176,6 +177,13 @@ def _entry(source: Source, block: Block) -> Entry:
     if negative:
         written = Written(found.values["negative_prompt"], source.whole_line(negative))
         entry.layer["negative_prompt"] = written
+    if checkpoint := entry.layer.get("checkpoint"):  # the one value that may be an error
+        for at, line in block.values:
+            key, name, _ = line.partition(f"Model: {checkpoint.value}")
+            if name:
+                width = len(str(checkpoint.value))
+                position = Position(source, at, len(key + name) - width + 1, width)
+                entry.layer["checkpoint"] = replace(checkpoint, position=position)
     return entry
 
 

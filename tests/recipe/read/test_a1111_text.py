@@ -7,7 +7,7 @@ import pytest
 from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.parts import Hires, Upscale
-from tests.recipe.reading import DEMO, check_warned, messages, read, read_one
+from tests.recipe.reading import DEMO, check_warned, messages, read, read_one, refused
 
 TXT = "corgi.txt"
 INVENTORY = Inventory(
@@ -231,3 +231,12 @@ def test_generation_parameters_under_a_yaml_name_are_recognised() -> None:
     assert message == "this looks like A1111's generation parameters; rename it to corgi.txt"
     (message, *_) = messages("Prompt: a\nNegative Prompt: b\nSteps: many", "corgi.yaml")
     assert "A1111" not in message
+
+
+def test_a_checkpoint_that_is_not_installed_is_shown_where_it_stands() -> None:
+    """Not below the prompt."""
+    (problem,) = refused(
+        "a cat\nSteps: 20, Model hash: abc, Model: nova, Seed: 1", "a.txt"
+    ).problems
+    assert (problem.line, problem.column, problem.width) == (2, 36, 4)
+    assert problem.message.startswith("no checkpoint 'nova'")
