@@ -1,5 +1,7 @@
 """The values of settings, in the file, the environment and in Python."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +77,26 @@ def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str) -> None
             assert f"{name} {value == 'true'}: " in refused(tmp_path, f"{name}: {value}\n")
 
 
-# -- the file
+# -- files and folders
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """As a folder, or one that is not there."""
-    for path, said in ((tmp_path, "Is a directory"), (tmp_path / "x", "No such file")):
-        with pytest.raises(SettingsInvalid, match=rf"Cannot read the settings {path}: {said}"):
-            load_settings({}, {}, path)
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, r"Cannot read .*: it is not a regular file\."),
+        (lambda file: file.symlink_to("/dev/zero"), r"Cannot read .*: it is not a regular file\."),
+        (Path.mkdir, r"Cannot read .*: it is not a regular file\."),
+        (lambda file: file.write_bytes(bytes(100_001)), "too large; the limit is 100,000 bytes"),
+    ],
+    ids=["pipe", "device", "folder", "huge"],
+)
+def test_only_a_regular_file_is_read(
+    tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
+    """A pipe would block, /dev/zero has no end, a gigabyte would be parsed twice."""
+    make(tmp_path / "picowatch.yaml")
+    with pytest.raises(SettingsInvalid, match=said):
+        load_settings({}, {}, tmp_path / "picowatch.yaml")
 
 
 # -- what is wrong is said, and where

@@ -177,8 +177,7 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
             )
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
-        if waits:
-            _check_own_files(settings.outbox)
+        _check_own_files(settings.outbox, waits=waits)
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."
@@ -205,12 +204,19 @@ def _check_writable(outbox: Path) -> None:
         raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)
 
 
-def _check_own_files(outbox: Path) -> None:
-    """Refuse own files of another user, as after a start with sudo: a daemon would wait forever."""
+def _check_own_files(outbox: Path, *, waits: bool) -> None:
+    """Refuse own files for which a daemon would wait forever.
+
+    Opening a pipe blocks until its other end is opened. A file of another user, as after a start
+    with sudo, would be waited for like a full disk.
+    """
     for path in (outbox / own for own in _OWN):
         if not os.path.lexists(path):
             continue
-        if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
+        if path.is_fifo():
+            raise SettingsInvalid(f"{path} is not a regular file, but a pipe.", "Move it away.")
+        mode = os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if waits and not os.access(path, mode):
             words = f"The outbox {outbox} cannot be written: no permission for {path}."
             raise SettingsInvalid(words, _CHMOD)
 

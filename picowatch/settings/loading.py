@@ -13,8 +13,11 @@ import yaml
 from pydantic import ValidationError
 
 from picowatch.errors import SettingsInvalid
+from picowatch.files.inside import open_regular
 from picowatch.settings.settings import FILE_NAME, FOLDERS, PREFIX, Settings
 from picowatch.settings.values import one_line, words_of
+
+MAX_FILE_BYTES = 100_000
 
 _Given = dict[str, tuple[Any, str]]  # by name: the value, and where it is set
 
@@ -48,6 +51,17 @@ def load_settings(
     return _validated(given, problems)
 
 
+def _text_of(path: Path) -> str:
+    """Return the text of a settings file. Raises OSError, also for a pipe, or SettingsInvalid."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise SettingsInvalid(
+            f"The settings {path} are too large; the limit is {MAX_FILE_BYTES:,} bytes."
+        )
+    return content.decode("utf-8-sig")
+
+
 def _from_file(path: Path) -> tuple[_Given, list[str]]:
     """Return a settings file's values, each with its line and column, and its problems."""
     node, values = _parsed(path)
@@ -73,7 +87,7 @@ def _from_file(path: Path) -> tuple[_Given, list[str]]:
 def _parsed(path: Path) -> tuple[yaml.MappingNode, dict[str, Any]]:
     """Return the mapping in a settings file, as YAML's node and as values."""
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        loader = yaml.SafeLoader(_text_of(path))
         node = loader.get_single_node()
         if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
             return yaml.MappingNode("", []), {}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from picowatch.files.atomic import rename
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import ends, process, without_privileges
 from tests.house import HeldEngine, House, wait_for
 
@@ -50,6 +50,17 @@ def test_whatever_lies_in_the_outbox_stops_nothing(house: House) -> None:
         assert f"{name} cannot be written: Is a directory" in house.log()
     assert house.log().count("Did you mean 'prompt'") == 2
     assert "Free some space" not in house.log()
+
+
+@pytest.mark.parametrize("name", ["images.jsonl", "picowatch.log", ".picowatch/lock"])
+def test_a_pipe_in_the_place_of_a_file_ends_the_start_in_words(house: House, name: str) -> None:
+    """Opening it would block forever."""
+    (house.outbox / ".picowatch").mkdir(parents=True)
+    os.mkfifo(house.outbox / name)
+    for once in ([], ["--once"]):
+        ended = picowatch(house.folder, "run", *once, program=DIGESTS)
+        assert ended.returncode == 2
+        assert f"outbox/{name} is not a regular file" in ended.stderr
 
 
 def test_whatever_lies_among_the_commands_is_passed_by(house: House) -> None:
