@@ -7,9 +7,7 @@ safetensors, fp8 with scales, and GGUF.
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -242,27 +240,23 @@ def _read_safetensors(
     *,
     copy: bool,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    names = [
-        name
-        for name in header.shapes
-        if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS)
-    ]
-    with safe_open(file, framework="pt") as opened, ThreadPoolExecutor() as pool:
-        found = [(opened.get_tensor(name), _scale(header, name, opened)) for name in names]
-        bare = [name.removeprefix(prefix) for name in names]
-        types = [type_of(name) for name in bare]
-        # Copying and converting takes longer than reading from the disk's cache: use all cores.
-        yield from zip(bare, pool.map(partial(_copied, device, copy), found, types), strict=True)
+    with safe_open(file, framework="pt") as opened:
+        for name in header.shapes:
+            if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS):
+                bare = name.removeprefix(prefix)
+                tensor, scale = opened.get_tensor(name), _scale(header, name, opened)
+                yield bare, _on_device(tensor, scale, type_of(bare), device, copy=copy)
 
 
-def _copied(
-    device: torch.device,
-    copy: bool,
-    found: tuple[torch.Tensor, torch.Tensor | None],
+def _on_device(
+    tensor: torch.Tensor,
+    scale: torch.Tensor | None,
     dtype: torch.dtype,
+    device: torch.device,
+    *,
+    copy: bool,
 ) -> torch.Tensor:
     """Return a tensor in this type, multiplied by its scale if it has one."""
-    tensor, scale = found
     if not tensor.is_floating_point():
         return tensor.to(device, copy=copy)
     if tensor.dtype.itemsize > 1:
