@@ -135,9 +135,8 @@ def test_a_file_is_quiet_from_the_end_of_the_scan_that_found_it(
 ) -> None:
     """A long scan may come to a file just after the first half was written."""
     house.outbox.mkdir()
-    inbox = Inbox(
-        house.settings(settle_seconds=0.5), Ledger(house.outbox / "ledger"), threading.Event()
-    )
+    ledger = Ledger(house.outbox / "ledger")
+    inbox = Inbox(house.settings(settle_seconds=0.5), ledger, threading.Event())
     house.save("a.txt", "a corgi in the")
     assert inbox.is_there()
     monkeypatch.setattr(time, "monotonic", lambda: 105.0)
@@ -149,6 +148,7 @@ def test_a_file_is_quiet_from_the_end_of_the_scan_that_found_it(
     inbox.look(104.9)
     assert [one.path for one in inbox.changes(106.6)] == ["a.txt"]
     inbox.close()
+    ledger.close()
 
 
 def test_the_name_of_a_picture_in_other_letters_is_that_of_the_same_file(tmp_path: Path) -> None:
