@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from sys import intern
 
+from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.database import Database
 from picowatch.ledger.entries import QUEUED_ANEW
@@ -342,8 +343,13 @@ def _outcome(images: Sequence[sqlite3.Row], *, valid: bool) -> Outcome:
 
 
 def _known(row: sqlite3.Row) -> KnownRecipe:
+    try:
+        size_and_time = SizeAndTime.from_text(row["size_and_time"])
+    except (TypeError, ValueError) as error:
+        words = f"The ledger is damaged: a recipe's size and time are not valid: {error}."
+        raise LedgerCorrupt(words) from error
     return KnownRecipe(
-        SizeAndTime.from_text(row["size_and_time"]),
+        size_and_time,
         row["digest"],
         intern(row["outcome"]),  # thousands of rows share these values
         intern(row["folder"]),
