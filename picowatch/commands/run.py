@@ -13,6 +13,7 @@ from picowatch.daemon.build import (
     build_daemon,
     check_folders,
     checked,
+    is_hopeless,
     load_at_start,
     restart,
 )
@@ -74,7 +75,7 @@ def run(
             Mode(once=once, settings_file=settings_file),
             overdue=lambda: _leave(console, code),
         )
-    if result.restart and not interrupted:
+    if result.restart and not interrupted and not is_hopeless(result):
         return RESTART
     if not once:
         starts_over = interrupted and result.restart  # a signal came just before that

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
@@ -221,8 +222,17 @@ def _check_own_files(outbox: Path, *, waits: bool) -> None:
             raise SettingsInvalid(words, _CHMOD)
 
 
-# An environment variable of a process that replaces another one: its settings, as JSON.
-_SETTINGS = "PICOWATCH_SETTINGS_BEFORE"
+# A new ledger that is damaged so soon means a broken disk: a third one would not help.
+HOPELESS_SECONDS = 60.0
+# Environment variables of a process that replaces another one: when, in Unix seconds, and the
+# other one's settings, as JSON.
+_RESTARTED, _SETTINGS = "PICOWATCH_RESTARTED", "PICOWATCH_SETTINGS_BEFORE"
+
+
+def is_hopeless(result: RunResult) -> bool:
+    """Return whether the ledger was damaged again soon after this process was restarted."""
+    restarted = float(os.environ.get(_RESTARTED, 0))
+    return result.ledger_corrupt and time.time() - restarted < HOPELESS_SECONDS
 
 
 def load_at_start(load: Callable[[], Settings]) -> Settings:
@@ -244,7 +254,7 @@ def restart(settings: Settings) -> NoReturn:
 
     Signals that arrive meanwhile wait until the new one handles them.
     """
-    os.environ[_SETTINGS] = settings.model_dump_json()
+    os.environ |= {_RESTARTED: str(time.time()), _SETTINGS: settings.model_dump_json()}
     sys.stdout.flush()
     sys.stderr.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)

@@ -188,8 +188,9 @@ def serve(
     while not isinstance(outcome, EngineDied):
         batch: Batch = connection.recv()
         try:
-            on_step = lambda done, total: send(Step(done, total))  # noqa: E731
-            outcome = renderer.render(batch, on_step, interrupted)
+            outcome = renderer.render(
+                batch, lambda done, total: send(Step(done, total)), interrupted
+            )
         except Exception as error:
             outcome = _explained(error)
         send(outcome)

@@ -95,6 +95,18 @@ def test_a_damaged_page_of_any_table_heals_at_the_next_start(house: House) -> No
             (house.outbox / file).unlink()
 
 
+def test_a_recipe_whose_time_is_damaged_heals_at_the_next_start(house: House) -> None:
+    """For SQLite these bytes are a text like any other."""
+    house.save("random.txt", RECIPES["random.txt"])
+    assert house.once()
+    with closing(sqlite3.connect(ledger(house))) as sql, sql:
+        sql.execute("UPDATE recipes SET size_and_time = 'x' || substr(size_and_time, 2)")
+    house.engine.batches.clear()
+    assert house.run_once() == 0
+    assert house.started() == []
+    assert len(kept(house)) == 1
+
+
 @pytest.mark.parametrize("damage", ["no database", "empty"])
 def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, damage: str) -> None:
     """picowatch moves it aside, starts with a new one and renders the rest with the same seeds."""

@@ -1,11 +1,15 @@
 """picowatch restarts itself: the process stays the same, its program begins again."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from picowatch.commands.run import RESTART, run
 from picowatch.daemon.settings_file import SettingsFile
+from picowatch.errors import FAILED, LedgerCorrupt
+from picowatch.ledger.ledger import Ledger
 from picowatch.settings import load_settings
 from tests.commands.picowatch import DIGESTS, picowatch, started
 from tests.house import SETTLE_SECONDS, HeldEngine, House, wait_for
@@ -65,6 +69,23 @@ def test_it_starts_over_while_the_settings_file_has_a_mistake(house: House) -> N
         process.terminate()
         assert process.wait(60) == 0
     assert picowatch(house.folder, "run", program=DIGESTS).returncode == 2
+
+
+def test_a_ledger_that_is_damaged_again_at_once_ends_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would write to a broken disk forever; the first time, a new ledger is built."""
+
+    def unreadable(ledger: Ledger) -> int:
+        raise LedgerCorrupt("The ledger is damaged.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "todo", unreadable)
+        assert run(house.settings(), False, house.make_engine) == RESTART
+        patched.setenv("PICOWATCH_RESTARTED", str(time.time()))
+        assert run(house.settings(), False, house.make_engine) == FAILED
+    assert house.log().count("The ledger is damaged. It is kept as ledger.sqlite.damaged-") == 2
+    assert house.once()
 
 
 # -- settings
