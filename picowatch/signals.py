@@ -71,7 +71,8 @@ def ended_by_signals(
                     last.start()
         os.close(read)
 
-    threading.Thread(target=listen, name="signals", daemon=True).start()
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     try:
         for number in ENDING:
@@ -80,9 +81,10 @@ def ended_by_signals(
                 signal.signal(number, lambda *_: None)  # the interpreter writes it to `write`
         yield signals
     finally:
-        last.cancel()
         signal.set_wakeup_fd(before)
         os.close(write)
+        listener.join(END_SECONDS)  # else a signal of just now would come too late to the list
+        last.cancel()
 
 
 def ignore_signals() -> None:

@@ -254,8 +254,8 @@ def restart(settings: Settings) -> NoReturn:
 
     Signals that arrive meanwhile wait until the new one handles them.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     os.environ |= {_RESTARTED: str(time.time()), _SETTINGS: settings.model_dump_json()}
     sys.stdout.flush()
     sys.stderr.flush()
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
