@@ -12,6 +12,9 @@ from picowatch.settings import Settings
 log = logging.getLogger("picowatch")
 
 MOST_KINDS = 500  # the latest ones, as a daemon runs for weeks
+# picowatch looks at an engine each half second. A longer gap is its own: it was stopped, as by
+# `docker pause`, and the engine with it.
+FROZEN_SECONDS = 1.0
 NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get busy
 
 
@@ -38,7 +41,8 @@ class Rendering:
         self.steps = self.first.request.steps  # in all
         self._times: list[float] = []  # at which each step was done
         self._is_interrupted = False
-        self._began = self._last_sign = self.clock()
+        self._silent = 0.0  # seconds since the engine's last sign
+        self._began = self._looked_at = self.clock()
 
     def pictures(self) -> list[RenderedImage]:
         """Render the batch and monitor the engine. Raises the reason if there are no pictures."""
@@ -81,7 +85,10 @@ class Rendering:
         """
         if self.stopping():
             raise EngineStopped("picowatch ends.")
-        if self.clock() - self._last_sign > (limit := self.settings.stall_seconds):
+        now = self.clock()
+        self._silent += min(now - self._looked_at, FROZEN_SECONDS)
+        self._looked_at = now
+        if self._silent > (limit := self.settings.stall_seconds):
             raise EngineDied(
                 f"The engine made no step for {limit:.0f} s and was ended as hung. "
                 "If such images take that long, set stall_seconds higher."
@@ -93,11 +100,11 @@ class Rendering:
         return self._is_interrupted
 
     def _on_step(self, step: int, steps: int) -> None:
-        self._last_sign = self.clock()
+        self._silent = 0.0
         if step:
             # The engine may begin again, using less memory.
             before = self._times if step > 1 else []
-            self.steps, self._times = steps, [*before, self._last_sign]
+            self.steps, self._times = steps, [*before, self.clock()]
 
 
 class Durations:

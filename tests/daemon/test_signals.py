@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +16,7 @@ from picowatch.commands.run import run
 from picowatch.signals import ENDING, ended_by_signals
 from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, started
-from tests.daemon.processes import SETTINGS, ends, engines_of
+from tests.daemon.processes import SETTINGS, ends, engines_of, stopped
 from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, wait_for
 
@@ -109,6 +110,23 @@ def test_a_signal_in_the_middle_of_what_cannot_be_interrupted(house: House, step
     assert sorted(house.seeds("b")) == [9]
     assert sorted(one["seed"] for one in house.listed()) == [1, 2, 3, 4, 5, 6, 7, 9]
     assert len(house.pictures("a")) == 8, "with a sheet"
+
+
+def test_the_time_that_picowatch_itself_was_stopped_is_not_the_engines(house: House) -> None:
+    """`docker pause` and a suspended laptop stop both for longer than an engine may be silent."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\nsteps: 150\nsize: 64x64\n")
+    limits = {"PICOWATCH_STALL_SECONDS": "2", "PICOWATCH_MAX_ATTEMPTS": "1"}
+    with started(house.folder, "run", program=DIGESTS, **SETTINGS, **limits) as process:
+        wait_for(lambda: house.status().get("step"), "the first step")
+        engine = psutil.Process(engines_of(process.pid)[0])
+        engine.suspend()
+        with stopped(process):
+            frozen_at = time.monotonic()
+            wait_for(lambda: time.monotonic() - frozen_at > 3, "longer than the engine may rest")
+        engine.resume()
+        wait_for(lambda: house.status()["images"]["running"] == 0, "the end of the image")
+        ends(process)
+    assert house.pictures() == ["a/0001-1.png"], house.log()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
