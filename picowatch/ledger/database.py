@@ -4,12 +4,11 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt
+from picowatch.ledger.migrations import VERSION, can_migrate, keep_a_copy, make_tables
 
-VERSION = 6
 # How long SQLite itself waits for a lock; callers go on waiting (retry.py). It is short because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
@@ -54,20 +53,21 @@ class Database:
         sql = self._connection
         version = sql.execute("PRAGMA user_version").fetchone()[0]
         tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version != VERSION and (version or tables):
+        if version != VERSION and not can_migrate(version) and (version or tables):
             raise LedgerCorrupt(f"The ledger {self._path} is not of this version of picowatch.")
         sql.execute("PRAGMA journal_mode = TRUNCATE")
         sql.execute("PRAGMA synchronous = FULL")
-        sql.execute("PRAGMA foreign_keys = ON")
         sql.execute("PRAGMA temp_store = MEMORY")  # a full /tmp stops nothing
-        if not version:
-            schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
-            sql.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
-        # This includes one that a crash left empty: a save or a rebuild enters the first number.
-        self.is_new = not sql.execute("SELECT count(*) FROM sqlite_sequence").fetchone()[0]
         found = sql.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise LedgerCorrupt(f"The ledger {self._path} is damaged: {found}.")
+        if version != VERSION:
+            if version:
+                keep_a_copy(self._path, version)
+            make_tables(sql, version)
+        sql.execute("PRAGMA foreign_keys = ON")
+        # This includes one that a crash left empty: a save or a rebuild enters the first number.
+        self.is_new = not sql.execute("SELECT count(*) FROM sqlite_sequence").fetchone()[0]
 
     @contextmanager
     def _corruption_named(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
--- The ledger, version 6. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 7. Times are Unix seconds; paths are relative, with forward slashes.
 -- Whatever is still to be done is a column here: a start and an ordinary round read the same rows.
 
 CREATE TABLE recipes (              -- each file of the inbox whose last save was taken
@@ -135,4 +135,26 @@ CREATE TABLE failures (             -- what failures.jsonl lacks, in order
 
 CREATE TABLE paused (               -- one row while nothing is to be rendered
     since REAL NOT NULL
+) STRICT;
+
+CREATE TABLE commands (             -- commands that have no answer yet
+    name      TEXT PRIMARY KEY,     -- of the command's file
+    since     REAL NOT NULL,
+    cancelled INTEGER NOT NULL DEFAULT 0,  -- by `cancel`: images so far, and how many of these
+    running   INTEGER NOT NULL DEFAULT 0,  -- were running
+    last_save INTEGER               -- the newest save before it had files read again
+) STRICT;
+
+CREATE TABLE attempts (             -- what a disk refused: it is tried again by itself
+    step    TEXT NOT NULL,
+    file    TEXT NOT NULL,
+    tries   INTEGER NOT NULL,
+    next_at REAL NOT NULL,
+    reason  TEXT NOT NULL,
+    PRIMARY KEY (step, file)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE batch_sizes (          -- how many images a batch may have, as measured
+    alike    TEXT PRIMARY KEY,      -- device, checkpoint and size of the images
+    measured TEXT NOT NULL          -- JSON
 ) STRICT;
