@@ -175,9 +175,9 @@ COMMANDS = {
     ),
     "retry": Command(
         "control",
-        "Try failed images again, of the given recipes or of all.",
+        "Try failed images and refused files again, of the given recipes or of all.",
         {
-            "picowatch retry": "all failed images",
+            "picowatch retry": "all that failed",
             "picowatch retry inbox/corgi.yaml": "those of one recipe",
             "picowatch retry --all inbox/photos": "a folder, as its template is now",
         },

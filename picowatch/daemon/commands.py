@@ -102,19 +102,24 @@ class Control:
     # -- retry and cancel
 
     def _retry(self, pattern: str | None) -> Answer:
-        failed = self.ledger.recipes_with_failures()
-        retried = self.ledger.retry(failed if pattern is None else _matching(pattern, failed))
+        """Queue failed images again, and have refused files read again, as they are now."""
+        failed, refused = self.ledger.recipes_with_failures(), self.ledger.refused_recipes()
+        wrong = sorted({*failed, *refused})
+        chosen = wrong if pattern is None else _matching(pattern, wrong)
+        if pattern is not None and not chosen:
+            return Answer(False, f"Nothing of {pattern} has failed.{_named('Failed', wrong)}")
+        retried = self.ledger.retry(chosen)
         for recipe in retried:
             log.info("%s: %s queued again, as requested", recipe, images(retried[recipe]))
         self.pool.wake()
-        if retried:
-            return Answer(True, f"{images(sum(retried.values()))} queued again.")
-        if pattern is None:
-            return Answer(True, "No image has failed.")
-        return Answer(
-            False,
-            f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
-        )
+        again = [recipe for recipe in chosen if recipe in refused]
+        if again:
+            self.ledger.want_again(again, as_saved=False)
+            self.inbox.want_scan()
+        queued = f"{images(sum(retried.values()))} queued again" if retried else ""
+        read = f"{len(again)} refused file{'' if len(again) == 1 else 's'} read again"
+        parts = [queued] * bool(retried) + [read] * bool(again)
+        return Answer(True, f"{'; '.join(parts) or 'Nothing has failed'}.")
 
     def _retry_all(self, pattern: str) -> Answer:
         """Have recipes read again as if they had been saved; equal pictures are kept."""

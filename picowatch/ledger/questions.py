@@ -157,6 +157,13 @@ class Questions(Database):
         rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {FAILED} ORDER BY recipe")
         return [row["recipe"] for row in rows]
 
+    def refused_recipes(self) -> set[str]:
+        """Return the recipes whose last save was refused."""
+        rows = self.select(
+            "SELECT path FROM recipes WHERE outcome = 'refused' AND problem IS NOT NULL"
+        )
+        return {row["path"] for row in rows}
+
     def cancel(self, recipes: Collection[str]) -> tuple[int, int]:
         """Cancel images of the recipes; return how many, and how many of these were running.
 

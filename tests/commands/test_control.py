@@ -36,17 +36,18 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         assert (found["refused"], found["images"]["failed"]) == (1, 2)
         house.engine.before_batch = lambda batch: None
         answer = picowatch(house.folder, "retry", "c.txt")
-        said = "No image of c.txt has failed. Recipes with failed images: a.txt, pets/b.yaml.\n"
+        said = "Nothing of c.txt has failed. Failed: a.txt, pets/b.yaml, wrong.yaml.\n"
         assert (answer.returncode, answer.stderr) == (1, said)
         answer = picowatch(house.folder, "retry", "inbox/a.txt")
         assert (answer.returncode, answer.stdout) == (0, "1 image queued again.\n"), answer.stderr
         wait_for(lambda: 5 in house.seeds("a") and house.error("a.txt") is None, "the picture")
         assert house.error("pets/b.yaml")
-        assert picowatch(house.folder, "retry").stdout == "1 image queued again.\n"
+        said = "1 image queued again; 1 refused file read again.\n"
+        assert picowatch(house.folder, "retry").stdout == said
         wait_for(lambda: house.seeds("pets") == [6], "all pictures")
-        assert picowatch(house.folder, "retry").stdout == "No image has failed.\n"
         house.save("wrong.yaml", "prompt: a corgi\n")
         wait_for(lambda: house.status()["refused"] == 0, "the good save")
+        assert picowatch(house.folder, "retry").stdout == "Nothing has failed.\n"
     assert "a.txt: 1 image queued again, as requested" in house.log()
 
 

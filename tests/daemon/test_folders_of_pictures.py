@@ -184,6 +184,25 @@ def test_pictures_that_are_renamed_after_the_command_are_rendered_once(house: Ho
 # -- failures
 
 
+def test_retry_tries_what_was_refused_in_a_folder_again(house: House) -> None:
+    """Nothing by itself tells that what a file lacked has come."""
+    photos(house, CORGI, 1)
+    house.save("photos/1.txt", "a __animal__\n")
+    house.save("photos/bad.txt", "a __plant__\n")
+    drop(house, "photos/bad.png")
+    house.save("elsewhere.txt", "a __animal__\n")
+    assert not house.once()
+    (house.models / "wildcards").mkdir()
+    (house.models / "wildcards/animal.txt").write_text("corgi\n")
+    assert house.once(), "it was told before"
+    assert house.answer("retry", "photos").text == "2 refused files read again."
+    assert house.prompts() == ["a corgi"]
+    assert house.error("photos/1.png") is None
+    assert house.error("photos/bad.png") and house.error("elsewhere.txt")
+    assert [line["recipe"] for line in failures(house)].count("photos/bad.png") == 2
+    assert house.answer("retry", "photos/1.png").text.startswith("Nothing of photos/1.png has")
+
+
 def test_everything_that_went_wrong_is_a_line(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
