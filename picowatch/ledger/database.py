@@ -64,7 +64,10 @@ class Database:
         if version != VERSION:
             if version:
                 keep_a_copy(self._path, version)
-            make_tables(sql, version)
+            try:
+                make_tables(sql, version)
+            except sqlite3.IntegrityError as error:
+                raise LedgerCorrupt(f"The ledger {self._path} is damaged: {error}.") from error
         sql.execute("PRAGMA foreign_keys = ON")
         # This includes one that a crash left empty: a save or a rebuild enters the first number.
         self.is_new = not sql.execute("SELECT count(*) FROM sqlite_sequence").fetchone()[0]

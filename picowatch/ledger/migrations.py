@@ -5,21 +5,60 @@ new index, or a new column with a default needs nothing here. A column that is r
 values change, does: `CHANGES[version]` brings an older ledger to the names and values of the next.
 """
 
+import json
 import logging
 import sqlite3
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
 from picowatch.files.atomic import copy_atomically
+from picowatch.recipe.request import ImageRequest
 from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
 VERSION = 7
-CHANGES = {
-    5: "",
-    6: "",
-}
+# Of 0.2.0. What it had refused is read again, and what ended in it is looked at again.
+_FROM_1 = """
+PRAGMA ignore_check_constraints = ON;
+UPDATE saves SET outcome = 'refused' WHERE outcome = 'invalid';
+PRAGMA ignore_check_constraints = OFF;
+ALTER TABLE recipes RENAME COLUMN stamp TO size_and_time;
+ALTER TABLE recipes ADD COLUMN outcome TEXT NOT NULL DEFAULT 'accepted';
+ALTER TABLE recipes ADD COLUMN template TEXT NOT NULL DEFAULT '';
+ALTER TABLE recipes ADD COLUMN folder TEXT NOT NULL DEFAULT '';
+ALTER TABLE recipes ADD COLUMN todo INTEGER NOT NULL DEFAULT 1;
+UPDATE recipes SET outcome = 'refused', size_and_time = '0 0 0'
+    WHERE save IN (SELECT id FROM saves WHERE outcome = 'refused');
+UPDATE recipes SET folder = json_extract(value, '$[0]')
+    FROM facts WHERE name = 'inbox last seen';
+WITH templates AS MATERIALIZED (
+    SELECT digest, substr(path, 1, length(path) - 14) AS folder FROM recipes
+    WHERE substr(path, -14) = '_pictures.yaml'
+) UPDATE recipes SET template = coalesce((
+    SELECT templates.digest FROM templates
+    WHERE substr(path, 1, length(templates.folder)) = templates.folder
+    ORDER BY length(templates.folder) DESC LIMIT 1
+), '') WHERE lower(substr(path, -4)) IN
+    ('.png', '.jpg', 'jpeg', 'jfif', 'webp', 'avif', '.bmp', '.tif', 'tiff', '.gif');
+ALTER TABLE entries ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
+UPDATE entries SET place = placed.place FROM (
+    SELECT id, row_number() OVER (PARTITION BY recipe ORDER BY id) - 1 AS place FROM entries
+) AS placed WHERE placed.id = entries.id;
+CREATE TABLE sheets AS
+    SELECT substr(name, 14, length(name) - 79) AS recipe, substr(name, -64) AS shows,
+           value AS file, 1 AS done
+    FROM facts WHERE name GLOB 'drawn sheet: *';
+ALTER TABLE images ADD COLUMN checkpoint TEXT NOT NULL DEFAULT '';
+ALTER TABLE images ADD COLUMN save_digest TEXT NOT NULL DEFAULT '';
+UPDATE images SET checkpoint = coalesce(json_extract(request, '$.checkpoint_hash'), ''),
+    batch_key = CASE state WHEN 'done' THEN batch_key ELSE batch_key_of(request) END,
+    save_digest = coalesce((SELECT digest FROM saves WHERE saves.id = images.save), '');
+CREATE TABLE paused AS
+    SELECT strftime('%s') + 0.0 AS since FROM facts WHERE name = 'paused' AND value = 'yes';
+"""
+CHANGES = {1: _FROM_1, 5: "", 6: ""}
 OLD = "old_"
 COPIED_BYTES = 1 << 20
 STEPS_ALIVE = 10_000_000  # of SQLite's machine, about a second, between two watchdog messages
@@ -46,8 +85,9 @@ def make_tables(sql: sqlite3.Connection, version: int) -> None:
     `version` is 0 for a new ledger. Foreign keys have to be off.
     """
     sql.set_progress_handler(lambda: notify(*ALIVE), STEPS_ALIVE)
+    sql.create_function("batch_key_of", 1, _batch_key_of)
     run(sql, "BEGIN IMMEDIATE")  # after an error the connection is closed, which rolls back
-    for older in range(version, VERSION):
+    for older in range(version or VERSION, VERSION):
         _run_all(sql, CHANGES.get(older, ""))
     old = _put_aside(sql)
     _run_all(sql, resources.files(__package__).joinpath("schema.sql").read_text("utf-8"))
@@ -67,6 +107,12 @@ def make_tables(sql: sqlite3.Connection, version: int) -> None:
 def run(sql: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
     """Run one statement. A migration that dies before any of them is rolled back."""
     return sql.execute(statement)
+
+
+def _batch_key_of(request: str) -> str:
+    with suppress(TypeError, ValueError):
+        return ImageRequest.from_dict(json.loads(request)).batch_key
+    return ""
 
 
 def _run_all(sql: sqlite3.Connection, script: str) -> None:

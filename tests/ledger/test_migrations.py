@@ -45,8 +45,13 @@ def upgraded(house: House, version: int) -> House:
         for path in [*RECIPES, "photos/red.bmp", "photos/blue.bmp"]:
             found = (house.inbox / path).stat()
             seen = f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
-            sql.execute("UPDATE recipes SET size_and_time = ? WHERE path = ?", (seen, path))
-        sql.execute("UPDATE recipes SET folder = ?", (str(house.inbox.stat().st_ino),))
+            column = "stamp" if version == 1 else "size_and_time"
+            sql.execute(f"UPDATE recipes SET {column} = ? WHERE path = ?", (seen, path))
+        inode = str(house.inbox.stat().st_ino)
+        if version == 1:
+            sql.execute("UPDATE facts SET value = ? WHERE name GLOB 'inbox*'", (f"[{inode}, []]",))
+        else:
+            sql.execute("UPDATE recipes SET folder = ?", (inode,))
     return house
 
 
@@ -72,6 +77,23 @@ def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_cancelled(upgraded: H
         upgraded.once()
         assert sorted(upgraded.started()) == QUEUED
     assert sorted(upgraded.seeds()) == drawn
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(
+    tmp_path: Path, version: int
+) -> None:
+    put(tmp_path / "ledger.sqlite", version)
+    Database(tmp_path / "ledger.sqlite").close()
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql:
+        sheets = sql.execute("SELECT recipe, file, done FROM sheets").fetchall()
+        states = dict(sql.execute("SELECT path, outcome FROM recipes"))
+        dropped = dict(sql.execute("SELECT path, template FROM recipes WHERE template != ''"))
+        template = sql.execute("SELECT digest FROM recipes WHERE path GLOB '*/_*'").fetchone()
+    assert sheets == [("sheet.yaml", "sheet/0003-sheet.png", 1)]
+    assert [one for one, state in states.items() if state == "refused"] == ["refused.yaml"]
+    assert len(states) == 10
+    assert dropped == dict.fromkeys(["photos/red.bmp", "photos/blue.bmp"], *template)
 
 
 @pytest.mark.parametrize("version", OLDER)
