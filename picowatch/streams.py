@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import sys
 import threading
 import unicodedata
@@ -10,6 +11,7 @@ from contextlib import suppress
 from typing import TextIO
 
 KEPT = 200  # texts that wait for a stopped terminal
+LINES_KEPT = 10_000  # … for the reader of a pipe, which may be slower than ten thousand saves
 LAST_SECONDS = 1.0  # for writing them at the end
 
 
@@ -44,19 +46,27 @@ def discard(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-class BackgroundStream(io.TextIOBase):
-    """Writes to a terminal in a thread of its own, so that its callers never wait.
+def may_block(stream: TextIO) -> bool:
+    """Whether a write to the stream may wait for a reader, as on a terminal or in a pipe."""
+    try:
+        return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except OSError:  # it has no file, as in tests
+        return False
 
-    Ctrl-S, a selection in some terminals or a stalled connection may stop a terminal for hours.
-    When it continues, the newest texts are written.
+
+class BackgroundStream(io.TextIOBase):
+    """Writes to a terminal or pipe in a thread of its own, so that its callers never wait.
+
+    Ctrl-S, a selection in some terminals, a stalled connection or a program that reads no more may
+    stop it for hours. When it continues, the newest texts are written, at most `kept`.
     """
 
     encoding = "utf-8"
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, kept: int = KEPT) -> None:
         self._stream = stream
         self.encoding = stream.encoding
-        self._texts: deque[str] = deque(maxlen=KEPT)
+        self._texts: deque[str] = deque(maxlen=kept)
         self._more = threading.Event()
         self._ends = False
         self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
@@ -77,7 +87,7 @@ class BackgroundStream(io.TextIOBase):
         return self._stream.fileno()
 
     def finish(self) -> None:
-        """Write the rest, unless the terminal is stopped."""
+        """Write the rest, unless nobody reads it."""
         self._ends = True
         self._more.set()
         self._thread.join(LAST_SECONDS)

@@ -1,5 +1,6 @@
 """Standard output and error that are closed, full, or read by nobody."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -126,3 +127,24 @@ def test_picowatch_works_on_while_its_terminal_is_stopped(
         wait_for(lambda: is_rendered(folder, "b"))
         screen.process.send_signal(signal.SIGTERM)
         assert screen.process.wait(PATIENCE) == 0
+
+
+def test_picowatch_works_on_while_nobody_reads_its_pipe(folder: Path) -> None:
+    """A pipe holds 64 kB; `| less` that shows its first page reads no more, and a log is long."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen(
+        command("run", program=DIGESTS), cwd=folder, env=clean_environment(), stdout=write
+    )
+    os.close(write)
+    try:
+        for number in range(60):
+            save(folder, f"a-long-name-that-fills-the-pipe-quickly-{number}")
+        wait_for(lambda: len([*folder.glob("outbox/a-*/*.png")]) == 60)
+        assert len(os.read(read, 4096)) > 3900  # it had been full
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(read)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
 from picowatch.outbox.log import PlainHandler
 from picowatch.outbox.status import EngineStatus, Status, duration, images
-from picowatch.streams import BackgroundStream, discard, finish, harmless
+from picowatch.streams import LINES_KEPT, BackgroundStream, discard, finish, harmless, may_block
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -72,8 +72,9 @@ class PlainConsole:
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream or sys.stdout
-        self._terminal = BackgroundStream(self._stream) if self._stream.isatty() else None
-        self.handler: logging.Handler = PlainHandler(cast(TextIO, self._terminal or self._stream))
+        blocks = may_block(self._stream)
+        self._background = BackgroundStream(self._stream, LINES_KEPT) if blocks else None
+        self.handler: logging.Handler = PlainHandler(cast(TextIO, self._background or self._stream))
         if quiet:
             self.handler.setLevel(logging.WARNING)
         self._shown_at = 0.0
@@ -90,8 +91,8 @@ class PlainConsole:
 
     def close(self) -> None:
         """Write the rest; lines that cannot be written are in picowatch.log."""
-        if self._terminal:
-            self._terminal.finish()
+        if self._background:
+            self._background.finish()
         else:
             finish(self._stream)
 
