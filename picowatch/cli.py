@@ -93,6 +93,7 @@ def _near(word: str, known: Iterable[str]) -> str:
 def _run(options: argparse.Namespace) -> int:
     """Run the command; an error becomes a text and an exit code."""
     code: int = SUCCEEDED
+    _warn_of_variables()
     try:
         module = import_module(f"picowatch.commands.{COMMANDS[options.command].module}")
         code = module.main(options, lambda: _settings(options))
@@ -175,6 +176,15 @@ def called_with(parser: argparse.ArgumentParser) -> str:
             word = f"{action.metavar}{many}"
             words += f" [{word}]" if action.nargs in ("?", "*") else f" {word}"
     return words
+
+
+def _warn_of_variables() -> None:
+    """Print which environment variables are misspelt settings."""
+    if any(name.startswith("PICOWATCH_") for name in os.environ):  # else nothing is imported
+        from picowatch.settings.loading import unknown_variables
+
+        for words in unknown_variables(os.environ):
+            streams.print_error(f"picowatch: {words}")
 
 
 def _settings(options: argparse.Namespace) -> "Settings":

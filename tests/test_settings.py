@@ -9,6 +9,7 @@ import pytest
 
 from picowatch.errors import SettingsInvalid
 from picowatch.settings import LocalSettings, RaySettings, Settings, load_settings
+from tests.commands.picowatch import picowatch
 
 
 def read(folder: Path, text: str, environment: dict[str, str] | None = None) -> Settings:
@@ -87,13 +88,17 @@ def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str) -> None
         (lambda file: file.symlink_to("/dev/zero"), r"Cannot read .*: it is not a regular file\."),
         (Path.mkdir, r"Cannot read .*: it is not a regular file\."),
         (lambda file: file.write_bytes(bytes(100_001)), "too large; the limit is 100,000 bytes"),
+        (lambda file: file.write_bytes(b"a: " + b"[" * 3000), "its brackets nest too deep"),
     ],
-    ids=["pipe", "device", "folder", "huge"],
+    ids=["pipe", "device", "folder", "huge", "deep"],
 )
 def test_only_a_regular_file_is_read(
     tmp_path: Path, make: Callable[[Path], object], said: str
 ) -> None:
-    """A pipe would block, /dev/zero has no end, a gigabyte would be parsed twice."""
+    """A pipe would block, /dev/zero has no end, a gigabyte would be parsed twice.
+
+    Python's YAML follows each bracket by a call.
+    """
     make(tmp_path / "picowatch.yaml")
     with pytest.raises(SettingsInvalid, match=said):
         load_settings({}, {}, tmp_path / "picowatch.yaml")
@@ -170,3 +175,11 @@ def test_metrics_can_be_switched_off_in_words(tmp_path: Path, value: str) -> Non
     variable: dict[str, Any] = {"PICOWATCH_METRICS_ADDRESS": value.strip("'")}
     settings = read(tmp_path, "metrics_address: 127.0.0.1:9464\n", variable)
     assert bool(settings.metrics_address) == (value in ("", "''"))
+
+
+def test_a_misspelt_variable_is_named_with_the_nearest_setting(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    answer = picowatch(tmp_path, "models", PICOWATCH_DIVICE="cpu", PICOWATCH_DEVICE="cpu")
+    said = "The environment variable PICOWATCH_DIVICE is no setting."
+    words = f"picowatch: {said} Did you mean PICOWATCH_DEVICE?\n"
+    assert (answer.returncode, answer.stderr) == (0, words)

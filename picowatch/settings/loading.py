@@ -5,7 +5,7 @@ import os
 import re
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,18 @@ def load_settings(
     for name, value in flags.items():
         given[name] = value, f"--{name.replace('_', '-')}"
     return _validated(given, problems)
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """Return a sentence for each variable that looks like a setting and is none."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    said = []
+    for variable in sorted(environment):
+        if variable.startswith(PREFIX) and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1)
+            meant = f" Did you mean {near[0]}?" if near else " docs/settings.md lists them."
+            said.append(f"The environment variable {variable} is no setting.{meant}")
+    return said
 
 
 def _text_of(path: Path) -> str:
@@ -104,6 +116,8 @@ def _parsed(path: Path) -> tuple[yaml.MappingNode, dict[str, Any]]:
         mark = error.problem_mark or error.context_mark
         where = f"{path}, {_position(mark)}" if mark else str(path)
         raise SettingsInvalid(f"{where}: not valid YAML: {error.problem or error}.") from error
+    except RecursionError as error:
+        raise SettingsInvalid(f"{path} is not valid YAML: its brackets nest too deep.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise SettingsInvalid(f"{path} is not valid YAML: {one_line(error)}.") from error
 
