@@ -144,15 +144,17 @@ COMMANDS = {
         "Show what is rendering and what is queued.",
         {
             "picowatch status": "what is running, the queue, the last errors",
+            "picowatch status inbox/photos": "a folder or recipe, and all that failed in it",
             "picowatch status --watch": "the same, until Ctrl-C",
             "picowatch status --check": "exit code 1 unless it is well: for health checks",
         },
         [
+            _paths("folder", "FOLDER", "a folder or recipe of the inbox (everything)", "?"),
             [
                 _JSON,
                 _switch("--watch", "keep updating until Ctrl-C"),
                 _switch("--check", "for health checks: test that it runs and notices new files"),
-            ]
+            ],
         ],
     ),
     "pause": Command(

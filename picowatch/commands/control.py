@@ -21,7 +21,7 @@ FILES_AT_ONCE = 100  # in one command; its file may have 100 kB
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
     settings, name = load(), options.command
     if name == "delete":
-        files = [_below(settings.outbox, picture) for picture in options.pictures]
+        files = [below(settings.outbox, picture) for picture in options.pictures]
         parts = (files[at : at + FILES_AT_ONCE] for at in range(0, len(files), FILES_AT_ONCE))
         return control(settings, [Command(name, files=tuple(part)) for part in parts])
     if name == "retry" and options.all:
@@ -30,7 +30,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
             raise CommandFailed(
                 "--all needs to know what to render again.", "Name a folder or recipe."
             )
-    recipes = [_below(settings.inbox, recipe) for recipe in getattr(options, "recipes", ())]
+    recipes = [below(settings.inbox, recipe) for recipe in getattr(options, "recipes", ())]
     return control(settings, [Command(name, recipe) for recipe in recipes] or [Command(name)])
 
 
@@ -77,7 +77,7 @@ def _report(command: Command, answer: Answer | None) -> int:
     return SUCCEEDED if answer.done else FAILED
 
 
-def _below(folder: Path, named: Path) -> str:
+def below(folder: Path, named: Path) -> str:
     """A file as the daemon calls it; users give its path, or its name below inbox or outbox."""
     root = folder.resolve()
     path = named.parent.resolve() / named.name

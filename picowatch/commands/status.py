@@ -7,12 +7,13 @@ import sys
 import textwrap
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from picowatch.errors import FAILED
+from picowatch.commands.control import below
+from picowatch.errors import FAILED, CommandFailed
 from picowatch.observers.console import LABEL, LiveView, Row, can_draw, rows
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.status import (
@@ -38,18 +39,34 @@ NO_STATUS = Status(
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
     settings = load()
     check_readable(settings.outbox)
+    if options.folder and (options.check or options.watch):
+        raise CommandFailed("--check and --watch concern everything.", "Leave out FOLDER.")
     if options.check:
         return check(settings)
     if options.watch:
         return watch(settings.outbox)
-    return status(settings.outbox, as_json=options.json)
+    folder = ""
+    if options.folder:
+        folder = below(settings.outbox, Path(below(settings.inbox, options.folder)))
+    return status(settings, folder, as_json=options.json)
 
 
-def status(outbox: Path, as_json: bool) -> int:
-    """Print the status; exit code 1 if no picowatch is running on this outbox."""
+def status(settings: Settings, folder: str, as_json: bool) -> int:
+    """Print the status, or that of one `folder` or recipe with all its failures.
+
+    Exit code 1 if no picowatch is running on this outbox.
+    """
+    outbox = settings.outbox
     running, found = current_status(outbox)
+    failures = _failures(settings, folder) if folder else {}
     if as_json:
-        print(json.dumps({"running": running, **asdict(found)}, indent=1))
+        whole = {"running": running, **asdict(found)}
+        if folder:
+            whole["failures"] = [{"recipe": one, "reason": failures[one]} for one in failures]
+        print(json.dumps(whole, indent=1))
+    elif folder:
+        for line in _lines_of(folder, running, found, failures):
+            print(harmless(line))
     else:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for row in rows_of(running, found):
@@ -58,6 +75,34 @@ def status(outbox: Path, as_json: bool) -> int:
             unused = f"No picowatch has ever used the outbox {outbox.absolute()}."
             print(harmless(f"{unused} For another one: --outbox DIR"))
     return 0 if running else FAILED
+
+
+def _failures(settings: Settings, folder: str) -> dict[str, str]:
+    """Return what is wrong with the files of a folder, or with one recipe."""
+    # These import recipes and metadata, which takes half as long as all else here.
+    from picowatch.outbox.names import OutboxNames
+    from picowatch.outbox.problems import errors_below
+
+    inbox, outbox = settings.inbox, settings.outbox
+    found = errors_below(outbox, OutboxNames(settings), folder) if outbox.is_dir() else {}
+    if not (found or (inbox / folder).exists() or (outbox / folder).exists()):
+        raise CommandFailed(f"There is no {folder} in {inbox}.", "Name a folder or recipe there.")
+    return found
+
+
+def _lines_of(
+    folder: str, running: bool, status: Status, failures: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield how far a folder or recipe is, and a line for each failure."""
+    if not running:
+        yield "picowatch is not running"
+    shown = {one.folder: one.line() for one in status.folders}
+    if running and status.recipe:
+        shown[status.name] = status.progress()
+    yield from (line for name, line in shown.items() if f"{name}/".startswith(f"{folder}/"))
+    yield from (f"{recipe}: {reason}" for recipe, reason in failures.items())
+    if not failures:
+        yield f"Nothing in {folder} has failed."
 
 
 def watch(outbox: Path) -> int:

@@ -107,7 +107,8 @@ class Control:
         wrong = sorted({*failed, *refused})
         chosen = wrong if pattern is None else _matching(pattern, wrong)
         if pattern is not None and not chosen:
-            return Answer(False, f"Nothing of {pattern} has failed.{_named('Failed', wrong)}")
+            words = f"No failed image or refused file matches {pattern}."
+            return Answer(False, f"{words}{_named('Failed', wrong)}")
         retried = self.ledger.retry(chosen)
         for recipe in retried:
             log.info("%s: %s queued again, as requested", recipe, images(retried[recipe]))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_regular
+from picowatch.files.names import natural_key
 from picowatch.files.retry import only_logged
 from picowatch.outbox.names import ERROR_ENDING, WARNING_ENDING, OutboxNames
 from picowatch.streams import harmless, harmless_lines
@@ -32,6 +33,30 @@ class ShownProblem:
     recipe: str
     is_error: bool
     text: str
+
+
+def errors_below(outbox: Path, names: OutboxNames, folder: str) -> dict[str, str]:
+    """Return what the error files of a folder of the inbox, or of a recipe, say in a line each.
+
+    They are in the natural order of their names.
+    """
+    files = [f"{outbox}/{names.error_file(folder)}"]
+    for path, _, inside in os.walk(outbox / names.folder(f"{folder}/.png")):
+        files += [f"{path}/{name}" for name in inside if name.endswith(ERROR_ENDING)]
+    found = {}
+    for file in sorted(files, key=natural_key):
+        with suppress(OSError), os.fdopen(open_regular(Path(file)), errors="replace") as stream:
+            recipe = os.path.relpath(file, outbox).removesuffix(ERROR_ENDING)
+            found[recipe] = _in_a_line(recipe, stream.read(MOST_CHARACTERS))
+    return found
+
+
+def _in_a_line(recipe: str, text: str) -> str:
+    """Return the first mistake of an error file, without its excerpt of the recipe."""
+    head, _, rest = text.partition("\n\n")
+    place = head.removeprefix("inbox/").removeprefix(harmless(recipe)).removeprefix(", ")
+    message = rest.strip("\n").partition("\n\n")[0].splitlines()
+    return ": ".join(filter(None, [place, " ".join(one for one in message if one[:1] != " ")]))
 
 
 class ProblemFiles:

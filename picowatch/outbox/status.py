@@ -120,8 +120,12 @@ class Status:
             return harmless(f"waiting: {self.trouble}; {waiting}")
         if not self.recipe:
             return waiting if self.paused else f"nothing is running; {waiting}"
+        return harmless(f"{self.progress()}; {waiting}")
+
+    def progress(self) -> str:
+        """Return "corgi.yaml: 1–8 of 20, 40 s left", while a recipe is being rendered."""
         left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
-        return harmless(f"{self.name}: {self.images_in_progress}{left}; {waiting}")
+        return f"{self.name}: {self.images_in_progress}{left}"
 
     @property
     def name(self) -> str:

@@ -36,7 +36,8 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         assert (found["refused"], found["images"]["failed"]) == (1, 2)
         house.engine.before_batch = lambda batch: None
         answer = picowatch(house.folder, "retry", "c.txt")
-        said = "Nothing of c.txt has failed. Failed: a.txt, pets/b.yaml, wrong.yaml.\n"
+        said = "No failed image or refused file matches c.txt. Failed: "
+        said += "a.txt, pets/b.yaml, wrong.yaml.\n"
         assert (answer.returncode, answer.stderr) == (1, said)
         answer = picowatch(house.folder, "retry", "inbox/a.txt")
         assert (answer.returncode, answer.stdout) == (0, "1 image queued again.\n"), answer.stderr

@@ -9,6 +9,7 @@ from picowatch.commands.make import make
 from picowatch.errors import CommandFailed
 from picowatch.inbox import inbox as inbox_module
 from picowatch.outbox.commands import Command, send
+from tests.commands.picowatch import picowatch
 from tests.digest_engine import fail_on_bad
 from tests.house import HeldEngine, House, wait_for
 
@@ -184,6 +185,37 @@ def test_pictures_that_are_renamed_after_the_command_are_rendered_once(house: Ho
 # -- failures
 
 
+def test_the_status_of_a_folder_names_all_that_failed_in_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its reason, refused or failed, also of a recipe and without a daemon."""
+    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
+    house.engine.before_batch = fail_on_bad
+    photos(house, CORGI, 1)
+    for number in range(2, 31):
+        house.save(f"photos/{number}.png", "no picture")
+    house.save("photos/1.txt", "bad\n")
+    house.save("rows/a.yaml", "promt: a corgi\nstesp: 3\n")
+    house.save("rows/photos.txt", "one\n")
+    assert not house.once()
+    folder = picowatch(house.folder, "status", "inbox/photos")
+    first, failed, *refused = folder.stdout.splitlines()
+    assert (folder.returncode, first) == (1, "picowatch is not running")
+    assert failed == "photos/1.png: entry 1, image 1, seed 7: Bad."
+    assert [line.partition(":")[0] for line in refused] == [f"photos/{n}.png" for n in range(2, 31)]
+    assert all("This picture cannot be used: It is not a picture" in line for line in refused)
+    reason = "line 1, column 1: unknown field 'promt'. Did you mean 'prompt'?"
+    recipe = picowatch(house.folder, "status", "--json", "rows/a.yaml")
+    assert json.loads(recipe.stdout)["failures"] == [{"recipe": "rows/a.yaml", "reason": reason}]
+    for name in ("rows/photos.txt", "outbox/rows/photos"):
+        assert "Nothing in rows/photos" in picowatch(house.folder, "status", name).stdout
+    with house.running():
+        running = picowatch(house.folder, "status", "inbox")
+        assert (running.returncode, len(running.stdout.splitlines())) == (0, 31)
+    unknown = picowatch(house.folder, "status", "nothing")
+    assert unknown.stderr.startswith("picowatch: There is no nothing in ")
+
+
 def test_retry_tries_what_was_refused_in_a_folder_again(house: House) -> None:
     """Nothing by itself tells that what a file lacked has come."""
     photos(house, CORGI, 1)
@@ -200,7 +232,7 @@ def test_retry_tries_what_was_refused_in_a_folder_again(house: House) -> None:
     assert house.error("photos/1.png") is None
     assert house.error("photos/bad.png") and house.error("elsewhere.txt")
     assert [line["recipe"] for line in failures(house)].count("photos/bad.png") == 2
-    assert house.answer("retry", "photos/1.png").text.startswith("Nothing of photos/1.png has")
+    assert house.answer("retry", "photos/1.png").text.startswith("No failed image or")
 
 
 def test_everything_that_went_wrong_is_a_line(
