@@ -191,8 +191,11 @@ COMMANDS = {
     "delete": Command(
         "control",
         "Delete pictures, also from the gallery; they are not rendered again.",
-        {"picowatch delete outbox/corgi/0002-8.png": "also from the gallery"},
-        [_paths("pictures", "PICTURE", "pictures in the outbox")],
+        {
+            "picowatch delete outbox/corgi/0002-8.png": "also from the gallery",
+            "picowatch delete outbox/corgi": "all pictures of a folder",
+        },
+        [_paths("pictures", "PICTURE", "pictures in the outbox, or folders of them")],
     ),
     "models": Command(
         "models",

@@ -173,15 +173,16 @@ class Control:
     # -- pictures
 
     def _delete(self, files: Collection[str]) -> Answer:
-        """Delete pictures; as with those that a user deletes, only a save renders them again."""
-        shown = sorted(self.outbox.gallery.shown(files))
-        unknown = _named("Not in the gallery", sorted({*files}.difference(shown)))
-        kept = self.outbox.delete(shown)
-        if deleted := [file for file in shown if file not in kept]:
+        """Delete pictures and all in folders, as a user would: only a save renders them again."""
+        shown = {name: self.outbox.gallery.shown(name) for name in sorted({*files})}
+        unknown = _named("Not in the gallery", [name for name in shown if not shown[name]])
+        wanted = dict.fromkeys(file for found in shown.values() for file in found)
+        kept = {*self.outbox.delete([*wanted])}
+        if deleted := [file for file in wanted if file not in kept]:
             log.info("%s: deleted, as requested", _listed(deleted))
         words = f"{_pictures(len(deleted))} deleted.{unknown}"
         if kept:
-            words += f"{_named('No permission to delete', kept)} {FOLDER_REMEDY}"
+            words += f"{_named('No permission to delete', sorted(kept))} {FOLDER_REMEDY}"
         return Answer(not (unknown or kept), words)
 
     # -- make

@@ -97,10 +97,12 @@ class Gallery:
         with suppress(OSError):
             write_atomically(self._thumbnail(file), small.getvalue(), durable=False)
 
-    def shown(self, files: Collection[str]) -> list[str]:
-        """Return those of the files that are pictures or contact sheets of the gallery."""
+    def shown(self, name: str) -> list[str]:
+        """Return the picture or contact sheet of this name, or all in the folder of this name."""
         with self._lock:
-            return [file for file in dict.fromkeys(files) if file in self._pages]
+            if name in self._pages:
+                return [name]
+            return [file for file in self._pages.files() if file.startswith(f"{name}/")]
 
     def remove(self, files: Collection[str]) -> None:
         """Remove pictures that were deleted, and their thumbnails."""

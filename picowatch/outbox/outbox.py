@@ -145,8 +145,10 @@ class Outbox:
                 if not is_of_one_folder(error, self.root):
                     raise
                 kept.append(file)
-        gone = [file for file in files if file not in kept]
-        self.gallery.remove(gone)
+        for folder in {(self.root / file).parent for file in files}:
+            if folder.is_dir():
+                sync_folder(folder)
+        self.gallery.remove([file for file in files if file not in kept])
         return kept
 
     def _unlink(self, file: str) -> None:
@@ -167,7 +169,6 @@ class Outbox:
             if sidecar.read_bytes() == f"{texts.get(PARAMETERS)}\n".encode():
                 sidecar.unlink()
         path.unlink(missing_ok=True)
-        sync_folder(path.parent)
 
     def _replace_latest(self, deleted: Collection[str]) -> None:
         """Let latest.png show the newest picture that stays, of the last some hundred."""
