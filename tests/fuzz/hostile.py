@@ -74,6 +74,14 @@ TEXTS = {
     "zeros": "\0" * MEGABYTE,
 }
 
+UNKNOWN = "".join(f",c{number:05}" for number in range(100_000))
+TABLES = {
+    "unknown columns": f"prompt{UNKNOWN}\na{',x' * 100_000}\n",
+    "equal columns": f"prompt{',steps' * 100_000}\na{',1' * 100_000}\n",
+    "empty columns": f"prompt{',' * 500_000}\na{',' * 500_000}\n",
+    "long rows": "prompt\n" + f"a{',x' * 100_000}\n" * 5,
+}
+
 
 # -- pictures
 
@@ -244,6 +252,7 @@ A_THOUSAND = "'\nseed: 1\ncount: 1000"
 HOSTILE: dict[str, Hostile] = {
     **{f"{name}, YAML": _recipe(text) for name, text in TEXTS.items()},
     **{f"{name}, TXT": _recipe(text, name="a.txt") for name, text in TEXTS.items()},
+    **{f"table: {name}": _recipe(text, name="a.csv") for name, text in TABLES.items()},
     "10 MB in a line": _recipe("prompt: " + "a" * 10 * MEGABYTE, "1,048,576"),
     **{
         f"start image: {name}": _beside(START_IMAGE, "inbox/start.png", content, says)

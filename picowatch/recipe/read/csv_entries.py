@@ -1,8 +1,9 @@
 """The entries of a CSV recipe: the first row names fields, each further row is a recipe."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice, takewhile
 
 from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.read.names import excuse_prompt, put
@@ -18,29 +19,25 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     Programs write commas, semicolons or tabs between cells: the first row tells which.
     """
     rows = _rows(source)
-    names = next(rows, [])
-    known = [_is_field(name, problems) for name in names]
+    _, names = next(rows, (0, ()))
+    asked = takewhile(lambda name: not problems.is_full, names)
+    columns = [(name.text, _is_field(name, problems)) for name in asked]
     entries: list[Entry] = []
-    for cells in rows:
-        position = cells[0].position
+    for count, row in rows:
         if problems.is_full:
             break
+        cells = tuple(islice(row, len(columns) + 1))
+        position = cells[0].position
         if len(entries) == MAX_PROMPTS:
             problems.add(position, f"more than {MAX_PROMPTS:,} rows in one file. Split it.")
             break
-        if len(cells) > len(names):
+        if count > len(columns):
             problems.add(
-                cells[len(names)].position,
-                f"this row has {len(cells)} cells, but the first row has {len(names)}. Put double "
+                cells[-1].position,
+                f"this row has {count} cells, but the first row has {len(columns)}. Put double "
                 "quotes around a text that contains the separator.",
             )
-        layer: Layer = {}
-        for name, is_known, cell in zip(names, known, cells, strict=False):
-            if is_known and cell.text:
-                put(layer, name.text, replace(cell, key=cell.position), problems)
-            elif not is_known:
-                excuse_prompt(layer, name.text, cell)
-        if layer:
+        if layer := _layer(columns, cells, problems):
             entries.append(Entry(layer, position))
     return entries
 
@@ -50,8 +47,22 @@ def _is_field(name: Written, problems: Problems) -> bool:
     return bool(name.text) and put({}, name.text, name, problems)
 
 
-def _rows(source: Source) -> Iterator[list[Written]]:
-    """Yield the cells of each row that is not empty, with their positions."""
+def _layer(
+    columns: Iterable[tuple[str, bool]], cells: Iterable[Written], problems: Problems
+) -> Layer:
+    layer: Layer = {}
+    for (name, is_known), cell in zip(columns, cells, strict=False):
+        if is_known and cell.text:
+            put(layer, name, replace(cell, key=cell.position), problems)
+        elif not is_known:
+            excuse_prompt(layer, name, cell)
+        if problems.is_full:
+            break
+    return layer
+
+
+def _rows(source: Source) -> Iterator[tuple[int, Iterator[Written]]]:
+    """Yield how many cells each row that is not empty has, and these with their positions."""
     first = next((line for line in source.lines if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
     lines = (f"{line}\n" for line in source.lines)
@@ -66,19 +77,22 @@ def _rows(source: Source) -> Iterator[list[Written]]:
         if row is None:
             return
         if any(cell.strip() for cell in row):
-            yield list(_cells(row, source, begins, f" (row {number})"))
+            yield len(row), _cells(row, source, begins, f" (row {number})")
         begins = reader.line_num + 1
 
 
 def _cells(row: list[str], source: Source, line: int, note: str) -> Iterator[Written]:
     """Yield a row's cells with their positions in its first line; further lines have none."""
     text, column = source.line(line), 0
+    whole = replace(source.whole_line(line), note=note)
+    empty = Written("", replace(whole, width=1))
     for cell in row:
-        shown = cell.strip().partition("\n")[0].replace('"', '""')
+        if not (value := cell.strip()):
+            yield empty
+            continue
+        shown = value.partition("\n")[0].replace('"', '""')
         found = text.find(shown, column)
-        if found < 0:
-            position = source.whole_line(line)
-        else:
-            position = Position(source, line, found + 1, max(1, len(shown)))
-            column = found + len(shown)
-        yield Written(cell.strip(), replace(position, note=note), cell)
+        is_there = found >= 0
+        column = found + len(shown) if is_there else column
+        position = Position(source, line, found + 1, len(shown), note) if is_there else whole
+        yield Written(value, position, cell)
