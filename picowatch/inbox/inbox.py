@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from picowatch.files.inside import is_held_open
 from picowatch.files.names import is_picture_name, natural_key
@@ -60,8 +61,7 @@ class Inbox:
         self.path = settings.inbox  # it may be a link
         self._ledger = ledger
         self._root = self.path.resolve()
-        self._inode: int | None = None
-        self._device: int | None = None
+        self._place: _Place | None = None  # None: the inbox is missing
         self._pending: dict[str, Pending] = {}  # by path, in the order in which they were noted
         self._watch = Watch(wake)
         self._empty: dict[str, SizeAndTime] = {}  # empty files, which are not ready yet
@@ -76,7 +76,7 @@ class Inbox:
     @property
     def folder(self) -> str:
         """Identifies the folder that is the inbox now; "" while it is missing."""
-        return "" if self._inode is None else str(self._inode)
+        return self._place.folder if self._place else ""
 
     def close(self) -> None:
         """End the watch."""
@@ -86,23 +86,22 @@ class Inbox:
 
     def is_there(self) -> bool:
         """Whether the inbox is there: no event reports an unmount or a replaced folder."""
-        before = self._device, self._inode
+        before = self._place
         try:
             root = Path(os.path.realpath(self.path, strict=True))
-            status = root.stat()
+            self._place = _place_of(root)
             os.scandir(root).close()
         except OSError:
-            if self._inode is not None:
+            if before:
                 words = "the inbox %s has vanished; nothing is cancelled; waiting for it to return"
                 log.warning(words, self.path)
             elif self._wanted:
                 log.warning("the inbox %s is not there; waiting for it", self.path)
-            self._device = self._inode = None
+            self._place = None
             self._wanted = False
             self._watch.stop()
             return False
-        self._device, self._inode = status.st_dev, status.st_ino
-        if (self._device, self._inode) != before or root != self._root:
+        if self._place != before or root != self._root:
             if self.scanned_at > 0:
                 log.warning(
                     "the inbox %s is another folder now, which is watched instead", self.path
@@ -283,7 +282,7 @@ class Inbox:
             if change := self._read(one, known, now):
                 yield change
         rest = list(self._pending.values()) if gone else ()
-        unsettled = {one.size_and_time.size for one in rest if one.size_and_time}
+        unsettled = {one.size_and_time[:2] for one in rest if one.size_and_time}
         for one in gone:
             if has_template and is_dropped(one.path):  # pictures come after their template
                 one.since = now
@@ -336,20 +335,18 @@ class Inbox:
         return replace(saved, old=old) if old else saved
 
     def _renamed_from(self, saved: Saved) -> str | None:
-        """Return the recipe that the ledger has with these bytes and whose file is gone, or None.
+        """Return the recipe whose file this was under another name, or None.
 
-        The file counts as gone if it was seen in the folder that is the inbox now, or if the ledger
-        was rebuilt.
+        It had the same bytes and the same time, and is not there any more.
         """
-        for old, known in self._ledger.with_digest(saved.digest).items():
+        for old, known in self._ledger.with_version(saved.digest, saved.size_and_time).items():
             if not self._asks_the_same(old, known, saved):
                 continue
             if is_gone(self._root, old):
                 if not self._is_in_place():
                     raise FileChanged
-                if known.folder in (self.folder, ""):
-                    return old
-            elif (
+                return old
+            if (
                 saved.size_and_time == known.size_and_time
                 and size_and_time_at(self._root, old) != known.size_and_time
             ):
@@ -359,10 +356,9 @@ class Inbox:
     def _is_in_place(self) -> bool:
         """Whether the inbox has not vanished since `is_there`, with all its files."""
         try:
-            status = os.stat(self._root)  # noqa: PTH116 (as in files.py)
+            return _place_of(self._root) == self._place
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == (self._device, self._inode)
 
     def _asks_the_same(self, old: str, known: KnownRecipe, saved: Saved) -> bool:
         """Whether a moved file requests the same; under another template it is a new request."""
@@ -370,7 +366,13 @@ class Inbox:
             return False
         return saved.template in (known.template, _template(self._templates, old))
 
-    def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
+    def _deletion(
+        self, one: Pending, unsettled: Collection[tuple[int, int]], now: float
+    ) -> Deleted | None:
+        """Return a deletion, unless the file is not gone after all, or may have been renamed.
+
+        `unsettled` are sizes and times of files that are not read yet.
+        """
         known = self._ledger.known_recipe(one.path)
         is_gone_now = is_gone(self._root, one.path) and self._is_in_place()
         if known is None or known.folder != self.folder or not is_gone_now:
@@ -379,10 +381,41 @@ class Inbox:
         if self.scanned_at <= one.since:  # that scan may have missed its new name; see another's
             self._wanted = True
             return None
-        if known.size_and_time.size in unsettled:  # it may have been renamed
+        if known.size_and_time[:2] in unsettled:
             one.since = now
             return None
         return Deleted(one.path)
+
+
+class _Place(NamedTuple):
+    """Which folder the inbox is."""
+
+    device: int
+    file_system: int
+    inode: int
+
+    @property
+    def folder(self) -> str:
+        """Return the text for the ledger, in which the folder is the same after a reboot."""
+        return f"{self.file_system:x}:{self.inode}"
+
+
+def _place_of(root: Path) -> _Place:
+    """Return which folder this is. Raises OSError.
+
+    The root of each ext4 disk has inode 2, that of each tmpfs 1, and a disk that is mounted in the
+    place of another may get its device number. Ids of file systems differ then: those of ext4,
+    Btrfs, ZFS, tmpfs and overlays come from a UUID, that of SMB from the volume's number. NFS and
+    FUSE have none, so 0 stands here, and only inodes tell their folders. XFS, FAT and macOS give
+    the device's number, which may change with a reboot: then the folder is taken for another one,
+    and deletions from before are not noticed.
+    """
+    status = root.stat()
+    try:
+        file_system = os.statvfs(root).f_fsid
+    except OSError:  # some FUSE file systems do not answer
+        file_system = 0
+    return _Place(status.st_dev, file_system, status.st_ino)
 
 
 _Differing = tuple[str, SizeAndTime, str | None]  # with what it waits for

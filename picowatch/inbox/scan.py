@@ -5,10 +5,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from picowatch.files.names import stem_of
 from picowatch.inbox.files import MISSING, size_and_time_of
 from picowatch.inbox.names import (
     MAX_DEPTH,
     PICTURES_NAME,
+    SIDECAR_ENDINGS,
     is_dropped,
     is_recipe_name,
     why_not_dropped,
@@ -17,6 +19,10 @@ from picowatch.inbox.names import (
 )
 from picowatch.inbox.reading import dropped_in
 from picowatch.ledger.rows import SizeAndTime
+
+
+# A sync program may take a template away for a while.
+TEXTS_STAY = "texts beside its pictures are still theirs, and no recipes"
 
 
 def scan(
@@ -72,9 +78,12 @@ class Scan:
             self.found.update(dropped_in(self.root, below, names))
         elif below:
             _warn_of_pictures(below, names, self.skipped)
+        texts = () if is_under_template else self._texts_of_dropped(below, names)
         for name in names:
             path = f"{below}/{name}" if below else name
-            if name in folders:
+            if name in texts:
+                self.skipped[below] = f"it had a {PICTURES_NAME}; {TEXTS_STAY}"
+            elif name in folders:
                 self._add_folder(name, path, is_under_template)
             elif name in links and os.path.isdir(f"{self.root}/{path}"):  # noqa: PTH112 (never raises)
                 self.skipped[path] = "it is a link to a folder; linked folders are not searched"
@@ -82,6 +91,12 @@ class Scan:
                 self._add_file(name, path, is_under_template)
         if not (below or self.found or self.known):  # otherwise they may be start images
             _warn_of_pictures("the inbox", names, self.skipped)
+
+    def _texts_of_dropped(self, below: str, names: Collection[str]) -> Collection[str]:
+        """Return the sidecars of pictures that were requests, if their template has gone."""
+        dropped = (name for name in names if is_dropped(name) and f"{below}/{name}" in self.known)
+        stems = {stem_of(name) for name in dropped}
+        return {f"{stem}{ending}" for stem in stems for ending in SIDECAR_ENDINGS}
 
     def _add_folder(self, name: str, path: str, is_under_template: bool) -> None:
         reason = why_not_searched(name)

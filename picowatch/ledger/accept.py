@@ -7,7 +7,7 @@
    the same pictures is not drawn again either. An entry with fixed seeds is new, too, if its
    wildcard files say something else now.
 3. If nothing changed at all, entries with a random seed are drawn again; a new draw replaces
-   cancelled images.
+   cancelled images. The same entries in another order are a change.
 4. Queued images that no entry requests any more are cancelled.
 """
 
@@ -58,9 +58,9 @@ class Saves(Database):
             for key in before.keys() & requested.keys():
                 if _draws_otherwise(sql, before[key][0], requested[key]):
                     sql.execute("DELETE FROM entries WHERE id = ?", (before.pop(key)[0],))
-            unchanged = {key: entry.priority for key, entry in requested.items()} == {
-                key: priority for key, (_, priority) in before.items()
-            }
+            unchanged = [(key, entry.priority) for key, entry in requested.items()] == [
+                (key, priority) for key, (_, priority) in before.items()
+            ]
             for key in before.keys() - requested.keys():
                 sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
             save_id = record_save(sql, save, "accepted")
@@ -243,9 +243,11 @@ def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
 
 
 def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int, int]]:
-    """Return the ids and priorities of the entries of the recipe's last valid save."""
+    """Return the ids and priorities of the entries of the recipe's last valid save, in order."""
     rows = sql.execute(
-        "SELECT id, digest, occurrence, priority FROM entries WHERE recipe = ?", (recipe,)
+        """SELECT id, digest, occurrence, priority FROM entries WHERE recipe = ?
+           ORDER BY place""",
+        (recipe,),
     )
     return {(row["digest"], row["occurrence"]): (row["id"], row["priority"]) for row in rows}
 

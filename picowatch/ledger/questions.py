@@ -21,6 +21,7 @@ from picowatch.ledger.rows import (
 FAILED = """state = 'failed'
             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
 _OF_THESE = "recipe IN (SELECT value FROM json_each(:recipes))"
+MOST_ALIKE = 20
 KEPT_SECONDS = 31 * 24 * 3600.0  # for saves, and for recipes that were archived
 
 
@@ -35,11 +36,19 @@ class Questions(Database):
         """Return the recipe as of its last save, or None."""
         return self._recipes("AND path = ?", recipe).get(recipe)
 
-    def with_digest(self, digest: str) -> dict[str, KnownRecipe]:
-        """Return the recipes of the inbox that have these bytes."""
-        return self._recipes("AND digest = ? ORDER BY path", digest)
+    def with_version(self, digest: str, size_and_time: SizeAndTime) -> dict[str, KnownRecipe]:
+        """Return recipes of the inbox that had these bytes and this time, the same inode first.
 
-    def _recipes(self, which: str, *values: str) -> dict[str, KnownRecipe]:
+        Of more than MOST_ALIKE only some, as each is looked up: copies may keep times.
+        """
+        version = f"{size_and_time.size} {size_and_time.mtime_ns}"
+        return self._recipes(
+            """AND digest = ? AND size_and_time > ? AND size_and_time < ?
+               ORDER BY size_and_time = ? DESC LIMIT ?""",
+            *(digest, f"{version} ", f"{version}!", size_and_time.as_text(), MOST_ALIKE),
+        )
+
+    def _recipes(self, which: str, *values: object) -> dict[str, KnownRecipe]:
         rows = self.select(f"SELECT * FROM recipes WHERE outcome != 'archived' {which}", values)
         return {row["path"]: _known(row) for row in rows}
 

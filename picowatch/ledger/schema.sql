@@ -9,7 +9,8 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
                   -- waiting: a dropped picture that no prompt says what to do with
                   CHECK (outcome IN ('accepted', 'refused', 'waiting', 'restored', 'archived')),
     save          INTEGER NOT NULL, -- the id of that save
-    folder        TEXT NOT NULL,    -- the inbox it was seen in: only there its absence is a deletion
+    folder        TEXT NOT NULL,    -- the inbox it was seen in, as file system and inode (before
+                                    -- version 7 the inode): only there its absence is a deletion
     template      TEXT NOT NULL DEFAULT '',  -- of a dropped picture: sha256 of its template
     waits_for     TEXT,             -- what it could not use: it is read again when that changes
     problem       TEXT,             -- what is wrong with it, or failed, in a line
@@ -18,7 +19,7 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
     todo          INTEGER NOT NULL DEFAULT 0  -- counts changes whose consequences are to be drawn
 ) STRICT;
 
-CREATE INDEX recipes_digest ON recipes (digest);
+CREATE INDEX recipes_version ON recipes (digest, size_and_time);
 CREATE INDEX recipes_todo ON recipes (path) WHERE todo > 0;
 CREATE INDEX recipes_waiting ON recipes (path) WHERE outcome = 'waiting';
 CREATE INDEX recipes_problem ON recipes (save) WHERE problem IS NOT NULL;

@@ -277,6 +277,23 @@ def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
     assert "deleted" not in house.log()
 
 
+def test_the_texts_of_pictures_are_no_recipes_once_their_template_has_gone(house: House) -> None:
+    """A sync program may bring it back later; then all is as before."""
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/a/1.png": 1, "frames/a/1.txt": "a star"})
+    path = house.inbox / "frames/_pictures.yaml"
+    assert house.once()
+    path.unlink()
+    put(house, {"frames/a/alone.txt": "a moon --seed 1", "frames/a/1.yaml": "prompt: a hat\n"})
+    assert house.once()
+    assert "frames/_pictures.yaml: deleted" in house.log()
+    assert "frames/a is not run: it had a _pictures.yaml" in house.log()
+    assert house.once()
+    house.save("frames/_pictures.yaml", CORGI)
+    (house.inbox / "frames/a/1.yaml").unlink()
+    assert house.once()
+    assert house.pictures() == ["frames/a/1.png", "frames/a/alone/0001-1.png"]
+
+
 # -- what cannot be used
 
 

@@ -1,5 +1,6 @@
 """Each sentence under "What a save means": recipes in, pictures and log out."""
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -94,6 +95,10 @@ SAVES = {
     ),
     "entries that overlap share their pictures": (
         "a.yaml", [(SHARED, 3), ("- {prompt: x, seed: 2}\n", 3)], NOTHING_NEW
+    ),
+    "rows that moved are the same, and touch means again": (
+        "a.csv", [("prompt\na\nb\n", 2), ("prompt\nb\na\n", 2), (TOUCHED, 4)],
+        "saved, nothing new to render; its newest picture is a/0001",
     ),
     "equal lines are entries of their own": (
         "a.txt", [(MORNING * 2, 2), (MORNING, 2)], NOTHING_NEW
@@ -337,6 +342,56 @@ def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(
     assert "a.txt: deleted" not in house.log()
 
 
+def mounted(inbox: Path) -> None:
+    """Mount an empty disk in the place of the last one."""
+    if os.path.ismount(inbox):
+        subprocess.run(["umount", inbox], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "picowatch", inbox], check=True)
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_another_disk_at_the_inbox_cancels_nothing(house: House, is_running: bool) -> None:
+    """The roots of both disks have the same inode, and here the same device number."""
+    hold = HeldEngine(house)
+    try:
+        mounted(house.inbox)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root may mount disks")
+    try:
+        with house.running(batch_size=1):
+            house.save("a.txt", "first\nsecond\n")
+            hold.wait_until_held()
+            if is_running:
+                with house.seen_at_once():
+                    mounted(house.inbox)
+                wait_for(lambda: "is another folder now" in house.log(), "the other disk")
+                hold.release()
+                wait_for(lambda: len(house.listed()) == 2, "both pictures")
+        hold.release()
+        mounted(house.inbox)
+        house.save("b.txt", "third\n")
+        assert house.once()
+    finally:
+        subprocess.run(["umount", house.inbox], check=True)
+    assert house.prompts() == ["first", "second", "third"]
+    assert "deleted" not in house.log()
+
+
+def test_an_upgrade_takes_no_recipe_for_deleted(house: House) -> None:
+    """Earlier versions noted only the inbox's inode, which is that of other disks, too."""
+    recipes = [house.save(f"{name}.txt", "a corgi\n") for name in "ab"]
+    assert house.once()
+    with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE recipes SET folder = ?", (f"{house.inbox.stat().st_ino}",))
+    recipes[0].unlink()
+    assert house.once()
+    recipes[1].unlink()
+    assert house.once()
+    assert "a.txt: deleted" not in house.log()
+    assert "b.txt: deleted" in house.log()
+    assert len(house.pictures()) == 2
+
+
 def test_renaming_a_recipe_or_its_folder_keeps_its_queue(house: House) -> None:
     """Queued images are rendered under the new name, nothing is rendered again.
 
@@ -363,6 +418,31 @@ def test_renaming_a_recipe_or_its_folder_keeps_its_queue(house: House) -> None:
         wait_for(lambda: house.log().count(": renamed to new/") == 3, "all renamings")
     assert house.once()
     assert house.started() == ["first", "second", "another", "third"]
+
+
+@pytest.mark.parametrize("name", ["day{}.txt", "photos/day{}.png"])
+def test_the_same_bytes_in_a_later_file_are_a_new_request(house: House, name: str) -> None:
+    """Cron may write the same line into a file that is named after the day, and delete the last.
+
+    It is the same with dropped pictures, while picowatch runs and between two runs.
+    """
+    content, paths = b"a red star --seed 1\n", [house.inbox / name.format(day) for day in range(3)]
+    if name.endswith(".png"):
+        house.save("photos/_pictures.yaml", STAR)
+        content = house.draw("photos/a.png").rename(house.folder / "a.png").read_bytes()
+    for day, path in enumerate(paths[:2]):
+        paths[day - 1].unlink(missing_ok=True)
+        path.write_bytes(content)
+        assert house.once()
+        assert len(house.pictures()) == day + 1
+    with house.running():
+        with house.seen_at_once():
+            paths[1].unlink()
+            paths[2].write_bytes(content)
+        wait_for(lambda: len(house.pictures()) == 3, "the third day's picture")
+        gone = f"{name.format(1)}: deleted, 0 images cancelled"
+        wait_for(lambda: gone in house.log(), "the end of the second")
+    assert "renamed" not in house.log()
 
 
 def test_a_moved_recipe_has_the_priority_of_its_new_folder(house: House) -> None:

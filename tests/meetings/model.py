@@ -109,9 +109,9 @@ class Model:
         before = self.recipes.get(path, Recipe()).entries
         kept = dict(zip(_numbered(one.requested for one in before), before, strict=True))
         now = _numbered(requested)
-        unchanged = {key: one.requested.priority for key, one in kept.items()} == {
-            key: one.priority for key, one in now.items()
-        }
+        unchanged = [(key, one.requested.priority) for key, one in kept.items()] == [
+            (key, one.priority) for key, one in now.items()
+        ]
         self.recipes[path] = recipe = Recipe()
         for place, (key, one) in enumerate(now.items()):
             order = (-one.priority, self.saves, place)

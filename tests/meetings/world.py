@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,13 @@ ENDS: tuple[Action, ...] = (
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a file in the inbox: its sha256 and time; `source` is where it was moved from.
+    """A version of a file in the inbox: its sha256 and time.
 
     No two files are written at the same time, but a rename keeps it.
     """
 
     digest: str
     mtime: int
-    source: str = field(default="", compare=False)
 
 
 class World(Machine):
@@ -125,8 +124,6 @@ class World(Machine):
         if how == "slowly" and not self.sim.slowness:  # else threads may take longer than the user
             target.write_bytes(content[: len(content) // 2])
             self._stamp(target)
-            if path in self.files:  # what was moved there is there no more
-                self.files[path] = replace(self.files[path], source="")
             self._tell()
             self.do_wait(SLOWLY_SECONDS)
             target = self.there / path
@@ -136,13 +133,11 @@ class World(Machine):
         written.replace(target)
         self._tell()
 
-    def _note(self, path: str, source: str = "") -> None:
+    def _note(self, path: str) -> None:
         """Note what is at a path now."""
         target = self.there / path
         digest = hashlib.sha256(target.read_bytes()).hexdigest()
-        version = Version(digest, target.stat().st_mtime_ns, source)
-        is_back = version == self.handled.get(path)
-        self.files[path] = replace(version, source="") if is_back else version
+        self.files[path] = Version(digest, target.stat().st_mtime_ns)
 
     def do_save(self, path: str, text: Text, how: str = "in place") -> None:
         self.texts[hashlib.sha256(text.content()).hexdigest()] = text
@@ -172,10 +167,9 @@ class World(Machine):
         (self.there / old).rename(self.there / new)
         self._tell()
         for path in moved:
-            version = self.files.pop(path)
+            del self.files[path]
             self.left[path] = self.sim.now
-            source = path if self.handled.get(path) == version else version.source
-            self._note(f"{new}{path.removeprefix(old)}", source)
+            self._note(f"{new}{path.removeprefix(old)}")
 
     def do_delete(self, path: str) -> None:
         if path in self.files:
@@ -279,7 +273,7 @@ class World(Machine):
         for other, known in self.handled.items():
             was_there = other in self.files or self.left.get(other, 0.0) > self.took_at
             is_gone = not was_there and self.model.recipes[other].valid
-            is_moved = last is None and known.digest == version.digest and is_gone
+            is_moved = last is None and known == version and is_gone
             self.expect(not is_moved, f"{other} was renamed to {path}, which was made anew")
         self.handled[path] = version
         return True
@@ -291,11 +285,9 @@ class World(Machine):
             was_away = path in self.left or there != known
             self.expect(was_away, f"{path} was forgotten although it is there")
         elif known is not None and self.model.recipes[path].valid:
-            twins = any(version.digest == known.digest for version in self.handled.values())
             for other, version in self.files.items():
-                is_unseen = self.handled.get(other) != version
-                is_moved = version.source and is_unseen and version.digest == known.digest
-                self.expect(twins or not is_moved, f"{path} is forgotten, not renamed to {other}")
+                is_moved = version == known != self.handled.get(other)
+                self.expect(not is_moved, f"{path} is forgotten, not renamed to {other}")
         self.model.forget(path)
 
     def _heard_archive(self, path: str, *, result: object) -> None:
@@ -313,7 +305,8 @@ class World(Machine):
         if old in self.again:
             self.again[new] = self.again.pop(old)
         is_there = old in self.files and old not in self.left
-        self.expect(known and not is_there, f"{old} was taken for renamed to {new}")
+        is_same = known is not None and known.mtime == at.mtime_ns
+        self.expect(is_same and not is_there, f"{old} was taken for renamed to {new}")
         self.model.rename(old, new)
         if known:
             self.handled[new] = Version(known.digest, at.mtime_ns)
