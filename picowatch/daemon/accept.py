@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -218,9 +219,11 @@ class Accepting:
         self._accept(seen, [])
         self.outbox.problems.clear(seen.path)
         self.inbox.want_scan()
-        words = "saved, it applies to pictures saved from now on; save older ones again to apply it"
-        if is_new:
-            words = "saved, it applies to the pictures in its folder"
+        words = "saved, it applies to the pictures in its folder"
+        if not is_new:
+            folder = shlex.quote(seen.path.rpartition("/")[0])
+            again = f"`picowatch retry --all {folder}` renders the others again"
+            words = f"saved, it applies to pictures saved from now on; {again}"
         return [said(seen.path, words)]
 
     def _check_template(self, template: DefaultsFile, seen: Saved, inventory: Inventory) -> None:

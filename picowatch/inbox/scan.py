@@ -20,7 +20,6 @@ from picowatch.inbox.names import (
 from picowatch.inbox.reading import dropped_in
 from picowatch.ledger.rows import SizeAndTime
 
-
 # A sync program may take a template away for a while.
 TEXTS_STAY = "texts beside its pictures are still theirs, and no recipes"
 

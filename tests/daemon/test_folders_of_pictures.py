@@ -138,7 +138,8 @@ def test_a_folder_is_rendered_again_with_its_new_template(house: House) -> None:
     house.save("photos/_pictures.yaml", "prompt: a tree\nseed: 7\nsize: 64x64\n")
     assert house.once()
     assert len(house.pictures()) == 4, "a template that is saved again renders nothing by itself"
-    assert "photos/_pictures.yaml: saved, it applies to pictures saved from now on" in house.log()
+    words = "it applies to pictures saved from now on; `picowatch retry --all photos` renders"
+    assert f"photos/_pictures.yaml: saved, {words} the others again" in house.log()
     answer = house.answer("retry all", "photos")
     assert answer.text.startswith("4 pictures read again"), answer
     assert sorted(house.prompts()) == ["a corgi"] * 3 + ["a star"] + ["a tree"] * 3
