@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
+from os.path import lexists, realpath
 from pathlib import Path
 
 from picowatch.catalog.models import FOLDERS
@@ -33,6 +34,7 @@ def init(folder: Path, ready: str | None = None) -> int:
 
     `ready`: also the folders of that name, each with a template for the pictures dropped there.
     """
+    _refuse_an_inbox(Path(realpath(folder)))
     try:
         _make_all(folder)
         if ready:
@@ -47,6 +49,17 @@ def init(folder: Path, ready: str | None = None) -> int:
     print("Recipes are saved in inbox/, and their pictures appear in outbox/.")
     print(f"Next: {there}picowatch run")
     return 0
+
+
+def _refuse_an_inbox(folder: Path) -> None:
+    """Raise CommandFailed for a folder in an inbox, where picowatch would read what is made."""
+    for one in (folder, *folder.parents):
+        is_used = one.name == "inbox" and lexists(one.parent / "outbox/.picowatch")
+        if is_used or lexists(one / SCHEMAS / KINDS["recipe"]):
+            raise CommandFailed(
+                f"{one} is an inbox: recipes are saved there.",
+                "Name a folder outside of it: picowatch init DIR.",
+            )
 
 
 def _make_all(folder: Path) -> None:

@@ -128,16 +128,16 @@ def _made(
             where = settings.inbox
             if file in folders:
                 folder, recipe = folders[file]
-                digest, is_ours, request = "", False, Command("make folder", folder)
+                digest, made, request = "", None, Command("make folder", folder)
             else:
-                recipe, is_ours = put_recipe(settings, file, read[file], name)
+                recipe, made = put_recipe(settings, file, read[file], name)
                 digest = hashlib.sha256(read[file]).hexdigest()
-                kind = "make once" if remove and is_ours else "make"
+                kind = "make once" if remove and made is not None else "make"
                 request = Command(kind, recipe, digest)
             where = settings.outbox
             # Noted before the command is there: a signal or a full disk may come in between.
             command = new_file(settings.outbox)
-            sent.append(Sent(file, recipe, digest, is_ours, command))
+            sent.append(Sent(file, recipe, digest, command, made))
             send(settings.outbox, request, command)
         return _answers(settings, sent, make_engine)
     except OSError as error:
@@ -152,12 +152,16 @@ def _made(
 
 
 def _remove(settings: Settings, sent: Sequence[Sent]) -> None:
-    """Delete what was put into the inbox and is still the same."""
-    for one in sent:
+    """Delete what was put into the inbox and is still the same, and the folders made for it."""
+    ours = [one for one in sent if one.made is not None]
+    for one in ours:
         path = settings.inbox / one.recipe
         with suppress(OSError):
-            if one.is_ours and hashlib.sha256(path.read_bytes()).hexdigest() == one.digest:
+            if hashlib.sha256(path.read_bytes()).hexdigest() == one.digest:
                 path.unlink()
+    with suppress(OSError):  # somebody put something into one of them
+        for folder in (folder for one in reversed(ours) for folder in one.made or ()):
+            folder.rmdir()
 
 
 # -- waiting

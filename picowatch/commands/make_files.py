@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from picowatch.errors import CommandFailed
-from picowatch.inbox.files import path_below
+from picowatch.inbox.files import MAX_BYTES, path_below
 from picowatch.inbox.names import (
     ENDINGS,
     PICTURES_NAME,
@@ -52,6 +52,11 @@ def content_of(file: Path) -> bytes:
     if file != STANDARD_INPUT and not is_recipe_name(file.name):
         why = why_skipped(file.name) or f"names of recipes end in {', '.join(ENDINGS)}"
         raise CommandFailed(f"{file} is never run: {why}.", "Give it another name.")
+    if len(content) > MAX_BYTES:
+        raise CommandFailed(
+            f"{file} is too long: a recipe may have up to {MAX_BYTES:,} bytes.",
+            "Split it into several files.",
+        )
     if is_empty(content):
         what = "Standard input" if file == STANDARD_INPUT else file
         raise CommandFailed(f"{what} is empty.", "Write at least a prompt.")
@@ -88,16 +93,24 @@ def check_place(settings: Settings, file: Path, content: bytes, name: str, *, re
         )
 
 
-def put_recipe(settings: Settings, file: Path, content: bytes, name: str) -> tuple[str, bool]:
-    """Put the recipe into the inbox, or save it there again; its path below, and if it is new."""
+def put_recipe(
+    settings: Settings, file: Path, content: bytes, name: str
+) -> tuple[str, list[Path] | None]:
+    """Put the recipe into the inbox, or save it there again.
+
+    Returns its path below, and if it is new, the folders that were made for it, the inner ones
+    first.
+    """
     if below := _below(settings, file):
         save_again(file)
-        return below, False
+        return below, None
     folder, slash, own = _wanted(file, content, name).rpartition("/")
     # The daemon may run as another user, and our umask may be 077.
     readers = 0 if file == STANDARD_INPUT else file.stat().st_mode & READ_BITS
-    own, is_new = put(settings.inbox / folder, own, content, readers)
-    return f"{folder}{slash}{own}", is_new
+    where = settings.inbox / folder
+    missing = [one for one in (where, *where.parents) if not one.exists()]
+    own, is_new = put(where, own, content, readers)
+    return f"{folder}{slash}{own}", missing if is_new else None
 
 
 def _wanted(file: Path, content: bytes, name: str) -> str:

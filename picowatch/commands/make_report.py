@@ -17,15 +17,15 @@ from picowatch.streams import print_error
 class Sent:
     """A recipe in the inbox, and the command whose answer says what became of it.
 
-    `file` is what the user called it. `is_ours`: it was not in the inbox before. Of a folder of
-    dropped pictures `recipe` is its template.
+    `file` is what the user called it. If it was not in the inbox before, `made` are the folders
+    that were made for it. Of a folder of dropped pictures `recipe` is its template.
     """
 
     file: Path
     recipe: str
     digest: str
-    is_ours: bool
     command: Path
+    made: list[Path] | None
 
 
 def by_picture(

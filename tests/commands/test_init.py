@@ -52,6 +52,18 @@ def test_init_makes_folders_settings_and_examples_that_are_valid(tmp_path: Path)
         assert list(validator.iter_errors(wrong)) != [], wrong
 
 
+def test_init_makes_no_inbox_in_an_inbox(tmp_path: Path) -> None:
+    """Whether `init` made that one or not."""
+    (tmp_path / "own/inbox").mkdir(parents=True)
+    (tmp_path / "own/outbox/.picowatch").mkdir(parents=True)
+    picowatch(tmp_path, "init")
+    for where, name in (("inbox", "."), ("inbox/live", "."), (".", "inbox/x"), ("own", "inbox/x")):
+        refused = picowatch(tmp_path / where, "init", name)
+        assert refused.returncode == 1
+        assert " is an inbox: recipes are saved there. Name a folder outside" in refused.stderr
+    assert not list(tmp_path.rglob("*/x")) and not list((tmp_path / "inbox").rglob("outbox"))
+
+
 def test_init_again_renews_the_schemas_alone(tmp_path: Path) -> None:
     """They are a version's; the rest is what the user made of it. No example comes back."""
     (tmp_path / "picowatch.yaml").write_text("settle_seconds: 1\n")

@@ -131,6 +131,7 @@ def test_make_reads_standard_input(
 REFUSED: dict[str, tuple[list[str], dict[str, Any]]] = {
     r"is never run: recipes are \.yaml, ": (["a.txt", "a.md"], {}),
     "is never run: it is a conflict copy of a": (["a.txt", "a (conflicted copy).txt"], {}),
+    r"long\.txt is too long: a recipe may have up to 1,048,576": (["a.txt", "long.txt"], {}),
     "is empty": (["a.txt", "empty.txt"], {}),
     r"Cannot read .*none\.txt: No such file": (["a.txt", "none.txt"], {}),
     "--name is for one recipe": (["a.txt", "a.txt"], {"name": "x"}),
@@ -151,6 +152,7 @@ def test_make_refuses_before_anything_is_put_into_the_inbox(house: House, said: 
     for name in ("a.txt", "a.md", "a (conflicted copy).txt"):
         elsewhere(house, name, "one\n")
     elsewhere(house, "empty.txt", "\n")
+    elsewhere(house, "long.txt", "one\n" * 300_000)
     for name in ("there.txt", "frames/_pictures.yaml", "frames/b.txt"):
         house.save(name, "prompt: one\n")
     before = sorted(house.inbox.rglob("*"))
@@ -341,6 +343,12 @@ def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captu
     house.engine.before_batch = change
     make(house.settings(), [b], house.make_engine, name="ads/may", remove=True)
     assert (house.inbox / "ads/may.txt").read_text() == "mine\n"
+    house.engine.before_batch = lambda batch: None
+    (house.inbox / "kept").mkdir()
+    for name in ("kept/c", "new/deep/c", "ads/june"):
+        assert make(house.settings(), [b], house.make_engine, name=name, remove=True) == 0
+    there = {path.relative_to(house.inbox).as_posix() for path in house.inbox.rglob("*")}
+    assert there == {"a.txt", "ads", "ads/may.txt", "kept"}
 
 
 def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: House) -> None:
