@@ -9,6 +9,7 @@ PicowatchError
 ├── OutboxInUse              another picowatch is already using the outbox: exit code 3
 │   └── OutboxInUseByMake    … a `picowatch make`, until its recipes are done
 ├── LedgerCorrupt            the ledger's file is damaged; a new one is built from the pictures
+│   └── LedgerUnsure         … a change that failed counts all the same
 ├── RecipeInvalid            one save's problems, with their positions (recipe/messages/problems.py)
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
 ├── ModelRefused             a model file that cannot be used, and why
@@ -110,6 +111,12 @@ class LedgerCorrupt(PicowatchError):
     """The ledger's file is damaged or incomplete."""
 
     usual_remedy = "Run `picowatch run`: it builds a new ledger from the pictures in the outbox."
+
+
+class LedgerUnsure(LedgerCorrupt):
+    """A commit failed, and later turned out to count: what was tried again may be there twice."""
+
+    usual_remedy = "Run `picowatch run` again: it goes on with what the ledger says."
 
 
 class ModelRefused(PicowatchError):

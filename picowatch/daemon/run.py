@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from picowatch.errors import LedgerCorrupt
+from picowatch.errors import LedgerCorrupt, LedgerUnsure
 from picowatch.files.retry import PASSING, Ended, Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.observers.observers import Observers
@@ -77,7 +77,8 @@ class Run:
         except Ended:
             pass
         except LedgerCorrupt as error:
-            self.result.cannot_go_on(str(error), ledger_corrupt=True)
+            is_damaged = not isinstance(error, LedgerUnsure)
+            self.result.cannot_go_on(str(error), restart=True, ledger_corrupt=is_damaged)
         except PASSING as error:
             self.result.cannot_go_on(f"cannot write: {error}")
         except Exception as error:

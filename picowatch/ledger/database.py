@@ -1,12 +1,14 @@
 """The SQLite file below the ledger: opening, versions, transactions."""
 
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from picowatch.errors import LedgerCorrupt
+from picowatch.errors import LedgerCorrupt, LedgerUnsure
 from picowatch.ledger.migrations import VERSION, can_migrate, keep_a_copy, make_tables
 
 # How long SQLite itself waits for a lock; callers go on waiting (retry.py). It is short because
@@ -34,9 +36,13 @@ class Database:
         """
         self._lock = threading.RLock()
         self._depth = 0
+        self._is_unsure = False  # whether the last commit, which failed, counts
         self._path = path
-        with suppress(OSError):  # SQLite reports errors, but creates files as 0644 at any umask
-            path.open("ab").close()
+        if (journal := Path(f"{path}-journal")).is_dir():  # SQLite would not name it
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(journal))
+        path.open("ab").close()  # SQLite creates files as 0644 at any umask
+        # Open as long as the connection: if a file is closed, all locks of its process go.
+        self._file = path.open("rb", buffering=0)
         self._connection = sqlite3.connect(
             path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -46,7 +52,7 @@ class Database:
                 self._prepare()
                 self._id = _id(path)
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
 
     def _prepare(self) -> None:
@@ -91,6 +97,10 @@ class Database:
         """
         with self._lock, self._corruption_named():
             depth = self._depth
+            if not depth:
+                if self._is_unsure and self._has_counted():
+                    raise LedgerUnsure(f"A change of {self._path} that failed counts all the same.")
+                self._before = self._count_of_commits()
             self._connection.execute(f"SAVEPOINT nested{depth}" if depth else "BEGIN IMMEDIATE")
             self._depth += 1
             try:
@@ -147,14 +157,39 @@ class Database:
 
     def _keep(self, depth: int) -> None:
         try:
-            self._connection.execute(f"RELEASE nested{depth}" if depth else "COMMIT")
+            if depth:
+                self._connection.execute(f"RELEASE nested{depth}")
+            else:
+                self._commit()
         except BaseException:
+            is_over = not self._connection.in_transaction
             self._undo(depth)
-            raise
+            if not (is_over and self._has_counted()):
+                raise
+
+    def _commit(self) -> None:
+        self._connection.execute("COMMIT")
+
+    def _has_counted(self) -> bool:
+        """Whether a commit that failed changed the file all the same; else it is rolled back.
+
+        The last of its syncs comes after the truncation of the journal, when the change counts: if
+        it were tried again, what was claimed would be claimed by nobody.
+        """
+        self._is_unsure = True
+        self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # rolls back
+        counted = self._count_of_commits() != self._before
+        self._is_unsure = False
+        return counted
+
+    def _count_of_commits(self) -> int:
+        """Return the file's change counter (https://www.sqlite.org/fileformat2.html, 1.3.6)."""
+        return int.from_bytes(os.pread(self._file.fileno(), 4, 24), "big")
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+            self._file.close()
 
 
 def _id(path: Path) -> tuple[int, int]:
