@@ -35,7 +35,7 @@ def listed(outbox: Path) -> list[dict[str, Any]]:
         text = (outbox / "images.jsonl").read_text()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+    return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def is_whole(picture: Path) -> bool:

@@ -113,7 +113,7 @@ class Publisher:
         except PictureUnreadable as error:
             log.warning("%s was damaged before it was listed: %s", image.file, error)
             return
-        line = line_of(image.file, chunk, path.stat().st_mtime)
+        line = line_of(image.file, chunk, path.stat().st_mtime, image.entry_digest)
         self._list(image, line, chunk.rendered.get("warnings", ()), is_in_list)
 
     def _list(
@@ -206,7 +206,7 @@ class Publisher:
 
         If not, the picture exists all the same, and the daemon's next round does what is left.
         """
-        line = line_of(image.file, _chunk_of(image, picture), time.time())
+        line = line_of(image.file, _chunk_of(image, picture), time.time(), image.entry_digest)
         self.newest.append(image.file)
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, line["seconds"], chunks)

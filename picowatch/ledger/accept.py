@@ -73,7 +73,7 @@ class Saves(Database):
             for entry_index, (key, entry) in enumerate(requested.items()):
                 if key in before:
                     redraw = unchanged and entry.random and not is_again
-                    writer.keep(before[key][0], entry_index, entry, redraw=redraw)
+                    writer.keep(before[key][0], key, entry_index, entry, redraw=redraw)
                 else:
                     writer.add(key, entry_index, entry)
             forget_deleted_sheets(sql, save.path, writer.picture_exists)

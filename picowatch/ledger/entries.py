@@ -40,6 +40,12 @@ def keys_of(digests: Iterable[str]) -> list[Key]:
     return keys
 
 
+def entry_digest(key: Key) -> str:
+    """Return the digest by which a picture's entry is found; of equal ones the second has `-1`."""
+    digest, occurrence = key
+    return f"{digest}-{occurrence}" if occurrence else digest
+
+
 def images_of(sql: sqlite3.Connection, entry_id: int) -> list[sqlite3.Row]:
     """Return the images that an entry requests, in its order, over all draws of its seed."""
     return sql.execute(
@@ -69,9 +75,11 @@ class SaveWriter:
             (self.save.path, *key, entry_index, entry.priority, entry.sheet),
         ).lastrowid
         assert entry_id is not None
-        self._request_images(entry_id, entry_index, entry, 0)
+        self._request_images(entry_id, key, entry_index, entry, 0)
 
-    def keep(self, entry_id: int, entry_index: int, entry: RequestedEntry, *, redraw: bool) -> None:
+    def keep(
+        self, entry_id: int, key: Key, entry_index: int, entry: RequestedEntry, *, redraw: bool
+    ) -> None:
         """Keep an entry that is requested again; `redraw` draws its random seed again."""
         self.sql.execute(
             "UPDATE entries SET place = ?, priority = ? WHERE id = ?",
@@ -85,7 +93,7 @@ class SaveWriter:
         if redraw:
             self._forget_ended(entry_id)
             before = self.result.queued
-            self._request_images(entry_id, entry_index, entry, self._draw_from(entry_id))
+            self._request_images(entry_id, key, entry_index, entry, self._draw_from(entry_id))
             self.result.redrawn += self.result.queued - before
 
     def _keep_image(
@@ -129,21 +137,21 @@ class SaveWriter:
         return first
 
     def _request_images(
-        self, entry_id: int, entry_index: int, entry: RequestedEntry, first: int
+        self, entry_id: int, key: Key, entry_index: int, entry: RequestedEntry, first: int
     ) -> None:
-        for image_index, request in enumerate(self._drawn(entry, entry_index)):
+        for image_index, request in enumerate(self._drawn(entry, key, entry_index)):
             place = entry_index, image_index
             if image := self._find(request.digest):
                 self._keep_image(image, place, entry.priority)
                 image_id = image["id"]
             else:
-                image_id = self._queue(request, place, entry.priority)
+                image_id = self._queue(request, key, place, entry.priority)
             self.sql.execute(
                 "INSERT INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
                 (entry_id, first + image_index, image_id),
             )
 
-    def _drawn(self, entry: RequestedEntry, entry_index: int) -> Sequence[ImageRequest]:
+    def _drawn(self, entry: RequestedEntry, key: Key, entry_index: int) -> Sequence[ImageRequest]:
         """Return the entry's requests.
 
         Seeds are drawn again if this recipe already has their images; images that do not depend on
@@ -151,7 +159,7 @@ class SaveWriter:
         """
         if not entry.random:
             return entry.requests(None)
-        if self.is_restored and (drawn := self._drawn_before(entry, entry_index)):
+        if self.is_restored and (drawn := self._drawn_before(entry, key, entry_index)):
             return drawn
         before: set[str] = set()
         while True:
@@ -161,18 +169,22 @@ class SaveWriter:
                 return drawn
             before = known
 
-    def _drawn_before(self, entry: RequestedEntry, entry_index: int) -> Sequence[ImageRequest]:
-        """Return the entry's images as they were drawn, if one of them was rendered; else none.
+    def _drawn_before(
+        self, entry: RequestedEntry, key: Key, entry_index: int
+    ) -> Sequence[ImageRequest]:
+        """Return the entry's images as they were drawn last, if one was rendered; else none.
 
-        Image i has seed+i, but a sweep's images all have the first seed, so both are tried. With a
-        variation seed, either of the two may be the one that was drawn.
+        Pictures of earlier versions do not say of which entry they are, only its place. Image i has
+        seed+i, but a sweep's images all have the first seed, so both are tried. With a variation
+        seed, either of the two may be the one that was drawn.
         """
         rows = self.sql.execute(
             """SELECT digest, image_index, json_extract(request, '$.seed') AS seed,
                       json_extract(request, '$.variation_seed') AS variation_seed
-               FROM images WHERE recipe = ? AND entry_index = ?
-               ORDER BY variation_seed IS NULL, id DESC""",
-            (self.save.path, entry_index),
+               FROM images WHERE recipe = :recipe
+               AND (entry_digest = :entry OR (entry_digest = '' AND entry_index = :place))
+               ORDER BY entry_digest = '', variation_seed IS NULL, id DESC""",
+            {"recipe": self.save.path, "entry": entry_digest(key), "place": entry_index},
         ).fetchall()
         for row in rows:
             at, seeds = row["image_index"], [row["seed"]]
@@ -192,7 +204,7 @@ class SaveWriter:
         ).fetchone()
         return row
 
-    def _queue(self, request: ImageRequest, place: Place, priority: int) -> int:
+    def _queue(self, request: ImageRequest, key: Key, place: Place, priority: int) -> int:
         columns = columns_of(request) | {
             "recipe": self.save.path,
             "state": "queued",
@@ -201,6 +213,7 @@ class SaveWriter:
             "save_digest": self.save.digest,
             "entry_index": place[0],
             "image_index": place[1],
+            "entry_digest": entry_digest(key),
         }
         self.result.queued += 1
         return insert_image(self.sql, columns)

@@ -97,6 +97,7 @@ def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest,
         "save_digest": str(line["save_digest"]),
         "entry_index": int(line["entry_index"]),
         "image_index": int(line["image_index"]),
+        "entry_digest": str(line.get("entry_digest", "")),
         "file": str(line["file"]),
         "listed": 1,
     }

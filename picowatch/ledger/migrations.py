@@ -58,7 +58,14 @@ UPDATE images SET checkpoint = coalesce(json_extract(request, '$.checkpoint_hash
 CREATE TABLE paused AS
     SELECT strftime('%s') + 0.0 AS since FROM facts WHERE name = 'paused' AND value = 'yes';
 """
-CHANGES = {1: _FROM_1, 5: "", 6: ""}
+_FROM_6 = """
+ALTER TABLE images ADD COLUMN entry_digest TEXT NOT NULL DEFAULT '';
+UPDATE images SET entry_digest = drawn_for.digest FROM (
+    SELECT image, digest || CASE occurrence WHEN 0 THEN '' ELSE '-' || occurrence END AS digest
+    FROM entry_images JOIN entries ON entries.id = entry
+) AS drawn_for WHERE drawn_for.image = images.id;
+"""
+CHANGES = {1: _FROM_1, 5: "", 6: _FROM_6}
 OLD = "old_"
 COPIED_BYTES = 1 << 20
 STEPS_ALIVE = 10_000_000  # of SQLite's machine, about a second, between two watchdog messages

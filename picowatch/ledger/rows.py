@@ -161,6 +161,7 @@ class QueuedImage:
     save_digest: str
     entry_index: int
     image_index: int
+    entry_digest: str
     file: str
     attempts: int
     deaths: int

@@ -70,6 +70,7 @@ CREATE TABLE images (
     save_digest TEXT NOT NULL,      -- … and the sha256 of that save's bytes
     entry_index INTEGER NOT NULL,   -- of the entry in its file, from 0
     image_index INTEGER NOT NULL,   -- of the image in its entry, from 0
+    entry_digest TEXT NOT NULL,     -- of the entry it was drawn for, as in images.jsonl
     file      TEXT,                 -- below the outbox; reserved when the image starts
     attempts  INTEGER NOT NULL DEFAULT 0,  -- engine crashes while it rendered this image
     deaths    INTEGER NOT NULL DEFAULT 0,  -- daemon crashes in a row during this image

@@ -26,6 +26,7 @@ OWN = {
     "save_digest": "sha256 of the recipe's bytes",
     "entry_index": "which entry of the recipe it was in the save of `save_digest`, from 0",
     "image_index": "which image of that entry, from 0",
+    "entry_digest": "sha256 of that entry; the second of equal ones has `-1` behind it",
 }
 
 
@@ -61,9 +62,9 @@ class Listing:
 
     def append(self, *lines: dict[str, Any]) -> None:
         """Add lines, durably; an error leaves the file as it was."""
-        text = "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)
-        with self._lock:
-            append(self._path, text.encode())
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        with self._lock:  # names that are no UTF-8 have surrogates, which are escaped as in JSON
+            append(self._path, text.encode(errors="backslashreplace"))
 
     def recent(self) -> list[dict[str, Any]]:
         """Return the last lines, some hundreds, oldest first."""
@@ -111,7 +112,7 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else None
 
 
-def line_of(file: str, chunk: Chunk, finished_at: float) -> dict[str, Any]:
+def line_of(file: str, chunk: Chunk, finished_at: float, entry_digest: str = "") -> dict[str, Any]:
     """Return the line of a picture with these metadata; `finished_at` is in Unix seconds.
 
     Raises KeyError, TypeError or AttributeError if they do not say how it was rendered.
@@ -129,6 +130,7 @@ def line_of(file: str, chunk: Chunk, finished_at: float) -> dict[str, Any]:
         "save_digest": chunk.save_digest,
         "entry_index": chunk.entry_index,
         "image_index": chunk.image_index,
+        "entry_digest": entry_digest,
     }
 
 

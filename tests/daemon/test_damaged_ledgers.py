@@ -71,6 +71,40 @@ def test_a_damaged_ledger_is_rebuilt_from_the_list(house: House, damage: str) ->
     assert ("a new one is built from images.jsonl" in house.log()) == bool(kept(house))
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "new"),
+    [
+        ("a star\na {red|blue} dog\n", "a moon\na star\na {red|blue} dog\n", ["a moon"]),
+        ("a star\na star\n", "a star\na star\na star\n", ["a star"]),
+        ("a star\na moon\n", "a moon\n", []),
+    ],
+)
+def test_a_new_ledger_knows_entries_wherever_they_are_in_the_file(
+    house: House, before: str, after: str, new: list[str]
+) -> None:
+    """A line of images.jsonl says which entry its picture is of, and which of equal ones."""
+    house.save("a.txt", before)
+    assert house.once()
+    ledger(house).unlink()
+    house.engine.batches.clear()
+    house.save("a.txt", after)
+    for _ in "twice":
+        assert house.once()
+        assert house.started() == new
+
+
+def test_a_new_ledger_draws_the_same_text_in_another_file(house: House) -> None:
+    """It is a new request, though the file that had it is gone."""
+    path = house.save("job-1.yaml", "prompt: a corgi\nseed: 1\n")
+    assert house.once()
+    path.unlink()
+    ledger(house).unlink()
+    house.save("job-2.yaml", "prompt: a corgi\nseed: 1\n")
+    for _ in "twice":
+        assert house.once()
+        assert house.started() == ["a corgi"] * 2
+
+
 def test_a_damaged_page_of_any_table_heals_at_the_next_start(house: House) -> None:
     """Tables and indexes are damaged in turn: pictures stay, and the next save is rendered."""
     for name in ("random.txt", "pets/sweep.yaml"):

@@ -131,6 +131,22 @@ def test_a_long_line_of_the_list_stays_whole_at_a_start(tmp_path: Path, torn: by
     assert len(path.read_bytes().splitlines()) == 3
 
 
+def test_names_can_be_read_and_searched_for_in_both_lists(house: House) -> None:
+    house.save("Möbel.txt", "ein Stuhl 日本 --seed 1\n")
+    house.save("Stühle.yaml", "promt: a typo\n")
+    house.once()
+    assert "Möbel/0001-1.png" in (house.outbox / "images.jsonl").read_text("utf-8")
+    assert "ein Stuhl 日本" in (house.outbox / "images.jsonl").read_text("utf-8")
+    assert '"Stühle.yaml"' in (house.outbox / "failures.jsonl").read_text("utf-8")
+
+
+def test_a_name_that_is_no_unicode_is_listed_as_unicode(tmp_path: Path) -> None:
+    """Half a surrogate pair, as of an undecodable byte, is escaped."""
+    Listing(tmp_path / "list").append({"file": "ü\udce9\ud83d.png"})
+    assert "\\udce9\\ud83d" in (tmp_path / "list").read_text("utf-8")
+    assert Listing(tmp_path / "list").recent_files() == ["ü\udce9\ud83d.png"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.2, "0 s"), (40, "40 s"), (99.7, "2 min"), (720, "12 min"), (12000, "3 h 20 min")],
