@@ -80,16 +80,16 @@ class Accepting:
         taken: list[str] = []
         events: list[Event] = []
         inventory = self._fresh_inventory(now)
-        self._hashes.missed.clear()
+        missing = self._hashes.missing()
         end = time.monotonic() + SLICE_SECONDS
         try:
             with self.ledger.transaction():
-                for change in self.inbox.changes(now):
+                for change in self.inbox.changes(now, missing):
                     seen.append(change.path)
                     try:
                         events += self._safely(change, inventory)
                     except NotHashed as needed:
-                        self._hashes.begin(needed)
+                        self.inbox.put_off(change.path, self._hashes.begin(needed))
                     except FileChanged:
                         self.inbox.want_scan()
                     else:

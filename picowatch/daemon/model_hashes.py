@@ -35,8 +35,8 @@ class ModelHashes:
         self._found: dict[tuple[Kind, str], str] = {}
         self._refused: dict[tuple[Kind, str], ModelRefused] = {}
         self._thread: threading.Thread | None = None
-        # Models that a slice of saves lacks: a later save must not overtake one that waits.
-        self.missed: set[tuple[Kind, str]] = set()
+        # What saves lack: they are not read again meanwhile, nor overtaken by later ones.
+        self._missed: set[tuple[Kind, str]] = set()
 
     def look_again(self) -> None:
         """Look up all hashes again: models may have come and gone."""
@@ -60,21 +60,28 @@ class ModelHashes:
         """Whether a model is being read."""
         return self._thread is not None and self._thread.is_alive()
 
-    def begin(self, needed: NotHashed) -> None:
-        """Read the model in a thread, unless a model is being read already."""
-        self.missed.add((needed.kind, needed.name))
+    def missing(self) -> frozenset[tuple[Kind, str]]:
+        """Return the models that saves wait for. Once one was read, all saves may try again."""
+        if not self.is_busy():
+            self._missed.clear()
+        return frozenset(self._missed)
+
+    def begin(self, needed: NotHashed) -> tuple[Kind, str]:
+        """Read the model in a thread, unless a model is being read already; return it."""
+        self._missed.add((needed.kind, needed.name))
         if not self.is_busy():
             self._thread = threading.Thread(
                 target=self._read, args=(needed.kind, needed.name), name="hash", daemon=True
             )
             self._thread.start()
+        return needed.kind, needed.name
 
     def _of_model(self, kind: Kind, name: str) -> str:
         if refused := self._refused.pop((kind, name), None):
             raise refused
         if (found := self._found.get((kind, name))) is None:
             model = self._catalog.find(kind, name)
-            if (kind, name) in self.missed or not self._catalog.is_hashed(model):
+            if (kind, name) in self._missed or not self._catalog.is_hashed(model):
                 raise NotHashed(kind, name)
             found = self._found[kind, name] = self._catalog.sha256(model)
         return found

@@ -261,13 +261,14 @@ class Inbox:
             times.append(self.scanned_at + EVENT_REST * self._scan_took)
         return max(0.0, min(times) - now) if times else None
 
-    def changes(self, now: float) -> Iterator[Change]:
+    def changes(self, now: float, missing: Collection[object] = ()) -> Iterator[Change]:
         """Yield complete changes, those of folders with the highest priority first, deletions last.
 
-        Callers call `taken` for a change that the ledger has; the others come again.
+        Callers call `taken` for a change that the ledger has; the others come again, those that
+        were `put_off` once they lack none of the `missing`.
         """
         pending = list(self._pending.values())
-        quiet = [one for one in pending if now >= one.quiet_at]
+        quiet = [one for one in pending if now >= one.quiet_at and one.lacks not in missing]
         there = self._by_priority([one for one in quiet if one.size_and_time])
         gone = [one for one in quiet if one.size_and_time is None]
         new = {one.size_and_time for one in pending if one.path not in self._known}
@@ -292,6 +293,10 @@ class Inbox:
     def taken(self, path: str) -> None:
         """Forget a change that the ledger has."""
         self._pending.pop(path, None)
+
+    def put_off(self, path: str, lacks: object) -> None:
+        """Note what a change lacks."""
+        self._pending[path].lacks = lacks
 
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}

@@ -16,6 +16,7 @@ class Pending:
 
     `waits_for` is the state of what the recipe waits for, if that has changed. It has to be quiet
     for `patience` seconds. `first` is when it began to differ, `since` when it last changed.
+    `lacks` is the model without whose hash it could not be accepted.
     """
 
     path: str
@@ -24,6 +25,7 @@ class Pending:
     patience: float
     first: float
     since: float
+    lacks: object = None
 
     @property
     def quiet_at(self) -> float:

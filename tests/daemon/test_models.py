@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -52,6 +53,33 @@ def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
         else:
             wait_for(lambda: house.error("new.yaml"), "the refusal")
     assert ("out of luck" in (house.error("new.yaml") or "")) == (end == "broken")
+
+
+def test_saves_that_wait_for_a_model_are_not_read_again_and_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else forty of them would take all the time that there is for others."""
+    write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
+    go_on, real, read = threading.Event(), hashes._digest, Counter[str]()
+
+    def slow(file: Any, on_block: Any) -> str:
+        assert go_on.wait(PATIENCE)
+        return real(file, on_block)
+
+    def counted(name: str, *arguments: Any) -> Any:
+        read[name] += 1
+        return read_recipes(name, *arguments)
+
+    monkeypatch.setattr(hashes, "_digest", slow)
+    monkeypatch.setattr(accept, "read_recipes", counted)
+    for number in range(40):
+        house.save(f"{number}.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
+    with house.running():
+        wait_for(lambda: len(read) == 40, "their first reading")
+        house.wait_for_rounds(20)
+        assert max(read.values()) == 1
+        go_on.set()
+        wait_for(lambda: len(house.pictures()) == 40, "all pictures")
 
 
 def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
