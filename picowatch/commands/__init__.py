@@ -99,12 +99,10 @@ COMMANDS = {
             "picowatch make corgi.yaml": "prints outbox/corgi/0001-….png",
             "echo 'a red circle' | picowatch make --rm -": "leaves no recipe behind",
             "picowatch make --json --name ads/may ad.yaml": "seeds, sizes and errors for a script",
-            "picowatch make inbox/photos": "all pictures of a folder with a _pictures.yaml",
+            "picowatch make inbox/photos": "all recipes or dropped pictures of a folder",
         },
         [
-            _paths(
-                "files", "FILE", "recipe files, or folders of dropped pictures; - is standard input"
-            ),
+            _paths("files", "FILE", "recipe files, or folders of the inbox; - is standard input"),
             _switch("--json", "print one JSON object"),
             _value(
                 "--name",

@@ -127,8 +127,8 @@ def _made(
         for file in files:
             where = settings.inbox
             if file in folders:
-                folder, recipe = folders[file]
-                digest, made, request = "", None, Command("make folder", folder)
+                folder, template = folders[file]
+                recipe, made, request = template or folder, None, Command("make folder", folder)
             else:
                 recipe, made = put_recipe(settings, file, read[file], name)
                 digest = hashlib.sha256(read[file]).hexdigest()
@@ -137,7 +137,7 @@ def _made(
             where = settings.outbox
             # Noted before the command is there: a signal or a full disk may come in between.
             command = new_file(settings.outbox)
-            sent.append(Sent(file, recipe, digest, command, made))
+            sent.append(Sent(file, recipe, request, command, made))
             send(settings.outbox, request, command)
         return _answers(settings, sent, make_engine)
     except OSError as error:
@@ -157,7 +157,7 @@ def _remove(settings: Settings, sent: Sequence[Sent]) -> None:
     for one in ours:
         path = settings.inbox / one.recipe
         with suppress(OSError):
-            if hashlib.sha256(path.read_bytes()).hexdigest() == one.digest:
+            if hashlib.sha256(path.read_bytes()).hexdigest() == one.request.digest:
                 path.unlink()
     with suppress(OSError):  # somebody put something into one of them
         for folder in (folder for one in reversed(ours) for folder in one.made or ()):
@@ -175,12 +175,12 @@ def _answers(settings: Settings, sent: Sequence[Sent], make_engine: MakeEngine) 
         for one in sent:
             if one.command not in answers and (answer := wait_for_answer(one.command, 0.0)):
                 answers[one.command] = answer
-        missing = [one.command for one in sent if one.command not in answers]
+        missing = [one for one in sent if one.command not in answers]
         if not missing or reason is not None:
             rest = Answer(False, reason or "")
             return [answers.get(one.command, rest) for one in sent]
         if is_running(settings.outbox):
-            _wait(settings, missing)
+            _wait(settings, [one.command for one in missing])
         else:
             reason = _render_here(settings, missing, make_engine)
 
@@ -207,11 +207,12 @@ def _wait(settings: Settings, missing: Sequence[Path]) -> None:
 
 
 def _render_here(
-    settings: Settings, missing: Sequence[Path], make_engine: MakeEngine
+    settings: Settings, missing: Sequence[Sent], make_engine: MakeEngine
 ) -> str | None:
-    """Run a daemon until the recipes are answered; returns why any of them has no answer then.
+    """Run a daemon for these recipes until they are answered; it renders nothing else.
 
-    None if another picowatch was quicker, and will answer.
+    Returns why any of them has no answer then, None if another picowatch was quicker, and will
+    answer.
     """
     drawn = can_draw(sys.stderr)
     console = LiveConsole(sys.stderr) if drawn else PlainConsole(sys.stderr)
@@ -227,8 +228,8 @@ def _render_here(
                 console,
                 Mode(
                     once=True,
-                    by_make=True,
-                    until=lambda: not any(command.exists() for command in missing),
+                    only=tuple(one.request.recipe or "" for one in missing),
+                    until=lambda: not any(one.command.exists() for one in missing),
                 ),
             )
         except OutboxInUse:

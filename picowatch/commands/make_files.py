@@ -1,6 +1,7 @@
 """The files that `picowatch make` is given, and their names and places in the inbox."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -28,16 +29,19 @@ STANDARD_INPUT = Path("-")
 
 
 def folder_and_template(settings: Settings, file: Path) -> tuple[str, str]:
-    """Return a folder for dropped pictures, as a path below the inbox, and its template.
+    """Return a folder of recipes or dropped pictures, as a path below the inbox, and its template.
 
-    Raises CommandFailed for any other folder.
+    Without dropped pictures, that is "". Raises CommandFailed for any other folder.
     """
-    folder = path_below(settings.inbox, file)
-    if folder and (template := template_above(settings.inbox, f"{folder}/{PICTURES_NAME}")):
-        return folder, template
+    inbox, folder = settings.inbox, path_below(settings.inbox, file)
+    if folder not in ("", "."):
+        template = template_above(inbox, f"{folder}/{PICTURES_NAME}") or ""
+        names = (name for _, _, names in os.walk(file) for name in names)
+        if template or any(map(is_recipe_name, names)):
+            return folder, template
     raise CommandFailed(
-        f"{file} is a folder, and no folder of the inbox with a {PICTURES_NAME}.",
-        "Name the recipes in it instead.",
+        f"{file} is a folder, and none of the inbox with recipes or a {PICTURES_NAME}.",
+        "Name recipes, or a folder that has some.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
-from picowatch.outbox.commands import Answer
+from picowatch.outbox.commands import Answer, Command
 from picowatch.settings import Settings
 from picowatch.streams import print_error
 
@@ -18,12 +18,13 @@ class Sent:
     """A recipe in the inbox, and the command whose answer says what became of it.
 
     `file` is what the user called it. If it was not in the inbox before, `made` are the folders
-    that were made for it. Of a folder of dropped pictures `recipe` is its template.
+    that were made for it. Of a folder `recipe` is its template, or the folder itself. `command` is
+    the file of the `request`.
     """
 
     file: Path
     recipe: str
-    digest: str
+    request: Command
     command: Path
     made: list[Path] | None
 

@@ -179,7 +179,8 @@ class Accepting:
         try:
             recipes = self._recipes(seen, inventory, pictures)
             refuse_unusable(recipes, pictures.keep)
-            result = self._accept(seen, [self._entry(recipe, pictures.keep) for recipe in recipes])
+            entries = [self._entry(recipe, pictures.keep) for recipe in recipes]
+            result = self._accept(seen, entries, is_again=seen.is_again and not seen.old)
         except RecipeInvalid as error:
             waits_for = f"{PICTURES}{pictures.refused}" if pictures.refused else None
             return self._refuse(seen, error, waits_for=waits_for)

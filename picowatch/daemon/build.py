@@ -55,7 +55,7 @@ def build_daemon(
     Ended, or the error that prevents writing to the outbox, unless it is waited for.
     """
     retry = Retry(stop, settings.outbox, keeps_trying=not mode.once)
-    lock = _lock(settings, retry, stop, by_make=mode.by_make)
+    lock = _lock(settings, retry, stop, by_make=bool(mode.only))
     result = RunResult()
     stack.callback(lock.release)
     stack.enter_context(held(settings.outbox, lock.is_in_place))

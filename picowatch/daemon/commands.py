@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import filterfalse
@@ -17,7 +16,7 @@ from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template
 from picowatch.inbox.reading import template_above, why_no_recipe
-from picowatch.ledger.rows import Outcome, SizeAndTime
+from picowatch.ledger.rows import Outcome, SizeAndTime, WaitingCommand
 from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.reading import NothingSaid
@@ -29,16 +28,6 @@ NAMED = 10  # recipes in an answer
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
 
 
-@dataclass
-class _Waiting:
-    """A command that has no answer yet."""
-
-    since: float
-    cancelled: int = 0  # images so far
-    running: int = 0  # of these
-    last_save: int | None = None  # the newest save before it had files read again
-
-
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
@@ -46,7 +35,6 @@ class Control:
         self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
         self.inbox, self.pool, self.finishing = inbox, pool, finishing
         self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
-        self._waiting: dict[Command, _Waiting] = {}
 
     def run_all(self) -> bool:
         """Run the commands that are there; return whether one was answered."""
@@ -54,13 +42,6 @@ class Control:
 
     def do(self, command: Command) -> Answer | None:
         """Run a command and return the answer, or None while there is no answer yet."""
-        waiting = self._waiting.setdefault(command, _Waiting(time.monotonic()))
-        answer = self._do(command, waiting)
-        if answer is not None:
-            del self._waiting[command]
-        return answer
-
-    def _do(self, command: Command, waiting: _Waiting) -> Answer | None:
         match command:
             case Command("pause" | "resume"):
                 return self._set_paused(command.name == "pause")
@@ -69,18 +50,27 @@ class Control:
             case Command("retry all", str(recipe)):
                 return self._retry_all(recipe)
             case Command("cancel", str(recipe)):
-                return self._cancel(command, recipe, waiting)
+                return self._cancel(command, recipe)
             case Command("make" | "make once", str(recipe), str(digest)) if is_recipe_path(recipe):
-                answer = self._make(recipe, digest, waiting)
+                answer = self._make(command, recipe, digest)
                 if answer and command.name == "make once":
                     self.ledger.leave_to_make(recipe)
                     self.outbox.problems.clear(recipe)
                 return answer
             case Command("make folder", str(folder)):
-                return self._make_folder(folder.rstrip("/"), waiting)
+                return self._make_folder(command, folder.rstrip("/"))
             case Command("delete", files=(_, *_)):
                 return self._delete(command.files)
         return Answer(False, f"Unknown command '{command.name}', or its arguments are wrong.")
+
+    def _waiting(self, command: Command, last_save: int | None = None) -> WaitingCommand:
+        """Return what is known of a command that has to wait; it is noted at the first call."""
+        waiting = self.ledger.waiting_command(command.file)
+        if waiting is None:
+            waiting = WaitingCommand(time.time(), last_save=last_save)
+            self.ledger.note_command(command.file, waiting)
+            self.inbox.want_scan()
+        return waiting
 
     # -- pause
 
@@ -134,13 +124,13 @@ class Control:
         words = f"{many} read again, and rendered as their files and templates are now."
         return Answer(True, f"{words} Pictures that would be the same are kept.")
 
-    def _cancel(self, command: Command, pattern: str, waiting: _Waiting) -> Answer | None:
+    def _cancel(self, command: Command, pattern: str) -> Answer | None:
         """Cancel what was saved before the command, accepted or not; running images stop.
 
         Each recipe is cancelled as soon as it is accepted, before any of its images is rendered.
         """
-        if not self.inbox.has_looked_since(waiting.since):
-            self.inbox.want_scan()
+        waiting = self._waiting(command)
+        if not self.inbox.has_looked():
             return None
         came_after = partial(self._came_after, command.sent_at_ns)
         inbox = self.settings.inbox
@@ -153,11 +143,13 @@ class Control:
         recipes = [
             one for one, row in known.items() if not came_after(row.size_and_time if row else None)
         ]
-        cancelled, running = self.ledger.cancel(recipes)
+        with self.ledger.transaction():
+            cancelled, running = self.ledger.cancel(recipes)
+            waiting = waiting.with_cancelled(cancelled, running)
+            if cancelled:
+                self.ledger.note_command(command.file, waiting)
         for recipe in recipes:
             log.info("%s: images cancelled, as requested", recipe)
-        waiting.cancelled += cancelled
-        waiting.running += running
         if _matching(pattern, pending):
             return None
         if not waiting.cancelled:
@@ -187,7 +179,7 @@ class Control:
 
     # -- make
 
-    def _make(self, recipe: str, digest: str, waiting: _Waiting) -> Answer | None:
+    def _make(self, command: Command, recipe: str, digest: str) -> Answer | None:
         """Return the pictures of a save once it is refused or all its images have ended."""
         known = self.ledger.known_recipe(recipe)
         size_and_time = size_and_time_of(self.settings.inbox, recipe)
@@ -198,7 +190,7 @@ class Control:
             return Answer(False, f"{why} Save it in another folder.") if why else None
         outcome = self.ledger.outcome(recipe, digest)
         if outcome is None and size_and_time is None and known is None:
-            if time.monotonic() - waiting.since < MISSING_SECONDS:
+            if abs(time.time() - self._waiting(command).since) < MISSING_SECONDS:
                 return None
             words = f"{recipe} was not found in {self.settings.inbox}, the inbox being watched."
             return Answer(False, words)
@@ -211,31 +203,32 @@ class Control:
         self.finishing.finish(recipe)  # the answer names its error file and contact sheets
         return self._result(recipe, self.ledger.outcome(recipe, digest) or outcome)
 
-    def _make_folder(self, folder: str, waiting: _Waiting) -> Answer | None:
-        """Return the pictures of all that was dropped into a folder and below, once all ended."""
-        if waiting.last_save is None:
-            waiting.since, waiting.last_save = time.monotonic(), self.ledger.last_save()
-            below = [one for one in self.ledger.known_recipes() if one.startswith(f"{folder}/")]
-            self.ledger.want_again(list(filterfalse(is_template, below)), as_saved=False)
-        if not self.inbox.folder or not self.inbox.has_looked_since(waiting.since):
-            self.inbox.want_scan()
+    def _make_folder(self, command: Command, folder: str) -> Answer | None:
+        """Return the pictures of all recipes and dropped pictures in a folder, once all ended."""
+        with self.ledger.transaction():
+            waiting = self.ledger.waiting_command(command.file)
+            if waiting is None:
+                below = [one for one in self.ledger.known_recipes() if one.startswith(f"{folder}/")]
+                self.ledger.want_again([*filterfalse(is_template, below)], as_saved=False)
+                waiting = self._waiting(command, self.ledger.last_save())
+        if not self.inbox.folder or not self.inbox.has_looked():
             return None
         if any(one.startswith(f"{folder}/") for one in self.inbox.pending()):
             return None
         if self.ledger.is_unfinished_below(folder):
             return None
         self.finishing.finish_all()  # the answer names error files and contact sheets
-        template = template_above(self.settings.inbox, f"{folder}/{PICTURES_NAME}")
-        if template is None:
-            return Answer(False, f"{folder} has no {PICTURES_NAME} any more.")
-        if self.outbox.problems.error(template):
+        template = template_above(self.settings.inbox, f"{folder}/{PICTURES_NAME}") or ""
+        if template and self.outbox.problems.error(template):
             return self._refused(template)
-        outcomes = self.ledger.outcomes_below(folder, waiting.last_save)
-        dropped = sorted(filter(is_dropped, outcomes), key=natural_key)
-        parts = {recipe: self._result(recipe, outcomes[recipe]) for recipe in dropped}
+        outcomes = self.ledger.outcomes_below(folder, waiting.last_save or 0)
+        wanted = [one for one, it in outcomes.items() if not (is_template(one) and it.valid)]
+        if not (wanted or template):
+            return Answer(False, f"{folder} has no recipes any more.")
+        parts = {one: self._result(one, outcomes[one]) for one in sorted(wanted, key=natural_key)}
         done = [part for part in parts.values() if part.done]
-        words = f"{len(done)} of {_pictures(len(parts))} rendered."
-        warning = self.outbox.problems.warning(template)
+        words = f"{len(done)} of {len(parts)} rendered."
+        warning = self.outbox.problems.warning(template) if template else ""
         return Answer(len(done) == len(parts), words, warning=warning, parts=parts)
 
     def _refused(self, recipe: str) -> Answer:

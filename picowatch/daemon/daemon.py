@@ -47,12 +47,12 @@ class Mode:
     """How a daemon runs.
 
     With `once`, it runs until what is in the inbox is done, or `until` returns true, and waits for
-    no full disk. `by_make`: a `picowatch make` runs it. `settings_file` is read again when it is
-    saved.
+    no full disk. `only`: a `picowatch make` runs it, and these recipes and folders alone are
+    rendered. `settings_file` is read again when it is saved.
     """
 
     once: bool = False
-    by_make: bool = False
+    only: tuple[str, ...] = ()
     until: Callable[[], bool] = lambda: False
     settings_file: SettingsFile | None = None
 
@@ -79,7 +79,7 @@ class Daemon:
         maintain = run.outbox.gallery.maintain
         self.gallery = threading.Thread(target=maintain, args=(stop,), name="gallery", daemon=True)
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
-        self.pool = WorkerPool(run, executor)
+        self.pool = WorkerPool(run, executor, mode.only)
         self.accepting = Accepting(run, self.inbox)
         self.finishing = Finishing(run, self.inbox)
         self.control = Control(run, self.inbox, self.pool, self.finishing)
@@ -214,9 +214,9 @@ class Daemon:
             return False
         if self.ledger.unlisted() or self.ledger.unlisted_failures():
             return False
-        counts = self.ledger.counts()
-        self.result.kept_waiting = counts["queued"] if self.ledger.is_paused() else 0
-        return counts["queued"] == self.result.kept_waiting and not counts["running"]
+        queued = self.ledger.queued(self.mode.only)
+        self.result.kept_waiting = queued if self.ledger.is_paused() else 0
+        return queued == self.result.kept_waiting and not self.ledger.counts()["running"]
 
     def _rest(self) -> float:
         """Seconds until there may be something to do."""

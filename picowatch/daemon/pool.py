@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
@@ -28,8 +28,9 @@ PASSES = 4  # batches of each engine that may come before the oldest image
 class WorkerPool:
     """Renders the ledger's queue until it is stopped."""
 
-    def __init__(self, run: Run, executor: Executor) -> None:
-        self.run, self.executor = run, executor
+    def __init__(self, run: Run, executor: Executor, only: Sequence[str] = ()) -> None:
+        """Render images of these recipes and folders `only`, if there are any."""
+        self.run, self.executor, self._only = run, executor, only
         self.settings, self.ledger, self.result = run.settings, run.ledger, run.result
         self._dropped = DroppedPictures(
             self.settings.inbox, self.settings.start_images, self.ledger
@@ -196,6 +197,7 @@ class WorkerPool:
                 worker.checkpoint,
                 others - {worker.checkpoint},
                 0 if len(self.workers) == 1 else PASSES * len(self.workers),
+                self._only,
             )
             if batch:
                 worker.idle = False

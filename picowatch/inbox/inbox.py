@@ -117,9 +117,9 @@ class Inbox:
         """Scan in the next round."""
         self._wanted = True
 
-    def has_looked_since(self, then: float) -> bool:
-        """Whether a scan has begun since `then`, or none can, as the inbox is not there."""
-        return not self.folder or (self.scanned_at > then and not self._wanted)
+    def has_looked(self) -> bool:
+        """Whether a scan has begun since one was wanted, or none can, as the inbox is not there."""
+        return not (self.folder and self._wanted)
 
     def template_folder(self, path: str) -> str:
         """Return the folder of a dropped picture's template, or the picture's own without one."""

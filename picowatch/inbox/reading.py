@@ -124,8 +124,8 @@ class Saved(Save):
 
     `defaults` are the `_defaults.yaml` that apply to it. `unreadable` says why it, or one of these,
     cannot be read. `old` is the former path of a recipe that was renamed. For a `dropped` picture
-    `content` is empty; `damage` says why it cannot be decoded. `is_again`: the picture and its
-    sidecars are those of the save before.
+    `content` is empty; `damage` says why it cannot be decoded. `is_again`: the file and a picture's
+    sidecars are those of the save before, and no command wants them as if saved again.
     """
 
     content: bytes = b""
@@ -169,7 +169,12 @@ def read(
             if is_empty(content):
                 return None
             digest = hashlib.sha256(content).hexdigest()
-            saved = Saved(path, digest, size_and_time, folder, content=content)
+            is_again = (
+                known is not None
+                and (known.digest, known.outcome, known.again) == (digest, "accepted", "read")
+                and not size_and_time.written_since(known.size_and_time)
+            )
+            saved = Saved(path, digest, size_and_time, folder, content=content, is_again=is_again)
     except FileUnreadable as error:
         return Saved(path, "", noted, folder, unreadable=str(error))
     _check_quiet(noted, saved.size_and_time)

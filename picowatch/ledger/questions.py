@@ -11,11 +11,13 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.database import Database
 from picowatch.ledger.entries import QUEUED_ANEW
+from picowatch.ledger.queue import OF_ONLY
 from picowatch.ledger.rows import (
     KnownRecipe,
     Outcome,
     QueuedImage,
     SizeAndTime,
+    WaitingCommand,
 )
 
 FAILED = """state = 'failed'
@@ -132,6 +134,7 @@ class Questions(Database):
                 "DELETE FROM saves WHERE saved_at < ? AND id NOT IN (SELECT save FROM recipes)",
                 (old,),
             )
+            sql.execute("DELETE FROM commands WHERE since < ?", (old,))
             sql.execute("DELETE FROM sheets WHERE recipe NOT IN (SELECT path FROM recipes)")
 
     # -- commands
@@ -206,6 +209,15 @@ class Questions(Database):
     def is_paused(self) -> bool:
         """Whether rendering is paused."""
         return bool(self.select("SELECT 1 FROM paused"))
+
+    def waiting_command(self, file: str) -> WaitingCommand | None:
+        """Return what is known of a command that was seen before and has no answer yet."""
+        rows = self.select("SELECT * FROM commands WHERE name = ?", (file,))
+        return WaitingCommand(*tuple(rows[0])[1:]) if rows else None
+
+    def note_command(self, file: str, waiting: WaitingCommand) -> None:
+        """Record what is known of a command that has no answer yet."""
+        self.change("INSERT OR REPLACE INTO commands VALUES (?, ?, ?, ?, ?)", (file, *waiting))
 
     # -- states
 
@@ -293,6 +305,14 @@ class Questions(Database):
         """Return the numbers of all images by state."""
         rows = self.select("SELECT state, images FROM tallies")
         return Counter({row["state"]: row["images"] for row in rows})
+
+    def queued(self, only: Sequence[str]) -> int:
+        """Return how many images are queued; with `only`, of these recipes and folders."""
+        if not only:
+            return self.counts()["queued"]
+        query = f"SELECT count(*) FROM images WHERE state = 'queued' AND {OF_ONLY}"
+        ((count,),) = self.select(query, {"only": json.dumps(only)})
+        return int(count)
 
     def queued_kinds(self) -> list[tuple[str, int]]:
         """Return the kinds of queued images, and how many images are of each.

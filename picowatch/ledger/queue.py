@@ -30,6 +30,9 @@ _TO_RENDER = """(SELECT id, request FROM images INDEXED BY images_queue WHERE st
 # The recipe may have been deleted while the picture was being written.
 _QUEUED = """state = CASE WHEN EXISTS (SELECT 1 FROM entry_images
              WHERE entry_images.image = images.id) THEN 'queued' ELSE 'cancelled' END"""
+# "0" follows "/" in ASCII.
+OF_ONLY = """EXISTS (SELECT 1 FROM json_each(:only) WHERE recipe = value
+             OR (recipe > value || '/' AND recipe < value || '0'))"""
 LINES_AT_ONCE = 500  # so few that after a crash all of them are found at the file's end
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
@@ -49,6 +52,7 @@ class Queue(Database):
         held: str = "",
         others: Collection[str] = (),
         patience: int = 0,
+        only: Sequence[str] = (),
     ) -> list[QueuedImage]:
         """Return the next batch, now 'running', each image with a reserved file; [] if none waits.
 
@@ -56,16 +60,16 @@ class Queue(Database):
         first, then those whose checkpoint no other engine holds, then the oldest. An oldest image
         that was passed over `patience` times comes in any case. Later images that can share its
         batch join it. An image runs alone if a batch failed, or the engine or the daemon died, with
-        it.
+        it. With `only`, images of these recipes and folders are claimed, the oldest first.
         """
         with self.transaction() as sql:
-            first = _first(sql, held, others, patience)
+            first = _first_of(sql, only) if only else _first(sql, held, others, patience)
             if first is None:
                 return []
             batch = [QueuedImage.of(first)]
             room = batch_size(batch[0].request) - 1
             if room > 0 and not batch[0].alone:
-                batch += _others_alike(sql, batch[0].id, first["batch_key"], room)
+                batch += _others_alike(sql, batch[0].id, first["batch_key"], room, only)
             return [_start(sql, image, names) for image in batch]
 
     def hand_over(self, images: Sequence[QueuedImage]) -> set[int]:
@@ -230,13 +234,23 @@ def _first(
     return row
 
 
+def _first_of(sql: sqlite3.Connection, only: Sequence[str]) -> sqlite3.Row | None:
+    """Return the oldest image of these recipes and folders."""
+    row: sqlite3.Row | None = sql.execute(
+        f"SELECT * FROM images WHERE state = 'queued' AND {OF_ONLY} ORDER BY {IN_ORDER} LIMIT 1",
+        {"only": json.dumps(only)},
+    ).fetchone()
+    return row
+
+
 def _others_alike(
-    sql: sqlite3.Connection, first: int, batch_key: str, room: int
+    sql: sqlite3.Connection, first: int, batch_key: str, room: int, only: Sequence[str]
 ) -> list[QueuedImage]:
     rows = sql.execute(
-        f"""SELECT * FROM images WHERE state = 'queued' AND batch_key = ? AND id != ?
-            AND attempts = 0 AND deaths = 0 AND alone = 0 ORDER BY {IN_ORDER} LIMIT ?""",
-        (batch_key, first, room),
+        f"""SELECT * FROM images WHERE state = 'queued' AND batch_key = :batch_key AND id != :first
+            AND attempts = 0 AND deaths = 0 AND alone = 0 AND (:only = '[]' OR {OF_ONLY})
+            ORDER BY {IN_ORDER} LIMIT :room""",
+        {"batch_key": batch_key, "first": first, "only": json.dumps(only), "room": room},
     )
     return [QueuedImage.of(row) for row in rows]
 

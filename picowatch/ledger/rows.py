@@ -177,6 +177,23 @@ class QueuedImage:
         return cls(**values)
 
 
+class WaitingCommand(NamedTuple):
+    """A command that has no answer yet.
+
+    `since` is the time at which it was seen. Of those that `cancel` has cancelled so far, `running`
+    images were in progress. `last_save` is the newest save before `make` had a folder read again.
+    """
+
+    since: float
+    cancelled: int = 0
+    running: int = 0
+    last_save: int | None = None
+
+    def with_cancelled(self, cancelled: int, running: int) -> Self:
+        """Return the command with more images that it has cancelled."""
+        return self._replace(cancelled=self.cancelled + cancelled, running=self.running + running)
+
+
 class PutBack(Enum):
     """Why a running image is queued again, and how its row records that."""
 

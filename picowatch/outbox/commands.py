@@ -36,7 +36,7 @@ class Command:
     """A request to the daemon; without `recipe` it concerns all recipes.
 
     `digest` is the sha256 of the recipe's bytes, if a certain save is meant. `files` are pictures,
-    as paths below the outbox. `sent_at_ns` is the time of the command's file, once it has one.
+    as paths below the outbox. Once it has a `file`, that is its name, and `sent_at_ns` its time.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Command:
     digest: str | None = None
     files: tuple[str, ...] = ()
     sent_at_ns: int = 0
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,4 +172,4 @@ def _read(path: Path) -> Command:
     for text in (name, recipe or "", digest or "", *files):
         if not isinstance(text, str):
             raise TypeError("it has values that are not texts")
-    return Command(name, recipe, digest, files, sent_at_ns)
+    return Command(name, recipe, digest, files, sent_at_ns, path.name)

@@ -1,6 +1,7 @@
 """Working through a folder of dropped pictures: progress, `make DIR`, `retry --all`, failures."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,10 +9,10 @@ import pytest
 from picowatch.commands.make import make
 from picowatch.errors import CommandFailed
 from picowatch.inbox import inbox as inbox_module
-from picowatch.outbox.commands import Command, send
+from picowatch.outbox.commands import Command, send, wait_for_answer
 from tests.commands.picowatch import picowatch
 from tests.digest_engine import fail_on_bad
-from tests.house import HeldEngine, House, wait_for
+from tests.house import PATIENCE, HeldEngine, House, wait_for
 
 CORGI = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
 STAR = "prompt: a star\nseed: 7\nsize: 64x64\n"
@@ -108,6 +109,22 @@ def test_make_prints_pictures_that_are_taken_out_of_the_inbox(
         drop(house, "photos/3.png", "photos/4.png")
 
 
+def test_make_names_all_pictures_of_a_folder_although_picowatch_restarts(house: House) -> None:
+    """Also those that were done, and taken out of the inbox, before the restart."""
+    hold = HeldEngine(house, after=1)
+    photos(house, CORGI, 4)
+    settings: dict[str, Any] = {"batch_size": 2, "when_done": "archive"}
+    with house.running(**settings):
+        command = send(house.outbox, Command("make folder", "photos"))
+        hold.wait_until_held()
+        wait_for(lambda: not (house.inbox / "photos/2.png").exists(), "the first two")
+    hold.release()
+    with house.running(**settings):
+        answer = wait_for_answer(command, PATIENCE)
+    assert answer and [*answer.parts] == [f"photos/{number}.png" for number in (1, 2, 3, 4)]
+    assert [len(part.pictures) for part in answer.parts.values()] == [1, 1, 1, 1]
+
+
 def test_make_says_why_a_folder_cannot_be_rendered(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,11 +136,41 @@ def test_make_says_why_a_folder_cannot_be_rendered(
     for folder, said in (("photos", "stesp"), ("silent", "Pictures without a prompt")):
         assert make(house.settings(), [house.inbox / folder], house.make_engine) == 1
         assert said in capsys.readouterr().err
-    for folder in ("plain", "."):
-        with pytest.raises(CommandFailed, match="no folder of the inbox with a _pictures"):
+    (house.inbox / "empty").mkdir()
+    for folder in ("empty", ".", "../outbox"):
+        with pytest.raises(CommandFailed, match="none of the inbox with recipes or a _pictures"):
             make(house.settings(), [house.inbox / folder], house.make_engine)
     with pytest.raises(CommandFailed, match="is a folder"):
         make(house.settings(), [house.inbox / "photos"], house.make_engine, remove=True)
+
+
+def test_make_renders_what_is_missing_of_a_folder_of_recipes(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints the pictures of all, and draws no seed again; `touch` asks for more, as always."""
+    house.save("rows/a.txt", "one\ntwo --seed 5\n")
+    house.save("rows/deep/b.yaml", "prompt: three\ncount: 2\n")
+    house.save("other.txt", "four\n")
+    shown = []
+    for _ in "twice":
+        assert make(house.settings(), [house.inbox / "rows"], house.make_engine) == 0
+        shown.append(capsys.readouterr().out.splitlines())
+    assert [Path(one).parent.name for one in shown[0]] == ["a", "a", "b", "b"]
+    assert shown[0] == shown[1]
+    assert "four" not in house.prompts(), "a command without a daemon renders its own"
+    (house.inbox / "rows/deep/b.yaml").touch()
+    house.save("rows/c.txt", "bad\n")
+    house.save("rows/d.yaml", "promt: five\n")
+    house.engine.before_batch = fail_on_bad
+    with house.running():
+        code = make(house.settings(), [house.inbox / "rows"], house.make_engine, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    recipes = {one["recipe"]: one for one in found["recipes"]}
+    assert [*recipes] == [f"rows/{name}" for name in ("a.txt", "c.txt", "d.yaml", "deep/b.yaml")]
+    assert [one["done"] for one in recipes.values()] == [True, False, False, True]
+    assert code == 1
+    new = [one["path"] for one in recipes["rows/deep/b.yaml"]["pictures"]]
+    assert len(new) == 2 and not {*new} & {*shown[0]}
 
 
 # -- retry --all

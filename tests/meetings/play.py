@@ -125,7 +125,7 @@ class _Writer:
             (2, ("lose_picture", number)),
             (2, ("command", pick(("pause", "resume", "resume", "retry")), None)),
             (2, ("command", pick(("retry", "cancel", "cancel", "retry all")), pick(PATHS))),
-            (2, ("command", pick(AGAIN), pick(("frames", "frames/a")))),
+            (2, ("command", pick(AGAIN), pick(("frames", "frames/a", "pets")))),
             (3, ("kill",)),
             (5, ("die", pick(FAULT_POINTS), pick((1, 1, 1, 2, 3)))),
             (2, ("stop",)),

@@ -243,14 +243,16 @@ class World(Machine):
             self.findings.append(f"{name}{given[:2]}: {type(error).__name__}: {error}")
 
     def _heard_accept(self, save: Any, entries: object, *, result: object, **_: Any) -> None:
-        before = self.handled.get(save.path)
+        before, recipe = self.handled.get(save.path), self.model.recipes.get(save.path)
+        was_valid = recipe is not None and recipe.valid
         if self._is_handled_now(save):
             text = self.texts[save.digest]
             is_right = not self.is_wrong(save.digest)
             self.expect(is_right, f"{save.path} was accepted although it is wrong")
             same = before is not None and before.digest == save.digest
-            is_asked = self.again.pop(save.path, "") == "saved"
-            is_again = same and not is_asked and isinstance(text, Picture)
+            asked = self.again.pop(save.path, "")
+            is_same_file = before == self.handled[save.path] and asked == "read" and was_valid
+            is_again = asked != "saved" and same and (isinstance(text, Picture) or is_same_file)
             self.model.accept(save.path, self.meaning(save), is_again=is_again)
 
     def _heard_refuse(self, save: Any, problem: object, *, result: object, **_: Any) -> None:
