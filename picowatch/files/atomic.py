@@ -137,10 +137,9 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporaries that a crash left in this folder, but not below it."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Return the temporaries in this folder that a crash may have left, but not those below it."""
+    return folder.glob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}")
 
 
 def make_folder(folder: Path, *, durable: bool = True) -> None:

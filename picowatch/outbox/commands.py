@@ -3,8 +3,8 @@
 A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}, or, for pictures,
 {"command": "delete", "files": ["corgi/0001-1.png"]}. The daemon answers with `NAME.answer`:
 {"done": true, "text": "…", "pictures": []}, and then deletes the command; after a crash in between
-it runs the command again. The sender deletes the answer; answers that are unread after an hour are
-deleted at the daemon's next start. A sender that stops waiting deletes the command.
+it runs the command again. The sender deletes the answer, and the command if it stops waiting; a
+daemon's start deletes answers that are unread after an hour, and temporary files as old.
 """
 
 import json
@@ -15,16 +15,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from picowatch.errors import LedgerCorrupt
-from picowatch.files.atomic import TEMPORARY_PREFIX, make_folder, write_atomically
+from picowatch.files.atomic import TEMPORARY_PREFIX, leftovers, make_folder, write_atomically
 from picowatch.files.inside import open_regular
 from picowatch.files.retry import passes
 
 log = logging.getLogger("picowatch")
 
+COMMANDS = ".picowatch/commands"
 MAX_BYTES = 100_000
 POLL_SECONDS = 0.1
 # How long a sender may take to read its answer: it may be stopped, and picowatch restarted.
@@ -70,10 +72,10 @@ class Commands:
     def __init__(self, outbox: Path) -> None:
         self._folder = _folder(outbox)
         make_folder(self._folder, durable=False)
-        for answer in self._folder.glob("*.answer"):
+        for left in chain(self._folder.glob("*.answer"), leftovers(self._folder)):
             with suppress(OSError):
-                if abs(time.time() - answer.stat().st_mtime) > READING_SECONDS:
-                    answer.unlink()
+                if abs(time.time() - left.stat().st_mtime) > READING_SECONDS:
+                    left.unlink()
 
     def answer_all(self, do: Callable[[Command], Answer | None]) -> bool:
         """Run the commands, oldest first; return whether any was answered.
@@ -159,7 +161,7 @@ def withdraw(path: Path) -> None:
 
 
 def _folder(outbox: Path) -> Path:
-    return outbox / ".picowatch" / "commands"
+    return outbox / COMMANDS
 
 
 def _read(path: Path) -> Command:

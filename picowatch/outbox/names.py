@@ -204,6 +204,8 @@ class OutboxNames:
         folder = self.folder(recipe)
         if is_picture_name(recipe):  # its result has its name
             folder = f"{folder}/{ORIGINALS}"
+        if path.name.endswith((ERROR_ENDING, WARNING_ENDING)):  # else it would be taken for one
+            ending = f"_{ending}"
         return f"{folder}/{self._fitting(_portable(path.stem), len(ending))}{ending}"
 
     def _fitting(self, name: str, room: int = 0) -> str:

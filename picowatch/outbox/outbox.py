@@ -17,7 +17,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import (
     check_in_place,
     copy_atomically,
-    remove_leftovers,
+    leftovers,
     sync_folder,
     write_atomically,
 )
@@ -25,6 +25,7 @@ from picowatch.files.inside import leads_out, open_regular, sha256_of
 from picowatch.files.pictures import MAX_BYTES
 from picowatch.files.retry import is_of_one_folder, only_logged
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.commands import COMMANDS
 from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
@@ -197,7 +198,9 @@ class Outbox:
         `recipes` are all in the ledger, `wrong` those with an error. latest.png is not durable.
         """
         for folder, _, _ in os.walk(self.root):
-            remove_leftovers(Path(folder))
+            if not folder.endswith(f"/{COMMANDS}"):  # where other processes write
+                for leftover in leftovers(Path(folder)):
+                    leftover.unlink(missing_ok=True)
         self._replace_latest(())
         self.problems.list_existing(recipes, wrong)
 

@@ -136,8 +136,7 @@ class ProblemFiles:
     def list_existing(self, recipes: Collection[str], wrong: Collection[str]) -> None:
         """List the files of earlier runs, but delete what a crash left.
 
-        These are files of other recipes, and error files of those that are not `wrong`. An archived
-        recipe may have such a name; it stays.
+        These are files of other recipes, and error files of those that are not `wrong`.
         """
         kept = {*map(self._names.warning_file, recipes), *map(self._names.error_file, wrong)}
         found: list[tuple[float, str]] = []
@@ -173,7 +172,11 @@ class ProblemFiles:
     def _write(self, file: str, text: str) -> bool:
         """Write a file; return whether that worked, as something else may be in its place."""
         with only_logged(file, self._root):
-            write_atomically(self._root / file, text.encode("utf-8", "backslashreplace"))
+            content, is_error = (
+                text.encode("utf-8", "backslashreplace"),
+                file.endswith(ERROR_ENDING),
+            )
+            write_atomically(self._root / file, content, durable=is_error)
             with self._lock:
                 self._files.pop(file, None)
                 self._files[file] = None

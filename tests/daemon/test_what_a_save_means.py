@@ -491,6 +491,16 @@ def test_done_recipes_are_archived_if_set(house: House) -> None:
     assert (house.outbox / "pets/a/a-2.txt").read_text() == "a star\n"
 
 
+def test_an_archived_recipe_is_not_taken_for_an_error_file(house: House) -> None:
+    """Whatever its name and its text: it exists nowhere else."""
+    for ending in ("error", "warning"):
+        house.save(f"notes.{ending}.txt", "inbox/corgi.yaml at the beach --size 64x64\n")
+    for _ in "archived", "started again":
+        assert house.once(when_done="archive")
+    texts = [path.read_text() for path in house.outbox.glob("notes*/*.txt")]
+    assert texts == ["inbox/corgi.yaml at the beach --size 64x64\n"] * 2
+
+
 @pytest.mark.parametrize("name", ["a.yaml", f"{'ä' * 125}.yaml"])
 def test_done_recipes_are_deleted_if_set(house: House, name: str) -> None:
     """`when_done: delete` also applies if there was nothing new to render, and to long names."""

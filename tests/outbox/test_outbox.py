@@ -37,6 +37,20 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
 
 
+def test_a_start_leaves_the_file_that_another_picowatch_is_writing(house: House) -> None:
+    """Each `picowatch make` writes its command there; only what is an hour old is a crash's."""
+    house.save("a.yaml", "prompt: a\n")
+    assert house.once()
+    commands = house.outbox / ".picowatch/commands"
+    written, old = (commands / f".picowatch-{number}.tmp" for number in (1, 2))
+    left = house.outbox / "a/.picowatch-3.tmp"
+    for path in (written, old, left):
+        path.touch()
+    os.utime(old, (0, 0))
+    assert house.once()
+    assert [path for path in (written, old, left) if path.exists()] == [written]
+
+
 def test_only_its_own_picture_proves_that_a_request_was_rendered(house: House) -> None:
     """After a crash, something else may be at the reserved path."""
     house.save("a.yaml", "prompt: a\nseed: 1\n")
