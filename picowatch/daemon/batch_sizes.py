@@ -1,11 +1,9 @@
-"""How many images go into a batch: found by measuring, remembered by checkpoint and size."""
+"""How many images go into a batch: measured, and kept in the ledger by checkpoint and size."""
 
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Annotated, Literal
 
@@ -13,7 +11,8 @@ from pydantic import Field, TypeAdapter
 
 from picowatch.engine.memory import MODELS, TURNS
 from picowatch.engine.protocol import RenderedImage
-from picowatch.files.atomic import write_atomically
+from picowatch.files.retry import PASSING
+from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.passes import evaluations
 from picowatch.recipe.request import ImageRequest
 
@@ -105,21 +104,26 @@ class _Measured:
         return len(self.seconds.get(size, ())) >= MEASUREMENTS
 
 
+_AS_JSON = TypeAdapter(_Measured)
+
+
 class BatchSizes:
     """The size of the next batch, which grows while that renders images faster.
 
     It doubles as long as an evaluation of the UNet then takes at most 95 % of the time, and halves
     where memory runs out; with references it is 1, or 4 where parts take turns in memory. Decisions
-    are kept in a file, by device, checkpoint and size; without the file they are measured again. A
-    number in the settings is used as it is. Safe to use from several threads.
+    are kept in the ledger, by device, checkpoint and size. A number in the settings is used as it
+    is. Safe to use from several threads.
     """
 
-    def __init__(self, setting: int | Literal["auto"], file: Path) -> None:
+    def __init__(self, setting: int | Literal["auto"], ledger: Ledger) -> None:
         self._setting = setting
-        self._file = file
+        self._ledger = ledger
         self._lock = Lock()
         self._device = ""  # of the last batch
-        self._measured = _read(file)
+        self._measured = {
+            key: _AS_JSON.validate_json(text) for key, text in ledger.batch_sizes().items()
+        }
 
     def size(self, request: ImageRequest, device: str = "") -> int:
         """Return how many images like this one the next batch may have.
@@ -140,11 +144,17 @@ class BatchSizes:
         device = f"{image.device} {image.precision}"
         with self._lock:
             self._device = device
-            if not first.exact and self._setting == "auto":
-                self._learn(first, device, image, len(batch))
+            if first.exact or self._setting != "auto":
+                return
+            key = _key(first, device)
+            measured = self._learn(key, first, image, len(batch))
+        if measured:  # the ledger waits for the lock in the middle of a claim
+            with suppress(*PASSING):  # what the disk refuses is measured again by the next run
+                self._ledger.note_batch_size(key, measured)
 
-    def _learn(self, first: ImageRequest, device: str, image: RenderedImage, size: int) -> None:
-        measured = self._of(_key(first, device), first)
+    def _learn(self, key: str, first: ImageRequest, image: RenderedImage, size: int) -> str:
+        """Learn from a batch of this size; return what to keep, if that is decided now."""
+        measured = self._of(key, first)
         seconds = image.timings.get("denoise", 0.0)
         if first.references:
             wanted = READ_TOGETHER if image.memory_rung in _IN_TURN else 1
@@ -157,18 +167,12 @@ class BatchSizes:
             decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)
         if decided and measured.is_decided:
             log.debug("batches of %d at %dx%d", measured.size, first.width, first.height)
-            self._keep()
+            return _AS_JSON.dump_json(measured).decode()
+        return ""
 
     def _of(self, key: str, request: ImageRequest) -> _Measured:
         """Return what is known of images like this one."""
         return self._measured.setdefault(key, _Measured(_first_size(request)))
-
-    def _keep(self) -> None:
-        """Write the decisions to the file; if the disk is full, they will be measured again."""
-        decided = {key: asdict(one) for key, one in self._measured.items() if one.is_decided}
-        with suppress(OSError):
-            text = json.dumps(decided, indent=1, sort_keys=True)
-            write_atomically(self._file, text.encode(), durable=False)
 
 
 def _key(request: ImageRequest, device: str) -> str:
@@ -189,11 +193,3 @@ def _key(request: ImageRequest, device: str) -> str:
     elif evaluations(request) < FEW_EVALUATIONS:
         words.append(f"in {evaluations(request)}")
     return " ".join(words)
-
-
-def _read(file: Path) -> dict[str, _Measured]:
-    """Return the decisions in the file; none if it is missing or damaged."""
-    try:
-        return TypeAdapter(dict[str, _Measured]).validate_json(file.read_bytes(), strict=True)
-    except (OSError, ValueError):
-        return {}

@@ -35,9 +35,7 @@ class WorkerPool:
         self._dropped = DroppedPictures(
             self.settings.inbox, self.settings.start_images, self.ledger
         )
-        self._batch_sizes = BatchSizes(
-            self.settings.batch_size, self.settings.state_folder / "batches.json"
-        )
+        self._batch_sizes = BatchSizes(self.settings.batch_size, run.ledger)
         self.publisher = Publisher(run)
         self._durations = Durations()
         self._stopping = threading.Event()

@@ -219,6 +219,16 @@ class Questions(Database):
         """Record what is known of a command that has no answer yet."""
         self.change("INSERT OR REPLACE INTO commands VALUES (?, ?, ?, ?, ?)", (file, *waiting))
 
+    # -- what was measured
+
+    def batch_sizes(self) -> dict[str, str]:
+        """Return what was measured of batches, as JSON, by the kind of their images."""
+        return {row["alike"]: row["measured"] for row in self.select("SELECT * FROM batch_sizes")}
+
+    def note_batch_size(self, alike: str, measured: str) -> None:
+        """Record what was measured of batches of images that are alike."""
+        self.change("INSERT OR REPLACE INTO batch_sizes VALUES (?, ?)", (alike, measured))
+
     # -- states
 
     def queued_recipes(self) -> list[tuple[str, int]]:

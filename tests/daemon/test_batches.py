@@ -1,5 +1,6 @@
 """Which images share a batch, how many, and how long that takes."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
 from picowatch.daemon.rendering import Durations, Rendering
+from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ControlUse, ImageRequest, LoraUse, ReferenceUse
@@ -82,6 +84,14 @@ def test_so_must_be_what_is_no_field() -> None:
 
 # -- how many images go into a batch
 
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    yield ledger
+    ledger.close()
+
+
 LARGE = request(width=512, height=512, steps=10)
 
 
@@ -117,22 +127,21 @@ def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float])
     ],
 )
 def test_the_size_of_a_batch_goes_by_pixels(
-    tmp_path: Path, values: dict[str, Any], setting: Any, expected: int
+    ledger: Ledger, values: dict[str, Any], setting: Any, expected: int
 ) -> None:
     """It is sixteen small images, one large one, or the setting."""
-    assert BatchSizes(setting, tmp_path / "batches.json").size(request(**values)) == expected
+    assert BatchSizes(setting, ledger).size(request(**values)) == expected
 
 
-def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
+def test_batches_halve_where_memory_ran_out(ledger: Ledger) -> None:
     """The size does not grow again, not even after a restart."""
-    file = tmp_path / "batches.json"
-    sizes = BatchSizes("auto", file)
+    sizes = BatchSizes("auto", ledger)
     for size in (1, 1, 2, 2):
         learn(sizes, LARGE, size, 1.0 / size)
     assert sizes.size(LARGE) == 4
     learn(sizes, LARGE, 4, 0.3, "smaller batch")
     assert set(make(sizes, LARGE, {1: 1.0, 2: 0.5})) == {2}
-    fresh = BatchSizes("auto", file)
+    fresh = BatchSizes("auto", ledger)
     assert set(make(fresh, LARGE, {1: 1.0, 2: 0.5})[1:]) == {2}
 
 
@@ -146,17 +155,17 @@ def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
     ],
 )
 def test_batches_grow_while_that_renders_images_faster(
-    tmp_path: Path, of: ImageRequest, seconds: dict[int, float], last: int
+    ledger: Ledger, of: ImageRequest, seconds: dict[int, float], last: int
 ) -> None:
     """Each size is measured twice; the last one that was faster stays, within limits."""
-    taken = make(BatchSizes("auto", tmp_path / "batches.json"), of, seconds)
+    taken = make(BatchSizes("auto", ledger), of, seconds)
     assert taken[-1] == last
     assert max(taken) <= min(2 * last, LARGEST)
 
 
-def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
+def test_more_steps_are_not_taken_for_a_worse_batch(ledger: Ledger) -> None:
     """Seconds are compared per evaluation of the UNet, whatever the steps and the sampler are."""
-    sizes = BatchSizes("auto", tmp_path / "batches.json")
+    sizes = BatchSizes("auto", ledger)
     few, many = replace(LARGE, steps=10), replace(LARGE, steps=40)
     heun = replace(LARGE, steps=20, sampler="Heun")  # 39 evaluations
     for _ in range(2):
@@ -166,29 +175,17 @@ def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
     assert sizes.size(few) == 4
 
 
-def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(tmp_path: Path) -> None:
+def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(ledger: Ledger) -> None:
     """Urgent images do not wait longer because a recipe has more steps, even after a restart."""
-    file = tmp_path / "batches.json"
     few, many = replace(LARGE, steps=10), replace(LARGE, steps=150)
-    sizes = BatchSizes("auto", file)
+    sizes = BatchSizes("auto", ledger)
     assert make(sizes, few, {1: 2.0, 2: 1.2, 4: 0.8, 8: 0.79})[-1] == 4
-    fresh = BatchSizes("auto", file)
+    fresh = BatchSizes("auto", ledger)
     learn(fresh, few, 4, 0.8)
     for one in (sizes, fresh):
         assert one.size(few) == 4
         assert one.size(many) == 1  # 12 s for an image
         assert one.size(replace(few, height=768)) == 1  # another kind
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", "{", '{"a": "b"}', '{"a": 4}', '{"a": {"size": 99, "seconds": 1, "at": 1}}'],
-)
-def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
-    """Sizes are only measured again."""
-    file = tmp_path / "batches.json"
-    file.write_text(content)
-    assert BatchSizes("auto", file).size(LARGE) == 1
 
 
 @pytest.mark.parametrize(
@@ -200,20 +197,20 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
 )
 @pytest.mark.parametrize("side", [128, 1024])
 def test_edits_are_read_together_where_text_encoders_come_and_go(
-    tmp_path: Path, rung: str, then: int, side: int
+    ledger: Ledger, rung: str, then: int, side: int
 ) -> None:
     """Edits of any size share batches after the first one; elsewhere they go one by one."""
-    file, uses = tmp_path / "batches.json", (ReferenceUse("photo.png", "1" * 64),)
+    uses = (ReferenceUse("photo.png", "1" * 64),)
     edit = request(width=side, height=side, references=uses)
-    sizes = BatchSizes("auto", file)
+    sizes = BatchSizes("auto", ledger)
     for size in (1, then, then):
         assert sizes.size(edit) == size
         learn(sizes, edit, size, 60.0, rung)
     assert sizes.size(replace(edit, width=side + 7)) == then
-    fresh = BatchSizes("auto", file)
+    fresh = BatchSizes("auto", ledger)
     assert fresh.size(edit, f"{sizes._device}") == then
     assert fresh.size(replace(edit, references=())) == (1 if side == 1024 else 16)
-    assert BatchSizes(3, file).size(edit) == 3
+    assert BatchSizes(3, ledger).size(edit) == 3
 
 
 # -- how long it takes

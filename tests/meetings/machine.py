@@ -243,6 +243,7 @@ class Machine:
         for database in self.witness.opened:
             with suppress(sqlite3.Error):
                 database._connection.close()
+            database._file.close()
         self.witness.forget()
         self.sim.threads.clear()
         self.sim.running = None
