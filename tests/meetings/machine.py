@@ -88,6 +88,8 @@ class Machine:
         self.trouble: OSError | None = None
         self.trouble_ended_at = self.started_at = self.took_at = 0.0
         self.fault: tuple[str, int] | None = None  # where to die, and at which time
+        self.flaky = 0  # which commit from now on is reported as failed, but is durable
+        self.unreadable = 0  # … and how often the ledger cannot be read after it
         self.pace = 0.0  # seconds of a batch
         self.disk_seconds = 0.0  # … of each sync of a published file
         self.held = False  # the engine
@@ -97,7 +99,7 @@ class Machine:
         self.process: Thread | None = None
         self.stop, self.wake = Event(), Event()
         self.signals: list[int] = []
-        self.witness = Witness(self.hear, self._before_commit)
+        self.witness = Witness(self.hear, self._before_commit, self._after_commit)
 
     @contextmanager
     def on_stage(self) -> Iterator[None]:
@@ -130,6 +132,7 @@ class Machine:
             return named(database)
 
         patch.setattr(Database, "_corruption_named", unless_locked)
+        wrap("picowatch.ledger.database:Database._count_of_commits", self._reading, patch.setattr)
         # Other processes on this machine are not part of the simulation.
         patch.setattr(picowatch.inbox.inbox, "is_held_open", lambda root, path: False)
 
@@ -292,6 +295,21 @@ class Machine:
         if self.trouble is not None:
             raise sqlite3.OperationalError("database or disk is full")
 
+    def _after_commit(self) -> None:
+        """Let a sync fail once that nothing depends on: the commit is durable all the same."""
+        self.flaky -= 1
+        if self.flaky == 0:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    def _reading(self, original: Callable[[Database], int]) -> Callable[[Database], int]:
+        def count(database: Database) -> int:
+            if self.unreadable and self.flaky <= 0:
+                self.unreadable -= 1
+                raise sqlite3.OperationalError("disk I/O error")
+            return original(database)
+
+        return count
+
     def _heeds(self) -> bool:
         """Let an engine that is to stop end its step first."""
         if self.habits.interrupting:
@@ -337,6 +355,14 @@ class Machine:
 
     def do_clock(self, seconds: float) -> None:
         self.sim.wall_ahead += seconds
+
+    def do_flaky(self, commit: int, unreadable: int = 0) -> None:
+        """Let one of the next commits be reported as failed, though it is durable."""
+        self.flaky, self.unreadable = commit, unreadable
+
+    def do_freeze(self, seconds: float) -> None:
+        """Stop the daemon and its engines for a while, as `docker pause` does."""
+        self.sim.now += seconds
 
     def do_bad(self, prompts: tuple[str, ...], deadly: bool) -> None:
         """Let these prompts fail from now on."""

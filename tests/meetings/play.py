@@ -111,6 +111,7 @@ class _Writer:
             (6, ("again", path, pick(("touch", *WRITING)))),
             (6, lambda: self._move("move", path, pick(PATHS))),
             (3, lambda: self._move("copy", path, pick(PATHS))),
+            (3, lambda: self._move("daily", path, pick(PATHS))),
             (2, lambda: self._move("move", *self.dice.sample(FOLDERS, 2))),
             (4, lambda: self._delete(path)),
             (8, ("picture", pick(PICTURES), pick((None, None, 1, 2)))),
@@ -132,6 +133,8 @@ class _Writer:
             (6, ("start",)),
             (2, ("trouble", pick(MISHAPS))),
             (4, ("trouble", None)),
+            (3, ("flaky", pick((1, 2, 3, 5)), pick((0, 0, 1, 2)))),
+            (1, ("freeze", pick((3.0, 700.0, 2000.0)))),
             (1, ("clock", pick((-86400.0, -90.0, 3600.0, 10.0)))),
             (2, ("set", "pace", pick((0.0, 0.3, 5.0)))),
             (2, ("set", "disk_seconds", pick((0.0, 0.2, 1.0)))),
@@ -186,7 +189,7 @@ class _Writer:
     def _move(self, name: str, old: str, new: str) -> Action:
         """Move or copy a recipe, or move a folder."""
         for path in [path for path in self.files if f"{path}/".startswith(f"{old}/")]:
-            entries = self.files.pop(path) if name == "move" else self.files[path]
+            entries = self.files[path] if name == "copy" else self.files.pop(path)
             self.files[f"{new}{path.removeprefix(old)}"] = entries
         return (name, old, new)
 

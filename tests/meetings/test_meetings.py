@@ -114,6 +114,17 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         HOLD, *(("save", f"{name}.yaml", TWO) for name in "abc"), A_WHILE,
         ("defaults", "live", 5), ("move", "c.yaml", "live/c.yaml"), A_WHILE, *RENDERED,
     ),
+    "the same line in another day's file x the earlier one removed: a new request": (
+        ("save", "a.yaml", ONE), A_WHILE, ("daily", "a.yaml", "b.yaml"), A_WHILE,
+        ("daily", "b.yaml", "a.yaml"), ("wait", 1.0), ("daily", "a.yaml", "c.yaml"), A_WHILE,
+    ),
+    "frozen x frozen while a batch renders: the engine was not hung": (
+        ("set", "pace", 5.0), ("save", "a.yaml", TWO), ("wait", 3.0), ("freeze", 700.0),
+        ("wait", 3.0), ("freeze", 700.0), ("wait", 3.0), ("freeze", 700.0), A_WHILE,
+    ),
+    **{f"commit {number} counts though it fails{how}: it is not made again": (
+        ("flaky", number, unreadable), ("save", "a.yaml", TWO), A_WHILE, A_WHILE,
+    ) for number in range(1, 8) for how, unreadable in (("", 0), (", and cannot be read", 1))},
     # -- dropped pictures
     "replaced x deleted x cancelled: also at the moment in which their turn comes": (
         *frames(), drop(FRAMES[0], 9), ("delete", FRAMES[1]), ("command", "cancel", FRAMES[2]),

@@ -19,13 +19,17 @@ class Witness:
     """Wraps the ledger's methods from outside.
 
     `hear` gets the name, the arguments, the keyword arguments and the result of each committed
-    call. `before_commit` may raise what a full disk raises; it is called if anything changed.
+    call. `before_commit` may raise what a full disk raises, `after_commit` what a disk raises whose
+    last sync failed; they are called if anything changed.
     """
 
     def __init__(
-        self, hear: Callable[[str, Any, Any, Any], None], before_commit: Callable[[], None]
+        self,
+        hear: Callable[[str, Any, Any, Any], None],
+        before_commit: Callable[[], None],
+        after_commit: Callable[[], None],
     ) -> None:
-        self._hear, self._before_commit = hear, before_commit
+        self._hear, self._before_commit, self._after_commit = hear, before_commit, after_commit
         self.forget()
 
     def forget(self) -> None:
@@ -37,7 +41,8 @@ class Witness:
     def listen(self, patch: pytest.MonkeyPatch) -> None:
         for name in HEARD:
             patch.setattr(Ledger, name, self._heard(name, getattr(Ledger, name)))
-        prepare, undo, keep = Database._prepare, Database._undo, Database._keep
+        prepare, undo = Database._prepare, Database._undo
+        keep, commit = Database._keep, Database._commit
 
         def prepared(database: Database) -> None:
             self.opened.append(database)
@@ -50,21 +55,22 @@ class Witness:
             undo(database, depth)
 
         def kept(database: Database, depth: int) -> None:
-            if not depth and database.changes != self._changes:
-                try:
-                    self._before_commit()
-                except BaseException:
-                    database._undo(0)
-                    raise
             keep(database, depth)
-            calls = [(min(call[0], depth), *call[1:]) for call in self._pending]
-            self._pending = calls if depth else []
-            if not depth:
-                self._changes = database.changes
-                for _, *call in calls:
-                    self._hear(*call)
+            self._pending = [(min(call[0], depth), *call[1:]) for call in self._pending]
 
-        for name, replaced in (("_prepare", prepared), ("_undo", undone), ("_keep", kept)):
+        def committed(database: Database) -> None:
+            is_changed = database.changes != self._changes
+            if is_changed:
+                self._before_commit()
+            commit(database)
+            calls, self._pending, self._changes = self._pending, [], database.changes
+            for _, *call in calls:
+                self._hear(*call)
+            if is_changed:
+                self._after_commit()
+
+        wrappers = {"_prepare": prepared, "_undo": undone, "_keep": kept, "_commit": committed}
+        for name, replaced in wrappers.items():
             patch.setattr(Database, name, replaced)
 
     def _heard(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:

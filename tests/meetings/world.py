@@ -22,7 +22,7 @@ Action = tuple[Any, ...]
 ENDS: tuple[Action, ...] = (
     ("trouble", None), ("inbox", True, False), ("outbox", True, False), ("set", "pace", 0.0),
     ("set", "disk_seconds", 0.0), ("set", "held", False), ("set", "fault", None),
-    ("bad", (), False), ("start",),
+    ("flaky", 0), ("bad", (), False), ("start",),
 )  # fmt: skip
 
 
@@ -156,6 +156,13 @@ class World(Machine):
     def do_copy(self, old: str, new: str) -> None:
         if old in self.files and old != new:
             self.do_save(new, self.text_at(old))
+
+    def do_daily(self, old: str, new: str) -> None:
+        """Remove a file, and write the same into another, as cron does every day."""
+        if old in self.files and old != new:
+            text = self.text_at(old)
+            self.do_delete(old)
+            self.do_save(new, text)
 
     def do_move(self, old: str, new: str) -> None:
         """Move a file, perhaps over another one, or a folder."""
