@@ -35,9 +35,11 @@ class Control:
         self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
         self.inbox, self.pool, self.finishing = inbox, pool, finishing
         self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
+        self.folders: list[str] = []  # that a `make` is waiting for
 
     def run_all(self) -> bool:
         """Run the commands that are there; return whether one was answered."""
+        self.folders = []
         return self.commands.answer_all(self.do)
 
     def do(self, command: Command) -> Answer | None:
@@ -205,6 +207,7 @@ class Control:
 
     def _make_folder(self, command: Command, folder: str) -> Answer | None:
         """Return the pictures of all recipes and dropped pictures in a folder, once all ended."""
+        self.folders.append(folder)
         with self.ledger.transaction():
             waiting = self.ledger.waiting_command(command.file)
             if waiting is None:

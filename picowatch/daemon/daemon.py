@@ -84,7 +84,9 @@ class Daemon:
         self.finishing = Finishing(run, self.inbox)
         self.control = Control(run, self.inbox, self.pool, self.finishing)
         self.settings_watch = SettingsWatch(run, mode.settings_file, self.pool)
-        self.reporting = Reporting(run, console, self.inbox, self.pool, self.settings_watch)
+        self.reporting = Reporting(
+            run, console, self.inbox, self.pool, self.control, self.settings_watch
+        )
         self._tidy_at = 0.0
         self._retry_at = float("-inf")  # no round begins earlier after one that failed
 

@@ -78,7 +78,7 @@ class Finishing:
             return True
         self._report_failures(recipe, known)
         # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
-        are_all_done = {state for state, _, _ in self.ledger.requested(recipe)} == {"done"}
+        are_all_done = {*self.ledger.requested(recipe)} == {"done"}
         make_due_sheets(recipe, self.ledger, self.outbox)
         return not are_all_done or self._take_away(recipe, known)
 

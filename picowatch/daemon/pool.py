@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
@@ -11,10 +11,10 @@ from math import ceil
 
 from picowatch.daemon.batch_sizes import BatchSizes
 from picowatch.daemon.dropped import DroppedPictures
+from picowatch.daemon.durations import Durations
 from picowatch.daemon.publish import Publisher
-from picowatch.daemon.rendering import Durations, Rendering
 from picowatch.daemon.run import Run
-from picowatch.daemon.worker import Worker
+from picowatch.daemon.worker import Rendering, Worker
 from picowatch.engine.protocol import Engine, Executor
 from picowatch.ledger.rows import QueuedImage
 from picowatch.recipe.request import ImageRequest
@@ -37,7 +37,7 @@ class WorkerPool:
         )
         self._batch_sizes = BatchSizes(self.settings.batch_size, run.ledger)
         self.publisher = Publisher(run)
-        self._durations = Durations()
+        self.durations = Durations()
         self._stopping = threading.Event()
         self._claiming = threading.Lock()
         self._finishes = False  # True: batches in progress are finished, none is claimed
@@ -113,7 +113,7 @@ class WorkerPool:
             claim=self.claim,
             publisher=self.publisher,
             batch_sizes=self._batch_sizes,
-            durations=self._durations,
+            durations=self.durations,
             dropped=self._dropped,
             stopping=self._stopping,
         )
@@ -145,27 +145,6 @@ class WorkerPool:
     def renderings(self) -> list[Rendering]:
         """The batches in progress."""
         return [one for worker in self.workers if (one := worker.rendering)]
-
-    def seconds_left(
-        self,
-        queued: Iterable[tuple[str, int]],
-        is_own: Callable[[str], bool] = lambda recipe: True,
-    ) -> float | None:
-        """Return the seconds until the batches in progress and these images are done.
-
-        `queued` lists kinds and how many images of each follow. Only batches with images of
-        recipes for which `is_own` is true count. Returns None before the first picture.
-        """
-        following = self._durations.of(queued)
-        if following is None:
-            return None
-        renderings = self.renderings()
-        left = [
-            one.seconds_left(self._durations.of([(one.kind, len(one.batch))]) or 0.0)
-            for one in renderings
-            if any(is_own(image.recipe) for image in one.batch)
-        ]
-        return (sum(left) + following) / max(1, len(renderings))
 
     @property
     def trouble(self) -> str:

@@ -4,11 +4,12 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 
+from picowatch.daemon.commands import Control
+from picowatch.daemon.durations import Left
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
 from picowatch.daemon.settings_file import SettingsWatch
@@ -17,6 +18,7 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.files.names import is_picture_name
 from picowatch.files.retry import PASSING
 from picowatch.inbox.inbox import Inbox
+from picowatch.inbox.names import ENDINGS
 from picowatch.observers.console import Console
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait
 from picowatch.service import notify
@@ -41,11 +43,12 @@ class Reporting:
         console: Console,
         inbox: Inbox,
         pool: WorkerPool,
+        control: Control,
         settings_watch: SettingsWatch,
     ) -> None:
         self.run, self.ledger, self.outbox = run, run.ledger, run.outbox
         self.console, self.inbox, self.pool = console, inbox, pool
-        self.settings_watch = settings_watch
+        self.control, self.settings_watch = control, settings_watch
         self._report_at = self._written_at = float("-inf")
         now = time.time()
         self._known = Status(updated=now, started=now, images=dict.fromkeys(STATES, 0))
@@ -110,108 +113,100 @@ class Reporting:
         errors, error_count, refused = self.ledger.problems(ERRORS_KEPT)
         if problem := self.settings_watch.problem:
             errors, error_count = [*errors, problem][-ERRORS_KEPT:], error_count + 1
-        waiting: Counter[str] = Counter()
-        for recipe, count in self.ledger.queued_recipes():
-            waiting[self._name_of(recipe)] += count
+        queue: _Queue = {}
+        for recipe, kind, count in self.ledger.queued_recipes():
+            queue.setdefault(self._name_of(recipe), Counter())[kind] += count
+        left = self._left(queue)
         status = Status(
             updated=time.time(),
             started=self._known.started,
             images=dict(counts),
             paused=self.ledger.is_paused(),
-            waiting=tuple(islice(waiting.items(), NAMED)),
-            waiting_recipes=len(waiting),
+            waiting=tuple((name, queue[name].total()) for name in islice(queue, NAMED)),
+            waiting_recipes=len(queue),
+            all_seconds_left=left.seconds,
+            all_is_rough=left.is_rough,
             errors=tuple(errors),
             error_count=error_count,
             refused=refused,
         )
-        if not (counts["queued"] or counts["running"]):
-            return status
-        folders = self._look_up_folders(waiting)
-        shown = tuple(self._folder_status(name, folders[name]) for name in [*folders][:NAMED])
-        seconds = self.pool.seconds_left(self.ledger.queued_kinds())
-        status = replace(status, all_seconds_left=_rounded(seconds), folders=shown)
-        return self._with_progress(status, folders)
+        return self._with_progress(status, queue)
 
     def _name_of(self, recipe: str) -> str:
-        """Return the recipe, or for a dropped picture the folder of its template."""
+        """Return the folder that `make` is rendering, a picture's template's, or the recipe."""
+        for folder in self.control.folders:
+            if _is_in(folder, recipe):
+                return folder
         return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
 
-    def _look_up_folders(self, queued: Iterable[str]) -> "dict[str, _Requested]":
-        """Return the folders with images to render, in the order of the queue."""
-        found: dict[str, _Requested] = {}
-        for folder, state, kind, count in self.ledger.requested_by_dropped():
-            one = found.setdefault(self.inbox.template_folder(folder), _Requested())
-            one.add(state, kind, count)
-        waiting = [name for name in queued if name in found]
-        running = [name for name, one in found.items() if one.images["running"]]
-        return {name: found[name] for name in (*running, *waiting)}
-
-    def _folder_status(self, name: str, one: "_Requested") -> FolderStatus:
-        seconds = self.pool.seconds_left(one.queued, lambda recipe: self._name_of(recipe) == name)
-        failed = one.images["failed"]
-        return FolderStatus(
-            folder=name,
-            done=one.images["done"] + failed,
-            of=one.total,
-            failed=failed,
-            seconds_left=_rounded(seconds),
-        )
-
-    def _with_progress(self, status: Status, folders: "dict[str, _Requested]") -> Status:
-        """Add what is being rendered. Pictures being published count as neither that nor queued."""
+    def _left(self, queue: "_Queue", name: str = "") -> Left:
+        """Return how long all takes that is queued and in progress, or this recipe or folder."""
         renderings = self.pool.renderings()
-        if not renderings:
-            return status
-        one = renderings[0]
-        recipe = self.ledger.recipe_of(one.first)
-        folder = folders.get(self._name_of(recipe)) if is_picture_name(recipe) else None
-        requested = folder or _Requested()
-        if not folder:
-            for images in self.ledger.requested(recipe):
-                requested.add(*images)
-        if not requested.total:  # nobody requests it any more: it is stopped
-            return status
-        own = self._name_of(one.first.recipe)
+        images: dict[str, float] = {}
+        for one, kinds in queue.items():
+            if not name or _is_in(name, one):
+                for kind, count in kinds.items():
+                    images[kind] = images.get(kind, 0) + count
+        for now in renderings:
+            if not name or any(_is_in(name, self._name_of(image.recipe)) for image in now.batch):
+                images[now.kind] = images.get(now.kind, 0) + now.images_left
+        return self.pool.durations.left(images, len(renderings))
 
-        def is_own(other: str) -> bool:
-            return self._name_of(other) == own
+    def _with_progress(self, status: Status, queue: "_Queue") -> Status:
+        """Add what is being rendered, and the folders of which images are to be rendered.
 
-        in_progress = sum(is_own(image.recipe) for each in renderings for image in each.batch)
-        last = max(1, requested.total - requested.images["queued"])
+        Pictures being published count as neither rendered nor queued.
+        """
+        renderings = self.pool.renderings()
+        running = [self.ledger.recipe_of(one.batch[0]) for one in renderings]
+        names = dict.fromkeys([*map(self._name_of, running), *queue])
+        folders = [name for name in names if not name.lower().endswith(ENDINGS)][:NAMED]
+        shown = (self._folder_status(folder, queue) for folder in folders)
+        status = replace(status, folders=tuple(one for one in shown if one.of))
+        requested = self.ledger.requested(next(iter(names))) if running else Counter()
+        del requested["cancelled"]
+        if not requested:  # nobody requests it any more: it is stopped
+            return status
+        now, name = renderings[0], next(iter(names))
+        in_progress = sum(
+            _is_in(name, self._name_of(image.recipe)) for one in renderings for image in one.batch
+        )
+        last = max(1, requested.total() - requested["queued"])
+        left = self._left(queue, name)
         return replace(
             status,
-            recipe=recipe,
-            folder=self._name_of(recipe) if folder else "",
+            recipe=running[0],
+            folder="" if name == running[0] else name,
             image=max(1, last - max(1, in_progress) + 1),
             last_image=last,
-            of=requested.total,
-            step=one.step,
-            steps=one.steps,
-            steps_per_second=one.steps_per_second,
-            loading=one.loading,
-            seconds_left=_rounded(self.pool.seconds_left(requested.queued, is_own)),
+            of=requested.total(),
+            step=now.step,
+            steps=now.steps,
+            steps_per_second=now.steps_per_second,
+            loading=now.loading,
+            seconds_left=left.seconds,
+            is_rough=left.is_rough,
+        )
+
+    def _folder_status(self, folder: str, queue: "_Queue") -> FolderStatus:
+        images, left = self.ledger.requested(folder), self._left(queue, folder)
+        return FolderStatus(
+            folder=folder,
+            done=images["done"] + images["failed"],
+            of=images.total() - images["cancelled"],
+            failed=images["failed"],
+            seconds_left=left.seconds,
+            is_rough=left.is_rough,
         )
 
 
-@dataclass(slots=True)
-class _Requested:
-    """The images that a recipe requests, or all pictures of a template."""
-
-    images: Counter[str] = field(default_factory=Counter)  # by state
-    queued: list[tuple[str, int]] = field(default_factory=list)  # kinds, and how many of each
-
-    def add(self, state: str, kind: str, count: int) -> None:
-        self.images[state] += count
-        if state == "queued":
-            self.queued.append((kind, count))
-
-    @property
-    def total(self) -> int:
-        return self.images.total() - self.images["cancelled"]
+# How many images of each kind are queued, by the recipe or folder, in the queue's order.
+_Queue = dict[str, Counter[str]]
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 1)
+def _is_in(folder: str, name: str) -> bool:
+    """Whether a recipe or folder is this one, or lies in it."""
+    return name == folder or name.startswith(f"{folder}/")
 
 
 def _engine_status(worker: Worker) -> EngineStatus:
@@ -222,7 +217,7 @@ def _engine_status(worker: Worker) -> EngineStatus:
         device=worker.device,
         precision=worker.precision,
         checkpoint=worker.checkpoint_name,
-        recipe=now.first.recipe if now else "",
+        recipe=now.batch[0].recipe if now else "",
         images=worker.rendered,
         batch=len(now.batch) if now else 0,
         steps_per_second=now.steps_per_second if now else 0.0,

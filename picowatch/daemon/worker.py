@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 
 from picowatch.catalog import EMBEDDED_NAMES, Catalog
 from picowatch.daemon.batch_sizes import BatchSizes
 from picowatch.daemon.dropped import DroppedPictures, InboxAway
+from picowatch.daemon.durations import Durations
 from picowatch.daemon.publish import Publisher
-from picowatch.daemon.rendering import Durations, Rendering
 from picowatch.daemon.run import Run
 from picowatch.engine.protocol import (
     Engine,
@@ -34,6 +35,50 @@ log = logging.getLogger("picowatch")
 
 RESTART_SECONDS = 1.0  # after the engine could not be started
 START_AGAIN_SECONDS = 60.0  # … twice in a row or more often
+# A worker looks at its engine each half second. A longer gap is picowatch's own: it was stopped, as
+# by `docker pause`, and the engine with it.
+FROZEN_SECONDS = 1.0
+
+
+@dataclass(eq=False)
+class Rendering:
+    """A batch in progress, as its worker sees it and other threads read it.
+
+    `loads` names the checkpoint that the engine has to load first, "" if none.
+    """
+
+    batch: list[QueuedImage]
+    loads: str
+    steps: int  # in all
+    step_times: list[float] = field(default_factory=list)
+    silent: float = 0.0  # seconds since the engine's last sign
+    looked_at: float = field(default_factory=time.monotonic)
+    is_interrupted: bool = False
+
+    @property
+    def kind(self) -> str:
+        return self.batch[0].request.batch_key
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return len(self.step_times)
+
+    @property
+    def loading(self) -> str:
+        """The checkpoint that is loaded, "" once a step is done."""
+        return "" if self.step_times else self.loads
+
+    @property
+    def images_left(self) -> float:
+        """How many images still have to be rendered, of which fractions count."""
+        return len(self.batch) * (1 - self.step / max(1, self.steps, self.step))
+
+    @property
+    def steps_per_second(self) -> float:
+        times = self.step_times
+        elapsed = times[-1] - times[0] if times else 0.0
+        return round((len(times) - 1) / elapsed, 2) if elapsed > 0 else 0.0
 
 
 class Worker:
@@ -139,24 +184,45 @@ class Worker:
         loads = "" if self.checkpoint in self._loaded else self.checkpoint_name
         if loads and not self.trouble:  # which would be logged at each attempt, every minute
             log.info("%s: loading %s", batch[0].recipe, loads)
-        rendering = self.rendering = Rendering(
-            engine=self.engine,
-            batch=batch,
-            loads=loads,
-            settings=self.settings,
-            on_preview=self.run.observers.preview,
-            is_requested=lambda: self._is_requested(batch),
-            stopping=self.stopping.is_set,
-            clock=time.monotonic,
-        )
+        requests = [image.request for image in batch]
+        now = self.rendering = Rendering(batch, loads, requests[0].steps)
+        on_step, look = partial(self._on_step, now), partial(self._look, now)
         try:
             with self._outcome(batch):
-                pictures = rendering.pictures()
-                self._learn(rendering, pictures)
+                pictures = self.engine.render(requests, on_step, self.run.observers.preview, look)
+                self._learn(now, pictures)
                 self._publish(batch, pictures)
         finally:
             self.rendering = None
         self.retry.until_done(lambda: self.dropped.clear(batch))
+
+    def _look(self, now: Rendering) -> bool:
+        """Return whether nobody requests the batch in progress any more.
+
+        Raises EngineStopped if picowatch ends, and EngineDied if the engine has made no step for
+        too long.
+        """
+        if self.stopping.is_set():
+            raise EngineStopped("picowatch ends.")
+        before, now.looked_at = now.looked_at, time.monotonic()
+        now.silent += min(now.looked_at - before, FROZEN_SECONDS)
+        if now.silent > (limit := self.settings.stall_seconds):
+            raise EngineDied(
+                f"The engine made no step for {limit:.0f} s and was ended as hung. "
+                "If such images take that long, set stall_seconds higher."
+            )
+        if not now.is_interrupted and not self._is_requested(now.batch):
+            recipe = now.batch[0].recipe
+            log.info("%s: stopped: no image of its batch is requested any more", recipe)
+            now.is_interrupted = True
+        return now.is_interrupted
+
+    def _on_step(self, now: Rendering, step: int, steps: int) -> None:
+        now.silent = 0.0
+        if step:
+            # The engine may begin again, using less memory.
+            before = now.step_times if step > 1 else []
+            now.steps, now.step_times = steps, [*before, time.monotonic()]
 
     def _is_requested(self, batch: list[QueuedImage]) -> bool:
         """Whether anybody still requests an image of the batch, as far as the ledger can tell."""
@@ -171,16 +237,16 @@ class Worker:
         self.memory = None
         self._loaded.clear()
 
-    def _learn(self, rendering: Rendering, pictures: list[RenderedImage]) -> None:
+    def _learn(self, now: Rendering, pictures: list[RenderedImage]) -> None:
         """Record what a batch shows about its engine."""
         timings = pictures[0].timings  # as those of the others
-        self.durations.learn(rendering.kind, sum(timings.values()) - timings.get("load", 0.0))
+        self.durations.learn(now.kind, sum(timings.values()) - timings.get("load", 0.0))
         self.trouble, self._failed_starts = "", 0
         self.rendered += len(pictures)
         self.node, self.memory = pictures[0].node, pictures[0].memory
         self.device, self.precision = pictures[0].device, pictures[0].precision
         self._loaded.add(self.checkpoint)
-        self.batch_sizes.learn([image.request for image in rendering.batch], pictures)
+        self.batch_sizes.learn([image.request for image in now.batch], pictures)
 
     @contextmanager
     def _outcome(self, batch: list[QueuedImage]) -> Iterator[None]:

@@ -231,22 +231,23 @@ class Questions(Database):
 
     # -- states
 
-    def queued_recipes(self) -> list[tuple[str, int]]:
-        """Return recipes and their numbers of queued images, in the order of their first ones.
+    def queued_recipes(self) -> list[tuple[str, str, int]]:
+        """Return recipes, kinds and their numbers of queued images, in the order of the first ones.
 
-        Priorities and saves decide that order, not the order within a file. The queue's index has
-        everything but the recipe, which is read from one image per save; finished images are not
-        read.
+        A kind is a `batch_key`: its images can be rendered together. Priorities and saves decide
+        the order, not the order within a file. The index has everything but the recipe, which is
+        read from one image per save and kind; finished images are not read.
         """
         rows = self.select(
             """WITH queued AS (
-               SELECT save, count(*) AS images, max(priority) AS highest, min(id) AS first
-               FROM images INDEXED BY images_queue WHERE state = 'queued' GROUP BY save
+               SELECT batch_key, priority, save, count(*) AS images, min(id) AS first
+               FROM images INDEXED BY images_alike WHERE state = 'queued'
+               GROUP BY batch_key, priority, save
             )
-            SELECT recipe, sum(queued.images) FROM queued JOIN images ON images.id = first
-            GROUP BY recipe ORDER BY max(highest) DESC, min(queued.save)"""
+            SELECT recipe, queued.batch_key, queued.images FROM queued
+            JOIN images ON images.id = first ORDER BY queued.priority DESC, queued.save"""
         )
-        return [(recipe, count) for recipe, count in rows]
+        return [(recipe, kind, count) for recipe, kind, count in rows]
 
     def outcome(self, recipe: str, digest: str) -> Outcome | None:
         """Return the outcome of the newest save with these bytes; None if there was none."""
@@ -324,43 +325,17 @@ class Questions(Database):
         ((count,),) = self.select(query, {"only": json.dumps(only)})
         return int(count)
 
-    def queued_kinds(self) -> list[tuple[str, int]]:
-        """Return the kinds of queued images, and how many images are of each.
-
-        A kind is a `batch_key`: images of a kind can be rendered together.
-        """
+    def requested(self, name: str) -> Counter[str]:
+        """Return how many images of each state a recipe requests, or all recipes in a folder."""
         rows = self.select(
-            """SELECT batch_key, count(*) FROM images INDEXED BY images_alike
-               WHERE state = 'queued' GROUP BY batch_key"""
-        )
-        return [(kind, count) for kind, count in rows]
-
-    def requested(self, recipe: str) -> list[tuple[str, str, int]]:
-        """Return how many images the recipe's last valid save requests, by state and kind."""
-        rows = self.select(
-            """SELECT state, batch_key, count(DISTINCT images.id) FROM images
-               JOIN entry_images ON entry_images.image = images.id
-               JOIN entries ON entries.id = entry_images.entry
-               WHERE entries.recipe = ? GROUP BY state, batch_key""",
-            (recipe,),
-        )
-        return [(state, kind, count) for state, kind, count in rows]
-
-    def requested_by_dropped(self) -> list[tuple[str, str, str, int]]:
-        """Return how many images dropped pictures request, by the pictures' folder, state and kind.
-
-        A folder ends with a slash, because `rtrim` removes all characters after the last one.
-        """
-        rows = self.select(
-            """SELECT rtrim(path, replace(path, '/', '')) AS of_folder, state, batch_key,
-                      count(DISTINCT images.id)
-               FROM recipes INDEXED BY recipes_dropped
-               JOIN entries ON entries.recipe = path
+            """SELECT state, count(DISTINCT images.id) FROM entries
                JOIN entry_images ON entry_images.entry = entries.id
                JOIN images ON images.id = entry_images.image
-               WHERE template != '' GROUP BY of_folder, state, batch_key"""
+               WHERE entries.recipe = ? OR (entries.recipe > ? AND entries.recipe < ?)
+               GROUP BY state""",
+            (name, *_below(name)),
         )
-        return [(folder, state, kind, count) for folder, state, kind, count in rows]
+        return Counter(dict(map(tuple, rows)))
 
     def failures(self, recipe: str) -> list[tuple[QueuedImage, str]]:
         """Return the failed images that the last valid save requests, with their reasons."""

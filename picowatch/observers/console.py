@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
 from picowatch.outbox.log import PlainHandler
-from picowatch.outbox.status import EngineStatus, Status, duration, images
+from picowatch.outbox.status import EngineStatus, Status, duration, images, time_left
 from picowatch.streams import LINES_KEPT, BackgroundStream, discard, finish, harmless, may_block
 
 if TYPE_CHECKING:
@@ -242,9 +242,8 @@ def _now(status: Status) -> Row:
 
 
 def _work(status: Status, recipe: str) -> str:
-    parts = [f"{recipe}: {status.images_in_progress}"]
-    if status.seconds_left is not None:
-        parts.append(f"{duration(status.seconds_left)} left")
+    left = time_left(status.seconds_left, status.is_rough)
+    parts = [f"{recipe}: {status.images_in_progress}{left}"]
     if status.step:
         parts.append(f"step {status.step}/{status.steps}")
     if status.steps_per_second:
@@ -260,7 +259,8 @@ def _short(recipe: str) -> str:
 def _queued(status: Status) -> str:
     text = images(status.images["queued"])
     if status.all_seconds_left is not None and not status.paused:
-        text += f", all done in {duration(status.all_seconds_left)}"
+        about = "about " * status.all_is_rough
+        text += f", all done in {about}{duration(status.all_seconds_left)}"
     named = [f"{recipe} {count}" for recipe, count in status.waiting[:MOST]]
     more = status.waiting_recipes - len(named)
     if named:

@@ -58,12 +58,13 @@ class FolderStatus:
     of: int
     failed: int = 0
     seconds_left: float | None = None
+    is_rough: bool = False
 
     def line(self) -> str:
         """Return "photos: 65 of 300, 12 min left"."""
-        left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.folder}: {self.done} of {self.of}{left}{failed}"
+        left = time_left(self.seconds_left, self.is_rough)
+        return f"{self.folder}: {self.done:,} of {self.of:,}{left}{failed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,10 @@ class Status:
 
     `recipe` to `seconds_left` describe what is being rendered: the images from `image` to
     `last_image` of `of` in the recipe, and the checkpoint that is `loading`, "" once a step is
-    done. For a dropped picture, the images of its template's `folder` are counted. `seconds_left`
-    is for the recipe or folder, `all_seconds_left` for everything queued. `waiting` names the next
+    done. For a dropped picture, the images of its template's `folder` are counted, and for a recipe
+    of a folder that `make` was given those of that. `seconds_left` is for the recipe or folder,
+    `all_seconds_left` for everything queued; each `is_rough` as long as some of its images are of a
+    kind that has not been rendered yet. `waiting` names the next
     recipes and folders, each with its number of images, of `waiting_recipes` in all. `folders` are
     the first ones with images to render. `pictures` and `errors` are the last ones, the newest at
     the end; `error_count` and `refused` are the numbers of all errors and refused recipes.
@@ -93,7 +96,9 @@ class Status:
     steps_per_second: float = 0.0
     loading: str = ""
     seconds_left: float | None = None
+    is_rough: bool = False
     all_seconds_left: float | None = None
+    all_is_rough: bool = False
     paused: bool = False
     waiting: tuple[tuple[str, int], ...] = ()
     waiting_recipes: int = 0
@@ -124,7 +129,7 @@ class Status:
 
     def progress(self) -> str:
         """Return "corgi.yaml: 1–8 of 20, 40 s left", while a recipe is being rendered."""
-        left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
+        left = time_left(self.seconds_left, self.is_rough)
         return f"{self.name}: {self.images_in_progress}{left}"
 
     @property
@@ -135,9 +140,11 @@ class Status:
     @property
     def images_in_progress(self) -> str:
         """Such as "1–8 of 9", with ", loading dreamshaper_8 …" before the first step."""
-        numbers = f"{self.image}–{self.last_image}" if self.last_image > self.image else self.image
+        numbers = f"{self.image:,}"
+        if self.last_image > self.image:
+            numbers += f"–{self.last_image:,}"
         loading = f", loading {self.loading} …" if self.loading else ""
-        return f"{numbers} of {self.of}{loading}"
+        return f"{numbers} of {self.of:,}{loading}"
 
 
 def images(count: int) -> str:
@@ -148,6 +155,12 @@ def images(count: int) -> str:
 def images_wait(count: int) -> str:
     """Return the number of queued images in words."""
     return f"{images(count)} wait{'s' if count == 1 else ''}"
+
+
+def time_left(seconds: float | None, is_rough: bool) -> str:
+    """Return ", 40 s left" or ", about 40 s left"; "" if that is not known."""
+    about = "about " if is_rough else ""
+    return "" if seconds is None else f", {about}{duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:

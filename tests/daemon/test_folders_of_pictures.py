@@ -63,6 +63,21 @@ def test_progress_is_that_of_the_folder(house: House) -> None:
         hold.release()
 
 
+def test_progress_is_that_of_the_folder_that_make_waits_for(house: House) -> None:
+    """The time left is a guess as long as nothing like some of its images was rendered."""
+    hold = HeldEngine(house, after=1)
+    for number in range(1, 5):
+        house.save(f"rows/{number}.txt", "one --size 64x64\n")
+    house.save("rows/a/5.txt", "one --size 128x128\n")
+    now = house.outbox / "now.txt"
+    with house.running(batch_size=2):
+        send(house.outbox, Command("make folder", "rows"))
+        hold.wait_until_held()
+        wait_for(lambda: now.read_text().startswith("rows: 3–4 of 5, about "), "the folder")
+        assert house.status()["waiting"] == [["rows", 1]]
+        hold.release()
+
+
 # -- make
 
 

@@ -171,6 +171,11 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ],
         "corgi.yaml: 3 of 20, 40 s left",
     ),
+    "nothing like it was rendered": (
+        work(12, seconds_left=89.0, is_rough=True, all_seconds_left=700.0, all_is_rough=True),
+        [f"{NOW}3 of 20, about 89 s left, step 12/24", f"{QUEUED}, all done in about 12 min"],
+        "corgi.yaml: 3 of 20, about 89 s left",
+    ),
     "a batch": (
         work(12, last_image=10),
         [f"{NOW}3–10 of 20, step 12/24"],
@@ -312,7 +317,7 @@ def test_sixty_columns_are_enough_and_the_end_gives_the_cursor_back(seen: Seen) 
         screen.wait_for("so far")
         lines = screen.lines
         screen.process.send_signal(signal.SIGTERM)
-    assert lines[1] == "now     …the-whole-family.yaml: 3–16 of 1000, 67 min left, …"
+    assert lines[1] == "now     …the-whole-family.yaml: 3–16 of 1,000, 67 min left,…"
     hidden, shown = "\x1b[?25l", "\x1b[?25h"
     assert screen.written.rfind(shown) > screen.written.rfind(hidden) >= 0
     assert not re.search(r"\x1b\[[0-9;]*3\d", screen.written)
