@@ -42,7 +42,6 @@ def heed_early_signals(arguments: Sequence[str]) -> None:
 
     for number in ALWAYS_ENDING:
         signal.signal(number, end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # a restart has blocked them
 
 
 @contextmanager

@@ -3,19 +3,22 @@
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from picowatch.commands.run import RESTART, run
-from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
-from picowatch.daemon.daemon import Daemon, Mode
+from picowatch.commands.run import run
+from picowatch.daemon.build import MakeEngine, check_folders
+from picowatch.daemon.daemon import Mode
 from picowatch.daemon.settings_file import SettingsFile
+from picowatch.daemon.supervise import Supervisor
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk, read_texts
 from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
 from picowatch.outbox.names import picture_files
@@ -124,18 +127,13 @@ class House:
 
     def once(self, **values: Any) -> bool:
         """Do `picowatch run --once` in this process; return whether everything succeeded."""
-        settings, event = self.settings(**values), threading.Event
+        settings = self.settings(**values)
         check_folders(settings)
-        with ExitStack() as stack:
-            daemon = self._built(settings, stack, event(), event(), Mode(once=True))
-            return bool(daemon.run().succeeded)
+        return self._supervisor(settings, Mode(once=True)).run().succeeded
 
     def run_once(self, **values: Any) -> int:
-        """Run the command `picowatch run --once`, with restarts; return its exit code."""
-        code = RESTART
-        while code == RESTART:
-            code = run(self.settings(**values), True, self.make_engine)
-        return code
+        """Run the command `picowatch run --once`; return its exit code."""
+        return run(self.settings(**values), True, self.make_engine)
 
     def answer(self, name: str, recipe: str | None = None, *files: str) -> Answer:
         """Return a single run's answer to a command."""
@@ -152,32 +150,20 @@ class House:
         """Do `picowatch run` in a thread of this process."""
         settings = self.settings(**values)
         check_folders(settings)
-        stop, wake, ended = threading.Event(), threading.Event(), threading.Event()
-        watching = Mode(settings_file=settings_file)
-        with ExitStack() as stack:
-            daemon = self._built(settings, stack, stop, wake, watching)
-            before = self._written()
-
-            def live() -> None:
-                result = daemon.run()
-                stack.close()
-                while result.restart and not ended.is_set():
-                    stop.clear()
-                    new = settings_file.load() if settings_file else settings
-                    with ExitStack() as another:
-                        result = self._built(new, another, stop, wake, watching).run()
-
-            thread = threading.Thread(target=live)
-            thread.start()
+        supervisor = self._supervisor(settings, Mode(), settings_file)
+        before = self._written()
+        with ThreadPoolExecutor(1) as thread:
+            running = thread.submit(supervisor.run)
             try:
-                wait_for(lambda: self._written() != before, "the first status")
+                wait_for(lambda: running.done() or self._written() != before, "the first status")
+                if running.done():
+                    running.result()
                 yield self
             finally:
-                ended.set()
-                stop.set()
-                wake.set()
-                thread.join(PATIENCE)
-                assert not thread.is_alive()
+                supervisor.signals = [signal.SIGTERM]
+                supervisor.stop.set()
+                supervisor.wake.set()
+                running.result(PATIENCE)
 
     @contextmanager
     def seen_at_once(self) -> Iterator[None]:
@@ -202,16 +188,10 @@ class House:
             return None
         return found.st_ino, found.st_mtime_ns
 
-    def _built(
-        self,
-        settings: Settings,
-        stack: ExitStack,
-        stop: threading.Event,
-        wake: threading.Event,
-        mode: Mode,
-    ) -> Daemon:
-        make, console = self.make_engine, self.console
-        return build_daemon(settings, make, console, stack, stop=stop, wake=wake, mode=mode)
+    def _supervisor(
+        self, settings: Settings, mode: Mode, file: SettingsFile | None = None
+    ) -> Supervisor:
+        return Supervisor(settings, self.make_engine, self.console, mode, file)
 
     # -- what came out
 

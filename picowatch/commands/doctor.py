@@ -23,9 +23,9 @@ import psutil  # type: ignore[import-untyped]
 from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
-from picowatch.commands.run import run_daemon
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.daemon import Mode
+from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid, install_command

@@ -1,38 +1,29 @@
 """Builds a daemon from its parts, and checks the folders first."""
 
-import logging
 import os
-import signal
-import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
 from picowatch.daemon.daemon import Daemon, Mode
 from picowatch.daemon.run import Run, RunResult
+from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
-from picowatch.errors import OutboxInUseByMake, SettingsInvalid, install_command
+from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import held
-from picowatch.files.retry import Ended, Retry
+from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import open_ledger, set_aside
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.lock import OutboxLock
-from picowatch.outbox.log import close_log, open_log
+from picowatch.outbox.log import LogFile, logging_to, set_log_format
 from picowatch.outbox.outbox import Outbox
-from picowatch.service import notify
 from picowatch.settings import LocalSettings, RaySettings, Settings
-from picowatch.signals import ENDING
-
-log = logging.getLogger("picowatch")
 
 LEDGER = "ledger.sqlite"
-LOCK_SECONDS = 0.5  # between attempts while a `picowatch make` holds the outbox
 
 MakeEngine = Callable[[EngineOptions], Engine]
 
@@ -43,30 +34,31 @@ def build_daemon(
     console: Console,
     stack: ExitStack,
     *,
+    mode: Mode,
+    lock: OutboxLock,
+    watch: SettingsWatch,
+    observers: Observers,
+    retry: Retry,
     stop: threading.Event,
     wake: threading.Event,
-    mode: Mode,
-    signals: Sequence[int] = (),
 ) -> Daemon:
     """Connect all parts of a daemon; `stack` closes what has to be closed.
 
-    `wake` is set after `stop`. A damaged ledger is set aside at the end; hooks of a single run are
-    waited for then, until there are `signals`. Raises OutboxInUse, SettingsInvalid, LedgerCorrupt,
-    Ended, or the error that prevents writing to the outbox, unless it is waited for.
+    A damaged ledger is set aside at the end. Raises SettingsInvalid, LedgerCorrupt, or the error
+    that prevents writing to the outbox.
     """
-    retry = Retry(stop, settings.outbox, keeps_trying=not mode.once)
-    lock = _lock(settings, retry, stop, by_make=bool(mode.only))
-    result = RunResult()
-    stack.callback(lock.release)
+    result, path = RunResult(), settings.state_folder / LEDGER
     stack.enter_context(held(settings.outbox, lock.is_in_place))
-    open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
-    stack.callback(close_log)
-    outbox = retry.until_done(lambda: Outbox(settings))
-    stack.callback(_set_aside_if_damaged, lock, result, settings.state_folder / LEDGER)
-    ledger = retry.until_done(lambda: open_ledger(settings.state_folder / LEDGER, outbox))
+    file = LogFile(settings.outbox / "picowatch.log")
+    stack.callback(file.close)
+    stack.enter_context(logging_to(file))
+    set_log_format(settings.log_format)
+    outbox = Outbox(settings)
+    stack.callback(_set_aside_if_damaged, lock, result, path)
+    ledger = open_ledger(path, outbox)
     stack.callback(ledger.close)
-    observers = Observers(settings, outbox, lambda: result.engine_restarts, is_daemon=not mode.once)
-    stack.callback(observers.close, lambda: not mode.once or bool(signals))
+    observers.use(settings, outbox)
+    stack.callback(observers.remove_preview)
     run = Run(
         settings=settings,
         ledger=ledger,
@@ -77,7 +69,8 @@ def build_daemon(
         wake=wake,
     )
     executor = _executor(settings, make_engine)
-    return Daemon(run, console, executor, lock, mode, stop)
+    stack.callback(executor.close)
+    return Daemon(run, console, executor, lock, mode, watch, stop)
 
 
 def _set_aside_if_damaged(lock: OutboxLock, result: RunResult, ledger: Path) -> None:
@@ -85,27 +78,6 @@ def _set_aside_if_damaged(lock: OutboxLock, result: RunResult, ledger: Path) -> 
     if result.ledger_corrupt and lock.is_in_place():
         with suppress(OSError):
             set_aside(ledger, result.reason)
-
-
-def _lock(settings: Settings, retry: Retry, stop: threading.Event, *, by_make: bool) -> OutboxLock:
-    """Take the outbox's lock; a daemon waits for a `picowatch make` that holds it.
-
-    A `make` may have taken over from a daemon that crashed and that a service manager restarts. The
-    manager is told that the daemon is ready, as it would give up on a slow start.
-    """
-    warned = False
-    while True:
-        try:
-            return retry.until_done(lambda: OutboxLock(settings.outbox, by_make=by_make))
-        except OutboxInUseByMake as error:
-            if not retry.keeps_trying:
-                raise
-            if not warned:
-                log.warning("waiting: %s", error.message)
-            warned = True
-            notify("READY=1", "WATCHDOG=1", f"STATUS=waiting: {error.message}")
-            if stop.wait(LOCK_SECONDS):
-                raise Ended from error
 
 
 def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
@@ -220,42 +192,3 @@ def _check_own_files(outbox: Path, *, waits: bool) -> None:
         if waits and not os.access(path, mode):
             words = f"The outbox {outbox} cannot be written: no permission for {path}."
             raise SettingsInvalid(words, _CHMOD)
-
-
-# A new ledger that is damaged so soon means a broken disk: a third one would not help.
-HOPELESS_SECONDS = 60.0
-# Environment variables of a process that replaces another one: when, in Unix seconds, and the
-# other one's settings, as JSON.
-_RESTARTED, _SETTINGS = "PICOWATCH_RESTARTED", "PICOWATCH_SETTINGS_BEFORE"
-
-
-def is_hopeless(result: RunResult) -> bool:
-    """Return whether the ledger was damaged again soon after this process was restarted."""
-    restarted = float(os.environ.get(_RESTARTED, 0))
-    return result.ledger_corrupt and time.time() - restarted < HOPELESS_SECONDS
-
-
-def load_at_start(load: Callable[[], Settings]) -> Settings:
-    """Return the settings; after a restart those from before if the file has a mistake now.
-
-    Raises SettingsInvalid at a first start.
-    """
-    kept = os.environ.pop(_SETTINGS, "")
-    try:
-        return load()
-    except SettingsInvalid:
-        if not kept:
-            raise
-        return Settings.model_validate_json(kept)
-
-
-def restart(settings: Settings) -> NoReturn:
-    """Replace this process by a new one with the same arguments and the same process id.
-
-    Signals that arrive meanwhile wait until the new one handles them.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    os.environ |= {_RESTARTED: str(time.time()), _SETTINGS: settings.model_dump_json()}
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

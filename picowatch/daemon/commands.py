@@ -34,7 +34,7 @@ class Control:
     def __init__(self, run: Run, inbox: Inbox, pool: WorkerPool, finishing: Finishing) -> None:
         self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
         self.inbox, self.pool, self.finishing = inbox, pool, finishing
-        self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
+        self.commands = Commands(run.settings.outbox)
         self.folders: list[str] = []  # that a `make` is waiting for
 
     def run_all(self) -> bool:

@@ -17,7 +17,7 @@ from picowatch.daemon.commands import Control
 from picowatch.daemon.finish import Finishing
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run, RunResult
-from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
+from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.daemon.status import Reporting
 from picowatch.engine.protocol import Executor
 from picowatch.files.atomic import FolderAway
@@ -28,7 +28,7 @@ from picowatch.observers.console import Console
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
-from picowatch.service import notify
+from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
@@ -48,13 +48,12 @@ class Mode:
 
     With `once`, it runs until what is in the inbox is done, or `until` returns true, and waits for
     no full disk. `only`: a `picowatch make` runs it, and these recipes and folders alone are
-    rendered. `settings_file` is read again when it is saved.
+    rendered.
     """
 
     once: bool = False
     only: tuple[str, ...] = ()
     until: Callable[[], bool] = lambda: False
-    settings_file: SettingsFile | None = None
 
 
 class Daemon:
@@ -70,6 +69,7 @@ class Daemon:
         executor: Executor,
         lock: OutboxLock,
         mode: Mode,
+        watch: SettingsWatch,
         stop: threading.Event,
     ) -> None:
         self._shared = run
@@ -83,10 +83,9 @@ class Daemon:
         self.accepting = Accepting(run, self.inbox)
         self.finishing = Finishing(run, self.inbox)
         self.control = Control(run, self.inbox, self.pool, self.finishing)
-        self.settings_watch = SettingsWatch(run, mode.settings_file, self.pool)
-        self.reporting = Reporting(
-            run, console, self.inbox, self.pool, self.control, self.settings_watch
-        )
+        self.settings_watch = watch
+        self.reporting = Reporting(run, console, self.inbox, self.pool, self.control, watch)
+        self._is_ready = False
         self._tidy_at = 0.0
         self._retry_at = float("-inf")  # no round begins earlier after one that failed
 
@@ -104,15 +103,12 @@ class Daemon:
                 self._run_rounds()
         finally:
             self._shut_down()
-        log.info("picowatch ended")
+        if not self.result.restart:
+            log.info("picowatch ended")
         return self.result
 
     def _run_rounds(self) -> None:
-        once = self.mode.once
-        self.retry.until_done(self._recover)
-        self.gallery.start()
-        notify("READY=1")
-        is_idle = False
+        once, is_idle = self.mode.once, False
         while not (self.stop.is_set() or self.result.reason):
             was_idle, more = is_idle, self._try_round()
             # The next round reports to `make` what ended in the middle of this one.
@@ -124,8 +120,14 @@ class Daemon:
             self.wake.clear()
 
     def _try_round(self) -> bool:
-        """Run a round; a full or missing disk ends it, and a later round tries again."""
+        """Run a round; a full or missing disk ends it, and a later round tries again.
+
+        New settings may name another disk: then a batch that cannot be published is not waited for.
+        """
         more = False
+        self.settings_watch.look()
+        if self.settings_watch.new and self.retry.trouble:
+            self._start_over_with_new_settings()
         if time.monotonic() >= self._retry_at:
             try:
                 more = self._round(time.monotonic())
@@ -135,12 +137,21 @@ class Daemon:
                     raise
                 self.retry.failed(error)
                 self._retry_at = time.monotonic() + RETRY_SECONDS
+                notify(*ALIVE)  # a start may wait here
         self.reporting.report()
         return more
 
     def _round(self, now: float) -> bool:
         """Do what is to be done now; return whether there is more."""
         self._check_outbox()
+        if not self._is_ready:
+            self._recover()
+            self._is_ready = True
+            self.gallery.start()
+            notify("READY=1")
+        self._show_settings_problem()
+        if self.pool.finish_batches(self.settings_watch.new is not None):
+            self._start_over_with_new_settings()
         more = False
         if self.inbox.is_there():
             self.inbox.look(now)
@@ -153,9 +164,17 @@ class Daemon:
         self.finishing.finish_all()
         self.finishing.list_failures()
         self.pool.publisher.list_published()
-        self.settings_watch.look()
         self._tidy_up(now)
         return more
+
+    def _show_settings_problem(self) -> None:
+        watch = self.settings_watch
+        if self.outbox.problems.show_settings_error(watch.error_text) and watch.problem:
+            log.error("%s The settings stay as they were.", watch.problem)
+
+    def _start_over_with_new_settings(self) -> None:
+        self.result.cannot_go_on(self.settings_watch.news, restart=True)
+        raise Ended
 
     def _check_outbox(self) -> None:
         """Raise FolderAway if the outbox is away; end the run if it or the ledger was replaced."""

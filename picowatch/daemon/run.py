@@ -22,10 +22,9 @@ class RunResult:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.failed = 0  # images, and saves that were refused
-        self.engine_restarts = 0  # of engines that died
         self.kept_waiting = 0  # images that a pause keeps queued at the end of a single run
         self.reason = ""  # why it cannot continue
-        self.restart = False  # … and a new process can
+        self.restart = False  # … and the next daemon can
         self.ledger_corrupt = False  # … because the ledger is damaged
 
     @property
@@ -47,11 +46,6 @@ class RunResult:
         """Count an image that failed or a save that was refused."""
         with self._lock:
             self.failed += 1
-
-    def count_engine_restart(self) -> None:
-        """Count an engine that died."""
-        with self._lock:
-            self.engine_restarts += 1
 
 
 @dataclass(kw_only=True, frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""picowatch.yaml is read again when it is saved; a valid save restarts picowatch."""
+"""picowatch.yaml is read again when it is saved; valid settings are those of the next daemon."""
 
 import logging
 import time
@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from picowatch.daemon.pool import WorkerPool
-from picowatch.daemon.run import Run
 from picowatch.errors import SettingsInvalid
 from picowatch.settings import Settings
 from picowatch.streams import harmless_lines
@@ -31,59 +29,79 @@ class SettingsFile:
 
 
 class SettingsWatch:
-    """Ends the run with `restart` after a valid save, once the batches in progress are done.
+    """The settings, and those that a later save of the `file` brings.
 
     However an editor saves (in place, by a temporary file, by moving the old one away first), the
     file is read once its size, time and inode have been the same for `settle_seconds`. Without a
-    `file` nothing happens, as in a single run.
+    `file` nothing changes, as in a single run.
     """
 
-    def __init__(self, run: Run, file: SettingsFile | None, pool: WorkerPool) -> None:
-        self.file, self.pool, self.result = file, pool, run.result
-        self.settings, self.problems = run.settings, run.outbox.problems
+    def __init__(self, settings: Settings, file: SettingsFile | None) -> None:
+        self.settings = settings
+        self.new: Settings | None = None  # the next daemon's
         self.problem = ""  # what is wrong with the file, in a line
+        self.error_text = ""  # … and for the error file
+        self._file = file
+        self._before: Settings | None = None  # until a daemon works with the newest ones
         self._seen: _SizeAndTime = None
         self._seen_at = time.monotonic()
         self._read: _SizeAndTime = None  # the first look reads it: it may have been saved since
-        self._is_new = False  # True: its settings apply once no batch is in progress
+
+    @property
+    def news(self) -> str:
+        """Why the daemon starts over with new settings."""
+        return f"{self._file.path.name} was saved" if self._file else ""
 
     def look(self) -> None:
-        """Read the file if it was saved, and end the run if it says something new.
-
-        Raises OSError if the error file cannot be written; then the next call reads the file again.
-        """
-        if self.file is None:
+        """Read the file if it was saved."""
+        if self._file is None:
             return
-        path, now = self.file.path, time.monotonic()
-        found = _size_and_time(path)
+        found, now = _size_and_time(self._file.path), time.monotonic()
         if found != self._seen:
             self._seen, self._seen_at = found, now
         if found != self._read and now - self._seen_at >= self.settings.settle_seconds:
-            self._take(self.file, found)
+            self._take(self._file, found)
             self._read = found
-        if self.pool.finish_batches(self._is_new):
-            self.result.cannot_go_on(f"{path.name} was saved", restart=True)
+
+    def take(self) -> Settings:
+        """Return the settings for the next daemon."""
+        if self.new:
+            self._before = self._before or self.settings
+            self.settings, self.new = self.new, None
+        return self.settings
+
+    def keep(self) -> None:
+        """Note that a daemon works with the settings."""
+        self._before = None
+
+    def refuse(self, problem: str) -> bool:
+        """Return to the settings from before the newest ones; False if there are none."""
+        if self._before is None:
+            return False
+        self.settings, self._before = self._before, None
+        self._say(problem)
+        return True
 
     def _take(self, file: SettingsFile, found: _SizeAndTime) -> None:
-        self._is_new = False
+        self.new = None
         if found is None:
             log.warning("%s is gone; its settings stay in effect", file.path)
         else:
             try:
                 new = file.load()
             except SettingsInvalid as error:
-                self.problem = " ".join(error.with_remedy.split())
-                text = f"{error.with_remedy}\n\n{CLOSING}\n"
-                self.problems.show_settings_error(harmless_lines(text))
-                log.error("%s The settings stay as they were.", self.problem)
+                self._say(error.with_remedy)
                 return
-            self._is_new = new != self.settings
-            if self._is_new:
+            if new != self.settings:
+                self.new = new
                 log.info("%s: saved, takes effect after the batch in progress", file.path.name)
             elif self._read is not None:
                 log.info("%s: saved, nothing changed", file.path.name)
-        self.problems.show_settings_error("")
-        self.problem = ""
+        self.problem = self.error_text = ""
+
+    def _say(self, problem: str) -> None:
+        self.problem = " ".join(problem.split())
+        self.error_text = harmless_lines(f"{problem}\n\n{CLOSING}\n")
 
 
 def _size_and_time(path: Path) -> _SizeAndTime:

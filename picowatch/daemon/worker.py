@@ -346,7 +346,7 @@ class Worker:
         return not Catalog(self.settings.models).scan().models
 
     def _note_engine_death(self) -> None:
-        self.run.result.count_engine_restart()
+        self.run.observers.engine_died()
         self._holds_nothing()
 
     def _wait_to_start(self, trouble: str) -> None:

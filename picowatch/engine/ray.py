@@ -48,6 +48,7 @@ _MOST_PENDING = 8  # engines for which there is no room: Ray's autoscaler sees t
 _REACH_SECONDS = 5.0
 _REST_SECONDS = 0.5  # for batches to notice that their engine is gone, before Ray is shut down
 _CLOSE_SECONDS = 1.6
+_CONNECTED = threading.Lock()  # one connection a process; an earlier one may be ending still
 _LOST = "The connection to the Ray cluster was lost."
 _START = (
     "`ray start --head` starts a cluster here, `ray start --address=HOST:6379` joins another "
@@ -99,7 +100,7 @@ class RayEngines(Executor):
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                with connected(self._settings.address) as node:
+                with _CONNECTED, connected(self._settings.address) as node:
                     self._keep_engines(node)
             except EngineLost as away:
                 self._report(str(away), final=True)

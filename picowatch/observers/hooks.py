@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from queue import Empty, Full, Queue
@@ -30,21 +30,22 @@ _KEPT_BYTES = 1000  # of what a program writes to its standard error
 
 
 class _Call(NamedTuple):
-    """What a program gets: arguments after its own ones, and JSON on its standard input."""
+    """A program, with its arguments, and what it gets as JSON on its standard input."""
 
     event: Hook
-    arguments: tuple[str, ...]
+    command: Sequence[str]
     values: Mapping[str, Any]
+    seconds: float  # that it may take
 
 
 class Hooks:
-    """Runs the programs of the setting `hooks`: for pictures, failures and an empty queue."""
+    """Runs the programs of the setting `hooks`: for pictures, failures and an empty queue.
+
+    New `settings` apply to new calls; what is queued stays.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._programs = settings.hooks
-        self._seconds = settings.hook_seconds
-        self._inbox = settings.inbox.resolve()
-        self._outbox = settings.outbox.resolve()
+        self.settings = settings
         # Copied now, because os.environ is an engine's for the moment in which that starts.
         self._environment = dict(os.environ)
         self._lock = threading.Lock()  # publishers and the daemon's thread count
@@ -53,21 +54,20 @@ class Hooks:
         self._failed = inf  # images, at the last call of `status`
         self._calls: Queue[_Call] = Queue(MAX_QUEUED)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="hooks", daemon=True)
-        if self._programs:
-            self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def picture(self, line: Mapping[str, Any]) -> None:
         """Call the hook for a published picture; `line` is its line of images.jsonl."""
         with self._lock:
             self._has_worked = True
             self._pictures += 1
-        path = str(self._outbox / line["file"])
+        path = str(self.settings.outbox.resolve() / line["file"])
         self._call("picture", path, values={**line, "path": path})
 
     def failed(self, recipe: str, error_file: str) -> None:
         """Call the hook for a refused save or a failed image; the error file says why."""
-        path, error = str(self._inbox / recipe), self._outbox / error_file
+        path = str(self.settings.inbox.resolve() / recipe)
+        error = self.settings.outbox.resolve() / error_file
         try:
             text = error.read_text(encoding="utf-8", errors="replace")
         except OSError:  # fixed, meanwhile
@@ -89,23 +89,30 @@ class Hooks:
 
     def close(self, hurry: Callable[[], bool]) -> None:
         """Wait for hooks to end until `hurry` returns true; then kill them and drop the rest."""
+        if self._closed.is_set():
+            return
         pause = threading.Event()
         while self._calls.unfinished_tasks and not hurry():
             pause.wait(POLL_SECONDS)
         self._closed.set()
-        if self._programs:
+        if self._thread:
             self._thread.join()
         if lost := self._calls.unfinished_tasks:
             log.warning("hooks: ended with picowatch; calls that were lost: %d", lost)
 
     def _call(self, event: Hook, *arguments: str, values: Mapping[str, Any]) -> None:
-        if event not in self._programs:
+        if event not in (programs := self.settings.hooks):
             return
+        command, given = [*programs[event], *arguments], {"event": event, **values}
         try:
-            self._calls.put_nowait(_Call(event, arguments, {"event": event, **values}))
+            self._calls.put_nowait(_Call(event, command, given, self.settings.hook_seconds))
         except Full:
             words = f"is too slow: {MAX_QUEUED} calls are queued, and another one was dropped"
-            self._warn(event, words)
+            _warn(event, command, words)
+        with self._lock:
+            if not self._thread:
+                self._thread = threading.Thread(target=self._serve, name="hooks", daemon=True)
+                self._thread.start()
 
     def _serve(self) -> None:
         while not self._closed.is_set():
@@ -122,25 +129,24 @@ class Hooks:
                 return  # this call is one of those that were lost
             self._calls.task_done()
             if problem:
-                self._warn(call.event, problem)
+                _warn(call.event, call.command, problem)
 
     def _run(self, call: _Call) -> str:
         """Run the program; return what was wrong with it, or ""."""
-        program, *own = self._programs[call.event]
-        command = [os.path.expanduser(program), *own, *call.arguments]  # noqa: PTH111
+        program, *arguments = call.command
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
             stdin.write(json.dumps(call.values).encode())
             stdin.seek(0)
             process = subprocess.Popen(
-                command,
+                [os.path.expanduser(program), *arguments],  # noqa: PTH111
                 stdin=stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 env=self._environment,
                 start_new_session=True,
             )
-            outcome = f"was stopped after {self._seconds:g} s (hook_seconds)"
-            if self._wait(process):
+            outcome = f"was stopped after {call.seconds:g} s (hook_seconds)"
+            if self._wait(process, call.seconds):
                 code = process.returncode
                 outcome = f"failed with exit code {code}" if code else ""
             stderr.seek(0)
@@ -148,9 +154,9 @@ class Hooks:
         words = next((f": {line}" for line in lines if line.strip()), "")
         return outcome and outcome + words
 
-    def _wait(self, process: "subprocess.Popen[bytes]") -> bool:
+    def _wait(self, process: "subprocess.Popen[bytes]", seconds: float) -> bool:
         """Wait for the program to end; if it takes too long, kill its group and return False."""
-        end = time.monotonic() + self._seconds
+        end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._closed.is_set():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(min(POLL_SECONDS, left))
@@ -160,5 +166,6 @@ class Hooks:
         process.wait()
         return False
 
-    def _warn(self, event: Hook, words: str) -> None:
-        log.warning("hook %s (%s) %s", event, self._programs[event][0], words)
+
+def _warn(event: Hook, command: Sequence[str], words: str) -> None:
+    log.warning("hook %s (%s) %s", event, command[0], words)

@@ -1,17 +1,18 @@
 """Metrics for Prometheus at `metrics_address`. Imported only if that setting is made."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from prometheus_client import (
     CollectorRegistry,
+    Counter,
     Histogram,
     Metric,
     PlatformCollector,
     ProcessCollector,
     start_http_server,
 )
-from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.core import InfoMetricFamily as Info
 from prometheus_client.registry import Collector
@@ -26,7 +27,7 @@ log = logging.getLogger("picowatch")
 SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800)
 # Metrics of each engine: kind, name, words, and the field of EngineStatus.
 OF_ENGINES = (
-    (Counter, "picowatch_engine_images", "Images rendered by the engine.", "images"),
+    (CounterMetricFamily, "picowatch_engine_images", "Images rendered by the engine.", "images"),
     (Gauge, "picowatch_engine_steps_per_second", "Steps a second of the batch in progress.",
      "steps_per_second"),
     (Gauge, "picowatch_engine_memory_bytes", "Device memory used by the engine.", "memory_bytes"),
@@ -36,7 +37,7 @@ OF_ENGINES = (
 class Metrics(Collector):
     """Serves the newest status as metrics, in threads of its own."""
 
-    def __init__(self, address: str, engine_restarts: Callable[[], int]) -> None:
+    def __init__(self, address: str) -> None:
         """Serve at `address`, which is host:port. Raises SettingsInvalid if that is impossible."""
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -45,15 +46,17 @@ class Metrics(Collector):
         self._seconds = Histogram(
             "picowatch_image_seconds", words, buckets=SECONDS, registry=registry
         )
-        self._engine_restarts = engine_restarts
+        words = "Restarts of the engine after it died or could not start."
+        self.engine_restarts = Counter("picowatch_engine_restarts", words, registry=registry)
         self._status: Status | None = None
         registry.register(self)
         host, _, port = address.rpartition(":")
         host = host.strip("[]") or "0.0.0.0"
         try:
             self._server, self._thread = start_http_server(int(port), host, registry)
-        except OSError as error:
-            problem = f"metrics_address {address}: cannot serve there: {error.strerror}."
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            problem = f"metrics_address {address}: cannot serve there: {reason}."
             remedy = "Choose another port, or leave it out."
             raise SettingsInvalid(problem, remedy) from error
         log.info("metrics at http://%s:%s/metrics", host, self._server.server_port)
@@ -75,8 +78,6 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the metrics of the newest status."""
         yield Info("picowatch", "The running picowatch.", value={"version": __version__})
-        words = "Restarts of the engine after it died or could not start."
-        yield Counter("picowatch_engine_restarts", words, value=self._engine_restarts())
         if (status := self._status) is None:
             return
         words = "When picowatch was started."

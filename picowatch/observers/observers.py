@@ -29,24 +29,34 @@ log = logging.getLogger("picowatch")
 
 
 class Observers:
-    """Gets each picture, failure, preview and status; never makes the work fail."""
+    """Gets each picture, failure, preview and status; never makes the work fail.
 
-    def __init__(
-        self,
-        settings: Settings,
-        outbox: Outbox,
-        engine_restarts: Callable[[], int],
-        *,
-        is_daemon: bool,
-    ) -> None:
-        """Raise SettingsInvalid if a daemon's metrics cannot be served; only daemons have some."""
-        self._outbox = outbox
-        address = settings.metrics_address if is_daemon else None
-        self._metrics = _metrics(address, engine_restarts)
+    Hooks and metrics go on when another daemon starts over, with its settings: see `use`.
+    """
+
+    def __init__(self, settings: Settings, *, is_daemon: bool) -> None:
+        """Only daemons have metrics."""
+        self._is_daemon = is_daemon
         self._hooks = Hooks(settings)
+        self._metrics: Metrics | None = None
+        self._address: str | None = None
+
+    def use(self, settings: Settings, outbox: Outbox) -> None:
+        """Observe a daemon with these settings from now on.
+
+        Raises SettingsInvalid, and changes nothing, if metrics cannot be served at their address.
+        """
+        address = settings.metrics_address if self._is_daemon else None
+        if address != self._address:
+            before, self._metrics = self._metrics, _metrics(address)
+            self._address = address
+            if before:
+                before.close()
+        self._hooks.settings = settings
+        self._outbox = outbox
         self._preview = outbox.root / "preview.png"
-        self._remove_preview()  # from before a crash
         self._newest_preview: RgbPicture | None = None
+        self.remove_preview()  # from before a crash
 
     def published(self, line: dict[str, Any]) -> None:
         """Report a published picture; `line` is its line of images.jsonl."""
@@ -75,12 +85,17 @@ class Observers:
             self._newest_preview = None
             self._write_preview(preview)
 
+    def engine_died(self) -> None:
+        """Report that an engine died or could not start."""
+        if self._metrics:
+            self._metrics.engine_restarts.inc()
+
     def close(self, hurry: Callable[[], bool]) -> None:
         """Let running hooks end by themselves until `hurry`; then kill them all."""
         self._hooks.close(hurry)
-        self._remove_preview()
         if self._metrics:
             self._metrics.close()
+            self._metrics = None
 
     def _write_preview(self, preview: RgbPicture) -> None:
         """Write a preview; it stays until the next one: viewers lose a file that vanishes."""
@@ -96,12 +111,13 @@ class Observers:
         except (OSError, ValueError, SystemError) as error:
             log.debug("no preview: %s", error)
 
-    def _remove_preview(self) -> None:
+    def remove_preview(self) -> None:
+        """Delete the preview, which nobody updates any more."""
         with suppress(OSError):
             self._preview.unlink(missing_ok=True)
 
 
-def _metrics(address: str | None, engine_restarts: Callable[[], int]) -> Metrics | None:
+def _metrics(address: str | None) -> Metrics | None:
     if not address:
         return None
     try:
@@ -111,4 +127,4 @@ def _metrics(address: str | None, engine_restarts: Callable[[], int]) -> Metrics
             f"metrics_address {address}: metrics need prometheus-client, which is not installed.",
             f"Install it: {install_command('metrics')}",
         ) from error
-    return Metrics(address, engine_restarts)
+    return Metrics(address)

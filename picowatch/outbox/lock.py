@@ -22,7 +22,7 @@ class OutboxLock:
 
         Raises OutboxInUse, which names the process that has the lock, or OSError.
         """
-        self._outbox = outbox
+        self.outbox = outbox
         path = _path(outbox)
         make_folder(path.parent)
         path.open("a").close()
@@ -41,19 +41,20 @@ class OutboxLock:
                 self._file.close()
             raise
 
-    def is_in_place(self) -> bool:
-        """Whether the folder at the outbox's path is the one that is locked.
+    def is_of(self, outbox: Path) -> bool:
+        """Whether the folder at this path is the one that is locked."""
+        return _id(_path(outbox)) == self._lock_id
 
-        No event reports that it was moved or unmounted.
-        """
-        return _id(_path(self._outbox)) == self._lock_id
+    def is_in_place(self) -> bool:
+        """Whether the outbox is there: no event reports that it was moved or unmounted."""
+        return self.is_of(self.outbox)
 
     def is_replaced(self) -> bool:
         """Whether another outbox is at the path, or the lock was deleted: it can be made again.
 
         Otherwise the outbox is away, and a folder that is there now may be anybody's.
         """
-        return _id(_path(self._outbox)) is not None or _id(self._outbox) == self._outbox_id
+        return _id(_path(self.outbox)) is not None or _id(self.outbox) == self._outbox_id
 
     def release(self) -> None:
         """Release the outbox."""

@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -63,7 +64,7 @@ class _TolerantHandler(logging.Handler):
             super().close()
 
 
-class _LogFile(_TolerantHandler, RotatingFileHandler):
+class LogFile(_TolerantHandler, RotatingFileHandler):
     """The rotated log file, reopened if somebody deletes or renames it."""
 
     def __init__(self, path: Path) -> None:
@@ -95,23 +96,22 @@ class PlainHandler(_TolerantHandler, logging.StreamHandler[TextIO]):
     """A handler for lines on standard output or another stream."""
 
 
-def open_log(path: Path, log_format: str, console: logging.Handler | None) -> None:
-    """Let the logger "picowatch" write to the rotated file and to the console."""
-    formatter = JsonFormatter() if log_format == "json" else LineFormatter()
+@contextmanager
+def logging_to(handler: logging.Handler) -> Iterator[None]:
+    """Let the logger "picowatch" write to a handler, too, within a `with` block."""
     logger = logging.getLogger("picowatch")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     logger.propagate = False
-    file = _LogFile(path)
-    for handler in (file, console):
-        if handler is not None:
-            handler.setFormatter(formatter)
-            logger.addHandler(handler)
-
-
-def close_log() -> None:
-    """Close and detach what `open_log` attached."""
-    logger = logging.getLogger("picowatch")
-    for handler in list(logger.handlers):
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
         logger.removeHandler(handler)
-        handler.close()
+
+
+def set_log_format(log_format: str) -> None:
+    """Let all handlers of the logger "picowatch" write text or JSON."""
+    formatter = JsonFormatter() if log_format == "json" else LineFormatter()
+    for handler in logging.getLogger("picowatch").handlers:
+        handler.setFormatter(formatter)

@@ -67,6 +67,7 @@ class ProblemFiles:
         self._names = names
         self._lock = threading.RLock()
         self._files: dict[str, None] = {}  # newest last
+        self._settings_error: str | None = None  # not known yet
         self.changes = 0
 
     def write_error(self, recipe: str, text: str) -> bool:
@@ -91,12 +92,16 @@ class ProblemFiles:
         self.remove_error(recipe)
         self.write_warnings(recipe, ())
 
-    def show_settings_error(self, text: str) -> None:
-        """Write the error file of the settings, or delete it if `text` is empty."""
+    def show_settings_error(self, text: str) -> bool:
+        """Write the settings' error file, or delete it without a `text`; return if it is new."""
+        if text == self._settings_error:
+            return False
         if text:
             self._write(SETTINGS_ERROR, text)
         else:
             self._remove(SETTINGS_ERROR)
+        self._settings_error = text
+        return True
 
     def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
         """Write a recipe's warning file, or delete it if there are no warnings."""

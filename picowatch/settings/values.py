@@ -33,9 +33,12 @@ Float = Annotated[float, BeforeValidator(_not_boolean)]
 
 
 def folder_value(folder: Path) -> Path:
-    """Expand `~`."""
+    """Expand `~`; refuse names that cannot be written into the ledger and the lists."""
     try:
+        str(folder).encode()
         return folder.expanduser()
+    except UnicodeEncodeError as error:
+        raise ValueError("its name is not valid UTF-8; rename it") from error
     except RuntimeError as error:
         raise ValueError("this user has no home folder; write the full path") from error
 

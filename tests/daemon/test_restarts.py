@@ -1,17 +1,26 @@
-"""picowatch restarts itself: the process stays the same, its program begins again."""
+"""picowatch starts over in its process: with new settings, or with what was lost."""
 
-import time
+import json
+import os
+import socket
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
-from picowatch.commands.run import RESTART, run
+from picowatch.commands.run import run
+from picowatch.daemon.build import checked
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import FAILED, LedgerCorrupt
 from picowatch.ledger.ledger import Ledger
-from picowatch.settings import load_settings
+from picowatch.outbox.lock import OutboxLock, is_held
+from picowatch.settings import FOLDERS, load_settings
 from tests.commands.picowatch import DIGESTS, picowatch, started
+from tests.daemon.processes import ends
 from tests.house import SETTLE_SECONDS, HeldEngine, House, wait_for
 
 OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
@@ -41,6 +50,8 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
             wait_for(lambda: log.exists() and house.log().count("is watching") == count, "a start")  # noqa: B023
             house.save(f"{count}.txt", "one --seed 3\n")
             wait_for(lambda: len(house.listed()) == count, "the picture")  # noqa: B023
+        children = psutil.Process(process.pid).children()
+        assert psutil.STATUS_ZOMBIE not in [child.status() for child in children]
         assert house.pictures("5") == ["5/0001-3.webp"]
         assert house.status()["pid"] == process.pid
         assert picowatch(house.folder, "run").returncode == 3
@@ -52,12 +63,16 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
 
 
 def test_it_starts_over_while_the_settings_file_has_a_mistake(house: House) -> None:
-    """All settings stay as they were, as the error says. A first start with the file ends."""
+    """All settings stay as they were, as the error says. A first start with the file ends.
+
+    Nobody has named the models folder, so it need not be there.
+    """
     log, error = house.outbox / "picowatch.log", house.outbox / "settings.error.txt"
     file = house.folder / "picowatch.yaml"
     file.write_text("format: webp\nexecutor: local:2\n")
     with started(house.folder, "run", program=DIGESTS, PICOWATCH_SETTLE_SECONDS="0.05") as process:
         wait_for(lambda: log.exists() and "is watching" in house.log(), "a start")
+        house.models.rmdir()
         file.write_text("format: webq\n")
         wait_for(error.exists, "the error file")
         (house.outbox / ".picowatch/lock").unlink()
@@ -81,8 +96,6 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
 
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "todo", unreadable)
-        assert run(house.settings(), False, house.make_engine) == RESTART
-        patched.setenv("PICOWATCH_RESTARTED", str(time.time()))
         assert run(house.settings(), False, house.make_engine) == FAILED
     assert house.log().count("The ledger is damaged. It is kept as ledger.sqlite.damaged-") == 2
     assert house.once()
@@ -164,3 +177,108 @@ def test_a_batch_in_progress_is_finished_before_new_settings_apply(
         wait_for(lambda: len(house.pictures()) == 2, "both pictures")
     assert house.pictures() == ["a/0001-1.png", f"b/0001-2.{'png' if taken_back else 'jpg'}"]
     assert ("starts over" in house.log()) is not taken_back
+
+
+CANNOT_WORK = {
+    "metrics_address: 127.0.0.1:{taken}": "Address already in use",
+    "metrics_address: 192.0.2.1:9464": "cannot serve there",
+    "metrics_address: a..b:9464": "cannot serve there",
+    "outbox: {folder}/other": "already using the outbox",
+    "outbox: {folder}/" + "x" * 300: "too long",
+    "outbox: {folder}/file/outbox": "must be a folder",
+    'inbox: "{folder}/\\udcff"': "not valid UTF-8",
+    'models: "{folder}/\\ud800"': "not valid UTF-8",
+    "executor: ray": "needs Ray",
+}
+
+
+@pytest.fixture
+def whole_file(house: House, file: SettingsFile) -> SettingsFile:
+    """Return a settings file with folders, which is read as `run` reads it."""
+    return replace(file, load=lambda: checked(load_settings({}, {}, file.path)))
+
+
+def written(house: House, **values: str) -> str:
+    """Return the text of a settings file with these values, and the house's folders."""
+    folders = {name: f'"{house.folder / name}"' for name in FOLDERS}
+    values = {"settle_seconds": str(SETTLE_SECONDS), **folders, **values}
+    return "".join(f"{name}: {value}\n" for name, value in values.items())
+
+
+def test_settings_that_cannot_work_keep_the_old_ones(
+    house: House, whole_file: SettingsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are refused like invalid ones: the daemon goes on, or starts again as it was."""
+    monkeypatch.setattr("picowatch.daemon.build.find_spec", lambda name: None)
+    error, folder = house.outbox / "settings.error.txt", house.folder
+    (folder / os.fsdecode(b"\xff")).mkdir()
+    (folder / "file").touch()
+    (folder / "other").mkdir()
+    lock = OutboxLock(folder / "other")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        house.running(settings_file=whole_file),
+    ):
+        port = taken.getsockname()[1]
+        for count, (setting, why) in enumerate(CANNOT_WORK.items(), 1):
+            name, _, value = setting.format(folder=folder, taken=port).partition(": ")
+            whole_file.path.write_text(written(house, **{name: value}))
+            wait_for(lambda: error.exists() and why in error.read_text(), setting)  # noqa: B023
+            assert "Fix the file and save it again" in error.read_text()
+            wait_for(lambda: why in str(house.status()["errors"]), "the status")  # noqa: B023
+            wait_for(lambda: why in house.log(), "the log")  # noqa: B023
+            house.save(f"{count}.txt", "one --seed 3\n")
+            wait_for(lambda: house.pictures(str(count)), "a picture")  # noqa: B023
+        lock.release()
+        whole_file.path.write_text(written(house, outbox=str(folder / "other")))
+        wait_for(lambda: not error.exists(), "the end of the problem")
+        wait_for((folder / "other/latest.png").exists, "pictures in the other outbox")
+        assert not is_held(house.outbox)
+        assert house.status()["ended"]
+        assert is_held(folder / "other")
+
+
+def test_hooks_go_on_when_it_starts_over(house: House, file: SettingsFile) -> None:
+    """Running and queued calls are those of the settings under which they were made."""
+    notes, go = house.folder / "notes", house.folder / "go"
+    script = f"until [ -e {go} ]; do sleep 0.02; done; echo {{}} >> {notes}"
+
+    def saved(name: str) -> str:
+        program = json.dumps(["sh", "-c", script.format(name)])
+        return f"{OWN}hooks: {{picture: {program}}}\n"
+
+    file.path.write_text(saved("old"))
+    with house.running(settings_file=file, hooks={"picture": ["sh", "-c", script.format("old")]}):
+        house.save("a.txt", "a star --seed 1\na star --seed 2\na star --seed 3\n")
+        wait_for(lambda: len(house.listed()) == 3, "the pictures")
+        file.path.write_text(saved("new"))
+        wait_for(lambda: "starts over" in house.log(), "the new settings")
+        house.save("b.txt", "a heart --seed 1\n")
+        wait_for(lambda: house.pictures("b"), "another picture")
+        go.touch()
+        wait_for(lambda: notes.exists() and notes.read_text().count("\n") == 4, "all calls")
+    assert notes.read_text().split() == ["old"] * 3 + ["new"]
+
+
+def test_no_make_takes_the_outbox_while_it_starts_over(house: House) -> None:
+    """All pictures after the save of settings have the new format."""
+    file, hold = house.folder / "picowatch.yaml", house.folder / "hold"
+    file.write_text("batch_size: 1\nsettle_seconds: 0.05\n")
+    for name in ("a", "b"):
+        (house.folder / f"{name}.yaml").write_text(f"prompt: {name}\nseed: 1\ncount: 4\n")
+    hold.touch()
+    with started(house.folder, "run", program=DIGESTS) as process:
+        wait_for((house.outbox / "now.txt").exists, "the start")
+        with ThreadPoolExecutor() as makes:
+            made = [
+                makes.submit(picowatch, house.folder, "make", f"{name}.yaml", program=DIGESTS)
+                for name in ("a", "b")
+            ]
+            wait_for(lambda: house.status()["images"]["queued"] == 7, "both recipes")
+            file.write_text("batch_size: 1\nsettle_seconds: 0.05\nformat: webp\n")
+            wait_for(lambda: "takes effect after the batch" in house.log(), "the save")
+            hold.unlink()
+            assert [one.result().returncode for one in made] == [0, 0]
+        ends(process)
+    formats = Counter(Path(line["file"]).suffix for line in house.listed())
+    assert formats == {".png": 1, ".webp": 7}

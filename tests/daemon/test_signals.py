@@ -3,22 +3,34 @@
 import os
 import signal
 import subprocess
+import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from picowatch.commands.run import run
+from picowatch.outbox.lock import is_held
 from picowatch.signals import ENDING, ended_by_signals
 from tests.catalog.files import sd15_shapes, write_model
-from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, started
+from tests.commands.picowatch import (
+    DIGESTS,
+    PROJECT,
+    clean_environment,
+    command,
+    picowatch,
+    started,
+)
 from tests.daemon.processes import SETTINGS, ends, engines_of, stopped
-from tests.digest_engine import DigestEngine
-from tests.house import PATIENCE, House, wait_for
+from tests.digest_engine import Batch, DigestEngine
+from tests.fault_points import wrap
+from tests.house import PATIENCE, House, wait_for, within
 
 
 def holds_open(process: int, file: Path) -> bool:
@@ -220,20 +232,72 @@ def test_no_signal_hangs() -> None:
     assert (by, signals, stop.is_set()) == (["signals"] * 2, [signal.SIGTERM], True)
 
 
+WHILE_IT_STARTS_OVER = (
+    "picowatch.daemon.pool:WorkerPool.stop",
+    "picowatch.daemon.status:Reporting.report_end",
+    "picowatch.ledger.ledger:Ledger.close",
+    "picowatch.daemon.supervise:build_daemon",
+    "picowatch.daemon.build:open_ledger",
+    "picowatch.observers.observers:Observers.use",
+    "picowatch.daemon.build:Daemon",
+    "picowatch.daemon.daemon:Daemon.run",
+    "picowatch.daemon.daemon:Daemon._recover",
+)
+
+
 @pytest.mark.usefixtures("handlers")
-def test_a_signal_before_picowatch_starts_over_ends_it_well(
-    house: House, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", WHILE_IT_STARTS_OVER)
+def test_a_signal_while_picowatch_starts_over_ends_it_well(
+    house: House, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """`rm -r outbox/.picowatch; systemctl stop picowatch` may send one."""
+    """`rm -r outbox/.picowatch; systemctl stop picowatch` may send one at any moment."""
     monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)  # it would end this process
-    lock = house.outbox / ".picowatch/lock"
+    calls = count(1)
 
-    class Engine(DigestEngine):
-        def close(self) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
-            super().close()
+    def signalling(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if is_lost.is_set() and next(calls) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(*arguments, **named)
 
-    engine = Engine(before_batch=lambda batch: lock.unlink())
+        return call
+
+    is_lost = threading.Event()
+
+    def lose(batch: Batch) -> None:
+        (house.outbox / ".picowatch/lock").unlink()
+        is_lost.set()
+
+    wrap(step, signalling, monkeypatch.setattr)
     house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    engine = DigestEngine(before_batch=lose)
     assert run(house.settings(), False, lambda options: engine, "quiet") == 0
     assert "picowatch starts over" in house.log()
+    assert not is_held(house.outbox)
+
+
+@pytest.mark.parametrize("after", range(0, 2400, 300))
+def test_a_signal_at_any_time_after_a_save_of_settings(house: House, after: int) -> None:
+    """It ends within two seconds, whatever it has begun by then; also on a stopped terminal."""
+    master, terminal = os.openpty()
+    file = house.folder / "picowatch.yaml"
+    log = house.outbox / "picowatch.log"
+    with subprocess.Popen(
+        command("run", program=DIGESTS),
+        cwd=house.folder,
+        env=clean_environment(PICOWATCH_SETTLE_SECONDS="0.05", TERM="dumb"),
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        try:
+            wait_for(lambda: log.exists() and "is watching" in house.log(), "the start")
+            termios.tcflow(terminal, termios.TCOOFF)
+            file.write_text("format: webp\n")
+            wait_for(lambda: "takes effect" in house.log(), "the save")
+            threading.Event().wait(after / 1000)
+            process.terminate()
+            assert process.wait(within(2)) == 0
+        finally:
+            process.kill()
+            os.close(terminal)
+            os.close(master)

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,9 @@ from typing import Any
 import pytest
 
 import picowatch.inbox.inbox
-from picowatch.daemon.build import build_daemon
 from picowatch.daemon.daemon import Mode
-from picowatch.daemon.run import RunResult
+from picowatch.daemon.supervise import Supervisor
 from picowatch.errors import EngineDied, RenderFailed
-from picowatch.files.retry import Ended
 from picowatch.ledger.database import Database
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
@@ -168,22 +166,15 @@ class Machine:
             format=self.habits.formats[self.counts["daemons"] % len(self.habits.formats)],
             executor=LocalSettings(engines=self.habits.engines),
         )
-        with suppress(Ended):
-            while self._run(settings).restart and not self.signals:
-                self.stop.clear()
-
-    def _run(self, settings: Settings) -> RunResult:
-        with ExitStack() as stack:
-            return build_daemon(
-                settings,
-                lambda options: DigestEngine(self._before_batch, heeds=self._heeds),
-                SilentConsole(),
-                stack,
-                stop=self.stop,  # type: ignore[arg-type]
-                wake=self.wake,  # type: ignore[arg-type]
-                mode=Mode(),
-                signals=self.signals,
-            ).run()
+        Supervisor(
+            settings,
+            lambda options: DigestEngine(self._before_batch, heeds=self._heeds),
+            SilentConsole(),
+            Mode(),
+            stop=self.stop,  # type: ignore[arg-type]
+            wake=self.wake,  # type: ignore[arg-type]
+            signals=self.signals,
+        ).run()
 
     @property
     def is_slow(self) -> bool:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from picowatch.errors import OutboxInUse
 from picowatch.files.atomic import append, write_atomically
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
-from picowatch.outbox.log import LOG_FILES, close_log, open_log
+from picowatch.outbox.log import LOG_FILES, LogFile, logging_to, set_log_format
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import duration
 from tests.house import PATIENCE, House, wait_for
@@ -97,12 +98,10 @@ def test_a_check_of_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
 def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not fill the disk while nobody looks for months."""
     monkeypatch.setattr("picowatch.outbox.log.LOG_BYTES", 1000)
-    open_log(tmp_path / "picowatch.log", "json", None)
-    try:
+    with closing(LogFile(tmp_path / "picowatch.log")) as log, logging_to(log):
+        set_log_format("json")
         for number in range(500):
             logging.getLogger("picowatch").info("picture %s", number)
-    finally:
-        close_log()
     files = list(tmp_path.iterdir())
     assert 2 <= len(files) <= 1 + LOG_FILES
     assert max(file.stat().st_size for file in files) <= 1000

@@ -1,0 +1,208 @@
+"""Runs one daemon after the other in this process, under one lock of the outbox.
+
+A daemon ends to start over when its settings were saved, or its ledger or outbox was lost. The next
+one goes on with what is there then, and with the new settings; if it cannot be built with them, the
+settings stay as they were. Signals, hooks and metrics outlast each daemon.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from picowatch.daemon.build import MakeEngine, build_daemon
+from picowatch.daemon.daemon import Daemon, Mode
+from picowatch.daemon.run import RunResult
+from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
+from picowatch.errors import CommandFailed, OutboxInUseByMake, PicowatchError
+from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, Retry, passes
+from picowatch.observers.console import Console
+from picowatch.observers.observers import Observers
+from picowatch.outbox.lock import OutboxLock
+from picowatch.outbox.log import logging_to, set_log_format
+from picowatch.service import ALIVE, notify
+from picowatch.settings import Settings
+from picowatch.signals import ended_by_signals
+
+log = logging.getLogger("picowatch")
+
+LOCK_SECONDS = 0.5  # between attempts while a `picowatch make` holds the outbox
+# A new ledger that is damaged so soon means a broken disk: a third one would not help.
+HOPELESS_SECONDS = 60.0
+
+
+def run_daemon(
+    settings: Settings,
+    make_engine: MakeEngine,
+    console: Console,
+    mode: Mode,
+    file: SettingsFile | None = None,
+    overdue: Callable[[], None] = lambda: None,
+) -> tuple[RunResult, bool]:
+    """Run daemons until one ends for good; return its result, and whether a signal ended it.
+
+    `overdue` is called if it has not ended soon after a signal.
+    """
+    supervisor = Supervisor(settings, make_engine, console, mode, file)
+    with ended_by_signals(supervisor.stop, supervisor.wake, overdue) as supervisor.signals:
+        result = supervisor.run()
+    return result, bool(supervisor.signals)
+
+
+@dataclass(eq=False)
+class Supervisor:
+    """Runs daemons until one ends for good, or there are `signals`, after which `stop` is set.
+
+    Set `wake` after `stop`. A `file` with settings is read again when it is saved.
+    """
+
+    settings: Settings
+    make_engine: MakeEngine
+    console: Console
+    mode: Mode
+    file: SettingsFile | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    wake: threading.Event = field(default_factory=threading.Event)
+    signals: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        self._watch = SettingsWatch(self.settings, self.file)
+        self._observers = Observers(self.settings, is_daemon=not self.mode.once)
+        self._lock: OutboxLock | None = None
+        self._damaged_at = float("-inf")  # the ledger
+        self._said = ""  # about a `picowatch make`
+
+    def run(self) -> RunResult:
+        """Return the last daemon's result, or an empty one if a signal came before it was built.
+
+        Raises OutboxInUse, SettingsInvalid or CommandFailed if a daemon cannot be built.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(logging_to(self.console.handler))
+            set_log_format(self.settings.log_format)
+            stack.callback(self._close)
+            while (result := self._run_one()).restart:
+                self.stop.clear()
+                if self.signals:  # they came before that
+                    self.stop.set()
+        return result
+
+    def _run_one(self) -> RunResult:
+        with ExitStack() as parts:
+            try:
+                daemon = self._built(parts)
+            except Ended:
+                return RunResult()
+            result = daemon.run()
+            if result.ledger_corrupt:
+                before, self._damaged_at = self._damaged_at, time.monotonic()
+                result.restart = self._damaged_at - before > HOPELESS_SECONDS
+            if not result.restart:
+                self._observers.close(self._hurries)  # as long as there is a log
+            return result
+
+    # -- building
+
+    def _built(self, parts: ExitStack) -> Daemon:
+        """Return a daemon with the newest settings that work, once disks and a `make` allow it."""
+        settings: Settings | None = None
+        while not self.stop.is_set():
+            if settings is not self._watch.take():
+                settings = self._watch.settings
+                retry = Retry(self.stop, settings.outbox, keeps_trying=not self.mode.once)
+            with ExitStack() as attempt:
+                try:
+                    daemon = self._build(settings, retry, attempt)
+                except Exception as error:  # whatever it is, the settings from before work
+                    pause = self._pause_after(error, retry)
+                else:
+                    retry.worked()
+                    self._watch.keep()
+                    parts.enter_context(attempt.pop_all())
+                    return daemon
+            self.stop.wait(pause)
+            self._watch.look()
+        raise Ended
+
+    def _build(self, settings: Settings, retry: Retry, attempt: ExitStack) -> Daemon:
+        before = self._lock
+        if not (before and before.is_of(settings.outbox)):
+            lock = OutboxLock(settings.outbox, by_make=bool(self.mode.only))
+        else:
+            lock = before
+        try:
+            daemon = build_daemon(
+                settings,
+                self.make_engine,
+                self.console,
+                attempt,
+                mode=self.mode,
+                lock=lock,
+                watch=self._watch,
+                observers=self._observers,
+                retry=retry,
+                stop=self.stop,
+                wake=self.wake,
+            )
+        except BaseException:
+            if lock is not before:
+                lock.release()
+            raise
+        if before and lock is not before:
+            before.release()
+        self._lock, lock.outbox = lock, settings.outbox
+        return daemon
+
+    def _pause_after(self, error: Exception, retry: Retry) -> float:
+        """Return the seconds until another attempt, or raise the error if none would help."""
+        if isinstance(error, Ended):
+            raise error
+        if not passes(error) and self._watch.refuse(self._words(error)):
+            return 0.0
+        if isinstance(error, OutboxInUseByMake) and retry.keeps_trying:
+            self._wait_for_make(error.message)
+            return LOCK_SECONDS
+        if isinstance(error, PASSING):
+            self._wait_for_disk(error, retry)
+            return RETRY_SECONDS
+        raise error
+
+    def _wait_for_make(self, message: str) -> None:
+        """Report it: a `make` may have taken over from a daemon that a service manager restarts.
+
+        The manager is told that the daemon is ready, as it would give up on a slow start.
+        """
+        if message != self._said:
+            log.warning("waiting: %s", message)
+            self._said = message
+        notify("READY=1", "WATCHDOG=1", f"STATUS=waiting: {message}")
+
+    def _wait_for_disk(self, error: Exception, retry: Retry) -> None:
+        try:
+            retry.failed(error)
+        except PASSING:
+            raise CommandFailed(
+                self._words(error), "Free some space or allow writing, and start picowatch again."
+            ) from error
+        notify(*ALIVE)
+
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, PicowatchError):
+            return error.with_remedy
+        if isinstance(error, PASSING):
+            return f"The outbox {self._watch.settings.outbox} cannot be written: {error}."
+        log.debug("unexpected", exc_info=error)
+        return f"Unexpected error: {type(error).__name__}: {error}."
+
+    # -- the end
+
+    def _hurries(self) -> bool:
+        """Whether hooks are not waited for."""
+        return not self.mode.once or bool(self.signals)
+
+    def _close(self) -> None:
+        self._observers.close(self._hurries)
+        if self._lock:
+            self._lock.release()
