@@ -28,7 +28,7 @@ POINTS = {
     "before an image is claimed": f"{_LEDGER}.claim",
     "in the middle of a claim": "picowatch.ledger.queue:next_file",
     "before a dropped picture's copy is in place": "picowatch.daemon.dropped:copy_atomically",
-    "while a batch renders": "picowatch.daemon.rendering:Rendering._on_step",
+    "while a batch renders": "picowatch.daemon.worker:Worker._on_step",
     "before pictures are handed over": f"{_LEDGER}.hand_over",
     "before a picture is written": _PUBLISH,
     "while a picture is written": f"{_PUBLISH} > picowatch.files.atomic:sync_file",
