@@ -56,6 +56,7 @@ POINTS = {
     "before a deleted picture leaves the gallery": f"{_GALLERY}:Gallery.remove",
     "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages._announce",
     "in the middle of building a new ledger": "picowatch.ledger.ledger:_enter",
+    "in the middle of an upgrade of the ledger": "picowatch.ledger.migrations:run",
 }
 
 

@@ -3,16 +3,20 @@
 import json
 import re
 import signal
+import sqlite3
+from contextlib import closing
 from itertools import filterfalse
 from pathlib import Path
 
 import pytest
 
+from picowatch.ledger.migrations import VERSION
 from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.outbox.commands import Command, send
 from tests.crash.dying_daemon import run_daemon
 from tests.fault_points import POINTS
 from tests.house import House
+from tests.ledger.test_migrations import put
 from tests.outcome import faults, is_sheet, rendered, shown
 
 RECIPES = {
@@ -40,8 +44,9 @@ DELETED = (
     *("before a deleted picture leaves the gallery:1", "before open galleries hear of it:1"),
 )
 REBUILT = "in the middle of building a new ledger"
+UPGRADED = "in the middle of an upgrade of the ledger"
 # These need more than a save: they have a test of their own.
-SPECIAL = {*CHANGED, *ARCHIVED, *(fault.partition(":")[0] for fault in DELETED), REBUILT}
+SPECIAL = {*CHANGED, *ARCHIVED, *(fault.partition(":")[0] for fault in DELETED), REBUILT, UPGRADED}
 
 
 def die(house: House, fault: str, **settings: str) -> None:
@@ -162,6 +167,17 @@ def test_a_death_while_a_ledger_is_rebuilt(house: House) -> None:
     run_daemon(house)
     assert [line["file"] for line in house.listed()] == made
     assert_counted(house)
+
+
+@pytest.mark.parametrize("statement", [5, 50])
+def test_an_upgrade_of_the_ledger_is_made_again(house: House, statement: int) -> None:
+    """The pause of before is still there."""
+    put(ledger := house.outbox / ".picowatch/ledger.sqlite", 6)
+    die(house, f"{UPGRADED}:{statement}")
+    run_daemon(house)
+    with closing(sqlite3.connect(ledger)) as sql:
+        assert sql.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert len(sql.execute("SELECT * FROM paused").fetchall()) == 1
 
 
 def test_an_image_in_progress_at_five_deaths_in_a_row_is_set_aside(house: House) -> None:
