@@ -76,8 +76,8 @@ class Daemon:
         self.ledger, self.outbox = run.ledger, run.outbox
         self.retry, self.result = run.retry, run.result
         self.lock, self.mode, self.stop, self.wake = lock, mode, stop, run.wake
-        maintain = run.outbox.gallery.maintain
-        self.gallery = threading.Thread(target=maintain, args=(stop,), name="gallery", daemon=True)
+        make = run.outbox.gallery.make_missing_thumbnails
+        self.thumbnails = threading.Thread(target=make, args=(stop.wait,), daemon=True)
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
         self.pool = WorkerPool(run, executor, mode.only)
         self.accepting = Accepting(run, self.inbox)
@@ -147,7 +147,7 @@ class Daemon:
         if not self._is_ready:
             self._recover()
             self._is_ready = True
-            self.gallery.start()
+            self.thumbnails.start()
             notify("READY=1")
         self._show_settings_problem()
         if self.pool.finish_batches(self.settings_watch.new is not None):
@@ -206,7 +206,8 @@ class Daemon:
     def _recover(self) -> None:
         """Repair what a crash left behind."""
         known = self.ledger.known_recipes()
-        self.outbox.repair(known, [recipe for recipe, one in known.items() if one.problem])
+        wrong = [recipe for recipe, one in known.items() if one.problem]
+        self.outbox.repair(known, wrong, self.stop.is_set)
         self.ledger.nothing_is_written()
         for image in self.ledger.running():
             self._decide(image)
@@ -250,8 +251,8 @@ class Daemon:
             notify("STOPPING=1")
         self.stop.set()  # ends every wait for a disk
         self.pool.stop()
-        if self.gallery.is_alive():
-            self.gallery.join()
+        if self.thumbnails.is_alive():
+            self.thumbnails.join()
         self.inbox.close()
         self.reporting.report_end()
         if self.result.restart:

@@ -7,17 +7,17 @@ A page opened from disk may not fetch files, but it may load scripts, so the dat
     now.js            what is running, queued and wrong             (status.py)
     thumbs/           a small WebP of each picture
 
-All of them are a cache: missing or damaged files are made again from images.jsonl and the pictures.
+All of them are a cache: a start makes missing or damaged files again from images.jsonl and the
+pictures, and shows what exists.
 """
 
 import hashlib
-import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from importlib import resources
 from io import BytesIO
 from os.path import lexists
@@ -30,7 +30,7 @@ from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_regular
 from picowatch.files.retry import only_logged
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.names import PILLOW_NAMES, picture_files
+from picowatch.outbox.names import MAP, PILLOW_NAMES, picture_files
 from picowatch.outbox.pages import (
     Pages,
     entry_from_picture,
@@ -39,13 +39,9 @@ from picowatch.outbox.pages import (
     thumbnail_of,
 )
 
-log = logging.getLogger("picowatch")
-
 PAGE = "index.html"
 ASSETS = resources.files("picowatch").joinpath("assets/gallery")
 LOADED = re.compile(rb"\.picowatch/gallery/(\w+\.(?:js|css))")  # what the page loads
-CHECK_SECONDS = 60.0  # between comparisons of the shown pictures with the existing ones, at least
-CHECK_REST = 100.0  # … or this many times as long as one takes
 SIDE = 384  # a thumbnail's longer side in pixels: sharp in rows of 190 on a dense display
 QUALITY = 80
 METHOD = 2  # of libwebp, 0 to 6: slower ones save a twentieth
@@ -56,34 +52,28 @@ class Gallery:
     """The gallery of one outbox. Safe to use from several threads."""
 
     def __init__(self, root: Path, listing: Listing) -> None:
-        """Use the gallery as it is on disk, or make it from the list and the pictures."""
+        """Use the gallery as it is on disk; `show_existing` makes what is missing."""
         self._root = root
         self._listing = listing
         self._folder = root / ".picowatch" / "gallery"
         self._lock = threading.Lock()
-        self._pages = Pages(self._folder)
-        self._others: set[str] = set()  # pictures of other programs, and ControlNets' maps
         self._write_page()
-        if not self._pages.read():
-            self._rebuild()
-        for line in listing.recent():  # a power cut may have undone the last additions
-            if line["file"] not in self._pages and (root / line["file"]).is_file():
-                self._pages.append(picture_entry(root, line))
+        self._pages = Pages(self._folder)
 
     def add(self, line: dict[str, Any]) -> None:
         """Show a listed picture, unless it is shown already."""
-        with self._whole_pages() as pages:
-            if line["file"] not in pages:
-                pages.append(picture_entry(self._root, line))
+        with self._lock:
+            if line["file"] not in self._pages:
+                self._pages.append(picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
         """Show a contact sheet, possibly instead of an earlier one; `text` is its description."""
         entry = sheet_entry(self._root, file, page.size, text)
         self.add_thumbnail(file, page)
         if entry is not None:
-            with self._whole_pages() as pages:
-                pages.remove({file})
-                pages.append(entry)
+            with self._lock:
+                self._pages.remove({file})
+                self._pages.append(entry)
 
     def add_thumbnail(self, file: str, picture: Image.Image) -> None:
         """Write a picture's thumbnail, which changes `picture`.
@@ -108,74 +98,44 @@ class Gallery:
         """Remove pictures that were deleted, and their thumbnails."""
         for file in files:
             self._thumbnail(file).unlink(missing_ok=True)
-        with self._whole_pages() as pages:
-            pages.remove(files)
+        with self._lock:
+            self._pages.remove(files)
 
-    def check(self, ends: Callable[[], bool] = lambda: False) -> None:
+    def show_existing(self, ends: Callable[[], bool] = lambda: False) -> None:
         """Show all existing pictures and no others, unless picowatch `ends` meanwhile.
 
-        Users delete and restore pictures by hand, and clean-up programs delete the gallery's own
-        files. If the gallery's folder is gone, the outbox is away, or the next picture makes the
-        gallery again.
+        Users delete and restore pictures by hand, and clean-up programs the gallery's own files.
         """
-        if not self._folder.is_dir():
-            return
-        self._write_page()
-        with self._whole_pages() as pages:
-            shown = dict.fromkeys(pages.files())
-        there = set(picture_files(self._root, ends))
-        if missing := there.difference(shown, self._others):
-            entries = self._entries_of(missing)
-            self._others |= missing.difference(entry["file"] for entry in entries)
-            for entry in entries:
-                with self._whole_pages() as pages:
-                    if entry["file"] not in pages:
-                        pages.append(entry)
+        there = {file for file in picture_files(self._root) if not MAP.search(file)}
+        shown = self._pages.files()
         # What lies behind a link is not in `there`.
-        gone = [file for file in shown if file not in there and not lexists(self._root / file)]
-        if gone and self._folder.is_dir() and not ends():
+        gone = {file for file in shown if file not in there and not lexists(self._root / file)}
+        if gone:
             self.remove(gone)
+        for entry in self._entries_of(there.difference(shown)):
+            with self._lock:
+                self._pages.append(entry)
+            if ends():
+                return
 
     def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
         """Make missing thumbnails, newest first, until `rest(seconds)` returns true.
 
         It rests as long as each thumbnail took, so that rendering keeps the processor.
         """
-        with self._lock:
-            files = list(self._pages.files())
-        for file in reversed(files):
+        for file in reversed(self._pages.files()):
             began = time.monotonic()
-            path = self._thumbnail(file)
-            # A power cut may have left an empty file.
-            if not path.is_file() or not path.stat().st_size:
-                self._make_thumbnail(file)
+            with suppress(OSError):
+                # A power cut may have left an empty file.
+                if not (path := self._thumbnail(file)).is_file() or not path.stat().st_size:
+                    self._make_thumbnail(file)
             if rest(time.monotonic() - began):
                 return
-
-    def maintain(self, stop: threading.Event) -> None:
-        """Check the gallery again and again until `stop` is set; for a thread of its own.
-
-        It must start after a crash's leftovers are removed, as these may be files that it writes.
-        """
-        self._try(lambda: self.check(stop.is_set))
-        self._try(lambda: self.make_missing_thumbnails(rest=stop.wait))
-        took = 0.0
-        while not stop.wait(max(CHECK_SECONDS, CHECK_REST * took)):
-            began = time.monotonic()
-            self._try(lambda: self.check(stop.is_set))
-            took = time.monotonic() - began
-
-    def _try(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        # On a full disk, others do the waiting; a damaged page is made again at the next start.
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            log.debug("the gallery will be updated later: %s", error)
 
     def _make_thumbnail(self, file: str) -> None:
         """Write the thumbnail of an existing picture, unless it is unreadable or very large."""
         with (
-            suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+            suppress(SyntaxError, ValueError, Image.DecompressionBombError),
             os.fdopen(open_regular(self._root / file), "rb") as opened,
             Image.open(opened, formats=PILLOW_NAMES) as picture,
         ):
@@ -186,34 +146,14 @@ class Gallery:
     def _thumbnail(self, file: str) -> Path:
         return self._folder / "thumbs" / thumbnail_of(file)
 
-    @contextmanager
-    def _whole_pages(self) -> Iterator[Pages]:
-        """Give one thread at a time the pages, made again if any of them was deleted."""
-        with self._lock:
-            if not self._pages.are_there():
-                self._write_page()
-                self._rebuild()
-            yield self._pages
-
-    def _rebuild(self) -> None:
-        """Make all pages from the list and the pictures."""
-        self._pages.rewrite(self._entries_of(picture_files(self._root)))
-
-    def _entries_of(self, files: Iterable[str]) -> list[dict[str, Any]]:
-        """Return the entries of existing pictures, oldest first, from their lines if listed."""
-        wanted = dict.fromkeys(files)  # only these lines of a long list are kept
-        lines = {line["file"]: line for line in self._listing.all() if line["file"] in wanted}
-        found = (
-            picture_entry(self._root, lines[file])
-            if file in lines
-            else entry_from_picture(self._root, file)
-            for file in wanted
-        )
-        order = {file: index for index, file in enumerate(lines)}
-        return sorted(
-            filter(None, found),
-            key=lambda entry: (entry["made_at"], order.get(entry["file"], len(order))),
-        )
+    def _entries_of(self, files: Collection[str]) -> Iterator[dict[str, Any]]:
+        """Yield the entries of pictures: of listed ones from their lines, then of the others."""
+        others = set(files)
+        for line in self._listing.all() if files else ():
+            if line["file"] in others:
+                others.remove(line["file"])
+                yield picture_entry(self._root, line)
+        yield from filter(None, (entry_from_picture(self._root, file) for file in sorted(others)))
 
     def _write_page(self) -> None:
         """Write index.html and, beside the data, the files that it loads.

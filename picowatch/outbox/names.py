@@ -9,7 +9,7 @@ name that was reserved before the setting `format` changed keeps its format.
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from os.path import lexists
@@ -260,14 +260,9 @@ def map_of(file: str, index: int) -> str:
     return f"{PurePosixPath(file).with_suffix('')}{MAP_ENDING.format(number)}"
 
 
-def picture_files(outbox: Path, ends: Callable[[], bool] = lambda: False) -> Iterator[str]:
-    """Yield the pictures in the recipes' folders, in any format, as paths below the outbox.
-
-    Ends early once picowatch `ends`.
-    """
+def picture_files(outbox: Path) -> Iterator[str]:
+    """Yield the pictures in the recipes' folders, in any format, as paths below the outbox."""
     for folder, folders, names in os.walk(outbox):
-        if ends():
-            return
         if folder == str(outbox):  # all files here are picowatch's own
             folders[:] = (name for name in folders if not name.startswith("."))
         else:

@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from os.path import lexists
@@ -192,8 +192,10 @@ class Outbox:
         except (PictureUnreadable, KeyError):
             return False
 
-    def repair(self, recipes: Collection[str], wrong: Collection[str]) -> None:
-        """Repair what a crash or a power cut left; after an ordinary end there is nothing to do.
+    def repair(
+        self, recipes: Collection[str], wrong: Collection[str], ends: Callable[[], bool]
+    ) -> None:
+        """Repair what a crash or a power cut left, and show in the gallery what exists.
 
         `recipes` are all in the ledger, `wrong` those with an error. latest.png is not durable.
         """
@@ -203,6 +205,7 @@ class Outbox:
                     leftover.unlink(missing_ok=True)
         self._replace_latest(())
         self.problems.list_existing(recipes, wrong)
+        self.gallery.show_existing(ends)
 
     def archive(self, file: str, digest: str, blocks: Iterator[bytes], recipe: str) -> str:
         """Keep a file's bytes in its recipe's folder; return their path below the outbox.

@@ -5,11 +5,10 @@ Everything is a cache of images.jsonl and the pictures, so nothing waits for the
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,14 @@ from picowatch.outbox.listing import line_of, request_in
 from picowatch.outbox.names import PILLOW_NAMES
 
 PICTURES_PER_PAGE = 250
+_CALL, _DECODER = 'picture({"file": ', json.JSONDecoder()
 FORMAT = 4  # of the entries and the index; pages in another format are written again
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of a listed picture; its `yaml` is the recipe without default values."""
     entry = _entry(root, line["file"]) | line
+    entry.pop("entry_digest", None)  # for a lost ledger only
     # `made_at`, which unlisted pictures have, too, replaces it; a copied file may be younger.
     with suppress(KeyError, TypeError, ValueError, OverflowError):
         finished = datetime.fromisoformat(entry.pop("finished"))
@@ -88,90 +89,91 @@ def thumbnail_of(file: str) -> str:
 
 
 class Pages:
-    """The entries of the gallery on disk; in memory there are only the files that they show."""
+    """The entries of the gallery on disk; in memory are the files that they show, by page.
+
+    The index has each page's version, which is its size and time. Only that of the newest page
+    changes, unless pictures are deleted.
+    """
 
     def __init__(self, folder: Path) -> None:
+        """Use the pages of an earlier run, or begin anew if any is missing or damaged."""
         self._folder = folder
         self._index = folder / "pages.js"
-        self._pages: list[dict[str, None]] = []  # the files of each page, the oldest first
+        self._page_of: dict[str, int] = {}  # oldest first
+        self._sizes: list[int] = []
+        self._versions: list[str] = []
+        if not self._read():
+            self._begin_anew()
 
-    def files(self) -> Iterator[str]:
+    def files(self) -> Sequence[str]:
         """Return every file that is shown, oldest first."""
-        return chain.from_iterable(self._pages)
+        return list(self._page_of)
 
     def __contains__(self, file: str) -> bool:
-        return any(file in page for page in self._pages)
-
-    def read(self) -> bool:
-        """Use the pages of an earlier run; return False if any is missing or damaged."""
-        paths = sorted(self._folder.glob("page-*.js"))
-        try:
-            is_current = f'"format": {FORMAT},' in self._index.read_text("ascii", "replace")
-            pages = [_files_of(path.read_bytes()) for path in paths]
-        except (FileNotFoundError, ValueError, LookupError, TypeError):
-            return False
-        if not is_current or paths != [self._path(page) for page in range(len(paths))]:
-            return False
-        self._pages = pages
-        self._announce()
-        return True
-
-    def are_there(self) -> bool:
-        """Whether the index and all pages exist: clean-up programs delete old files."""
-        pages = map(self._path, range(len(self._pages)))
-        return self._index.is_file() and all(page.is_file() for page in pages)
+        return file in self._page_of
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Show one more picture; an error leaves the pages as they were."""
-        is_full = not self._pages or len(self._pages[-1]) >= PICTURES_PER_PAGE
-        page = len(self._pages) - 1 + is_full
+        is_full = not self._sizes or self._sizes[-1] >= PICTURES_PER_PAGE
+        page = len(self._sizes) - 1 + is_full
+        make_folder(self._folder, durable=False)
         append(self._path(page), _call(entry), durable=False)
         if is_full:
-            self._pages.append({})
-        self._pages[page][entry["file"]] = None
-        self._announce()
-
-    def rewrite(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Replace all pages by these entries, oldest first.
-
-        The index is deleted first and written last, so a crash in between is noticed.
-        """
-        make_folder(self._folder)
-        self._index.unlink(missing_ok=True)
-        for path in self._folder.glob("page-*.js"):
-            path.unlink()
-        self._pages = []
-        for start in range(0, len(entries), PICTURES_PER_PAGE):
-            page = entries[start : start + PICTURES_PER_PAGE]
-            self._replace(len(self._pages), map(_call, page))
-            self._pages.append({entry["file"]: None for entry in page})
-        self._announce()
+            self._sizes.append(0)
+            self._versions.append("")
+        self._sizes[page] += 1
+        self._page_of[entry["file"]] = page
+        self._announce(page)
 
     def remove(self, gone: Collection[str]) -> None:
         """Remove the entries of these files."""
-        for page, files in enumerate(self._pages):
-            if files.keys().isdisjoint(gone):
-                continue
-            lines = self._path(page).read_bytes().splitlines(keepends=True)
-            self._replace(page, (line for line in lines if _file(line.rstrip()) not in gone))
-            self._pages[page] = {file: None for file in files if file not in gone}
+        changed = sorted({self._page_of[file] for file in gone if file in self._page_of})
+        for page in changed:
+            path = self._path(page)
+            calls = path.read_text("ascii").splitlines(keepends=True) if path.exists() else []
+            left = [call for call in calls if _file(call.rstrip()) not in gone]
+            write_atomically(path, "".join(left).encode(), durable=False)
+            self._sizes[page] = len(left)
+        for file in gone:
+            self._page_of.pop(file, None)
+        self._announce(*changed)
+
+    def _read(self) -> bool:
+        paths = sorted(self._folder.glob("page-*.js"))
+        try:
+            is_current = f'"format": {FORMAT},' in self._index.read_text("ascii", "replace")
+            for page, path in enumerate(paths):
+                files = _files_of(path.read_bytes())
+                self._page_of |= dict.fromkeys(files, page)
+                self._sizes.append(len(files))
+        except (FileNotFoundError, ValueError, TypeError):
+            return False
+        if not is_current or paths != [self._path(page) for page in range(len(paths))]:
+            return False
+        self._versions = [""] * len(paths)
+        self._announce(*range(len(paths)))
+        return True
+
+    def _begin_anew(self) -> None:
+        """Delete all pages, the index first, so that a crash in between is noticed."""
+        self._index.unlink(missing_ok=True)
+        for path in self._folder.glob("page-*.js"):
+            path.unlink()
+        self._page_of, self._sizes, self._versions = {}, [], []
+        make_folder(self._folder)
         self._announce()
 
-    def _announce(self) -> None:
+    def _announce(self, *changed: int) -> None:
         """Write the index, so that open galleries load pages whose version has changed."""
-        versions = list(map(self._version, range(len(self._pages))))
-        index = json.dumps({"format": FORMAT, "pages": versions})
+        for page in changed:
+            self._versions[page] = self._version(page)
+        index = json.dumps({"format": FORMAT, "pages": self._versions})
         write_atomically(self._index, f"pages({index});\n".encode(), durable=False)
 
-    def _replace(self, page: int, calls: Iterator[bytes]) -> None:
-        write_atomically(self._path(page), b"".join(calls), durable=False)
-
     def _version(self, page: int) -> str:
-        """Return the size and time of a page; "" if it does not exist."""
-        with suppress(FileNotFoundError):
-            found = self._path(page).stat()
-            return f"{found.st_size:x}.{found.st_mtime_ns:x}"
-        return ""
+        """Return the size and time of a page."""
+        found = self._path(page).stat()
+        return f"{found.st_size:x}.{found.st_mtime_ns:x}"
 
     def _path(self, page: int) -> Path:
         return self._folder / f"page-{page + 1:05}.js"
@@ -182,14 +184,17 @@ def _call(entry: Mapping[str, Any]) -> bytes:
     return f"picture({json.dumps(entry, ensure_ascii=True)});\n".encode()
 
 
-def _files_of(content: bytes) -> dict[str, None]:
-    """Return a page's files. Raises ValueError, LookupError or TypeError for a damaged line."""
-    *calls, rest = content.split(b"\n")
-    if rest:
-        raise ValueError("the last line is cut off")
-    return dict.fromkeys(map(_file, calls))
+def _files_of(content: bytes) -> list[str]:
+    """Return a page's files. Raises ValueError or TypeError for a damaged line."""
+    *calls, rest = content.decode("ascii").split("\n")
+    if rest or b"\0" in content:
+        raise ValueError("the last line is cut off, or a power cut left a hole")
+    return list(map(_file, calls))
 
 
-def _file(call: bytes) -> str:
-    file: str = json.loads(call[len("picture(") : -len(");")])["file"]
+def _file(call: str) -> str:
+    """Return the file of a call. All of it is not parsed: there may be a hundred thousand."""
+    if not (call.startswith(_CALL) and call.endswith("});")):
+        raise ValueError("it is no call")
+    file: str = _DECODER.raw_decode(call, len(_CALL))[0]
     return file

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from picowatch.outbox import gallery as gallery_module
 from picowatch.outbox import pages
 from picowatch.outbox.gallery import ASSETS, SIDE, Gallery
 from picowatch.outbox.listing import Listing
@@ -34,6 +33,7 @@ def gallery_of(root: Path, *names: str) -> Gallery:
     """Return a gallery to which pictures of these names are added."""
     listing = Listing(root / "images.jsonl")
     gallery = Gallery(root, listing)
+    gallery.show_existing()
     for name in names:
         listing.append(picture(root, name))
         gallery.add(picture(root, name))
@@ -116,7 +116,9 @@ def test_a_picture_more_is_a_line_more(tmp_path: Path) -> None:
     assert page.isascii() and "\\ud83d\\ude00" in page and "\\u2028" in page
     shutil.rmtree(tmp_path / DATA)
     gallery.add(picture(tmp_path, "6"))
-    assert names(tmp_path) == "1236", "what is listed, after somebody deleted the gallery"
+    assert names(tmp_path) == "6", "the others follow at the next start"
+    gallery_of(tmp_path)
+    assert names(tmp_path) == "123", "what is listed"
 
 
 def test_the_page_is_that_of_this_version(tmp_path: Path) -> None:
@@ -171,22 +173,14 @@ def test_a_damaged_gallery_is_made_anew(house: House, damage: str) -> None:
     assert len(versions(house.outbox)) == whole
 
 
-def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
-    """Their thumbnails are deleted, too; open galleries reload only changed pages.
-
-    Of an outbox that is away, as on a network share, nothing is.
-    """
+def test_deleted_pictures_are_shown_no_more_after_a_start(tmp_path: Path) -> None:
+    """Their thumbnails are deleted, too; open galleries reload only changed pages."""
     gallery = gallery_of(tmp_path, *"01234")
     gallery.make_missing_thumbnails(rest=lambda seconds: False)
     before = versions(tmp_path)
-    away = tmp_path.rename(tmp_path.with_name("away"))
-    gallery.check()
-    away.rename(tmp_path)
-    gallery.check()
-    assert versions(tmp_path) == before, "nothing was deleted"
     for name in "14":
         (tmp_path / f"a/{name}.png").unlink()
-    gallery.check()
+    gallery = gallery_of(tmp_path)
     assert names(tmp_path) == "023"
     after = versions(tmp_path)
     changed = [one != other for one, other in zip(before, after, strict=True)]
@@ -195,9 +189,9 @@ def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
     (tmp_path / DATA / "page-00001.js").unlink()
     (tmp_path / "a/0.png").unlink()
     gallery.remove(["a/0.png"])
-    assert set(names(tmp_path)) == set("23"), "although its page was gone"
+    assert names(tmp_path) == "23", "although its page was gone"
     shutil.rmtree(tmp_path / "a")
-    gallery.check()
+    gallery_of(tmp_path)
     assert files(tmp_path) == []
     gallery_of(tmp_path, "5")
     assert names(tmp_path) == "5", "pages may be empty"
@@ -232,42 +226,34 @@ def test_a_full_disk_delays_the_gallery(tmp_path: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(pages, "append", full)
         patch.setattr(pages, "write_atomically", full)
-        for action in (lambda: gallery_of(tmp_path), gallery.check):
-            with pytest.raises(OSError, match="no space"):
-                action()
+        with pytest.raises(OSError, match="no space"):
+            gallery_of(tmp_path)
         with pytest.raises(OSError, match="no space"):
             gallery.add(picture(tmp_path, "3"))
-    gallery.check()
-    gallery.add(picture(tmp_path, "3"))
+    gallery_of(tmp_path, "3")
     assert names(tmp_path) == "23"
 
 
-# -- in the background
-
-
-def test_the_daemon_repairs_the_gallery_while_it_runs(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_repairs_the_gallery(house: House) -> None:
     """Empty thumbnails, deleted pictures, and files that `find outbox -mtime +7 -delete` took."""
-    monkeypatch.setattr(gallery_module, "CHECK_SECONDS", 0.05)
     house.save("a.yaml", "prompt: a corgi\nseed: 1..5\n")
     house.once()
     data, page = house.outbox / DATA, house.outbox / "index.html"
     whole = files(house.outbox)
-    thumbnails = sorted((data / "thumbs").rglob("*.webp"))
-    thumbnails[0].unlink()
-    thumbnails[1].write_bytes(b"")
+    lost, emptied, *_ = sorted((data / "thumbs").rglob("*.webp"))
+    lost.unlink()
+    emptied.write_bytes(b"")
+
+    def is_whole(entry: dict[str, Any]) -> bool:
+        thumbnail = data / "thumbs" / entry["thumb"]
+        return thumbnail.exists() and thumbnail.stat().st_size > 0
+
+    for old in (data / "page-00001.js", data / "page.js", page, house.outbox / whole[0]):
+        old.unlink()
     with house.running():
-        made = "the thumbnails"
-        wait_for(lambda: all(one.exists() and one.stat().st_size for one in thumbnails), made)
-        with house.seen_at_once():
-            for old in (data / "page-00001.js", data / "page.js", page, house.outbox / "now.txt"):
-                old.unlink()
-        wait_for(lambda: files(house.outbox) == whole, "the old page")
-        wait_for(lambda: (data / "page.js").exists() and page.exists(), "the page's own files")
-        wait_for((house.outbox / "now.txt").exists, "now.txt")
-        (house.outbox / whole[0]).unlink()
-        wait_for(lambda: files(house.outbox) == whole[1:], "the page without a deleted picture")
+        wait_for(lambda: all(map(is_whole, shown(house.outbox))), "the thumbnails")
+    assert files(house.outbox) == whole[1:]
+    assert (data / "page.js").exists() and page.exists()
 
 
 # -- the news
