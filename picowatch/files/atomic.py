@@ -100,7 +100,7 @@ def append(target: Path, content: bytes, *, durable: bool = True) -> None:
     `durable`: after this returns, a power cut does not undo it.
     """
     check_in_place(target)
-    with target.open("ab", buffering=0) as file:
+    with open(target, "ab", buffering=0, opener=_open_at_once) as file:
         check_in_place(target)
         before = file.seek(0, os.SEEK_END)
         try:
@@ -115,6 +115,11 @@ def append(target: Path, content: bytes, *, durable: bool = True) -> None:
             raise
     if durable and not before:
         sync_folder(target.parent)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file for writing; for a pipe that nobody reads, raise OSError instead of waiting."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def sync_file(file: IO[bytes]) -> None:

@@ -61,7 +61,7 @@ def open_regular(path: Path) -> int:
 
     Raises OSError, with EINVAL for anything but a regular file.
     """
-    _check_regular(path.stat())
+    _check_regular(path.stat(), path)
     return _checked(os.open(path, _FILE & ~os.O_NOFOLLOW))
 
 
@@ -179,11 +179,11 @@ def _checked(handle: int) -> int:
     return handle
 
 
-def _check_regular(status: os.stat_result) -> None:
+def _check_regular(status: os.stat_result, path: Path | None = None) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file", path and str(path))
 
 
 _BLOCK = 1 << 16

@@ -3,12 +3,15 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
 from picowatch.files.atomic import append
+from picowatch.files.inside import open_regular
 from picowatch.metadata import Chunk
 from picowatch.recipe.request import ImageRequest
 
@@ -68,16 +71,24 @@ class Listing:
 
     def recent(self) -> list[dict[str, Any]]:
         """Return the last lines, some hundreds, oldest first."""
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as file:
+        with self._opened() as file:
             return list(self._lines(_tail(file)[1].splitlines(keepends=True)))
 
     def all(self) -> Iterator[dict[str, Any]]:
         """Yield every line, oldest first."""
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                yield from self._lines(file)
+        with self._opened() as file:
+            yield from self._lines(file)
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        """Open the list, as an empty one if it is missing; never a pipe, which might block."""
+        try:
+            handle = open_regular(self._path)
+        except FileNotFoundError:
+            yield BytesIO()
+        else:
+            with os.fdopen(handle, "rb") as file:
+                yield file
 
     def _lines(self, texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         """Yield valid lines: the first may be cut off, and users may have edited the file."""

@@ -63,6 +63,21 @@ def test_a_pipe_in_the_place_of_a_file_ends_the_start_in_words(house: House, nam
         assert f"outbox/{name} is not a regular file" in ended.stderr
 
 
+def test_a_pipe_that_replaces_a_list_later_ends_the_run_in_words(house: House) -> None:
+    """Opening it would block forever; the picture is listed by the next run without it."""
+    pipe = house.outbox / "images.jsonl"
+    house.engine.before_batch = lambda batch: os.mkfifo(pipe)
+    house.save("a.yaml", ONE)
+    assert not house.once()
+    assert (
+        f"picowatch exits: cannot write: [Errno 22] it is not a regular file: '{pipe}'"
+        in house.log()
+    )
+    pipe.unlink()
+    assert house.once()
+    assert [line["file"] for line in house.listed()] == ["a/0001-7.png"]
+
+
 def test_whatever_lies_among_the_commands_is_passed_by(house: House) -> None:
     """Pipes are not opened, folders are not read; the next command is answered."""
     folder = house.outbox / ".picowatch/commands"
