@@ -210,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The gallery with many pictures.")
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--add", type=int, default=100, help="pictures added to each")
-    parser.add_argument("--rounds", type=int, default=5, help="of opening")
+    parser.add_argument("--rounds", type=int, default=5, help="of opening; 0: without a browser")
     parser.add_argument("--frames", type=int, default=300, help="of each scrolling")
     options = parser.parse_args()
     print(machine())
@@ -218,16 +218,21 @@ def main() -> None:
         many = Outbox(Path(folder, "many"), options.pictures)
         print(f"making {options.pictures} anew from images.jsonl: {many.made_anew:.1f} s")
         print_adding(Outbox(Path(folder, "few"), FEW), many, options.add)
-        page = Path(folder, "many/index.html").as_uri()
-        driver = start_chromium()
-        try:
-            driver.set_script_timeout(300)
-            driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": OPENING})
-            print_opening(driver, page, options.rounds)
-            print_scrolling(driver, page, options.frames)
-            print_searching(driver)
-        finally:
-            driver.quit()
+        if options.rounds:
+            show(Path(folder, "many/index.html").as_uri(), options.rounds, options.frames)
+
+
+def show(page: str, rounds: int, frames: int) -> None:
+    """Open, scroll and search the gallery in a browser."""
+    driver = start_chromium()
+    try:
+        driver.set_script_timeout(300)
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": OPENING})
+        print_opening(driver, page, rounds)
+        print_scrolling(driver, page, frames)
+        print_searching(driver)
+    finally:
+        driver.quit()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import daemon, gpu
 from benchmarks.measuring import compared
 from benchmarks.parts import Findings, Found
 from picowatch.recipe.samplers import SAMPLERS
@@ -47,6 +47,16 @@ def test_picowatch_is_measured_beside_a_diffusers_script() -> None:
         assert f"\n| {row} | " in shown
     apart = re.search(r"\| the pictures differ, .*? \| ([\d.e-]+) \|", shown)
     assert apart and float(apart[1]) < 1
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(SECONDS)
+def test_the_daemon_is_measured_beside_another_checkout_s() -> None:
+    """Every row, beside itself."""
+    shown = benchmark("daemon", "--scale", "0.004", "--rounds", "1", "--other", PROJECT)
+    rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]
+    assert {row[0].removeprefix("| ").partition(":")[0] for row in rows} == set(daemon.MEASURED)
+    assert all(len(row) == 4 for row in rows)
 
 
 def test_a_row_has_the_ratio_of_each_round() -> None:

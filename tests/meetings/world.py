@@ -124,6 +124,7 @@ class World(Machine):
         if how == "slowly" and not self.sim.slowness:  # else threads may take longer than the user
             target.write_bytes(content[: len(content) // 2])
             self._stamp(target)
+            self._note(path)  # what was moved there is there no more
             self._tell()
             self.do_wait(SLOWLY_SECONDS)
             target = self.there / path
