@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-_LEDGER = "picowatch.ledger.ledger:Ledger"
+_OUTSTANDING = "picowatch.ledger.outstanding"
 _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
 _GALLERY = "picowatch.outbox.gallery"
 _PAGES = "picowatch.outbox.pages"
@@ -20,16 +20,16 @@ POINTS = {
     "before a save is read": "picowatch.inbox.inbox:Inbox._read",
     "before a start image's copy is in place": "picowatch.outbox.start_images:write_atomically",
     "before an error file is in place": "picowatch.outbox.problems:ProblemFiles.write_error",
-    "before a save is accepted": f"{_LEDGER}.accept",
-    "before a save is refused": f"{_LEDGER}.refuse",
+    "before a save is accepted": "picowatch.ledger.accept:accept",
+    "before a save is refused": "picowatch.ledger.accept:refuse",
     "after a save is accepted": "picowatch.daemon.accept:accepted",
-    "before a deletion is noted": f"{_LEDGER}.forget",
-    "before a renaming is noted": f"{_LEDGER}.rename",
-    "before an image is claimed": f"{_LEDGER}.claim",
+    "before a deletion is noted": "picowatch.ledger.accept:forget",
+    "before a renaming is noted": "picowatch.ledger.accept:rename",
+    "before an image is claimed": "picowatch.ledger.queue:claim",
     "in the middle of a claim": "picowatch.ledger.queue:next_file",
     "before a dropped picture's copy is in place": "picowatch.daemon.dropped:copy_atomically",
     "while a batch renders": "picowatch.daemon.worker:Worker._on_step",
-    "before pictures are handed over": f"{_LEDGER}.hand_over",
+    "before pictures are handed over": "picowatch.ledger.queue:hand_over",
     "before a picture is written": _PUBLISH,
     "while a picture is written": f"{_PUBLISH} > picowatch.files.atomic:sync_file",
     "before a picture's rename": f"{_PUBLISH} > picowatch.files.atomic:rename",
@@ -38,24 +38,24 @@ POINTS = {
     "before a dropped picture's copy is deleted": "picowatch.daemon.dropped:DroppedPictures.clear",
     "before a picture is listed": "picowatch.outbox.listing:Listing.append",
     "before a picture is in the gallery": f"{_GALLERY}:Gallery.add",
-    "before the ledger says done": f"{_LEDGER}.finish",
-    "before a failure is noted": f"{_LEDGER}.fail",
+    "before the ledger says done": "picowatch.ledger.queue:finish",
+    "before a failure is noted": "picowatch.ledger.queue:fail",
     "before a failure is listed": "picowatch.daemon.finish:Finishing.list_failures",
-    "before the ledger says that a failure is listed": f"{_LEDGER}.mark_failures_listed",
+    "before the ledger says that a failure is listed": f"{_OUTSTANDING}:mark_failures_listed",
     "before a recipe is finished": "picowatch.daemon.finish:Finishing.finish",
-    "before a recipe is marked finished": f"{_LEDGER}.done_with",
+    "before a recipe is marked finished": f"{_OUTSTANDING}:done_with",
     "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",
-    "before a contact sheet is remembered": f"{_LEDGER}.mark_sheet_done",
+    "before a contact sheet is remembered": "picowatch.ledger.contact_sheets:mark_sheet_done",
     "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",
     "before a recipe is taken out of the inbox": "picowatch.daemon.finish:Finishing._take_out",
-    "after a recipe is archived": f"{_LEDGER}.archive",
+    "after a recipe is archived": f"{_OUTSTANDING}:archive",
     "before a command is done": "picowatch.daemon.commands:Control.do",
     "before a command is answered": "picowatch.outbox.commands:write_atomically",
     "before pictures are deleted": "picowatch.outbox.outbox:Outbox.delete",
     "before a picture is deleted": "picowatch.outbox.outbox:Outbox._unlink",
     "before a deleted picture leaves the gallery": f"{_GALLERY}:Gallery.remove",
     "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages._announce",
-    "in the middle of building a new ledger": "picowatch.ledger.ledger:_enter",
+    "in the middle of building a new ledger": "picowatch.ledger.rebuild:_enter",
     "in the middle of an upgrade of the ledger": "picowatch.ledger.migrations:run",
 }
 

@@ -26,6 +26,7 @@ from picowatch.inbox.names import (
     syntax_of,
 )
 from picowatch.inbox.reading import Change, Deleted, Saved, size_and_time_at, template_above
+from picowatch.ledger import accept, questions
 from picowatch.ledger.rows import NEVER_READ, Acceptance, KnownRecipe, RequestedEntry, Save
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.start_images import NamedPictures
@@ -115,7 +116,9 @@ class Accepting:
         After a disk error, the next round retries.
         """
         while self._gone:
-            if self.ledger.known_recipe(self._gone[0]) is None:  # else a new recipe has this name
+            if (
+                questions.known_recipe(self.ledger, self._gone[0]) is None
+            ):  # else a new recipe has this name
                 self.outbox.problems.clear(self._gone[0])
             del self._gone[0]
 
@@ -156,7 +159,7 @@ class Accepting:
 
     def _saved(self, seen: Saved, inventory: Inventory) -> list[Event]:
         is_of_template = seen.dropped is not None or is_template(seen.path)
-        before = self.ledger.known_recipe(seen.path) if is_of_template else None
+        before = questions.known_recipe(self.ledger, seen.path) if is_of_template else None
         try:
             if seen.unreadable:
                 what = "picture" if is_dropped(seen.path) else "recipe"
@@ -195,7 +198,8 @@ class Accepting:
     def _accept(
         self, save: Save, entries: Sequence[RequestedEntry], *, is_again: bool = False
     ) -> Acceptance:
-        return self.ledger.accept(
+        return accept.accept(
+            self.ledger,
             save,
             entries,
             draw_seed=partial(secrets.randbelow, SEEDS),
@@ -254,7 +258,7 @@ class Accepting:
                 return self._refuse_template(dropped, error)
             raise
         except NothingSaid as error:
-            self.ledger.refuse(seen, None)
+            accept.refuse(self.ledger, seen, None)
             self.outbox.problems.remove_error(seen.path)
             return self._warn_once(dropped.template.name, [str(error)])
         except PictureUnreadable as error:
@@ -272,7 +276,9 @@ class Accepting:
     def _end_waiting(self, before: KnownRecipe, template: str) -> None:
         """Remove the template's warning once no picture waits for its prompt any more."""
         folder = template.rpartition("/")[0]
-        if before.outcome == "waiting" and not self.ledger.waits_below(folder, before.template):
+        if before.outcome == "waiting" and not questions.waits_below(
+            self.ledger, folder, before.template
+        ):
             self.outbox.problems.remove_warning(template, str(NothingSaid()))
 
     def _warn_once(self, template: str, warnings: Iterable[str]) -> list[Event]:
@@ -310,7 +316,7 @@ class Accepting:
     def _refuse_template(self, dropped: Dropped, why: PicowatchError) -> list[Event]:
         """Refuse a template with one error for all its pictures, which wait for its next save."""
         name = dropped.template.name
-        known = self.ledger.known_recipe(name)
+        known = questions.known_recipe(self.ledger, name)
         digest = hashlib.sha256(dropped.template.content).hexdigest()
         size_and_time = known.size_and_time if known else NEVER_READ
         return self._refuse(Save(name, digest, size_and_time, self.inbox.folder), why)
@@ -340,12 +346,15 @@ class Accepting:
     ) -> list[Event]:
         text, line = explained(save.path, why)
         self.outbox.problems.write_error(save.path, text)
-        self.ledger.refuse(save, line, waits_for=waits_for)
+        accept.refuse(self.ledger, save, line, waits_for=waits_for)
         return [Event(logging.ERROR, save.path, line)]
 
     def _deleted(self, path: str) -> list[Event]:
-        known, template = self.ledger.known_recipe(path), template_above(self.settings.inbox, path)
-        cancelled = self.ledger.forget(path)
+        known, template = (
+            questions.known_recipe(self.ledger, path),
+            template_above(self.settings.inbox, path),
+        )
+        cancelled = accept.forget(self.ledger, path)
         if is_template(path):
             self.inbox.want_scan()  # the files of its folder are ordinary recipes now
         if known and template:
@@ -356,8 +365,8 @@ class Accepting:
     def _renamed(self, seen: Saved, inventory: Inventory) -> list[Event]:
         """Keep the queue of a valid recipe; read one that was invalid, or reads differently now."""
         old, new = seen.old, seen.path
-        before = self.ledger.known_recipe(old)
-        self.ledger.rename(old, new, seen.size_and_time, self.inbox.folder)
+        before = questions.known_recipe(self.ledger, old)
+        accept.rename(self.ledger, old, new, seen.size_and_time, self.inbox.folder)
         self._gone.append(old)
         if before and before.again:
             self.inbox.want_scan()
@@ -375,7 +384,7 @@ class Accepting:
         with suppress(RecipeInvalid, PictureUnreadable):
             if not seen.unreadable:
                 recipes = self._recipes(seen, inventory, self.inbox.pictures_of(seen.path))
-        self.ledger.prioritise(seen.path, [recipe.priority for recipe in recipes])
+        accept.prioritise(self.ledger, seen.path, [recipe.priority for recipe in recipes])
         self.outbox.problems.remove_error(seen.path)
         if seen.dropped is None:
             self.outbox.problems.write_warnings(seen.path, _warnings_of(recipes))

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 from picowatch.engine.memory import MODELS, TURNS
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.retry import PASSING
+from picowatch.ledger import questions
 from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.passes import evaluations
 from picowatch.recipe.request import ImageRequest
@@ -122,7 +123,7 @@ class BatchSizes:
         self._lock = Lock()
         self._device = ""  # of the last batch
         self._measured = {
-            key: _AS_JSON.validate_json(text) for key, text in ledger.batch_sizes().items()
+            key: _AS_JSON.validate_json(text) for key, text in questions.batch_sizes(ledger).items()
         }
 
     def size(self, request: ImageRequest, device: str = "") -> int:
@@ -150,7 +151,7 @@ class BatchSizes:
             measured = self._learn(key, first, image, len(batch))
         if measured:  # the ledger waits for the lock in the middle of a claim
             with suppress(*PASSING):  # what the disk refuses is measured again by the next run
-                self._ledger.note_batch_size(key, measured)
+                questions.note_batch_size(self._ledger, key, measured)
 
     def _learn(self, key: str, first: ImageRequest, image: RenderedImage, size: int) -> str:
         """Learn from a batch of this size; return what to keep, if that is decided now."""

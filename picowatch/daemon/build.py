@@ -15,7 +15,7 @@ from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_fol
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import held
 from picowatch.files.retry import Retry
-from picowatch.ledger.ledger import open_ledger, set_aside
+from picowatch.ledger.rebuild import open_ledger, set_aside
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.lock import OutboxLock

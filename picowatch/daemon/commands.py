@@ -16,6 +16,7 @@ from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template
 from picowatch.inbox.reading import template_above, why_no_recipe
+from picowatch.ledger import contact_sheets, control, outstanding, questions
 from picowatch.ledger.rows import Outcome, SizeAndTime, WaitingCommand
 from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.status import images, images_wait
@@ -56,7 +57,7 @@ class Control:
             case Command("make" | "make once", str(recipe), str(digest)) if is_recipe_path(recipe):
                 answer = self._make(command, recipe, digest)
                 if answer and command.name == "make once":
-                    self.ledger.leave_to_make(recipe)
+                    outstanding.leave_to_make(self.ledger, recipe)
                     self.outbox.problems.clear(recipe)
                 return answer
             case Command("make folder", str(folder)):
@@ -67,27 +68,27 @@ class Control:
 
     def _waiting(self, command: Command, last_save: int | None = None) -> WaitingCommand:
         """Return what is known of a command that has to wait; it is noted at the first call."""
-        waiting = self.ledger.waiting_command(command.file)
+        waiting = control.waiting_command(self.ledger, command.file)
         if waiting is None:
             waiting = WaitingCommand(time.time(), last_save=last_save)
-            self.ledger.note_command(command.file, waiting)
+            control.note_command(self.ledger, command.file, waiting)
             self.inbox.want_scan()
         return waiting
 
     # -- pause
 
     def _set_paused(self, paused: bool) -> Answer:
-        queued = images_wait(self.ledger.counts()["queued"])
-        if paused == self.ledger.is_paused():
+        queued = images_wait(questions.counts(self.ledger)["queued"])
+        if paused == control.is_paused(self.ledger):
             return Answer(True, f"It {'is already' if paused else 'was not'} paused; {queued}.")
         words = "Paused" if paused else "Resumed"
         if paused:
-            self.ledger.pause(time.time())
+            control.pause(self.ledger, time.time())
         else:
-            self.ledger.resume()
+            control.resume(self.ledger)
         log.info("%s, as requested", words.lower())
         self.pool.wake()
-        if paused and self.ledger.counts()["running"]:
+        if paused and questions.counts(self.ledger)["running"]:
             words += " when the images in progress are finished"
         return Answer(True, f"{words}; {queued}.")
 
@@ -95,19 +96,22 @@ class Control:
 
     def _retry(self, pattern: str | None) -> Answer:
         """Queue failed images again, and have refused files read again, as they are now."""
-        failed, refused = self.ledger.recipes_with_failures(), self.ledger.refused_recipes()
+        failed, refused = (
+            control.recipes_with_failures(self.ledger),
+            control.refused_recipes(self.ledger),
+        )
         wrong = sorted({*failed, *refused})
         chosen = wrong if pattern is None else _matching(pattern, wrong)
         if pattern is not None and not chosen:
             words = f"No failed image or refused file matches {pattern}."
             return Answer(False, f"{words}{_named('Failed', wrong)}")
-        retried = self.ledger.retry(chosen)
+        retried = control.retry(self.ledger, chosen)
         for recipe in retried:
             log.info("%s: %s queued again, as requested", recipe, images(retried[recipe]))
         self.pool.wake()
         again = [recipe for recipe in chosen if recipe in refused]
         if again:
-            self.ledger.want_again(again, as_saved=False)
+            control.want_again(self.ledger, again, as_saved=False)
             self.inbox.want_scan()
         queued = f"{images(sum(retried.values()))} queued again" if retried else ""
         read = f"{len(again)} refused file{'' if len(again) == 1 else 's'} read again"
@@ -116,10 +120,10 @@ class Control:
 
     def _retry_all(self, pattern: str) -> Answer:
         """Have recipes read again as if they had been saved; equal pictures are kept."""
-        recipes = _matching(pattern, filterfalse(is_template, self.ledger.known_recipes()))
+        recipes = _matching(pattern, filterfalse(is_template, questions.known_recipes(self.ledger)))
         if not recipes:
             return Answer(False, f"No recipe or picture {pattern} is in the inbox.")
-        self.ledger.want_again(recipes, as_saved=True)
+        control.want_again(self.ledger, recipes, as_saved=True)
         self.inbox.want_scan()
         many = _pictures(len(recipes)) if any(map(is_dropped, recipes)) else _listed(recipes)
         log.info("%s: %s read again, as requested", pattern, many)
@@ -139,17 +143,17 @@ class Control:
         pending = {
             one for one in self.inbox.pending() if not came_after(size_and_time_of(inbox, one))
         }
-        unfinished = self.ledger.unfinished_recipes()
+        unfinished = control.unfinished_recipes(self.ledger)
         recipes = _matching(pattern, [one for one in unfinished if one not in pending])
-        known = {one: self.ledger.known_recipe(one) for one in recipes}
+        known = {one: questions.known_recipe(self.ledger, one) for one in recipes}
         recipes = [
             one for one, row in known.items() if not came_after(row.size_and_time if row else None)
         ]
         with self.ledger.transaction():
-            cancelled, running = self.ledger.cancel(recipes)
+            cancelled, running = control.cancel(self.ledger, recipes)
             waiting = waiting.with_cancelled(cancelled, running)
             if cancelled:
-                self.ledger.note_command(command.file, waiting)
+                control.note_command(self.ledger, command.file, waiting)
         for recipe in recipes:
             log.info("%s: images cancelled, as requested", recipe)
         if _matching(pattern, pending):
@@ -183,14 +187,14 @@ class Control:
 
     def _make(self, command: Command, recipe: str, digest: str) -> Answer | None:
         """Return the pictures of a save once it is refused or all its images have ended."""
-        known = self.ledger.known_recipe(recipe)
+        known = questions.known_recipe(self.ledger, recipe)
         size_and_time = size_and_time_of(self.settings.inbox, recipe)
         if size_and_time is not None and (
             known is None or size_and_time.written_since(known.size_and_time)
         ):
             why = why_no_recipe(self.settings.inbox, recipe)
             return Answer(False, f"{why} Save it in another folder.") if why else None
-        outcome = self.ledger.outcome(recipe, digest)
+        outcome = questions.outcome(self.ledger, recipe, digest)
         if outcome is None and size_and_time is None and known is None:
             if abs(time.time() - self._waiting(command).since) < MISSING_SECONDS:
                 return None
@@ -203,28 +207,32 @@ class Control:
         if outcome.unfinished:
             return None
         self.finishing.finish(recipe)  # the answer names its error file and contact sheets
-        return self._result(recipe, self.ledger.outcome(recipe, digest) or outcome)
+        return self._result(recipe, questions.outcome(self.ledger, recipe, digest) or outcome)
 
     def _make_folder(self, command: Command, folder: str) -> Answer | None:
         """Return the pictures of all recipes and dropped pictures in a folder, once all ended."""
         self.folders.append(folder)
         with self.ledger.transaction():
-            waiting = self.ledger.waiting_command(command.file)
+            waiting = control.waiting_command(self.ledger, command.file)
             if waiting is None:
-                below = [one for one in self.ledger.known_recipes() if one.startswith(f"{folder}/")]
-                self.ledger.want_again([*filterfalse(is_template, below)], as_saved=False)
-                waiting = self._waiting(command, self.ledger.last_save())
+                below = [
+                    one
+                    for one in questions.known_recipes(self.ledger)
+                    if one.startswith(f"{folder}/")
+                ]
+                control.want_again(self.ledger, [*filterfalse(is_template, below)], as_saved=False)
+                waiting = self._waiting(command, questions.last_save(self.ledger))
         if not self.inbox.folder or not self.inbox.has_looked():
             return None
         if any(one.startswith(f"{folder}/") for one in self.inbox.pending()):
             return None
-        if self.ledger.is_unfinished_below(folder):
+        if questions.is_unfinished_below(self.ledger, folder):
             return None
         self.finishing.finish_all()  # the answer names error files and contact sheets
         template = template_above(self.settings.inbox, f"{folder}/{PICTURES_NAME}") or ""
         if template and self.outbox.problems.error(template):
             return self._refused(template)
-        outcomes = self.ledger.outcomes_below(folder, waiting.last_save or 0)
+        outcomes = questions.outcomes_below(self.ledger, folder, waiting.last_save or 0)
         wanted = [one for one, it in outcomes.items() if not (is_template(one) and it.valid)]
         if not (wanted or template):
             return Answer(False, f"{folder} has no recipes any more.")
@@ -248,7 +256,7 @@ class Control:
         error, warning = problems.error(recipe), problems.warning(recipe)
         # One that the user deleted is not rendered again as long as its entry is the same.
         pictures = tuple(filter(self.outbox.exists, outcome.pictures))
-        sheets = tuple(filter(self.outbox.exists, self.ledger.drawn_sheets(recipe)))
+        sheets = tuple(filter(self.outbox.exists, contact_sheets.drawn_sheets(self.ledger, recipe)))
         done, words = True, f"{images(len(pictures))} rendered."
         if outcome.failed:
             file = self.outbox.names.error_file(recipe)

@@ -23,6 +23,7 @@ from picowatch.engine.protocol import Executor
 from picowatch.files.atomic import FolderAway
 from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
 from picowatch.inbox.inbox import Inbox
+from picowatch.ledger import control, outstanding, questions, queue
 from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.observers.console import Console
 from picowatch.outbox.lock import OutboxLock
@@ -198,47 +199,47 @@ class Daemon:
         """Delete what nobody needs any more: copies of start images, old saves."""
         if now >= self._tidy_at:
             self._tidy_at = now + TIDY_SECONDS
-            remove_copies_but(self.outbox.root, self.ledger.start_images_needed())
-            self.ledger.prune(time.time())
+            remove_copies_but(self.outbox.root, queue.start_images_needed(self.ledger))
+            outstanding.prune(self.ledger, time.time())
 
     # -- start and end
 
     def _recover(self) -> None:
         """Repair what a crash left behind."""
-        known = self.ledger.known_recipes()
+        known = questions.known_recipes(self.ledger)
         wrong = [recipe for recipe, one in known.items() if one.problem]
         self.outbox.repair(known, wrong, self.stop.is_set)
-        self.ledger.nothing_is_written()
-        for image in self.ledger.running():
+        queue.nothing_is_written(self.ledger)
+        for image in queue.running(self.ledger):
             self._decide(image)
-        if self.ledger.is_paused():
+        if control.is_paused(self.ledger):
             log.info("paused: nothing is rendered until `picowatch resume`")
 
     def _decide(self, image: QueuedImage) -> None:
         """Finish, fail or requeue an image that was in progress when the last daemon ended."""
         if self.outbox.holds(image.file, image.digest):
             self.outbox.complete(image.file)
-            self.ledger.finish([image], ())
+            queue.finish(self.ledger, [image], ())
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
             reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
-            self.ledger.fail(image, reason)
+            queue.fail(self.ledger, image, reason)
             log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
         else:
-            self.ledger.put_back(image, PutBack.DAEMON_DIED)
+            queue.put_back(self.ledger, image, PutBack.DAEMON_DIED)
             words = "%s: seed %s queued again: picowatch was killed while rendering it"
             log.warning(words, image.recipe, image.request.seed)
 
     def _has_nothing_left(self) -> bool:
         """Return whether nothing is left to do except what a pause keeps queued."""
-        if len(self.inbox) or self.accepting.is_busy() or self.ledger.todo():
+        if len(self.inbox) or self.accepting.is_busy() or outstanding.todo(self.ledger):
             return False
         if time.monotonic() < self._retry_at:
             return False
-        if self.ledger.unlisted() or self.ledger.unlisted_failures():
+        if outstanding.unlisted(self.ledger) or outstanding.unlisted_failures(self.ledger):
             return False
-        queued = self.ledger.queued(self.mode.only)
-        self.result.kept_waiting = queued if self.ledger.is_paused() else 0
-        return queued == self.result.kept_waiting and not self.ledger.counts()["running"]
+        queued = questions.queued(self.ledger, self.mode.only)
+        self.result.kept_waiting = queued if control.is_paused(self.ledger) else 0
+        return queued == self.result.kept_waiting and not questions.counts(self.ledger)["running"]
 
     def _rest(self) -> float:
         """Seconds until there may be something to do."""

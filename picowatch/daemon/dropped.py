@@ -17,6 +17,7 @@ from picowatch.files.atomic import copy_atomically
 from picowatch.files.inside import OtherBytes, checked_blocks
 from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES
+from picowatch.ledger import queue
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 
@@ -56,7 +57,7 @@ class DroppedPictures:
             else:
                 words = "%s: its picture changed or is gone; its queue waits for it"
                 log.info(words, image.recipe)
-                self.ledger.picture_missing(image)
+                queue.picture_missing(self.ledger, image)
         return brought
 
     def clear(self, batch: Sequence[QueuedImage]) -> None:
@@ -68,7 +69,7 @@ class DroppedPictures:
         with self.ledger.transaction(), self._lock:
             self._in_use.pop(threading.get_ident(), None)
             for digest in _pictures_of(batch).difference(*self._in_use.values()):
-                if not self.ledger.is_start_image_needed(digest, dropped):
+                if not queue.is_start_image_needed(self.ledger, digest, dropped):
                     with suppress(OSError):
                         (self.copies / digest).unlink()
 
@@ -77,7 +78,7 @@ class DroppedPictures:
         target = self.copies / digest
         if target.is_file():
             return True
-        now = self.ledger.recipe_of(image)
+        now = queue.recipe_of(self.ledger, image)
         for candidate in (now, f"{stem_of(now)}{MASK_MARK}.png", path):
             with suppress(OtherBytes):
                 copy_atomically(target, checked_blocks(self.inbox, candidate, digest, MAX_BYTES))

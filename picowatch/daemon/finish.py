@@ -13,6 +13,7 @@ from picowatch.files.retry import passes, unexpected
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.reading import sidecars_of, size_and_time_at
+from picowatch.ledger import outstanding, questions
 from picowatch.ledger.rows import KnownRecipe, QueuedImage
 from picowatch.streams import harmless, harmless_lines
 
@@ -39,7 +40,7 @@ class Finishing:
         """
         waits: OSError | None = None
         done = []
-        for recipe, todo, has_any in self.ledger.todo():
+        for recipe, todo, has_any in outstanding.todo(self.ledger):
             try:
                 is_done = not has_any or self.finish(recipe)
             except Exception as error:  # no recipe, picture or hook may end the daemon
@@ -48,49 +49,49 @@ class Finishing:
                     continue
                 words = unexpected(error)
                 log.error("%s: %s", recipe, words)
-                self.ledger.note_problem(recipe, f"{recipe}: {words}")
+                outstanding.note_problem(self.ledger, recipe, f"{recipe}: {words}")
                 self.outbox.problems.add_warning(recipe, words)
                 is_done = True
             if is_done:
                 done.append((recipe, todo))
         if done:
-            self.ledger.done_with(done)
+            outstanding.done_with(self.ledger, done)
         if waits:
             raise waits
 
     def list_failures(self) -> None:
         """Add what was refused or failed to failures.jsonl, not twice even after a crash."""
-        if unlisted := self.ledger.unlisted_failures():
+        if unlisted := outstanding.unlisted_failures(self.ledger):
             recent = self.outbox.failures.recent()
             lines = [line for text in unlisted.values() if (line := json.loads(text)) not in recent]
             if lines:
                 self.outbox.failures.append(*lines)
-            self.ledger.mark_failures_listed(unlisted)
+            outstanding.mark_failures_listed(self.ledger, unlisted)
 
     def finish(self, recipe: str) -> bool:
         """Draw the consequences; False if the recipe cannot be taken out of the inbox yet.
 
         An invalid save's error file stays: the next valid one tries the failed images again anyway.
         """
-        known = self.ledger.known_recipe(recipe)
+        known = questions.known_recipe(self.ledger, recipe)
         if known is None or known.outcome != "accepted":
             make_due_sheets(recipe, self.ledger, self.outbox)
             return True
         self._report_failures(recipe, known)
         # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
-        are_all_done = {*self.ledger.requested(recipe)} == {"done"}
+        are_all_done = {*questions.requested(self.ledger, recipe)} == {"done"}
         make_due_sheets(recipe, self.ledger, self.outbox)
         return not are_all_done or self._take_away(recipe, known)
 
     def _report_failures(self, recipe: str, known: KnownRecipe) -> None:
-        if failures := self.ledger.failures(recipe):
+        if failures := questions.failures(self.ledger, recipe):
             # Noted before the file is written and until it is removed, for a crash in between.
-            self.ledger.note_problem(recipe, f"{recipe}: {failures[-1][1]}")
+            outstanding.note_problem(self.ledger, recipe, f"{recipe}: {failures[-1][1]}")
             if self.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
                 self.observers.failed(recipe)
         elif known.problem:
             self.outbox.problems.remove_error(recipe)
-            self.ledger.note_problem(recipe, None)
+            outstanding.note_problem(self.ledger, recipe, None)
 
     # -- `when_done`: files are taken out of the inbox if their bytes are those that were accepted
 
@@ -112,7 +113,7 @@ class Finishing:
         kept = {file: self._keep(file, its, path) for file, its in files.items()}
         if kept.get(path) and self._take_out(path, known.digest):
             log.info("%s: done, %s", path, kept[path])
-            self.ledger.archive(path)
+            outstanding.archive(self.ledger, path)
             for file, its in files.items():
                 if kept[file] and file != path:
                     self._take_out(file, its)

@@ -16,6 +16,7 @@ from picowatch.daemon.publish import Publisher
 from picowatch.daemon.run import Run
 from picowatch.daemon.worker import Rendering, Worker
 from picowatch.engine.protocol import Engine, Executor
+from picowatch.ledger import control, questions, queue
 from picowatch.ledger.rows import QueuedImage
 from picowatch.recipe.request import ImageRequest
 
@@ -74,7 +75,7 @@ class WorkerPool:
         for worker in joining:
             worker.thread.start()
             self._threads.append(worker.thread)
-        queued = 0 if self.ledger.is_paused() else self.ledger.counts()["queued"]
+        queued = 0 if control.is_paused(self.ledger) else questions.counts(self.ledger)["queued"]
         self._request_engines(queued)
         self._give_up(queued)
         if queued:  # some may have been left to an engine that is slow or gone
@@ -124,7 +125,7 @@ class WorkerPool:
             is_over, self._finishes = self._finishes and not wanted, wanted
         if is_over:
             self.wake()
-        return wanted and not self.ledger.counts()["running"]
+        return wanted and not questions.counts(self.ledger)["running"]
 
     def wake(self) -> None:
         """Wake all workers: images may be queued, or a pause may have begun or ended."""
@@ -165,10 +166,11 @@ class WorkerPool:
         """Return the worker's next batch; workers that are idle share a short queue."""
         with self._claiming:
             worker.idle = True
-            if self._finishes or self.ledger.is_paused():
+            if self._finishes or control.is_paused(self.ledger):
                 return []
             others = {one.checkpoint for one in self.workers if one is not worker} - {""}
-            batch = self.ledger.claim(
+            batch = queue.claim(
+                self.ledger,
                 self.run.outbox.names,
                 partial(self._size, worker),
                 worker.checkpoint,
@@ -188,4 +190,4 @@ class WorkerPool:
         idle = sum(one.idle and not one.trouble for one in self.workers)
         if idle < 2:
             return size
-        return min(size, ceil(self.ledger.counts()["queued"] / idle))
+        return min(size, ceil(questions.counts(self.ledger)["queued"] / idle))

@@ -28,6 +28,7 @@ from picowatch.files.atomic import check_in_place
 from picowatch.files.retry import Ended, is_of_one_folder, passes, unexpected
 from picowatch.inbox.names import is_dropped
 from picowatch.inbox.reading import template_above
+from picowatch.ledger import outstanding, queue
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
     PARAMETERS,
@@ -91,7 +92,9 @@ class Publisher:
 
     def list_published(self) -> None:
         """Add pictures that a crash or a full disk kept out of the lists."""
-        unlisted = [one for one in self.ledger.unlisted() if one.id not in self._unlistable]
+        unlisted = [
+            one for one in outstanding.unlisted(self.ledger) if one.id not in self._unlistable
+        ]
         listed = self.outbox.listing.recent_files() if unlisted else ()
         for image in unlisted:
             try:
@@ -100,7 +103,7 @@ class Publisher:
                 log.error("%s is in no list: %s", image.file, unexpected(error))
                 self._unlistable.add(image.id)
             else:
-                self.ledger.mark_listed(image.id)
+                outstanding.mark_listed(self.ledger, image.id)
 
     def _list_as_published(self, image: QueuedImage, is_in_list: bool) -> None:
         """Add a published picture to the lists, as its metadata describe it."""
@@ -143,7 +146,7 @@ class Publisher:
 
         Those cancelled before `hand_over` are dropped; after it none can be cancelled.
         """
-        requested = self.retry.until_done(partial(self.ledger.hand_over, batch))
+        requested = self.retry.until_done(partial(queue.hand_over, self.ledger, batch))
         written: list[QueuedImage] = []
         listed: set[int] = set()
         for image, picture, before in zip(batch, pictures, texts_before, strict=True):
@@ -165,13 +168,13 @@ class Publisher:
                 written.append(image)
                 if self._show(image, picture):
                     listed.add(image.id)
-        self.retry.until_done(partial(self.ledger.finish, written, listed))
+        self.retry.until_done(partial(queue.finish, self.ledger, written, listed))
         for image in batch:
             if image.id not in requested or image in written:
                 continue
             # The next start completes an image whose picture is there.
             if not self.outbox.holds(image.file, image.digest):
-                self.retry.until_done(partial(self.ledger.put_back, image, drawn=True))
+                self.retry.until_done(partial(queue.put_back, self.ledger, image, drawn=True))
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         if isinstance(error, OSError):
@@ -180,7 +183,7 @@ class Publisher:
             )
         else:
             reason = unexpected(error)
-        self.retry.until_done(partial(self.ledger.fail, image, reason, drawn=True))
+        self.retry.until_done(partial(queue.fail, self.ledger, image, reason, drawn=True))
         self.result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
 
@@ -226,9 +229,9 @@ class Publisher:
         A dropped picture's warning goes to its template's file: thousands may share it.
         """
         with self.ledger.transaction():  # no save is accepted meanwhile
-            recipe = self.ledger.recipe_of(image)
+            recipe = queue.recipe_of(self.ledger, image)
             template = template_above(self.run.settings.inbox, recipe) if is_dropped(recipe) else ""
-            is_new = self.ledger.is_requested(image.id) and self.outbox.problems.add_warning(
+            is_new = queue.is_requested(self.ledger, image.id) and self.outbox.problems.add_warning(
                 template or recipe, warning
             )
         if is_new:

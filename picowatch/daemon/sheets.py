@@ -10,6 +10,7 @@ from typing import Any
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import check_in_place
+from picowatch.ledger import contact_sheets
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import DueSheet
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
@@ -38,12 +39,12 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
     A sheet that cannot be drawn is given up: the log and the recipe's warning file say why. None is
     drawn if all of its pictures were deleted.
     """
-    for due in ledger.sheets_due(recipe):
+    for due in contact_sheets.sheets_due(ledger, recipe):
         if not any(outbox.exists(picture) for _, picture in due.images if picture):
             check_in_place(outbox.root / ".picowatch")  # raises if they are not deleted, but away
-            ledger.mark_sheet_done(due)
+            contact_sheets.mark_sheet_done(ledger, due)
             continue
-        file = ledger.reserve_sheet(due, outbox.names)
+        file = contact_sheets.reserve_sheet(ledger, due, outbox.names)
         try:
             _publish(recipe, due, file, outbox)
         except SheetTooLarge as error:
@@ -52,7 +53,7 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
             outbox.problems.add_warning(recipe, words)
         else:
             log.info("%s: contact sheet %s", recipe, file)
-        ledger.mark_sheet_done(due)
+        contact_sheets.mark_sheet_done(ledger, due)
 
 
 def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:

@@ -19,6 +19,7 @@ from picowatch.files.names import is_picture_name
 from picowatch.files.retry import PASSING
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import ENDINGS
+from picowatch.ledger import control, questions, queue
 from picowatch.observers.console import Console
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait
 from picowatch.service import notify
@@ -109,28 +110,28 @@ class Reporting:
         )
 
     def _by_ledger(self) -> Status:
-        counts = self.ledger.counts()
-        errors, error_count, refused = self.ledger.problems(ERRORS_KEPT)
+        counts = questions.counts(self.ledger)
+        errors, error_count, refused = questions.problems(self.ledger, ERRORS_KEPT)
         if problem := self.settings_watch.problem:
             errors, error_count = [*errors, problem][-ERRORS_KEPT:], error_count + 1
-        queue: _Queue = {}
-        for recipe, kind, count in self.ledger.queued_recipes():
-            queue.setdefault(self._name_of(recipe), Counter())[kind] += count
-        left = self._left(queue)
+        waiting: _Queue = {}
+        for recipe, kind, count in questions.queued_recipes(self.ledger):
+            waiting.setdefault(self._name_of(recipe), Counter())[kind] += count
+        left = self._left(waiting)
         status = Status(
             updated=time.time(),
             started=self._known.started,
             images=dict(counts),
-            paused=self.ledger.is_paused(),
-            waiting=tuple((name, queue[name].total()) for name in islice(queue, NAMED)),
-            waiting_recipes=len(queue),
+            paused=control.is_paused(self.ledger),
+            waiting=tuple((name, waiting[name].total()) for name in islice(waiting, NAMED)),
+            waiting_recipes=len(waiting),
             all_seconds_left=left.seconds,
             all_is_rough=left.is_rough,
             errors=tuple(errors),
             error_count=error_count,
             refused=refused,
         )
-        return self._with_progress(status, queue)
+        return self._with_progress(status, waiting)
 
     def _name_of(self, recipe: str) -> str:
         """Return the folder that `make` is rendering, a picture's template's, or the recipe."""
@@ -139,11 +140,11 @@ class Reporting:
                 return folder
         return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
 
-    def _left(self, queue: "_Queue", name: str = "") -> Left:
+    def _left(self, waiting: "_Queue", name: str = "") -> Left:
         """Return how long all takes that is queued and in progress, or this recipe or folder."""
         renderings = self.pool.renderings()
         images: dict[str, float] = {}
-        for one, kinds in queue.items():
+        for one, kinds in waiting.items():
             if not name or _is_in(name, one):
                 for kind, count in kinds.items():
                     images[kind] = images.get(kind, 0) + count
@@ -152,18 +153,18 @@ class Reporting:
                 images[now.kind] = images.get(now.kind, 0) + now.images_left
         return self.pool.durations.left(images, len(renderings))
 
-    def _with_progress(self, status: Status, queue: "_Queue") -> Status:
+    def _with_progress(self, status: Status, waiting: "_Queue") -> Status:
         """Add what is being rendered, and the folders of which images are to be rendered.
 
         Pictures being published count as neither rendered nor queued.
         """
         renderings = self.pool.renderings()
-        running = [self.ledger.recipe_of(one.batch[0]) for one in renderings]
-        names = dict.fromkeys([*map(self._name_of, running), *queue])
+        running = [queue.recipe_of(self.ledger, one.batch[0]) for one in renderings]
+        names = dict.fromkeys([*map(self._name_of, running), *waiting])
         folders = [name for name in names if not name.lower().endswith(ENDINGS)][:NAMED]
-        shown = (self._folder_status(folder, queue) for folder in folders)
+        shown = (self._folder_status(folder, waiting) for folder in folders)
         status = replace(status, folders=tuple(one for one in shown if one.of))
-        requested = self.ledger.requested(next(iter(names))) if running else Counter()
+        requested = questions.requested(self.ledger, next(iter(names))) if running else Counter()
         del requested["cancelled"]
         if not requested:  # nobody requests it any more: it is stopped
             return status
@@ -172,7 +173,7 @@ class Reporting:
             _is_in(name, self._name_of(image.recipe)) for one in renderings for image in one.batch
         )
         last = max(1, requested.total() - requested["queued"])
-        left = self._left(queue, name)
+        left = self._left(waiting, name)
         return replace(
             status,
             recipe=running[0],
@@ -188,8 +189,8 @@ class Reporting:
             is_rough=left.is_rough,
         )
 
-    def _folder_status(self, folder: str, queue: "_Queue") -> FolderStatus:
-        images, left = self.ledger.requested(folder), self._left(queue, folder)
+    def _folder_status(self, folder: str, waiting: "_Queue") -> FolderStatus:
+        images, left = questions.requested(self.ledger, folder), self._left(waiting, folder)
         return FolderStatus(
             folder=folder,
             done=images["done"] + images["failed"],

@@ -29,6 +29,7 @@ from picowatch.engine.protocol import (
 )
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
 from picowatch.files.retry import Ended
+from picowatch.ledger import control, queue
 from picowatch.ledger.rows import PutBack, QueuedImage
 
 log = logging.getLogger("picowatch")
@@ -173,7 +174,7 @@ class Worker:
         """
         unload_at = self._idle_since + self.settings.unload_after_minutes * 60
         left = unload_at - time.monotonic()
-        if left > 0 and not self.retry.until_done(self.ledger.is_paused):
+        if left > 0 and not self.retry.until_done(partial(control.is_paused, self.ledger)):
             return left
         self.engine.close()
         self._holds_nothing()
@@ -227,7 +228,7 @@ class Worker:
     def _is_requested(self, batch: list[QueuedImage]) -> bool:
         """Whether anybody still requests an image of the batch, as far as the ledger can tell."""
         try:
-            return self.ledger.are_running(batch)
+            return queue.are_running(self.ledger, batch)
         except sqlite3.OperationalError:
             return True
 
@@ -299,7 +300,8 @@ class Worker:
     def _put_back(self, batch: list[QueuedImage], why: PutBack = PutBack.NO_FAULT) -> bool:
         """Queue the images again; returns whether anybody still requests one of them."""
         requested = [
-            self.retry.until_done(partial(self.ledger.put_back, image, why)) for image in batch
+            self.retry.until_done(partial(queue.put_back, self.ledger, image, why))
+            for image in batch
         ]
         return any(requested)
 
@@ -328,9 +330,9 @@ class Worker:
             self._put_back(batch, PutBack.ALONE)
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
-        if self.retry.until_done(partial(self.ledger.fail, image, reason)):
+        if self.retry.until_done(partial(queue.fail, self.ledger, image, reason)):
             self.run.result.count_failure()
-            recipe = self.retry.until_done(partial(self.ledger.recipe_of, image))
+            recipe = self.retry.until_done(partial(queue.recipe_of, self.ledger, image))
             log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
             self.run.wake.set()
 

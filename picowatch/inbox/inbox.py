@@ -35,6 +35,7 @@ from picowatch.inbox.reading import (
 from picowatch.inbox.scan import scan
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, note
 from picowatch.inbox.watch import Watch
+from picowatch.ledger import questions
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
 from picowatch.outbox.start_images import NamedPictures
@@ -145,7 +146,7 @@ class Inbox:
         changes = self._ledger.changes
         if changes != self._known_at:
             self._known, self._known_at = {}, -1  # free the old rows first: there may be thousands
-            self._known, self._known_at = self._ledger.known_recipes(), changes
+            self._known, self._known_at = questions.known_recipes(self._ledger), changes
         return self._known
 
     def _is_due(self, now: float) -> bool:
@@ -168,7 +169,7 @@ class Inbox:
         templates = self._templates = _usable_templates(found, known)
         here = [path for path in found if path in known and known[path].folder != self.folder]
         if here:
-            self._ledger.seen_in(self.folder, here)
+            questions.seen_in(self._ledger, self.folder, here)
         differing: list[_Differing] = []
         for path, size_and_time in found.items():
             differs, waits_for = self._differs(path, size_and_time, known.get(path), templates)
@@ -277,7 +278,7 @@ class Inbox:
             if now - one.first < HELD_OPEN_LIMIT and is_held_open(self._root, one.path):
                 one.since = now
                 continue
-            known = self._ledger.known_recipe(one.path)
+            known = questions.known_recipe(self._ledger, one.path)
             if known and known.size_and_time in new:
                 continue  # its new name comes first
             if change := self._read(one, known, now):
@@ -344,7 +345,9 @@ class Inbox:
 
         It had the same bytes and the same time, and is not there any more.
         """
-        for old, known in self._ledger.with_version(saved.digest, saved.size_and_time).items():
+        for old, known in questions.with_version(
+            self._ledger, saved.digest, saved.size_and_time
+        ).items():
             if not self._asks_the_same(old, known, saved):
                 continue
             if is_gone(self._root, old):
@@ -378,7 +381,7 @@ class Inbox:
 
         `unsettled` are sizes and times of files that are not read yet.
         """
-        known = self._ledger.known_recipe(one.path)
+        known = questions.known_recipe(self._ledger, one.path)
         is_gone_now = is_gone(self._root, one.path) and self._is_in_place()
         if known is None or known.folder != self.folder or not is_gone_now:
             self._pending.pop(one.path, None)

@@ -15,8 +15,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from picowatch.files.names import is_picture_name, names_of_dropped
-from picowatch.ledger.database import Database
-from picowatch.ledger.entries import Key, SaveWriter, forget_deleted_sheets, images_of, keys_of
+from picowatch.ledger.contact_sheets import forget_deleted_sheets
+from picowatch.ledger.entries import Key, SaveWriter, images_of, keys_of
+from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import (
     Acceptance,
     RequestedEntry,
@@ -31,117 +32,120 @@ from picowatch.ledger.rows import (
 UNFINISHED = "(state = 'queued' OR (state = 'running' AND drawn = 0))"
 
 
-class Saves(Database):
-    """Accepts valid saves, whose entries become images, and refuses others."""
+def accept(
+    ledger: Ledger,
+    save: Save,
+    entries: Sequence[RequestedEntry],
+    *,
+    draw_seed: Callable[[], int],
+    picture_exists: Callable[[str], bool],
+    is_again: bool = False,
+) -> Acceptance:
+    """Accept a valid save with all its images, or not at all.
 
-    def accept(
-        self,
-        save: Save,
-        entries: Sequence[RequestedEntry],
-        *,
-        draw_seed: Callable[[], int],
-        picture_exists: Callable[[str], bool],
-        is_again: bool = False,
-    ) -> Acceptance:
-        """Accept a valid save with all its images, or not at all.
-
-        `is_again`: a save that requests the same as before asks only for what failed or was
-        cancelled, not for more.
-        """
-        requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
-        with self.transaction() as sql:
-            outcome = outcome_of(sql, save.path)
-            before: dict[Key, tuple[int, int]] = {}
-            if outcome:  # an unknown recipe has no entries
-                forget_archived(sql, save.path)
-                before = entries_before(sql, save.path)
-            for key in before.keys() & requested.keys():
-                if _draws_otherwise(sql, before[key][0], requested[key]):
-                    sql.execute("DELETE FROM entries WHERE id = ?", (before.pop(key)[0],))
-            unchanged = [(key, entry.priority) for key, entry in requested.items()] == [
-                (key, priority) for key, (_, priority) in before.items()
-            ]
-            for key in before.keys() - requested.keys():
-                sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
-            save_id = record_save(sql, save, "accepted")
-            writer = SaveWriter(sql, save, save_id, draw_seed, picture_exists)
-            if unchanged and is_again:
-                writer.picture_exists = lambda file: True
-            if outcome == "restored":  # pictures that the user deleted stay deleted
-                writer.picture_exists = lambda file: True
-                writer.is_restored = True
-            for entry_index, (key, entry) in enumerate(requested.items()):
-                if key in before:
-                    redraw = unchanged and entry.random and not is_again
-                    writer.keep(before[key][0], key, entry_index, entry, redraw=redraw)
-                else:
-                    writer.add(key, entry_index, entry)
-            forget_deleted_sheets(sql, save.path, writer.picture_exists)
-            if outcome or len(requested) > 1:  # else there are no earlier images
-                prioritise_images(sql, save.path)
-                writer.result.cancelled = cancel_unrequested(sql, save.path)
-            return writer.result
-
-    def refuse(self, save: Save, problem: str | None, *, waits_for: str | None = None) -> None:
-        """Record a save from which nothing is rendered, so that it is read only once.
-
-        `problem` says why in a line, or is None if nothing is wrong with a dropped picture but that
-        it lacks a prompt. What earlier saves requested is still rendered. The recipe is read again
-        when `waits_for` changes.
-        """
-        with self.transaction() as sql:
+    `is_again`: a save that requests the same as before asks only for what failed or was
+    cancelled, not for more.
+    """
+    requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
+    with ledger.transaction() as sql:
+        outcome = outcome_of(sql, save.path)
+        before: dict[Key, tuple[int, int]] = {}
+        if outcome:  # an unknown recipe has no entries
             forget_archived(sql, save.path)
-            if problem is not None and not _is_refused(sql, save, problem):
-                reason = problem.removeprefix(f"{save.path}: ")
-                line = failure_line(save.path, save.digest, reason)
-                sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
-            outcome = "waiting" if problem is None else "refused"
-            record_save(sql, save, outcome, problem, waits_for)
+            before = entries_before(sql, save.path)
+        for key in before.keys() & requested.keys():
+            if _draws_otherwise(sql, before[key][0], requested[key]):
+                sql.execute("DELETE FROM entries WHERE id = ?", (before.pop(key)[0],))
+        unchanged = [(key, entry.priority) for key, entry in requested.items()] == [
+            (key, priority) for key, (_, priority) in before.items()
+        ]
+        for key in before.keys() - requested.keys():
+            sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
+        save_id = record_save(sql, save, "accepted")
+        writer = SaveWriter(sql, save, save_id, draw_seed, picture_exists)
+        if unchanged and is_again:
+            writer.picture_exists = lambda file: True
+        if outcome == "restored":  # pictures that the user deleted stay deleted
+            writer.picture_exists = lambda file: True
+            writer.is_restored = True
+        for entry_index, (key, entry) in enumerate(requested.items()):
+            if key in before:
+                redraw = unchanged and entry.random and not is_again
+                writer.keep(before[key][0], key, entry_index, entry, redraw=redraw)
+            else:
+                writer.add(key, entry_index, entry)
+        forget_deleted_sheets(sql, save.path, writer.picture_exists)
+        if outcome or len(requested) > 1:  # else there are no earlier images
+            prioritise_images(sql, save.path)
+            writer.result.cancelled = cancel_unrequested(sql, save.path)
+        return writer.result
 
-    def forget(self, recipe: str) -> int:
-        """Forget a recipe that is gone, and cancel its images; return how many."""
-        with self.transaction() as sql:
-            return forget_recipe(sql, recipe)
 
-    def rename(
-        self,
-        old: str,
-        new: str,
-        size_and_time: SizeAndTime,
-        folder: str = "",
-    ) -> None:
-        """Move a recipe with its queue, pictures and history; nothing is rendered again.
+def refuse(
+    ledger: Ledger, save: Save, problem: str | None, *, waits_for: str | None = None
+) -> None:
+    """Record a save from which nothing is rendered, so that it is read only once.
 
-        If another recipe had the new name, its file is gone: its images are cancelled.
-        """
-        with self.transaction() as sql:
-            forget_recipe(sql, new)
-            sql.execute(
-                """UPDATE recipes SET path = ?, size_and_time = ?, folder = ?, todo = todo + 1
-                   WHERE path = ?""",
-                (new, size_and_time.as_text(), folder, old),
-            )
-            sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
-            sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
-            sql.execute("UPDATE OR REPLACE sheets SET recipe = ? WHERE recipe = ?", (new, old))
-            if is_picture_name(old):
-                _rename_dropped(sql, old, new)
-            # Remove equal images of the earlier recipe of that name, except running ones.
-            sql.execute(
-                """DELETE FROM images WHERE recipe = ? AND state != 'running'
-                   AND digest IN (SELECT digest FROM images WHERE recipe = ?)""",
-                (new, old),
-            )
-            sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
+    `problem` says why in a line, or is None if nothing is wrong with a dropped picture but that
+    it lacks a prompt. What earlier saves requested is still rendered. The recipe is read again
+    when `waits_for` changes.
+    """
+    with ledger.transaction() as sql:
+        forget_archived(sql, save.path)
+        if problem is not None and not _is_refused(sql, save, problem):
+            reason = problem.removeprefix(f"{save.path}: ")
+            line = failure_line(save.path, save.digest, reason)
+            sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
+        outcome = "waiting" if problem is None else "refused"
+        record_save(sql, save, outcome, problem, waits_for)
 
-    def prioritise(self, recipe: str, priorities: Sequence[int]) -> None:
-        """Give a recipe's entries, in their order, these priorities of its new folder."""
-        with self.transaction() as sql:
-            sql.executemany(
-                "UPDATE entries SET priority = ? WHERE recipe = ? AND place = ?",
-                [(priority, recipe, place) for place, priority in enumerate(priorities)],
-            )
-            prioritise_images(sql, recipe)
+
+def forget(ledger: Ledger, recipe: str) -> int:
+    """Forget a recipe that is gone, and cancel its images; return how many."""
+    with ledger.transaction() as sql:
+        return forget_recipe(sql, recipe)
+
+
+def rename(
+    ledger: Ledger,
+    old: str,
+    new: str,
+    size_and_time: SizeAndTime,
+    folder: str = "",
+) -> None:
+    """Move a recipe with its queue, pictures and history; nothing is rendered again.
+
+    If another recipe had the new name, its file is gone: its images are cancelled.
+    """
+    with ledger.transaction() as sql:
+        forget_recipe(sql, new)
+        sql.execute(
+            """UPDATE recipes SET path = ?, size_and_time = ?, folder = ?, todo = todo + 1
+               WHERE path = ?""",
+            (new, size_and_time.as_text(), folder, old),
+        )
+        sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
+        sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
+        sql.execute("UPDATE OR REPLACE sheets SET recipe = ? WHERE recipe = ?", (new, old))
+        if is_picture_name(old):
+            _rename_dropped(sql, old, new)
+        # Remove equal images of the earlier recipe of that name, except running ones.
+        sql.execute(
+            """DELETE FROM images WHERE recipe = ? AND state != 'running'
+               AND digest IN (SELECT digest FROM images WHERE recipe = ?)""",
+            (new, old),
+        )
+        sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
+
+
+def prioritise(ledger: Ledger, recipe: str, priorities: Sequence[int]) -> None:
+    """Give a recipe's entries, in their order, these priorities of its new folder."""
+    with ledger.transaction() as sql:
+        sql.executemany(
+            "UPDATE entries SET priority = ? WHERE recipe = ? AND place = ?",
+            [(priority, recipe, place) for place, priority in enumerate(priorities)],
+        )
+        prioritise_images(sql, recipe)
 
 
 def outcome_of(sql: sqlite3.Connection, recipe: str) -> str | None:

@@ -2,29 +2,25 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
-from picowatch.ledger.database import Database
-from picowatch.ledger.queue import next_file
 from picowatch.ledger.rows import (
     Acceptance,
-    DueSheet,
     RequestedEntry,
     Save,
     columns_of,
     insert_image,
-    request_of,
 )
-from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.recipe import variation_seed_of
-from picowatch.recipe.request import ImageRequest, digest_of
+from picowatch.recipe.request import ImageRequest
 
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
 Place = tuple[int, int]  # an entry's index in its file, and an image's in its entry
 
+FAILED = """state = 'failed'
+            AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
 # Of an image that ended, but is requested again.
 QUEUED_ANEW = """state = 'queued', file = NULL, drawn = 0, attempts = 0, deaths = 0, alone = 0,
                  passed = 0, reason = NULL, listed = 0"""
@@ -217,81 +213,3 @@ class SaveWriter:
         }
         self.result.queued += 1
         return insert_image(self.sql, columns)
-
-
-class ContactSheets(Database):
-    """Contact sheets that entries request, drawn or due."""
-
-    def sheets_due(self, recipe: str) -> list[DueSheet]:
-        """Return the sheets to draw, whose images have all ended, at least one done.
-
-        Equal entries have one sheet.
-        """
-        due = {}
-        with self.transaction() as sql:
-            for sheet, images, shows, known in _sheets_of(sql, recipe):
-                states = {image["state"] for image in images}
-                has_ended = "done" in states and not states & {"queued", "running"}
-                if has_ended and not (known and known["done"]):
-                    cells = tuple((request_of(image), _file_of(image)) for image in images)
-                    file = known["file"] if known else None
-                    due[shows] = DueSheet(recipe, shows, sheet, cells, file)
-        return [*due.values()]
-
-    def drawn_sheets(self, recipe: str) -> list[str]:
-        """Return the sheets of the recipe's entries, including those that could not be drawn."""
-        with self.transaction() as sql:
-            found = {shows: known for *_, shows, known in _sheets_of(sql, recipe)}
-        return [one["file"] for one in found.values() if one and one["done"] and one["file"]]
-
-    def reserve_sheet(self, due: DueSheet, names: OutboxNames) -> str:
-        """Return the path for a contact sheet; after a crash, the same one again."""
-        if due.file is not None:
-            return due.file
-        with self.transaction() as sql:
-            file = next_file(sql, names, due.recipe, partial(names.sheet, due.recipe))
-            sql.execute(
-                "INSERT INTO sheets (recipe, shows, file, done) VALUES (?, ?, ?, 0)",
-                (due.recipe, due.shows, file),
-            )
-            return file
-
-    def mark_sheet_done(self, due: DueSheet) -> None:
-        """Record that the contact sheet is written, or was given up."""
-        self.change(
-            """INSERT INTO sheets (recipe, shows, done) VALUES (?, ?, 1)
-               ON CONFLICT DO UPDATE SET done = 1""",
-            (due.recipe, due.shows),
-        )
-
-
-def forget_deleted_sheets(
-    sql: sqlite3.Connection, recipe: str, picture_exists: Callable[[str], bool]
-) -> None:
-    """Forget a recipe's sheets whose files are gone, so that they are drawn again."""
-    rows = sql.execute("SELECT file FROM sheets WHERE recipe = ? AND done", (recipe,)).fetchall()
-    gone = [row["file"] for row in rows if row["file"] and not picture_exists(row["file"])]
-    sql.executemany(
-        "DELETE FROM sheets WHERE recipe = ? AND file = ?", [(recipe, file) for file in gone]
-    )
-
-
-def _sheets_of(
-    sql: sqlite3.Connection, recipe: str
-) -> Iterator[tuple[str, list[sqlite3.Row], str, sqlite3.Row | None]]:
-    """Yield each sheet that entries request: its JSON, images and key, and its row of `sheets`."""
-    for entry in sql.execute(
-        "SELECT id, sheet FROM entries WHERE recipe = ? AND sheet IS NOT NULL ORDER BY id",
-        (recipe,),
-    ).fetchall():
-        images = images_of(sql, entry["id"])
-        shows = digest_of({"sheet": entry["sheet"], "files": [_file_of(one) for one in images]})
-        row = sql.execute(
-            "SELECT file, done FROM sheets WHERE recipe = ? AND shows = ?", (recipe, shows)
-        ).fetchone()
-        yield entry["sheet"], images, shows, row
-
-
-def _file_of(image: sqlite3.Row) -> str | None:
-    """Return the picture of an image that is done."""
-    return image["file"] if image["state"] == "done" else None

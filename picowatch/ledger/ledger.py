@@ -1,105 +1,197 @@
-"""What was requested, what is queued, what is done: the daemon's only memory.
+"""The SQLite file below the ledger: opening, versions, transactions."""
 
-Each change of state is guarded by the old state, so a step that runs twice does nothing the second
-time. `accept.py` says what a save means. A ledger that cannot be used is set aside, and a new one
-is filled from images.jsonl.
-"""
-
-import logging
+import errno
+import os
 import sqlite3
-from contextlib import suppress
-from datetime import datetime
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from picowatch.errors import LedgerCorrupt
-from picowatch.ledger.accept import Saves
-from picowatch.ledger.entries import ContactSheets
-from picowatch.ledger.questions import Questions
-from picowatch.ledger.queue import Queue
-from picowatch.ledger.rows import NEVER_READ, columns_of, insert_image
-from picowatch.outbox.listing import request_in
-from picowatch.outbox.outbox import Outbox
-from picowatch.recipe.request import ImageRequest
-from picowatch.service import ALIVE, notify
+from picowatch.errors import LedgerCorrupt, LedgerUnsure
+from picowatch.ledger.migrations import VERSION, can_migrate, keep_a_copy, make_tables
 
-log = logging.getLogger("picowatch")
-
-LINES_ALIVE = 1000  # between two watchdog messages: a million lines take minutes
+# How long SQLite itself waits for a lock; callers go on waiting (retry.py). It is short because
+# SIGTERM has to end picowatch within two seconds.
+LOCK_SECONDS = 0.3
+# https://www.sqlite.org/rescode.html
+CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+# What SQLite says about an empty file, which to it is a database without tables, and about a page
+# whose cells hold damaged text.
+_DAMAGE = ("no such table", "Could not decode to UTF-8")
 
 
-class Ledger(Saves, Queue, Questions, ContactSheets):
-    """All SQL that the daemon runs, on one file. Safe to use from several threads."""
+class Ledger:
+    """One connection for all threads of the daemon; every change runs in a transaction.
 
-    def rebuild(self, outbox: Outbox) -> int:
-        """Enter the pictures of images.jsonl as done; return how many.
-
-        Queued and failed images are requested again, because all recipes are read again.
-        """
-        digests: dict[str, str] = {}  # the newest of each recipe
-        entered = 0
-        with self.transaction() as sql:
-            for save, line in enumerate(outbox.listing.all(), 1):
-                if save % LINES_ALIVE == 1:
-                    notify(*ALIVE)
-                with suppress(KeyError, TypeError, ValueError):  # not a line of ours
-                    recipe = str(line["recipe"])
-                    _enter(sql, line, request_in(line), save)
-                    entered += 1
-                    digests[recipe] = str(line["save_digest"])
-            sql.executemany(
-                """INSERT INTO recipes (path, size_and_time, digest, outcome, save, folder)
-                   VALUES (?, ?, ?, 'restored', 0, '')""",
-                [(recipe, NEVER_READ.as_text(), digest) for recipe, digest in digests.items()],
-            )
-            # Later saves get higher numbers than these lines.
-            sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('saves', ?)", (entered,))
-        return entered
-
-
-def open_ledger(path: Path, outbox: Outbox) -> Ledger:
-    """Return the ledger, ready for use.
-
-    Raises sqlite3.OperationalError while it is locked or the disk is full.
+    With a rollback journal and `synchronous=FULL` a commit survives power loss. Unlike write-ahead
+    logs, that also works on file systems without shared memory.
     """
-    try:
-        ledger = Ledger(path)
-    except LedgerCorrupt as error:
-        set_aside(path, str(error))
-        ledger = Ledger(path)
-    if ledger.is_new:
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the ledger, and check the whole file.
+
+        Raises LedgerCorrupt if it is damaged, of another version or another program's, or
+        sqlite3.OperationalError while it is locked or the disk is full.
+        """
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._is_unsure = False  # whether the last commit, which failed, counts
+        self._path = path
+        if (journal := Path(f"{path}-journal")).is_dir():  # SQLite would not name it
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(journal))
+        path.open("ab").close()  # SQLite creates files as 0644 at any umask
+        # Open as long as the connection: if a file is closed, all locks of its process go.
+        self._file = path.open("rb", buffering=0)
+        self._connection = sqlite3.connect(
+            path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        self._connection.row_factory = sqlite3.Row
         try:
-            entered = ledger.rebuild(outbox)
+            with self._corruption_named():
+                self._prepare()
+                self._id = _id(path)
         except BaseException:
-            ledger.close()
+            self.close()
             raise
-        if entered:
-            log.warning("%s pictures of images.jsonl are in the new ledger", entered)
-    return ledger
+
+    def _prepare(self) -> None:
+        sql = self._connection
+        version = sql.execute("PRAGMA user_version").fetchone()[0]
+        tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version != VERSION and not can_migrate(version) and (version or tables):
+            raise LedgerCorrupt(f"The ledger {self._path} is not of this version of picowatch.")
+        sql.execute("PRAGMA journal_mode = TRUNCATE")
+        sql.execute("PRAGMA synchronous = FULL")
+        sql.execute("PRAGMA temp_store = MEMORY")  # a full /tmp stops nothing
+        found = sql.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise LedgerCorrupt(f"The ledger {self._path} is damaged: {found}.")
+        if version != VERSION:
+            if version:
+                keep_a_copy(self._path, version)
+            try:
+                make_tables(sql, version)
+            except sqlite3.IntegrityError as error:
+                raise LedgerCorrupt(f"The ledger {self._path} is damaged: {error}.") from error
+        sql.execute("PRAGMA foreign_keys = ON")
+        # This includes one that a crash left empty: a save or a rebuild enters the first number.
+        self.is_new = not sql.execute("SELECT count(*) FROM sqlite_sequence").fetchone()[0]
+
+    @contextmanager
+    def _corruption_named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in CORRUPT_CODES or str(error).startswith(_DAMAGE):
+                raise LedgerCorrupt(f"The ledger {self._path} is damaged: {error}.") from error
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Make all changes in a `with` block, or none of them.
+
+        An error inside a nested block undoes that block. Raises LedgerCorrupt if the file turns out
+        to be damaged.
+        """
+        with self._lock, self._corruption_named():
+            depth = self._depth
+            if not depth:
+                if self._is_unsure and self._has_counted():
+                    raise LedgerUnsure(f"A change of {self._path} that failed counts all the same.")
+                self._before = self._count_of_commits()
+            self._connection.execute(f"SAVEPOINT nested{depth}" if depth else "BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield self._connection
+            except BaseException:
+                self._undo(depth)
+                raise
+            finally:
+                self._depth -= 1
+            self._keep(depth)
+
+    def change(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> int:
+        """Run one statement; return how many rows it changed."""
+        with self.transaction() as sql:
+            return sql.execute(query, values).rowcount
+
+    def change_each(self, query: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run one statement with each of these rows, for all or for none."""
+        with self.transaction() as sql:
+            sql.executemany(query, rows)
+
+    def select(
+        self, query: str, values: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[sqlite3.Row]:
+        """Return all rows of a query. Raises LedgerCorrupt if the file turns out to be damaged."""
+        with self._lock, self._corruption_named():
+            return self._connection.execute(query, values).fetchall()
+
+    @property
+    def changes(self) -> int:
+        """How many rows were changed since the start: while it is equal, so are all answers."""
+        return self._connection.total_changes
+
+    def is_in_place(self) -> bool:
+        """Whether the ledger's file is still the opened one, the only one that SQLite writes to.
+
+        That is assumed while a share that is away answers with an error.
+        """
+        try:
+            return _id(self._path) == self._id
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+
+    def _undo(self, depth: int) -> None:
+        if not self._connection.in_transaction:  # SQLite rolled back by itself, as on a full disk
+            return
+        if depth:
+            self._connection.execute(f"ROLLBACK TO nested{depth}")
+            self._connection.execute(f"RELEASE nested{depth}")
+        else:
+            self._connection.execute("ROLLBACK")
+
+    def _keep(self, depth: int) -> None:
+        try:
+            if depth:
+                self._connection.execute(f"RELEASE nested{depth}")
+            else:
+                self._commit()
+        except BaseException:
+            is_over = not self._connection.in_transaction
+            self._undo(depth)
+            if not (is_over and self._has_counted()):
+                raise
+
+    def _commit(self) -> None:
+        self._connection.execute("COMMIT")
+
+    def _has_counted(self) -> bool:
+        """Whether a commit that failed changed the file all the same; else it is rolled back.
+
+        The last of its syncs comes after the truncation of the journal, when the change counts: if
+        it were tried again, what was claimed would be claimed by nobody.
+        """
+        self._is_unsure = True
+        self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # rolls back
+        counted = self._count_of_commits() != self._before
+        self._is_unsure = False
+        return counted
+
+    def _count_of_commits(self) -> int:
+        """Return the file's change counter (https://www.sqlite.org/fileformat2.html, 1.3.6)."""
+        return int.from_bytes(os.pread(self._file.fileno(), 4, 24), "big")
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+            self._file.close()
 
 
-def set_aside(path: Path, damage: str) -> None:
-    """Rename a damaged ledger and its journal, which must not be replayed into a new one."""
-    kept = path.with_name(f"{path.name}.damaged-{datetime.now():%Y%m%d-%H%M%S}")
-    for part in ("-journal", ""):
-        with suppress(FileNotFoundError):
-            Path(f"{path}{part}").replace(f"{kept}{part}")
-    log.error("%s It is kept as %s; a new one is built from images.jsonl.", damage, kept.name)
-
-
-def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest, save: int) -> None:
-    """Enter a line's picture; of several lines with the same request, the last counts."""
-    columns = columns_of(request) | {
-        "recipe": str(line["recipe"]),
-        "state": "done",
-        "priority": 0,
-        "save": save,
-        "save_digest": str(line["save_digest"]),
-        "entry_index": int(line["entry_index"]),
-        "image_index": int(line["image_index"]),
-        "entry_digest": str(line.get("entry_digest", "")),
-        "file": str(line["file"]),
-        "listed": 1,
-    }
-    sql.execute("DELETE FROM images WHERE recipe = :recipe AND digest = :digest", columns)
-    insert_image(sql, columns)
+def _id(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -1,14 +1,19 @@
-"""The queue: which images are next, and how claimed images end."""
+"""The queue: which images are next, and how claimed images end.
+
+Each change is guarded by the old state: an engine's result for an image that was cancelled changes
+nothing, nor does it if the image was requested again and claimed by another engine: then it has
+another file.
+"""
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import count
 from pathlib import PurePosixPath
 
 from picowatch.files.names import is_picture_name, stem_of
-from picowatch.ledger.database import Database
+from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import (
     PutBack,
     QueuedImage,
@@ -33,164 +38,149 @@ _QUEUED = """state = CASE WHEN EXISTS (SELECT 1 FROM entry_images
 # "0" follows "/" in ASCII.
 OF_ONLY = """EXISTS (SELECT 1 FROM json_each(:only) WHERE recipe = value
              OR (recipe > value || '/' AND recipe < value || '0'))"""
-LINES_AT_ONCE = 500  # so few that after a crash all of them are found at the file's end
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
-class Queue(Database):
-    """Changes of an image's state, from 'queued' to 'done', 'failed' or 'cancelled'.
+def claim(
+    ledger: Ledger,
+    names: OutboxNames,
+    batch_size: Callable[[ImageRequest], int],
+    held: str = "",
+    others: Collection[str] = (),
+    patience: int = 0,
+    only: Sequence[str] = (),
+) -> list[QueuedImage]:
+    """Return the next batch, now 'running', each image with a reserved file; [] if none waits.
 
-    Each is guarded by the old state, so a step that runs twice does nothing the second time, and an
-    engine's result for an image that was cancelled meanwhile changes nothing, nor does it if the
-    image was requested again and claimed by another engine: then it has another file.
+    Among images of the highest priority, those that need the checkpoint `held` (its hash) come
+    first, then those whose checkpoint no other engine holds, then the oldest. An oldest image
+    that was passed over `patience` times comes in any case. Later images that can share its
+    batch join it. An image runs alone if a batch failed, or the engine or the daemon died, with
+    it. With `only`, images of these recipes and folders are claimed, the oldest first.
     """
+    with ledger.transaction() as sql:
+        first = _first_of(sql, only) if only else _first(sql, held, others, patience)
+        if first is None:
+            return []
+        batch = [QueuedImage.of(first)]
+        room = batch_size(batch[0].request) - 1
+        if room > 0 and not batch[0].alone:
+            batch += _others_alike(sql, batch[0].id, first["batch_key"], room, only)
+        return [_start(sql, image, names) for image in batch]
 
-    def claim(
-        self,
-        names: OutboxNames,
-        batch_size: Callable[[ImageRequest], int],
-        held: str = "",
-        others: Collection[str] = (),
-        patience: int = 0,
-        only: Sequence[str] = (),
-    ) -> list[QueuedImage]:
-        """Return the next batch, now 'running', each image with a reserved file; [] if none waits.
 
-        Among images of the highest priority, those that need the checkpoint `held` (its hash) come
-        first, then those whose checkpoint no other engine holds, then the oldest. An oldest image
-        that was passed over `patience` times comes in any case. Later images that can share its
-        batch join it. An image runs alone if a batch failed, or the engine or the daemon died, with
-        it. With `only`, images of these recipes and folders are claimed, the oldest first.
-        """
-        with self.transaction() as sql:
-            first = _first_of(sql, only) if only else _first(sql, held, others, patience)
-            if first is None:
-                return []
-            batch = [QueuedImage.of(first)]
-            room = batch_size(batch[0].request) - 1
-            if room > 0 and not batch[0].alone:
-                batch += _others_alike(sql, batch[0].id, first["batch_key"], room, only)
-            return [_start(sql, image, names) for image in batch]
+def hand_over(ledger: Ledger, images: Sequence[QueuedImage]) -> set[int]:
+    """Mark rendered images as being written; return the ids of those still requested.
 
-    def hand_over(self, images: Sequence[QueuedImage]) -> set[int]:
-        """Mark rendered images as being written; return the ids of those still requested.
+    From now on they cannot be cancelled.
+    """
+    with ledger.transaction() as sql:
+        return {image.id for image in images if _change(sql, image, "drawn = 1")}
 
-        From now on they cannot be cancelled.
-        """
-        with self.transaction() as sql:
-            return {image.id for image in images if _change(sql, image, "drawn = 1")}
 
-    def finish(self, images: Sequence[QueuedImage], listed: Collection[int]) -> None:
-        """Record that pictures are published; those in `listed` are in images.jsonl, too."""
-        self.change_each(
-            """UPDATE images SET state = 'done', drawn = 0, deaths = 0, alone = 0,
-               reason = NULL, listed = ? WHERE id = ? AND file = ? AND state = 'running'""",
-            ((image.id in listed, image.id, image.file) for image in images),
-        )
+def finish(ledger: Ledger, images: Sequence[QueuedImage], listed: Collection[int]) -> None:
+    """Record that pictures are published; those in `listed` are in images.jsonl, too."""
+    ledger.change_each(
+        """UPDATE images SET state = 'done', drawn = 0, deaths = 0, alone = 0,
+           reason = NULL, listed = ? WHERE id = ? AND file = ? AND state = 'running'""",
+        ((image.id in listed, image.id, image.file) for image in images),
+    )
 
-    def fail(self, image: QueuedImage, reason: str, *, drawn: bool = False) -> bool:
-        """Record that the image failed for good. False if it was not running."""
-        with self.transaction() as sql:
-            change = "state = 'failed', drawn = 0, reason = ?"
-            if not _change(sql, image, change, reason, drawn=drawn):
-                return False
-            row = sql.execute(
-                """SELECT recipe, save_digest, entry_index, image_index, digest,
-                   json_extract(request, '$.seed') AS seed FROM images WHERE id = ?""",
+
+def fail(ledger: Ledger, image: QueuedImage, reason: str, *, drawn: bool = False) -> bool:
+    """Record that the image failed for good. False if it was not running."""
+    with ledger.transaction() as sql:
+        change = "state = 'failed', drawn = 0, reason = ?"
+        if not _change(sql, image, change, reason, drawn=drawn):
+            return False
+        row = sql.execute(
+            """SELECT recipe, save_digest, entry_index, image_index, digest,
+               json_extract(request, '$.seed') AS seed FROM images WHERE id = ?""",
+            (image.id,),
+        ).fetchone()
+        line = failure_line(**row, reason=reason)
+        sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
+        return True
+
+
+def put_back(
+    ledger: Ledger, image: QueuedImage, why: PutBack = PutBack.NO_FAULT, *, drawn: bool = False
+) -> bool:
+    """Put a running image back into its place in the queue. False if it was not running."""
+    with ledger.transaction() as sql:
+        return _change(sql, image, f"{_QUEUED}, drawn = 0, {why.value}", drawn=drawn)
+
+
+def nothing_is_written(ledger: Ledger) -> None:
+    """Record, at the start, that no picture is being written."""
+    ledger.change("UPDATE images SET drawn = 0 WHERE state = 'running' AND drawn = 1")
+
+
+def picture_missing(ledger: Ledger, image: QueuedImage) -> None:
+    """Cancel an image whose dropped picture changed or is gone, and have that read again."""
+    with ledger.transaction() as sql:
+        if _change(sql, image, "state = 'cancelled', file = NULL"):
+            sql.execute(
+                """UPDATE recipes SET again = max(again, 'read')
+                   WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
                 (image.id,),
-            ).fetchone()
-            line = failure_line(**row, reason=reason)
-            sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
-            return True
-
-    def unlisted_failures(self) -> dict[int, str]:
-        """Return the first lines that failures.jsonl lacks, by id."""
-        rows = self.select("SELECT id, line FROM failures ORDER BY id LIMIT ?", (LINES_AT_ONCE,))
-        return {row["id"]: row["line"] for row in rows}
-
-    def mark_failures_listed(self, failures: Iterable[int]) -> None:
-        """Record that the lines with these ids are in failures.jsonl."""
-        self.change_each("DELETE FROM failures WHERE id = ?", ((one,) for one in failures))
-
-    def put_back(
-        self, image: QueuedImage, why: PutBack = PutBack.NO_FAULT, *, drawn: bool = False
-    ) -> bool:
-        """Put a running image back into its place in the queue. False if it was not running."""
-        with self.transaction() as sql:
-            return _change(sql, image, f"{_QUEUED}, drawn = 0, {why.value}", drawn=drawn)
-
-    def nothing_is_written(self) -> None:
-        """Record, at the start, that no picture is being written."""
-        self.change("UPDATE images SET drawn = 0 WHERE state = 'running' AND drawn = 1")
-
-    def picture_missing(self, image: QueuedImage) -> None:
-        """Cancel an image whose dropped picture changed or is gone, and have that read again."""
-        with self.transaction() as sql:
-            if _change(sql, image, "state = 'cancelled', file = NULL"):
-                sql.execute(
-                    """UPDATE recipes SET again = max(again, 'read')
-                       WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
-                    (image.id,),
-                )
-
-    def are_running(self, images: Sequence[QueuedImage]) -> bool:
-        """Whether any of these images is still requested and not being written."""
-        places = ", ".join("?" * len(images))
-        rows = self.select(
-            f"""SELECT id, file FROM images WHERE id IN ({places})
-                AND state = 'running' AND drawn = 0""",
-            [image.id for image in images],
-        )
-        return any((row["id"], row["file"]) == (one.id, one.file) for row in rows for one in images)
-
-    def is_start_image_needed(self, digest: str, besides: Sequence[int]) -> bool:
-        """Whether images other than `besides` need a start image: see `start_images_needed`."""
-        places = ", ".join("?" * len(besides))
-        return bool(
-            self.select(
-                f"""SELECT 1 FROM {_TO_RENDER} WHERE id NOT IN ({places})
-                    AND instr(request, ?) LIMIT 1""",
-                (*besides, digest),
             )
+
+
+def are_running(ledger: Ledger, images: Sequence[QueuedImage]) -> bool:
+    """Whether any of these images is still requested and not being written."""
+    places = ", ".join("?" * len(images))
+    rows = ledger.select(
+        f"""SELECT id, file FROM images WHERE id IN ({places})
+            AND state = 'running' AND drawn = 0""",
+        [image.id for image in images],
+    )
+    return any((row["id"], row["file"]) == (one.id, one.file) for row in rows for one in images)
+
+
+def is_start_image_needed(ledger: Ledger, digest: str, besides: Sequence[int]) -> bool:
+    """Whether images other than `besides` need a start image: see `start_images_needed`."""
+    places = ", ".join("?" * len(besides))
+    return bool(
+        ledger.select(
+            f"""SELECT 1 FROM {_TO_RENDER} WHERE id NOT IN ({places})
+                AND instr(request, ?) LIMIT 1""",
+            (*besides, digest),
         )
+    )
 
-    def running(self) -> list[QueuedImage]:
-        """Return the running images, or those that were running when the last daemon died."""
-        rows = self.select(f"SELECT * FROM images WHERE state = 'running' ORDER BY {IN_ORDER}")
-        return [QueuedImage.of(row) for row in rows]
 
-    def recipe_of(self, image: QueuedImage) -> str:
-        """Return an image's recipe, which may have been renamed since the image was claimed."""
-        rows = self.select("SELECT recipe FROM images WHERE id = ?", (image.id,))
-        return rows[0]["recipe"] if rows else image.recipe
+def running(ledger: Ledger) -> list[QueuedImage]:
+    """Return the running images, or those that were running when the last daemon died."""
+    rows = ledger.select(f"SELECT * FROM images WHERE state = 'running' ORDER BY {IN_ORDER}")
+    return [QueuedImage.of(row) for row in rows]
 
-    def is_requested(self, image: int) -> bool:
-        """Whether the last valid save of some recipe still requests this image."""
-        return bool(self.select("SELECT 1 FROM entry_images WHERE image = ? LIMIT 1", (image,)))
 
-    def unlisted(self) -> list[QueuedImage]:
-        """Return pictures that are published but not listed yet."""
-        rows = self.select("SELECT * FROM images WHERE state = 'done' AND listed = 0 ORDER BY id")
-        return [QueuedImage.of(row) for row in rows]
+def recipe_of(ledger: Ledger, image: QueuedImage) -> str:
+    """Return an image's recipe, which may have been renamed since the image was claimed."""
+    rows = ledger.select("SELECT recipe FROM images WHERE id = ?", (image.id,))
+    return rows[0]["recipe"] if rows else image.recipe
 
-    def mark_listed(self, image: int) -> None:
-        """Record that the picture is in images.jsonl and the gallery."""
-        self.change("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
-    def start_images_needed(self) -> set[str]:
-        """Return the hashes of pictures that unfinished images need, and failed ones if retried.
+def is_requested(ledger: Ledger, image: int) -> bool:
+    """Whether the last valid save of some recipe still requests this image."""
+    return bool(ledger.select("SELECT 1 FROM entry_images WHERE image = ? LIMIT 1", (image,)))
 
-        A new save copies the pictures of failed images again; `picowatch retry` does not.
-        """
-        needed = set()
-        with self.transaction() as sql:
-            rows = sql.execute(
-                f"""SELECT request FROM {_TO_RENDER} WHERE request LIKE '%"image_hash": "%'
-                    OR request LIKE '%"references": [%'"""
-            )
-            for row in rows:
-                needed |= set(request_of(row).pictures.values())
-        return needed
+
+def start_images_needed(ledger: Ledger) -> set[str]:
+    """Return the hashes of pictures that unfinished images need, and failed ones if retried.
+
+    A new save copies the pictures of failed images again; `picowatch retry` does not.
+    """
+    needed = set()
+    with ledger.transaction() as sql:
+        rows = sql.execute(
+            f"""SELECT request FROM {_TO_RENDER} WHERE request LIKE '%"image_hash": "%'
+                OR request LIKE '%"references": [%'"""
+        )
+        for row in rows:
+            needed |= set(request_of(row).pictures.values())
+    return needed
 
 
 def _change(
@@ -205,7 +195,7 @@ def _change(
 def _first(
     sql: sqlite3.Connection, held: str, others: Collection[str], patience: int
 ) -> sqlite3.Row | None:
-    """Return the image that the next batch has in any case; see `Queue.claim`."""
+    """Return the image that the next batch has in any case; see `claim`."""
     oldest: sqlite3.Row | None = sql.execute(
         f"SELECT * FROM images WHERE state = 'queued' ORDER BY {IN_ORDER} LIMIT 1"
     ).fetchone()

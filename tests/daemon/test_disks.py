@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from picowatch.files.retry import Retry
-from picowatch.ledger.database import Database
+from picowatch.ledger.ledger import Ledger
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
     disk,
@@ -39,7 +39,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.daemon.daemon.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
-    monkeypatch.setattr("picowatch.ledger.database.LOCK_SECONDS", 0.01)
+    monkeypatch.setattr("picowatch.ledger.ledger.LOCK_SECONDS", 0.01)
 
 
 # -- troubles that come while picowatch runs, and go
@@ -162,15 +162,15 @@ def test_an_error_file_goes_with_a_recipe_that_the_ledger_never_had(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk filled up between the two, and the recipe was renamed meanwhile."""
-    is_full, keep = threading.Event(), Database._keep
+    is_full, keep = threading.Event(), Ledger._keep
 
-    def keep_or_fail(database: Database, depth: int) -> None:
+    def keep_or_fail(database: Ledger, depth: int) -> None:
         if not depth and is_full.is_set() and house.error("a.yaml"):
             database._undo(depth)
             raise sqlite3.OperationalError("database or disk is full")
         keep(database, depth)
 
-    monkeypatch.setattr(Database, "_keep", keep_or_fail)
+    monkeypatch.setattr(Ledger, "_keep", keep_or_fail)
     with house.running():
         is_full.set()
         path = house.save("a.yaml", "promt: a typo\n")
@@ -212,9 +212,9 @@ def test_a_change_that_counts_though_its_commit_failed_is_not_made_again(
     SQLite reports an error if the last sync of a commit fails, which a flaky disk may do, or a
     share that is full.
     """
-    original, left, unread = Database._commit, 0, False
+    original, left, unread = Ledger._commit, 0, False
 
-    def failing(database: Database) -> None:
+    def failing(database: Ledger) -> None:
         nonlocal left, unread
         original(database)
         if count(database) == database._before:  # it changed nothing
@@ -224,16 +224,16 @@ def test_a_change_that_counts_though_its_commit_failed_is_not_made_again(
             unread = not is_read_at_once
             raise sqlite3.OperationalError("disk I/O error")
 
-    def reading(database: Database) -> int:
+    def reading(database: Ledger) -> int:
         nonlocal unread
         if unread:
             unread = False
             raise sqlite3.OperationalError("disk I/O error")
         return count(database)
 
-    count = Database._count_of_commits
-    monkeypatch.setattr(Database, "_commit", failing)
-    monkeypatch.setattr(Database, "_count_of_commits", reading)
+    count = Ledger._count_of_commits
+    monkeypatch.setattr(Ledger, "_commit", failing)
+    monkeypatch.setattr(Ledger, "_count_of_commits", reading)
     for failed in range(1, 50):
         house, left = House(tmp_path / str(failed)), failed
         make_three_pictures(house)

@@ -16,6 +16,7 @@ from picowatch.commands.run import run
 from picowatch.daemon.build import checked
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import FAILED, LedgerCorrupt
+from picowatch.ledger import outstanding
 from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.settings import FOLDERS, load_settings
@@ -95,7 +96,7 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
         raise LedgerCorrupt("The ledger is damaged.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "todo", unreadable)
+        patched.setattr(outstanding, "todo", unreadable)
         assert run(house.settings(), False, house.make_engine) == FAILED
     assert house.log().count("The ledger is damaged. It is kept as ledger.sqlite.damaged-") == 2
     assert house.once()

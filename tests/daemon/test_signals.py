@@ -97,10 +97,10 @@ wrap(os.environ["STEP"], hang)
 @pytest.mark.parametrize(
     "step",
     [
-        "picowatch.ledger.ledger:_enter",
+        "picowatch.ledger.rebuild:_enter",
         "picowatch.inbox.inbox:scan",
         "picowatch.daemon.accept:read_recipes",
-        "picowatch.ledger.ledger:Ledger.claim",
+        "picowatch.ledger.queue:claim",
         "picowatch.outbox.outbox:Outbox.publish",
         "picowatch.outbox.outbox:contact_sheet",
     ],

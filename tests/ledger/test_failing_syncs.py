@@ -9,8 +9,8 @@ import pytest
 CHANGE = """
 import sqlite3, sys
 from pathlib import Path
-from picowatch.ledger.database import Database
-ledger = Database(Path(sys.argv[1]))
+from picowatch.ledger.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
 try:
     ledger.change("INSERT INTO paused VALUES (1)")
     said = "counts"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from picowatch.daemon.pool import PASSES
+from picowatch.ledger import accept, control, outstanding, questions, queue
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.questions import KEPT_SECONDS
+from picowatch.ledger.outstanding import KEPT_SECONDS
 from picowatch.ledger.rows import Acceptance, QueuedImage, RequestedEntry, Save, SizeAndTime
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
@@ -42,7 +43,7 @@ class Desk:
         self.saves += 1
         number, there = self.saves, self.there.__contains__
         save = Save(path, str(number), SizeAndTime(number, number, 1), saved_at=float(number))
-        return self.ledger.accept(save, entries, draw_seed=self._draw, picture_exists=there)
+        return accept.accept(self.ledger, save, entries, draw_seed=self._draw, picture_exists=there)
 
     def _draw(self) -> int:
         # Every other draw repeats the last one: a ledger must not take it for the same picture.
@@ -50,13 +51,13 @@ class Desk:
         return self.drawn // 2
 
     def claim(self, most: int = 5) -> list[QueuedImage]:
-        return self.ledger.claim(self.names, lambda request: most)
+        return queue.claim(self.ledger, self.names, lambda request: most)
 
     def make_one(self) -> str:
         (image,) = self.claim(1)
         self.there.add(image.file)
-        self.ledger.hand_over([image])
-        self.ledger.finish([image], {image.id})
+        queue.hand_over(self.ledger, [image])
+        queue.finish(self.ledger, [image], {image.id})
         return image.request.prompt
 
 
@@ -76,8 +77,8 @@ def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
     with pytest.raises(ZeroDivisionError), desk.ledger.transaction():
         desk.save("a.txt", entry("one", 1))
         desk.save("b.txt", entry("two", 2), RequestedEntry("x", 0, False, broken))
-    assert desk.ledger.counts() == Counter()
-    assert desk.ledger.known_recipes() == {}
+    assert questions.counts(desk.ledger) == Counter()
+    assert questions.known_recipes(desk.ledger) == {}
 
 
 def test_each_change_of_state_is_guarded_by_the_old_one(desk: Desk) -> None:
@@ -88,23 +89,23 @@ def test_each_change_of_state_is_guarded_by_the_old_one(desk: Desk) -> None:
     desk.save("a.txt", entry("one", 1), entry("two", 2))
     desk.save("b.txt", entry("three", 3))
     written, other, running = desk.claim()
-    assert desk.ledger.hand_over([written]) == {written.id}
+    assert queue.hand_over(desk.ledger, [written]) == {written.id}
 
-    assert not desk.ledger.put_back(written)
-    assert not desk.ledger.fail(written, "The engine died.")
-    assert desk.ledger.cancel(["a.txt"]) == (1, 1)
-    assert desk.ledger.forget("a.txt") == 0
-    assert desk.ledger.put_back(running)
-    assert desk.ledger.counts() == Counter(running=1, cancelled=1, queued=1)
-    assert desk.ledger.hand_over([other, running]) == set()
-    desk.ledger.finish([written, other, running], {written.id})
-    desk.ledger.finish([written], set())
+    assert not queue.put_back(desk.ledger, written)
+    assert not queue.fail(desk.ledger, written, "The engine died.")
+    assert control.cancel(desk.ledger, ["a.txt"]) == (1, 1)
+    assert accept.forget(desk.ledger, "a.txt") == 0
+    assert queue.put_back(desk.ledger, running)
+    assert questions.counts(desk.ledger) == Counter(running=1, cancelled=1, queued=1)
+    assert queue.hand_over(desk.ledger, [other, running]) == set()
+    queue.finish(desk.ledger, [written, other, running], {written.id})
+    queue.finish(desk.ledger, [written], set())
     for drawn in (False, True):
-        assert not desk.ledger.fail(written, "late", drawn=drawn)
-        assert not desk.ledger.put_back(written, drawn=drawn)
-    assert desk.ledger.hand_over([written]) == set()
-    assert desk.ledger.counts() == Counter(done=1, cancelled=1, queued=1)
-    assert desk.ledger.unlisted() == []
+        assert not queue.fail(desk.ledger, written, "late", drawn=drawn)
+        assert not queue.put_back(desk.ledger, written, drawn=drawn)
+    assert queue.hand_over(desk.ledger, [written]) == set()
+    assert questions.counts(desk.ledger) == Counter(done=1, cancelled=1, queued=1)
+    assert outstanding.unlisted(desk.ledger) == []
 
 
 def test_a_result_counts_only_for_the_claim_that_it_is_of(desk: Desk) -> None:
@@ -114,30 +115,30 @@ def test_a_result_counts_only_for_the_claim_that_it_is_of(desk: Desk) -> None:
     desk.save("a.txt")
     desk.save("a.txt", entry("one", 1))
     (second,) = desk.claim()
-    assert (first.id, desk.ledger.are_running([first])) == (second.id, False)
-    assert not desk.ledger.put_back(first)
-    assert not desk.ledger.fail(first, "The engine died.")
-    assert desk.ledger.hand_over([first]) == set()
-    assert desk.ledger.are_running([second])
-    assert desk.ledger.hand_over([second]) == {second.id}
-    desk.ledger.finish([first], ())
-    assert desk.ledger.counts() == Counter(running=1)
-    desk.ledger.finish([second], ())
-    assert [image.file for image in desk.ledger.unlisted()] == [second.file]
+    assert (first.id, queue.are_running(desk.ledger, [first])) == (second.id, False)
+    assert not queue.put_back(desk.ledger, first)
+    assert not queue.fail(desk.ledger, first, "The engine died.")
+    assert queue.hand_over(desk.ledger, [first]) == set()
+    assert queue.are_running(desk.ledger, [second])
+    assert queue.hand_over(desk.ledger, [second]) == {second.id}
+    queue.finish(desk.ledger, [first], ())
+    assert questions.counts(desk.ledger) == Counter(running=1)
+    queue.finish(desk.ledger, [second], ())
+    assert [image.file for image in outstanding.unlisted(desk.ledger)] == [second.file]
 
 
 def test_saves_are_kept_for_a_month(desk: Desk) -> None:
     """The last one of each recipe is kept longer; an archived recipe's entries go with it."""
     for name in ("a.txt", "a.txt", "b.txt"):
         desk.save(name, entry(name, 1))
-        if desk.ledger.counts()["queued"]:
+        if questions.counts(desk.ledger)["queued"]:
             desk.make_one()
-    desk.ledger.archive("b.txt")
+    outstanding.archive(desk.ledger, "b.txt")
     for seconds, left in ((0, ["a.txt", "a.txt", "b.txt"]), (10, ["a.txt"])):
-        desk.ledger.prune(KEPT_SECONDS + seconds)
+        outstanding.prune(desk.ledger, KEPT_SECONDS + seconds)
         assert [row[0] for row in desk.ledger.select("SELECT recipe FROM saves")] == left
     assert [row[0] for row in desk.ledger.select("SELECT recipe FROM entries")] == ["a.txt"]
-    assert desk.ledger.counts() == Counter(done=2), "pictures stay"
+    assert questions.counts(desk.ledger) == Counter(done=2), "pictures stay"
 
 
 def test_an_engine_takes_what_it_has_loaded_and_then_what_no_other_has(desk: Desk) -> None:
@@ -152,8 +153,8 @@ def test_an_engine_takes_what_it_has_loaded_and_then_what_no_other_has(desk: Des
     taken = [
         image.request.seed
         for held, others in (("3", ""), ("3", ""), ("", "1"), ("3", ""), ("3", ""), ("3", ""))
-        for image in desk.ledger.claim(
-            desk.names, lambda request: 1, held, others.split(), patience=3
+        for image in queue.claim(
+            desk.ledger, desk.names, lambda request: 1, held, others.split(), patience=3
         )
     ]
     assert taken == [10, 2, 1, 3, 0, 5]
@@ -178,14 +179,14 @@ def test_64_engines_load_20_checkpoints_seldom(desk: Desk, at_once: int, most: i
         now, number = heapq.heappop(busy)
         own, patience = held[number], PASSES * len(held)
         others = {*held[:number], *held[number + 1 :]} - {"", own}
-        batch = desk.ledger.claim(desk.names, lambda request: 8, own, others, patience)
+        batch = queue.claim(desk.ledger, desk.names, lambda request: 8, own, others, patience)
         if batch:
-            desk.ledger.finish(batch, ())
+            queue.finish(desk.ledger, batch, ())
             held[number] = batch[0].request.checkpoint_hash
             loads += held[number] != own
             seconds = 0.1 * len(batch) * dice.uniform(0.8, 1.2) + 3 * (held[number] != own)
             heapq.heappush(busy, (now + seconds, number))
-    assert not desk.ledger.counts()["queued"], "engines rest, and images wait"
+    assert not questions.counts(desk.ledger)["queued"], "engines rest, and images wait"
     assert loads <= most
     assert 0 < desk.ledger.select("SELECT max(passed) FROM images")[0][0] <= patience
 
@@ -200,16 +201,16 @@ def test_looks_cost_the_same_however_much_is_done(desk: Desk) -> None:
     for number in (1, 500):
         desk.save("a", *(entry("a", seed) for seed in range(number)))
         images = desk.claim(500)
-        desk.ledger.finish(images, {image.id for image in images})
+        queue.finish(desk.ledger, images, {image.id for image in images})
         costs.append(0)
         with desk.ledger.transaction() as sql:
             sql.set_progress_handler(count, 10)
-            assert not desk.ledger.is_start_image_needed("00" * 32, [1])
-            assert desk.ledger.start_images_needed() == set()
-            assert desk.ledger.recipes_with_failures() == []
-            assert desk.ledger.unlisted() == desk.ledger.running() == []
+            assert not queue.is_start_image_needed(desk.ledger, "00" * 32, [1])
+            assert queue.start_images_needed(desk.ledger) == set()
+            assert control.recipes_with_failures(desk.ledger) == []
+            assert outstanding.unlisted(desk.ledger) == queue.running(desk.ledger) == []
             sql.set_progress_handler(None, 0)
-    assert desk.ledger.counts() == Counter(done=500)
+    assert questions.counts(desk.ledger) == Counter(done=500)
     assert 0 < costs[1] <= costs[0] + 5
 
 
@@ -223,6 +224,6 @@ def test_a_drawn_seed_that_was_there_before_is_drawn_again(desk: Desk) -> None:
 def test_sizes_and_times_of_any_size_are_kept(desk: Desk) -> None:
     """Inodes of FUSE and mergerfs use 64 bits, which is too much for SQLite's integers."""
     size_and_time = SizeAndTime(2**62, 2**66, 2**64 - 1)
-    desk.ledger.refuse(Save("a.txt", "digest", size_and_time), "a typo")
-    desk.ledger.rename("a.txt", "b.txt", size_and_time)
-    assert desk.ledger.known_recipes()["b.txt"].size_and_time == size_and_time
+    accept.refuse(desk.ledger, Save("a.txt", "digest", size_and_time), "a typo")
+    accept.rename(desk.ledger, "a.txt", "b.txt", size_and_time)
+    assert questions.known_recipes(desk.ledger)["b.txt"].size_and_time == size_and_time

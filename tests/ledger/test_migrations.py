@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.ledger import migrations
-from picowatch.ledger.database import Database
+from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.migrations import CHANGES, VERSION
 from tests.house import House
 
@@ -84,7 +84,7 @@ def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(
     tmp_path: Path, version: int
 ) -> None:
     put(tmp_path / "ledger.sqlite", version)
-    Database(tmp_path / "ledger.sqlite").close()
+    Ledger(tmp_path / "ledger.sqlite").close()
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql:
         sheets = sql.execute("SELECT recipe, file, done FROM sheets").fetchall()
         states = dict(sql.execute("SELECT path, outcome FROM recipes"))
@@ -101,15 +101,15 @@ def test_the_earlier_ledger_is_kept_beside_the_new_one(tmp_path: Path, version: 
     path = tmp_path / "ledger.sqlite"
     put(path, version)
     before = path.read_bytes()
-    Database(path).close()
+    Ledger(path).close()
     assert (tmp_path / f"ledger.sqlite.version-{version}").read_bytes() == before
 
 
 @pytest.mark.parametrize("version", OLDER)
 def test_a_migrated_ledger_has_the_tables_of_a_new_one(tmp_path: Path, version: int) -> None:
     put(tmp_path / "old.sqlite", version)
-    Database(tmp_path / "old.sqlite").close()
-    Database(tmp_path / "new.sqlite").close()
+    Ledger(tmp_path / "old.sqlite").close()
+    Ledger(tmp_path / "new.sqlite").close()
     assert shape(tmp_path / "old.sqlite") == shape(tmp_path / "new.sqlite")
 
 
@@ -150,7 +150,7 @@ def test_a_migration_that_dies_at_any_statement_begins_again(
     for died in range(1000):
         left = died
         try:
-            Database(path).close()
+            Ledger(path).close()
             break
         except Died:
             assert contents(path) == before

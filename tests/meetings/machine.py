@@ -20,7 +20,7 @@ import picowatch.inbox.inbox
 from picowatch.daemon.daemon import Mode
 from picowatch.daemon.supervise import Supervisor
 from picowatch.errors import EngineDied, RenderFailed
-from picowatch.ledger.database import Database
+from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
 from tests.digest_engine import DigestEngine
@@ -122,15 +122,15 @@ class Machine:
         for target in HALTING_POINTS if self.habits.halting else ():
             wrap(f"picowatch.{target}", partial(_after, self.sim.switch), patch.setattr)
         wrap("tests.digest_engine:DigestEngine.render", self._rendering, patch.setattr)
-        named = Database._corruption_named
+        named = Ledger._corruption_named
 
-        def unless_locked(database: Database) -> Any:
+        def unless_locked(database: Ledger) -> Any:
             if self.trouble and self.trouble.errno == LOCKED and not database._depth:
                 raise sqlite3.OperationalError("database is locked")
             return named(database)
 
-        patch.setattr(Database, "_corruption_named", unless_locked)
-        wrap("picowatch.ledger.database:Database._count_of_commits", self._reading, patch.setattr)
+        patch.setattr(Ledger, "_corruption_named", unless_locked)
+        wrap("picowatch.ledger.ledger:Ledger._count_of_commits", self._reading, patch.setattr)
         # Other processes on this machine are not part of the simulation.
         patch.setattr(picowatch.inbox.inbox, "is_held_open", lambda root, path: False)
 
@@ -292,8 +292,8 @@ class Machine:
         if self.flaky == 0:
             raise sqlite3.OperationalError("disk I/O error")
 
-    def _reading(self, original: Callable[[Database], int]) -> Callable[[Database], int]:
-        def count(database: Database) -> int:
+    def _reading(self, original: Callable[[Ledger], int]) -> Callable[[Ledger], int]:
+        def count(database: Ledger) -> int:
             if self.unreadable and self.flaky <= 0:
                 self.unreadable -= 1
                 raise sqlite3.OperationalError("disk I/O error")

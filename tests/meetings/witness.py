@@ -5,18 +5,21 @@ from typing import Any
 
 import pytest
 
-from picowatch.ledger.database import Database
+from picowatch.ledger import accept, control, outstanding, queue
 from picowatch.ledger.ledger import Ledger
 
-HEARD = (
-    "accept", "refuse", "forget", "archive", "rename", "claim", "hand_over", "finish", "fail",
-    "put_back", "nothing_is_written", "picture_missing", "retry", "cancel", "prioritise", "pause",
-    "resume", "want_again",
-)  # fmt: skip
+HEARD = {
+    accept: ("accept", "refuse", "forget", "rename", "prioritise"),
+    queue: (
+        "claim", "hand_over", "finish", "fail", "put_back", "nothing_is_written", "picture_missing",
+    ),
+    control: ("retry", "cancel", "pause", "resume", "want_again"),
+    outstanding: ("archive",),
+}  # fmt: skip
 
 
 class Witness:
-    """Wraps the ledger's methods from outside.
+    """Wraps the ledger's functions from outside.
 
     `hear` gets the name, the arguments, the keyword arguments and the result of each committed
     call. `before_commit` may raise what a full disk raises, `after_commit` what a disk raises whose
@@ -35,30 +38,31 @@ class Witness:
     def forget(self) -> None:
         """Forget everything, because the process died."""
         self._pending: list[tuple[int, str, Any, Any, Any]] = []  # with the transaction's depth
-        self.opened: list[Database] = []
+        self.opened: list[Ledger] = []
         self._changes = 0
 
     def listen(self, patch: pytest.MonkeyPatch) -> None:
-        for name in HEARD:
-            patch.setattr(Ledger, name, self._heard(name, getattr(Ledger, name)))
-        prepare, undo = Database._prepare, Database._undo
-        keep, commit = Database._keep, Database._commit
+        for module, names in HEARD.items():
+            for name in names:
+                patch.setattr(module, name, self._heard(name, getattr(module, name)))
+        prepare, undo = Ledger._prepare, Ledger._undo
+        keep, commit = Ledger._keep, Ledger._commit
 
-        def prepared(database: Database) -> None:
+        def prepared(database: Ledger) -> None:
             self.opened.append(database)
             prepare(database)
             self._changes = database.changes
 
-        def undone(database: Database, depth: int) -> None:
+        def undone(database: Ledger, depth: int) -> None:
             self._pending = [call for call in self._pending if call[0] <= depth]
             self._changes = database.changes
             undo(database, depth)
 
-        def kept(database: Database, depth: int) -> None:
+        def kept(database: Ledger, depth: int) -> None:
             keep(database, depth)
             self._pending = [(min(call[0], depth), *call[1:]) for call in self._pending]
 
-        def committed(database: Database) -> None:
+        def committed(database: Ledger) -> None:
             is_changed = database.changes != self._changes
             if is_changed:
                 self._before_commit()
@@ -71,7 +75,7 @@ class Witness:
 
         wrappers = {"_prepare": prepared, "_undo": undone, "_keep": kept, "_commit": committed}
         for name, replaced in wrappers.items():
-            patch.setattr(Database, name, replaced)
+            patch.setattr(Ledger, name, replaced)
 
     def _heard(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(ledger: Ledger, *arguments: Any, **named: Any) -> Any:

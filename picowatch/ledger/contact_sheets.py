@@ -1,0 +1,90 @@
+"""Contact sheets that entries request, drawn or due."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from picowatch.ledger.entries import images_of
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.queue import next_file
+from picowatch.ledger.rows import DueSheet, request_of
+from picowatch.outbox.names import OutboxNames
+from picowatch.recipe.request import digest_of
+
+
+def sheets_due(ledger: Ledger, recipe: str) -> list[DueSheet]:
+    """Return the sheets to draw, whose images have all ended, at least one done.
+
+    Equal entries have one sheet.
+    """
+    due = {}
+    with ledger.transaction() as sql:
+        for sheet, images, shows, known in _sheets_of(sql, recipe):
+            states = {image["state"] for image in images}
+            has_ended = "done" in states and not states & {"queued", "running"}
+            if has_ended and not (known and known["done"]):
+                cells = tuple((request_of(image), _file_of(image)) for image in images)
+                file = known["file"] if known else None
+                due[shows] = DueSheet(recipe, shows, sheet, cells, file)
+    return [*due.values()]
+
+
+def drawn_sheets(ledger: Ledger, recipe: str) -> list[str]:
+    """Return the sheets of the recipe's entries, including those that could not be drawn."""
+    with ledger.transaction() as sql:
+        found = {shows: known for *_, shows, known in _sheets_of(sql, recipe)}
+    return [one["file"] for one in found.values() if one and one["done"] and one["file"]]
+
+
+def reserve_sheet(ledger: Ledger, due: DueSheet, names: OutboxNames) -> str:
+    """Return the path for a contact sheet; after a crash, the same one again."""
+    if due.file is not None:
+        return due.file
+    with ledger.transaction() as sql:
+        file = next_file(sql, names, due.recipe, partial(names.sheet, due.recipe))
+        sql.execute(
+            "INSERT INTO sheets (recipe, shows, file, done) VALUES (?, ?, ?, 0)",
+            (due.recipe, due.shows, file),
+        )
+        return file
+
+
+def mark_sheet_done(ledger: Ledger, due: DueSheet) -> None:
+    """Record that the contact sheet is written, or was given up."""
+    ledger.change(
+        """INSERT INTO sheets (recipe, shows, done) VALUES (?, ?, 1)
+           ON CONFLICT DO UPDATE SET done = 1""",
+        (due.recipe, due.shows),
+    )
+
+
+def forget_deleted_sheets(
+    sql: sqlite3.Connection, recipe: str, picture_exists: Callable[[str], bool]
+) -> None:
+    """Forget a recipe's sheets whose files are gone, so that they are drawn again."""
+    rows = sql.execute("SELECT file FROM sheets WHERE recipe = ? AND done", (recipe,)).fetchall()
+    gone = [row["file"] for row in rows if row["file"] and not picture_exists(row["file"])]
+    sql.executemany(
+        "DELETE FROM sheets WHERE recipe = ? AND file = ?", [(recipe, file) for file in gone]
+    )
+
+
+def _sheets_of(
+    sql: sqlite3.Connection, recipe: str
+) -> Iterator[tuple[str, list[sqlite3.Row], str, sqlite3.Row | None]]:
+    """Yield each sheet that entries request: its JSON, images and key, and its row of `sheets`."""
+    for entry in sql.execute(
+        "SELECT id, sheet FROM entries WHERE recipe = ? AND sheet IS NOT NULL ORDER BY id",
+        (recipe,),
+    ).fetchall():
+        images = images_of(sql, entry["id"])
+        shows = digest_of({"sheet": entry["sheet"], "files": [_file_of(one) for one in images]})
+        row = sql.execute(
+            "SELECT file, done FROM sheets WHERE recipe = ? AND shows = ?", (recipe, shows)
+        ).fetchone()
+        yield entry["sheet"], images, shows, row
+
+
+def _file_of(image: sqlite3.Row) -> str | None:
+    """Return the picture of an image that is done."""
+    return image["file"] if image["state"] == "done" else None

@@ -1,0 +1,103 @@
+"""What commands ask for: pause, cancel, retry, and those that wait for their answer."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from picowatch.ledger.accept import UNFINISHED
+from picowatch.ledger.entries import FAILED, QUEUED_ANEW
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import WaitingCommand
+
+_OF_THESE = "recipe IN (SELECT value FROM json_each(:recipes))"
+
+
+def retry(ledger: Ledger, recipes: Iterable[str]) -> dict[str, int]:
+    """Queue failed images that are still requested again; return their number by recipe."""
+    with ledger.transaction() as sql:
+        rows = sql.execute(
+            f"""UPDATE images SET {QUEUED_ANEW}
+                WHERE {FAILED} AND {_OF_THESE} RETURNING recipe""",
+            {"recipes": json.dumps([*recipes])},
+        ).fetchall()
+    return Counter(row["recipe"] for row in rows)
+
+
+def want_again(ledger: Ledger, recipes: Collection[str], *, as_saved: bool) -> None:
+    """Have recipes read again, with the templates and files that belong to them now.
+
+    `as_saved`: as if each had been saved again, unless it still has unfinished images.
+    """
+    with ledger.transaction() as sql:
+        sql.execute(
+            """UPDATE recipes SET again = CASE WHEN :as_saved AND NOT EXISTS (
+                   SELECT 1 FROM images WHERE recipe = path AND state IN ('queued', 'running')
+               ) THEN 'saved' ELSE max(again, 'read') END
+               WHERE outcome != 'archived'
+               AND path IN (SELECT value FROM json_each(:recipes))""",
+            {"as_saved": as_saved, "recipes": json.dumps([*recipes])},
+        )
+
+
+def recipes_with_failures(ledger: Ledger) -> list[str]:
+    """Return the recipes whose last valid save requests images that failed."""
+    rows = ledger.select(f"SELECT DISTINCT recipe FROM images WHERE {FAILED} ORDER BY recipe")
+    return [row["recipe"] for row in rows]
+
+
+def refused_recipes(ledger: Ledger) -> set[str]:
+    """Return the recipes whose last save was refused."""
+    rows = ledger.select(
+        "SELECT path FROM recipes WHERE outcome = 'refused' AND problem IS NOT NULL"
+    )
+    return {row["path"] for row in rows}
+
+
+def cancel(ledger: Ledger, recipes: Collection[str]) -> tuple[int, int]:
+    """Cancel images of the recipes; return how many, and how many of these were running.
+
+    Their entries stay, so the recipe's next save queues them again (accept.py).
+    """
+    these = {"recipes": json.dumps([*recipes])}
+    with ledger.transaction() as sql:
+        ((running,),) = sql.execute(
+            f"""SELECT count(*) FROM images INDEXED BY images_running
+                WHERE state = 'running' AND drawn = 0 AND {_OF_THESE}""",
+            these,
+        )
+        cancelled = sql.execute(
+            f"UPDATE images SET state = 'cancelled' WHERE {_OF_THESE} AND {UNFINISHED}", these
+        ).rowcount
+    return cancelled, running
+
+
+def unfinished_recipes(ledger: Ledger) -> list[str]:
+    """Return the recipes with images that can be cancelled."""
+    rows = ledger.select(f"SELECT DISTINCT recipe FROM images WHERE {UNFINISHED} ORDER BY recipe")
+    return [row["recipe"] for row in rows]
+
+
+def pause(ledger: Ledger, since: float) -> None:
+    """Start no rendering until `resume`."""
+    ledger.change("INSERT INTO paused SELECT ? WHERE NOT EXISTS (SELECT 1 FROM paused)", (since,))
+
+
+def resume(ledger: Ledger) -> None:
+    """Start rendering again."""
+    ledger.change("DELETE FROM paused")
+
+
+def is_paused(ledger: Ledger) -> bool:
+    """Whether rendering is paused."""
+    return bool(ledger.select("SELECT 1 FROM paused"))
+
+
+def waiting_command(ledger: Ledger, file: str) -> WaitingCommand | None:
+    """Return what is known of a command that was seen before and has no answer yet."""
+    rows = ledger.select("SELECT * FROM commands WHERE name = ?", (file,))
+    return WaitingCommand(*tuple(rows[0])[1:]) if rows else None
+
+
+def note_command(ledger: Ledger, file: str, waiting: WaitingCommand) -> None:
+    """Record what is known of a command that has no answer yet."""
+    ledger.change("INSERT OR REPLACE INTO commands VALUES (?, ?, ?, ?, ?)", (file, *waiting))
