@@ -33,7 +33,7 @@ class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
     def __init__(self, run: Run, inbox: Inbox, pool: WorkerPool, finishing: Finishing) -> None:
-        self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
+        self.run, self.ledger = run, run.ledger
         self.inbox, self.pool, self.finishing = inbox, pool, finishing
         self.commands = Commands(run.settings.outbox)
         self.folders: list[str] = []  # that a `make` is waiting for
@@ -58,7 +58,7 @@ class Control:
                 answer = self._make(command, recipe, digest)
                 if answer and command.name == "make once":
                     outstanding.leave_to_make(self.ledger, recipe)
-                    self.outbox.problems.clear(recipe)
+                    self.run.outbox.problems.clear(recipe)
                 return answer
             case Command("make folder", str(folder)):
                 return self._make_folder(command, folder.rstrip("/"))
@@ -139,7 +139,7 @@ class Control:
         if not self.inbox.has_looked():
             return None
         came_after = partial(self._came_after, command.sent_at_ns)
-        inbox = self.settings.inbox
+        inbox = self.run.settings.inbox
         pending = {
             one for one in self.inbox.pending() if not came_after(size_and_time_of(inbox, one))
         }
@@ -172,10 +172,10 @@ class Control:
 
     def _delete(self, files: Collection[str]) -> Answer:
         """Delete pictures and all in folders, as a user would: only a save renders them again."""
-        shown = {name: self.outbox.gallery.shown(name) for name in sorted({*files})}
+        shown = {name: self.run.outbox.gallery.shown(name) for name in sorted({*files})}
         unknown = _named("Not in the gallery", [name for name in shown if not shown[name]])
         wanted = dict.fromkeys(file for found in shown.values() for file in found)
-        kept = {*self.outbox.delete([*wanted])}
+        kept = {*self.run.outbox.delete([*wanted])}
         if deleted := [file for file in wanted if file not in kept]:
             log.info("%s: deleted, as requested", _listed(deleted))
         words = f"{_pictures(len(deleted))} deleted.{unknown}"
@@ -188,17 +188,17 @@ class Control:
     def _make(self, command: Command, recipe: str, digest: str) -> Answer | None:
         """Return the pictures of a save once it is refused or all its images have ended."""
         known = questions.known_recipe(self.ledger, recipe)
-        size_and_time = size_and_time_of(self.settings.inbox, recipe)
+        size_and_time = size_and_time_of(self.run.settings.inbox, recipe)
         if size_and_time is not None and (
             known is None or size_and_time.written_since(known.size_and_time)
         ):
-            why = why_no_recipe(self.settings.inbox, recipe)
+            why = why_no_recipe(self.run.settings.inbox, recipe)
             return Answer(False, f"{why} Save it in another folder.") if why else None
         outcome = questions.outcome(self.ledger, recipe, digest)
         if outcome is None and size_and_time is None and known is None:
             if abs(time.time() - self._waiting(command).since) < MISSING_SECONDS:
                 return None
-            words = f"{recipe} was not found in {self.settings.inbox}, the inbox being watched."
+            words = f"{recipe} was not found in {self.run.settings.inbox}, the inbox being watched."
             return Answer(False, words)
         if outcome is None:
             if known is not None and not known.digest:  # its bytes could not be read
@@ -229,8 +229,8 @@ class Control:
         if questions.is_unfinished_below(self.ledger, folder):
             return None
         self.finishing.finish_all()  # the answer names error files and contact sheets
-        template = template_above(self.settings.inbox, f"{folder}/{PICTURES_NAME}") or ""
-        if template and self.outbox.problems.error(template):
+        template = template_above(self.run.settings.inbox, f"{folder}/{PICTURES_NAME}") or ""
+        if template and self.run.outbox.problems.error(template):
             return self._refused(template)
         outcomes = questions.outcomes_below(self.ledger, folder, waiting.last_save or 0)
         wanted = [one for one, it in outcomes.items() if not (is_template(one) and it.valid)]
@@ -239,11 +239,11 @@ class Control:
         parts = {one: self._result(one, outcomes[one]) for one in sorted(wanted, key=natural_key)}
         done = [part for part in parts.values() if part.done]
         words = f"{len(done)} of {len(parts)} rendered."
-        warning = self.outbox.problems.warning(template) if template else ""
+        warning = self.run.outbox.problems.warning(template) if template else ""
         return Answer(len(done) == len(parts), words, warning=warning, parts=parts)
 
     def _refused(self, recipe: str) -> Answer:
-        problems = self.outbox.problems
+        problems = self.run.outbox.problems
         error, warning = problems.error(recipe), problems.warning(recipe)
         removed = f"{recipe} is wrong, and its error file was removed. Save it again to see why."
         why = error or (str(NothingSaid()) if is_dropped(recipe) else removed)
@@ -252,14 +252,16 @@ class Control:
     def _result(self, recipe: str, outcome: Outcome) -> Answer:
         if not outcome.valid:
             return self._refused(recipe)
-        problems = self.outbox.problems
+        problems = self.run.outbox.problems
         error, warning = problems.error(recipe), problems.warning(recipe)
         # One that the user deleted is not rendered again as long as its entry is the same.
-        pictures = tuple(filter(self.outbox.exists, outcome.pictures))
-        sheets = tuple(filter(self.outbox.exists, contact_sheets.drawn_sheets(self.ledger, recipe)))
+        pictures = tuple(filter(self.run.outbox.exists, outcome.pictures))
+        sheets = tuple(
+            filter(self.run.outbox.exists, contact_sheets.drawn_sheets(self.ledger, recipe))
+        )
         done, words = True, f"{images(len(pictures))} rendered."
         if outcome.failed:
-            file = self.outbox.names.error_file(recipe)
+            file = self.run.outbox.names.error_file(recipe)
             done, words = False, f"{images(outcome.failed)} failed: see {file} in the outbox."
         elif outcome.cancelled:
             done, words = False, f"{images(outcome.cancelled)} cancelled."

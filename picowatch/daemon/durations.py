@@ -1,10 +1,55 @@
-"""How long images take, by what was rendered before."""
+"""Batches in progress, and how long images take, by what was rendered before."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from picowatch.ledger.rows import QueuedImage
 
 MOST_KINDS = 500  # the latest ones, as a daemon runs for weeks
 NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get busy
+
+
+@dataclass(eq=False)
+class Rendering:
+    """A batch in progress, as its worker sees it and other threads read it.
+
+    `loads` names the checkpoint that the engine has to load first, "" if none.
+    """
+
+    batch: list[QueuedImage]
+    loads: str
+    steps: int  # in all
+    step_times: list[float] = field(default_factory=list)
+    silent: float = 0.0  # seconds since the engine's last sign
+    looked_at: float = field(default_factory=time.monotonic)
+    is_interrupted: bool = False
+
+    @property
+    def kind(self) -> str:
+        return self.batch[0].request.batch_key
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return len(self.step_times)
+
+    @property
+    def loading(self) -> str:
+        """The checkpoint that is loaded, "" once a step is done."""
+        return "" if self.step_times else self.loads
+
+    @property
+    def images_left(self) -> float:
+        """How many images still have to be rendered, of which fractions count."""
+        return len(self.batch) * (1 - self.step / max(1, self.steps, self.step))
+
+    @property
+    def steps_per_second(self) -> float:
+        times = self.step_times
+        elapsed = times[-1] - times[0] if times else 0.0
+        return round((len(times) - 1) / elapsed, 2) if elapsed > 0 else 0.0
 
 
 class Left(NamedTuple):

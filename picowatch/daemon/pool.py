@@ -11,11 +11,11 @@ from math import ceil
 
 from picowatch.daemon.batch_sizes import BatchSizes
 from picowatch.daemon.dropped import DroppedPictures
-from picowatch.daemon.durations import Durations
+from picowatch.daemon.durations import Durations, Rendering
 from picowatch.daemon.publish import Publisher
 from picowatch.daemon.run import Run
-from picowatch.daemon.worker import Rendering, Worker
-from picowatch.engine.protocol import Engine, Executor
+from picowatch.daemon.worker import Shared, Worker
+from picowatch.engine.protocol import Executor
 from picowatch.ledger import control, questions, queue
 from picowatch.ledger.rows import QueuedImage
 from picowatch.recipe.request import ImageRequest
@@ -31,15 +31,18 @@ class WorkerPool:
 
     def __init__(self, run: Run, executor: Executor, only: Sequence[str] = ()) -> None:
         """Render images of these recipes and folders `only`, if there are any."""
-        self.run, self.executor, self._only = run, executor, only
-        self.settings, self.ledger, self.result = run.settings, run.ledger, run.result
-        self._dropped = DroppedPictures(
-            self.settings.inbox, self.settings.start_images, self.ledger
+        self.run, self.ledger = run, run.ledger
+        self.executor, self._only = executor, only
+        inbox, start_images = run.settings.inbox, run.settings.start_images
+        self.publisher, self.durations = Publisher(run), Durations()
+        self._shared = Shared(
+            claim=self._claim,
+            publisher=self.publisher,
+            batch_sizes=BatchSizes(run.settings.batch_size, run.ledger),
+            durations=self.durations,
+            dropped=DroppedPictures(inbox, start_images, run.ledger),
+            stopping=threading.Event(),
         )
-        self._batch_sizes = BatchSizes(self.settings.batch_size, run.ledger)
-        self.publisher = Publisher(run)
-        self.durations = Durations()
-        self._stopping = threading.Event()
         self._claiming = threading.Lock()
         self._finishes = False  # True: batches in progress are finished, none is claimed
         self._numbers = count(1)
@@ -68,14 +71,15 @@ class WorkerPool:
                 worker.leave()
         staying = [worker for worker in self.workers if worker.engine in engines]
         known = [worker.engine for worker in staying]
-        joining = [self._new_worker(engine) for engine in engines if engine not in known]
+        new = [engine for engine in engines if engine not in known]
+        joining = [Worker(self.run, self._shared, engine, next(self._numbers)) for engine in new]
         self.workers = (*staying, *joining)
         # Ended threads are dropped: a cluster's engines come and go for weeks.
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         for worker in joining:
             worker.thread.start()
             self._threads.append(worker.thread)
-        queued = 0 if control.is_paused(self.ledger) else questions.counts(self.ledger)["queued"]
+        queued = 0 if control.is_paused(self.ledger) else questions.queued(self.ledger, self._only)
         self._request_engines(queued)
         self._give_up(queued)
         if queued:  # some may have been left to an engine that is slow or gone
@@ -91,33 +95,20 @@ class WorkerPool:
         """
         now = time.monotonic()
         if self.workers and all(worker.gave_up for worker in self.workers):
-            self.result.cannot_go_on(self.workers[0].trouble)
+            self.run.result.cannot_go_on(self.workers[0].trouble)
         if self.workers or not queued or self.run.retry.keeps_trying:
             self._no_engine_since = None
         elif self.executor.is_final:
-            self.result.cannot_go_on(self.executor.trouble)
+            self.run.result.cannot_go_on(self.executor.trouble)
         elif self._no_engine_since is None:
             self._no_engine_since = now
-        elif now - self._no_engine_since > self.settings.stall_seconds:
-            self.result.cannot_go_on(self.executor.trouble or "No engine became available.")
+        elif now - self._no_engine_since > self.run.settings.stall_seconds:
+            self.run.result.cannot_go_on(self.executor.trouble or "No engine became available.")
 
     def _request_engines(self, queued: int) -> None:
         """Request an engine for each batch, if batches are as large as those in progress."""
         working = [len(one.batch) for worker in self.workers if (one := worker.rendering)]
         self.executor.wanted = len(working) + ceil(queued / max(working, default=1))
-
-    def _new_worker(self, engine: Engine) -> Worker:
-        return Worker(
-            self.run,
-            engine=engine,
-            number=next(self._numbers),
-            claim=self.claim,
-            publisher=self.publisher,
-            batch_sizes=self._batch_sizes,
-            durations=self.durations,
-            dropped=self._dropped,
-            stopping=self._stopping,
-        )
 
     def finish_batches(self, wanted: bool) -> bool:
         """Claim no batches while `wanted`; return whether it is and none is in progress."""
@@ -134,7 +125,7 @@ class WorkerPool:
 
     def stop(self) -> None:
         """End within 2 seconds; the batches in progress go back to the queue."""
-        self._stopping.set()
+        self._shared.stopping.set()
         self.wake()
         for thread in self._threads:
             thread.join()
@@ -162,7 +153,7 @@ class WorkerPool:
         """Keep all workers from claiming a batch within a `with` block."""
         return self._claiming
 
-    def claim(self, worker: Worker) -> list[QueuedImage]:
+    def _claim(self, worker: Worker) -> list[QueuedImage]:
         """Return the worker's next batch; workers that are idle share a short queue."""
         with self._claiming:
             worker.idle = True
@@ -186,7 +177,7 @@ class WorkerPool:
 
     def _size(self, worker: Worker, request: ImageRequest) -> int:
         device = f"{worker.device} {worker.precision}".strip()
-        size = self._batch_sizes.size(request, device)
+        size = self._shared.batch_sizes.size(request, device)
         idle = sum(one.idle and not one.trouble for one in self.workers)
         if idle < 2:
             return size

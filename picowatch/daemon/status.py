@@ -47,8 +47,8 @@ class Reporting:
         control: Control,
         settings_watch: SettingsWatch,
     ) -> None:
-        self.run, self.ledger, self.outbox = run, run.ledger, run.outbox
-        self.console, self.inbox, self.pool = console, inbox, pool
+        self.run, self.ledger, self.console = run, run.ledger, console
+        self.inbox, self.pool = inbox, pool
         self.control, self.settings_watch = control, settings_watch
         self._report_at = self._written_at = float("-inf")
         now = time.time()
@@ -65,7 +65,7 @@ class Reporting:
         if began < self._report_at:
             return
         trouble = self.run.retry.trouble or self.pool.trouble
-        problems = self.settings_watch.problem, self.outbox.problems.changes
+        problems = self.settings_watch.problem, self.run.outbox.problems.changes
         made_from = self.ledger.changes, trouble, problems
         is_new = made_from != self._written or bool(self.pool.renderings())
         status = self._status(is_new)
@@ -75,7 +75,7 @@ class Reporting:
             self._written, self._written_at = made_from, began
             notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
-                self.outbox.status.write(status)
+                self.run.outbox.status.write(status)
             except OSError as error:
                 log.debug("status not written: %s", error)
         rest = COUNTING_REST * (time.monotonic() - began)
@@ -86,7 +86,7 @@ class Reporting:
         status = self._status(is_new=True)
         self.run.observers.status(status)
         with suppress(OSError):
-            self.outbox.status.write(replace(status, ended=True))
+            self.run.outbox.status.write(replace(status, ended=True))
         queued = status.images["queued"]
         if queued and not status.paused:
             log.info("%s for the next start", images_wait(queued))
@@ -96,7 +96,7 @@ class Reporting:
         if is_new:
             with suppress(*PASSING, LedgerCorrupt):
                 self._known = self._by_ledger()
-        root = self.outbox.root
+        root = self.run.outbox.root
         newest = tuple(self.pool.publisher.newest)  # a copy: pictures are added meanwhile
         there = (one for one in newest if os.path.isfile(root / one))  # noqa: PTH113 (never raises)
         return replace(
@@ -114,7 +114,7 @@ class Reporting:
         errors, error_count, refused = questions.problems(self.ledger, ERRORS_KEPT)
         if problem := self.settings_watch.problem:
             errors, error_count = [*errors, problem][-ERRORS_KEPT:], error_count + 1
-        waiting: _Queue = {}
+        waiting: _Waiting = {}
         for recipe, kind, count in questions.queued_recipes(self.ledger):
             waiting.setdefault(self._name_of(recipe), Counter())[kind] += count
         left = self._left(waiting)
@@ -140,7 +140,7 @@ class Reporting:
                 return folder
         return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
 
-    def _left(self, waiting: "_Queue", name: str = "") -> Left:
+    def _left(self, waiting: "_Waiting", name: str = "") -> Left:
         """Return how long all takes that is queued and in progress, or this recipe or folder."""
         renderings = self.pool.renderings()
         images: dict[str, float] = {}
@@ -153,7 +153,7 @@ class Reporting:
                 images[now.kind] = images.get(now.kind, 0) + now.images_left
         return self.pool.durations.left(images, len(renderings))
 
-    def _with_progress(self, status: Status, waiting: "_Queue") -> Status:
+    def _with_progress(self, status: Status, waiting: "_Waiting") -> Status:
         """Add what is being rendered, and the folders of which images are to be rendered.
 
         Pictures being published count as neither rendered nor queued.
@@ -189,7 +189,7 @@ class Reporting:
             is_rough=left.is_rough,
         )
 
-    def _folder_status(self, folder: str, waiting: "_Queue") -> FolderStatus:
+    def _folder_status(self, folder: str, waiting: "_Waiting") -> FolderStatus:
         images, left = questions.requested(self.ledger, folder), self._left(waiting, folder)
         return FolderStatus(
             folder=folder,
@@ -202,7 +202,7 @@ class Reporting:
 
 
 # How many images of each kind are queued, by the recipe or folder, in the queue's order.
-_Queue = dict[str, Counter[str]]
+_Waiting = dict[str, Counter[str]]
 
 
 def _is_in(folder: str, name: str) -> bool:

@@ -8,16 +8,16 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from traceback import format_exception
 
 from picowatch.catalog import EMBEDDED_NAMES, Catalog
 from picowatch.daemon.batch_sizes import BatchSizes
 from picowatch.daemon.dropped import DroppedPictures, InboxAway
-from picowatch.daemon.durations import Durations
+from picowatch.daemon.durations import Durations, Rendering
 from picowatch.daemon.publish import Publisher
 from picowatch.daemon.run import Run
 from picowatch.engine.protocol import (
@@ -27,7 +27,13 @@ from picowatch.engine.protocol import (
     MemoryUse,
     RenderedImage,
 )
-from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
+from picowatch.errors import (
+    EngineDied,
+    EngineStopped,
+    LedgerCorrupt,
+    PicowatchError,
+    RenderFailed,
+)
 from picowatch.files.retry import Ended
 from picowatch.ledger import control, queue
 from picowatch.ledger.rows import PutBack, QueuedImage
@@ -41,71 +47,28 @@ START_AGAIN_SECONDS = 60.0  # … twice in a row or more often
 FROZEN_SECONDS = 1.0
 
 
-@dataclass(eq=False)
-class Rendering:
-    """A batch in progress, as its worker sees it and other threads read it.
+@dataclass(kw_only=True, eq=False)
+class Shared:
+    """What all workers use. They end once `stopping` is set.
 
-    `loads` names the checkpoint that the engine has to load first, "" if none.
+    `claim` returns a worker's next batch, marked as running, and sets its checkpoint.
     """
 
-    batch: list[QueuedImage]
-    loads: str
-    steps: int  # in all
-    step_times: list[float] = field(default_factory=list)
-    silent: float = 0.0  # seconds since the engine's last sign
-    looked_at: float = field(default_factory=time.monotonic)
-    is_interrupted: bool = False
-
-    @property
-    def kind(self) -> str:
-        return self.batch[0].request.batch_key
-
-    @property
-    def step(self) -> int:
-        """How many steps are done."""
-        return len(self.step_times)
-
-    @property
-    def loading(self) -> str:
-        """The checkpoint that is loaded, "" once a step is done."""
-        return "" if self.step_times else self.loads
-
-    @property
-    def images_left(self) -> float:
-        """How many images still have to be rendered, of which fractions count."""
-        return len(self.batch) * (1 - self.step / max(1, self.steps, self.step))
-
-    @property
-    def steps_per_second(self) -> float:
-        times = self.step_times
-        elapsed = times[-1] - times[0] if times else 0.0
-        return round((len(times) - 1) / elapsed, 2) if elapsed > 0 else 0.0
+    claim: Callable[["Worker"], list[QueuedImage]]
+    publisher: Publisher
+    batch_sizes: BatchSizes
+    durations: Durations
+    dropped: DroppedPictures
+    stopping: threading.Event
 
 
 class Worker:
-    """An engine and the thread that feeds it.
+    """An engine with its `number`, and the thread that feeds it."""
 
-    `number` identifies the engine. `claim` returns its next batch, marked as running, or an empty
-    list, and sets `checkpoint` and its name. The thread ends once `stopping` is set.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        *,
-        engine: Engine,
-        number: int,
-        claim: Callable[["Worker"], list[QueuedImage]],
-        publisher: Publisher,
-        batch_sizes: BatchSizes,
-        durations: Durations,
-        dropped: DroppedPictures,
-        stopping: threading.Event,
-    ) -> None:
-        self.run, self.engine, self.number = run, engine, number
-        self.ledger, self.retry, self.settings = run.ledger, run.retry, run.settings
-        self.claim, self.publisher, self.dropped = claim, publisher, dropped
-        self.batch_sizes, self.durations, self.stopping = batch_sizes, durations, stopping
+    def __init__(self, run: Run, shared: Shared, engine: Engine, number: int) -> None:
+        self.run, self.ledger = run, run.ledger
+        self.shared, self.engine, self.number = shared, engine, number
+        self._until_done = run.retry.until_done
         self.idle = False  # it has no batch
         self.checkpoint = ""  # hash of the one that the engine used last, "" if it holds none
         self.checkpoint_name = ""
@@ -125,7 +88,7 @@ class Worker:
     @property
     def gave_up(self) -> bool:
         """Whether the worker no longer tries to start the engine."""
-        return bool(self.trouble) and not self.retry.keeps_trying
+        return bool(self.trouble) and not self.run.retry.keeps_trying
 
     def wake(self) -> None:
         """Wake the thread: images may be queued, or a pause may have begun or ended."""
@@ -145,7 +108,7 @@ class Worker:
 
     def _work(self) -> None:
         while self._goes_on():
-            if batch := self.retry.until_done(lambda: self.claim(self)):
+            if batch := self._until_done(lambda: self.shared.claim(self)):
                 if batch := self._with_pictures(batch):
                     self._render_and_publish(batch)
                 self._idle_since = time.monotonic()
@@ -155,16 +118,16 @@ class Worker:
     def _goes_on(self) -> bool:
         """Whether to look for images once more; a `wake` from now on ends the next wait."""
         self._wake.clear()
-        return not (self.stopping.is_set() or self._leaving or self.gave_up)
+        return not (self.shared.stopping.is_set() or self._leaving or self.gave_up)
 
     def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
         """Return the images of the batch whose dropped pictures are there; the others wait."""
         try:
-            return self.retry.until_done(lambda: self.dropped.bring(batch))
+            return self._until_done(lambda: self.shared.dropped.bring(batch))
         except InboxAway:
             self._put_back(batch)
             self._wake.clear()
-            self.stopping.wait(RESTART_SECONDS)
+            self.shared.stopping.wait(RESTART_SECONDS)
             return []
 
     def _rest(self) -> float | None:
@@ -172,9 +135,9 @@ class Worker:
 
         A pause frees the machine, above all its memory, for something else.
         """
-        unload_at = self._idle_since + self.settings.unload_after_minutes * 60
+        unload_at = self._idle_since + self.run.settings.unload_after_minutes * 60
         left = unload_at - time.monotonic()
-        if left > 0 and not self.retry.until_done(partial(control.is_paused, self.ledger)):
+        if left > 0 and not self._until_done(partial(control.is_paused, self.ledger)):
             return left
         self.engine.close()
         self._holds_nothing()
@@ -189,13 +152,17 @@ class Worker:
         now = self.rendering = Rendering(batch, loads, requests[0].steps)
         on_step, look = partial(self._on_step, now), partial(self._look, now)
         try:
-            with self._outcome(batch):
-                pictures = self.engine.render(requests, on_step, self.run.observers.preview, look)
-                self._learn(now, pictures)
-                self._publish(batch, pictures)
+            pictures = self.engine.render(requests, on_step, self.run.observers.preview, look)
+            self._learn(now, pictures)
+            self._publish(batch, pictures)
+        except (LedgerCorrupt, Ended):
+            raise
+        except Exception as error:  # no single image may take the worker down
+            self.rendering = None
+            self._failed(error, batch)
         finally:
             self.rendering = None
-        self.retry.until_done(lambda: self.dropped.clear(batch))
+        self._until_done(lambda: self.shared.dropped.clear(batch))
 
     def _look(self, now: Rendering) -> bool:
         """Return whether nobody requests the batch in progress any more.
@@ -203,11 +170,11 @@ class Worker:
         Raises EngineStopped if picowatch ends, and EngineDied if the engine has made no step for
         too long.
         """
-        if self.stopping.is_set():
+        if self.shared.stopping.is_set():
             raise EngineStopped("picowatch ends.")
         before, now.looked_at = now.looked_at, time.monotonic()
         now.silent += min(now.looked_at - before, FROZEN_SECONDS)
-        if now.silent > (limit := self.settings.stall_seconds):
+        if now.silent > (limit := self.run.settings.stall_seconds):
             raise EngineDied(
                 f"The engine made no step for {limit:.0f} s and was ended as hung. "
                 "If such images take that long, set stall_seconds higher."
@@ -241,55 +208,52 @@ class Worker:
     def _learn(self, now: Rendering, pictures: list[RenderedImage]) -> None:
         """Record what a batch shows about its engine."""
         timings = pictures[0].timings  # as those of the others
-        self.durations.learn(now.kind, sum(timings.values()) - timings.get("load", 0.0))
+        self.shared.durations.learn(now.kind, sum(timings.values()) - timings.get("load", 0.0))
         self.trouble, self._failed_starts = "", 0
         self.rendered += len(pictures)
         self.node, self.memory = pictures[0].node, pictures[0].memory
         self.device, self.precision = pictures[0].device, pictures[0].precision
         self._loaded.add(self.checkpoint)
-        self.batch_sizes.learn([image.request for image in now.batch], pictures)
+        self.shared.batch_sizes.learn([image.request for image in now.batch], pictures)
 
-    @contextmanager
-    def _outcome(self, batch: list[QueuedImage]) -> Iterator[None]:
-        """Record why a batch has no pictures."""
-        try:
-            yield
-        except EngineStopped:
-            self._put_back(batch)
-        except EngineCannotStart as error:
-            log.debug("%s", error, extra={"traceback": error.trace})
-            self._put_back(batch)
-            self._note_engine_death()
-            self._wait_to_start(str(error))
-        except EngineLost as error:
-            log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
-            self._put_back(batch)
-            self._note_engine_death()
-            self.stopping.wait(RESTART_SECONDS)  # the executor reports soon that it is gone
-        except EngineDied as error:
-            self._note_engine_death()
-            self._try_again_after(error, batch)
-        except RenderFailed as error:
-            if self._are_models_away(batch):
+    def _failed(self, error: Exception, batch: list[QueuedImage]) -> None:
+        """Queue the images of a batch without pictures again, or fail the one that is at fault."""
+        trace = (
+            error.trace if isinstance(error, PicowatchError) else "".join(format_exception(error))
+        )
+        log.debug("%s", error, extra={"traceback": trace})
+        match error:
+            case EngineStopped():
                 self._put_back(batch)
-                models = self.settings.models
+            case EngineCannotStart():
+                self._put_back(batch)
+                self._note_engine_death()
+                self._wait_to_start(str(error))
+            case EngineLost():
+                log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
+                self._put_back(batch)
+                self._note_engine_death()
+                self.shared.stopping.wait(RESTART_SECONDS)  # the executor reports that it is gone
+            case EngineDied():
+                self._note_engine_death()
+                self._try_again_after(error, batch)
+            case RenderFailed() if self._are_models_away(batch):
+                self._put_back(batch)
+                models = self.run.settings.models
                 self._wait_to_start(f"There is no model in {models} any more: is it mounted?")
-            elif self._failed_starts:  # the models came back just after the failure
+            case RenderFailed() if self._failed_starts:  # the models came back after the failure
                 self._failed_starts, self.trouble = 0, ""
                 self._put_back(batch)
-            else:
-                self._render_failed(error, batch)
-        except (LedgerCorrupt, Ended):
-            raise
-        except Exception as error:  # no single image may take the worker down
-            log.debug("unexpected", exc_info=True)
-            words = f"Unexpected error: {type(error).__name__}: {error}."
-            self._render_failed(RenderFailed(words), batch)
+            case RenderFailed():
+                self._render_failed(str(error), batch)
+            case _:
+                words = f"Unexpected error: {type(error).__name__}: {error}."
+                self._render_failed(words, batch)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
         """Hand a batch to the publisher once the previous one is published."""
         self._wait_for_publisher()
-        self._publishing = self.publisher.submit(batch, pictures)
+        self._publishing = self.shared.publisher.submit(batch, pictures)
 
     def _wait_for_publisher(self) -> None:
         if self._publishing is not None:
@@ -300,8 +264,7 @@ class Worker:
     def _put_back(self, batch: list[QueuedImage], why: PutBack = PutBack.NO_FAULT) -> bool:
         """Queue the images again; returns whether anybody still requests one of them."""
         requested = [
-            self.retry.until_done(partial(queue.put_back, self.ledger, image, why))
-            for image in batch
+            self._until_done(partial(queue.put_back, self.ledger, image, why)) for image in batch
         ]
         return any(requested)
 
@@ -311,28 +274,27 @@ class Worker:
         Which image of a larger batch was at fault is not known, so none of them fails.
         """
         first = batch[0]
-        if len(batch) == 1 and first.attempts + 1 >= self.settings.max_attempts:
+        if len(batch) == 1 and first.attempts + 1 >= self.run.settings.max_attempts:
             self._fail(first, f"{error} That was attempt {first.attempts + 1}.")
             return
         again = self._put_back(batch, PutBack.ENGINE_DIED)
         rest = " It will be tried again." if again else ""
         log.warning("%s: %s%s", first.recipe, error, rest)
 
-    def _render_failed(self, error: RenderFailed, batch: list[QueuedImage]) -> None:
+    def _render_failed(self, reason: str, batch: list[QueuedImage]) -> None:
         """Fail an image that was rendered alone; queue those of a larger batch to be tried alone.
 
         They go through the queue: pauses, cancellations and more urgent saves apply to each.
         """
-        log.debug("%s", error, extra={"traceback": error.trace})
         if len(batch) == 1:
-            self._fail(batch[0], str(error))
+            self._fail(batch[0], reason)
         else:
             self._put_back(batch, PutBack.ALONE)
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
-        if self.retry.until_done(partial(queue.fail, self.ledger, image, reason)):
+        if self._until_done(partial(queue.fail, self.ledger, image, reason)):
             self.run.result.count_failure()
-            recipe = self.retry.until_done(partial(queue.recipe_of, self.ledger, image))
+            recipe = self._until_done(partial(queue.recipe_of, self.ledger, image))
             log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
             self.run.wake.set()
 
@@ -345,7 +307,7 @@ class Worker:
         names = {name for one in requests for name in (one.checkpoint, one.cutout, *one.upscalers)}
         if names <= EMBEDDED_NAMES | {""}:
             return False
-        return not Catalog(self.settings.models).scan().models
+        return not Catalog(self.run.settings.models).scan().models
 
     def _note_engine_death(self) -> None:
         self.run.observers.engine_died()
@@ -356,7 +318,6 @@ class Worker:
 
         The first failure is only retried. The second in a row is logged, later ones are not.
         """
-        self.rendering = None
         self._failed_starts += 1
         if self._failed_starts > 1:
             is_news, self.trouble = not self.trouble, trouble
@@ -364,4 +325,4 @@ class Worker:
                 return
             if is_news:
                 log.error("%s Trying again every minute.", trouble)
-        self.stopping.wait(START_AGAIN_SECONDS if self.trouble else RESTART_SECONDS)
+        self.shared.stopping.wait(START_AGAIN_SECONDS if self.trouble else RESTART_SECONDS)

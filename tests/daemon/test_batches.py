@@ -9,8 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
-from picowatch.daemon.durations import Durations
-from picowatch.daemon.worker import Rendering
+from picowatch.daemon.durations import Durations, Rendering
 from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
