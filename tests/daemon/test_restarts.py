@@ -3,9 +3,11 @@
 import json
 import os
 import socket
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.settings import FOLDERS, load_settings
 from tests.commands.picowatch import DIGESTS, picowatch, started
-from tests.daemon.processes import ends
+from tests.daemon.processes import ends, process
 from tests.house import SETTLE_SECONDS, HeldEngine, House, wait_for
 
 OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
@@ -193,17 +195,18 @@ CANNOT_WORK = {
 }
 
 
-@pytest.fixture
-def whole_file(house: House, file: SettingsFile) -> SettingsFile:
-    """Return a settings file with folders, which is read as `run` reads it."""
-    return replace(file, load=lambda: checked(load_settings({}, {}, file.path)))
-
-
 def written(house: House, **values: str) -> str:
     """Return the text of a settings file with these values, and the house's folders."""
     folders = {name: f'"{house.folder / name}"' for name in FOLDERS}
     values = {"settle_seconds": str(SETTLE_SECONDS), **folders, **values}
     return "".join(f"{name}: {value}\n" for name, value in values.items())
+
+
+@pytest.fixture
+def whole_file(house: House, file: SettingsFile) -> SettingsFile:
+    """Return a settings file with folders, which is read as `run` reads it."""
+    file.path.write_text(written(house))
+    return replace(file, load=lambda: checked(load_settings({}, {}, file.path)))
 
 
 def test_settings_that_cannot_work_keep_the_old_ones(
@@ -283,3 +286,55 @@ def test_no_make_takes_the_outbox_while_it_starts_over(house: House) -> None:
         ends(process)
     formats = Counter(Path(line["file"]).suffix for line in house.listed())
     assert formats == {".png": 1, ".webp": 7}
+
+
+def test_make_of_a_folder_counts_what_was_rendered_before_it_starts_over(house: House) -> None:
+    """Pictures that were archived meanwhile are part of its answer."""
+    file, hold = house.folder / "picowatch.yaml", house.folder / "hold"
+    own = "batch_size: 1\nsettle_seconds: 0.05\nwhen_done: archive\n"
+    file.write_text(own)
+    house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 1\n")
+    for number in range(8):
+        house.draw(f"photos/{number}.png", "red")
+    with started(house.folder, "run", program=DIGESTS) as process:
+        with ThreadPoolExecutor() as makes:
+            made = makes.submit(picowatch, house.folder, "make", "inbox/photos", program=DIGESTS)
+            wait_for(lambda: len(house.listed()) >= 2, "two pictures")
+            hold.touch()
+            file.write_text(f"{own}format: webp\n")
+            wait_for(lambda: "takes effect after the batch" in house.log(), "the save")
+            hold.unlink()
+            answer = made.result()
+        ends(process)
+    assert answer.returncode == 0
+    assert "starts over" in house.log()
+    assert len(answer.stdout.splitlines()) == 8
+
+
+def test_settings_apply_while_a_disk_is_waited_for(house: House, whole_file: SettingsFile) -> None:
+    """The setting may be the remedy: a batch that cannot be published is not waited for."""
+    hold = HeldEngine(house)
+    other = house.folder / "other"
+    house.save("a.txt", "a star --seed 1\n")
+    with house.running(settings_file=whole_file):
+        hold.wait_until_held()
+        house.outbox.rename(house.folder / "away")
+        hold.release()
+        wait_for(lambda: house.console.shown[-1].trouble, "the trouble")
+        whole_file.path.write_text(written(house, outbox=str(other)))
+        wait_for((other / "a/0001-1.png").exists, "the picture")
+
+
+def test_settings_apply_while_a_start_waits(house: House) -> None:
+    """Here another program has the ledger."""
+    assert house.once()
+    (house.folder / "picowatch.yaml").write_text("settle_seconds: 0.05\n")
+    ledger = house.outbox / ".picowatch/ledger.sqlite"
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as another:
+        another.execute("BEGIN EXCLUSIVE")
+        with process(house) as daemon:
+            console = house.folder / "console"
+            wait_for(lambda: "locked; waiting" in console.read_text(), "the trouble")
+            (house.folder / "picowatch.yaml").write_text("outbox: other\n")
+            wait_for((house.folder / "other/now.txt").exists, "a start")
+            ends(daemon)
