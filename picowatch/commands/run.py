@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from picowatch.daemon.build import MakeEngine, check_folders, checked
+from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.daemon import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import run_daemon
@@ -28,7 +28,8 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     verbosity: Verbosity = "normal"
     if options.quiet or options.verbose:
         verbosity = "quiet" if options.quiet else "verbose"
-    file = SettingsFile(options.settings or Path(FILE_NAME), lambda: checked(load()))
+    path = options.settings or Path(FILE_NAME)
+    file = SettingsFile(path, lambda: check_folders(load(), waits=True))
     return run(
         file.load(),
         once=options.once,

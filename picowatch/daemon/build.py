@@ -92,13 +92,6 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
             return RayEngines(options, settings.executor)
 
 
-def checked(settings: Settings) -> Settings:
-    """Return the settings, unless a running daemon could not restart with them."""
-    check_folders(settings, waits=True)
-    _check_ray(settings)
-    return settings
-
-
 def _check_ray(settings: Settings) -> None:
     if isinstance(settings.executor, RaySettings) and find_spec("ray") is None:
         raise SettingsInvalid(
@@ -122,8 +115,8 @@ def engine_options(settings: Settings) -> EngineOptions:
     )
 
 
-def check_folders(settings: Settings, *, waits: bool = False) -> None:
-    """Refuse folders that cannot work, before anything is written.
+def check_folders(settings: Settings, *, waits: bool = False) -> Settings:
+    """Return the settings; refuse folders that cannot work, before anything is written.
 
     A daemon `waits` for folders that it has used before: a share may be mounted later, and a disk
     may become writable again.
@@ -151,14 +144,18 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
         _check_own_files(settings.outbox, waits=waits)
+    return settings
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."
-# The outbox's own files and folders that are written in place; missing ones are created.
-_OWN = (
-    "picowatch.log", "images.jsonl", "failures.jsonl", ".picowatch", ".picowatch/lock",
-    f".picowatch/{LEDGER}", ".picowatch/commands", ".picowatch/gallery",
-    ".picowatch/gallery/thumbs", ".picowatch/start-images",
+# The outbox's own files that are written in place, and its folders; missing ones are created.
+_FILES = (
+    "picowatch.log", "images.jsonl", "failures.jsonl", ".picowatch/lock", f".picowatch/{LEDGER}",
+    f".picowatch/{LEDGER}-journal",
+)  # fmt: skip
+_FOLDERS = (
+    ".picowatch", ".picowatch/commands", ".picowatch/gallery", ".picowatch/gallery/thumbs",
+    ".picowatch/start-images",
 )  # fmt: skip
 
 
@@ -178,17 +175,19 @@ def _check_writable(outbox: Path) -> None:
 
 
 def _check_own_files(outbox: Path, *, waits: bool) -> None:
-    """Refuse own files for which a daemon would wait forever.
+    """Refuse what a daemon would wait for forever.
 
-    Opening a pipe blocks until its other end is opened. A file of another user, as after a start
-    with sudo, would be waited for like a full disk.
+    Opening a pipe blocks until its other end is opened; for SQLite, a folder in place of its file
+    is a disk that may come back. A file of another user, as after a start with sudo, would be
+    waited for like a full disk.
     """
-    for path in (outbox / own for own in _OWN):
-        if not os.path.lexists(path):
+    for path in (outbox / name for name in (*_FILES, *_FOLDERS)):
+        if not os.path.exists(path):  # noqa: PTH110  (never raises)
             continue
-        if path.is_fifo():
-            raise SettingsInvalid(f"{path} is not a regular file, but a pipe.", "Move it away.")
-        mode = os.W_OK | (os.X_OK if path.is_dir() else 0)
-        if waits and not os.access(path, mode):
+        is_folder = str(path.relative_to(outbox)) in _FOLDERS
+        if not (os.path.isdir(path) if is_folder else os.path.isfile(path)):  # noqa: PTH112, PTH113
+            what = "folder" if is_folder else "regular file"
+            raise SettingsInvalid(f"{path} is not a {what}.", "Move it away.")
+        if waits and not os.access(path, os.W_OK | (os.X_OK if is_folder else 0)):
             words = f"The outbox {outbox} cannot be written: no permission for {path}."
             raise SettingsInvalid(words, _CHMOD)

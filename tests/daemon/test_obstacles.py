@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,15 +53,27 @@ def test_whatever_lies_in_the_outbox_stops_nothing(house: House) -> None:
     assert "Free some space" not in house.log()
 
 
-@pytest.mark.parametrize("name", ["images.jsonl", "picowatch.log", ".picowatch/lock"])
-def test_a_pipe_in_the_place_of_a_file_ends_the_start_in_words(house: House, name: str) -> None:
-    """Opening it would block forever."""
+@pytest.mark.parametrize(
+    ("name", "obstacle"),
+    [
+        ("images.jsonl", os.mkfifo),
+        ("picowatch.log", os.mkfifo),
+        (".picowatch/lock", os.mkfifo),
+        (".picowatch/ledger.sqlite", Path.mkdir),
+        (".picowatch/ledger.sqlite-journal", Path.mkdir),
+        (".picowatch/gallery", Path.touch),
+    ],
+)
+def test_something_else_in_the_place_of_a_file_ends_the_start_in_words(
+    house: House, name: str, obstacle: Callable[[Path], None]
+) -> None:
+    """Opening a pipe would block, and a ledger that is a folder be waited for, both forever."""
     (house.outbox / ".picowatch").mkdir(parents=True)
-    os.mkfifo(house.outbox / name)
+    obstacle(house.outbox / name)
     for once in ([], ["--once"]):
         ended = picowatch(house.folder, "run", *once, program=DIGESTS)
         assert ended.returncode == 2
-        assert f"outbox/{name} is not a regular file" in ended.stderr
+        assert f"outbox/{name} is not a " in ended.stderr
 
 
 def test_a_pipe_that_replaces_a_list_later_ends_the_run_in_words(house: House) -> None:

@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from picowatch.commands.run import run
-from picowatch.daemon.build import checked
+from picowatch.daemon.build import check_folders
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import FAILED, LedgerCorrupt
 from picowatch.ledger import outstanding
@@ -206,7 +206,7 @@ def written(house: House, **values: str) -> str:
 def whole_file(house: House, file: SettingsFile) -> SettingsFile:
     """Return a settings file with folders, which is read as `run` reads it."""
     file.path.write_text(written(house))
-    return replace(file, load=lambda: checked(load_settings({}, {}, file.path)))
+    return replace(file, load=lambda: check_folders(load_settings({}, {}, file.path), waits=True))
 
 
 def test_settings_that_cannot_work_keep_the_old_ones(
