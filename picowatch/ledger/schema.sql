@@ -23,7 +23,6 @@ CREATE INDEX recipes_version ON recipes (digest, size_and_time);
 CREATE INDEX recipes_todo ON recipes (path) WHERE todo > 0;
 CREATE INDEX recipes_waiting ON recipes (path) WHERE outcome = 'waiting';
 CREATE INDEX recipes_problem ON recipes (save) WHERE problem IS NOT NULL;
-CREATE INDEX recipes_dropped ON recipes (path) WHERE template != '';
 
 CREATE TABLE saves (                -- what `make` asks for; a month old ones are deleted
     id        INTEGER PRIMARY KEY AUTOINCREMENT,
