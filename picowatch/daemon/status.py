@@ -30,6 +30,7 @@ STATES = ("queued", "running", "done", "failed", "cancelled")
 REPORT_SECONDS = 0.5  # between reports while something changes
 HEARTBEAT_SECONDS = 5.0  # … while nothing does, or if counting takes long
 ERRORS_KEPT = 5  # in the status
+IGNORED = 20  # files in the status
 NAMED = 10  # queued recipes in the status
 # Counting queued images costs more the more there are; it rests this many times as long.
 COUNTING_REST = 20
@@ -66,7 +67,7 @@ class Reporting:
             return
         trouble = self.run.retry.trouble or self.pool.trouble
         problems = self.settings_watch.problem, self.run.outbox.problems.changes
-        made_from = self.ledger.changes, trouble, problems
+        made_from = self.ledger.changes, trouble, problems, self.inbox.skipped
         is_new = made_from != self._written or bool(self.pool.renderings())
         status = self._status(is_new)
         self.console.show(status)
@@ -104,6 +105,8 @@ class Reporting:
             updated=time.time(),
             pictures=tuple(there),
             engines=tuple(map(_engine_status, self.pool.workers)),
+            ignored=tuple(islice(sorted(self.inbox.skipped.items()), IGNORED)),
+            ignored_count=len(self.inbox.skipped),
             inbox=str(self.inbox.path),
             scanned=time.time() - (time.monotonic() - self.inbox.scanned_at),
             trouble=self.run.retry.trouble or self.pool.trouble,

@@ -66,7 +66,7 @@ class Inbox:
         self._pending: dict[str, Pending] = {}  # by path, in the order in which they were noted
         self._watch = Watch(wake)
         self._empty: dict[str, SizeAndTime] = {}  # empty files, which are not ready yet
-        self._warned: dict[str, str] = {}
+        self.skipped: Mapping[str, str] = {}  # files that are never run, with reasons
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._known: Mapping[str, KnownRecipe] = {}
         self._known_at = -1  # the ledger's changes
@@ -157,10 +157,10 @@ class Inbox:
         return self._wanted or since >= rest
 
     def _warn_of(self, skipped: Mapping[str, str]) -> None:
-        """Log why files are not rendered, once for each while picowatch runs."""
-        for path in skipped.keys() - self._warned.keys():
+        """Log why files are not rendered, once for each as long as it is there."""
+        for path in skipped.keys() - self.skipped.keys():
             log.warning("%s is not run: %s", path, skipped[path])
-        self._warned |= skipped
+        self.skipped = skipped
 
     def _compare(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float

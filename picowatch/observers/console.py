@@ -216,6 +216,9 @@ def rows(status: Status) -> list[Row]:
         found.append(
             Row("error", f"and {more} more: see the .error.txt files in the outbox", "bad")
         )
+    found += [Row("ignored", f"{path}: {why}", "quiet") for path, why in status.ignored[:MOST]]
+    if (more := status.ignored_count - MOST) > 0:
+        found.append(Row("ignored", f"and {more} more: see the log", "quiet"))
     if len(status.engines) > 1 or any(engine.node for engine in status.engines):
         found += _engines(status)
     elif status.engines and (device := _device(*status.engines)):

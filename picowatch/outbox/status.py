@@ -24,6 +24,7 @@ FRESH_SECONDS = 30.0
 # Fields that the gallery shows.
 IN_GALLERY = (
     "updated", "recipe", "image", "of", "step", "steps", "trouble", "images", "paused", "waiting",
+    "ignored", "ignored_count",
 )  # fmt: skip
 
 
@@ -80,7 +81,8 @@ class Status:
     recipes and folders, each with its number of images, of `waiting_recipes` in all. `folders` are
     the first ones with images to render. `pictures` and `errors` are the last ones, the newest at
     the end; `error_count` and `refused` are the numbers of all errors and refused recipes.
-    `scanned` is the time of the last scan of the inbox.
+    `ignored` are the first of `ignored_count` files and folders of the inbox that are not run, with
+    reasons. `scanned` is the time of the last scan of the inbox.
     """
 
     updated: float
@@ -107,6 +109,8 @@ class Status:
     errors: tuple[str, ...] = ()
     error_count: int = 0
     refused: int = 0
+    ignored: tuple[tuple[str, str], ...] = ()
+    ignored_count: int = 0
     engines: tuple[EngineStatus, ...] = ()
     inbox: str = ""
     scanned: float = 0.0

@@ -176,6 +176,19 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
     assert page.text("#line") == "picowatch is not running"
 
 
+def test_what_is_ignored_in_the_inbox_is_told_with_the_reason(live: House, page: Page) -> None:
+    """Folded, beside what picowatch is doing."""
+    live.save("notes.md", "mine")
+    live.draw("photos/1.png")
+    summary = "#ignored summary"
+    wait_for(lambda: page.text(summary) == "2 ignored in the inbox", "both")
+    page.find(summary).click()
+    assert page.text("#ignored li").startswith("notes.md recipes are .yaml, .yml, ")
+    (live.inbox / "notes.md").unlink()
+    (live.inbox / "photos/1.png").unlink()
+    wait_for(lambda: not page.find("#ignored").is_displayed(), "nothing is ignored")
+
+
 # -- errors
 
 

@@ -57,6 +57,8 @@ RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
 OTHERS = {
     "_Pictures.json": "if it is meant to be _pictures.yaml, which may contain JSON",
     "pets/_Picture.yml": "if it is meant to be _pictures.yaml",
+    "_mine.yaml": "its name begins with _; rename it",
+    "notes.md": RECIPES_ARE,
     "_default.yaml": "if it is meant to be _defaults.yaml",
     "_defaults.json": "if it is meant to be _defaults.yaml, which may contain JSON",
     "pets/make.PY": RECIPES_ARE,
@@ -67,7 +69,7 @@ OTHERS = {
     os.fsdecode(b"caf\xe9/a.txt"): "the folder's name is not valid UTF-8",
     "photos/1.jpg": "it has pictures, but no _pictures.yaml that says",
 }
-SILENT = (".vscode/settings.json", "node_modules/a.json", "_draft.yaml", "folder.yaml/a.jpg.tmp")
+SILENT = (".vscode/settings.json", "node_modules/a.json", "_draft.tmp", "folder.yaml/a.jpg.tmp")
 
 
 def test_what_is_no_recipe_is_said_once_and_not_run(house: House) -> None:
@@ -84,8 +86,11 @@ def test_what_is_no_recipe_is_said_once_and_not_run(house: House) -> None:
         house.save("README", "more")
         house.save("a.txt", "a corgi\n")
         wait_for(lambda: house.prompts() == ["a corgi"])
+        status = house.status()
     for said in OTHERS.values():
         assert f" is not run: {said}" in house.log()
+    assert status["ignored_count"] == len(status["ignored"]) == len(OTHERS)
+    assert [one for one in status["ignored"] if one[0] == "notes.md"] == [["notes.md", RECIPES_ARE]]
     assert house.log().count(" is not run: ") == len(OTHERS)
 
 

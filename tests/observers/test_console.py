@@ -171,6 +171,20 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ],
         "corgi.yaml: 3 of 20, 40 s left",
     ),
+    "what is ignored is counted": (
+        {
+            "ignored": (("_a.yaml", "its name"), ("b.md", "recipes are"), ("c", "d"), ("e", "f")),
+            "ignored_count": 30,
+        },
+        [
+            SO_FAR,
+            "ignored _a.yaml: its name",
+            "ignored b.md: recipes are",
+            "ignored c: d",
+            "ignored and 27 more: see the log",
+        ],
+        "nothing is running",
+    ),
     "nothing like it was rendered": (
         work(12, seconds_left=89.0, is_rough=True, all_seconds_left=700.0, all_is_rough=True),
         [f"{NOW}3 of 20, about 89 s left, step 12/24", f"{QUEUED}, all done in about 12 min"],

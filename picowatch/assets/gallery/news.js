@@ -20,6 +20,7 @@ const News = (() => {
     showEmpty();
     tellWork(news);
     tellWaiting(news);
+    tellIgnored(news);
     Problems.tell(news);
   };
 
@@ -52,6 +53,19 @@ const News = (() => {
     part("waiting").hidden = !queued;
     part("waiting").querySelector("summary").textContent = `${queued.toLocaleString()} ${queued === 1 ? "image" : "images"} queued`;
     part("waiting").querySelector("ol").replaceChildren(...rows);
+  }
+
+  // Files and folders of the inbox that are not run, such as notes.md, and why.
+  function tellIgnored({ ignored = [], ignored_count: count = 0 }) {
+    const rows = ignored.map(([path, why]) => {
+      const row = element("li", path);
+      row.append(element("small", ` ${why}`));
+      return row;
+    });
+    if (count > ignored.length) rows.push(element("li", `and ${(count - ignored.length).toLocaleString()} more`));
+    part("ignored").hidden = !count;
+    part("ignored").querySelector("summary").textContent = `${count.toLocaleString()} ignored in the inbox`;
+    part("ignored").querySelector("ul").replaceChildren(...rows);
   }
 
   const ask = () => { load("pages.js"); load("now.js"); showNewDay(); };
