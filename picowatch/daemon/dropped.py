@@ -1,7 +1,8 @@
 """Dropped pictures on their way to the engine: copied for a batch, and deleted after it.
 
 Copying each of ten thousand pictures when it is accepted would fill the disk. A picture that
-changes before its turn is another request anyway.
+changes before its turn is another request anyway. What a template names is few, and copied when
+the picture is accepted.
 """
 
 import logging
@@ -15,7 +16,7 @@ from pathlib import Path
 from picowatch.errors import ControlFlow
 from picowatch.files.atomic import copy_atomically
 from picowatch.files.inside import OtherBytes, checked_blocks
-from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
+from picowatch.files.names import is_picture_name, with_mask
 from picowatch.files.pictures import MAX_BYTES
 from picowatch.ledger import queue
 from picowatch.ledger.ledger import Ledger
@@ -61,15 +62,14 @@ class DroppedPictures:
         return brought
 
     def clear(self, batch: Sequence[QueuedImage]) -> None:
-        """Delete the copies that no other image needs."""
-        dropped = [image.id for image in batch if is_picture_name(image.recipe)]
-        if not dropped:
+        """Delete the copies that were made for the batch, and that no other image needs."""
+        if not (made := _pictures_of(batch)):
             return
         # Whoever accepts a recipe with this picture meanwhile waits for the transaction.
         with self.ledger.transaction(), self._lock:
             self._in_use.pop(threading.get_ident(), None)
-            for digest in _pictures_of(batch).difference(*self._in_use.values()):
-                if not queue.is_start_image_needed(self.ledger, digest, dropped):
+            for digest in made.difference(*self._in_use.values()):
+                if not queue.is_start_image_needed(self.ledger, digest):
                     with suppress(OSError):
                         (self.copies / digest).unlink()
 
@@ -79,7 +79,7 @@ class DroppedPictures:
         if target.is_file():
             return True
         now = queue.recipe_of(self.ledger, image)
-        for candidate in (now, f"{stem_of(now)}{MASK_MARK}.png", path):
+        for candidate in (*with_mask(now), path):
             with suppress(OtherBytes):
                 copy_atomically(target, checked_blocks(self.inbox, candidate, digest, MAX_BYTES))
                 return True
@@ -97,6 +97,10 @@ class DroppedPictures:
 
 
 def _pictures_of(batch: Sequence[QueuedImage]) -> set[str]:
-    """Return the hashes of all pictures that the dropped ones of a batch request."""
-    dropped = [image for image in batch if is_picture_name(image.recipe)]
-    return {digest for image in dropped for digest in image.request.pictures.values()}
+    """Return the hashes of a batch's dropped pictures and their masks."""
+    return {
+        digest
+        for image in batch
+        for path, digest in image.request.pictures.items()
+        if is_picture_name(image.recipe) and path in with_mask(image.recipe)
+    }

@@ -38,10 +38,9 @@ def stem_of(path: str) -> str:
     return folder + slash + (name.rpartition(".")[0] or name)
 
 
-def names_of_dropped(old: str, new: str) -> dict[str, str]:
-    """Return the new names of a renamed dropped picture and of its mask, by their old names."""
-    mask = f"{MASK_MARK}.png"
-    return {old: new, stem_of(old) + mask: stem_of(new) + mask}
+def with_mask(picture: str) -> tuple[str, str]:
+    """Return the path of a dropped picture, and that of its mask."""
+    return picture, f"{stem_of(picture)}{MASK_MARK}.png"
 
 
 _NUMBERS = re.compile(r"(\d+)")

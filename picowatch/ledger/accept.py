@@ -14,7 +14,7 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from picowatch.files.names import is_picture_name, names_of_dropped
+from picowatch.files.names import is_picture_name, with_mask
 from picowatch.ledger.contact_sheets import forget_deleted_sheets
 from picowatch.ledger.entries import Key, SaveWriter, images_of, keys_of
 from picowatch.ledger.ledger import Ledger
@@ -266,7 +266,7 @@ def _draws_otherwise(sql: sqlite3.Connection, entry_id: int, entry: RequestedEnt
 
 def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:
     """Rename a dropped picture in its requests; running ones are published as they are."""
-    names = names_of_dropped(old, new)
+    names = dict(zip(with_mask(old), with_mask(new), strict=True))
     rows = sql.execute(
         "SELECT id, request FROM images WHERE recipe = ? AND state != 'running'", (old,)
     ).fetchall()

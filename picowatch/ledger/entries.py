@@ -212,4 +212,4 @@ class SaveWriter:
             "entry_digest": entry_digest(key),
         }
         self.result.queued += 1
-        return insert_image(self.sql, columns)
+        return insert_image(self.sql, columns, request)

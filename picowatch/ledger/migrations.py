@@ -64,6 +64,11 @@ UPDATE images SET entry_digest = drawn_for.digest FROM (
     SELECT image, digest || CASE occurrence WHEN 0 THEN '' ELSE '-' || occurrence END AS digest
     FROM entry_images JOIN entries ON entries.id = entry
 ) AS drawn_for WHERE drawn_for.image = images.id;
+CREATE TABLE start_images AS SELECT DISTINCT images.id AS image, value AS picture
+    FROM images, json_tree(request)
+    WHERE (request LIKE '%"image_hash"%' OR request LIKE '%"references"%')
+    AND (key IN ('image_hash', 'mask_hash') OR key = 'hash' AND path GLOB '$.references*')
+    AND value NOT IN ('', save_digest);
 """
 CHANGES = {1: _FROM_1, 5: "", 6: _FROM_6}
 OLD = "old_"

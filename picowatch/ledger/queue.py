@@ -13,25 +13,23 @@ from itertools import count
 from pathlib import PurePosixPath
 
 from picowatch.files.names import is_picture_name, stem_of
+from picowatch.ledger.entries import FAILED
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import (
     PutBack,
     QueuedImage,
     failure_line,
     folded,
-    request_of,
 )
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 
 IN_ORDER = "priority DESC, save, entry_index, image_index"
 # Each part uses an index: of a hundred thousand images, almost all were done long ago.
-_TO_RENDER = """(SELECT id, request FROM images INDEXED BY images_queue WHERE state = 'queued'
-                 UNION ALL
-                 SELECT id, request FROM images INDEXED BY images_running WHERE state = 'running'
-                 UNION ALL
-                 SELECT id, request FROM images WHERE state = 'failed'
-                 AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id))"""
+_TO_RENDER = f"""(SELECT id FROM images INDEXED BY images_queue WHERE state = 'queued'
+                  UNION ALL
+                  SELECT id FROM images INDEXED BY images_running WHERE state = 'running'
+                  UNION ALL SELECT id FROM images WHERE {FAILED})"""
 # The recipe may have been deleted while the picture was being written.
 _QUEUED = """state = CASE WHEN EXISTS (SELECT 1 FROM entry_images
              WHERE entry_images.image = images.id) THEN 'queued' ELSE 'cancelled' END"""
@@ -138,16 +136,14 @@ def are_running(ledger: Ledger, images: Sequence[QueuedImage]) -> bool:
     return any((row["id"], row["file"]) == (one.id, one.file) for row in rows for one in images)
 
 
-def is_start_image_needed(ledger: Ledger, digest: str, besides: Sequence[int]) -> bool:
-    """Whether images other than `besides` need a start image: see `start_images_needed`."""
-    places = ", ".join("?" * len(besides))
-    return bool(
-        ledger.select(
-            f"""SELECT 1 FROM {_TO_RENDER} WHERE id NOT IN ({places})
-                AND instr(request, ?) LIMIT 1""",
-            (*besides, digest),
-        )
+def is_start_image_needed(ledger: Ledger, digest: str) -> bool:
+    """Whether any image needs the copy of a picture from its acceptance on."""
+    rows = ledger.select(
+        f"""SELECT 1 FROM start_images CROSS JOIN images ON images.id = image
+            WHERE picture = ? AND (state IN ('queued', 'running') OR {FAILED}) LIMIT 1""",
+        (digest,),
     )
+    return bool(rows)
 
 
 def running(ledger: Ledger) -> list[QueuedImage]:
@@ -168,19 +164,16 @@ def is_requested(ledger: Ledger, image: int) -> bool:
 
 
 def start_images_needed(ledger: Ledger) -> set[str]:
-    """Return the hashes of pictures that unfinished images need, and failed ones if retried.
+    """Return the hashes of copies that unfinished images need, and failed ones if retried.
 
     A new save copies the pictures of failed images again; `picowatch retry` does not.
     """
-    needed = set()
     with ledger.transaction() as sql:
         rows = sql.execute(
-            f"""SELECT request FROM {_TO_RENDER} WHERE request LIKE '%"image_hash": "%'
-                OR request LIKE '%"references": [%'"""
-        )
-        for row in rows:
-            needed |= set(request_of(row).pictures.values())
-    return needed
+            f"SELECT DISTINCT picture FROM start_images WHERE image IN {_TO_RENDER}"
+        ).fetchall()
+        needed = {row["picture"] for row in rows}
+        return needed.union(*(one.request.pictures.values() for one in running(ledger)))
 
 
 def _change(

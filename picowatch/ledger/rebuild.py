@@ -96,4 +96,4 @@ def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest,
         "listed": 1,
     }
     sql.execute("DELETE FROM images WHERE recipe = :recipe AND digest = :digest", columns)
-    insert_image(sql, columns)
+    insert_image(sql, columns, request)

@@ -11,6 +11,7 @@ from sqlite3 import Connection, Row
 from typing import NamedTuple, Self
 
 from picowatch.errors import LedgerCorrupt
+from picowatch.files.names import is_picture_name, with_mask
 from picowatch.recipe.request import ImageRequest
 
 
@@ -129,12 +130,18 @@ def columns_of(request: ImageRequest) -> dict[str, object]:
     }
 
 
-def insert_image(sql: Connection, columns: dict[str, object]) -> int:
-    """Add a row to `images`; return its id."""
+def insert_image(sql: Connection, columns: dict[str, object], request: ImageRequest) -> int:
+    """Add a row to `images`, with the copies that it needs; return its id."""
     values = ", ".join(f":{name}" for name in columns)
     query = f"INSERT INTO images ({', '.join(columns)}) VALUES ({values})"
     image_id = sql.execute(query, columns).lastrowid
     assert image_id is not None
+    recipe = str(columns["recipe"])
+    own = with_mask(recipe) if is_picture_name(recipe) else ()
+    copies = {digest for path, digest in request.pictures.items() if path not in own}
+    sql.executemany(
+        "INSERT INTO start_images VALUES (?, ?)", [(image_id, digest) for digest in copies]
+    )
     return image_id
 
 

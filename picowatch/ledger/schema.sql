@@ -100,6 +100,15 @@ CREATE TABLE entry_images (         -- which entry requests which image; two may
 
 CREATE INDEX entries_of_image ON entry_images (image);
 
+CREATE TABLE start_images (         -- the copies that an image needs from its acceptance on; those
+                                    -- of a dropped picture and its mask are made for their batch
+    image   INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    picture TEXT NOT NULL,          -- sha256 of its bytes, which is the copy's name
+    PRIMARY KEY (image, picture)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX images_of_start_image ON start_images (picture);
+
 CREATE TABLE numbers (              -- the last picture number used in each folder
     folder TEXT PRIMARY KEY,        -- case-folded and normalised, below the outbox
     last   INTEGER NOT NULL

@@ -205,7 +205,7 @@ def test_looks_cost_the_same_however_much_is_done(desk: Desk) -> None:
         costs.append(0)
         with desk.ledger.transaction() as sql:
             sql.set_progress_handler(count, 10)
-            assert not queue.is_start_image_needed(desk.ledger, "00" * 32, [1])
+            assert not queue.is_start_image_needed(desk.ledger, "00" * 32)
             assert queue.start_images_needed(desk.ledger) == set()
             assert control.recipes_with_failures(desk.ledger) == []
             assert outstanding.unlisted(desk.ledger) == queue.running(desk.ledger) == []

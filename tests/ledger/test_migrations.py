@@ -97,6 +97,21 @@ def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(
 
 
 @pytest.mark.parametrize("version", OLDER)
+def test_an_upgrade_knows_which_copies_of_pictures_are_needed(tmp_path: Path, version: int) -> None:
+    """Those of dropped pictures are made when their turn comes."""
+    put(tmp_path / "ledger.sqlite", version)
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql, sql:
+        sql.execute("""UPDATE images SET request = json_set(request, '$.image_hash', '1',
+            '$.references', json('[{"image": "2.png", "hash": "2"}]'),
+            '$.control', json('[{"model": "demo-sketch", "model_hash": "3", "image_hash": "4"}]'))
+            WHERE recipe = 'queued.yaml'""")
+    Ledger(tmp_path / "ledger.sqlite").close()
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql:
+        copies = sql.execute("SELECT DISTINCT picture FROM start_images").fetchall()
+    assert sorted(copies) == [("1",), ("2",), ("4",)]
+
+
+@pytest.mark.parametrize("version", OLDER)
 def test_the_earlier_ledger_is_kept_beside_the_new_one(tmp_path: Path, version: int) -> None:
     path = tmp_path / "ledger.sqlite"
     put(path, version)
