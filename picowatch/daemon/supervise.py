@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, build_daemon
 from picowatch.daemon.daemon import Daemon, Mode
 from picowatch.daemon.run import RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.errors import CommandFailed, OutboxInUseByMake, PicowatchError
+from picowatch.files.atomic import FolderAway
 from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, Retry, passes
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
@@ -127,11 +129,7 @@ class Supervisor:
         raise Ended
 
     def _build(self, settings: Settings, retry: Retry, attempt: ExitStack) -> Daemon:
-        before = self._lock
-        if not (before and before.is_of(settings.outbox)):
-            lock = OutboxLock(settings.outbox, by_make=bool(self.mode.only))
-        else:
-            lock = before
+        before, lock = self._lock, self._lock_of(settings.outbox)
         try:
             daemon = build_daemon(
                 settings,
@@ -154,6 +152,17 @@ class Supervisor:
             before.release()
         self._lock, lock.outbox = lock, settings.outbox
         return daemon
+
+    def _lock_of(self, outbox: Path) -> OutboxLock:
+        """Return the lock that is held, or another's for another outbox.
+
+        Raises FolderAway if the outbox is away, which must not be made anew.
+        """
+        if self._lock and self._lock.is_of(outbox):
+            return self._lock
+        if self._lock and self._lock.outbox == outbox and not self._lock.is_replaced():
+            raise FolderAway(outbox)
+        return OutboxLock(outbox, by_make=bool(self.mode.only))
 
     def _pause_after(self, error: Exception, retry: Retry) -> float:
         """Return the seconds until another attempt, or raise the error if none would help."""

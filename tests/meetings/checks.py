@@ -80,6 +80,8 @@ def _of_errors(world: "World") -> Iterator[str]:
     # What is empty now is no save: nothing is promised of its old error.
     spared = {path for path in world.files if world.text_at(path).is_empty}
     wrong = {path for path, recipe in world.model.recipes.items() if not recipe.valid}
+    if not world.settings_work:
+        wrong.add("settings")
     failed = set(filter(world.model.failed, world.model.recipes))
     found = error_files(world.outbox)
     for path in sorted(found & wrong):

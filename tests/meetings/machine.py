@@ -1,13 +1,14 @@
 """A simulated computer: folders, a daemon, and everything that may happen to them."""
 
 import errno
+import json
 import logging
 import os
 import random
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +19,9 @@ import pytest
 
 import picowatch.inbox.inbox
 from picowatch.daemon.daemon import Mode
+from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import Supervisor
-from picowatch.errors import EngineDied, RenderFailed
+from picowatch.errors import EngineDied, RenderFailed, SettingsInvalid
 from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
@@ -34,6 +36,9 @@ PATIENCE = 600.0  # of the simulated clock
 REASONS = ("The engine was killed.", "It cannot be drawn.")
 LOCKED = errno.EAGAIN  # another program has the ledger
 MISHAPS = (errno.ENOSPC, errno.EROFS, errno.EIO, LOCKED)
+WRONG = {"wrong": "value"}
+# Valid settings that cannot work: of another computer's address, and below a file.
+NO_SETTINGS = (WRONG, {"metrics_address": "192.0.2.1:9100"}, {"outbox": "/dev/null/outbox"})
 COMMIT = "before a transaction is committed"
 ATOMIC = {f"atomic: {name}": name for name in ("sync_file", "rename", "sync_folder")}
 WRAPPED = {point: target for point, target in POINTS.items() if " > " not in target} | {
@@ -56,7 +61,7 @@ HALTING_POINTS = (
 
 @dataclass(frozen=True)
 class Habits:
-    """The settings of a run; `formats` are those of its daemons, in turn."""
+    """How a run's daemon and computer behave."""
 
     batch_size: int = 2
     events: bool = False
@@ -66,7 +71,6 @@ class Habits:
     slowness: float = 0.0  # seconds that pass between two looks at the clock
     halting: float = 0.0  # how often a thread halts at a place
     interrupting: float = 0.0  # seconds until an engine ends its step
-    formats: tuple[str, ...] = ("png",)
 
 
 class Machine:
@@ -82,6 +86,7 @@ class Machine:
         self.sim.on_death = self._preserve
         self.findings: list[str] = []
         self.counts: Counter[str] = Counter()
+        self.serial = 0
         self.outbox_away: Path | None = None
         self.trouble: OSError | None = None
         self.trouble_ended_at = self.started_at = self.took_at = 0.0
@@ -94,6 +99,8 @@ class Machine:
         self.bad: set[str] = set()  # prompts that cannot be drawn
         self.is_deadly = False  # the engine dies on them
         self.blamed: set[tuple[str, int]] = set()  # prompts and seeds that met one of those
+        self.saved: Mapping[str, object] = {}  # the last settings that work
+        self.settings_work = True  # … and whether these are what the file has
         self.process: Thread | None = None
         self.stop, self.wake = Event(), Event()
         self.signals: list[int] = []
@@ -105,6 +112,7 @@ class Machine:
         for folder in (self.inbox, self.outbox):
             folder.mkdir(parents=True)
         (self.home / "models").mkdir()
+        self.do_settings(self.saved)
         with pytest.MonkeyPatch.context() as patch:
             simulated(self.sim, patch)
             self.witness.listen(patch)
@@ -143,11 +151,19 @@ class Machine:
 
         return call
 
+    def stamp(self, target: Path) -> None:
+        """Set a file's time to the simulated clock's; no two are equal."""
+        self.serial += 1
+        when = int(self.sim.wall()) * 10**9 + self.serial
+        os.utime(target, ns=(when, when))
+
     # -- the process
 
     def do_start(self) -> None:
         if self.process is not None or self.outbox_away:
             return
+        if not self.settings_work:  # picowatch would not start
+            self.do_settings(self.saved)
         self.counts["daemons"] += 1
         self.started_at = self.sim.now
         self.stop, self.wake, self.signals = Event(), Event(), []
@@ -156,25 +172,34 @@ class Machine:
         self.process.start()
 
     def _live(self) -> None:
-        settings = Settings(
-            inbox=self.inbox,
-            outbox=self.outbox,
-            models=self.home / "models",
-            settle_seconds=0.5,
-            batch_size=self.habits.batch_size,
-            when_done=self.when_done,
-            format=self.habits.formats[self.counts["daemons"] % len(self.habits.formats)],
-            executor=LocalSettings(engines=self.habits.engines),
-        )
         Supervisor(
-            settings,
+            self._settings(self.saved),
             lambda options: DigestEngine(self._before_batch, heeds=self._heeds),
             SilentConsole(),
             Mode(),
+            SettingsFile(self.home / "picowatch.yaml", self._load_settings),
             stop=self.stop,  # type: ignore[arg-type]
             wake=self.wake,  # type: ignore[arg-type]
             signals=self.signals,
         ).run()
+
+    def _settings(self, saved: Mapping[str, object]) -> Settings:
+        values: dict[str, Any] = {
+            "inbox": self.inbox,
+            "outbox": self.outbox,
+            "models": self.home / "models",
+            "settle_seconds": 0.5,
+            "batch_size": self.habits.batch_size,
+            "when_done": self.when_done,
+            "executor": LocalSettings(engines=self.habits.engines),
+        }
+        return Settings(**{**values, **saved})
+
+    def _load_settings(self) -> Settings:
+        saved = json.loads((self.home / "picowatch.yaml").read_text())
+        if saved == WRONG:
+            raise SettingsInvalid("picowatch.yaml, line 1: unknown setting 'wrong'.")
+        return self._settings(saved)
 
     @property
     def is_slow(self) -> bool:
@@ -304,7 +329,7 @@ class Machine:
     def _heeds(self) -> bool:
         """Let an engine that is to stop end its step first."""
         if self.habits.interrupting:
-            self.sim.sleep(self.habits.interrupting)
+            self.sim.pause(self.stop.is_set, self.habits.interrupting)
         return True
 
     def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
@@ -343,6 +368,15 @@ class Machine:
         """Set how the machine behaves from now on, such as its `pace`."""
         assert hasattr(self, name)
         setattr(self, name, value)
+
+    def do_settings(self, saved: Mapping[str, object]) -> None:
+        """Save picowatch.yaml, in place."""
+        self.settings_work = saved not in NO_SETTINGS
+        if self.settings_work:
+            self.saved = saved
+        path = self.home / "picowatch.yaml"
+        path.write_text(json.dumps(saved))
+        self.stamp(path)
 
     def do_clock(self, seconds: float) -> None:
         self.sim.wall_ahead += seconds

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.meetings.machine import FAULT_POINTS, MISHAPS, Habits
+from tests.meetings.machine import FAULT_POINTS, MISHAPS, NO_SETTINGS, Habits
 from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
 from tests.meetings.simulation import NeverRests
 from tests.meetings.world import Action, World
@@ -19,6 +19,12 @@ FOLDERS = ("live", "pets", "cats")
 PICTURES = ("one.png", "two.png")
 FRAMES = ("frames/1.png", "frames/2.png", "frames/a/1.png", "frames/a/2.png")
 WRITING = ("in place", "by rename", "slowly")
+SETTINGS: tuple[dict[str, object], ...] = (
+    {},
+    {"format": "jpeg"},
+    {"format": "webp", "batch_size": 2},
+    {"batch_size": 1},
+)
 AGAIN = ("retry all", "make folder")
 FAST_DISK = Path("/dev/shm")
 
@@ -80,7 +86,6 @@ def random_script(seed: int) -> Script:
         switching=dice.choice((0.0, 0.0, 0.05, 0.3)),
         engines=dice.choice((1, 1, 1, 1, 3)),
         slowness=dice.choice((0.0, 0.0, 0.0, 0.001, 0.02)),
-        formats=dice.choice((("png",),) * 3 + (("jpeg", "png", "webp"),)),
         halting=dice.choice((0.0, 0.0, 0.02, 0.1)),
         interrupting=dice.choice((0.0, 0.0, 3.0)),
     )
@@ -135,6 +140,7 @@ class _Writer:
             (4, ("trouble", None)),
             (3, ("flaky", pick((1, 2, 3, 5)), pick((0, 0, 1, 2)))),
             (1, ("freeze", pick((3.0, 700.0, 2000.0)))),
+            (3, ("settings", pick((*SETTINGS, *NO_SETTINGS)))),
             (1, ("clock", pick((-86400.0, -90.0, 3600.0, 10.0)))),
             (2, ("set", "pace", pick((0.0, 0.3, 5.0)))),
             (2, ("set", "disk_seconds", pick((0.0, 0.2, 1.0)))),

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from tests.meetings.machine import COMMIT, Habits
+from tests.meetings.machine import COMMIT, NO_SETTINGS, Habits
 from tests.meetings.play import Script, play, random_script, shorter
 from tests.meetings.recipes import Entry, Picture, Text
 from tests.meetings.world import Action
@@ -117,6 +117,14 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
     "the same line in another day's file x the earlier one removed: a new request": (
         ("save", "a.yaml", ONE), A_WHILE, ("daily", "a.yaml", "b.yaml"), A_WHILE,
         ("daily", "b.yaml", "a.yaml"), ("wait", 1.0), ("daily", "a.yaml", "c.yaml"), A_WHILE,
+    ),
+    "settings x settings that cannot work x a wrong save: the last that work stay": (
+        ("settings", {"format": "jpeg"}), ("save", "a.yaml", TWO), A_WHILE,
+        ("settings", NO_SETTINGS[1]), A_WHILE, ("settings", NO_SETTINGS[0]), A_WHILE,
+    ),
+    "outbox away x settings: no other outbox is made": (
+        ("wait", 6.0), ("save", "a.yaml", TWO), ("outbox", False, False),
+        ("settings", {"format": "webp"}), A_WHILE, ("outbox", True, False), A_WHILE,
     ),
     "frozen x frozen while a batch renders: the engine was not hung": (
         ("set", "pace", 5.0), ("save", "a.yaml", TWO), ("wait", 3.0), ("freeze", 700.0),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,7 +42,6 @@ class World(Machine):
     def __init__(self, base: Path, seed: int, habits: Habits) -> None:
         super().__init__(base, seed, habits)
         self.model = Model(habits.engines == 1)
-        self.serial = 0
         self.files: dict[str, Version] = {}
         self.handled: dict[str, Version] = {}  # the last that was accepted or refused
         self.left: dict[str, float] = {}  # when paths were away since they were handled
@@ -112,25 +110,19 @@ class World(Machine):
         if self.sim.watches and not self.away and self.habits.events:
             self.sim.watches[-1].on_any_event(None)  # type: ignore[arg-type]
 
-    def _stamp(self, target: Path) -> None:
-        """Set a file's time to the simulated clock's; no two are equal."""
-        self.serial += 1
-        when = int(self.sim.wall()) * 10**9 + self.serial
-        os.utime(target, ns=(when, when))
-
     def _write(self, path: str, content: bytes, how: str) -> None:
         target = self.there / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if how == "slowly" and not self.sim.slowness:  # else threads may take longer than the user
             target.write_bytes(content[: len(content) // 2])
-            self._stamp(target)
+            self.stamp(target)
             self._note(path)  # what was moved there is there no more
             self._tell()
             self.do_wait(SLOWLY_SECONDS)
             target = self.there / path
         written = target.with_name(f".{target.name}.tmp") if how == "by rename" else target
         written.write_bytes(content)
-        self._stamp(written)
+        self.stamp(written)
         written.replace(target)
         self._tell()
 
@@ -148,7 +140,7 @@ class World(Machine):
     def do_again(self, path: str, how: str) -> None:
         """Save the same bytes, or touch the file."""
         if path in self.files and how == "touch":
-            self._stamp(self.there / path)
+            self.stamp(self.there / path)
             self._tell()
             self._note(path)
         elif path in self.files:
@@ -368,6 +360,10 @@ class World(Machine):
         self._look_into_the_inbox()
         if self.process is None:
             return
+        made = (image.file for image in self.model.images if image.recipe == "probe.yaml")
+        file, ending = next(made, ""), str(self.saved.get("format", "png")).replace("jpeg", "jpg")
+        is_right = file.endswith(ending) or self.is_slow
+        self.expect(is_right, f"{file} is written with other settings than {self.saved}")
         if not quiet:
             waiting = [str(image) for image in self.model.images if image.state == "queued"]
             unanswered = list(self.not_handled())
