@@ -17,8 +17,9 @@ from picowatch.daemon.run import Run
 from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import PASSING, unexpected
+from picowatch.inbox.differences import PICTURES, READABLE
 from picowatch.inbox.files import FileChanged, FileUnreadable
-from picowatch.inbox.inbox import PICTURES, READABLE, Inbox
+from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import (
     is_dropped,
     is_reached,

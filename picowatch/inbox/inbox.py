@@ -1,8 +1,9 @@
 """The inbox as the daemon sees it: saves, deletions and renames.
 
 Only scans count: a file that differs from its row of the ledger is reported, once it is quiet and
-no writer has it open, until the ledger has it. Events only make the next scan come at once. Nothing
-here has to be remembered: after a restart the same scan finds the same differences.
+no writer has it open, until the ledger has it. Recipes whose paths come with events are looked at
+before, and other events make the next scan come at once. Nothing here has to be remembered: after a
+restart the same scan finds the same differences.
 """
 
 import logging
@@ -13,24 +14,26 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 from picowatch.files.inside import is_held_open
 from picowatch.files.names import is_picture_name, natural_key
+from picowatch.inbox.differences import Differences, usable_templates
 from picowatch.inbox.files import (
     FileChanged,
     FileUnreadable,
-    complete_file,
     defaults_for,
     is_gone,
+    size_and_time_of,
 )
-from picowatch.inbox.names import is_dropped, is_template
+from picowatch.inbox.names import is_dropped, is_recipe_path, is_template, may_matter
+from picowatch.inbox.place import Place, place_of
 from picowatch.inbox.reading import (
     Change,
     Deleted,
     Saved,
     read,
     size_and_time_at,
+    template_above,
 )
 from picowatch.inbox.scan import scan
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, note
@@ -49,9 +52,6 @@ SCAN_SECONDS = 2.0
 MOST_SCAN_SECONDS = 60.0
 SCAN_REST = 100
 EVENT_REST = 5  # the same, where events came
-# What `waits_for` begins with:
-READABLE = "readable "  # of a recipe that cannot be read; the reason follows
-PICTURES = "pictures "  # of a recipe whose pictures cannot be used; these follow
 
 
 class Inbox:
@@ -62,12 +62,12 @@ class Inbox:
         self.path = settings.inbox  # it may be a link
         self._ledger = ledger
         self._root = self.path.resolve()
-        self._place: _Place | None = None  # None: the inbox is missing
+        self._place: Place | None = None  # None: the inbox is missing
         self._pending: dict[str, Pending] = {}  # by path, in the order in which they were noted
         self._watch = Watch(wake)
-        self._empty: dict[str, SizeAndTime] = {}  # empty files, which are not ready yet
         self.skipped: Mapping[str, str] = {}  # files that are never run, with reasons
-        self._templates: dict[str, str] = {}  # folders, and the digests of their templates
+        self._differences = Differences(self.pictures_of, self._root, {})
+        self._texts: Collection[str] = ()  # … of pictures whose template has gone
         self._known: Mapping[str, KnownRecipe] = {}
         self._known_at = -1  # the ledger's changes
         self._wanted = True  # a scan
@@ -90,7 +90,7 @@ class Inbox:
         before = self._place
         try:
             root = Path(os.path.realpath(self.path, strict=True))
-            self._place = _place_of(root)
+            self._place = place_of(root)
             os.scandir(root).close()
         except OSError:
             if before:
@@ -107,7 +107,7 @@ class Inbox:
                 log.warning(
                     "the inbox %s is another folder now, which is watched instead", self.path
                 )
-            self._root = root
+            self._root = self._differences.root = root
             self._watch.start(root)
             self._wanted = True
         return True
@@ -124,18 +124,44 @@ class Inbox:
 
     def template_folder(self, path: str) -> str:
         """Return the folder of a dropped picture's template, or the picture's own without one."""
-        return _nearest(self._templates, path) or path.rpartition("/")[0]
+        return self._differences.template_folder(path) or path.rpartition("/")[0]
 
     def look(self, now: float) -> None:
-        """Scan if it is time to, and note what differs from the ledger."""
-        if not self._is_due(now):
-            return
+        """Note what differs from the ledger: recipes of which events came, or all if it is time."""
+        if paths := self._watch.taken_paths():
+            self._look_at(paths, time.monotonic())
+        if self._is_due(now):
+            self._scan(now)
+
+    def _look_at(self, paths: Collection[str], now: float) -> None:
+        """Note single recipes that differ; what else has changed is found by a scan."""
+        recipes = {path for path in paths if self._is_recipe(path)}
+        if any(path not in recipes and may_matter(path) for path in paths):
+            self._watch.has_news.set()
+        found = {path: size_and_time_of(self._root, path) for path in recipes}
+        there = {path: size_and_time for path, size_and_time in found.items() if size_and_time}
+        known = {
+            path: row for path in recipes if (row := questions.known_recipe(self._ledger, path))
+        }
+        self._note_differing(there, known, now)
+        self._note_missing(recipes - there.keys(), known, now)
+
+    def _is_recipe(self, path: str) -> bool:
+        """Whether a scan would take this file for a recipe, if it is there."""
+        if not is_recipe_path(path) or path in self._texts:
+            return False
+        is_under_template = self._differences.template_folder(path)
+        return not is_under_template and template_above(self._root, path) is None
+
+    def _scan(self, now: float) -> None:
         self._wanted = False
         self._watch.has_news.clear()
+        self._watch.taken_paths()
         began = time.perf_counter()
         known = self._known_recipes()
         there = scan(self._root, known)
         self._warn_of(there.skipped)
+        self._texts = there.texts
         self._scan_took = time.perf_counter() - began
         # A file may have been written shortly before the scan came to it.
         self._compare(there.found, known, time.monotonic())
@@ -165,79 +191,40 @@ class Inbox:
     def _compare(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
     ) -> None:
-        settle_seconds = self._settings.settle_seconds
-        templates = self._templates = _usable_templates(found, known)
-        here = [path for path in found if path in known and known[path].folder != self.folder]
-        if here:
-            questions.seen_in(self._ledger, self.folder, here)
+        folder = self.folder
+        if here := [path for path in found if path in known and known[path].folder != folder]:
+            questions.seen_in(self._ledger, folder, here)
+        self._differences.templates = usable_templates(found, known)
+        self._note_differing(found, known, now)
+        self._note_missing(known.keys() - found.keys(), known, now)
+        for path in self._pending.keys() - found.keys() - known.keys():
+            del self._pending[path]
+
+    def _note_differing(
+        self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
+    ) -> None:
         differing: list[_Differing] = []
         for path, size_and_time in found.items():
-            differs, waits_for = self._differs(path, size_and_time, known.get(path), templates)
+            differs, waits_for = self._differences.differs(path, size_and_time, known.get(path))
             if differs:
                 differing.append((path, size_and_time, waits_for))
             else:
                 self._pending.pop(path, None)
         # In the order of their times, also for those that were there before the first scan.
         differing.sort(key=_time)
+        settle_seconds = self._settings.settle_seconds
         for _, same in groupby(differing, _time):
             for path, size_and_time, waits_for in sorted(same, key=lambda one: natural_key(one[0])):
                 note(self._pending, path, size_and_time, now, settle_seconds, waits_for)
-        for path, one in known.items():
-            if (
-                path not in found
-                and one.folder == self.folder
-                and size_and_time_at(self._root, path) is None
-            ):
-                note(self._pending, path, None, now, settle_seconds)
-        for path in self._pending.keys() - found.keys() - known.keys():
-            del self._pending[path]
-        self._empty = {p: s for p, s in self._empty.items() if found.get(p) == s}
 
-    def _differs(
-        self,
-        path: str,
-        size_and_time: SizeAndTime,
-        known: KnownRecipe | None,
-        templates: Mapping[str, str],
-    ) -> tuple[bool, str | None]:
-        """Whether a file is another version than the ledger's, or can be used now."""
-        if (
-            known
-            and not known.again
-            and known.outcome == "accepted"
-            and known.size_and_time == size_and_time
-        ):
-            return False, None  # almost all files
-        template = _template(templates, path)
-        if is_dropped(path) and not template:
-            return False, None  # it is accepted once its template is right
-        if self._empty.get(path) == size_and_time:
-            return False, None
-        if known is None or known.again or size_and_time.written_since(known.size_and_time):
-            return True, None
-        if known.outcome == "waiting":  # for a prompt, which may be in its template
-            return template != known.template, template
-        if known.waits_for is None:
-            return False, None
-        state = self._state_of(path, known.waits_for)
-        return state != known.waits_for, state
-
-    def _state_of(self, path: str, waits_for: str) -> str:
-        """Return the present state of what a recipe waits for."""
-        if waits_for.startswith(PICTURES):
-            refused = waits_for.removeprefix(PICTURES)
-            return f"{PICTURES}{self.pictures_of(path).look_again(refused)}"
-        return f"{READABLE}{self._why_unreadable(path)}"
-
-    def _why_unreadable(self, path: str) -> str:
-        try:
-            with complete_file(self._root, path):
-                defaults_for(self._root, path)
-        except FileUnreadable as error:
-            return str(error)
-        except (FileChanged, FileNotFoundError):
-            pass
-        return ""
+    def _note_missing(
+        self, paths: Collection[str], known: Mapping[str, KnownRecipe], now: float
+    ) -> None:
+        """Note recipes that were in this inbox and are not there any more."""
+        for path in paths:
+            is_of_this = path in known and known[path].folder == self.folder
+            if is_of_this and size_and_time_at(self._root, path) is None:
+                note(self._pending, path, None, now, self._settings.settle_seconds)
 
     def pictures_of(self, recipe: str) -> NamedPictures:
         """Return the pictures that a recipe may name."""
@@ -322,7 +309,8 @@ class Inbox:
         assert one.size_and_time is not None
         try:
             saved = read(self._root, self.folder, one.path, one.size_and_time, known)
-            if saved and saved.dropped and saved.template != _template(self._templates, one.path):
+            template = self._differences.template_of(one.path)
+            if saved and saved.dropped and saved.template != template:
                 self._wanted = True
                 raise FileChanged  # the template is being saved, and comes first
             old = self._renamed_from(saved) if saved and saved.digest and not known else None
@@ -330,7 +318,6 @@ class Inbox:
             one.since = now
             return None
         if saved is None:
-            self._empty[one.path] = one.size_and_time
             self._pending.pop(one.path, None)
             return None
         is_new = known is None or known.digest != saved.digest
@@ -364,7 +351,7 @@ class Inbox:
     def _is_in_place(self) -> bool:
         """Whether the inbox has not vanished since `is_there`, with all its files."""
         try:
-            return _place_of(self._root) == self._place
+            return place_of(self._root) == self._place
         except OSError:
             return False
 
@@ -372,7 +359,7 @@ class Inbox:
         """Whether a moved file requests the same; under another template it is a new request."""
         if is_template(old) != is_template(saved.path) or is_dropped(old) != is_dropped(saved.path):
             return False
-        return saved.template in (known.template, _template(self._templates, old))
+        return saved.template in (known.template, self._differences.template_of(old))
 
     def _deletion(
         self, one: Pending, unsettled: Collection[tuple[int, int]], now: float
@@ -395,69 +382,8 @@ class Inbox:
         return Deleted(one.path)
 
 
-class _Place(NamedTuple):
-    """Which folder the inbox is."""
-
-    device: int
-    file_system: int
-    inode: int
-
-    @property
-    def folder(self) -> str:
-        """Return the text for the ledger, in which the folder is the same after a reboot."""
-        return f"{self.file_system:x}:{self.inode}"
-
-
-def _place_of(root: Path) -> _Place:
-    """Return which folder this is. Raises OSError.
-
-    The root of each ext4 disk has inode 2, that of each tmpfs 1, and a disk that is mounted in the
-    place of another may get its device number. Ids of file systems differ then: those of ext4,
-    Btrfs, ZFS, tmpfs and overlays come from a UUID, that of SMB from the volume's number. NFS and
-    FUSE have none, so 0 stands here, and only inodes tell their folders. XFS, FAT and macOS give
-    the device's number, which may change with a reboot: then the folder is taken for another one,
-    and deletions from before are not noticed.
-    """
-    status = root.stat()
-    try:
-        file_system = os.statvfs(root).f_fsid
-    except OSError:  # some FUSE file systems do not answer
-        file_system = 0
-    return _Place(status.st_dev, file_system, status.st_ino)
-
-
 _Differing = tuple[str, SizeAndTime, str | None]  # with what it waits for
 
 
 def _time(one: _Differing) -> int:
     return one[1].mtime_ns
-
-
-def _usable_templates(
-    found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe]
-) -> dict[str, str]:
-    """Return the digests of templates by their folders; "" for one that cannot be used now."""
-    there = {}
-    for path in (*filter(is_template, found), *filter(is_template, known)):
-        row, size_and_time = known.get(path), found.get(path)
-        is_usable = (
-            row is not None
-            and size_and_time is not None
-            and row.outcome == "accepted"
-            and not size_and_time.written_since(row.size_and_time)
-        )
-        there[path.rpartition("/")[0]] = row.digest if row and is_usable else ""
-    return there
-
-
-def _template(templates: Mapping[str, str], path: str) -> str:
-    """Return the digest of the template that applies to a path; "" without a usable one."""
-    return templates.get(_nearest(templates, path), "")
-
-
-def _nearest(templates: Mapping[str, str], path: str) -> str:
-    """Return the folder of the template that applies to a path, or ""."""
-    folder = path.rpartition("/")[0]
-    while folder and folder not in templates:
-        folder = folder.rpartition("/")[0]
-    return folder

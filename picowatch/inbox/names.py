@@ -66,6 +66,13 @@ def why_not_dropped(name: str) -> str | None:
     return _why_unusual(name) if _looks_dropped(name) else None
 
 
+def may_matter(path: str) -> bool:
+    """Whether a change of this file may change what is requested; editors write others, too."""
+    name = path.rpartition("/")[2]
+    is_one = name in TEMPLATE_NAMES or is_recipe_name(name) or is_dropped(name)
+    return is_one and is_reached(path)
+
+
 def _looks_dropped(name: str) -> bool:
     return is_dropped(name) and not _is_private(name) and not is_mask_name(name)
 

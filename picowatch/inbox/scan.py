@@ -43,13 +43,14 @@ class Scan:
     """The result of `scan`.
 
     `found` has recipes and dropped pictures, `skipped` files that cannot be read or are never
-    rendered, with reasons.
+    rendered, with reasons, and `texts` those of pictures that were requests.
     """
 
     root: Path
     known: Collection[str]
     found: dict[str, SizeAndTime] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    texts: set[str] = field(default_factory=set)
 
     def look_into(self, below: str, is_under_template: bool) -> None:
         """Add the contents of a folder and of the folders below it."""
@@ -81,6 +82,7 @@ class Scan:
         for name in names:
             path = f"{below}/{name}" if below else name
             if name in texts:
+                self.texts.add(path)
                 self.skipped[below] = f"it had a {PICTURES_NAME}; {TEXTS_STAY}"
             elif name in folders:
                 self._add_folder(name, path, is_under_template)

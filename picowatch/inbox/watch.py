@@ -1,12 +1,14 @@
-"""File events, which only wake the daemon.
+"""File events, which wake the daemon and name paths to look at.
 
 Events are missing on network file systems, when the kernel's queue overflows, and beyond the limit
 of inotify watches. Nothing relies on them: without any, the next scan comes a little later.
 """
 
 import logging
+import os
 import threading
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 from watchdog.events import (
@@ -36,17 +38,29 @@ TELLING: list[type[FileSystemEvent]] = [
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
+# More are found by a scan, which looks at thousands of files faster than at each by itself.
+MOST_PATHS = 1000
+
+
 class Watch(FileSystemEventHandler):
-    """A watch on a folder and all folders below it, which sets an event."""
+    """A watch on a folder and all folders below it.
+
+    It keeps the paths of files of which events came. `has_news` is set by what they do not tell: by
+    folders, and by very many files at once.
+    """
 
     def __init__(self, wake: threading.Event) -> None:
         self._wake = wake
         self._observer: threading.Thread | None = None
+        self.root = ""
+        self._paths: dict[str, None] = {}
+        self._lock = threading.Lock()
         self.has_news = threading.Event()
 
     def start(self, root: Path) -> None:
         """Watch a folder, which must be resolved: a watch on a link gives no events."""
         self.stop()
+        self.root = f"{root}/"
         # watchdog 7.1.0 adds a folder twice if its parent was made at the same moment, and prints
         # a screenful of warning; both are the same watch.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
@@ -67,7 +81,18 @@ class Watch(FileSystemEventHandler):
             self._observer.join(timeout=2)
         self._observer = None
 
+    def taken_paths(self) -> Collection[str]:
+        """Return the paths, below the folder, of files of which events came since the last time."""
+        with self._lock:
+            paths, self._paths = self._paths, {}
+        return paths
+
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Wake the daemon. An exception here would end watchdog's dispatching for good."""
-        self.has_news.set()
+        if event.is_directory or len(self._paths) >= MOST_PATHS:
+            self.has_news.set()
+        else:
+            with self._lock:
+                for path in (event.src_path, event.dest_path):
+                    self._paths[os.fsdecode(path).removeprefix(self.root)] = None
         self._wake.set()

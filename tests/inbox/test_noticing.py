@@ -18,6 +18,7 @@ from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
 from picowatch.inbox.reading import Saved, read, sidecars_of
 from picowatch.inbox.scan import Scan, scan
+from picowatch.inbox.watch import Watch
 from picowatch.ledger.ledger import Ledger
 from tests.house import HeldEngine, House, wait_for
 
@@ -166,6 +167,7 @@ def test_the_name_of_a_picture_in_other_letters_is_that_of_the_same_file(tmp_pat
     assert sidecars_of(tmp_path, "1.png") == []
 
 
+@pytest.mark.usefixtures("often")
 def test_a_rename_that_a_scan_misses_is_no_deletion(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +181,7 @@ def test_a_rename_that_a_scan_misses_is_no_deletion(
         return scanned
 
     monkeypatch.setattr("picowatch.inbox.inbox.scan", miss)
-    monkeypatch.setattr("picowatch.inbox.inbox.EVENT_REST", 1e6)  # as after a slow scan
+    monkeypatch.setattr(Watch, "start", lambda watch, root: None)
     hold = HeldEngine(house)
     with house.running():
         path = house.save("a/corgi.txt", "a corgi\n")
@@ -215,6 +217,58 @@ def test_an_inbox_that_vanishes_while_a_copy_is_read_makes_no_rename_of_it(
         wait_for(lambda: house.pictures("b") == ["b/0001-1.png"], "the copy's picture")
     assert "renamed" not in house.log()
     assert len(house.listed()) == 2
+
+
+def test_single_recipes_are_noticed_without_a_scan(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan of very many takes long, and the next one rests. Only a deletion asks for one."""
+    scans: list[Path] = []
+
+    def counted(root: Path, known: Collection[str]) -> Scan:
+        scans.append(root)
+        return scan(root, known)
+
+    def has(line: str) -> None:
+        wait_for(lambda: line in house.log(), line)
+
+    monkeypatch.setattr("picowatch.inbox.inbox.scan", counted)
+    for rest in ("SCAN_SECONDS", "MOST_SCAN_SECONDS", "EVENT_REST"):
+        monkeypatch.setattr(f"picowatch.inbox.inbox.{rest}", 1e9)
+    house.save("frames/_pictures.yaml", "prompt: a star\n")
+    with house.running():
+        has("_pictures.yaml: saved")
+        house.wait_for_rounds(2)  # then a scan looks for its pictures
+        scans.clear()
+        path = house.save("a.yaml", "prompt: a\nseed: 1\n")
+        has("a.yaml: saved, 1 image queued")
+        house.save(".a.tmp", "prompt: b\nseed: 1\n").rename(path)
+        wait_for(lambda: house.prompts() == ["a", "b"], "the edit")
+        os.utime(path)
+        has("a.yaml: saved, nothing new to render")
+        path.rename(house.inbox / "b.yaml")
+        has("a.yaml: renamed to b.yaml")
+        (house.save("frames/a.txt", "of a picture").parent / "a.txt").touch()
+        house.save(".git/a.txt", "of git")
+        house.wait_for_rounds()
+        assert scans == []
+        (house.inbox / "b.yaml").unlink()
+        has("b.yaml: deleted")
+    assert scans
+    assert len(house.listed()) == 2
+
+
+def test_a_flood_of_events_is_a_scan(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many paths are kept."""
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 1e9)
+    monkeypatch.setattr("picowatch.inbox.watch.MOST_PATHS", 3)
+    with house.running():
+        house.save("first.txt", "first\n")
+        wait_for(lambda: len(house.listed()) == 1, "the first")
+        with house.seen_at_once():
+            for number in range(20):
+                house.save(f"{number}.txt", "one of many\n")
+        wait_for(lambda: len(house.listed()) == 21, "all")
 
 
 # -- what cannot be read

@@ -17,6 +17,7 @@ import threading
 import time
 from _thread import allocate_lock
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -309,7 +310,12 @@ def _stand(real: ModuleType, **names: object) -> ModuleType:
 def simulated(simulation: Simulation, patch: pytest.MonkeyPatch) -> None:
     """Let all of picowatch, and the tests' engine, run on this simulation."""
     Simulation.current, dice = simulation, simulation.dice
-    patch.setattr(Watch, "start", lambda watch, root: simulation.watches.append(watch))
+
+    def start(watch: Watch, root: Path) -> None:
+        watch.root = f"{root}/"
+        simulation.watches.append(watch)
+
+    patch.setattr(Watch, "start", start)
     patch.setattr(Watch, "stop", lambda watch: None)
     patch.setattr(secrets, "randbelow", dice.randrange)
     patch.setattr(secrets, "token_hex", lambda count: dice.randbytes(count).hex())

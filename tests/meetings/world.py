@@ -2,11 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from watchdog.events import (
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+)
 
 from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits, Machine
@@ -106,9 +116,9 @@ class World(Machine):
 
     # -- what the user does in the inbox
 
-    def _tell(self) -> None:
+    def _tell(self, what: Callable[..., FileSystemEvent], *paths: Path) -> None:
         if self.sim.watches and not self.away and self.habits.events:
-            self.sim.watches[-1].on_any_event(None)  # type: ignore[arg-type]
+            self.sim.watches[-1].on_any_event(what(*map(str, paths)))
 
     def _write(self, path: str, content: bytes, how: str) -> None:
         target = self.there / path
@@ -117,14 +127,17 @@ class World(Machine):
             target.write_bytes(content[: len(content) // 2])
             self.stamp(target)
             self._note(path)  # what was moved there is there no more
-            self._tell()
+            self._tell(FileModifiedEvent, target)
             self.do_wait(SLOWLY_SECONDS)
             target = self.there / path
         written = target.with_name(f".{target.name}.tmp") if how == "by rename" else target
         written.write_bytes(content)
         self.stamp(written)
         written.replace(target)
-        self._tell()
+        if written == target:
+            self._tell(FileClosedEvent, target)
+        else:
+            self._tell(FileMovedEvent, written, target)
 
     def _note(self, path: str) -> None:
         """Note what is at a path now."""
@@ -141,7 +154,7 @@ class World(Machine):
         """Save the same bytes, or touch the file."""
         if path in self.files and how == "touch":
             self.stamp(self.there / path)
-            self._tell()
+            self._tell(FileAttribEvent, self.there / path)
             self._note(path)
         elif path in self.files:
             self.do_save(path, self.text_at(path), how)
@@ -165,7 +178,8 @@ class World(Machine):
             return
         (self.there / new).parent.mkdir(parents=True, exist_ok=True)
         (self.there / old).rename(self.there / new)
-        self._tell()
+        what = FileMovedEvent if old in self.files else DirMovedEvent
+        self._tell(what, self.there / old, self.there / new)
         for path in moved:
             del self.files[path]
             self.left[path] = self.sim.now
@@ -176,7 +190,7 @@ class World(Machine):
             (self.there / path).unlink()
             del self.files[path]
             self.left[path] = self.sim.now
-            self._tell()
+            self._tell(FileDeletedEvent, self.there / path)
 
     def do_picture(self, name: str, colour: int | None) -> None:
         """Add, replace or delete a start image, unless it may be in the middle of a save."""
@@ -187,7 +201,7 @@ class World(Machine):
             self.pictures[name] = hashlib.sha256(png(colour)).hexdigest()
         elif self.pictures.pop(name, None):
             (self.there / name).unlink()
-            self._tell()
+            self._tell(FileDeletedEvent, self.there / name)
 
     def do_defaults(self, folder: str, priority: int | None) -> None:
         """Give a folder's recipes a priority from their next save on, or none, as `do_picture`."""
