@@ -15,7 +15,8 @@ from picowatch.files.names import natural_key
 from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template
-from picowatch.inbox.reading import template_above, why_no_recipe
+from picowatch.inbox.reading import size_and_time_at, template_above, why_no_recipe
+from picowatch.inbox.scan import scan
 from picowatch.ledger import contact_sheets, control, outstanding, questions
 from picowatch.ledger.rows import Outcome, SizeAndTime, WaitingCommand
 from picowatch.outbox.commands import Answer, Command, Commands
@@ -135,15 +136,18 @@ class Control:
 
         Each recipe is cancelled as soon as it is accepted, before any of its images is rendered.
         """
-        waiting = self._waiting(command)
-        if not self.inbox.has_looked():
-            return None
+        if not self._has_noticed_all(pattern.rstrip("/")):
+            self._waiting(command)
+            if not self.inbox.has_looked():
+                return None
+        waiting = control.waiting_command(self.ledger, command.file) or WaitingCommand(time.time())
         came_after = partial(self._came_after, command.sent_at_ns)
         inbox = self.run.settings.inbox
         pending = {
             one for one in self.inbox.pending() if not came_after(size_and_time_of(inbox, one))
         }
-        unfinished = control.unfinished_recipes(self.ledger)
+        unfinished = control.unfinished_recipes(self.ledger, pattern.rstrip("/"))
+        unfinished = unfinished or control.unfinished_recipes(self.ledger)
         recipes = _matching(pattern, [one for one in unfinished if one not in pending])
         known = {one: questions.known_recipe(self.ledger, one) for one in recipes}
         recipes = [
@@ -163,6 +167,24 @@ class Control:
             return Answer(False, f"No image of {pattern} is queued.{others}")
         rest = " Images in progress are stopped." if waiting.running else ""
         return Answer(True, f"{images(waiting.cancelled)} cancelled.{rest}")
+
+    def _has_noticed_all(self, name: str) -> bool:
+        """Whether the ledger has all that is saved in a folder, or as a recipe of this name.
+
+        Only these files are looked at: a scan of thousands of others takes seconds.
+        """
+        inbox, known = self.run.settings.inbox, questions.known_in(self.ledger, name)
+        if not (known and self.inbox.folder):
+            return False
+        if name in known:
+            there = size_and_time_at(inbox, name)
+            found = {name: there} if there else {}
+        else:
+            is_under_template = template_above(inbox, f"{name}/{PICTURES_NAME}") is not None
+            found = scan(inbox, known, name, is_under_template).found
+        return found.keys() == known.keys() and not any(
+            found[one].written_since(row.size_and_time) for one, row in known.items()
+        )
 
     def _came_after(self, sent_at_ns: int, size_and_time: SizeAndTime | None) -> bool:
         """Whether a recipe was saved after a command was sent; a time in the future is ignored."""

@@ -71,10 +71,11 @@ def cancel(ledger: Ledger, recipes: Collection[str]) -> tuple[int, int]:
     return cancelled, running
 
 
-def unfinished_recipes(ledger: Ledger) -> list[str]:
-    """Return the recipes with images that can be cancelled."""
-    rows = ledger.select(f"SELECT DISTINCT recipe FROM images WHERE {UNFINISHED} ORDER BY recipe")
-    return [row["recipe"] for row in rows]
+def unfinished_recipes(ledger: Ledger, name: str = "") -> list[str]:
+    """Return the recipes with images that can be cancelled; of this `name`, or in this folder."""
+    which = "(recipe = :name OR (recipe > :name || '/' AND recipe < :name || '0')) AND" * bool(name)
+    query = f"SELECT DISTINCT recipe FROM images WHERE {which} {UNFINISHED} ORDER BY recipe"
+    return [row["recipe"] for row in ledger.select(query, {"name": name})]
 
 
 def pause(ledger: Ledger, since: float) -> None:

@@ -31,6 +31,11 @@ def known_recipe(ledger: Ledger, recipe: str) -> KnownRecipe | None:
     return _recipes(ledger, "AND path = ?", recipe).get(recipe)
 
 
+def known_in(ledger: Ledger, name: str) -> dict[str, KnownRecipe]:
+    """Return the recipe of this name, or all recipes in the folder of this name."""
+    return _recipes(ledger, "AND (path = ? OR (path > ? AND path < ?))", name, *_below(name))
+
+
 def with_version(ledger: Ledger, digest: str, size_and_time: SizeAndTime) -> dict[str, KnownRecipe]:
     """Return recipes of the inbox that had these bytes and this time, the same inode first.
 
