@@ -64,6 +64,7 @@ class Inbox:
         self._root = self.path.resolve()
         self._place: Place | None = None  # None: the inbox is missing
         self._pending: dict[str, Pending] = {}  # by path, in the order in which they were noted
+        self._wake = wake
         self._watch = Watch(wake)
         self.skipped: Mapping[str, str] = {}  # files that are never run, with reasons
         self._differences = Differences(self.pictures_of, self._root, {})
@@ -115,8 +116,9 @@ class Inbox:
     # -- looking
 
     def want_scan(self) -> None:
-        """Scan in the next round."""
+        """Scan in the next round, which begins at once."""
         self._wanted = True
+        self._wake.set()
 
     def has_looked(self) -> bool:
         """Whether a scan has begun since one was wanted, or none can, as the inbox is not there."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from picowatch.files.names import stem_of
 from picowatch.inbox.files import MISSING, size_and_time_of
 from picowatch.inbox.names import (
+    ENDINGS,
     MAX_DEPTH,
     PICTURES_NAME,
     SIDECAR_ENDINGS,
@@ -95,7 +96,8 @@ class Scan:
 
     def _texts_of_dropped(self, below: str, names: Collection[str]) -> Collection[str]:
         """Return the sidecars of pictures that were requests, if their template has gone."""
-        dropped = (name for name in names if is_dropped(name) and f"{below}/{name}" in self.known)
+        others = (name for name in names if not name.endswith(ENDINGS))  # quick: few of thousands
+        dropped = (name for name in others if is_dropped(name) and f"{below}/{name}" in self.known)
         stems = {stem_of(name) for name in dropped}
         return {f"{stem}{ending}" for stem in stems for ending in SIDECAR_ENDINGS}
 
