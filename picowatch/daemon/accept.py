@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from picowatch.catalog import Catalog
-from picowatch.daemon.events import Event, accepted, explained, said, warned
+from picowatch.daemon.events import Event, accepted, explained, said, said_once, warned
 from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.daemon.run import Run
 from picowatch.daemon.sheets import sheet_of
@@ -103,7 +103,7 @@ class Accepting:
             raise
         for path in taken:
             self.inbox.taken(path)
-        for event in events:
+        for event in said_once(events):
             log.log(event.level, "%s", event.text)
             if event.level == logging.ERROR:
                 self.run.result.count_failure()
@@ -117,10 +117,9 @@ class Accepting:
         After a disk error, the next round retries.
         """
         while self._gone:
-            if (
-                questions.known_recipe(self.ledger, self._gone[0]) is None
-            ):  # else a new recipe has this name
-                self.outbox.problems.clear(self._gone[0])
+            path = self._gone[0]
+            if questions.known_recipe(self.ledger, path) is None:  # else a new one has this name
+                self.outbox.problems.clear(path)
             del self._gone[0]
 
     def is_busy(self) -> bool:
@@ -351,10 +350,8 @@ class Accepting:
         return [Event(logging.ERROR, save.path, line)]
 
     def _deleted(self, path: str) -> list[Event]:
-        known, template = (
-            questions.known_recipe(self.ledger, path),
-            template_above(self.settings.inbox, path),
-        )
+        known = questions.known_recipe(self.ledger, path)
+        template = template_above(self.settings.inbox, path)
         cancelled = accept.forget(self.ledger, path)
         if is_template(path):
             self.inbox.want_scan()  # the files of its folder are ordinary recipes now

@@ -1,6 +1,7 @@
 """What the log says about saves, and what an error file says about a refused one."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -29,6 +30,22 @@ def said(path: str, words: str) -> Event:
 def warned(path: str, warnings: Iterable[str]) -> list[Event]:
     """Return a line for each warning."""
     return [Event(logging.WARNING, path, f"{path}: {warning}") for warning in warnings]
+
+
+def said_once(events: Iterable[Event]) -> list[Event]:
+    """Return one line for equal warnings of several recipes, in the place of the first."""
+    found: dict[str, Event] = {}
+    others: Counter[str] = Counter()
+    for event in events:
+        is_warning = event.level == logging.WARNING
+        key = event.text.removeprefix(event.recipe) if is_warning else event.text
+        others[key] += key in found
+        found.setdefault(key, event)
+    for key, more in others.items():
+        if more and found[key].level == logging.WARNING:
+            recipe = found[key].recipe
+            found[key] = found[key]._replace(text=f"{recipe} and {more} more{key}")
+    return [*found.values()]
 
 
 def accepted(result: Acceptance, newest: str) -> str:

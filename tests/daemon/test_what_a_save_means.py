@@ -581,6 +581,16 @@ def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_b
 # -- what else a save may meet
 
 
+def test_the_same_warning_of_many_recipes_is_one_line(house: House) -> None:
+    """Each recipe has it in its own file, too."""
+    for name in ("a", "b", "c"):
+        house.save(f"{name}.txt", "a zebra\n")
+    assert house.once()
+    assert house.log().count("the demo model does not know 'zebra'") == 1
+    assert ".txt and 2 more: the demo model does not know 'zebra'" in house.log()
+    assert len([*house.outbox.glob("*.warning.txt")]) == 3
+
+
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
     """Defaults apply field by field, and a change of them only from the next save on.
 
