@@ -50,6 +50,7 @@ POINTS = {
     "before a recipe is taken out of the inbox": "picowatch.daemon.finish:Finishing._take_out",
     "after a recipe is archived": f"{_OUTSTANDING}:archive",
     "before a command is done": "picowatch.daemon.commands:Control.do",
+    "before a command that waits is noted": "picowatch.ledger.control:note_command",
     "before a command is answered": "picowatch.outbox.commands:write_atomically",
     "before pictures are deleted": "picowatch.outbox.outbox:Outbox.delete",
     "before a picture is deleted": "picowatch.outbox.outbox:Outbox._unlink",

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import Supervisor
 from picowatch.errors import EngineDied, RenderFailed, SettingsInvalid
 from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.migrations import VERSION
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
 from tests.digest_engine import DigestEngine
@@ -39,6 +40,12 @@ MISHAPS = (errno.ENOSPC, errno.EROFS, errno.EIO, LOCKED)
 WRONG = {"wrong": "value"}
 # Valid settings that cannot work: of another computer's address, and below a file.
 NO_SETTINGS = (WRONG, {"metrics_address": "192.0.2.1:9100"}, {"outbox": "/dev/null/outbox"})
+# What version 7 added to tables of version 6.
+OLDER = """
+DROP TABLE start_images;
+ALTER TABLE images DROP COLUMN entry_digest;
+PRAGMA user_version = 6;
+"""
 COMMIT = "before a transaction is committed"
 ATOMIC = {f"atomic: {name}": name for name in ("sync_file", "rename", "sync_folder")}
 WRAPPED = {point: target for point, target in POINTS.items() if " > " not in target} | {
@@ -71,6 +78,8 @@ class Habits:
     slowness: float = 0.0  # seconds that pass between two looks at the clock
     halting: float = 0.0  # how often a thread halts at a place
     interrupting: float = 0.0  # seconds until an engine ends its step
+    disks: bool = False  # the inbox, and what is mounted in its place, are roots of disks
+    forgets: bool = False  # the ledger is lost at the end
 
 
 class Machine:
@@ -87,6 +96,7 @@ class Machine:
         self.findings: list[str] = []
         self.counts: Counter[str] = Counter()
         self.serial = 0
+        self.away: Path | None = None  # where the inbox lies instead
         self.outbox_away: Path | None = None
         self.trouble: OSError | None = None
         self.trouble_ended_at = self.started_at = self.took_at = 0.0
@@ -139,6 +149,8 @@ class Machine:
 
         patch.setattr(Ledger, "_corruption_named", unless_locked)
         wrap("picowatch.ledger.ledger:Ledger._count_of_commits", self._reading, patch.setattr)
+        if self.habits.disks:
+            wrap("picowatch.inbox.inbox:place_of", self._placing, patch.setattr)
         # Other processes on this machine are not part of the simulation.
         patch.setattr(picowatch.inbox.inbox, "is_held_open", lambda root, path: False)
 
@@ -326,6 +338,9 @@ class Machine:
 
         return count
 
+    def _placing(self, original: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        return lambda root: original(root)._replace(file_system=bool(self.away), inode=2)
+
     def _heeds(self) -> bool:
         """Let an engine that is to stop end its step first."""
         if self.habits.interrupting:
@@ -384,6 +399,18 @@ class Machine:
     def do_flaky(self, commit: int, unreadable: int = 0) -> None:
         """Let one of the next commits be reported as failed, though it is durable."""
         self.flaky, self.unreadable = commit, unreadable
+
+    def do_older(self) -> None:
+        """Stop the daemon, and turn its ledger into one of the last version."""
+        self.do_stop()
+        if not self.outbox_away and self.ledger.exists():
+            with closing(sqlite3.connect(self.ledger)) as sql:
+                if sql.execute("PRAGMA user_version").fetchone() == (VERSION,):
+                    sql.executescript(OLDER)
+
+    @property
+    def ledger(self) -> Path:
+        return self.outbox / ".picowatch/ledger.sqlite"
 
     def do_freeze(self, seconds: float) -> None:
         """Stop the daemon and its engines for a while, as `docker pause` does."""

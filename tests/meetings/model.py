@@ -97,6 +97,7 @@ class Model:
         self.paused = False
         self.deleted: set[str] = set()  # pictures that the user took away
         self.made_anew: set[str] = set()  # those of them that came back: a frame keeps its name
+        self.renamed: set[str] = set()  # recipes, by their new names
         self.replaced: list[Image] = []  # by those of a recipe that was renamed over theirs
         self.numbers: dict[str, int] = {}
         self.findings: list[str] = []
@@ -161,6 +162,7 @@ class Model:
 
     def rename(self, old: str, new: str) -> None:
         """Move queue, pictures and history with the file."""
+        self.renamed.add(new)
         if new in self.recipes:
             self.forget(new)
         if old in self.recipes:

@@ -88,6 +88,8 @@ def random_script(seed: int) -> Script:
         slowness=dice.choice((0.0, 0.0, 0.0, 0.001, 0.02)),
         halting=dice.choice((0.0, 0.0, 0.02, 0.1)),
         interrupting=dice.choice((0.0, 0.0, 3.0)),
+        disks=dice.random() < 0.3,
+        forgets=dice.random() < 0.3,
     )
     actions: list[Action] = [writer.template(), ("wait", 1.5)]
     while len(actions) < LENGTH:
@@ -135,6 +137,7 @@ class _Writer:
             (3, ("kill",)),
             (5, ("die", pick(FAULT_POINTS), pick((1, 1, 1, 2, 3)))),
             (2, ("stop",)),
+            (1, ("older",)),
             (6, ("start",)),
             (2, ("trouble", pick(MISHAPS))),
             (4, ("trouble", None)),

@@ -126,6 +126,10 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("wait", 6.0), ("save", "a.yaml", TWO), ("outbox", False, False),
         ("settings", {"format": "webp"}), A_WHILE, ("outbox", True, False), A_WHILE,
     ),
+    "pause x queue x a ledger of the last version: both are kept": (
+        HOLD, ("save", "a.yaml", RANDOM), A_WHILE, ("command", "pause", None), ("wait", 3.0),
+        ("older",), ("start",), *RENDERED,
+    ),
     "frozen x frozen while a batch renders: the engine was not hung": (
         ("set", "pace", 5.0), ("save", "a.yaml", TWO), ("wait", 3.0), ("freeze", 700.0),
         ("wait", 3.0), ("freeze", 700.0), ("wait", 3.0), ("freeze", 700.0), A_WHILE,
@@ -187,6 +191,22 @@ def found(*actions: Action, **habits: object) -> list[str]:
 def test_what_did_not_get_on_once(name: str, engines: int) -> None:
     """Each image is rendered once or accounted for, and each file is right."""
     assert not found(*MEETINGS[name], engines=engines)
+
+
+def test_another_disk_in_the_inbox_s_place_cancels_nothing() -> None:
+    """The roots of both have the same inode."""
+    assert not found(
+        HOLD, ("save", "a.yaml", TWO), A_WHILE, ("inbox", False, True), A_WHILE, ("stop",),
+        ("start",), A_WHILE, ("inbox", True, False), *RENDERED, disks=True,
+    )  # fmt: skip
+
+
+def test_without_a_ledger_nothing_is_rendered_again() -> None:
+    """Random entries keep their pictures, wherever they are in the file now."""
+    both = Text((Entry("first"), *RANDOM.entries), 7)
+    assert not found(
+        ("save", "a.yaml", RANDOM), A_WHILE, ("save", "a.yaml", both), A_WHILE, forgets=True
+    )
 
 
 @pytest.mark.parametrize("events", [False, True])

@@ -22,6 +22,7 @@ from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits, Machine
 from tests.meetings.model import Model
 from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text, png
+from tests.outcome import is_sheet, rendered
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
@@ -58,7 +59,7 @@ class World(Machine):
         self.texts: dict[str, Text] = {}  # what was ever saved, by digest
         self.pictures: dict[str, str] = {}  # start images' sha256
         self.commands: list[Path] = []
-        self.away: Path | None = None  # where the inbox lies instead
+        self.is_over = False
         self.again: dict[str, str] = {}  # what is to be read again, and how ("read", "saved")
 
     def do(self, action: Action) -> None:
@@ -250,6 +251,8 @@ class World(Machine):
 
     def hear(self, name: str, given: Any, named: Any, result: Any) -> None:
         """Compare a committed change with what the user did, and tell the model."""
+        if self.is_over:
+            return
         take = getattr(self, f"_heard_{name}", None) or getattr(self.model, name)
         try:
             take(*given, result=result, **named)
@@ -387,6 +390,33 @@ class World(Machine):
         self.do_stop()
         self.findings += checks.at_the_end(self)
         self.counts["pictures"] += len(self.model.rendered())
+        if self.habits.forgets and self.process is None:
+            self._lose_ledger()
+
+    def _lose_ledger(self) -> None:
+        """Check that a new ledger has nothing rendered again that was rendered."""
+        self.is_over = True  # the model knows no new ledger
+        before = set(rendered(self.outbox))
+        self.ledger.unlink()
+        self.do_start()
+        self.sim.run(self._has_rested, PATIENCE)
+        self.do_stop()
+        made = {file for file in {*rendered(self.outbox)} - before if not is_sheet(file)}
+        for path, recipe in self.model.recipes.items():
+            starts = any(entry.requested.start for entry in recipe.entries)
+            if path in self.model.renamed or starts:  # those may ask for something else
+                continue
+            more = sum(file.startswith(f"{path.partition('.')[0]}/") for file in made)
+            left = sum(image.state != "done" for image in self.model.of(path))
+            words = f"without a ledger {more} pictures of {path} are made, and {left} were left"
+            self.expect(more <= left, words)
+
+    def _has_rested(self) -> bool:
+        """Whether a new ledger's daemon has looked into the inbox, and has nothing to do."""
+        if self.sim.now - self.started_at < SETTLED_SECONDS:
+            return False
+        images = self.status()
+        return not images["queued"] + images["running"]
 
     def _is_done(self) -> bool:
         counts = self.model.counts()
