@@ -97,11 +97,8 @@ class Control:
 
     def _retry(self, pattern: str | None) -> Answer:
         """Queue failed images again, and have refused files read again, as they are now."""
-        failed, refused = (
-            control.recipes_with_failures(self.ledger),
-            control.refused_recipes(self.ledger),
-        )
-        wrong = sorted({*failed, *refused})
+        refused = control.refused_recipes(self.ledger)
+        wrong = sorted({*control.recipes_with_failures(self.ledger), *refused})
         chosen = wrong if pattern is None else _matching(pattern, wrong)
         if pattern is not None and not chosen:
             words = f"No failed image or refused file matches {pattern}."
@@ -111,12 +108,12 @@ class Control:
             log.info("%s: %s queued again, as requested", recipe, images(retried[recipe]))
         self.pool.wake()
         again = [recipe for recipe in chosen if recipe in refused]
+        parts = [f"{images(sum(retried.values()))} queued again"] if retried else []
         if again:
             control.want_again(self.ledger, again, as_saved=False)
             self.inbox.want_scan()
-        queued = f"{images(sum(retried.values()))} queued again" if retried else ""
-        read = f"{len(again)} refused file{'' if len(again) == 1 else 's'} read again"
-        parts = [queued] * bool(retried) + [read] * bool(again)
+            files = "file" if len(again) == 1 else "files"
+            parts.append(f"{len(again)} refused {files} read again")
         return Answer(True, f"{'; '.join(parts) or 'Nothing has failed'}.")
 
     def _retry_all(self, pattern: str) -> Answer:
@@ -141,18 +138,13 @@ class Control:
             if not self.inbox.has_looked():
                 return None
         waiting = control.waiting_command(self.ledger, command.file) or WaitingCommand(time.time())
-        came_after = partial(self._came_after, command.sent_at_ns)
-        inbox = self.run.settings.inbox
-        pending = {
-            one for one in self.inbox.pending() if not came_after(size_and_time_of(inbox, one))
-        }
+        inbox, is_meant = self.run.settings.inbox, partial(self._came_before, command.sent_at_ns)
+        pending = {one for one in self.inbox.pending() if is_meant(size_and_time_of(inbox, one))}
         unfinished = control.unfinished_recipes(self.ledger, pattern.rstrip("/"))
         unfinished = unfinished or control.unfinished_recipes(self.ledger)
         recipes = _matching(pattern, [one for one in unfinished if one not in pending])
         known = {one: questions.known_recipe(self.ledger, one) for one in recipes}
-        recipes = [
-            one for one, row in known.items() if not came_after(row.size_and_time if row else None)
-        ]
+        recipes = [one for one, row in known.items() if is_meant(row and row.size_and_time)]
         with self.ledger.transaction():
             cancelled, running = control.cancel(self.ledger, recipes)
             waiting = waiting.with_cancelled(cancelled, running)
@@ -186,9 +178,9 @@ class Control:
             found[one].written_since(row.size_and_time) for one, row in known.items()
         )
 
-    def _came_after(self, sent_at_ns: int, size_and_time: SizeAndTime | None) -> bool:
-        """Whether a recipe was saved after a command was sent; a time in the future is ignored."""
-        return size_and_time is not None and sent_at_ns < size_and_time.mtime_ns < time.time() * 1e9
+    def _came_before(self, sent_at_ns: int, version: SizeAndTime | None) -> bool:
+        """Whether a recipe was saved before a command was sent; a time in the future is ignored."""
+        return version is None or not sent_at_ns < version.mtime_ns < time.time() * 1e9
 
     # -- pictures
 
@@ -237,12 +229,8 @@ class Control:
         with self.ledger.transaction():
             waiting = control.waiting_command(self.ledger, command.file)
             if waiting is None:
-                below = [
-                    one
-                    for one in questions.known_recipes(self.ledger)
-                    if one.startswith(f"{folder}/")
-                ]
-                control.want_again(self.ledger, [*filterfalse(is_template, below)], as_saved=False)
+                below = filterfalse(is_template, questions.known_in(self.ledger, folder))
+                control.want_again(self.ledger, [*below], as_saved=False)
                 waiting = self._waiting(command, questions.last_save(self.ledger))
         if not self.inbox.folder or not self.inbox.has_looked():
             return None
