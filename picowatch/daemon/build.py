@@ -126,7 +126,7 @@ def check_folders(settings: Settings, *, waits: bool = False) -> Settings:
     if os.path.isdir(inbox):  # noqa: PTH112  (never raises)
         if not os.access(inbox, os.R_OK | os.X_OK):
             raise SettingsInvalid(f"The inbox {settings.inbox} cannot be read.", _CHMOD)
-    elif not (waits and is_used):
+    elif os.path.exists(inbox) or not (waits and is_used):  # noqa: PTH110  (never raises)
         raise SettingsInvalid(
             f"There is no inbox folder {settings.inbox.absolute()}.",
             "Create it, or run `picowatch init` to create all folders.",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from picowatch.errors import SettingsInvalid
+from picowatch.errors import PicowatchError
 from picowatch.settings import Settings
 from picowatch.streams import harmless_lines
 
@@ -74,12 +74,12 @@ class SettingsWatch:
         """Note that a daemon works with the settings."""
         self._before = None
 
-    def refuse(self, problem: str) -> bool:
+    def refuse(self, error: Exception) -> bool:
         """Return to the settings from before the newest ones; False if there are none."""
         if self._before is None:
             return False
         self.settings, self._before = self._before, None
-        self._say(problem)
+        self._say(explained(error))
         return True
 
     def _take(self, file: SettingsFile, found: _SizeAndTime) -> None:
@@ -89,8 +89,8 @@ class SettingsWatch:
         else:
             try:
                 new = file.load()
-            except SettingsInvalid as error:
-                self._say(error.with_remedy)
+            except Exception as error:  # whatever a setting breaks, those from before work
+                self._say(explained(error))
                 return
             if new != self.settings:
                 self.new = new
@@ -102,6 +102,14 @@ class SettingsWatch:
     def _say(self, problem: str) -> None:
         self.problem = " ".join(problem.split())
         self.error_text = harmless_lines(f"{problem}\n\n{CLOSING}\n")
+
+
+def explained(error: Exception) -> str:
+    """Return what users read about an error, whatever it is."""
+    if isinstance(error, PicowatchError):
+        return error.with_remedy
+    log.debug("unexpected", exc_info=error)
+    return f"Unexpected error: {type(error).__name__}: {error}."
 
 
 def _size_and_time(path: Path) -> _SizeAndTime:

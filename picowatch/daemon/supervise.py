@@ -17,7 +17,7 @@ from picowatch.daemon.build import MakeEngine, build_daemon
 from picowatch.daemon.daemon import Daemon, Mode
 from picowatch.daemon.run import RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
-from picowatch.errors import CommandFailed, OutboxInUseByMake, PicowatchError
+from picowatch.errors import CommandFailed, OutboxInUseByMake
 from picowatch.files.atomic import FolderAway
 from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, Retry, passes
 from picowatch.observers.console import Console
@@ -165,17 +165,24 @@ class Supervisor:
         return OutboxLock(outbox, by_make=bool(self.mode.only))
 
     def _pause_after(self, error: Exception, retry: Retry) -> float:
-        """Return the seconds until another attempt, or raise the error if none would help."""
-        if isinstance(error, Ended):
-            raise error
-        if not passes(error) and self._watch.refuse(self._words(error)):
+        """Return the seconds until another attempt, or raise the error if none would help.
+
+        Another outbox has to work at once: the one from before does, and says what is wrong.
+        """
+        outbox = self._watch.settings.outbox
+        is_another = self._lock is not None and self._lock.outbox != outbox
+        if isinstance(error, PASSING):
+            if passes(error) and retry.keeps_trying and not is_another:
+                retry.failed(error)
+                notify(*ALIVE)
+                return RETRY_SECONDS
+            words = f"The outbox {outbox} cannot be written: {error}."
+            error = CommandFailed(words, "Free some space, or allow writing.")
+        if not isinstance(error, Ended) and self._watch.refuse(error):
             return 0.0
         if isinstance(error, OutboxInUseByMake) and retry.keeps_trying:
             self._wait_for_make(error.message)
             return LOCK_SECONDS
-        if isinstance(error, PASSING):
-            self._wait_for_disk(error, retry)
-            return RETRY_SECONDS
         raise error
 
     def _wait_for_make(self, message: str) -> None:
@@ -187,23 +194,6 @@ class Supervisor:
             log.warning("waiting: %s", message)
             self._said = message
         notify("READY=1", "WATCHDOG=1", f"STATUS=waiting: {message}")
-
-    def _wait_for_disk(self, error: Exception, retry: Retry) -> None:
-        try:
-            retry.failed(error)
-        except PASSING:
-            raise CommandFailed(
-                self._words(error), "Free some space or allow writing, and start picowatch again."
-            ) from error
-        notify(*ALIVE)
-
-    def _words(self, error: Exception) -> str:
-        if isinstance(error, PicowatchError):
-            return error.with_remedy
-        if isinstance(error, PASSING):
-            return f"The outbox {self._watch.settings.outbox} cannot be written: {error}."
-        log.debug("unexpected", exc_info=error)
-        return f"Unexpected error: {type(error).__name__}: {error}."
 
     # -- the end
 

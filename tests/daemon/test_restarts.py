@@ -189,6 +189,9 @@ CANNOT_WORK = {
     "outbox: {folder}/other": "already using the outbox",
     "outbox: {folder}/" + "x" * 300: "too long",
     "outbox: {folder}/file/outbox": "must be a folder",
+    "outbox: /proc/outbox": "cannot be written",
+    "outbox: {folder}/loop": "Symlink loop",
+    "inbox: {folder}/file": "There is no inbox folder",
     'inbox: "{folder}/\\udcff"': "not valid UTF-8",
     'models: "{folder}/\\ud800"': "not valid UTF-8",
     "executor: ray": "needs Ray",
@@ -217,6 +220,7 @@ def test_settings_that_cannot_work_keep_the_old_ones(
     error, folder = house.outbox / "settings.error.txt", house.folder
     (folder / os.fsdecode(b"\xff")).mkdir()
     (folder / "file").touch()
+    (folder / "loop").symlink_to("loop")
     (folder / "other").mkdir()
     lock = OutboxLock(folder / "other")
     with (
