@@ -79,7 +79,7 @@ class Daemon:
         self.lock, self.mode, self.stop, self.wake = lock, mode, stop, run.wake
         make = run.outbox.gallery.make_missing_thumbnails
         self.thumbnails = threading.Thread(target=make, args=(stop.wait,), daemon=True)
-        self.inbox = Inbox(run.settings, run.ledger, run.wake)
+        self.inbox = Inbox(run.settings, run.ledger, run.wake, mode.only)
         self.pool = WorkerPool(run, executor, mode.only)
         self.accepting = Accepting(run, self.inbox)
         self.finishing = Finishing(run, self.inbox)

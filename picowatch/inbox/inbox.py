@@ -57,7 +57,11 @@ EVENT_REST = 5  # the same, where events came
 class Inbox:
     """Compares the inbox with the ledger; `wake` is set by events."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, wake: threading.Event) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Ledger, wake: threading.Event, first: Sequence[str] = ()
+    ) -> None:
+        """Report recipes and folders of `first` before all others."""
+        self._first = tuple(f"{one}/" for one in first)
         self._settings = settings
         self.path = settings.inbox  # it may be a link
         self._ledger = ledger
@@ -291,7 +295,12 @@ class Inbox:
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}
         priorities = {folder: self._priority_in(folder) for folder in folders}
-        return sorted(ready, key=lambda one: -priorities[one.path.rpartition("/")[0]])
+
+        def place(one: Pending) -> tuple[bool, int]:
+            is_first = f"{one.path}/".startswith(self._first)
+            return not is_first, -priorities[one.path.rpartition("/")[0]]
+
+        return sorted(ready, key=place)
 
     def _priority_in(self, folder: str) -> int:
         """Return the priority of recipes in a folder; 0 if its `_defaults.yaml` cannot be read."""

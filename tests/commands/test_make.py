@@ -79,7 +79,8 @@ def test_make_without_a_daemon_prints_only_these_recipes(house: House, capsys: C
 
     Whoever could read the file may read the recipe, whatever the umask says; nobody else.
     """
-    house.save("mine.txt", "not now\n")
+    for number in range(40):
+        house.save(f"mine{number}.txt", "not now\n")
     recipes = elsewhere(house, "a.txt", "red --seed 5\n"), elsewhere(house, "b.txt", "blue\n")
     for recipe, mode in zip(recipes, (0o664, 0o600), strict=True):
         recipe.chmod(mode)
@@ -95,8 +96,11 @@ def test_make_without_a_daemon_prints_only_these_recipes(house: House, capsys: C
     assert folders == [house.outbox / "a", house.outbox / "b"]
     assert shown.err == ""
     assert commands(house) == []
+    accepted = re.findall(r" (\S+): saved, ", house.log())
+    assert accepted[:2] == ["a.txt", "b.txt"], "before what waited in the inbox"
+    assert sorted(house.prompts()) == ["blue", "red"]
     assert house.once()
-    assert sorted(house.prompts()) == ["blue", "not now", "red"]
+    assert len(house.prompts()) == 42
 
 
 def test_make_reads_standard_input(
