@@ -78,7 +78,7 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
         with os.fdopen(os.open(target.name, _FILE, dir_fd=within), "rb") as file:
             before = os.fstat(file.fileno())
             _check_regular(before)
-            if _is_open_for_writing(file.fileno()) or not is_meant(file):
+            if is_open_for_writing(file.fileno()) or not is_meant(file):
                 return False
         now = os.stat(target.name, dir_fd=within, follow_symlinks=False)
         if _version(now) != _version(before):
@@ -90,19 +90,7 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
         os.close(within)
 
 
-def is_held_open(root: Path, path: str) -> bool:
-    """Whether another process has the file `path` below `root` open for writing, if that shows."""
-    try:
-        handle = open_below(root, path)
-    except OSError:
-        return False
-    try:
-        return _is_open_for_writing(handle)
-    finally:
-        os.close(handle)
-
-
-def _is_open_for_writing(handle: int) -> bool:
+def is_open_for_writing(handle: int) -> bool:
     """Whether anybody has the file open for writing: then a read lease is refused, fcntl(2).
 
     Only a file's owner and root get leases. Network file systems and systems other than Linux have

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from picowatch.errors import ControlFlow, PicowatchError
-from picowatch.files.inside import blocks_of, leads_out, open_below
+from picowatch.files.inside import blocks_of, is_open_for_writing, leads_out, open_below
 from picowatch.inbox.names import DEFAULTS_NAME
 from picowatch.ledger.rows import SizeAndTime
 from picowatch.recipe import DefaultsFile
@@ -73,18 +73,23 @@ def path_below(inbox: Path, file: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else ""
 
 
-def read_file(root: Path, path: str) -> tuple[bytes, SizeAndTime]:
+def read_file(root: Path, path: str, *, heeds_writers: bool = False) -> tuple[bytes, SizeAndTime]:
     """Return the file's bytes, at most MAX_BYTES + 1, and the size and time it had then.
 
     Raises FileUnreadable, FileChanged, or FileNotFoundError.
     """
-    with complete_file(root, path) as (file, size_and_time):
+    with complete_file(root, path, heeds_writers=heeds_writers) as (file, size_and_time):
         return b"".join(blocks_of(file, MAX_BYTES)), size_and_time
 
 
 @contextmanager
-def complete_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], SizeAndTime]]:
-    """Open a file to be read, with its size and time. Raises like `read_file`."""
+def complete_file(
+    root: Path, path: str, *, heeds_writers: bool = False
+) -> Iterator[tuple[IO[bytes], SizeAndTime]]:
+    """Open a file to be read, with its size and time. Raises like `read_file`.
+
+    With `heeds_writers`, a file that another process has open for writing counts as changed.
+    """
     try:
         handle = open_below(root, path)
     except FileNotFoundError:
@@ -97,6 +102,8 @@ def complete_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], SizeAndTim
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):
             raise FileUnreadable("it is not a regular file")
+        if heeds_writers and is_open_for_writing(handle):
+            raise FileChanged
         try:
             yield file, _size_and_time(before)
         except OSError as error:

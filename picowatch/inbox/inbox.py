@@ -15,7 +15,6 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from picowatch.files.inside import is_held_open
 from picowatch.files.names import is_picture_name, natural_key
 from picowatch.inbox.differences import Differences, usable_templates
 from picowatch.inbox.files import (
@@ -268,9 +267,6 @@ class Inbox:
         new = {one.size_and_time for one in pending if one.path not in self._known}
         has_template = gone and any(is_template(one.path) for one in pending)
         for one in there:
-            if now - one.first < HELD_OPEN_LIMIT and is_held_open(self._root, one.path):
-                one.since = now
-                continue
             known = questions.known_recipe(self._ledger, one.path)
             if known and known.size_and_time in new:
                 continue  # its new name comes first
@@ -319,7 +315,8 @@ class Inbox:
         """
         assert one.size_and_time is not None
         try:
-            saved = read(self._root, self.folder, one.path, one.size_and_time, known)
+            noted, heeds = one.size_and_time, now - one.first < HELD_OPEN_LIMIT
+            saved = read(self._root, self.folder, one.path, noted, known, heeds_writers=heeds)
             template = self._differences.template_of(one.path)
             if saved and saved.dropped and saved.template != template:
                 self._wanted = True

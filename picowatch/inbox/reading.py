@@ -153,19 +153,21 @@ def read(
     path: str,
     noted: SizeAndTime,
     known: KnownRecipe | None,
+    *,
+    heeds_writers: bool = False,
 ) -> Saved | None:
     """Read a file as a save; None if it is empty. `folder` identifies the inbox.
 
     `noted` is the version that was quiet, `known` the ledger's. Raises FileNotFoundError, or
-    FileChanged if one of the files that are read is being written.
+    FileChanged if one of the files that are read is being written, or with `heeds_writers` may be.
     """
     if not noted.size:
         return None
     try:
         if is_dropped(path):
-            saved = _picture(root, folder, path, noted, known)
+            saved = _picture(root, folder, path, noted, known, heeds_writers=heeds_writers)
         else:
-            content, size_and_time = read_file(root, path)
+            content, size_and_time = read_file(root, path, heeds_writers=heeds_writers)
             if is_empty(content):
                 return None
             digest = hashlib.sha256(content).hexdigest()
@@ -185,12 +187,18 @@ def read(
 
 
 def _picture(
-    root: Path, folder: str, path: str, noted: SizeAndTime, known: KnownRecipe | None
+    root: Path,
+    folder: str,
+    path: str,
+    noted: SizeAndTime,
+    known: KnownRecipe | None,
+    *,
+    heeds_writers: bool,
 ) -> Saved:
     """Read a dropped picture as it is now."""
     if (dropped := read_dropped(root, path)) is None:
         raise FileChanged  # its template, or the inbox, is away for a moment
-    with complete_file(root, path) as (file, found):
+    with complete_file(root, path, heeds_writers=heeds_writers) as (file, found):
         size_and_time = with_sidecars(found, root, path)
         _check_quiet(noted, size_and_time)  # before reading, which takes long for a large one
         digest = sha256_of(file, pictures.MAX_BYTES)

@@ -201,8 +201,8 @@ def test_an_inbox_that_vanishes_while_a_copy_is_read_makes_no_rename_of_it(
     """All files are gone then, the original, too."""
     away = house.folder / "away"
 
-    def vanish(root: Path, folder: str, path: str, *others: Any) -> Saved | None:
-        saved = read(root, folder, path, *others)
+    def vanish(root: Path, folder: str, path: str, *others: Any, **named: Any) -> Saved | None:
+        saved = read(root, folder, path, *others, **named)
         if path == "b.txt" and "has vanished" not in house.log():
             house.inbox.rename(away)
         return saved

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-import picowatch.inbox.inbox
+import picowatch.inbox.files
 from picowatch.daemon.daemon import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import Supervisor
@@ -152,7 +152,7 @@ class Machine:
         if self.habits.disks:
             wrap("picowatch.inbox.inbox:place_of", self._placing, patch.setattr)
         # Other processes on this machine are not part of the simulation.
-        patch.setattr(picowatch.inbox.inbox, "is_held_open", lambda root, path: False)
+        patch.setattr(picowatch.inbox.files, "is_open_for_writing", lambda handle: False)
 
     def _wrapped(self, original: Callable[..., Any], point: str) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
