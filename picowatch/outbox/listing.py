@@ -65,9 +65,9 @@ class Listing:
 
     def append(self, *lines: dict[str, Any]) -> None:
         """Add lines, durably; an error leaves the file as it was."""
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        with self._lock:  # names that are no UTF-8 have surrogates, which are escaped as in JSON
-            append(self._path, text.encode(errors="backslashreplace"))
+        text = "".join(f"{_json(line)}\n" for line in lines)
+        with self._lock:
+            append(self._path, text.encode())
 
     def recent(self) -> list[dict[str, Any]]:
         """Return the last lines, some hundreds, oldest first."""
@@ -112,6 +112,14 @@ def _tail(file: IO[bytes]) -> tuple[int, bytes]:
         if not start or b"\n" in content[: content.rfind(b"\n")]:
             return start, content
         wanted *= 2
+
+
+def _json(line: dict[str, Any]) -> str:
+    """Return a line's JSON, in which only letters and signs that can be seen stand as they are."""
+    text = json.dumps(line, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
