@@ -4,7 +4,6 @@ The daemon checks them when it accepts a save, and the engine reads them when it
 """
 
 import io
-import struct
 import warnings
 from contextlib import suppress
 from io import BytesIO
@@ -13,7 +12,6 @@ from typing import IO, cast
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.inside import blocks_of
 from picowatch.files.names import is_other_picture_name
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -36,34 +34,31 @@ MAX_PROGRESSIVE_PIXELS = 20_000_000
 MAX_16_BIT_PIXELS = 10_000_000
 # Parts (chunks, markers, blocks) that a file is read in; a photo has some thousand at most.
 MAX_READS = 200_000
-# Of a TIFF's directory; each number in one of its entries becomes a Python object.
-MAX_TIFF_ENTRIES = 1000
-MAX_TIFF_NUMBERS = 100_000
+# What is read before the pixels: metadata, and a TIFF's directory, of which each number becomes a
+# Python object. Pillow joins a JPEG's pieces of EXIF data by copying all earlier ones each time.
+MAX_HEADER_BYTES = 16 * 1024 * 1024
 _TURNED = (5, 6, 7, 8)  # EXIF's orientations that stand a picture on its side
-# A photo has its EXIF data in one segment. Pillow joins them by copying all earlier ones each time.
-MAX_EXIF_SEGMENTS = 50
-_EXIF_SEGMENT = b"Exif\0\0"
-_JPEG_START = b"\xff\xd8"
-_TIFF_STARTS = (b"II*\0", b"MM\0*")
-_BIG_TIFF_STARTS = (b"II+\0", b"MM\0+")
-_SHORT_TIFF_TYPES = (1, 2, 6, 7)  # bytes and texts, which stay one object
 
 
 class FewReads(io.BufferedIOBase):
-    """A file that limits how often it is read, for pictures with millions of tiny parts.
+    """A file that limits how often it is read, and how much of it as long as `in_header`.
 
-    It has no `fileno`, because Pillow's TIFF reader would use that to read past the limit.
+    Pictures may have millions of tiny parts, and metadata as large as the file. WebPs and AVIFs are
+    read at once, which counts for nothing. It has no `fileno`, because Pillow's TIFF reader would
+    use that to read past the limits.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._reads = 0
+        self._reads = self._bytes = 0
+        self.in_header = True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as any file does, but only MAX_READS times."""
+        """Read as any file does. Raises OSError beyond the limits."""
         self._reads += 1
-        if self._reads > MAX_READS:
-            raise OSError("it has too many parts")
+        self._bytes += max(0, size or 0) if self.in_header else 0
+        if self._reads > MAX_READS or self._bytes > MAX_HEADER_BYTES:
+            raise OSError("it has too many parts, or too large ones")
         return self._file.read(-1 if size is None else size)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -192,10 +187,9 @@ def _opened(file: IO[bytes]) -> Image.Image:
             f"It has {size / 1e6:.0f} MB; the limit is {MAX_BYTES / 1e6:.0f} MB.",
             "Make it smaller.",
         )
-    _refuse_long_tiff(file)
-    refuse_many_segments(file)
+    few = FewReads(file)
     try:
-        image = Image.open(cast(IO[bytes], FewReads(file)), formats=FORMATS)
+        image = Image.open(cast(IO[bytes], few), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise _too_large(max(MAX_PIXELS.values()), "a picture") from error
     except Exception as error:
@@ -210,6 +204,7 @@ def _opened(file: IO[bytes]) -> Image.Image:
         raise PictureUnreadable(
             "It is animated or has several pages.", "Save the frame you want as a picture."
         )
+    few.in_header = False
     return image
 
 
@@ -234,45 +229,6 @@ def _has_several_frames(image: Image.Image) -> bool:
         return bool(getattr(image, "is_animated", False))
     except Exception:
         return False
-
-
-def refuse_many_segments(file: IO[bytes]) -> None:
-    """Refuse a JPEG with many segments of EXIF data: a thousand take twenty seconds to join."""
-    if _start_of(file) != _JPEG_START:
-        return
-    segments, end = 0, b""
-    for block in blocks_of(file, MAX_BYTES):
-        segments += (end + block).count(_EXIF_SEGMENT)
-        end = (end + block)[1 - len(_EXIF_SEGMENT) :]
-    if segments > MAX_EXIF_SEGMENTS:
-        raise PictureUnreadable("It is damaged: its EXIF data is in too many pieces.")
-
-
-def _start_of(file: IO[bytes], length: int = 2) -> bytes:
-    file.seek(0)
-    return file.read(length)
-
-
-def _refuse_long_tiff(file: IO[bytes]) -> None:
-    """Refuse a TIFF whose directory has millions of numbers, which Pillow makes a tuple of."""
-    start = _start_of(file, 8)
-    if start.startswith(_BIG_TIFF_STARTS):
-        raise PictureUnreadable("It is a BigTIFF.", "Save it as a PNG.")
-    if not start.startswith(_TIFF_STARTS):
-        return
-    order = "<" if start.startswith(b"II") else ">"
-    try:
-        file.seek(*struct.unpack_from(f"{order}I", start, 4))
-        (entries,) = struct.unpack(f"{order}H", file.read(2))
-        if entries > MAX_TIFF_ENTRIES:
-            raise PictureUnreadable("It is damaged: its directory is invalid.")
-        directory = file.read(12 * entries)
-        for entry in range(entries):
-            _, kind, count = struct.unpack_from(f"{order}HHI", directory, 12 * entry)
-            if count > MAX_TIFF_NUMBERS and kind not in _SHORT_TIFF_TYPES:
-                raise PictureUnreadable("It is damaged: its directory is invalid.")
-    except struct.error:
-        return  # Pillow says what is wrong with it
 
 
 def _too_large(limit: int, kind: str) -> PictureUnreadable:

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import open_regular
-from picowatch.files.pictures import MAX_BYTES, FewReads, refuse_many_segments
+from picowatch.files.pictures import MAX_BYTES, FewReads
 from picowatch.recipe.request import ImageRequest
 
 # The keywords of our texts, and of those that ComfyUI writes into the tags of a camera's names:
@@ -82,7 +82,6 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
         return {}
     if size > MAX_BYTES and not start.startswith(_READ_IN_PIECES):
         raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")
-    refuse_many_segments(file)
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
