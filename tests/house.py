@@ -16,7 +16,7 @@ from PIL import Image
 
 from picowatch.commands.run import run
 from picowatch.daemon.build import MakeEngine, check_folders
-from picowatch.daemon.daemon import Mode
+from picowatch.daemon.run import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import Supervisor
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk, read_texts

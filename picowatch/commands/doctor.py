@@ -24,7 +24,7 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, check_folders
-from picowatch.daemon.daemon import Mode
+from picowatch.daemon.run import Mode
 from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineLost

@@ -21,7 +21,7 @@ from picowatch.commands.make_files import (
 from picowatch.commands.make_report import Sent, as_object, by_picture, print_answer
 from picowatch.commands.status import current_status, rows_of
 from picowatch.daemon.build import MakeEngine, check_folders
-from picowatch.daemon.daemon import Mode
+from picowatch.daemon.run import Mode
 from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.child import started_engine
 from picowatch.errors import (

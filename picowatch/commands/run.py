@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, check_folders
-from picowatch.daemon.daemon import Mode
+from picowatch.daemon.run import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.child import ChildEngine

@@ -7,14 +7,15 @@ from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from picowatch.daemon.daemon import Daemon, Mode
-from picowatch.daemon.run import Run, RunResult
+from picowatch.daemon.daemon import Daemon
+from picowatch.daemon.run import Mode, Run, RunResult
 from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import held
 from picowatch.files.retry import Retry
+from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rebuild import open_ledger, set_aside
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
@@ -61,16 +62,22 @@ def build_daemon(
     stack.callback(observers.remove_preview)
     run = Run(
         settings=settings,
+        mode=mode,
+        console=console,
         ledger=ledger,
         outbox=outbox,
+        inbox=Inbox(settings, ledger, wake, mode.only),
         observers=observers,
+        lock=lock,
+        watch=watch,
         retry=retry,
         result=result,
+        stop=stop,
         wake=wake,
     )
     executor = _executor(settings, make_engine)
     stack.callback(executor.close)
-    return Daemon(run, console, executor, lock, mode, watch, stop)
+    return Daemon(run, executor)
 
 
 def _set_aside_if_damaged(lock: OutboxLock, result: RunResult, ledger: Path) -> None:

@@ -8,8 +8,6 @@ engine claims a batch, renders it and hands it over to be published (daemon/work
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from picowatch import __version__
 from picowatch.daemon.accept import Accepting
@@ -17,16 +15,12 @@ from picowatch.daemon.commands import Control
 from picowatch.daemon.finish import Finishing
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run, RunResult
-from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.daemon.status import Reporting
 from picowatch.engine.protocol import Executor
 from picowatch.files.atomic import FolderAway
 from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
-from picowatch.inbox.inbox import Inbox
 from picowatch.ledger import control, outstanding, questions, queue
 from picowatch.ledger.rows import PutBack, QueuedImage
-from picowatch.observers.console import Console
-from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
 from picowatch.service import ALIVE, notify
@@ -43,49 +37,25 @@ TAKES_AWAY = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mode:
-    """How a daemon runs.
-
-    With `once`, it runs until what is in the inbox is done, or `until` returns true, and waits for
-    no full disk. `only`: a `picowatch make` runs it, and these recipes and folders alone are
-    rendered.
-    """
-
-    once: bool = False
-    only: tuple[str, ...] = ()
-    until: Callable[[], bool] = lambda: False
-
-
 class Daemon:
     """Takes saves from the inbox to the engines until `stop` is set.
 
     Set `wake` after `stop` to end the wait between two rounds.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        console: Console,
-        executor: Executor,
-        lock: OutboxLock,
-        mode: Mode,
-        watch: SettingsWatch,
-        stop: threading.Event,
-    ) -> None:
-        self._shared = run
-        self.ledger, self.outbox = run.ledger, run.outbox
+    def __init__(self, run: Run, executor: Executor) -> None:
+        self._shared, self.mode = run, run.mode
+        self.ledger, self.outbox, self.inbox = run.ledger, run.outbox, run.inbox
         self.retry, self.result = run.retry, run.result
-        self.lock, self.mode, self.stop, self.wake = lock, mode, stop, run.wake
+        self.lock, self.settings_watch = run.lock, run.watch
+        self.stop, self.wake = run.stop, run.wake
         make = run.outbox.gallery.make_missing_thumbnails
-        self.thumbnails = threading.Thread(target=make, args=(stop.wait,), daemon=True)
-        self.inbox = Inbox(run.settings, run.ledger, run.wake, mode.only)
-        self.pool = WorkerPool(run, executor, mode.only)
-        self.accepting = Accepting(run, self.inbox)
-        self.finishing = Finishing(run, self.inbox)
-        self.control = Control(run, self.inbox, self.pool, self.finishing)
-        self.settings_watch = watch
-        self.reporting = Reporting(run, console, self.inbox, self.pool, self.control, watch)
+        self.thumbnails = threading.Thread(target=make, args=(run.stop.wait,), daemon=True)
+        self.pool = WorkerPool(run, executor, run.mode.only)
+        self.accepting = Accepting(run, run.inbox)
+        self.finishing = Finishing(run, run.inbox)
+        self.control = Control(run, run.inbox, self.pool, self.finishing)
+        self.reporting = Reporting(run, run.console, run.inbox, self.pool, self.control, run.watch)
         self._is_ready = False
         self._tidy_at = 0.0
         self._retry_at = float("-inf")  # no round begins earlier after one that failed

@@ -2,18 +2,36 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.errors import LedgerCorrupt, LedgerUnsure
 from picowatch.files.retry import PASSING, Ended, Retry
+from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
+from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
+from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.outbox import Outbox
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """How a daemon runs.
+
+    With `once`, it runs until what is in the inbox is done, or `until` returns true, and waits for
+    no full disk. `only`: a `picowatch make` runs it, and these recipes and folders alone are
+    rendered.
+    """
+
+    once: bool = False
+    only: tuple[str, ...] = ()
+    until: Callable[[], bool] = lambda: False
 
 
 class RunResult:
@@ -50,14 +68,23 @@ class RunResult:
 
 @dataclass(kw_only=True, frozen=True, eq=False)
 class Run:
-    """What the parts of one run share. Setting `wake` ends the wait between two rounds."""
+    """What the parts of one daemon share.
+
+    `stop` ends every wait for a disk; `wake`, which is set after it, the wait between two rounds.
+    """
 
     settings: Settings
+    mode: Mode
+    console: Console
     ledger: Ledger
     outbox: Outbox
+    inbox: Inbox
     observers: Observers
+    lock: OutboxLock
+    watch: SettingsWatch
     retry: Retry
     result: RunResult
+    stop: threading.Event
     wake: threading.Event
 
     @contextmanager

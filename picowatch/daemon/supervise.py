@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, build_daemon
-from picowatch.daemon.daemon import Daemon, Mode
-from picowatch.daemon.run import RunResult
+from picowatch.daemon.daemon import Daemon
+from picowatch.daemon.run import Mode, RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.errors import CommandFailed, OutboxInUseByMake
 from picowatch.files.atomic import FolderAway

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import picowatch.inbox.files
-from picowatch.daemon.daemon import Mode
+from picowatch.daemon.run import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import Supervisor
 from picowatch.errors import EngineDied, RenderFailed, SettingsInvalid
