@@ -189,11 +189,10 @@ def saves(home: Home, scale: float) -> Found:
     before = 0
     home.hold()
     with running(home) as daemon:
-        for goal in (10, 1_000, 10_000, 50_000):
-            count = round(goal * scale)
-            write_recipes(home.folder / "source", count - before)
+        for goal in (round(number * scale) for number in (10, 1_000, 10_000, 50_000)):
+            write_recipes(home.folder / "source", goal - before)
             (home.folder / "source").rename(home.inbox / f"all{goal}")
-            daemon.seconds_until(lambda: home.asked() >= count, "all recipes")  # noqa: B023
+            daemon.seconds_until(lambda: home.asked() >= goal, "all recipes")  # noqa: B023
             time.sleep(5.0)  # the scans that follow
             times = []
             for turn in range(SAVES):
@@ -204,7 +203,7 @@ def saves(home: Home, scale: float) -> Found:
             words = f"seconds until a save is accepted beside {goal:,}"
             found[words] = statistics.median(times)
             found[f"{words}, the worst of {SAVES}"] = max(times)
-            before = count + SAVES
+            before = goal + SAVES
             started = time.monotonic()
             home.command("cancel", f"new{goal}-0.yaml").wait(PATIENCE)
             found[f"`cancel` beside {goal:,}, seconds"] = time.monotonic() - started
