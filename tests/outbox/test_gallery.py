@@ -245,7 +245,7 @@ def test_a_start_repairs_the_gallery(house: House) -> None:
     emptied.write_bytes(b"")
 
     def is_whole(entry: dict[str, Any]) -> bool:
-        thumbnail = data / "thumbs" / entry["thumb"]
+        thumbnail: Path = data / "thumbs" / entry["thumb"]
         return thumbnail.exists() and thumbnail.stat().st_size > 0
 
     for old in (data / "page-00001.js", data / "page.js", page, house.outbox / whole[0]):
