@@ -21,7 +21,7 @@ from picowatch.inbox.names import (
     is_template,
     why_path_skipped,
 )
-from picowatch.inbox.reading import read_dropped, template_above
+from picowatch.inbox.reading import named_in, read_dropped, template_above
 from picowatch.inbox.scan import scan
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import (
@@ -139,9 +139,10 @@ def _under(
 ) -> Iterator[Recipe]:
     """What the pictures under a template request; what is wrong with one goes to `bad`."""
     _check_template(settings, inbox, template, inventory)
-    found = scan(inbox, (), template.rpartition("/")[0], is_under_template=True).found
+    folder = template.rpartition("/")[0]
+    found, named = scan(inbox, (), folder, is_under_template=True).found, named_in(inbox, folder)
     for path in sorted(filter(is_dropped, found), key=natural_key):
-        if template_above(inbox, path) != template:
+        if template_above(inbox, path) != template or path in named:
             continue
         try:
             yield from list(_dropped(settings, inbox, path, inventory))
@@ -171,7 +172,9 @@ def _dropped(settings: Settings, inbox: Path, path: str, inventory: Inventory) -
 
 def _check_template(settings: Settings, inbox: Path, name: str, inventory: Inventory) -> None:
     template = DefaultsFile(name, (inbox / name).read_bytes())
-    check_template(template, inventory, defaults_for(inbox, name), settings.max_images_per_save)
+    pictures = NamedPictures(inbox, settings.outbox, name, settings.most_picture_pixels)
+    defaults, most = defaults_for(inbox, name), settings.max_images_per_save
+    check_template(template, inventory, defaults, most, pictures)
 
 
 def _folder(settings: Settings, file: Path) -> str:

@@ -185,8 +185,7 @@ class Accepting:
             entries = [self._entry(recipe, pictures.keep) for recipe in recipes]
             result = self._accept(seen, entries, is_again=seen.is_again and not seen.old)
         except RecipeInvalid as error:
-            waits_for = f"{PICTURES}{pictures.refused}" if pictures.refused else None
-            return self._refuse(seen, error, waits_for=waits_for)
+            return self._refuse(seen, error, waits_for=_those_refused(pictures))
         warnings = _warnings_of(recipes)
         self.outbox.problems.remove_error(seen.path)
         self.outbox.problems.write_warnings(seen.path, warnings)
@@ -220,7 +219,12 @@ class Accepting:
 
     def _saved_template(self, seen: Saved, inventory: Inventory, *, is_new: bool) -> list[Event]:
         """Accept a template, which requests nothing itself; a scan then finds its pictures."""
-        self._check_template(DefaultsFile(seen.path, seen.content), seen, inventory)
+        pictures = self.inbox.pictures_of(seen.path)
+        template = DefaultsFile(seen.path, seen.content)
+        try:
+            self._check_template(template, seen, inventory, pictures)
+        except RecipeInvalid as error:
+            return self._refuse(seen, error, waits_for=_those_refused(pictures))
         self._accept(seen, [])
         self.outbox.problems.clear(seen.path)
         self.inbox.want_scan()
@@ -231,14 +235,21 @@ class Accepting:
             words = f"saved, it applies to pictures saved from now on; {again}"
         return [said(seen.path, words)]
 
-    def _check_template(self, template: DefaultsFile, seen: Saved, inventory: Inventory) -> None:
+    def _check_template(
+        self,
+        template: DefaultsFile,
+        seen: Saved,
+        inventory: Inventory,
+        pictures: NamedPictures,
+    ) -> None:
         """Raise RecipeInvalid or FileUnreadable if nothing can be rendered with the template."""
         if "/" not in template.name:
             raise FileUnreadable(
                 "Pictures cannot be dropped into the inbox itself, where recipes are saved.",
                 f"Move {template.name} into a folder of its own.",
             )
-        check_template(template, inventory, seen.defaults, self.settings.max_images_per_save)
+        most = self.settings.max_images_per_save
+        check_template(template, inventory, seen.defaults, most, pictures)
 
     def _saved_picture(self, seen: Saved, dropped: Dropped, inventory: Inventory) -> list[Event]:
         pictures = self.inbox.pictures_of(seen.path)
@@ -251,21 +262,22 @@ class Accepting:
             hash_picture = pictures.hashes(own)
             entries = [self._entry(recipe, hash_picture) for recipe in recipes]
             result = self._accept(seen, entries, is_again=seen.is_again)
-        except RecipeInvalid:
-            try:
-                self._check_template(dropped.template, seen, inventory)
-            except (RecipeInvalid, FileUnreadable) as error:
-                return self._refuse_template(dropped, error)
-            raise
         except NothingSaid as error:
             accept.refuse(self.ledger, seen, None)
             self.outbox.problems.remove_error(seen.path)
             return self._warn_once(dropped.template.name, [str(error)])
-        except PictureUnreadable as error:
+        except (RecipeInvalid, PictureUnreadable) as error:
             found = size_and_time_at(self.settings.inbox, seen.path)
             if found is None or found.written_since(seen.size_and_time):
                 raise FileChanged from error
-            return self._refuse(seen, f"This picture cannot be used: {error}")
+            named = self.inbox.pictures_of(dropped.template.name)
+            try:
+                self._check_template(dropped.template, seen, inventory, named)
+            except (RecipeInvalid, FileUnreadable) as wrong:
+                return self._refuse_template(dropped, wrong, _those_refused(named))
+            words = f"This picture cannot be used: {error}"
+            why = error if isinstance(error, RecipeInvalid) else words
+            return self._refuse(seen, why, waits_for=_those_refused(pictures))
         except ModelRefused as error:
             return self._refuse_template(dropped, error)
         self.outbox.problems.remove_error(seen.path)
@@ -313,13 +325,16 @@ class Accepting:
                 return template_above(self.settings.inbox, recipe)
         return None
 
-    def _refuse_template(self, dropped: Dropped, why: PicowatchError) -> list[Event]:
-        """Refuse a template with one error for all its pictures, which wait for its next save."""
+    def _refuse_template(
+        self, dropped: Dropped, why: PicowatchError, waits_for: str | None = None
+    ) -> list[Event]:
+        """Refuse a template with one error for all its pictures, which wait until it is right."""
         name = dropped.template.name
         known = questions.known_recipe(self.ledger, name)
         digest = hashlib.sha256(dropped.template.content).hexdigest()
         size_and_time = known.size_and_time if known else NEVER_READ
-        return self._refuse(Save(name, digest, size_and_time, self.inbox.folder), why)
+        save = Save(name, digest, size_and_time, self.inbox.folder)
+        return self._refuse(save, why, waits_for=waits_for)
 
     # -- recipes
 
@@ -386,6 +401,11 @@ class Accepting:
         self.outbox.problems.remove_error(seen.path)
         if seen.dropped is None:
             self.outbox.problems.write_warnings(seen.path, _warnings_of(recipes))
+
+
+def _those_refused(pictures: NamedPictures) -> str | None:
+    """Return the pictures that could not be used, for which a recipe waits; None if all could."""
+    return f"{PICTURES}{pictures.refused}" if pictures.refused else None
 
 
 def _warnings_of(recipes: Sequence[Recipe]) -> list[str]:

@@ -1,6 +1,6 @@
 """Which files of the inbox are other versions than the ledger's, or can be used now."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,13 @@ class Differences:
     """Compares files with their rows of the ledger.
 
     `templates` are folders, and the digests of their templates; "" for one that cannot be used now.
+    `named` are the pictures that templates name: they are not dropped pictures.
     """
 
     pictures_of: Callable[[str], NamedPictures]
     root: Path
     templates: Mapping[str, str]
+    named: Collection[str] = ()
 
     def differs(
         self, path: str, size_and_time: SizeAndTime, known: KnownRecipe | None
@@ -39,7 +41,7 @@ class Differences:
         if not size_and_time.size:
             return False, None  # it is not ready yet
         template = self.template_of(path)
-        if is_dropped(path) and not template:
+        if is_dropped(path) and (not template or path in self.named):
             return False, None  # it is accepted once its template is right
         if known is None or known.again or size_and_time.written_since(known.size_and_time):
             return True, None

@@ -30,6 +30,7 @@ from picowatch.inbox.reading import (
     Change,
     Deleted,
     Saved,
+    named_in,
     read,
     size_and_time_at,
     template_above,
@@ -199,7 +200,9 @@ class Inbox:
         folder = self.folder
         if here := [path for path in found if path in known and known[path].folder != folder]:
             questions.seen_in(self._ledger, folder, here)
-        self._differences.templates = usable_templates(found, known)
+        templates = self._differences.templates = usable_templates(found, known)
+        named = {path for one in templates for path in named_in(self._root, one)}
+        self._differences.named = named
         self._note_differing(found, known, now)
         self._note_missing(known.keys() - found.keys(), known, now)
         for path in self._pending.keys() - found.keys() - known.keys():

@@ -28,6 +28,7 @@ from picowatch.inbox.names import (
 )
 from picowatch.ledger.rows import KnownRecipe, Save, SizeAndTime
 from picowatch.recipe import DefaultsFile, Dropped, is_empty
+from picowatch.recipe.reading import pictures_named
 
 MASK = f"{MASK_MARK}.png"
 SIDECARS = (*SIDECAR_ENDINGS, MASK)
@@ -97,6 +98,17 @@ def dropped_in(
         path = f"{folder}/{name}"
         if may_be_dropped(name) and (size_and_time := size_and_time_of(root, path)):
             yield path, with_sidecars(size_and_time, root, path, names)
+
+
+def named_in(root: Path, folder: str) -> set[str]:
+    """Return the paths that a folder's template names, of which some may be pictures."""
+    name = f"{folder}/{PICTURES_NAME}"
+    try:
+        template = DefaultsFile(name, read_file(root, name)[0])
+    except (FileChanged, FileUnreadable, OSError):
+        return set()  # it is looked at again before its pictures are
+    paths = {path.removeprefix("inbox/") for path in pictures_named(template)}
+    return paths | {f"{folder}/{path}" for path in paths}
 
 
 def read_dropped(root: Path, path: str) -> Dropped | None:

@@ -123,6 +123,15 @@ class NamedPictures(Pictures):
                             return name
         return path
 
+    def beside(self, file: str, path: str) -> str:
+        """Return the path of a picture, which lies beside the file that names it, or elsewhere."""
+        folder = file.rpartition("/")[0]
+        if folder and folder != self._recipe.rpartition("/")[0] and why_no_path(path) is None:
+            with suppress(OSError):
+                os.close(open_below(self._inbox, f"{folder}/{path}"))
+                return f"{folder}/{path}"
+        return path
+
     def inside(self, path: str) -> str | None:
         """Return an absolute path as `inbox/…` or `outbox/…`; None if it leads elsewhere."""
         for name, root in (("inbox", self._inbox), ("outbox", self._outbox)):

@@ -34,6 +34,10 @@ class Pictures:
         """Return an absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
         return None
 
+    def beside(self, file: str, path: str) -> str:
+        """Return the path of a picture that a file names, which may lie above the recipe."""
+        return path
+
     def called_here(self, path: str, digest: str, folder: str) -> str:
         """Return this recipe's path to the picture that a recipe in `folder` calls `path`.
 

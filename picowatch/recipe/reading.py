@@ -1,11 +1,12 @@
 """A recipe file or a dropped picture, from bytes to recipes: the whole story in one place."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from picowatch.errors import ControlFlow, PictureUnreadable
+from picowatch.files.names import is_picture_name, with_mask
 from picowatch.recipe.fields import DROPPED, FINISHING, FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
@@ -19,6 +20,7 @@ from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.entries import EntryResolver, too_many
 from picowatch.recipe.resolve.layers import CONTROL, typed
+from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 # The beginning of a YAML recipe that could be A1111's text, too, if it has capitals.
@@ -136,13 +138,29 @@ class DependsOnPicture(ControlFlow):
 
 
 class _AnyPicture(Pictures):
-    """Any picture, to check a template without one."""
+    """Any picture, to check a template without one; and those that the template itself names."""
+
+    def __init__(self, dropped: str, named: Pictures) -> None:
+        self._any, self._named = with_mask(dropped), named
+        self.most_pixels = named.most_pixels
+
+    def check(self, path: str) -> None:
+        if path not in self._any:
+            self._named.check(path)
 
     def size(self, path: str) -> tuple[int, int]:
-        return 1024, 1024
+        return (1024, 1024) if path in self._any else self._named.size(path)
 
     def texts(self, path: str) -> Mapping[str, str]:
-        raise DependsOnPicture
+        if path in self._any:
+            raise DependsOnPicture
+        return self._named.texts(path)
+
+    def inside(self, path: str) -> str | None:
+        return self._named.inside(path)
+
+    def called_here(self, path: str, digest: str, folder: str) -> str:
+        return self._named.called_here(path, digest, folder)
 
 
 def dropped_recipes(
@@ -168,21 +186,47 @@ def dropped_recipes(
     return recipes
 
 
+@lru_cache(maxsize=64)
+def pictures_named(template: DefaultsFile) -> frozenset[str]:
+    """Return all values of a template that are names of pictures; none if it cannot be read."""
+    problems = Problems()
+    with problems.gathered(goes_on=True):
+        entries = yaml_entries(decode(template.name, template.content), problems)
+        texts = (text for entry in entries for one in entry.layer.values() for text in _texts(one))
+        return frozenset(text.removeprefix("./") for text in texts if is_picture_name(text))
+    return frozenset()
+
+
+def _texts(written: Written) -> Iterator[str]:
+    parts = [*written.parts, *(part for _, part in written.pairs)]
+    for part in parts:
+        yield from _texts(part)
+    if not parts:
+        yield written.text.strip()
+
+
 def check_template(
-    template: DefaultsFile, inventory: Inventory, defaults: Sequence[DefaultsFile], max_images: int
+    template: DefaultsFile,
+    inventory: Inventory,
+    defaults: Sequence[DefaultsFile],
+    max_images: int,
+    pictures: Pictures = NO_PICTURES,
 ) -> None:
     """Raise RecipeInvalid for a template that is wrong whichever picture is dropped.
 
-    Where it takes settings from its pictures, only the names of its fields are checked.
+    `pictures` are those that it names itself. Where it takes settings from dropped ones, only the
+    names of its fields are checked.
     """
     folder = template.name.rpartition("/")[0]
+    any_picture = _AnyPicture(f"{folder}/any.png", pictures)
     # The prompt may be in a file beside each picture.
     layers = [DefaultsFile("", b"prompt: a picture"), *defaults]
     failures = []
     for mask in ("", f"{folder}/any.mask.png"):  # some checkpoints need one
         dropped = Dropped(f"{folder}/any.png", template, mask=mask)
         try:
-            dropped_recipes(dropped, inventory, layers, max_images, _AnyPicture())
+            recipes = dropped_recipes(dropped, inventory, layers, max_images, any_picture)
+            refuse_unusable(recipes, any_picture.check)
         except RecipeInvalid as invalid:
             failures.append(invalid)
         except DependsOnPicture:

@@ -499,6 +499,33 @@ def test_photos_are_rendered_with_the_second_picture_that_was_there_when_they_we
     assert house.request("frames/1.png").control[0].image_hash == style
 
 
+def test_photos_wait_for_a_missing_picture_of_their_template(house: House) -> None:
+    """One error file says so, until it comes; it is no photo itself, beside the template or above.
+
+    Photos in subfolders have the template's picture, also if one of them has the same name.
+    """
+    put(house, {"frames/_pictures.yaml": WITH_STYLE, **each(1, "frames/1.png", "frames/a/2.png")})
+    assert not house.once()
+    assert errors(house) == ["frames/_pictures.yaml"]
+    error = house.error("frames/_pictures.yaml") or ""
+    assert "frames/_pictures.yaml, line 4" in error and "There is no picture 'style.png'" in error
+    assert house.once(), "one error, once"
+    put(house, each(7, "frames/style.png") | each(8, "frames/a/style.png"))
+    style = hashlib.sha256((house.inbox / "frames/style.png").read_bytes()).hexdigest()
+    assert house.once(), errors(house)
+    assert house.pictures() == ["frames/1.png", "frames/a/2.png", "frames/a/style.png"]
+    assert {one.control[0].image_hash for one in house.requests()} == {style}
+    house.save("again.yaml", "from: outbox/frames/a/2.png\n")
+    assert house.once(), house.error("again.yaml")
+    (house.inbox / "frames/style.png").rename(house.inbox / "away.png")
+    put(house, each(9, "frames/3.png", "frames/4.png"))
+    assert not house.once()
+    assert errors(house) == ["frames/_pictures.yaml"]
+    (house.inbox / "away.png").rename(house.inbox / "frames/style.png")
+    assert house.once()
+    assert errors(house) == [] and len(house.pictures("frames")) == 5
+
+
 # -- commands, settings, copies
 
 

@@ -38,6 +38,7 @@ def read_path(field: str, written: Written | None, pictures: Pictures) -> str:
     path = text_of(field, written).strip().removeprefix("./")
     if path.startswith("/") and ".." not in path.split("/"):
         path = pictures.inside(path) or path
+    path = pictures.beside(written.position.source.name, path)
     if why := why_no_path(path):
         raise ValueInvalid(f"{field.replace('.', ' ')} {why}")
     return path
