@@ -6,6 +6,7 @@ from pathlib import Path
 
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file, defaults_for
 from picowatch.inbox.names import is_dropped, is_template
+from picowatch.inbox.reading import read_dropped
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
 from picowatch.outbox.start_images import NamedPictures
 
@@ -74,6 +75,8 @@ class Differences:
         try:
             with complete_file(self.root, path):
                 defaults_for(self.root, path)
+            if is_dropped(path):
+                read_dropped(self.root, path)
         except FileUnreadable as error:
             return str(error)
         except (FileChanged, FileNotFoundError):

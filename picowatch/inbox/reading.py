@@ -122,12 +122,27 @@ def read_dropped(root: Path, path: str) -> Dropped | None:
     content, _ = read_file(root, template)
     stem = stem_of(path)
     sidecars = []
-    for ending in SIDECAR_ENDINGS:
-        if os.path.lexists(f"{root}/{stem}{ending}"):
-            text, _ = read_file(root, f"{stem}{ending}")
-            sidecars.append(DefaultsFile(f"{stem}{ending}", text))
-    mask = f"{stem}{MASK}" if size_and_time_of(root, f"{stem}{MASK}") else ""
-    return Dropped(path, DefaultsFile(template, content), tuple(sidecars), mask)
+    for sidecar in (stem + ending for ending in SIDECARS):
+        if os.path.lexists(f"{root}/{sidecar}"):
+            sidecars.append(DefaultsFile(sidecar, _read_sidecar(root, sidecar)))
+    mask = f"{stem}{MASK}" if sidecars and sidecars[-1].name == f"{stem}{MASK}" else ""
+    texts = sidecars[:-1] if mask else sidecars
+    return Dropped(path, DefaultsFile(template, content), tuple(texts), mask)
+
+
+def _read_sidecar(root: Path, path: str) -> bytes:
+    """Return the text beside a picture; a mask is only opened. Raises FileUnreadable."""
+    try:
+        if not path.endswith(MASK):
+            return read_file(root, path)[0]
+        with complete_file(root, path):
+            return b""
+    except FileNotFoundError as error:
+        if os.path.lexists(f"{root}/{path}"):
+            raise FileUnreadable(f"{path} is a symbolic link to nothing") from error
+        raise
+    except FileUnreadable as error:
+        raise FileUnreadable(f"{path} beside it: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -416,11 +416,25 @@ def test_nothing_that_is_dropped_leads_out_of_the_inbox(house: House) -> None:
     ):
         (house.inbox / name).symlink_to(house.folder / "elsewhere" / target)
     os.mkfifo(house.inbox / "frames/4.png")
+    (house.inbox / "frames/6.mask.png").symlink_to(house.inbox / "nothing.png")
+    (house.inbox / "frames/7.txt").symlink_to(house.inbox / "nothing.txt")
+    (house.inbox / "frames/8.mask.png").mkdir()
+    put(house, {f"frames/{number}.png": number for number in (6, 7, 8)})
     assert not house.once()
+    assert house.pictures() == []
+    for beside, said in (
+        ("1.txt", "beside it: a symbolic link in its path leads out"),
+        ("5.mask.png", "beside it: a symbolic link in its path leads out"),
+        ("6.mask.png", "is a symbolic link to nothing"),
+        ("7.txt", "is a symbolic link to nothing"),
+        ("8.mask.png", "beside it: it is not a regular file"),
+    ):
+        error = house.error(f"frames/{beside[0]}.png") or ""
+        assert f"This picture cannot be read: frames/{beside} {said}" in error
+    assert house.once(), "told once"
+    (house.inbox / "frames/5.mask.png").unlink()
+    assert house.once()
     assert house.pictures() == ["frames/5.png"]
-    assert house.request("frames/5.png").mask == ""
-    error = house.error("frames/1.png") or ""
-    assert "This picture cannot be read: a symbolic link in its path leads out" in error
 
 
 @pytest.mark.parametrize(
