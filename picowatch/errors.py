@@ -24,7 +24,7 @@ PicowatchError
 Exceptions that nobody sees, because one part of picowatch raises them for another to catch:
 
 ControlFlow
-├── Ended                    picowatch is ending (files/retry.py)
+├── Ended                    picowatch is ending (files/attempt.py)
 ├── InboxAway                dropped pictures cannot be copied from it (daemon/dropped.py)
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)

@@ -39,7 +39,7 @@ from picowatch.catalog.scan import (
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO, FAMILIES
-from picowatch.files.retry import Ended
+from picowatch.files.attempt import Ended
 from picowatch.recipe.inventory import (
     DEMO_RULES,
     Checkpoint,

@@ -16,7 +16,7 @@ from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.daemon.run import Run
 from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
-from picowatch.files.retry import PASSING, unexpected
+from picowatch.files.attempt import PASSING, RETRY_SECONDS, unexpected
 from picowatch.inbox.differences import PICTURES, READABLE
 from picowatch.inbox.files import FileChanged, FileUnreadable
 from picowatch.inbox.inbox import Inbox
@@ -88,14 +88,9 @@ class Accepting:
             with self.ledger.transaction():
                 for change in self.inbox.changes(now, missing):
                     seen.append(change.path)
-                    try:
-                        events += self._safely(change, inventory)
-                    except NotHashed as needed:
-                        self.inbox.put_off(change.path, self._hashes.begin(needed))
-                    except FileChanged:
-                        self.inbox.want_scan()
-                    else:
-                        taken.append(change.path)
+                    take = partial(self._take, change, inventory, taken, events)
+                    if not self.run.retry.attempt("save", change.path, take):
+                        self.inbox.let_rest(change.path, now + RETRY_SECONDS)
                     if time.monotonic() >= end:
                         break
         except PASSING:
@@ -111,16 +106,31 @@ class Accepting:
         self._clear_gone()
         return bool(taken)
 
+    def _take(
+        self, change: Change, inventory: Inventory, taken: list[str], events: list[Event]
+    ) -> None:
+        try:
+            events += self._safely(change, inventory)
+        except NotHashed as needed:
+            self.inbox.put_off(change.path, self._hashes.begin(needed))
+        except FileChanged:
+            self.inbox.want_scan()
+        else:
+            taken.append(change.path)
+
     def _clear_gone(self) -> None:
         """Remove the error files of recipes that are gone or were never committed.
 
         After a disk error, the next round retries.
         """
-        while self._gone:
-            path = self._gone[0]
-            if questions.known_recipe(self.ledger, path) is None:  # else a new one has this name
-                self.outbox.problems.clear(path)
-            del self._gone[0]
+        attempt = self.run.retry.attempt
+        self._gone = [
+            path for path in self._gone if not attempt("gone", path, partial(self._clear, path))
+        ]
+
+    def _clear(self, path: str) -> None:
+        if questions.known_recipe(self.ledger, path) is None:  # else a new recipe has this name
+            self.outbox.problems.clear(path)
 
     def is_busy(self) -> bool:
         """Whether a save waits for a model to be hashed."""

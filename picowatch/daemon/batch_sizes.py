@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from picowatch.engine.memory import MODELS, TURNS
 from picowatch.engine.protocol import RenderedImage
-from picowatch.files.retry import PASSING
+from picowatch.files.attempt import PASSING
 from picowatch.ledger import questions
 from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.passes import evaluations

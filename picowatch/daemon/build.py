@@ -14,8 +14,9 @@ from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import held
-from picowatch.files.retry import Retry
+from picowatch.files.attempt import Attempts
 from picowatch.inbox.inbox import Inbox
+from picowatch.ledger.attempts import RefusedAttempts
 from picowatch.ledger.rebuild import open_ledger, set_aside
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
@@ -39,7 +40,7 @@ def build_daemon(
     lock: OutboxLock,
     watch: SettingsWatch,
     observers: Observers,
-    retry: Retry,
+    retry: Attempts,
     stop: threading.Event,
     wake: threading.Event,
 ) -> Daemon:
@@ -58,6 +59,7 @@ def build_daemon(
     stack.callback(_set_aside_if_damaged, lock, result, path)
     ledger = open_ledger(path, outbox)
     stack.callback(ledger.close)
+    retry.remember_in(RefusedAttempts(ledger))
     observers.use(settings, outbox)
     stack.callback(observers.remove_preview)
     run = Run(

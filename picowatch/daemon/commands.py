@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import filterfalse
 
-from picowatch.daemon.finish import Finishing
+from picowatch.daemon import finish
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.publish import FOLDER_REMEDY
 from picowatch.daemon.run import Run
@@ -33,9 +33,9 @@ MISSING_SECONDS = 30.0  # that a network share may take to show a file another m
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
-    def __init__(self, run: Run, inbox: Inbox, pool: WorkerPool, finishing: Finishing) -> None:
+    def __init__(self, run: Run, inbox: Inbox, pool: WorkerPool) -> None:
         self.run, self.ledger = run, run.ledger
-        self.inbox, self.pool, self.finishing = inbox, pool, finishing
+        self.inbox, self.pool = inbox, pool
         self.commands = Commands(run.settings.outbox)
         self.folders: list[str] = []  # that a `make` is waiting for
 
@@ -220,7 +220,9 @@ class Control:
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
         if outcome.unfinished:
             return None
-        self.finishing.finish(recipe)  # the answer names its error file and contact sheets
+        finish.finish(
+            self.run, self.inbox, recipe
+        )  # the answer names its error file and contact sheets
         return self._result(recipe, questions.outcome(self.ledger, recipe, digest) or outcome)
 
     def _make_folder(self, command: Command, folder: str) -> Answer | None:
@@ -238,7 +240,7 @@ class Control:
             return None
         if questions.is_unfinished_below(self.ledger, folder):
             return None
-        self.finishing.finish_all()  # the answer names error files and contact sheets
+        finish.finish_all(self.run, self.inbox)  # the answer names error files and contact sheets
         template = template_above(self.run.settings.inbox, f"{folder}/{PICTURES_NAME}") or ""
         if template and self.run.outbox.problems.error(template):
             return self._refused(template)

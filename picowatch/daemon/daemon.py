@@ -8,22 +8,24 @@ engine claims a batch, renders it and hands it over to be published (daemon/work
 import logging
 import threading
 import time
+from functools import partial
 
 from picowatch import __version__
+from picowatch.daemon import finish
 from picowatch.daemon.accept import Accepting
 from picowatch.daemon.commands import Control
-from picowatch.daemon.finish import Finishing
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run, RunResult
 from picowatch.daemon.status import Reporting
 from picowatch.engine.protocol import Executor
 from picowatch.files.atomic import FolderAway
-from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
+from picowatch.files.attempt import Ended
 from picowatch.ledger import control, outstanding, questions, queue
 from picowatch.ledger.rows import PutBack, QueuedImage
+from picowatch.outbox.problems import SETTINGS_ERROR
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
-from picowatch.service import ALIVE, notify
+from picowatch.service import notify
 
 log = logging.getLogger("picowatch")
 
@@ -53,12 +55,12 @@ class Daemon:
         self.thumbnails = threading.Thread(target=make, args=(run.stop.wait,), daemon=True)
         self.pool = WorkerPool(run, executor, run.mode.only)
         self.accepting = Accepting(run, run.inbox)
-        self.finishing = Finishing(run, run.inbox)
-        self.control = Control(run, run.inbox, self.pool, self.finishing)
+        self.control = Control(run, run.inbox, self.pool)
         self.reporting = Reporting(run, run.console, run.inbox, self.pool, self.control, run.watch)
         self._is_ready = False
         self._tidy_at = 0.0
-        self._retry_at = float("-inf")  # no round begins earlier after one that failed
+        self._more = False  # whether there is more to do
+        self._waits_since = float("inf")  # a single run, for nothing but a disk or a file
 
     def run(self) -> RunResult:
         """Run until `stop` is set, or as the mode says.
@@ -84,7 +86,7 @@ class Daemon:
             was_idle, more = is_idle, self._try_round()
             # The next round reports to `make` what ended in the middle of this one.
             is_idle = once and not more and self._has_nothing_left()
-            if once and (self.mode.until() or (is_idle and was_idle)):
+            if once and (self.mode.until() or (is_idle and was_idle) or self._waits_too_long()):
                 break
             if not (more or is_idle):
                 self.wake.wait(self._rest())
@@ -95,48 +97,39 @@ class Daemon:
 
         New settings may name another disk: then a batch that cannot be published is not waited for.
         """
-        more = False
+        self._more = False
         self.settings_watch.look()
         if self.settings_watch.new and self.retry.trouble:
             self._start_over_with_new_settings()
-        if time.monotonic() >= self._retry_at:
-            try:
-                more = self._round(time.monotonic())
-                self.retry.worked()
-            except PASSING as error:
-                if not passes(error):
-                    raise
-                self.retry.failed(error)
-                self._retry_at = time.monotonic() + RETRY_SECONDS
-                notify(*ALIVE)  # a start may wait here
+        self.retry.attempt("round", "", self._round, is_alone=False)
         self.reporting.report()
-        return more
+        return self._more
 
-    def _round(self, now: float) -> bool:
-        """Do what is to be done now; return whether there is more."""
+    def _round(self) -> None:
+        """Do what is to be done now."""
+        now = time.monotonic()
         self._check_outbox()
         if not self._is_ready:
             self._recover()
             self._is_ready = True
             self.thumbnails.start()
             notify("READY=1")
-        self._show_settings_problem()
+        self.retry.attempt("settings", SETTINGS_ERROR, self._show_settings_problem)
         if self.pool.finish_batches(self.settings_watch.new is not None):
             self._start_over_with_new_settings()
-        more = False
         if self.inbox.is_there():
             self.inbox.look(now)
         with self.pool.nothing_is_claimed():  # a command may cancel what is accepted here
             if self.inbox.folder:
-                more = self.accepting.take(now)
+                self._more = self.accepting.take(now)
             if self.control.run_all():
                 self.reporting.hurry()
-        self._update_pool(more)  # so engines have work while the steps below wait for a disk
-        self.finishing.finish_all()
-        self.finishing.list_failures()
-        self.pool.publisher.list_published()
+        self._update_pool(self._more)  # so engines have work while the steps below wait for a disk
+        finish.finish_all(self._shared, self.inbox)
+        self.retry.attempt("list", "failures.jsonl", partial(finish.list_failures, self._shared))
+        self.retry.attempt("list", "images.jsonl", self.pool.publisher.list_published)
         self._tidy_up(now)
-        return more
+        self.retry.forget_old()
 
     def _show_settings_problem(self) -> None:
         watch = self.settings_watch
@@ -201,15 +194,44 @@ class Daemon:
 
     def _has_nothing_left(self) -> bool:
         """Return whether nothing is left to do except what a pause keeps queued."""
-        if len(self.inbox) or self.accepting.is_busy() or outstanding.todo(self.ledger):
+        if self.retry.trouble or len(self.inbox) or self.accepting.is_busy():
             return False
-        if time.monotonic() < self._retry_at:
+        if outstanding.todo(self.ledger):
             return False
         if outstanding.unlisted(self.ledger) or outstanding.unlisted_failures(self.ledger):
             return False
         queued = questions.queued(self.ledger, self.mode.only)
         self.result.kept_waiting = queued if control.is_paused(self.ledger) else 0
         return queued == self.result.kept_waiting and not questions.counts(self.ledger)["running"]
+
+    def _waits_too_long(self) -> bool:
+        """Whether a single run has done nothing but wait for long; if so, note for what."""
+        now = time.monotonic()
+        self._waits_since = now if self._works() else min(self._waits_since, now)
+        is_too_long = now - self._waits_since > (self.retry.limit or 0.0)
+        if is_too_long:
+            self.result.cannot_go_on(self._waited_for())
+        return is_too_long
+
+    def _works(self) -> bool:
+        """Whether anything is done, or will be without waiting for a disk or a file."""
+        if self._more or self.accepting.is_busy() or self.pool.is_busy():
+            return True
+        if self.inbox.folder and len(self.inbox) and not self.inbox.pending():
+            return True  # the next scan says whether files are gone
+        may_render = self.inbox.folder and not (
+            self.retry.trouble or control.is_paused(self.ledger)
+        )
+        return bool(may_render and questions.queued(self.ledger, self.mode.only))
+
+    def _waited_for(self) -> str:
+        if self.retry.trouble:
+            return f"cannot write: {self.retry.trouble}"
+        if not self.inbox.folder:
+            return f"the inbox {self.inbox.path} is not there, or another folder is in its place"
+        if self.retry.waiting:
+            return ", ".join(self.retry.waiting)
+        return f"{', '.join(self.inbox.pending()[:1])} in the inbox is still being written"
 
     def _rest(self) -> float:
         """Seconds until there may be something to do."""

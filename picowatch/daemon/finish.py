@@ -1,15 +1,17 @@
-"""The consequences of a recipe's changes: error file, contact sheets, `when_done`."""
+"""Draws the consequences of a recipe's changes: error file, contact sheets, `when_done`."""
 
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from picowatch.daemon.run import Run
 from picowatch.daemon.sheets import make_due_sheets
+from picowatch.files.attempt import unexpected
 from picowatch.files.inside import OtherBytes, checked_blocks, sha256_of, unlink_below
 from picowatch.files.names import is_picture_name
 from picowatch.files.pictures import MAX_BYTES
-from picowatch.files.retry import passes, unexpected
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.reading import sidecars_of, size_and_time_at
@@ -22,140 +24,133 @@ log = logging.getLogger("picowatch")
 FAILURES_SHOWN = 20  # in one error file
 
 
-class Finishing:
-    """Draws the consequences of what changed: error file, contact sheets, `when_done`.
+def finish_all(run: Run, inbox: Inbox) -> None:
+    """Draw the consequences of all that has changed, and commit that at once.
 
-    Each step looks at what is there and may be repeated.
+    What a disk refuses waits alone: one recipe's folder may stay unwritable for good.
     """
-
-    def __init__(self, run: Run, inbox: Inbox) -> None:
-        self.settings, self.inbox, self.observers = run.settings, inbox, run.observers
-        self.ledger, self.outbox = run.ledger, run.outbox
-
-    def finish_all(self) -> None:
-        """Finish all recipes that have changed, and commit that at once.
-
-        An error that has to be waited for is raised only after each had its turn: one recipe's
-        folder may stay unwritable for good.
-        """
-        waits: OSError | None = None
-        done = []
-        for recipe, todo, has_any in outstanding.todo(self.ledger):
-            try:
-                is_done = not has_any or self.finish(recipe)
-            except Exception as error:  # no recipe, picture or hook may end the daemon
-                if isinstance(error, OSError) and passes(error):
-                    waits = error
-                    continue
-                words = unexpected(error)
-                log.error("%s: %s", recipe, words)
-                outstanding.note_problem(self.ledger, recipe, f"{recipe}: {words}")
-                self.outbox.problems.add_warning(recipe, words)
-                is_done = True
-            if is_done:
-                done.append((recipe, todo))
-        if done:
-            outstanding.done_with(self.ledger, done)
-        if waits:
-            raise waits
-
-    def list_failures(self) -> None:
-        """Add what was refused or failed to failures.jsonl, not twice even after a crash."""
-        if unlisted := outstanding.unlisted_failures(self.ledger):
-            recent = self.outbox.failures.recent()
-            lines = [line for text in unlisted.values() if (line := json.loads(text)) not in recent]
-            if lines:
-                self.outbox.failures.append(*lines)
-            outstanding.mark_failures_listed(self.ledger, unlisted)
-
-    def finish(self, recipe: str) -> bool:
-        """Draw the consequences; False if the recipe cannot be taken out of the inbox yet.
-
-        An invalid save's error file stays: the next valid one tries the failed images again anyway.
-        """
-        known = questions.known_recipe(self.ledger, recipe)
-        if known is None or known.outcome != "accepted":
-            make_due_sheets(recipe, self.ledger, self.outbox)
-            return True
-        self._report_failures(recipe, known)
-        # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
-        are_all_done = {*questions.requested(self.ledger, recipe)} == {"done"}
-        make_due_sheets(recipe, self.ledger, self.outbox)
-        return not are_all_done or self._take_away(recipe, known)
-
-    def _report_failures(self, recipe: str, known: KnownRecipe) -> None:
-        if failures := questions.failures(self.ledger, recipe):
-            # Noted before the file is written and until it is removed, for a crash in between.
-            outstanding.note_problem(self.ledger, recipe, f"{recipe}: {failures[-1][1]}")
-            if self.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
-                self.observers.failed(recipe)
-        elif known.problem:
-            self.outbox.problems.remove_error(recipe)
-            outstanding.note_problem(self.ledger, recipe, None)
-
-    # -- `when_done`: files are taken out of the inbox if their bytes are those that were accepted
-
-    def _take_away(self, path: str, known: KnownRecipe) -> bool:
-        """Archive or delete a recipe whose images all succeeded; False if it is to be tried again.
-
-        A dropped picture's sidecars go with it: they would be the prompt or the mask of the next
-        picture of that name.
-        """
-        found = size_and_time_at(self.settings.inbox, path)
-        # A newer save waits to be accepted: even the same bytes may request new seeds.
-        is_saved_again = found is not None and found.written_since(known.size_and_time)
-        if self.settings.when_done == "keep" or is_saved_again:
-            return True
-        if not self.inbox.folder:
-            return False
-        files = self._with_sidecars(path, known.digest) if found else {}
-        # All are archived before the first is removed: a full disk interrupts this.
-        kept = {file: self._keep(file, its, path) for file, its in files.items()}
-        if kept.get(path) and self._take_out(path, known.digest):
-            log.info("%s: done, %s", path, kept[path])
-            outstanding.archive(self.ledger, path)
-            for file, its in files.items():
-                if kept[file] and file != path:
-                    self._take_out(file, its)
-        return self.inbox.is_there()  # if not, the file may come back with the inbox
-
-    def _with_sidecars(self, path: str, digest: str) -> dict[str, str]:
-        """Return a recipe, or a dropped picture with its sidecars, each with its sha256.
-
-        None of them if one is changing.
-        """
-        digests, inbox = {path: digest}, self.settings.inbox
+    done = []
+    for recipe, todo, has_any in outstanding.todo(run.ledger):
         try:
-            for sidecar in sidecars_of(inbox, path) if is_picture_name(path) else ():
-                with complete_file(inbox, sidecar) as (file, _):
-                    digests[sidecar] = sha256_of(file, MAX_BYTES)
-        except (FileUnreadable, FileChanged, FileNotFoundError):
-            return {}
-        return digests
+            is_done = not has_any or finish(run, inbox, recipe)
+        except Exception as error:  # no recipe, picture or hook may end the daemon
+            words = unexpected(error)
+            log.error("%s: %s", recipe, words)
+            outstanding.note_problem(run.ledger, recipe, f"{recipe}: {words}")
+            run.outbox.problems.add_warning(recipe, words)
+            is_done = True
+        if is_done:
+            done.append((recipe, todo))
+    if done:
+        outstanding.done_with(run.ledger, done)
 
-    def _keep(self, file: str, digest: str, recipe: str) -> str:
-        """Archive a file if set; return what happens to it, "" if it has other bytes now."""
-        if self.settings.when_done == "delete":
-            return "deleted"
-        blocks = checked_blocks(self.settings.inbox, file, digest, MAX_BYTES)
-        try:
-            return f"moved to {self.outbox.archive(file, digest, blocks, recipe)}"
-        except OtherBytes:
-            return ""
 
-    def _take_out(self, file: str, digest: str) -> bool:
-        """Remove a file with these bytes from the inbox, unless it is a link.
+def list_failures(run: Run) -> None:
+    """Add what was refused or failed to failures.jsonl, not twice even after a crash."""
+    if unlisted := outstanding.unlisted_failures(run.ledger):
+        recent = run.outbox.failures.recent()
+        lines = [line for text in unlisted.values() if (line := json.loads(text)) not in recent]
+        if lines:
+            run.outbox.failures.append(*lines)
+        outstanding.mark_failures_listed(run.ledger, unlisted)
 
-        Returns whether that worked.
-        """
-        inbox = self.settings.inbox
-        try:
-            return unlink_below(inbox, file, lambda found: sha256_of(found, MAX_BYTES) == digest)
-        except FileNotFoundError:
-            return False  # taken out already, perhaps before a crash
-        except OSError as error:
-            log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
-            return False
+
+def finish(run: Run, inbox: Inbox, recipe: str) -> bool:
+    """Draw a recipe's consequences; False if some are to be drawn later.
+
+    Each step looks at what is there and may be repeated. An invalid save's error file stays: the
+    next valid one tries the failed images again anyway.
+    """
+    known = questions.known_recipe(run.ledger, recipe)
+    if known is None or known.outcome != "accepted":
+        return make_due_sheets(run, recipe)
+    report = partial(_report_failures, run, recipe, known)
+    is_reported = run.retry.attempt("error file", recipe, report)
+    # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
+    are_all_done = {*questions.requested(run.ledger, recipe)} == {"done"}
+    if not (make_due_sheets(run, recipe) and is_reported):
+        return False
+    take_away = partial(_take_away, run, inbox, recipe, known)
+    return not are_all_done or run.retry.attempt("archive", recipe, take_away)
+
+
+def _report_failures(run: Run, recipe: str, known: KnownRecipe) -> None:
+    if failures := questions.failures(run.ledger, recipe):
+        # Noted before the file is written and until it is removed, for a crash in between.
+        outstanding.note_problem(run.ledger, recipe, f"{recipe}: {failures[-1][1]}")
+        if run.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
+            run.observers.failed(recipe)
+    elif known.problem:
+        run.outbox.problems.remove_error(recipe)
+        outstanding.note_problem(run.ledger, recipe, None)
+
+
+# -- `when_done`: files are taken out of the inbox if their bytes are those that were accepted
+
+
+def _take_away(run: Run, inbox: Inbox, path: str, known: KnownRecipe) -> bool:
+    """Archive or delete a recipe whose images all succeeded; False if it is to be tried again.
+
+    A dropped picture's sidecars go with it: they would be the prompt or the mask of the next
+    picture of that name.
+    """
+    found = size_and_time_at(inbox.path, path)
+    # A newer save waits to be accepted: even the same bytes may request new seeds.
+    is_saved_again = found is not None and found.written_since(known.size_and_time)
+    if run.settings.when_done == "keep" or is_saved_again:
+        return True
+    if not inbox.folder:
+        return False
+    files = _with_sidecars(inbox.path, path, known.digest) if found else {}
+    # All are archived before the first is removed: a full disk interrupts this.
+    kept = {file: _keep(run, file, its, path) for file, its in files.items()}
+    if kept.get(path) and _take_out(inbox.path, path, known.digest):
+        log.info("%s: done, %s", path, kept[path])
+        outstanding.archive(run.ledger, path)
+        for file, its in files.items():
+            if kept[file] and file != path:
+                _take_out(inbox.path, file, its)
+    return inbox.is_there()  # if not, the file may come back with the inbox
+
+
+def _with_sidecars(inbox: Path, path: str, digest: str) -> dict[str, str]:
+    """Return a recipe, or a dropped picture with its sidecars, each with its sha256.
+
+    None of them if one is changing.
+    """
+    digests = {path: digest}
+    try:
+        for sidecar in sidecars_of(inbox, path) if is_picture_name(path) else ():
+            with complete_file(inbox, sidecar) as (file, _):
+                digests[sidecar] = sha256_of(file, MAX_BYTES)
+    except (FileUnreadable, FileChanged, FileNotFoundError):
+        return {}
+    return digests
+
+
+def _keep(run: Run, file: str, digest: str, recipe: str) -> str:
+    """Archive a file if set; return what happens to it, "" if it has other bytes now."""
+    if run.settings.when_done == "delete":
+        return "deleted"
+    blocks = checked_blocks(run.settings.inbox, file, digest, MAX_BYTES)
+    try:
+        return f"moved to {run.outbox.archive(file, digest, blocks, recipe)}"
+    except OtherBytes:
+        return ""
+
+
+def _take_out(inbox: Path, file: str, digest: str) -> bool:
+    """Remove a file with these bytes from the inbox, unless it is a link.
+
+    Returns whether that worked.
+    """
+    try:
+        return unlink_below(inbox, file, lambda found: sha256_of(found, MAX_BYTES) == digest)
+    except FileNotFoundError:
+        return False  # taken out already, perhaps before a crash
+    except OSError as error:
+        log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
+        return False
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:

@@ -9,7 +9,7 @@ from typing import cast
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import Model
 from picowatch.errors import ControlFlow, ModelRefused
-from picowatch.files.retry import Ended, passes
+from picowatch.files.attempt import Ended, passes
 from picowatch.recipe import HashOf
 
 log = logging.getLogger("picowatch")

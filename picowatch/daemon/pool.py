@@ -138,6 +138,10 @@ class WorkerPool:
         """The batches in progress."""
         return [one for worker in self.workers if (one := worker.rendering)]
 
+    def is_busy(self) -> bool:
+        """Whether a batch is rendered or published."""
+        return any(worker.rendering or worker.is_publishing for worker in self.workers)
+
     @property
     def trouble(self) -> str:
         """Why nothing is rendered; "" while one engine can work."""

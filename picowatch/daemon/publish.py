@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from picowatch.daemon.run import Run
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
-from picowatch.files.retry import Ended, is_of_one_folder, passes, unexpected
+from picowatch.files.attempt import Ended, passes, unexpected, unneeded
 from picowatch.inbox.names import is_dropped
 from picowatch.inbox.reading import template_above
 from picowatch.ledger import outstanding, queue
@@ -62,6 +62,14 @@ ON_WHITE = (
 FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
 
 
+@dataclass
+class _Published:
+    """What is published of a batch."""
+
+    written: list[QueuedImage] = field(default_factory=list)
+    listed: set[int] = field(default_factory=set)
+
+
 class Publisher:
     """Publishes batches in threads of its own."""
 
@@ -71,7 +79,6 @@ class Publisher:
         settings = run.settings
         self._catalog = Catalog(settings.models, settings.hash_cache)
         self._lock = threading.Lock()  # guards the catalog
-        self._unlistable: set[int] = set()  # images that the next start tries to list again
         self.newest: deque[str] = deque(self.outbox.listing.recent_files(), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
@@ -92,18 +99,16 @@ class Publisher:
 
     def list_published(self) -> None:
         """Add pictures that a crash or a full disk kept out of the lists."""
-        unlisted = [
-            one for one in outstanding.unlisted(self.ledger) if one.id not in self._unlistable
-        ]
+        unlisted = outstanding.unlisted(self.ledger)
         listed = self.outbox.listing.recent_files() if unlisted else ()
         for image in unlisted:
             try:
                 self._list_as_published(image, image.file in listed)
+            except OSError:
+                raise
             except Exception as error:  # no single picture may end the daemon
                 log.error("%s is in no list: %s", image.file, unexpected(error))
-                self._unlistable.add(image.id)
-            else:
-                outstanding.mark_listed(self.ledger, image.id)
+            outstanding.mark_listed(self.ledger, image.id)
 
     def _list_as_published(self, image: QueuedImage, is_in_list: bool) -> None:
         """Add a published picture to the lists, as its metadata describe it."""
@@ -130,7 +135,8 @@ class Publisher:
             self._warn(image, warning)
         if not is_in_list:
             self.outbox.listing.append(line)
-        self.outbox.gallery.add(line)
+        with unneeded(".picowatch/gallery"):
+            self.outbox.gallery.add(line)
 
     def _try_to_publish(
         self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
@@ -147,34 +153,42 @@ class Publisher:
         Those cancelled before `hand_over` are dropped; after it none can be cancelled.
         """
         requested = self.retry.until_done(partial(queue.hand_over, self.ledger, batch))
-        written: list[QueuedImage] = []
-        listed: set[int] = set()
-        for image, picture, before in zip(batch, pictures, texts_before, strict=True):
-            if image.id not in requested:
-                continue
-            if self.retry.has_ended():
-                break
-            try:
-                self._write(image, picture, before)
-            except Ended:
-                break
-            except Exception as error:  # no single picture may take the publisher down
-                if passes(error):
-                    self.result.cannot_go_on(f"cannot write {image.file}: {error}")
-                    break
-                requested.discard(image.id)
-                self._fail(image, error)
-            else:
-                written.append(image)
-                if self._show(image, picture):
-                    listed.add(image.id)
-        self.retry.until_done(partial(queue.finish, self.ledger, written, listed))
-        for image in batch:
-            if image.id not in requested or image in written:
-                continue
+        left = [
+            one for one in zip(batch, pictures, texts_before, strict=True) if one[0].id in requested
+        ]
+        done = _Published()
+        try:
+            while left:
+                left = [one for one in left if not self._is_over(*one, done)]
+                if left:
+                    self.retry.rest("picture", left[0][0].file)
+        except Ended:
+            pass
+        except OSError as error:
+            self.result.cannot_go_on(f"cannot write: {error}")
+        self.retry.until_done(partial(queue.finish, self.ledger, done.written, done.listed))
+        for image, _, _ in left:
             # The next start completes an image whose picture is there.
             if not self.outbox.holds(image.file, image.digest):
                 self.retry.until_done(partial(queue.put_back, self.ledger, image, drawn=True))
+
+    def _is_over(
+        self, image: QueuedImage, picture: RenderedImage, before: str, done: "_Published"
+    ) -> bool:
+        """Write a picture and show it; return False if it waits for the disk, or picowatch ends."""
+        write = partial(self._write, image, picture, before)
+        try:
+            if self.retry.has_ended():
+                return False
+            if not self.retry.attempt("picture", image.file, write, is_alone=False):
+                return False
+        except Exception as error:  # no single picture may take the publisher down
+            self._fail(image, error)
+            return True
+        done.written.append(image)
+        if self._show(image, picture):
+            done.listed.add(image.id)
+        return True
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         if isinstance(error, OSError):
@@ -188,21 +202,18 @@ class Publisher:
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
 
     def _write(self, image: QueuedImage, picture: RenderedImage, before: str) -> None:
-        size, texts = (picture.width, picture.height), self._texts(image, picture, before)
-
-        def publish() -> None:
-            try:
-                pixels = Image.frombytes("RGB", size, picture.pixels)
-                if picture.alpha:
-                    pixels.putalpha(Image.frombytes("L", size, picture.alpha))
-                self.outbox.publish_maps(image.file, _maps_of(picture))
-                self.outbox.publish(image.file, pixels, texts)
-            except PermissionError as error:
-                if is_of_one_folder(error, self.outbox.root):
-                    raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error
-                raise
-
-        self.retry.until_done(publish)
+        """Write a picture. One whose folder alone may not be written fails: memory is limited."""
+        texts = self._texts(image, picture, before)
+        pixels = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
+        if picture.alpha:
+            pixels.putalpha(Image.frombytes("L", pixels.size, picture.alpha))
+        try:
+            self.outbox.publish_maps(image.file, _maps_of(picture))
+            self.outbox.publish(image.file, pixels, texts)
+        except PermissionError as error:
+            if os.access(self.outbox.root, os.W_OK | os.X_OK):
+                raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error
+            raise
 
     def _show(self, image: QueuedImage, picture: RenderedImage) -> bool:
         """Add a written picture to the lists; return whether that worked.

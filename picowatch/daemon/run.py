@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.errors import LedgerCorrupt, LedgerUnsure
-from picowatch.files.retry import PASSING, Ended, Retry
+from picowatch.files.attempt import PASSING, Attempts, Ended
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.observers.console import Console
@@ -82,7 +82,7 @@ class Run:
     observers: Observers
     lock: OutboxLock
     watch: SettingsWatch
-    retry: Retry
+    retry: Attempts
     result: RunResult
     stop: threading.Event
     wake: threading.Event

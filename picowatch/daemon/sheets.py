@@ -3,15 +3,16 @@
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from itertools import takewhile
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from picowatch.daemon.run import Run
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import check_in_place
 from picowatch.ledger import contact_sheets
-from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import DueSheet
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.outbox import Outbox
@@ -33,27 +34,36 @@ def sheet_of(recipe: Recipe) -> str | None:
     return json.dumps(shown | ({"seconds": True} if recipe.grid_seconds else {}))
 
 
-def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
+def make_due_sheets(run: Run, recipe: str) -> bool:
     """Draw the contact sheets of a recipe's entries whose images have all ended.
 
-    A sheet that cannot be drawn is given up: the log and the recipe's warning file say why. None is
-    drawn if all of its pictures were deleted.
+    Returns False if one is to be drawn later, as a disk refuses it. None is drawn if all of its
+    pictures were deleted.
     """
-    for due in contact_sheets.sheets_due(ledger, recipe):
-        if not any(outbox.exists(picture) for _, picture in due.images if picture):
-            check_in_place(outbox.root / ".picowatch")  # raises if they are not deleted, but away
-            contact_sheets.mark_sheet_done(ledger, due)
-            continue
-        file = contact_sheets.reserve_sheet(ledger, due, outbox.names)
-        try:
-            _publish(recipe, due, file, outbox)
-        except SheetTooLarge as error:
-            words = f"No contact sheet: {error} are too many for one page. Request fewer at once."
-            log.warning("%s: %s", recipe, words)
-            outbox.problems.add_warning(recipe, words)
+    is_done = True
+    for due in contact_sheets.sheets_due(run.ledger, recipe):
+        if any(run.outbox.exists(picture) for _, picture in due.images if picture):
+            file = contact_sheets.reserve_sheet(run.ledger, due, run.outbox.names)
+            draw = partial(_draw, run.outbox, recipe, due, file)
+            if not run.retry.attempt("sheet", file, draw):
+                is_done = False
+                continue
         else:
-            log.info("%s: contact sheet %s", recipe, file)
-        contact_sheets.mark_sheet_done(ledger, due)
+            check_in_place(run.outbox.root / ".picowatch")  # are they deleted, or only away?
+        contact_sheets.mark_sheet_done(run.ledger, due)
+    return is_done
+
+
+def _draw(outbox: Outbox, recipe: str, due: DueSheet, file: str) -> None:
+    """Draw a sheet. One of too many pictures is given up, as the log and a warning file say."""
+    try:
+        _publish(recipe, due, file, outbox)
+    except SheetTooLarge as error:
+        words = f"No contact sheet: {error} are too many for one page. Request fewer at once."
+        log.warning("%s: %s", recipe, words)
+        outbox.problems.add_warning(recipe, words)
+    else:
+        log.info("%s: contact sheet %s", recipe, file)
 
 
 def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:

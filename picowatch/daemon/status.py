@@ -15,8 +15,8 @@ from picowatch.daemon.run import Run
 from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.daemon.worker import Worker
 from picowatch.errors import LedgerCorrupt
+from picowatch.files.attempt import PASSING
 from picowatch.files.names import is_picture_name
-from picowatch.files.retry import PASSING
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import ENDINGS
 from picowatch.ledger import control, questions, queue
@@ -115,8 +115,8 @@ class Reporting:
     def _by_ledger(self) -> Status:
         counts = questions.counts(self.ledger)
         errors, error_count, refused = questions.problems(self.ledger, ERRORS_KEPT)
-        if problem := self.settings_watch.problem:
-            errors, error_count = [*errors, problem][-ERRORS_KEPT:], error_count + 1
+        others = [*self.run.retry.waiting, *filter(None, [self.settings_watch.problem])]
+        errors, error_count = [*errors, *others][-ERRORS_KEPT:], error_count + len(others)
         waiting: _Waiting = {}
         for recipe, kind, count in questions.queued_recipes(self.ledger):
             waiting.setdefault(self._name_of(recipe), Counter())[kind] += count

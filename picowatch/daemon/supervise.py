@@ -19,17 +19,18 @@ from picowatch.daemon.run import Mode, RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.errors import CommandFailed, OutboxInUseByMake
 from picowatch.files.atomic import FolderAway
-from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, Retry, passes
+from picowatch.files.attempt import PASSING, RETRY_SECONDS, Attempts, Ended, passes
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import logging_to, set_log_format
-from picowatch.service import ALIVE, notify
+from picowatch.service import notify
 from picowatch.settings import Settings
 from picowatch.signals import ended_by_signals
 
 log = logging.getLogger("picowatch")
 
+SINGLE_RUN = 10  # settle times that `run --once` waits for anything
 LOCK_SECONDS = 0.5  # between attempts while a `picowatch make` holds the outbox
 # A new ledger that is damaged so soon means a broken disk: a third one would not help.
 HOPELESS_SECONDS = 60.0
@@ -113,14 +114,15 @@ class Supervisor:
         while not self.stop.is_set():
             if settings is not self._watch.take():
                 settings = self._watch.settings
-                retry = Retry(self.stop, settings.outbox, keeps_trying=not self.mode.once)
+                limit = SINGLE_RUN * settings.settle_seconds if self.mode.once else None
+                retry = Attempts(self.stop, settings.outbox, limit)
             with ExitStack() as attempt:
                 try:
                     daemon = self._build(settings, retry, attempt)
                 except Exception as error:  # whatever it is, the settings from before work
                     pause = self._pause_after(error, retry)
                 else:
-                    retry.worked()
+                    retry.worked("start", "")
                     self._watch.keep()
                     parts.enter_context(attempt.pop_all())
                     return daemon
@@ -128,7 +130,7 @@ class Supervisor:
             self._watch.look()
         raise Ended
 
-    def _build(self, settings: Settings, retry: Retry, attempt: ExitStack) -> Daemon:
+    def _build(self, settings: Settings, retry: Attempts, attempt: ExitStack) -> Daemon:
         before, lock = self._lock, self._lock_of(settings.outbox)
         try:
             daemon = build_daemon(
@@ -164,7 +166,7 @@ class Supervisor:
             raise FolderAway(outbox)
         return OutboxLock(outbox, by_make=bool(self.mode.only))
 
-    def _pause_after(self, error: Exception, retry: Retry) -> float:
+    def _pause_after(self, error: Exception, retry: Attempts) -> float:
         """Return the seconds until another attempt, or raise the error if none would help.
 
         Another outbox has to work at once: the one from before does, and says what is wrong.
@@ -173,8 +175,7 @@ class Supervisor:
         is_another = self._lock is not None and self._lock.outbox != outbox
         if isinstance(error, PASSING):
             if passes(error) and retry.keeps_trying and not is_another:
-                retry.failed(error)
-                notify(*ALIVE)
+                retry.refused("start", "", error, is_alone=False)
                 return RETRY_SECONDS
             words = f"The outbox {outbox} cannot be written: {error}."
             error = CommandFailed(words, "Free some space, or allow writing.")

@@ -34,7 +34,7 @@ from picowatch.errors import (
     PicowatchError,
     RenderFailed,
 )
-from picowatch.files.retry import Ended
+from picowatch.files.attempt import Ended
 from picowatch.ledger import control, queue
 from picowatch.ledger.rows import PutBack, QueuedImage
 
@@ -89,6 +89,11 @@ class Worker:
     def gave_up(self) -> bool:
         """Whether the worker no longer tries to start the engine."""
         return bool(self.trouble) and not self.run.retry.keeps_trying
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether its last batch is not published yet."""
+        return bool(self._publishing and not self._publishing.done())
 
     def wake(self) -> None:
         """Wake the thread: images may be queued, or a pause may have begun or ended."""

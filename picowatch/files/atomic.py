@@ -77,8 +77,11 @@ def copy_atomically(
             if durable:
                 sync_file(file)
         rename(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not isinstance(error, FolderAway):
+            error.filename, error.filename2 = str(target), None  # nobody knows the temporary
         raise
     if durable:
         sync_folder(target.parent)

@@ -291,6 +291,10 @@ class Inbox:
         """Note what a change lacks."""
         self._pending[path].lacks = lacks
 
+    def let_rest(self, path: str, until: float) -> None:
+        """Offer a change, which a disk refused, not before this time."""
+        self._pending[path].since = until - self._pending[path].patience
+
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}
         priorities = {folder: self._priority_in(folder) for folder in folders}

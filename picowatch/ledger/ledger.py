@@ -11,7 +11,7 @@ from pathlib import Path
 from picowatch.errors import LedgerCorrupt, LedgerUnsure
 from picowatch.ledger.migrations import VERSION, can_migrate, keep_a_copy, make_tables
 
-# How long SQLite itself waits for a lock; callers go on waiting (retry.py). It is short because
+# How long SQLite itself waits for a lock; callers go on waiting (attempt.py). It is short because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
 # https://www.sqlite.org/rescode.html

@@ -21,8 +21,8 @@ from typing import Any
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import TEMPORARY_PREFIX, leftovers, make_folder, write_atomically
+from picowatch.files.attempt import passes
 from picowatch.files.inside import open_regular
-from picowatch.files.retry import passes
 
 log = logging.getLogger("picowatch")
 

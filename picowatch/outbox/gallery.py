@@ -27,8 +27,8 @@ from typing import Any
 from PIL import Image
 
 from picowatch.files.atomic import write_atomically
+from picowatch.files.attempt import unneeded
 from picowatch.files.inside import open_regular
-from picowatch.files.retry import only_logged
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import MAP, PILLOW_NAMES, picture_files
 from picowatch.outbox.pages import (
@@ -164,7 +164,7 @@ class Gallery:
             target = (self._root if source.name == PAGE else self._folder) / source.name
             content = LOADED.sub(_address, source.read_bytes())
             if not target.is_file() or target.read_bytes() != content:
-                with only_logged(source.name, self._root):
+                with unneeded(source.name):
                     write_atomically(target, content)
 
 

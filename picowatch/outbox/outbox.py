@@ -21,9 +21,9 @@ from picowatch.files.atomic import (
     sync_folder,
     write_atomically,
 )
+from picowatch.files.attempt import unneeded
 from picowatch.files.inside import leads_out, open_regular, sha256_of
 from picowatch.files.pictures import MAX_BYTES
-from picowatch.files.retry import is_of_one_folder, only_logged
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.commands import COMMANDS
 from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
@@ -71,7 +71,7 @@ class Outbox:
         """
         for index, picture in enumerate(maps):
             name = map_of(file, index)
-            with only_logged(name, self.root):
+            with unneeded(name):
                 write_atomically(self.root / name, encode_png(picture, {}), durable=False)
 
     def publish_sheet(
@@ -107,7 +107,7 @@ class Outbox:
         if self._settings.sidecar == "none" or PARAMETERS not in texts:
             return
         content = f"{texts[PARAMETERS]}\n".encode()
-        with only_logged(sidecar, self.root):
+        with unneeded(sidecar):
             if not lexists(path):
                 write_atomically(path, content)
             elif not path.is_file() or path.read_bytes() != content:
@@ -125,7 +125,7 @@ class Outbox:
     def _write_latest(self, file: str, content: bytes) -> None:
         """Write latest.png, latest.jpg and so on; no picture fails if that is impossible."""
         latest = f"latest{format_of(file).ending}"
-        with only_logged(latest, self.root):
+        with unneeded(latest):
             write_atomically(self.root / latest, content, durable=False)
             for other in set(LATEST) - {latest}:  # the former one, in another format
                 (self.root / other).unlink(missing_ok=True)
@@ -142,9 +142,7 @@ class Outbox:
         for file in files:
             try:
                 self._unlink(file)
-            except PermissionError as error:
-                if not is_of_one_folder(error, self.root):
-                    raise
+            except PermissionError:
                 kept.append(file)
         for folder in {(self.root / file).parent for file in files}:
             if folder.is_dir():
@@ -178,7 +176,7 @@ class Outbox:
                 self.show_as_latest(file)
                 return
         for name in LATEST:
-            with only_logged(name, self.root):
+            with unneeded(name):
                 (self.root / name).unlink(missing_ok=True)
 
     def exists(self, file: str) -> bool:

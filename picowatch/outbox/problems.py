@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.files.atomic import write_atomically
+from picowatch.files.attempt import unneeded
 from picowatch.files.inside import open_regular
 from picowatch.files.names import natural_key
-from picowatch.files.retry import only_logged
 from picowatch.outbox.names import ERROR_ENDING, WARNING_ENDING, OutboxNames
 from picowatch.streams import harmless, harmless_lines
 
@@ -125,7 +125,9 @@ class ProblemFiles:
                 return False
             if len(before) > MOST_ADDED:  # the whole file is written for each one
                 added = MORE
-            return added in before or self._write(file, before + added)
+            if added not in before:
+                self._write(file, before + added)
+            return True
 
     def remove_warning(self, recipe: str, warning: str) -> None:
         """Remove a warning that is no longer true; others stay."""
@@ -176,11 +178,9 @@ class ProblemFiles:
 
     def _write(self, file: str, text: str) -> bool:
         """Write a file; return whether that worked, as something else may be in its place."""
-        with only_logged(file, self._root):
-            content, is_error = (
-                text.encode("utf-8", "backslashreplace"),
-                file.endswith(ERROR_ENDING),
-            )
+        is_error = file.endswith(ERROR_ENDING)  # warnings are in the log, too
+        with unneeded(file, waits=is_error):
+            content = text.encode("utf-8", "backslashreplace")
             write_atomically(self._root / file, content, durable=is_error)
             with self._lock:
                 self._files.pop(file, None)
@@ -191,7 +191,7 @@ class ProblemFiles:
 
     def _remove(self, file: str) -> None:
         """Delete a file; a folder in its place stays."""
-        with only_logged(file, self._root):
+        with unneeded(file, waits=file.endswith(ERROR_ENDING)):
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 os.unlink(f"{self._root}/{file}")  # noqa: PTH108 (no Path for each save)
             with self._lock:

@@ -9,7 +9,7 @@ from picowatch.catalog import Catalog, FoundModels, Kind, catalog
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
-from picowatch.files.retry import Ended
+from picowatch.files.attempt import Ended
 from picowatch.recipe.inventory import DEMO_RULES
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_lora
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model

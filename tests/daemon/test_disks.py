@@ -5,7 +5,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.files.retry import Retry
+from picowatch.files.attempt import Attempts
 from picowatch.ledger.ledger import Ledger
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
@@ -36,8 +35,8 @@ SEEDS = [*range(1, 6), *range(11, 41)]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let picowatch retry sooner."""
-    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("picowatch.daemon.daemon.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.files.attempt.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.daemon.accept.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.ledger.ledger.LOCK_SECONDS", 0.01)
 
@@ -143,19 +142,18 @@ def test_trouble_of_two_engines_is_said_once(
 ) -> None:
     """A successful write of one does not end the other's trouble."""
     caplog.set_level("INFO", "picowatch")
-    retry = Retry(threading.Event(), tmp_path, keeps_trying=True)
+    attempts = Attempts(threading.Event(), tmp_path)
     full = OSError(errno.ENOSPC, "No space left on device")
-    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
-        for _ in range(3):
-            one.submit(retry.failed, full).result()
-            other.submit(retry.worked).result()
-            other.submit(retry.failed, full).result()
-        assert caplog.text.count("cannot write") == 1
-        other.submit(retry.worked).result()
-        assert retry.trouble and "continuing" not in caplog.text
-        one.submit(retry.worked).result()
+    for _ in range(3):
+        attempts.refused("thread", "one", full, is_alone=False)
+        attempts.worked("thread", "other")
+        attempts.refused("thread", "other", full, is_alone=False)
+    assert caplog.text.count("cannot write") == 1
+    attempts.worked("thread", "other")
+    assert attempts.trouble and "continuing" not in caplog.text
+    attempts.worked("thread", "one")
     assert caplog.text.count("; continuing") == 1
-    assert not retry.trouble
+    assert not attempts.trouble
 
 
 def test_an_error_file_goes_with_a_recipe_that_the_ledger_never_had(
@@ -250,6 +248,44 @@ def make_three_pictures(house: House) -> None:
     with house.running(batch_size=2):
         wait_for(lambda: house.error("wrong.yaml"), "the error file")
         wait_for(lambda: (house.status()["images"] or {}).get("done") == 3, "three pictures")
+
+
+@pytest.mark.parametrize("what", ["the inbox moved away", "dropped pictures, too", "a file grows"])
+def test_a_single_run_waits_ten_settle_times_for_the_inbox(house: House, what: str) -> None:
+    """It renders all else, says what it waited for, and has exit code 1; the next one continues."""
+    is_over = threading.Event()
+
+    def grow() -> None:
+        while not is_over.wait(0.01):
+            with (house.inbox / "growing.yaml").open("a") as file:
+                file.write("# more\n")
+
+    growing = threading.Thread(target=grow)
+
+    def change(done: int) -> None:
+        if what != "a file grows":
+            if house.inbox.exists():
+                house.inbox.rename(house.folder / "away")
+        elif not growing.ident:
+            growing.start()
+
+    house.save("a.yaml", SMALL)
+    if what == "dropped pictures, too":
+        house.save("p/_pictures.yaml", "prompt: a fox\n")
+        for number in range(3):
+            house.draw(f"p/{number}.png")
+    house.engine.after_step = change
+    assert not house.once(when_done="archive", batch_size=2)
+    is_over.set()
+    said = "growing.yaml" if what == "a file grows" else "inbox is not there"
+    assert said in house.log().split("picowatch exits: ")[-1]
+    assert len(house.pictures("a")) == 5
+    house.engine.after_step = lambda done: None
+    if (away := house.folder / "away").exists():
+        away.rename(house.inbox)
+    house.save("growing.yaml", SMALL)
+    assert house.once(when_done="archive")
+    assert len(house.listed()) == 10 + 3 * (what == "dropped pictures, too")
 
 
 # -- in the middle of a start, or before it

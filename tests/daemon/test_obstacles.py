@@ -13,7 +13,7 @@ from PIL import Image
 
 from picowatch.files.atomic import rename
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from tests.commands.picowatch import DIGESTS, picowatch
+from tests.commands.picowatch import DIGESTS, clean_environment, command, picowatch
 from tests.daemon.processes import ends, process, without_privileges
 from tests.house import HeldEngine, House, wait_for
 
@@ -104,7 +104,7 @@ def test_whatever_lies_among_the_commands_is_passed_by(house: House) -> None:
 
 
 def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> None:
-    """Its pictures fail with a remedy; nothing in it changes until that is allowed."""
+    """Its pictures fail with a remedy; all else in it waits until that is allowed."""
     with process(house, *without_privileges()) as daemon:
         house.save("pets/a.yaml", ONE)
         house.save("pets/b.yaml", TYPO)
@@ -116,9 +116,10 @@ def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> Non
         house.save("pets/c.yaml", TYPO)
         house.save("pets/a.yaml", ONE + "count: 2\n")
         wait_for(lambda: "pets/a/0002-8.png failed: " in house.log(), "the failure of the picture")
-        wait_for(lambda: "pets/c.yaml.error.txt cannot be written" in house.log(), "the log")
+        said = "cannot write pets/c.yaml.error.txt: Permission denied"
         still_answers(house)
-        wait_for(lambda: "pets/c.yaml" in str(house.status()["errors"]), "the status")
+        wait_for(lambda: said in str(house.status()["errors"]), "the status")
+        assert house.log().count(": Permission denied; waiting") == 1, "for the first file there"
         assert not house.status()["trouble"]
         answer = picowatch(house.folder, "delete", "pets/a/0001-7.png", "still/0001-7.png")
         assert (answer.returncode, answer.stderr) == (
@@ -128,11 +129,44 @@ def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> Non
         )
         for folder in folders:
             folder.chmod(0o755)
+        wait_for(lambda: house.error("pets/c.yaml"), "the error file")
         assert picowatch(house.folder, "retry").returncode == 0
         wait_for(lambda: len(house.pictures("pets/a")) == 2, "the picture")
         wait_for(lambda: house.error("pets/a.yaml") is None, "the end of its error")
+        wait_for(lambda: house.error("pets/b.yaml") is None, "the end of the other's error")
+        wait_for(lambda: said not in str(house.status()["errors"]), "the end of the trouble")
         assert picowatch(house.folder, "delete", "pets/a/0001-7.png").returncode == 0
         ends(daemon)
+
+
+@pytest.mark.parametrize(
+    ("grid", "when_done", "refused"),
+    [("true", "keep", "s/0002-sheet.png"), ("false", "archive", "s/s.yaml")],
+)
+def test_a_single_run_ends_although_one_folder_may_not_be_written(
+    house: House, grid: str, when_done: str, refused: str
+) -> None:
+    """It does all else, says what it waited for, and has exit code 1; the next one continues."""
+    house.save("s.yaml", ONE)
+    assert house.once()
+    (house.outbox / "s").chmod(0o555)
+    (house.folder / "picowatch.yaml").write_text(f"settle_seconds: 0.1\nwhen_done: {when_done}\n")
+    house.save("s.yaml", f"{ONE}grid: {grid}\n")
+    for name in "abc":
+        house.save(f"{name}.yaml", ONE)
+    once = [*without_privileges(), *command("run", "--once", program=DIGESTS)]
+    for _ in "twice":
+        ended = subprocess.run(
+            once, cwd=house.folder, env=clean_environment(), capture_output=True, text=True
+        )
+        assert ended.returncode == 1
+        assert f"picowatch exits: cannot write {refused}: Permission denied" in ended.stdout
+        assert house.log().count(f"error cannot write {refused}: ") == 1, "it is said once"
+    assert house.pictures() == ["a/0001-7.png", "b/0001-7.png", "c/0001-7.png", "s/0001-7.png"]
+    (house.outbox / "s").chmod(0o755)
+    assert house.once(when_done=when_done)
+    assert (house.outbox / refused).exists()
+    assert house.log().count("works again; continuing") == 1
 
 
 @pytest.mark.parametrize("full", ["latest.png", "a/a.yaml"])

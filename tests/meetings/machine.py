@@ -59,7 +59,7 @@ HALTING_POINTS = (
     "inbox.scan:Scan.look_into", "inbox.scan:Scan._add_file", "inbox.files:_stat",
     "inbox.files:open_below", "inbox.files:blocks_of", "files.inside:open_below",
     "inbox.inbox:Inbox.is_there", "inbox.inbox:Inbox.look", "inbox.inbox:defaults_for",
-    "daemon.commands:Control.run_all", "daemon.finish:Finishing.finish_all",
+    "daemon.commands:Control.run_all", "daemon.finish:finish_all",
     "daemon.worker:Worker._with_pictures", "daemon.worker:Worker._render_and_publish",
     "daemon.worker:Worker._put_back", "daemon.worker:Worker._publish",
     "daemon.publish:Publisher._publish", "daemon.publish:Publisher._show",
