@@ -26,7 +26,14 @@ from picowatch.inbox.names import (
     is_template,
     syntax_of,
 )
-from picowatch.inbox.reading import Change, Deleted, Saved, size_and_time_at, template_above
+from picowatch.inbox.reading import (
+    Change,
+    Deleted,
+    Saved,
+    is_meant_as_template,
+    size_and_time_at,
+    template_above,
+)
 from picowatch.ledger import accept, questions
 from picowatch.ledger.rows import NEVER_READ, Acceptance, KnownRecipe, RequestedEntry, Save
 from picowatch.metadata import PICOWATCH, read_chunk
@@ -49,6 +56,10 @@ log = logging.getLogger("picowatch")
 # The longest transaction of accepted saves, unless a single save takes longer: no engine gets its
 # next batch meanwhile.
 SLICE_SECONDS = 0.2
+_NO_TEMPLATE = (
+    "The pictures beside this file are no requests, as its name lacks an underscore. Rename it to "
+    "_pictures.yaml."
+)
 FRESH_SECONDS = 0.5  # before the models folder is scanned again
 
 
@@ -189,12 +200,17 @@ class Accepting:
 
     def _saved_recipe(self, seen: Saved, inventory: Inventory) -> list[Event]:
         pictures = self.inbox.pictures_of(seen.path)
+        is_meant = is_meant_as_template(self.settings.inbox, seen.path)
         try:
             recipes = self._recipes(seen, inventory, pictures)
+            if is_meant and not any(recipe.pictures for recipe in recipes):
+                return self._refuse(seen, _NO_TEMPLATE)
             refuse_unusable(recipes, pictures.keep)
             entries = [self._entry(recipe, pictures.keep) for recipe in recipes]
             result = self._accept(seen, entries, is_again=seen.is_again and not seen.old)
         except RecipeInvalid as error:
+            if is_meant:
+                return self._refuse(seen, _NO_TEMPLATE)
             return self._refuse(seen, error, waits_for=_those_refused(pictures))
         warnings = _warnings_of(recipes)
         self.outbox.problems.remove_error(seen.path)

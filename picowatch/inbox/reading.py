@@ -4,6 +4,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -53,6 +54,16 @@ def why_no_recipe(root: Path, path: str) -> str | None:
     folder = template.rpartition("/")[0]
     where = f"{folder}/" if folder else "the inbox"
     return f"Recipes in {where} are not read: {template} makes it a folder for dropped pictures."
+
+
+def is_meant_as_template(root: Path, path: str) -> bool:
+    """Whether a recipe has a template's name without its underscore, beside pictures."""
+    folder, _, name = path.rpartition("/")
+    if not folder or f"_{name.lower().replace('.yml', '.yaml')}" != PICTURES_NAME:
+        return False
+    with suppress(OSError):
+        return any(may_be_dropped(one.name) for one in (root / folder).iterdir())
+    return False
 
 
 def sidecars_of(root: Path, path: str) -> list[str]:

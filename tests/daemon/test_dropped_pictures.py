@@ -331,6 +331,22 @@ def test_each_file_that_is_ignored_is_told_once(house: House) -> None:
     assert errors(house) == ["frames/deep/c.tga"]
 
 
+def test_a_template_without_its_underscore_is_told_to_be_renamed(house: House) -> None:
+    """A recipe of that name may draw from the pictures beside it."""
+    put(house, {"frames/pictures.yaml": CORGI, "stars/pictures.yml": "references: [picture]\n"})
+    put(house, {"other/pictures.yaml": f"{CORGI}image: 1.png\n", "plain/pictures.yaml": CORGI})
+    put(house, each(1, "frames/1.png", "stars/1.png", "other/1.png"))
+    assert not house.once()
+    assert errors(house) == ["frames/pictures.yaml", "stars/pictures.yml"]
+    for recipe in errors(house):
+        assert "Rename it to _pictures.yaml." in (house.error(recipe) or "")
+    (house.inbox / "frames/pictures.yaml").rename(house.inbox / "frames/_pictures.yaml")
+    (house.inbox / "stars/pictures.yml").unlink()
+    assert house.once()
+    assert errors(house) == []
+    assert len(house.pictures("frames")) == len(house.pictures("other")) == 1
+
+
 def test_a_raw_photo_is_refused_by_its_name_although_its_thumbnail_can_be_read(
     house: House,
 ) -> None:
