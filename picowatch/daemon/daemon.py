@@ -60,6 +60,7 @@ class Daemon:
         self._is_ready = False
         self._tidy_at = 0.0
         self._more = False  # whether there is more to do
+        self._left: object = None  # when a single run looked last
         self._waits_since = float("inf")  # a single run, for nothing but a disk or a file
 
     def run(self) -> RunResult:
@@ -217,12 +218,19 @@ class Daemon:
         """Whether anything is done, or will be without waiting for a disk or a file."""
         if self._more or self.accepting.is_busy() or self.pool.is_busy():
             return True
+        if not self.retry.trouble and self._left != (left := self._what_is_left()):
+            self._left = left
+            return True
         if self.inbox.folder and len(self.inbox) and not self.inbox.pending():
             return True  # the next scan says whether files are gone
         may_render = self.inbox.folder and not (
             self.retry.trouble or control.is_paused(self.ledger)
         )
         return bool(may_render and questions.queued(self.ledger, self.mode.only))
+
+    def _what_is_left(self) -> object:
+        unlisted = len(outstanding.unlisted(self.ledger))
+        return len(self.inbox), outstanding.todo(self.ledger), unlisted
 
     def _waited_for(self) -> str:
         if self.retry.trouble:
