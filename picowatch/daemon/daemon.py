@@ -87,9 +87,11 @@ class Daemon:
             was_idle, more = is_idle, self._try_round()
             # The next round reports to `make` what ended in the middle of this one.
             is_idle = once and not more and self._has_nothing_left()
-            if once and (self.mode.until() or (is_idle and was_idle) or self._waits_too_long()):
+            if once and (self.mode.until() or (is_idle and was_idle)):
                 break
             if not (more or is_idle):
+                if once and self._waits_too_long():
+                    break
                 self.wake.wait(self._rest())
             self.wake.clear()
 
@@ -208,7 +210,7 @@ class Daemon:
     def _waits_too_long(self) -> bool:
         """Whether a single run has done nothing but wait for long; if so, note for what."""
         now = time.monotonic()
-        self._waits_since = now if self._works() else min(self._waits_since, now)
+        self._waits_since = float("inf") if self._works() else min(self._waits_since, now)
         is_too_long = now - self._waits_since > (self.retry.limit or 0.0)
         if is_too_long:
             self.result.cannot_go_on(self._waited_for())

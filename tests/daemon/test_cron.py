@@ -42,8 +42,13 @@ class Calendar:
 
     @property
     def prefix(self) -> list[str]:
-        """Return what stands before a command that is to live on these days."""
+        """Return what stands before a command that is to live on these days.
+
+        faketime itself would stay as the command's parent, which a kill of the command misses.
+        """
+        library = ["faketime", "-f", "+0", "printenv", "LD_PRELOAD"]
         names = {
+            "LD_PRELOAD": subprocess.check_output(library, text=True).strip(),
             "FAKETIME_TIMESTAMP_FILE": self._file,
             "FAKETIME_NO_CACHE": 1,
             "FAKETIME_DONT_FAKE_MONOTONIC": 1,
@@ -51,7 +56,7 @@ class Calendar:
             "NO_FAKE_STAT": 1,
         }
         values = [f"{name}={value}" for name, value in names.items()]
-        return ["faketime", "-f", "+0", "env", "-u", "FAKETIME", *values]
+        return ["env", *values]
 
 
 @pytest.fixture
