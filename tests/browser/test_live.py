@@ -172,8 +172,10 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
     killed = (
         "now({ updated: 1700000000, runs: true, recipe: '', image: 0, of: 0, steps: 0, waiting: [],"
     )
-    page.js(f"{killed} images: {{ queued: 0 }}, inbox: '', problems: [], more_problems: 0 }})")
+    wrong = "{ file: 'a', recipe: 'settings', is_error: true, text: 'Too many.\\n\\nFix it.' }"
+    page.js(f"{killed} images: {{ queued: 0 }}, inbox: '', problems: [{wrong}] }})")
     assert page.text("#line") == "picowatch is not running"
+    assert page.text("#problems .first") == "Too many."  # settings begin with what is wrong
 
 
 def test_what_is_ignored_in_the_inbox_is_told_with_the_reason(live: House, page: Page) -> None:

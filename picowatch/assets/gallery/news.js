@@ -154,10 +154,10 @@ const Problems = (() => {
   const QUOTED = /((?:^ {4}.*\n?)+)/m; // quoted lines of a recipe, with carets
   const IMAGE = /^entry \d+, image \d+, seed \d+:$/;
 
-  // Return the sentence that says what is wrong, without the path and the quoted line; for failed
-  // images, the reason of the first.
+  // Return the sentence that says what is wrong, without the path, which settings do not have, and the
+  // quoted line; for failed images, the reason of the first.
   function firstWords(text) {
-    const lines = text.split("\n").slice(1).filter(line => line.trim() && !line.startsWith("    "));
+    const lines = text.replace(/^inbox\/.*/, "").split("\n").filter(line => line.trim() && !line.startsWith("    "));
     const failed = lines.filter(line => IMAGE.test(line)).length;
     const reason = lines.find(line => !IMAGE.test(line)) ?? "";
     return failed > 1 ? `${failed} images failed. ${reason}` : reason;
