@@ -15,9 +15,9 @@ def compared(what: str, ours: Sequence[float], others: Sequence[float], unit: st
 
     That ratio is taken round by round, for what slowed both in a round says nothing.
     """
-    ratios = [other / own for own, other in zip(ours, others, strict=True)]
+    ratios = [other / own for own, other in zip(ours, others, strict=True) if own]
     medians = (f"{number(statistics.median(values))} {unit}" for values in (ours, others))
-    return " | ".join((f"| {what}", *medians, f"{spread(ratios)} |"))
+    return " | ".join((f"| {what}", *medians, f"{spread(ratios) if ratios else '–'} |"))
 
 
 def spread(values: Sequence[float]) -> str:

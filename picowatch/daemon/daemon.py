@@ -246,8 +246,9 @@ class Daemon:
     def _rest(self) -> float:
         """Seconds until there may be something to do."""
         rest = WORKING_SECONDS if self.pool.renderings() else IDLE_SECONDS
-        ready_in = self.inbox.ready_in(time.monotonic())
-        return rest if ready_in is None or not self.inbox.folder else min(rest, max(ready_in, 0.01))
+        if self.retry.trouble or not self.inbox.folder:
+            return rest
+        return min(rest, max(self.inbox.ready_in(time.monotonic()), 0.01))
 
     def _shut_down(self) -> None:
         if not self.result.restart:  # having been told, systemd kills what does not end soon

@@ -181,12 +181,16 @@ class Inbox:
             self._known, self._known_at = questions.known_recipes(self._ledger), changes
         return self._known
 
+    @property
+    def _scan_rest(self) -> float:
+        """Seconds from one scan to the next without events."""
+        return min(MOST_SCAN_SECONDS, max(SCAN_SECONDS, SCAN_REST * self._scan_took))
+
     def _is_due(self, now: float) -> bool:
         since = now - self.scanned_at
         if self._watch.has_news.is_set() and since >= EVENT_REST * self._scan_took:
             return True
-        rest = min(MOST_SCAN_SECONDS, max(SCAN_SECONDS, SCAN_REST * self._scan_took))
-        return self._wanted or since >= rest
+        return self._wanted or since >= self._scan_rest
 
     def _warn_of(self, skipped: Mapping[str, str]) -> None:
         """Log why files are not rendered, once for each as long as it is there."""
@@ -250,12 +254,12 @@ class Inbox:
         """Return the files that differ from the ledger, in no order."""
         return [one.path for one in self._pending.values() if one.size_and_time]
 
-    def ready_in(self, now: float) -> float | None:
-        """Return the seconds until a file may be complete or the next scan; None without either."""
+    def ready_in(self, now: float) -> float:
+        """Return the seconds until a file may be complete, or until the next scan."""
         times = [one.quiet_at for one in self._pending.values()]
-        if self._watch.has_news.is_set():
-            times.append(self.scanned_at + EVENT_REST * self._scan_took)
-        return max(0.0, min(times) - now) if times else None
+        has_news = self._watch.has_news.is_set()
+        rest = EVENT_REST * self._scan_took if has_news else self._scan_rest
+        return max(0.0, min([self.scanned_at + rest, *times]) - now)
 
     def changes(self, now: float, missing: Collection[object] = ()) -> Iterator[Change]:
         """Yield complete changes, those of folders with the highest priority first, deletions last.

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(1800)
 log = logging.getLogger(__name__)
 
 MANY = 10_000
-RECIPES_A_SECOND = 600  # of processor time; RESULTS.md has what was measured
+RECIPES_A_SECOND = 400  # of processor time; measured: 550 to 900, by machine
 FRAMES_A_SECOND = 100
 IDLE_SHARE = 0.005  # of a core, with a thousand recipes; measured: 0.0035
 IDLE_SECONDS = 30.0
