@@ -247,7 +247,7 @@ def dropped_pictures(home: Home, scale: float) -> Found:
         daemon.seconds_until(lambda: home.made() >= count // 100, "the first batches")
         cpu, made = daemon.cpu_seconds(), home.made()
         daemon.seconds_until(lambda: home.made() >= count // 4, "a quarter")
-        each = (daemon.cpu_seconds() - cpu) / (home.made() - made)
+        each = (daemon.cpu_seconds() - cpu) / max(1, home.made() - made)
         return {
             "accepted a second of processor time": count / accepting,
             "processor time to publish one while the others wait, ms": 1000 * each,

@@ -180,6 +180,6 @@ def test_metrics_can_be_switched_off_in_words(tmp_path: Path, value: str) -> Non
 def test_a_misspelt_variable_is_named_with_the_nearest_setting(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     answer = picowatch(tmp_path, "models", PICOWATCH_DIVICE="cpu", PICOWATCH_DEVICE="cpu")
-    said = "The environment variable PICOWATCH_DIVICE is no setting."
+    said = "The environment variable PICOWATCH_DIVICE is not a setting."
     words = f"picowatch: {said} Did you mean PICOWATCH_DEVICE?\n"
     assert (answer.returncode, answer.stderr) == (0, words)

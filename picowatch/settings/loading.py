@@ -52,14 +52,14 @@ def load_settings(
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
-    """Return a sentence for each variable that looks like a setting and is none."""
+    """Return a sentence for each variable that looks like a setting but is not one."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     said = []
     for variable in sorted(environment):
         if variable.startswith(PREFIX) and variable not in known:
             near = difflib.get_close_matches(variable, known, n=1)
             meant = f" Did you mean {near[0]}?" if near else " docs/settings.md lists them."
-            said.append(f"The environment variable {variable} is no setting.{meant}")
+            said.append(f"The environment variable {variable} is not a setting.{meant}")
     return said
 
 

@@ -60,7 +60,7 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
 
 
 def test_a_folder_is_its_pictures(house: House) -> None:
-    """Those below it, too, but no text, and nothing of a folder whose name begins alike."""
+    """Those below it, too, but neither texts nor pictures of a folder whose name begins alike."""
     house.save("a/b.txt", "one --seed 4\n")
     house.save("ab.txt", "one --seed 5\n")
     rendered(house)
