@@ -77,8 +77,13 @@ def _recipe(texts: Mapping[str, str], whole: bool) -> str:
     if PICOWATCH in texts:
         request = read_chunk(texts[PICOWATCH]).request
         named = None if whole else differing_fields(request)
-        return _embeddings(request) + recipe_yaml(request, named)
+        return _notes(request) + _embeddings(request) + recipe_yaml(request, named)
     return settings_yaml(*settings_in(texts))
+
+
+def _notes(request: ImageRequest) -> str:
+    """A comment: no field of a recipe has what a table said beside its fields."""
+    return "".join(f"# {harmless(f'{name}: {text}')}\n" for name, text in request.notes.items())
 
 
 def _embeddings(request: ImageRequest) -> str:

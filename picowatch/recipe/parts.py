@@ -56,7 +56,7 @@ class Hires:
     scale: Annotated[
         float,
         Field(strict=True, ge=1, le=4, allow_inf_nan=False),
-        Row(aliases=("upscale",), a1111="Hires upscale"),
+        Row(aliases=("upscale", "upscale_by"), a1111="Hires upscale"),
     ] = 2.0
     """How much larger."""
 

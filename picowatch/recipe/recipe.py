@@ -27,7 +27,7 @@ from picowatch.recipe.request import (
 )
 from picowatch.recipe.resolve.loras import swept_names
 from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_findings
-from picowatch.recipe.written import Layer, Position, find_in
+from picowatch.recipe.written import NOTE, Layer, Position, find_in
 
 # Returns the sha256 of a file that a recipe names, by kind and name. Kinds: "checkpoint", "vae",
 # "lora", "embedding", "controlnet", "depth", "upscaler", "cutout", "image" and "mask". Its errors
@@ -331,6 +331,7 @@ class Recipe(RecipeFields):
                 )
                 for control in self.control
             ),
+            notes={n: w.text for n, w in self.context.layer.items() if n.startswith(NOTE)},
             **{
                 f"unexpanded_{field}": before
                 for field in PROMPTS

@@ -25,7 +25,7 @@ from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
 # In the metadata, but no part of the identity: they change no pixel.
-_TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt")
+_TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt", "notes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class ImageRequest(ImageFields):
     gives them; hashes are whole sha256 hex digests of files, so that another file under the same
     name is another request. `sampler` is A1111's name without schedule type ("DPM++ 2M");
     `schedule_type` is never "automatic", and `upscale` has a scale. `loras` are those of the
-    recipe's field, then those of the tags in the prompt, in its order.
+    recipe's field, then those of the tags in the prompt, in its order. `notes` are the columns of a
+    table that begin with an underscore.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -104,6 +105,7 @@ class ImageRequest(ImageFields):
     cutout_hash: str = ""
     unexpanded_prompt: str = ""
     unexpanded_negative_prompt: str = ""
+    notes: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         # 7 and 7.0 are the same request, but not the same JSON.
@@ -114,7 +116,7 @@ class ImageRequest(ImageFields):
     def digest(self) -> str:
         """The sha256 of the canonical JSON of the fields that make the picture.
 
-        Versions of libraries are not part of it, nor are prompts as they were before wildcards.
+        Versions of libraries are not part of it, nor are notes and prompts before wildcards.
         """
         values = {name: value for name, value in self.as_dict().items() if name not in _TOLD_ONLY}
         return digest_of(values)
@@ -272,7 +274,7 @@ _NEVER = object()
 _OFF = {
     field.name: OFF.get(field.name, _NEVER) if field.name in ROWS else field.default
     for field in fields(ImageRequest)
-}
+} | {"notes": {}}
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
 _SAME_IN_BATCH = [
     name

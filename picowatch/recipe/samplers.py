@@ -189,11 +189,13 @@ def find_schedule_type(written: str) -> str:
 
 def meaning_of_scheduler(written: str) -> str:
     """Return the field that "scheduler" means: ComfyUI's schedule type, or diffusers' sampler."""
-    for name, find in (("schedule_type", find_schedule_type), ("sampler", find_sampler)):
-        with suppress(ValueInvalid):
-            find(written)
-            return name
-    return "scheduler"
+    with suppress(ValueInvalid):
+        find_schedule_type(written)
+        return "schedule_type"
+    with suppress(ValueInvalid):
+        find_sampler(written)
+        return "sampler"
+    return "schedule_type"
 
 
 def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str | None:

@@ -30,6 +30,21 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
     assert again == first
 
 
+def test_show_tells_the_notes_of_a_table(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    """As comments, since they are no fields; another note makes no other picture."""
+    house.save("a.csv", "_id,prompt,seed\n7,a star,1\n")
+    assert house.once()
+    house.save("a.csv", "_id,prompt,seed\n8,a star,1\n")
+    assert house.once()
+    (picture,) = house.pictures()
+    show([house.outbox / picture], as_json=False)
+    shown = capsys.readouterr().out
+    assert shown.startswith("# _id: 7\nprompt: a star\n")
+    house.save("b.yaml", shown)
+    assert house.once()
+    assert len({house.chunk(file).request.digest for file in house.pictures()}) == 1
+
+
 def test_show_leaves_out_what_is_a_default(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,10 @@ from picowatch.recipe.written import Written, number
 TEXT = "text"
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
 MAX_WARNINGS = 50  # of one entry
+_CURLY = "“”„‟‘’‚«»"
+# What spreadsheets write for true and false in German, French, Italian, Spanish and Dutch.
+_TRUE = ("wahr", "vrai", "vero", "verdadero", "waar", "ja", "oui", "si", "sí")
+_FALSE = ("falsch", "faux", "falso", "onwaar", "nein", "non", "nee")
 # For digits in place of a name: `{scale: 1,5}` has a scale of 1, and a 5 without a value.
 DECIMAL_POINT = "A comma ends a number here; a decimal number has a point, like 1.5."
 
@@ -34,8 +38,8 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
         value = "a name" if wanted == TEXT else wanted
         value = f"{name}: '' for empty text" if field in PROMPTS else value
         return f"{name} has no value. Write {value}, or delete the field."
-    if point := _without_comma(str(written.value).strip(), wanted):
-        return f"{name} must be {wanted}. {point}"
+    if instead := _instead(str(written.value).strip(), wanted):
+        return f"{name} must be {wanted}. Write {instead}."
     value = shown(str(written.value).strip())
     if isinstance(written.value, tuple | dict):
         value = shown(written.position.text)
@@ -44,12 +48,17 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
     return f"{name} must be {wanted}, not {value}. {_remedy(field, written)}".rstrip()
 
 
-def _without_comma(text: str, wanted: str) -> str:
-    """Return the remedy for a comma as a decimal point or between thousands."""
+def _instead(text: str, wanted: str) -> str:
+    """Return what to write instead: without a comma, curly quotes, or in English; "" if unknown."""
     if "whole number" in wanted and re.fullmatch(r"[1-9]\d?\d?,\d{3}", text):
-        return f"Write {text.replace(',', '')}, without a comma."
+        return f"{text.replace(',', '')}, without a comma"
     if wanted.startswith("a number") and re.fullmatch(r"\d{1,9},\d{1,9}", text):
-        return f"Write {text.replace(',', '.')}, with a point."
+        return f"{text.replace(',', '.')}, with a point"
+    if text[:1] in _CURLY and (plain := text.strip(_CURLY)):
+        return f"{shown(plain)}, without curly quotes"
+    if wanted == "true or false":
+        word = text.casefold()
+        return "true" if word in _TRUE else "false" if word in _FALSE else ""
     return ""
 
 
@@ -78,7 +87,12 @@ def _remedy(field: str, written: Written) -> str:
 
 def _instead_of_several(field: str, written: Written) -> str:
     text = written.position.text
-    if field in PROMPTS and text.startswith(("[", "{")) and not written.position.source.is_json:
+    if field in PROMPTS and any(part.value is not None for _, part in written.pairs):
+        return "Write prompt: and negative_prompt: as two fields."
+    if field in PROMPTS and len(written.parts) > 1:
+        sweep = "" if text.startswith("- ") else f", or sweep: {{{field}: {shown(text, 200)}}}"
+        return f"A recipe has one {field}. For several pictures, write a recipe for each{sweep}."
+    if field in PROMPTS and text.startswith(("[", "{")):
         return f"For text, put it in quotes: {field}: {shown(quoted(text), 200)}"
     if field in (*PICTURE_FIELDS, *PROMPTS, FROM):
         return "For several pictures, write a recipe for each."
@@ -90,8 +104,6 @@ def _instead_of_several(field: str, written: Written) -> str:
 def _as_sweep(field: str, written: Written) -> str:
     """Return the remedy for several values of a field that a sweep can vary."""
     values = shown(written.position.text, 200)
-    if written.position.source.is_json:
-        return f'For an image with each value, write "sweep": {{"{field}": {values}}}'
     return f"For an image with each value, write sweep: {{{field}: {values}}}"
 
 
@@ -115,19 +127,12 @@ def not_multiple_of(multiple: int, field: str, value: int) -> str:
 
 
 def sizes_of_ratio(ratio: str) -> str:
-    """Return sizes of that aspect ratio for each kind of checkpoint: which one is not known yet."""
-    sides = re.fullmatch(r"([1-9]\d{0,2}) *: *([1-9]\d{0,2})", ratio)
-    width, height = (int(side) for side in sides.groups()) if sides else (2, 3)
-    small, large = 512 / min(width, height), (1024**2 / (width * height)) ** 0.5
-    return (
-        f"{_size(width * small, height * small, 8)} for SD 1.5, "
-        f"{_size(width * large, height * large, 64)} for SDXL, "
-        f"{_size(width * small / 4, height * small / 4, 8)} for the demo model"
-    )
-
-
-def _size(width: float, height: float, multiple: int) -> str:
-    return f"{round(width / multiple) * multiple}x{round(height / multiple) * multiple}"
+    """Return sizes of that shape for each kind of checkpoint: which one is not known yet."""
+    sides = re.fullmatch(r"([1-9]\d?) *[:x/] *([1-9]\d?)", ratio.strip())
+    width, height = map(int, sides.groups()) if sides else (2, 3)
+    across, down = round(16 * (width / height) ** 0.5), round(16 * (height / width) ** 0.5)
+    kinds = {"SD 1.5": 32, "SDXL and later ones": 64, "the demo model": 8}
+    return ", ".join(f"{across * unit}x{down * unit} for {one}" for one, unit in kinds.items())
 
 
 def left_out(what: str) -> str:

@@ -36,6 +36,7 @@ _BRACKET = re.compile(r"[()\[\]{}]")
 # What people write for wildcards who know other programs' syntax.
 _ALTERNATIVES = re.compile(r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)")
 _OPEN_CHOICE = re.compile(r"(?<!\\)\{[^{}|]*\|[^{}]*\Z")
+_IN_QUOTES = re.compile(r"\s*(?:[“„«][^“”„«»]*[”“»]|\"[^\"]*\")\s*")
 _COMMA_WEIGHT = re.compile(r"(?P<before>\([^()\[\]:]{1,200}:\s*\d{1,2}),(?P<after>\d{1,3}\s*\))")
 
 
@@ -284,6 +285,8 @@ def unsupported(text: str) -> Iterator[Mistake]:
 
 def probable_mistakes(text: str) -> Iterator[str]:
     """Yield warnings about parts of a prompt that are valid, but hardly what was meant."""
+    if _IN_QUOTES.fullmatch(text):
+        yield "the quotes around the prompt are part of it. Remove them if they are not meant."
     for found in _COMMA_WEIGHT.finditer(text):
         instead = f"{found['before']}.{found['after']}"
         yield (

@@ -1,83 +1,106 @@
 """The entries of a CSV recipe: the first row names fields, each further row is a recipe."""
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice, takewhile
+from itertools import chain, repeat, takewhile
 
-from picowatch.recipe.messages.problems import Problems, refuse
-from picowatch.recipe.read.names import excuse_prompt, put
+from picowatch.recipe.messages.problems import Problems, refuse, shown
+from picowatch.recipe.read.names import add, excuse_prompt, field_called, unknown
 from picowatch.recipe.read.txt_entries import MAX_PROMPTS
-from picowatch.recipe.written import Entry, Layer, Position, Source, Written
+from picowatch.recipe.written import NOTE, Entry, Layer, Position, Source, Written
 
 _DELIMITERS = ",;\t"
+_NO_DELIMITER = "\x1f"  # no file has it
+# A line that Excel expects above a table, and does not show as a row.
+_SEPARATOR = re.compile(r'(?i)"?sep=([,;\t])"?\s*')
+MAX_NOTES = 2_000  # characters; a row may request many images, and each has its notes
+# A column's name as written, and the field or note that it means, if any.
+_Column = tuple[str, str | None]
 
 
 def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     """Return one entry per row; empty cells count as missing. Raises RecipeInvalid if it is no CSV.
 
-    Programs write commas, semicolons or tabs between cells: the first row tells which.
+    Programs write commas, semicolons or tabs between cells: the first row tells which. In a table
+    of one column they are text. Columns that begin with an underscore are notes.
     """
     rows = _rows(source)
-    _, names = next(rows, (0, ()))
-    asked = takewhile(lambda name: not problems.is_full, names)
-    columns = [(name.text, _is_field(name, problems)) for name in asked]
+    asked = takewhile(lambda name: not problems.is_full, next(rows, ()))
+    columns = [(name.text, _meaning(name, problems)) for name in asked]
     entries: list[Entry] = []
-    for count, row in rows:
+    for row in rows:
         if problems.is_full:
             break
-        cells = tuple(islice(row, len(columns) + 1))
-        position = cells[0].position
+        first = next(row)
         if len(entries) == MAX_PROMPTS:
-            problems.add(position, f"more than {MAX_PROMPTS:,} rows in one file. Split it.")
+            message = f"more than {MAX_PROMPTS:,} rows in one file. Split it."
+            problems.add(first.position, message)
             break
-        if count > len(columns):
-            problems.add(
-                cells[-1].position,
-                f"this row has {count} cells, but the first row has {len(columns)}. Put double "
-                "quotes around a text that contains the separator.",
-            )
-        if layer := _layer(columns, cells, problems):
-            entries.append(Entry(layer, position))
+        if layer := _layer(columns, chain((first,), row), problems):
+            entries.append(Entry(layer, first.position))
     return entries
 
 
-def _is_field(name: Written, problems: Problems) -> bool:
-    """Return whether a column names a field; unknown names are reported once, not in each row."""
-    return bool(name.text) and put({}, name.text, name, problems)
+def _meaning(name: Written, problems: Problems) -> str | None:
+    """Return the field or note of a column; unknown names are reported once, not in each row."""
+    column = name.text if name.text.startswith(NOTE) else field_called(name.text)
+    if name.text and column is None:
+        note = f"{NOTE}{shown(name.text)}"
+        instead = f"If it is no field, call it {note}: it is kept in the pictures' metadata then."
+        problems.add(name.position, f"{unknown(name.text)} {instead}")
+    return column
 
 
-def _layer(
-    columns: Iterable[tuple[str, bool]], cells: Iterable[Written], problems: Problems
-) -> Layer:
+def _layer(columns: Iterable[_Column], row: Iterable[Written], problems: Problems) -> Layer:
     layer: Layer = {}
-    for (name, is_known), cell in zip(columns, cells, strict=False):
-        if is_known and cell.text:
-            put(layer, name, replace(cell, key=cell.position), problems)
-        elif not is_known:
-            excuse_prompt(layer, name, cell)
+    for (name, column), cell in zip(chain(columns, repeat(("", None))), row, strict=False):
         if problems.is_full:
             break
+        if column and cell.text:
+            field = field_called(name, cell.text) or column
+            add(layer, field, name, replace(cell, key=cell.position), problems)
+        elif name and not column:
+            excuse_prompt(layer, name, cell)
+        elif cell.text:
+            message = (
+                f"the first row has no name for '{shown(cell.text)}'. Put double quotes around a "
+                "text that contains the separator."
+            )
+            problems.add(cell.position, message)
+            break
+    notes = [(name, cell) for name, cell in layer.items() if name.startswith(NOTE)]
+    if notes and sum(len(cell.text) for _, cell in notes) > MAX_NOTES:
+        name, cell = notes[-1]
+        message = f"{shown(name)}: the notes of a row have more than {MAX_NOTES:,} characters."
+        problems.add(cell.position, message)
     return layer
 
 
-def _rows(source: Source) -> Iterator[tuple[int, Iterator[Written]]]:
-    """Yield how many cells each row that is not empty has, and these with their positions."""
-    first = next((line for line in source.lines if line.strip()), "")
-    delimiter = max(_DELIMITERS, key=first.count)
-    lines = (f"{line}\n" for line in source.lines)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+def _rows(source: Source) -> Iterator[Iterator[Written]]:
+    """Yield the cells, with their positions, of each row that is not empty."""
+    lines = list(source.lines)
+    top = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    told = _SEPARATOR.fullmatch(lines[top])
+    if told:
+        lines[top] = ""
+    found = told[1] if told else max(_DELIMITERS, key=lines[top].count)
+    delimiter = found if told or found in lines[top] else _NO_DELIMITER
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     begins = 1
-    for number in range(1, len(source.lines) + 1):
+    for number in range(0 if told else 1, len(lines) + 1):
         try:
             row = next(reader, None)
         except csv.Error as error:
-            message = f"this is not CSV: {error}. Double quotes around a cell must be closed."
+            message = (
+                f"this is not CSV: {shown(str(error))}. Double quotes around a cell must be closed."
+            )
             refuse(replace(source.whole_line(begins), note=f" (row {number})"), message)
         if row is None:
             return
         if any(cell.strip() for cell in row):
-            yield len(row), _cells(row, source, begins, f" (row {number})")
+            yield _cells(row, source, begins, f" (row {number})")
         begins = reader.line_num + 1
 
 

@@ -4,20 +4,29 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from picowatch.recipe.fields import CUTOUT, FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
-from picowatch.recipe.messages.other_programs import OFF, words_for
+from picowatch.recipe.fields import CUTOUT, MAPPINGS, MOST_IMAGES, SWITCHES
+from picowatch.recipe.messages.other_programs import OFF, SHORT_FLAGS
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
-from picowatch.recipe.read.names import excuse_prompt, field_named, put
+from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, wrong_value
+from picowatch.recipe.read.names import excuse_prompt, field_called, field_named, put, unknown
 from picowatch.recipe.written import Layer, Position, Source, Written, number, plain_name
 
 _NAME = r"(?P<name>[A-Za-z][\w-]{0,100})"
 _FLAG = re.compile(rf"(?:(?<=\s)|^)--{_NAME}(?:\s*=\s*|\s+|$)")
-# Two hyphens as word processors change them, a missing hyphen, a missing space. The last two need a
-# number after them: people also write -blurry, as in search engines.
+# What is almost a flag: with more hyphens, with the dashes of word processors, with `:3` or
+# `.scale` after the name. With one hyphen, without a space before it or with one after it, a number
+# must follow: people also write -blurry, as in search engines.
+_DASH = "[-\N{HYPHEN}-\N{HORIZONTAL BAR}\N{MINUS SIGN}]"
+_NUMBER_FOLLOWS = r"(?=[\w-]{1,40}[ =]{1,9}\d)"
 _NO_FLAG = re.compile(
-    rf"(?:(?:(?<=\s)|^)[\N{{EN DASH}}\N{{EM DASH}}]|(?:(?:(?<=\s)|^)-|(?<=[^\s-])--)"
-    rf"(?=[\w-]{{1,40}}[ =]{{1,9}}\d)){_NAME}"
+    rf"(?P<dashes>(?<!\S){_DASH}{{2,9}}|(?<!\S)[\N{{EN DASH}}\N{{EM DASH}}]"
+    rf"|(?:(?<!\S){_DASH}{{2,9}} |(?<!\S)-|(?<=[^\s-])--){_NUMBER_FOLLOWS})"
+    rf"{_NAME}(?P<after>[.:][\w.]*)?"
+)
+# Two of these, or one with a number at the end, are a command line, not an old BMW -S 54 engine.
+_SHORT = re.compile(
+    rf"(?<!\S)-(?P<name>[{''.join(SHORT_FLAGS)}])(?: ?(?=\d)| )"
+    r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"'-]\S*)"
 )
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 # A1111 reads its lines as a shell does; a single quote without a closing one is an apostrophe.
@@ -132,7 +141,7 @@ def _put_flag(
     warnings: list[str],
 ) -> None:
     name = ALIASES.get(flag) or ALIASES.get(plain_name(flag), plain_name(flag))
-    field = "scheduler" if name in ("scheduler", "schedule") else field_named(name)
+    field = field_called(name, written.text)
     key = written.name_position
     if name in _FACTORS:
         factors.append(written)
@@ -140,10 +149,7 @@ def _put_flag(
         if written.text.casefold() not in OFF and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None:
-        words = words_for(flag, FIRST_NAME_OF, "--")
-        if flag == "ar":
-            words = f"It is Midjourney's flag; write --size {sizes_of_ratio(written.text)}."
-        problems.add(key, f"unknown flag '--{shown(flag)}'. {words}".rstrip())
+        problems.add(key, unknown(flag, written.text, "--"))
         excuse_prompt(layer, name, written)
     elif field and written.raw:
         put(layer, field, written, problems)
@@ -167,14 +173,36 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
 
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
-    """Report misspelt flags in a text, which would become part of it; return whether it has any."""
-    found = [one for one in _NO_FLAG.finditer(line.text, start, end) if field_named(one["name"])]
-    for one in found:
+    """Report what looks like flags in a text, where they are none; return whether it has any."""
+    found = [(one, _why_no_flag(one)) for one in _NO_FLAG.finditer(line.text, start, end)]
+    short = list(_SHORT.finditer(line.text, start, end))
+    if len(short) > 1 or (short and _ends_in_number(short[0], end)):
+        found += [(one, _instead_of_short(one)) for one in short]
+    wrong = [(one, remedy) for one, remedy in found if remedy]
+    for one, remedy in wrong:
         if problems.is_full:
             break
-        problems.add(
-            line.written(one.start(), one.end()).position,
-            f"'{shown(one[0])}' would be part of the text. For a flag, write a space and two "
-            f"hyphens: --{one['name']}.",
-        )
-    return bool(found)
+        what = f"'{shown(one[0])}' would be part of the text. {remedy}"
+        problems.add(line.written(one.start(), one.end()).position, what)
+    return bool(wrong)
+
+
+def _why_no_flag(found: re.Match[str]) -> str:
+    """Return the remedy for a misspelt flag, "" for a text that is none."""
+    name, after, dashes = found["name"], found["after"] or "", found["dashes"]
+    if after.startswith("."):
+        value = found.string[found.end() :].lstrip(" =").partition(" ")[0]
+        whole = f"{name}: {{{after[1:]}: {shown(value) or '…'}}}"
+        return f"A flag has no parts. Write {whole} between two lines --- above the prompts."
+    if field_named(name):
+        return f"For a flag, write a space and two hyphens: --{name}{after.replace(':', ' ')}."
+    return 'For text, write --prompt "…" around all of it.' if dashes == "--" else ""
+
+
+def _instead_of_short(found: re.Match[str]) -> str:
+    flag = SHORT_FLAGS[found["name"]]
+    return f"Write {flag} {shown(found['value'])}." if flag.startswith("--") else f"Write {flag}."
+
+
+def _ends_in_number(found: re.Match[str], end: int) -> bool:
+    return found["value"][0].isdigit() and not found.string[found.end() : end].strip()

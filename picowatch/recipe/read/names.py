@@ -6,7 +6,7 @@ from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
-from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice
+from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.samplers import meaning_of_scheduler
 from picowatch.recipe.written import Layer, Written, plain_name
 
@@ -16,6 +16,21 @@ def field_named(name: str) -> str | None:
     return FIRST_NAME_OF.get(plain_name(name))
 
 
+def field_called(name: str, value: str = "") -> str | None:
+    """Return the field that a name means with that value, or None.
+
+    What other programs call scheduler is a schedule type, or a sampler.
+    """
+    is_scheduler = plain_name(name) in ("scheduler", "schedule")
+    return field_named(meaning_of_scheduler(value) if is_scheduler else name)
+
+
+def unknown(name: str, value: str = "", before: str = "") -> str:
+    """Return the message about a name that is no field; `before` are a flag's hyphens."""
+    what = f"unknown flag '{before}{shown(name)}'." if before else f"unknown field '{shown(name)}'."
+    return f"{what} {words_for(name, FIRST_NAME_OF, value, before)}".rstrip()
+
+
 def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
     """Add the value of the field with that name, and return whether there is such a field.
 
@@ -23,19 +38,21 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
     """
     if problems.is_full:
         return True
-    field = field_named(meaning_of_scheduler(written.text) if name == "scheduler" else name)
-    if field is None and is_switched_off(name, written.value):
-        return True
-    if field is None:
-        words = DECIMAL_POINT if name.isdigit() else words_for(name, FIRST_NAME_OF)
-        message = f"unknown field '{shown(name)}'. {words}".rstrip()
-        problems.add(written.name_position, message)
+    field = field_called(name, written.text)
+    if field:
+        add(layer, field, name, written, problems)
+    elif not is_switched_off(name, written.value):
+        problems.add(written.name_position, unknown(name, written.text))
         return False
+    return True
+
+
+def add(layer: Layer, field: str, name: str, written: Written, problems: Problems) -> None:
+    """Add the value of a field that the file calls `name`, unless it has one."""
     if field in layer:
         problems.add(written.name_position, given_twice(name, layer[field]))
     else:
         layer[field] = written
-    return True
 
 
 def excuse_prompt(layer: Layer, name: str, unknown: Written) -> None:

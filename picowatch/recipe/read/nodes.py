@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from picowatch.recipe.fields import PROMPTS
+from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.messages.wording import quoted
 from picowatch.recipe.read.names import field_named
@@ -21,6 +22,7 @@ from picowatch.recipe.written import Position, Source, Written, list_at, mapping
 MAX_NODES = 50_000
 MAX_DEPTH = 20
 TOO_DEEP = f"this is nested more than {MAX_DEPTH} deep. A recipe needs three."
+TOO_MANY = f"the file holds more than {MAX_NODES:,} values."
 _GENERAL = (
     "A recipe has lines like 'steps: 30', without commas and all indented alike; put text with "
     "special characters in quotes."
@@ -70,7 +72,29 @@ def compose_json(source: Source) -> Written:
     except RecursionError:
         refuse(source.whole_line(1), TOO_DEEP)
     text = _SURROGATE.sub("tttttt", source.text.replace("\t", " "))
-    return _composed(source, text, _json_scalar, Problems())[0]
+    try:
+        return next(_Composer(source, text, _json_scalar, Problems()).documents())
+    except yaml.YAMLError:  # a line break before a colon, or a name of over 1,024 characters
+        if source.text.count(",") > MAX_NODES:
+            refuse(source.whole_line(1), TOO_MANY)
+        values = json.loads(source.text, parse_int=str, parse_float=str, object_pairs_hook=_Pairs)
+        return _json_value(values, source.whole_line(1))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The names and values of a JSON object, repeated ones included."""
+
+
+def _json_value(value: Any, position: Position, depth: int = 0) -> Written:
+    """Return a value without its own position. Raises RecipeInvalid if it is nested too deeply."""
+    if depth > MAX_DEPTH:
+        refuse(position, TOO_DEEP)
+    if isinstance(value, _Pairs):
+        pairs = [(name, _json_value(one, position, depth + 1)) for name, one in value]
+        return mapping_at(position, None, [pair for pair in pairs if pair[1].value is not None])
+    if isinstance(value, list):
+        return list_at(position, None, [_json_value(one, position, depth + 1) for one in value])
+    return Written(json.dumps(value) if isinstance(value, bool) else value, position)
 
 
 def nearly_field(line: str) -> tuple[int, str] | None:
@@ -127,9 +151,11 @@ class _Composer:
         position = self.position(event)
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            refuse(position, f"the file holds more than {MAX_NODES:,} values.")
+            refuse(position, TOO_MANY)
         if depth > MAX_DEPTH:
             refuse(position, TOO_DEEP)
+        if event.anchor is not None and isinstance(event, yaml.CollectionStartEvent):
+            refuse(position, words_of_others("<<"))  # what refers to it would be further mistakes
         if event.anchor is not None or getattr(event, "tag", None) is not None:
             sign = shown(position.text.split(maxsplit=1)[0])
             message = f"{sign} has a meaning of its own in YAML. If it is text, put it in quotes."
@@ -153,12 +179,12 @@ class _Composer:
 
     def pairs(self, depth: int) -> tuple[list[tuple[str, Written]], Any]:
         """Return the names and values of a mapping, repeated ones too, and the event of its end."""
-        found = []
+        found, is_json = [], self.source.is_json  # in which null is the default
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             name = self.node(event, depth)
             value = self.node(next(self.events), depth, name.position)
             if isinstance(name.value, str):
-                found.append((name.value, value))
+                found += [(name.value, value)] if value.value is not None or not is_json else []
             else:
                 message = "a field's name must be a word, as in 'steps: 30'."
                 self.problems.add(name.position, message)

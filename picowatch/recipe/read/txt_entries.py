@@ -25,6 +25,11 @@ _NO_TEXT = re.compile(
     r"\{\\rtf\d|<(?i:!doctype|html|\?xml)\b|#!"
     r"|(?:from [\w.]+ import .+|import [\w.]+(?: as \w+)?|def \w+\(.*)\s*\n"
 )
+# The beginning of a command line, of Midjourney's in a chat, or InvokeAI's.
+_COMMAND = re.compile(
+    r"(?P<program>(?:\S*/)?(?:sd|sd-cli|sd\.exe|python3?|invoke\.py|txt2img\.py)\s+)"
+    r"(?=.{0,999}?(?<=\s)--?[A-Za-z])|/imagine\b(?:\s*prompt:?)?|(?:invoke|dream)>|[$>]\s+(?=.*\s--?\w)"
+)
 MAX_PROMPTS = 10_000
 
 
@@ -159,6 +164,11 @@ def _why_no_prompt(line: str) -> str | None:
     """Return the message about a line that is no prompt; None for a prompt."""
     if line.startswith("```"):
         return "``` marks a text in chats and web pages. Delete the lines that contain it."
+    if command := _COMMAND.match(line):
+        return (
+            f"'{shown(command[0].strip())}' begins a command. A line begins with its prompt, and "
+            "then come its flags: a corgi --steps 30 --width 512."
+        )
     if negative := _NEGATIVE.search(line):
         return (
             f"'{negative['name']}:' inside a prompt would be part of its text. Write "

@@ -118,8 +118,6 @@ def _refuse(node: Written, problems: Problems) -> None:
         f"this is not a recipe. Write '{instead}', or rename the file to {name}.txt: there each "
         "line is a prompt."
     )
-    if source.is_json:
-        message = f'{text} is not a recipe. A recipe is like {{"prompt": "a corgi"}}.'
     problems.add(node.position, message)
 
 

@@ -47,7 +47,14 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("seed: 1 to 8", f"{SEED}, not '1 to 8'. Write 1..8 for a range."),
         ("seed: [1..4, 9]", "seed must be a whole number from 0 to 4294967295, not '1..4'."),
         ("count: 1,000", "count must be a whole … Write 1000, without a comma."),
-        ("size: 16:9", "size is … write 912x512 for SD 1.5, … for the demo model."),
+        ("size: 16:9", "size is … write 672x384 for SD 1.5, 1344x768 … 168x96 for the demo model."),
+        ("aspect_ratio: 16:9", "… Write size: 672x384 for SD 1.5, 1344x768 for SDXL and …"),
+        ("aspect_ratio: portrait", "… Write size: 416x640 for SD 1.5, …"),
+        ("steps: “20”", "steps must be … from 1 to 150. Write 20, without curly quotes."),
+        ("face_restore: true", "… picowatch does not restore faces. Remove it."),
+        ("img2img: a.png", "… Write image: picture.png, and denoising_strength."),
+        ("<<: {steps: 3}", "… YAML's references (&, * and <<) are not supported. Write …"),
+        ("scheduler: karas", "unknown schedule type 'karas'. Did you mean 'karras'?…"),
         ("strength: 0.5", STRENGTH),
         ("image: none\nstrength: 0.5", STRENGTH),
         ("mask: a.png", "mask has no effect without image or references. Add it, or remove mask."),
@@ -63,7 +70,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("model hash: 1", "… Write checkpoint: and its name in …, without the hash."),
         ("refiner: 1", "unknown field 'refiner'. picowatch does not have SDXL's … Remove it."),
         ("upscale_by: 1", "… Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."),
-        ("format: 1", "… It is a setting for all pictures: write it into picowatch.yaml."),
+        ("format: jpg", "… write it into picowatch.yaml, like format: jpeg."),
     ],
 )  # fmt: skip
 def test_a_usual_mistake_has_its_remedy(text: str, expected: str) -> None:
@@ -77,9 +84,6 @@ def test_several_values_in_a_field_are_told_to_be_a_sweep() -> None:
         (message,) = messages(f"prompt: a\n{text}")
         sweep = message.partition("For an image with each value, write ")[2]
         assert read_one(f"prompt: a\n{sweep}").image_count > 1
-    (message,) = messages('{"prompt": "a", "steps": [4, 8]}', "a.json")
-    sweep = message.partition("For an image with each value, write ")[2]
-    assert read_one(f'{{"prompt": "a", {sweep}}}', "a.json").image_count == 2
 
 
 def test_a_scheduler_is_a_schedule_type_or_a_sampler() -> None:
@@ -87,7 +91,9 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler() -> None:
     for written, field, value in (
         ("SGM Uniform", "schedule_type", "sgm_uniform"),
         ("EulerAncestralDiscreteScheduler", "sampler", "Euler a"),
+        ("karras", "schedule_type", "karras"),
     ):
+        assert getattr(read_one(f"prompt: a\nScheduler: {written}"), field) == value
         assert getattr(read_one(f"prompt: a\nscheduler: {written}"), field) == value
         assert getattr(read_one(f"a --scheduler {written}", "corgi.txt"), field) == value
 
@@ -97,6 +103,7 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler() -> None:
     [
         ("a (corgi:1,2)", "'(corgi:1,2)' is used as literal text, … write (corgi:1.2)."),
         ("a (corgi:1.2 wearing a hat", "the bracket of '(corgi:1.2 wearing a hat' is never …"),
+        ("“a corgi”", "the quotes around the prompt are part of it. Remove them if …"),
         ("a (red|blue) cat", "'(red|blue)' is drawn as these words, … write {red|blue}."),
     ],
 )  # fmt: skip
@@ -107,6 +114,28 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
         assert recipe.prompt == prompt
         check_warned(recipe, warning)
     check_warned(read_one(f"prompt: a\nnegative_prompt: {prompt}"), warning)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "remedy"),
+    [
+        ("[a corgi, a cat]",
+         "one prompt. For several pictures, write a recipe for each, or sweep: {prompt: [a …"),
+        ("\n- a corgi\n- a cat", "one prompt. For several pictures, write a recipe for each."),
+        ("{positive: a, negative: b}", "… Write prompt: and negative_prompt: as two fields."),
+        ("\n  positive: a", "… Write prompt: and negative_prompt: as two fields."),
+        ("[corgi]", "… For text, put it in quotes: prompt: '[corgi]'"),
+    ],
+)  # fmt: skip
+def test_several_prompts_in_one_are_told_to_be_several(prompt: str, remedy: str) -> None:
+    """Quotes would make them one text, with less weight on all of it."""
+    check_refused(f"prompt: {prompt}", f"prompt must be text, not …{remedy}")
+
+
+def test_references_of_yaml_are_told_once() -> None:
+    """What they refer to, and their use, would be further mistakes."""
+    for text in ("x: &x {steps: 3}\nprompt: a\n<<: *x", "- &x\n  prompt: a\n- <<: *x\n  steps: 3"):
+        check_refused(text, "YAML's references (&, * and <<) are not supported. Write …")
 
 
 @pytest.mark.parametrize(

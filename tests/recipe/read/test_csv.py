@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 
-from tests.recipe.reading import check_said, read, read_one, refused
+from tests.recipe.reading import check_said, hash_of, read, read_one, refused, request_of
 
 CSV = "table.csv"
 TABLE = 'prompt,Negative Prompt,steps,seed\na corgi,,30,7\n"a cat, ""red"",\nasleep",dim,,1..3\n'
@@ -38,14 +38,50 @@ def test_cells_are_read_as_flags_are() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("sep=;\nprompt;steps\na, b;9\n", '"sep=,"\nprompt,steps\n"a, b",9\n'),
+        *("SEP=\t\nprompt\tsteps\na, b\t9\n", 'prompt,scheduler,steps\n"a, b",karras,9\n'),
+    ],
+)
+def test_what_spreadsheets_write_is_read(text: str) -> None:
+    """The line with which Excel is told the separator, too."""
+    recipe = read_one(text, CSV)
+    assert (recipe.prompt, recipe.steps) == ("a, b", 9)
+
+
+def test_a_table_of_one_column_needs_no_quotes() -> None:
+    """A spreadsheet that separates by semicolons writes none around commas."""
+    text = 'prompt\na corgi, on a hill\n"a cat, ""red"""\na; b\n'
+    prompts = ["a corgi, on a hill", 'a cat, "red"', "a; b"]
+    assert [one.prompt for one in read(text, CSV)] == prompts
+
+
+def test_columns_with_an_underscore_are_only_noted() -> None:
+    """They are in the request, for the picture's metadata, and no part of any digest."""
+    with_id, without = "_id,prompt,_created\n7,a,\n", "prompt\na\n"
+    assert request_of(with_id, CSV).notes == {"_id": "7"}
+    assert "notes" not in request_of(without, CSV).as_dict()
+    assert request_of(with_id, CSV).digest == request_of(without, CSV).digest
+    assert read_one(with_id, CSV).digest(hash_of) == read_one(without, CSV).digest(hash_of)
+
+
+@pytest.mark.parametrize(
     ("text", "position", "message"),
     [
-        ("prompt,stesp\na,3\nb,4\n", (1, 8), "unknown field 'stesp'. … 'steps'? (row 1)"),
+        ("prompt,stesp\na,3\nb,4\n", (1, 8), "unknown field 'stesp'. … 'steps'? If it …"),
         ("prompt,cfg,cfg_scale\na,3,4\n", (2, 5), "'cfg_scale' is given twice: … line 2…"),
         ('prompt;steps\n"a\nb";3\nc;300\n', (4, 3), "steps must be … not 300. (row 3)"),
         ("prompt;cfg\na;7,5\n", (2, 3), "cfg_scale must be … Write 7.5, with a point. (row 2)"),
         ("prompt,steps\n,3\n", (2, 1), "a prompt is missing. Write 'prompt: …'. (row 2)"),
-        ("prompt\na corgi, at the beach\n", (2, 10), "this row has 2 cells, … row has 1. …"),
+        ("prompt,steps\na,3,x\n", (2, 5), "the first row has no name for 'x'. Put double quotes…"),
+        ("prompt,\na corgi, on a hill\n", (2, 10), "the first row has no name for 'on a hill'. …"),
+        ("id,prompt\n1,a\n", (1, 1), "unknown field 'id'. If it is no field, call it _id: …"),
+        ("_id,_id,prompt\n1,2,a\n", (2, 3), "'_id' is given twice: already on line 2…"),
+        (f"_id,prompt\n{'1' * 2001},a\n", (2, 1), "_id: the notes of a row have more than 2,000 …"),
+        ("sep=;\nprompt;steps\na;300\n", (3, 3), "steps must be … not 300. (row 2)"),
+        ("prompt;exact\na;WAHR\n", (2, 3), "exact must be true or false. Write true. (row 2)"),
+        ("prompt;grid\na;faux\n", (2, 3), "grid must be true or false. Write false. (row 2)"),
         ('prompt\na\n"b\nc\n', (3, 1), "this is not CSV: unexpected end of data. … (row 3)"),
     ],
 )  # fmt: skip

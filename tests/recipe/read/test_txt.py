@@ -101,7 +101,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a --d 3", 1, 3, "unknown flag '--d'. It is kohya's flag; write --seed."),
         ("a --stesp 30", 1, 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
-        ("a --ar 16:9", 1, 3, "unknown flag '--ar'. It is Midjourney's … write --size 912x512 …"),
+        ("a --ar 16:9", 1, 3, "unknown flag '--ar'. It is Midjourney's … write --size 672x384 …"),
         ("a --seed 1 --seed 2", 1, 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --steps", 1, 3, "--steps has no value. Write one after it."),
         ("a --steps 300", 1, 11, "steps must be a whole number from 1 to 150, not 300."),
@@ -112,6 +112,16 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ('a --negative "dim" dark', 1, 20, "'dark' comes after the closing quote. Put the …"),
         ("a —steps 30", 1, 3, f"'—steps' {NO_FLAG}steps."),
         ("a corgi,--steps 10", 1, 9, f"'--steps' {NO_FLAG}steps."),
+        ("a –steps 30", 1, 3, f"'–steps' {NO_FLAG}steps."),
+        ("a −−steps 30", 1, 3, f"'−−steps' {NO_FLAG}steps."),
+        ("a -–steps 30", 1, 3, f"'-–steps' {NO_FLAG}steps."),
+        ("a ---steps 30", 1, 3, f"'---steps' {NO_FLAG}steps."),
+        ("a -- steps 30", 1, 3, f"'-- steps' {NO_FLAG}steps."),
+        ("a --steps:3", 1, 3, f"'--steps:3' {NO_FLAG}steps 3."),
+        ("a --hires.scale 2 --seed 1", 1, 3, "… Write hires: {scale: 2} between two lines --- …"),
+        ("a sign --hello!", 1, 8, "… For text, write --prompt \"…\" around all of it."),
+        ("a --negative b --steps:3", 1, 16, f"'--steps:3' {NO_FLAG}steps 3."),
+        ("a --scheduler karas", 1, 15, "unknown schedule type 'karas'. Did you mean 'karras'?…"),
         ("a corgi\nnegative: blurry", 2, 1, "'negative:' … Write --negative_prompt blurry …"),
         ("--steps 3", 1, 1, "a prompt is missing. Write 'prompt: …'."),
         ("a corgi \\", 1, 9, "a backslash at the end of a line continues it on the next line, …"),
@@ -135,11 +145,41 @@ def test_mistakes_in_lines_and_flags_are_reported(
 
 
 @pytest.mark.parametrize(
+    ("line", "remedies"),
+    [
+        ('"a cat" -s50 -W 512 -A k_euler -n 2',
+         ("--steps 50", "--width 512", "--sampler k_euler", "count (InvokeAI) or …")),
+        ("a cat -S 42", ("--seed 42",)),
+        ("a cat -m a/b.ckpt -o c.png", ("--checkpoint a/b.ckpt", "nothing: pictures are in …")),
+    ],
+)  # fmt: skip
+def test_short_flags_of_other_programs_are_told_as_ours(
+    line: str, remedies: tuple[str, ...]
+) -> None:
+    """InvokeAI's and stable-diffusion.cpp's: several, or one with a number at the end."""
+    expected = [f"'-…' would be part of the text. Write {remedy}." for remedy in remedies]
+    check_refused(line, *(one.replace("….", "…") for one in expected), name=TXT)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        './sd -m ../a.ckpt -p "a cat"', "./bin/sd-cli --diffusion-model a.gguf", "> a cat -s 5",
+        "python scripts/txt2img.py --prompt a --plms", "/imagine prompt: a --v 5", "invoke> a cat",
+    ],
+)  # fmt: skip
+def test_a_command_line_is_no_prompt(line: str) -> None:
+    """One message for the whole line, which says how a line looks."""
+    check_refused(line, "'…' begins a command. A line begins with its prompt, and …", name=TXT)
+
+
+@pytest.mark.parametrize(
     "prompt",
     [
         *("image: a woman in red", "model: 3 dogs", "3: 4", "a corgi -- asleep - at last — home"),
-        *("an old BMW -S 54 engine", "a cat -s 50 -W 512", "an F -16 over a -p- sign", "> a cat"),
+        *("an old BMW -S 54 engine", "a -f-stop of 4", "an F -16 over a -p- sign", "> a cat"),
         *("the sd card -- macro", "python in the grass, by a .py file", "import cars"),
+        *("sd 15 style - a cat", "python --- in grass", "a -- b", "a ---b", "a —asleep cat"),
         *("name, prompt, title", '{"a"|b} cat'),
     ],
 )
