@@ -11,6 +11,7 @@ from typing import Any
 from picowatch.recipe.a1111_keys import FINISHED, FIRST, LAST
 from picowatch.recipe.fields import BAKED, CUTOUT, MAPPINGS, NVIDIA, PARTS, ROWS, ZERO_SNR
 from picowatch.recipe.parts import Row
+from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 from picowatch.recipe.samplers import SCHEDULE_TYPES
 from picowatch.recipe.written import plain_number
@@ -79,15 +80,25 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
     idle = request.idle
     # A1111 has one denoising strength for both; with a start image, it is the start image's.
     values |= _parts({n: row for n, row in ROWS.items() if n not in idle}, request)
-    return values | {
-        "Size": f"{request.width}x{request.height}",
-        "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
-        "VAE hash": request.vae_hash[:_HASH_DIGITS],
-        "Module 1": values.get("VAE", ""),
-        "Lora hashes": _hashes([(use.name, lora_hashes.get(use.name)) for use in request.loras]),
-        "TI hashes": _hashes([(use.name, use.hash) for use in request.embeddings]),
-        "Version": f"picowatch {version}",
-    }
+    if hires := request.hires:
+        strength = request.denoising_strength if request.image else hires.denoising_strength
+        # A1111 takes all these steps; a recipe takes the strength's share of its own.
+        values["Hires steps"] = str(steps_taken(hires.steps or request.steps, strength))
+    return (
+        values
+        | {
+            "RNG": "NV" if request.noise == NVIDIA else "CPU",  # without it, A1111 takes its GPU's
+            "Size": f"{request.width}x{request.height}",
+            "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
+            "VAE hash": request.vae_hash[:_HASH_DIGITS],
+            "Module 1": values.get("VAE", ""),
+            "Lora hashes": _hashes(
+                [(use.name, lora_hashes.get(use.name)) for use in request.loras]
+            ),
+            "TI hashes": _hashes([(use.name, use.hash) for use in request.embeddings]),
+            "Version": f"picowatch {version}",
+        }
+    )
 
 
 def _parts(rows: Mapping[str, Row], holder: Any) -> dict[str, str]:
@@ -110,7 +121,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "vae": lambda name: "" if name == BAKED else name,
     "prediction": lambda prediction: "Zero Terminal SNR" if prediction == ZERO_SNR else "",
     "schedule_type": SCHEDULE_TYPES.__getitem__,
-    "noise": lambda noise: "NV" if noise == NVIDIA else "",
+    "sampler": lambda name: "PLMS" if name == "PNDM" else name,
     "clip_skip": lambda number: "" if number == 1 else str(number),
 }
 

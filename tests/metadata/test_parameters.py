@@ -15,6 +15,7 @@ from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import ImageRequest
 from picowatch.recipe.fields import ZERO_SNR
 from picowatch.recipe.parts import Hires
+from picowatch.recipe.passes import passes_of
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.resolve.advice import checkpoint_advice
@@ -25,6 +26,7 @@ LORAS = (LoraUse("style/pixel", "b" * 64, 1.0), LoraUse("x", "a" * 64, 0.5))
 BEGIN = (
     "Steps: 24, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 42, Size: 512x768"
 )
+CPU = "RNG: CPU"
 MODEL = "Model hash: 879db523c3, Model: dreamshaper_8"
 END = "Version: picowatch 0.1.0"
 
@@ -32,37 +34,43 @@ END = "Version: picowatch 0.1.0"
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({}, f"a corgi\nNegative prompt: blurry, dim\n{BEGIN}, {MODEL}, {END}"),
+        ({}, f"a corgi\nNegative prompt: blurry, dim\n{BEGIN}, {MODEL}, {CPU}, {END}"),
         # sd-prompt-reader needs a line above `Steps:`.
-        ({"prompt": "", "negative_prompt": ""}, f"\n{BEGIN}, {MODEL}, {END}"),
+        ({"prompt": "", "negative_prompt": ""}, f"\n{BEGIN}, {MODEL}, {CPU}, {END}"),
         (
             {"negative_prompt": "", "vae": "mse", "vae_hash": "735e4c3a44" + "0" * 54,
              "sampler": "Euler a", "schedule_type": "sgm_uniform", "cfg_scale": 7.0,
              "clip_skip": 2},
             "a corgi\nSteps: 24, Sampler: Euler a, Schedule type: SGM Uniform, CFG scale: 7, "
             f"Seed: 42, Size: 512x768, {MODEL}, VAE hash: 735e4c3a44, VAE: mse, Module 1: mse, "
-            f"Clip skip: 2, {END}",
+            f"Clip skip: 2, {CPU}, {END}",
         ),
         (
             {"negative_prompt": "", "sampler": "Euler", "schedule_type": "simple",
-             "cfg_scale": 1.0, "guidance": 3.5},
+             "cfg_scale": 1.0, "guidance": 3.5, "noise": "nvidia"},
             "a corgi\nSteps: 24, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled "
-            f"CFG Scale: 3.5, Seed: 42, Size: 512x768, {MODEL}, {END}",
+            f"CFG Scale: 3.5, Seed: 42, Size: 512x768, {MODEL}, RNG: NV, {END}",
+        ),
+        # The names that A1111 has.
+        (
+            {"sampler": "PNDM", "schedule_type": "uniform", "negative_prompt": ""},
+            "a corgi\nSteps: 24, Sampler: PLMS, Schedule type: Uniform, CFG scale: 7.5, Seed: 42, "
+            f"Size: 512x768, {MODEL}, {CPU}, {END}",
         ),
         (
             {"prompt": "a <lora:x:0.5> corgi", "negative_prompt": "", "loras": LORAS,
              "embeddings": (EmbeddingUse("neg/badhands", "e" * 64),),
              "hires": Hires(1.5, 12, 0.4, "Latent (nearest)")},
             f"a <lora:x:0.5> corgi <lora:pixel:1>\n{BEGIN}, {MODEL}, Denoising strength: 0.4, "
-            "Hires upscale: 1.5, Hires steps: 12, Hires upscaler: Latent (nearest), Lora hashes: "
-            f'"pixel: 0123456789ab", TI hashes: "badhands: eeeeeeeeeeee", {END}',
+            f"Hires upscale: 1.5, Hires steps: 4, Hires upscaler: Latent (nearest), {CPU}, Lora "
+            f'hashes: "pixel: 0123456789ab", TI hashes: "badhands: eeeeeeeeeeee", {END}',
         ),
         (
             {"image": "a.png", "image_hash": "1" * 64, "denoising_strength": 0.3, "resize": "crop",
              "mask": "b.png", "mask_hash": "2" * 64, "mask_blur": 8, "mask_invert": False,
              "negative_prompt": "", "prediction": "v_zero_snr"},
             f"a corgi\n{BEGIN}, {MODEL}, Denoising strength: 0.3, Mask blur: 8, Noise Schedule: "
-            f"Zero Terminal SNR, {END}",
+            f"Zero Terminal SNR, {CPU}, {END}",
         ),
     ],
 )  # fmt: skip
@@ -99,8 +107,10 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
     recipe = read_one(text, "shown.txt", inventory_for(request))
     (again,) = recipe.image_requests(hash_of)
     hires = request.hires
-    if hires and request.image:
-        hires = replace(hires, denoising_strength=request.denoising_strength)
+    if hires and again.hires:
+        # Of the steps, the text has how many are taken.
+        assert passes_of(again)[1].evaluations == passes_of(_as_a1111(request))[1].evaluations
+        hires = replace(_as_a1111(request).hires, steps=again.hires.steps)
     assert again == replace(
         request,
         prompt=_with_tags(request),
@@ -115,6 +125,14 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
     about_prompts += checkpoint_advice(recipe)
     left_out = [warning for warning in recipe.warnings if warning not in about_prompts]
     assert bool(left_out) == bool((request.image and not hires) or request.mask)
+
+
+def _as_a1111(request: ImageRequest) -> Any:
+    """Return the request with A1111's one denoising strength, without start image."""
+    hires = request.hires
+    if hires and request.image:
+        hires = replace(hires, denoising_strength=request.denoising_strength)
+    return replace(request, image="", hires=hires)
 
 
 def _with_tags(request: ImageRequest) -> str:

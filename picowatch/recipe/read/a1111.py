@@ -13,13 +13,15 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby, islice
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from picowatch.recipe import a1111_keys as keys
 from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
+from picowatch.recipe.parts import Hires
+from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.read.found import Found
 from picowatch.recipe.written import Entry, Position, Source, Written, number
@@ -285,6 +287,8 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
     for name, text in parts.items():
         field, _, part = name.partition(".")
         values.setdefault(field, {})[part] = text
+    if "hires" in values:
+        _read_hires_steps(values["hires"], values, said)
     # Civitai's FLUX.1, recognised as in Forge (modules/infotext_utils.py): its CFG scale is the
     # distilled one, its clip skip means nothing.
     is_civitais = any(key.startswith("civitai") for key in said)
@@ -292,6 +296,25 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
     if is_flux and "guidance" not in values and "cfg_scale" in values:
         values |= {"guidance": values["cfg_scale"], "cfg_scale": "1"}
         values.pop("clip_skip", None)
+
+
+def _read_hires_steps(
+    hires: dict[str, str], values: Mapping[str, Any], said: Mapping[str, str]
+) -> None:
+    """Set the steps of which the strength's share are A1111's: it takes all of its own.
+
+    In A1111 they are by default as many as in the first pass. In a text of picowatch, steps that
+    the first pass would lead to are the default of `hires`.
+    """
+    usual = number(values.get("steps", ""))
+    taken = number(hires.pop("steps", "0")) or usual
+    strength = number(hires.get("denoising_strength") or values.get("denoising_strength", ""))
+    strength = Hires.denoising_strength if strength is None else strength
+    if not isinstance(taken, int) or not 0 < strength <= 1:
+        return
+    is_ours = said.get("version", "").startswith("picowatch")
+    if not is_ours or not isinstance(usual, int) or steps_taken(usual, strength) != taken:
+        hires["steps"] = str(ceil(taken / strength - 1e-9))
 
 
 def _is_as_in_first_pass(key: str, text: str, said: Mapping[str, str]) -> bool:

@@ -145,12 +145,16 @@ def test_values_go_on_in_lines_below() -> None:
         ("Postprocess upscale by: 2, Postprocess upscaler: demo-compact",
          {"upscale": Upscale("demo-compact", 2.0)}),
         ("Denoising strength: 0.4, Hires upscale: 1.5, Hires steps: 9, Hires upscaler: Lanczos",
-         {"hires": Hires(1.5, 9, 0.4, "Lanczos")}),
-        ("Size: 256x384, Hires resize: 384x0, Hires steps: 5", {"hires": Hires(1.5, 5)}),
+         {"hires": Hires(1.5, 23, 0.4, "Lanczos")}),
+        ("Size: 256x384, Hires resize: 384x0, Hires steps: 5", {"hires": Hires(1.5, 8)}),
+        # A1111 takes all of its steps, a recipe their strength's share.
+        ("Denoising strength: 0.4, Hires upscale: 2, Hires steps: 8", {"hires": Hires(2, 20, 0.4)}),
+        ("Denoising strength: 0.5, Hires upscale: 2", {"hires": Hires(2, 6, 0.5)}),
+        ("Denoising strength: 0, Hires upscale: 2", {"hires": Hires(2, 0, 0.0)}),
         # SD.Next's modules/processing_info.py.
         ("Parser: a1111, App: SD.Next, Pipeline: StableDiffusionPipeline, Operations: txt2img; "
          "hires, Hires scale: 1.5, Hires strength: 0.3, Hires size: 96x96, LoRA networks: maid",
-         {"hires": Hires(1.5, denoising_strength=0.3)}),
+         {"hires": Hires(1.5, 10, denoising_strength=0.3)}),
         ("Civitai metadata: {}, Created Date: 2025-01-01T10:00:00Z, Hashes: {\"model\": \"0\"}",
          {"steps": 3}),
     ],
