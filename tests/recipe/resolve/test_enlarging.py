@@ -189,7 +189,7 @@ def test_a1111s_texts_are_read() -> None:
     assert found.cutout == "people/u2netp"
     values = "Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+"
     found = only(lines + values, real, name="a.txt")
-    assert found.hires == Hires(2.0, 0, 0.5, "RealESRGAN_x4plus")
+    assert found.hires == Hires(2.0, 40, 0.5, "RealESRGAN_x4plus")
     assert found.hires_upscaler_hash == HASHES["upscaler"] * 64
 
 
