@@ -67,6 +67,14 @@ def test_reading_and_resolving_recipes_do_not_know_of_each_other() -> None:
             assert f"picowatch.recipe.{other}" not in named, path
 
 
+def test_a_recipe_does_not_know_how_it_was_resolved() -> None:
+    """Resolving makes recipes, and nothing reaches back."""
+    own = PACKAGE / "recipe"
+    for path in (*own.glob("*.py"), *(own / "prompts").glob("*.py")):
+        named = any(name.startswith("picowatch.recipe.resolve") for name in imports_of(path))
+        assert not named or path.name == "reading.py", path
+
+
 def test_no_modules_import_each_other() -> None:
     """Neither directly nor through others."""
     modules = {

@@ -32,7 +32,7 @@ from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid,
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
-from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
+from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.settings import RaySettings, Settings
 from picowatch.streams import harmless
 

@@ -17,6 +17,9 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
+from picowatch.recipe.messages.wording import EDITED, cannot_edit
+from picowatch.recipe.prompts.drawing import PromptFailed, Prompts
+from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.request import (
     ControlUse,
     EmbeddingUse,
@@ -25,8 +28,6 @@ from picowatch.recipe.request import (
     ReferenceUse,
     digest_of,
 )
-from picowatch.recipe.resolve.loras import swept_names
-from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_findings
 from picowatch.recipe.written import NOTE, Layer, Position, find_in
 
 # Returns the sha256 of a file that a recipe names, by kind and name. Kinds: "checkpoint", "vae",
@@ -40,7 +41,8 @@ class Context:
     """What is known about a recipe besides its values: where and how it was read.
 
     `checkpoint` is the one that it names, as it was installed then, and `layer` has its fields as
-    written. `lora_families` are the families that it gives for its LoRAs. `variants` are a sweep's
+    written. `lora_families` are the families that it gives for its LoRAs, and `swept_loras` are the
+    names of those whose weights a sweep varies. `variants` are a sweep's
     combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture
     that is only finished, and `dropped` are the paths of a dropped picture and its mask: their
     names are no part of the identity, so a renamed picture is still the same request.
@@ -52,6 +54,7 @@ class Context:
     position: Position
     entry_index: int = 0
     lora_families: Mapping[str, str] = field(default_factory=dict)
+    swept_loras: frozenset[str] = frozenset()
     variants: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
     given_size: tuple[int, int] = (0, 0)
@@ -274,8 +277,9 @@ class Recipe(RecipeFields):
 
     def _prompts(self) -> Prompts:
         inventory = self.context.inventory
-        swept = swept_names(self.context.layer, inventory)
-        return Prompts(self.prompt, self.negative_prompt, self.loras, inventory, swept)
+        return Prompts(
+            self.prompt, self.negative_prompt, self.loras, inventory, self.context.swept_loras
+        )
 
     def _vae_hash(self, hash_of: HashOf) -> str:
         return "" if self.vae == BAKED else hash_of("vae", self.vae)
@@ -305,8 +309,8 @@ class Recipe(RecipeFields):
             raise self.problem_at(error.field, str(error)) from None
         checkpoint = self.context.checkpoint
         for name in PROMPTS if checkpoint.rules.flow else ():
-            for finding in edit_findings(name, getattr(drawn, name), checkpoint.family):
-                raise self.problem_at(name, finding.error)
+            for words, _ in edits_in(getattr(drawn, name)):
+                raise self.problem_at(name, f"{cannot_edit(checkpoint.family, words)} {EDITED}")
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {field: getattr(drawn, field) for field in PROMPTS}
         values |= self._hashes(hash_of)

@@ -10,8 +10,8 @@ from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
 from picowatch.files.attempt import Ended
+from picowatch.recipe.installed import NotInstalled, find_checkpoint, find_lora
 from picowatch.recipe.inventory import DEMO_RULES
-from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_lora
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import Z_IMAGE, compact_shapes, tiny_vae
 

@@ -12,7 +12,7 @@ from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import expect_usable, recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO_WIDTH, FAMILIES
-from picowatch.recipe.resolve.installed import find_lora
+from picowatch.recipe.installed import find_lora
 from tests.catalog.files import Shapes, kohya_lora_shapes
 from tests.catalog.shapes import kohya, peft
 

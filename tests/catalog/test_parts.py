@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.errors import ModelRefused
-from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
+from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from tests.catalog.files import UNET, Shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, QWEN_IMAGE, Z_IMAGE, below, flux, flux2, sd3, tiny_vae
 from tests.engine.tiny_flows import tiny_flow

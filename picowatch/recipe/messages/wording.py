@@ -21,6 +21,7 @@ from picowatch.recipe.written import Written, number
 
 TEXT = "text"
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
+EDITED = "Write the words you want."  # the remedy for prompt editing that a family cannot do
 MAX_WARNINGS = 50  # of one entry
 _CURLY = "“”„‟‘’‚«»"
 # What spreadsheets write for true and false in German, French, Italian, Spanish and Dutch.
@@ -145,6 +146,13 @@ def embedding_missing(name: str) -> str:
     return (
         f"The prompt's '{shown(name)}' is used as plain words, because no embedding of that name "
         "is in models/embeddings."
+    )
+
+
+def cannot_edit(family: str, words: str) -> str:
+    """Return the message about prompt editing for a family that reads one prompt for all steps."""
+    return (
+        f"{family} cannot change words between the steps: {shown(words)} is for Stable Diffusion."
     )
 
 

@@ -8,11 +8,12 @@ a `|` is text.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from picowatch.recipe.passes import Pass
-from picowatch.recipe.prompts.grammar import Bracket, ended, joined
+from picowatch.recipe.prompts.grammar import Bracket, ended, joined, split_loras
 
 # Deeper brackets are text.
 MAX_DEPTH = 100
@@ -114,3 +115,16 @@ def text_at(nodes: Nodes, evaluation: int, one: Pass) -> str:
         else text_at(node.options[node.option(evaluation, one)], evaluation, one)
         for node in nodes
     )
+
+
+def edits_in(prompt: str) -> Iterator[tuple[str, str]]:
+    """Yield the edits of a prompt as written, with the words that hold at the last step."""
+    text = split_loras(prompt)[0]
+    for node in parse_edits(text) if "[" in text else ():
+        if isinstance(node, Edit):
+            yield text[node.start : node.end], "".join(_last_words((node,)))
+
+
+def _last_words(nodes: Nodes) -> Iterator[str]:
+    for node in nodes:
+        yield from _last_words(node.options[-1]) if isinstance(node, Edit) else (node,)

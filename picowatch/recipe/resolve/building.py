@@ -24,6 +24,7 @@ from picowatch.recipe.fields import (
     RANDOM,
     idle_fields,
 )
+from picowatch.recipe.installed import find, find_checkpoint, is_whole_name
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
@@ -32,9 +33,8 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
-from picowatch.recipe.resolve.installed import find, find_checkpoint, is_whole_name
 from picowatch.recipe.resolve.layers import CONTROL, names_none, text_of, with_part
-from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
+from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning, swept_names
 from picowatch.recipe.resolve.rules import Rules, upscaled_size
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
@@ -113,7 +113,8 @@ class RecipeBuilder:
         values[CUTOUT] = self._cutout()
         values["control"] = self._controls(values)
         values |= self._picture_size(values, checkpoint)
-        context = self._context(checkpoint, lora_families=families)
+        swept = swept_names(self.layer, self.inventory)
+        context = self._context(checkpoint, lora_families=families, swept_loras=swept)
         values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
         recipe = self._validated(values, defaults, context)
         if recipe is None:

@@ -1,23 +1,23 @@
 """The field `loras`: a mapping of names to weights, a list, or text."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import Loras
+from picowatch.recipe.installed import NotInstalled, find_lora
 from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, LoraTag, lora_tags
-from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.prompts.drawing import MAX_LORAS, installed_tags, named_twice, without_tags
+from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.written import Layer, Origin, Position, Written, number
 
 LORAS = "loras"
-MAX_LORAS = 100
 # The beginning of a field in a sweep's layer that has the weight of one LoRA.
 ONE_LORA = "lora: "
 _LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
@@ -117,35 +117,13 @@ def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:
     return next(({"steps": int(one[1]), "cfg_scale": 1.0} for one in found), {})
 
 
-def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:
+def swept_names(layer: Layer, inventory: Inventory) -> frozenset[str]:
     """Return the LoRAs whose weights a sweep varies."""
     names = set()
     for field in [name for name in layer if name.startswith(ONE_LORA)]:
         with suppress(NotInstalled):
             names.add(find_lora(field.removeprefix(ONE_LORA), inventory))
-    return names
-
-
-def installed_tags(text: str, inventory: Inventory) -> list[tuple[LoraTag, str]]:
-    """Return the tags of a prompt that name installed LoRAs, with the LoRAs' names."""
-    found = []
-    for tag in lora_tags(text):
-        with suppress(NotInstalled):  # reported with the prompt's mistakes
-            found.append((tag, find_lora(tag.name, inventory)))
-    return found
-
-
-def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:
-    """Return a prompt without the tags of these installed LoRAs, however the tags name them."""
-    for tag, name in installed_tags(text, inventory) if names else ():
-        if name in names:
-            text = text.replace(tag.written, "")
-    return text
-
-
-def named_twice(name: str) -> str:
-    """Return the message about a LoRA that is listed twice: its weights are not added up."""
-    return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
+    return frozenset(names)
 
 
 def _number(written: Written) -> float | None:

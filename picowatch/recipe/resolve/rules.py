@@ -19,14 +19,15 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.messages.wording import not_multiple_of
+from picowatch.recipe.messages.wording import EDITED, cannot_edit, not_multiple_of
 from picowatch.recipe.parts import KINDS, OPTIONS, PIXEL_UPSCALERS, UPSCALERS
+from picowatch.recipe.prompts.drawing import installed_tags
+from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.prompts.grammar import embedding_words, split_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import CONTROL
-from picowatch.recipe.resolve.loras import installed_tags
-from picowatch.recipe.resolve.prompts import edit_findings, mistakes_in
+from picowatch.recipe.resolve.prompts import mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -290,8 +291,12 @@ def upscaled_size(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _edits(recipe: Recipe) -> Iterator[Finding]:
-    for field in PROMPTS if recipe.installed_checkpoint.rules.flow else ():
-        yield from edit_findings(field, getattr(recipe, field), recipe.installed_checkpoint.family)
+    checkpoint = recipe.installed_checkpoint
+    for field in PROMPTS if checkpoint.rules.flow else ():
+        prompt = getattr(recipe, field)
+        for words, last in edits_in(prompt):
+            instead = prompt.replace(words, last, 1) if words in prompt else NOTHING
+            yield Finding(field, cannot_edit(checkpoint.family, words), EDITED, instead)
 
 
 def _control(recipe: Recipe) -> Iterator[Finding]:

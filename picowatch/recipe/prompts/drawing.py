@@ -1,0 +1,167 @@
+"""The prompts of one image, as wildcards draw them, and the files that they name."""
+
+import re
+from collections.abc import Iterator, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+from picowatch.errors import ValueInvalid
+from picowatch.recipe.fields import PROMPTS, Loras
+from picowatch.recipe.installed import NoneOfThisName, NotInstalled, find_lora
+from picowatch.recipe.inventory import Inventory
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.wording import embedding_missing
+from picowatch.recipe.prompts.grammar import (
+    LoraTag,
+    Mistake,
+    embedding_words,
+    embeddings_in,
+    lora_tags,
+    split_loras,
+    unsupported,
+)
+from picowatch.recipe.prompts.wildcards import ExpansionFailed, Template
+
+MAX_LORAS = 100
+PROMPT, NEGATIVE = PROMPTS
+# ComfyUI's name of an embedding, unless a wildcard follows.
+_OF_COMFYUI = re.compile(r"(?<![\w-])embedding:(?!__)[^\s,()\[\]:<>{}|]+")
+
+
+class PromptFailed(ValueInvalid):
+    """The prompt drawn for one image cannot be used; `field` says which of the two."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnPrompts:
+    """The prompts of one image, with wildcards drawn, and the files that they name."""
+
+    prompt: str
+    negative_prompt: str
+    loras: Loras
+    embeddings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of an entry and its field `loras`, ready to be drawn for every seed.
+
+    The tags of `swept` LoRAs are removed, also from what wildcards draw: the sweep has the weights.
+    """
+
+    prompt: str
+    negative_prompt: str
+    loras: Loras
+    inventory: Inventory
+    swept: Set[str] = frozenset()
+
+    @cached_property
+    def _templates(self) -> dict[str, Template]:
+        wildcards = self.inventory.wildcards
+        return {field: Template(getattr(self, field), wildcards) for field in PROMPTS}
+
+    def named(self) -> list[tuple[str, str]]:
+        """Return kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
+        found = {("lora", name) for name, _ in self.loras}
+        found |= {("lora", name) for _, name in installed_tags(self.prompt, self.inventory)}
+        for text in (self.prompt, self.negative_prompt):
+            words = embedding_words(split_loras(text)[0], self.inventory.embeddings)
+            found |= {("embedding", name) for *_, name in words}
+        return sorted(found)
+
+    def refused_embeddings(self) -> list[str]:
+        """Return sentences about unusable embeddings that the prompts seem to name.
+
+        Names after ComfyUI's `embedding:` are reported if they are missing, too.
+        """
+        refused = self.inventory.refused_embeddings
+        every = tuple(dict.fromkeys((*self.inventory.embeddings, *refused)))
+        found, missing = set[str](), set[str]()
+        for text in (self.prompt, self.negative_prompt):
+            words = embedding_words(text, every)
+            found |= {name for *_, name in words if name not in self.inventory.embeddings}
+            starts = {start for start, *_ in words}
+            missing |= {one[0] for one in _OF_COMFYUI.finditer(text) if one.start() not in starts}
+        cannot = [
+            f"The prompt's '{name}' is used as plain words, because the embedding of that name "
+            f"cannot be used. {refused[name]}"
+            for name in sorted(found)
+        ]
+        return [*cannot, *map(embedding_missing, sorted(missing))]
+
+    def drawn(self, seed: int) -> DrawnPrompts:
+        """Return the prompts of the image with this seed. Raises PromptFailed."""
+        prompt, negative = (self._text(field, seed) for field in PROMPTS)
+        installed = self.inventory.embeddings
+        embeddings = embeddings_in(prompt, installed) | embeddings_in(negative, installed)
+        tags = installed_tags(prompt, self.inventory)
+        loras = dict(self.loras) | {name: tag.weight for tag, name in tags}
+        return DrawnPrompts(prompt, negative, tuple(loras.items()), tuple(sorted(embeddings)))
+
+    def _text(self, field: str, seed: int) -> str:
+        template = self._templates[field]
+        try:
+            text = template.expand(seed, field)
+        except ExpansionFailed as error:
+            raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
+        if field == PROMPT:
+            text = without_tags(text, self.swept, self.inventory)
+        if template.is_drawn:  # otherwise it was checked as written
+            of_loras = lora_mistakes(field, text, self.loras, self.inventory)
+            for mistake in (*unsupported(text), *of_loras):
+                what = f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"
+                raise PromptFailed(field, what)
+        return text
+
+
+def lora_mistakes(
+    field: str, text: str, loras: Loras, inventory: Inventory, is_drawn: bool = False
+) -> Iterator[Mistake]:
+    """Yield mistakes in the LoRAs of a text; with wildcards, one may be named in two choices."""
+    seen = {name for name, _ in loras}
+    for tag in lora_tags(text):
+        if field == NEGATIVE:
+            message = (
+                "a LoRA acts on the whole picture and cannot be used in negative_prompt. Put it "
+                "into prompt, with a negative weight if it should have the opposite effect."
+            )
+            yield Mistake(message, tag.written)
+            continue
+        try:
+            name = find_lora(tag.name, inventory)
+        except NoneOfThisName as error:
+            remedy = "Put its file there, or write the prompt without the tag."
+            yield Mistake(f"{error} {remedy}", tag.written)
+        except NotInstalled as error:
+            yield Mistake(str(error), tag.written)
+        else:
+            if name in seen and not is_drawn:
+                yield Mistake(named_twice(name), tag.written)
+            seen.add(name)
+
+
+def installed_tags(text: str, inventory: Inventory) -> list[tuple[LoraTag, str]]:
+    """Return the tags of a prompt that name installed LoRAs, with the LoRAs' names."""
+    found = []
+    for tag in lora_tags(text):
+        with suppress(NotInstalled):  # reported with the prompt's mistakes
+            found.append((tag, find_lora(tag.name, inventory)))
+    return found
+
+
+def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:
+    """Return a prompt without the tags of these installed LoRAs, however the tags name them."""
+    for tag, name in installed_tags(text, inventory) if names else ():
+        if name in names:
+            text = text.replace(tag.written, "")
+    return text
+
+
+def named_twice(name: str) -> str:
+    """Return the message about a LoRA that is listed twice: its weights are not added up."""
+    return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
