@@ -44,6 +44,10 @@ _SHOWN = {
     *("prompt", "checkpoint", "sampler", "schedule_type", "steps", "cfg_scale", "guidance"),
     *("width", "height", "seed", "variation_seed", "variation_strength"),
 }
+# What a recipe does beyond its text, in the lines of the images with it.
+_BEYOND_TEXT = (
+    *("image", "mask", "denoising_strength", "references", "control", "hires", "upscale", CUTOUT),
+)
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -187,6 +191,7 @@ def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
     common = {"recipe": str(file), "entry_index": recipe.entry_index, "priority": recipe.priority}
     return [
         _as_drawn_later(variant, {**common, **request.as_dict(with_off=True)})
+        | {"published_size": "{}x{}".format(*request.published_size)}
         for request, variant in zip(
             recipe.image_requests(no_hash, 0), cycle(recipe.variants), strict=False
         )
@@ -203,16 +208,21 @@ def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:
         image |= {"seed": RANDOM, **written}
     if variant.variation_strength and variant.variation_seed is None:
         image["variation_seed"] = RANDOM
-    image["references"] = [use["image"] for use in image["references"]]
+    image["references"] = [use["image"] for use in image.get("references", ())]
     return {name: value for name, value in image.items() if not name.endswith("_hash")}
 
 
 def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
     print(harmless(f"{file}: {len(images)} image{'' if len(images) == 1 else 's'}"))
-    names = [name for name in images[0] if name in ROWS and name not in _SHOWN] if images else []
-    differing = [name for name in names if any(one.get(name) != images[0][name] for one in images)]
+    drawn = [image for image in images if "checkpoint" in image]
+    differing = {
+        name
+        for name in ROWS.keys() - _SHOWN - {*_BEYOND_TEXT}
+        if len({repr(image[name]) for image in drawn if name in image}) > 1
+    }
     for image in images:
-        size = f"{image['width']}x{image['height']}"
+        before, size = f"{image['width']}x{image['height']}", image["published_size"]
+        size = size if size == before else f"{before} to {size}"
         if "checkpoint" not in image:
             upscale, cutout = image["upscale"], image[CUTOUT]
             words = [
@@ -221,6 +231,7 @@ def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
                 f"cut out by {cutout}" if cutout else "",
             ]
         else:
+            named = differing.union(name for name in _BEYOND_TEXT if image.get(name))
             seed = f"seed {image['seed']}"
             if image["variation_strength"]:
                 seed += f" + {image['variation_strength']:g} of {image['variation_seed']}"
@@ -231,7 +242,7 @@ def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
                 f"cfg_scale {image['cfg_scale']:g}",
                 f"guidance {image['guidance']:g}" if image["guidance"] else "",
                 seed,
-                *(f"{name} {_short(image.get(name))}" for name in differing),
+                *(f"{name} {_short(image.get(name))}" for name in ROWS if name in named),
                 _short(" ".join(image["prompt"].split())),
             ]
         print(harmless("  " + "  ".join(filter(None, [size, *words]))))

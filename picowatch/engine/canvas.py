@@ -1,7 +1,7 @@
 """Start images and masks, fitted to the size of the rendered picture. Imports no torch."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,6 +17,8 @@ Size = tuple[int, int]
 T = TypeVar("T")
 
 WHITE = 128  # a mask's grey from here on counts as white
+_DARK_GREY, _LIGHT_GREY = 64, 192
+_MOST_GREY = 0.3  # of a mask; soft edges have less
 
 
 class Canvas(NamedTuple):
@@ -115,15 +117,14 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     """
     found = []
     if request.mask:
-        white = _light_share(folder, request.mask_hash, request.mask, decode_mask)
-        if white == (1 if request.mask_invert else 0):
-            colour = "black" if request.mask_invert else "white"
-            found.append(f"The mask '{request.mask}' has no {colour}, so nothing was redrawn.")
+        counts = _greys(folder, request.mask_hash, request.mask, decode_mask)
+        found += _mask_warnings(request.mask, counts, request.mask_invert)
     for use in request.control:
         follows_lines = _FOLLOWS_LINES.search(use.kind or use.model)
         if use.preprocess != "none" or not use.image_hash or not follows_lines:
             continue
-        if _light_share(folder, use.image_hash, use.image, decode_picture) >= _LIGHT_GROUND:
+        counts = _greys(folder, use.image_hash, use.image, decode_picture)
+        if sum(counts[WHITE:]) >= _LIGHT_GROUND * sum(counts):
             found.append(
                 f"'{use.image}' has dark lines on a light ground, and '{use.model}' follows light "
                 "lines on black. Write preprocess: invert."
@@ -131,9 +132,23 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     return found
 
 
-def _light_share(
+def _mask_warnings(path: str, counts: list[int], inverted: bool) -> Iterator[str]:
+    """Yield why a mask selects nothing, everything, or what nobody has drawn."""
+    white = sum(counts[WHITE:])
+    what = "stays" if inverted else "is redrawn"
+    if sum(counts[_DARK_GREY:_LIGHT_GREY]) > _MOST_GREY * sum(counts):
+        yield (
+            f"The mask '{path}' is mostly grey, as a photo is: what is lighter than medium grey "
+            f"counts as white. Paint what {what} white, and the rest black."
+        )
+    elif not white or white == sum(counts):
+        extent = "everything" if bool(white) != inverted else "nothing"
+        missing = "black" if white else "white"
+        yield f"The mask '{path}' has no {missing}, so {extent} was redrawn."
+
+
+def _greys(
     folder: Path | None, digest: str, path: str, decode: Callable[[bytes], Image.Image]
-) -> float:
-    """Return the share of pixels that count as white in a mask."""
-    counts = decoded(decode, folder, digest, path).convert("L").histogram()
-    return sum(counts[WHITE:]) / sum(counts)
+) -> list[int]:
+    """Count a picture's pixels of each grey, black first."""
+    return decoded(decode, folder, digest, path).convert("L").histogram()

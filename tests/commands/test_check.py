@@ -65,10 +65,34 @@ def test_check_tells_images_apart(tmp_path: Path) -> None:
         "image fr/f1.png  denoising_strength 1  a corgi",
         "image fr/f2.png  denoising_strength 0.25  a corgi",
         "image fr/f2.png  denoising_strength 1  a corgi",
-        "hires none  a",
+        "a",
         "hires scale 2, steps 0, denoising_strength 0.7, upscaler Latent  a",
-        "hires none  b",
+        "b",
     ]
+
+
+def test_check_shows_what_a_recipe_does_beyond_its_text(tmp_path: Path) -> None:
+    """Pictures that it starts from, what is done afterwards, and the size of the result."""
+    entries = {
+        "prompt: a\n  size: 64x64\n  hires: {scale: 1.5}\n  upscale: {scale: 2}": (
+            "64x64 to 192x192",
+            "hires scale 1.5, steps 0, denoising_strength 0.7, upscaler Latent  "
+            "upscale model demo-compact, scale 2",
+        ),
+        "prompt: a\n  image: i.png\n  mask: m.png\n  cutout: true": (
+            "128x128",
+            "image i.png  denoising_strength 0.75  mask m.png  cutout demo-cutout",
+        ),
+        "image: i.png\n  upscale: {scale: 2}": ("64x64 to 128x128", ""),
+        "prompt: a": ("128x128", ""),
+    }
+    save(tmp_path, {"i.png": "", "m.png": ""})
+    save(tmp_path, {"a.yaml": "".join(f"- {text}\n" for text in entries)})
+    _, *lines = picowatch(tmp_path, "check", "a.yaml").stdout.splitlines()
+    for line, (size, words) in zip(lines, entries.values(), strict=True):
+        assert line.startswith(f"  {size}  ")
+        assert words in line
+    assert lines[-1] == "  128x128  demo  DPM++ 2M karras  24 steps  cfg_scale 4  seed random  a"
 
 
 TWO = "- {prompt: a, image: no.png, mask: text.png}\n- {prompt: b, clip_skip: 3}\n"

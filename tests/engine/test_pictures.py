@@ -245,9 +245,11 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
 @pytest.mark.parametrize(
     ("ground", "line", "values", "said"),
     [
-        ("black", "white", {"mask_invert": False}, ""),
         ("black", "black", {"mask_invert": False}, "'it' has no white, so nothing was redrawn"),
-        ("white", "white", {"mask_invert": False}, ""),
+        ("white", "white", {"mask_invert": False}, "'it' has no black, so everything was redrawn"),
+        ("black", "black", {"mask_invert": True}, "'it' has no white, so everything was redrawn"),
+        ("grey", "white", {"mask_invert": False}, "'it' is mostly grey, as a photo is"),
+        ("black", "white", {"mask_invert": False}, ""),
         ("white", "white", {"mask_invert": True}, "'it' has no black, so nothing was redrawn"),
         ("white", "black", {"preprocess": "none"}, "'it' has dark lines on a light ground"),
         ("white", "black", {"preprocess": "invert"}, ""),
@@ -257,7 +259,7 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
 def test_a_picture_that_is_probably_not_meant_so(
     tmp_path: Path, ground: str, line: str, values: Any, said: str
 ) -> None:
-    """A mask that redraws nothing, and a sketch on paper."""
+    """A mask that redraws nothing or everything, a photo as a mask, and a sketch on paper."""
     picture = Image.new("RGB", (128, 128), ground)
     ImageDraw.Draw(picture).ellipse((20, 20, 60, 60), outline=line, width=3)
     kept = keep(tmp_path, picture)
