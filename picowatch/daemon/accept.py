@@ -17,7 +17,7 @@ from picowatch.daemon.run import Run
 from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.attempt import PASSING, RETRY_SECONDS, unexpected
-from picowatch.inbox.differences import PICTURES, READABLE
+from picowatch.inbox.differences import PICTURES, READABLE, prompt_of
 from picowatch.inbox.files import FileChanged, FileUnreadable
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import (
@@ -34,8 +34,8 @@ from picowatch.inbox.reading import (
     size_and_time_at,
     template_above,
 )
-from picowatch.ledger import accept, questions
-from picowatch.ledger.rows import NEVER_READ, Acceptance, KnownRecipe, RequestedEntry, Save
+from picowatch.ledger import accept, outstanding, questions
+from picowatch.ledger.rows import NEVER_READ, Acceptance, RequestedEntry, Save
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.outbox.status import images
@@ -163,6 +163,7 @@ class Accepting:
     def _safely(self, change: Change, inventory: Inventory) -> list[Event]:
         try:
             with self.ledger.transaction():
+                self._look_at_templates(change)
                 if isinstance(change, Deleted):
                     return self._deleted(change.path)
                 return (
@@ -178,9 +179,14 @@ class Accepting:
                 return [Event(logging.ERROR, change.path, f"{change.path}: {words}")]
             return self._refuse(change, words)
 
+    def _look_at_templates(self, change: Change) -> None:
+        """Have templates of changed pictures looked at: perhaps none waits for a prompt now."""
+        paths = (change.path,) if isinstance(change, Deleted) else (change.path, change.old)
+        for path in filter(is_dropped, paths):
+            if template := template_above(self.settings.inbox, path):
+                outstanding.look_again(self.ledger, template)
+
     def _saved(self, seen: Saved, inventory: Inventory) -> list[Event]:
-        is_of_template = seen.dropped is not None or is_template(seen.path)
-        before = questions.known_recipe(self.ledger, seen.path) if is_of_template else None
         try:
             if seen.unreadable:
                 what = "picture" if is_dropped(seen.path) else "recipe"
@@ -189,14 +195,10 @@ class Accepting:
             if seen.dropped is not None:
                 return self._saved_picture(seen, seen.dropped, inventory)
             if is_template(seen.path):
-                is_new = before is None or before.outcome != "accepted"
-                return self._saved_template(seen, inventory, is_new=is_new)
+                return self._saved_template(seen, inventory)
             return self._saved_recipe(seen, inventory)
         except (RecipeInvalid, ModelRefused, FileUnreadable) as error:
             return self._refuse(seen, error)
-        finally:
-            if seen.dropped is not None and before is not None:
-                self._end_waiting(before, seen.dropped.template.name)
 
     def _saved_recipe(self, seen: Saved, inventory: Inventory) -> list[Event]:
         pictures = self.inbox.pictures_of(seen.path)
@@ -243,7 +245,7 @@ class Accepting:
 
     # -- dropped pictures
 
-    def _saved_template(self, seen: Saved, inventory: Inventory, *, is_new: bool) -> list[Event]:
+    def _saved_template(self, seen: Saved, inventory: Inventory) -> list[Event]:
         """Accept a template, which requests nothing itself; a scan then finds its pictures."""
         pictures = self.inbox.pictures_of(seen.path)
         template = DefaultsFile(seen.path, seen.content)
@@ -251,11 +253,12 @@ class Accepting:
             self._check_template(template, seen, inventory, pictures)
         except RecipeInvalid as error:
             return self._refuse(seen, error, waits_for=_those_refused(pictures))
+        before = questions.known_recipe(self.ledger, seen.path)
         self._accept(seen, [])
         self.outbox.problems.clear(seen.path)
         self.inbox.want_scan()
         words = "saved, it applies to the pictures in its folder"
-        if not is_new:
+        if before and before.outcome == "accepted":
             folder = shlex.quote(seen.path.rpartition("/")[0])
             again = f"`picowatch retry --all {folder}` renders the others again"
             words = f"saved, it applies to pictures saved from now on; {again}"
@@ -289,9 +292,7 @@ class Accepting:
             entries = [self._entry(recipe, hash_picture) for recipe in recipes]
             result = self._accept(seen, entries, is_again=seen.is_again)
         except NothingSaid as error:
-            accept.refuse(self.ledger, seen, None)
-            self.outbox.problems.remove_error(seen.path)
-            return self._warn_once(dropped.template.name, [str(error)])
+            return self._wait_for_prompt(seen, dropped.template.name, error)
         except (RecipeInvalid, PictureUnreadable) as error:
             found = size_and_time_at(self.settings.inbox, seen.path)
             if found is None or found.written_since(seen.size_and_time):
@@ -311,13 +312,14 @@ class Accepting:
         warned = self._warn_once(dropped.template.name, _warnings_of(recipes))
         return [*warned, said(seen.path, words)]
 
-    def _end_waiting(self, before: KnownRecipe, template: str) -> None:
-        """Remove the template's warning once no picture waits for its prompt any more."""
-        folder = template.rpartition("/")[0]
-        if before.outcome == "waiting" and not questions.waits_below(
-            self.ledger, folder, before.template
-        ):
-            self.outbox.problems.remove_warning(template, str(NothingSaid()))
+    def _wait_for_prompt(self, seen: Saved, template: str, why: NothingSaid) -> list[Event]:
+        """Refuse a picture without a prompt; its template has one error file for all of them."""
+        text, line = explained(template, why)
+        self.outbox.problems.write_error(template, text)
+        waits_for = prompt_of(template, seen.template)
+        is_news = accept.refuse_for_template(self.ledger, seen, template, line, waits_for)
+        self.outbox.problems.remove_error(seen.path)
+        return [Event(logging.ERROR, template, line)] if is_news else []
 
     def _warn_once(self, template: str, warnings: Iterable[str]) -> list[Event]:
         """Add warnings to a template's file: thousands of pictures may share one. Log new ones."""
@@ -391,13 +393,9 @@ class Accepting:
         return [Event(logging.ERROR, save.path, line)]
 
     def _deleted(self, path: str) -> list[Event]:
-        known = questions.known_recipe(self.ledger, path)
-        template = template_above(self.settings.inbox, path)
         cancelled = accept.forget(self.ledger, path)
         if is_template(path):
             self.inbox.want_scan()  # the files of its folder are ordinary recipes now
-        if known and template:
-            self._end_waiting(known, template)
         self._gone.append(path)
         return [Event(logging.INFO, path, f"{path}: deleted, {images(cancelled)} cancelled")]
 

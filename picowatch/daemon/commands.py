@@ -242,7 +242,8 @@ class Control:
             return None
         finish.finish_all(self.run, self.inbox)  # the answer names error files and contact sheets
         template = template_above(self.run.settings.inbox, f"{folder}/{PICTURES_NAME}") or ""
-        if template and self.run.outbox.problems.error(template):
+        known = questions.known_recipe(self.ledger, template)
+        if known and known.outcome == "refused":
             return self._refused(template)
         outcomes = questions.outcomes_below(self.ledger, folder, waiting.last_save or 0)
         wanted = [one for one, it in outcomes.items() if not (is_template(one) and it.valid)]

@@ -11,6 +11,7 @@ from picowatch.ledger.rows import Acceptance
 from picowatch.outbox.status import images
 from picowatch.recipe import RecipeInvalid, error_line, error_text
 from picowatch.recipe.messages.problems import CLOSING, closing_of
+from picowatch.recipe.reading import NothingSaid
 from picowatch.streams import harmless, harmless_lines
 
 
@@ -73,5 +74,6 @@ def explained(path: str, why: PicowatchError | str) -> tuple[str, str]:
         closing = CLOSING if is_dropped(path) else closing_of(why, path)
         return error_text(why, closing=closing), error_line(why)
     first_line = str(why).partition("\n")[0]
-    text = harmless_lines(f"{why}\n\n{CLOSING}\n")
+    closing = "" if isinstance(why, NothingSaid) else f"\n{CLOSING}\n"  # other pictures are run
+    text = harmless_lines(f"{why}\n{closing}")
     return f"{harmless(f'inbox/{path}')}\n\n{text}", f"{path}: {first_line}"

@@ -12,8 +12,10 @@ from picowatch.files.attempt import unexpected
 from picowatch.files.inside import OtherBytes, checked_blocks, sha256_of, unlink_below
 from picowatch.files.names import is_picture_name
 from picowatch.files.pictures import MAX_BYTES
+from picowatch.inbox.differences import prompt_of
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
 from picowatch.inbox.inbox import Inbox
+from picowatch.inbox.names import is_template
 from picowatch.inbox.reading import sidecars_of, size_and_time_at
 from picowatch.ledger import outstanding, questions
 from picowatch.ledger.rows import KnownRecipe, QueuedImage
@@ -80,9 +82,15 @@ def _report_failures(run: Run, recipe: str, known: KnownRecipe) -> None:
         outstanding.note_problem(run.ledger, recipe, f"{recipe}: {failures[-1][1]}")
         if run.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
             run.observers.failed(recipe)
-    elif known.problem:
+    elif known.problem and not _lacks_prompts(run, recipe, known):
         run.outbox.problems.remove_error(recipe)
         outstanding.note_problem(run.ledger, recipe, None)
+
+
+def _lacks_prompts(run: Run, recipe: str, known: KnownRecipe) -> bool:
+    """Whether the recipe is a template under which pictures wait for a prompt."""
+    waits_for = prompt_of(recipe, known.digest)
+    return is_template(recipe) and questions.is_waited_for(run.ledger, waits_for)
 
 
 # -- `when_done`: files are taken out of the inbox if their bytes are those that were accepted

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file, defaults_for
-from picowatch.inbox.names import is_dropped, is_template
+from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_template
 from picowatch.inbox.reading import read_dropped
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
 from picowatch.outbox.start_images import NamedPictures
@@ -13,6 +13,7 @@ from picowatch.outbox.start_images import NamedPictures
 # What `waits_for` begins with:
 READABLE = "readable "  # of a recipe that cannot be read; the reason follows
 PICTURES = "pictures "  # of a recipe whose pictures cannot be used; these follow
+PROMPT = "prompt "  # of a dropped picture without one; its template and that one's digest follow
 
 
 @dataclass(slots=True)
@@ -46,8 +47,6 @@ class Differences:
             return False, None  # it is accepted once its template is right
         if known is None or known.again or size_and_time.written_since(known.size_and_time):
             return True, None
-        if known.outcome == "waiting":  # for a prompt, which may be in its template
-            return template != known.template, template
         if known.waits_for is None:
             return False, None
         state = self._state_of(path, known.waits_for)
@@ -66,6 +65,9 @@ class Differences:
 
     def _state_of(self, path: str, waits_for: str) -> str:
         """Return the present state of what a recipe waits for."""
+        if waits_for.startswith(PROMPT):
+            folder = self.template_folder(path)
+            return prompt_of(f"{folder}/{PICTURES_NAME}", self.templates[folder])
         if waits_for.startswith(PICTURES):
             refused = waits_for.removeprefix(PICTURES)
             return f"{PICTURES}{self.pictures_of(path).look_again(refused)}"
@@ -82,6 +84,11 @@ class Differences:
         except (FileChanged, FileNotFoundError):
             pass
         return ""
+
+
+def prompt_of(template: str, digest: str) -> str:
+    """Return what a dropped picture waits for that has no prompt."""
+    return f"{PROMPT}{template} {digest}"
 
 
 def usable_templates(

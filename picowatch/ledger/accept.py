@@ -18,6 +18,7 @@ from picowatch.files.names import is_picture_name, with_mask
 from picowatch.ledger.contact_sheets import forget_deleted_sheets
 from picowatch.ledger.entries import Key, SaveWriter, images_of, keys_of
 from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.outstanding import note_problem
 from picowatch.ledger.rows import (
     Acceptance,
     RequestedEntry,
@@ -86,18 +87,26 @@ def refuse(
 ) -> None:
     """Record a save from which nothing is rendered, so that it is read only once.
 
-    `problem` says why in a line, or is None if nothing is wrong with a dropped picture but that
-    it lacks a prompt. What earlier saves requested is still rendered. The recipe is read again
-    when `waits_for` changes.
+    `problem` says why in a line, or is None if that is the problem of a picture's template. What
+    earlier saves requested is still rendered. The recipe is read again when `waits_for` changes.
     """
     with ledger.transaction() as sql:
         forget_archived(sql, save.path)
         if problem is not None and not _is_refused(sql, save, problem):
-            reason = problem.removeprefix(f"{save.path}: ")
-            line = failure_line(save.path, save.digest, reason)
-            sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
-        outcome = "waiting" if problem is None else "refused"
-        record_save(sql, save, outcome, problem, waits_for)
+            _list_failure(sql, save.path, save.digest, problem)
+        record_save(sql, save, "refused", problem, waits_for)
+
+
+def refuse_for_template(
+    ledger: Ledger, picture: Save, template: str, problem: str, waits_for: str
+) -> bool:
+    """Record a picture that its template gives no prompt; return whether that is news of it."""
+    with ledger.transaction() as sql:
+        refuse(ledger, picture, None, waits_for=waits_for)
+        is_news = note_problem(ledger, template, problem)
+        if is_news:
+            _list_failure(sql, template, picture.template, problem)
+        return is_news
 
 
 def forget(ledger: Ledger, recipe: str) -> int:
@@ -162,6 +171,11 @@ def _is_refused(sql: sqlite3.Connection, save: Save, problem: str) -> bool:
         (save.path, save.digest, save.size_and_time.as_text(), problem),
     )
     return row.fetchone() is not None
+
+
+def _list_failure(sql: sqlite3.Connection, recipe: str, digest: str, problem: str) -> None:
+    line = failure_line(recipe, digest, problem.removeprefix(f"{recipe}: "))
+    sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
 
 
 def forget_archived(sql: sqlite3.Connection, recipe: str) -> None:

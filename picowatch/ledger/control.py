@@ -47,9 +47,7 @@ def recipes_with_failures(ledger: Ledger) -> list[str]:
 
 def refused_recipes(ledger: Ledger) -> set[str]:
     """Return the recipes whose last save was refused."""
-    rows = ledger.select(
-        "SELECT path FROM recipes WHERE outcome = 'refused' AND problem IS NOT NULL"
-    )
+    rows = ledger.select("SELECT path FROM recipes WHERE outcome = 'refused'")
     return {row["path"] for row in rows}
 
 

@@ -18,7 +18,7 @@ from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
-VERSION = 7
+VERSION = 8
 # Of 0.2.0. What it had refused is read again, and what ended in it is looked at again.
 _FROM_1 = """
 PRAGMA ignore_check_constraints = ON;
@@ -70,7 +70,12 @@ CREATE TABLE start_images AS SELECT DISTINCT images.id AS image, value AS pictur
     AND (key IN ('image_hash', 'mask_hash') OR key = 'hash' AND path GLOB '$.references*')
     AND value NOT IN ('', save_digest);
 """
-CHANGES = {1: _FROM_1, 5: "", 6: _FROM_6}
+# A picture that had no prompt is read again.
+_FROM_7 = """
+UPDATE saves SET outcome = 'refused' WHERE outcome = 'waiting';
+UPDATE recipes SET outcome = 'refused', size_and_time = '0 0 0' WHERE outcome = 'waiting';
+"""
+CHANGES = {1: _FROM_1, 6: _FROM_6, 7: _FROM_7}
 OLD = "old_"
 COPIED_BYTES = 1 << 20
 STEPS_ALIVE = 10_000_000  # of SQLite's machine, about a second, between two watchdog messages

@@ -50,11 +50,16 @@ def done_with(ledger: Ledger, todo: Iterable[tuple[str, int]]) -> None:
     ledger.change_each("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", todo)
 
 
-def note_problem(ledger: Ledger, recipe: str, problem: str | None) -> None:
-    """Record what is wrong with the recipe, in a line; None if nothing is any more."""
+def note_problem(ledger: Ledger, recipe: str, problem: str | None) -> bool:
+    """Record what is wrong with the recipe, in a line; None if nothing is. False if known."""
+    query = "UPDATE recipes SET problem = ? WHERE path = ? AND problem IS NOT ?"
+    return bool(ledger.change(query, (problem, recipe, problem)))
+
+
+def look_again(ledger: Ledger, recipe: str) -> None:
+    """Have what is wrong with the recipe, if anything is, looked at again."""
     ledger.change(
-        "UPDATE recipes SET problem = ? WHERE path = ? AND problem IS NOT ?",
-        (problem, recipe, problem),
+        "UPDATE recipes SET todo = todo + 1 WHERE path = ? AND problem IS NOT NULL", (recipe,)
     )
 
 

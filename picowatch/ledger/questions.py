@@ -63,14 +63,9 @@ def seen_in(ledger: Ledger, folder: str, recipes: Iterable[str]) -> None:
     )
 
 
-def waits_below(ledger: Ledger, folder: str, template: str) -> bool:
-    """Whether a picture below the folder waits for a prompt, with this template."""
-    rows = ledger.select(
-        """SELECT 1 FROM recipes WHERE path > ? AND path < ? AND template = ?
-           AND outcome = 'waiting' LIMIT 1""",
-        (*_below(folder), template),
-    )
-    return bool(rows)
+def is_waited_for(ledger: Ledger, waits_for: str) -> bool:
+    """Whether a recipe waits for a change of this state."""
+    return bool(ledger.select("SELECT 1 FROM recipes WHERE waits_for = ? LIMIT 1", (waits_for,)))
 
 
 def problems(ledger: Ledger, most: int) -> tuple[list[str], int, int]:

@@ -1,4 +1,4 @@
--- The ledger, version 7. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 8. Times are Unix seconds; paths are relative, with forward slashes.
 -- Whatever is still to be done is a column here: a start and an ordinary round read the same rows.
 
 CREATE TABLE recipes (              -- each file of the inbox whose last save was taken
@@ -6,8 +6,7 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
     size_and_time TEXT NOT NULL,    -- size, time in ns and inode of that version; '0 0 0': read it again
     digest        TEXT NOT NULL,    -- sha256 of its bytes; '' if unreadable, or removed by make
     outcome       TEXT NOT NULL     -- archived: done, and taken out of the inbox
-                  -- waiting: a dropped picture that no prompt says what to do with
-                  CHECK (outcome IN ('accepted', 'refused', 'waiting', 'restored', 'archived')),
+                  CHECK (outcome IN ('accepted', 'refused', 'restored', 'archived')),
     save          INTEGER NOT NULL, -- the id of that save
     folder        TEXT NOT NULL,    -- the inbox it was seen in, as file system and inode (before
                                     -- version 7 the inode): only there its absence is a deletion
@@ -21,7 +20,6 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
 
 CREATE INDEX recipes_version ON recipes (digest, size_and_time);
 CREATE INDEX recipes_todo ON recipes (path) WHERE todo > 0;
-CREATE INDEX recipes_waiting ON recipes (path) WHERE outcome = 'waiting';
 CREATE INDEX recipes_problem ON recipes (save) WHERE problem IS NOT NULL;
 
 CREATE TABLE saves (                -- what `make` asks for; a month old ones are deleted
@@ -29,7 +27,7 @@ CREATE TABLE saves (                -- what `make` asks for; a month old ones ar
     recipe    TEXT NOT NULL,
     digest    TEXT NOT NULL,
     saved_at  REAL NOT NULL,
-    outcome   TEXT NOT NULL CHECK (outcome IN ('accepted', 'refused', 'waiting'))
+    outcome   TEXT NOT NULL CHECK (outcome IN ('accepted', 'refused'))
 ) STRICT;
 
 CREATE INDEX saves_of_recipe ON saves (recipe, digest);

@@ -129,17 +129,6 @@ class ProblemFiles:
                 self._write(file, before + added)
             return True
 
-    def remove_warning(self, recipe: str, warning: str) -> None:
-        """Remove a warning that is no longer true; others stay."""
-        file = self._names.warning_file(recipe)
-        with self._lock:
-            before = self._text(file, -1) or ""
-            rest = before.replace(f"\n{harmless_lines(warning)}\n", "", 1)
-            if rest.strip() == harmless(f"inbox/{recipe}"):
-                self._remove(file)
-            elif rest != before:
-                self._write(file, rest)
-
     def list_existing(self, recipes: Collection[str], wrong: Collection[str]) -> None:
         """List the files of earlier runs, but delete what a crash left.
 

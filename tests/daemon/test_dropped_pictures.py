@@ -479,30 +479,33 @@ def test_a_wrong_template_is_one_error_and_fixing_it_runs_what_waits(
 
 
 def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House) -> None:
-    """That is said once, until each has one or is deleted; other warnings stay."""
+    """One error file says so, until each has one or is deleted; what has a prompt is rendered."""
     text = "seed: 1\ncfg_scale: 1\nnegative_prompt: dim\n"
     for folder in ("frames", "others"):
         put(house, {f"{folder}/_pictures.yaml": text})
         put(house, {f"{folder}/{number}.png": number for number in (1, 2, 3)})
-    frames, others = (
-        house.outbox / f"{name}/_pictures.yaml.warning.txt" for name in ("frames", "others")
-    )
+    templates = ["frames/_pictures.yaml", "others/_pictures.yaml"]
     house.save("frames/1.txt", "a star")
-    assert house.once()
-    assert "like anna.txt" in frames.read_text()
+    assert not house.once()
+    assert house.prompts() == ["a star"]
+    assert errors(house) == templates
+    assert "beside each picture, like anna.txt" in (house.error(templates[0]) or "")
+    refused = (house.outbox / "failures.jsonl").read_text().splitlines()
+    assert [json.loads(line)["recipe"] for line in refused] == templates
     house.save("frames/2.txt", "a tree")
-    assert house.once()
+    assert house.once(), "told once"
     assert house.prompts() == ["a star", "a tree"]
-    assert all("Pictures without a prompt" in one.read_text() for one in (frames, others))
-    (house.inbox / "frames/3.png").unlink()
+    assert errors(house) == templates
+    assert house.answer("retry", "frames").text == "1 refused file read again."
+    (house.inbox / "frames/3.png").rename(house.inbox / "others/4.png")
+    assert house.once()
+    assert errors(house) == templates[1:]
+    assert house.once(), "a start keeps it"
+    assert errors(house) == templates[1:]
     put(house, {"others/_pictures.yaml": "seed: 1\nprompt: a hat\n"})
     assert house.once()
-    assert "Pictures without a prompt" not in frames.read_text()
-    assert "negative prompt was ignored" in frames.read_text()
-    assert not others.exists()
-    assert house.prompts("others") == ["a hat"] * 3
-    assert house.log().count("Pictures without a prompt") in (1, 2), "one line for both, or each"
-    assert house.log().count("negative prompt was ignored") == 1
+    assert errors(house) == []
+    assert house.prompts("others") == ["a hat"] * 4
 
 
 # -- the template's own pictures

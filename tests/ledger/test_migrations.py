@@ -79,6 +79,17 @@ def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_cancelled(upgraded: H
     assert sorted(upgraded.seeds()) == drawn
 
 
+@pytest.mark.parametrize("version", [6, 7])
+def test_an_upgrade_has_pictures_read_again_that_had_no_prompt(upgraded: House) -> None:
+    with closing(sqlite3.connect(ledger(upgraded))) as sql, sql:
+        for table, column in (("recipes", "path"), ("saves", "recipe")):
+            sql.execute(f"UPDATE {table} SET outcome = 'waiting' WHERE {column} GLOB '*.bmp'")
+    upgraded.once()
+    with closing(sqlite3.connect(ledger(upgraded))) as sql:
+        read = "SELECT outcome FROM recipes WHERE path GLOB '*.bmp'"
+        assert sql.execute(read).fetchall() == [("accepted",)] * 2
+
+
 @pytest.mark.parametrize("version", OLDER)
 def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(
     tmp_path: Path, version: int
@@ -96,7 +107,7 @@ def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(
     assert dropped == dict.fromkeys(["photos/red.bmp", "photos/blue.bmp"], *template)
 
 
-@pytest.mark.parametrize("version", OLDER)
+@pytest.mark.parametrize("version", [1, 6])
 def test_an_upgrade_knows_which_copies_of_pictures_are_needed(tmp_path: Path, version: int) -> None:
     """Those of dropped pictures are made when their turn comes."""
     put(tmp_path / "ledger.sqlite", version)
