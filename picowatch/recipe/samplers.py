@@ -84,10 +84,10 @@ class KnownSampler:
 
 
 def _spellings(name: str) -> tuple[str, ...]:
-    """Return a name, and ComfyUI's and k-diffusion's forms: `euler_ancestral`, `k_euler_a`."""
+    """Return a name, and ComfyUI's and k-diffusion's: `euler_ancestral`, `sample_euler`."""
     plain = name.lower().replace("++", "pp").replace("dpm2", "dpm_2").replace(" ", "_")
     short = dict.fromkeys((plain, re.sub("_a$", "_ancestral", plain)))
-    theirs = (f"{before}{one}" for one in short for before in ("", "k_"))
+    theirs = (f"{before}{one}" for one in short for before in ("", "k_", "sample_"))
     on_gpu = (f"{plain}_gpu",) if "_sde" in plain else ()
     return (name, *theirs, *on_gpu)
 
@@ -142,7 +142,7 @@ SAMPLERS = (
 )
 DEFAULT_SAMPLER = "DPM++ 2M Karras"
 
-# A1111's samplers that picowatch does not have, and what comes closest.
+# A1111's and ComfyUI's samplers that picowatch does not have, and what comes closest.
 _MISSING = {
     "DPM++ 2S a": "Euler a",
     "DPM++ 3M SDE": "DPM++ 2M SDE",
@@ -150,7 +150,8 @@ _MISSING = {
     "DPM adaptive": "DPM++ 2M",
     "DPM ad": "DPM++ 2M",
     "Restart": "Heun",
-}
+    "res_multistep": "DPM++ 2M",
+} | {f"{one.name} CFG++": one.name for one in SAMPLERS}
 
 
 class SamplerUnknown(ValueInvalid):

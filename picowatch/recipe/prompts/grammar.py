@@ -85,10 +85,11 @@ def ended(opened: Iterable[Bracket]) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong in a prompt, and what to do; removing the LoRA tag `tag`, if any, would do."""
+    """What is wrong in a prompt, and what to do; `instead` in place of `tag`, if any, would do."""
 
     message: str
     tag: str = ""
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,7 @@ _UNSUPPORTED = {
     re.compile(r"<(?:lyco|hypernet):[^<>\n]*>", re.IGNORECASE): (
         "{} is not supported. For a LoRA write <lora:name:0.8>."
     ),
-    re.compile(r"\bAND\b"): (
+    re.compile(r"\s*\bAND\b"): (
         "AND (composing prompts) is not supported. Write 'and' in lower case, a comma, "
         "or one recipe for each prompt."
     ),
@@ -259,7 +260,9 @@ def unsupported(text: str) -> Iterator[Mistake]:
     plain = re.sub(r"\\.", "\\\\x", text, flags=re.DOTALL)
     for pattern, message in _UNSUPPORTED.items():
         for one in pattern.finditer(plain):
-            yield Mistake(message.format(shown(one[0], 40)))
+            tag = text[slice(*one.span())]
+            instead = "," if tag.endswith("AND") else ""
+            yield Mistake(message.format(shown(one[0], 40)), tag, instead)
     for tag in _LORA_TAG.finditer(plain):
         lora = _lora(tag)
         if lora is None or not abs(lora.weight) <= MAX_LORA_WEIGHT:

@@ -16,14 +16,14 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from picowatch.recipe import a1111_keys as keys
-from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, SIZE
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.prompts.grammar import split_loras
-from picowatch.recipe.read.found import Found
+from picowatch.recipe.read.found import Found, final
 from picowatch.recipe.written import Entry, Position, Source, Written, number
 
 _NEGATIVE = re.compile(r"\s*Negative prompt:", re.IGNORECASE)
@@ -45,6 +45,10 @@ _ENCODER = re.compile(r"clip|t5|qwen|gemma|llama|mistral|encoder", re.IGNORECASE
 # Fields and parts of fields by A1111's keys in lower case, and keys that are not recipe fields.
 _FIELDS = keys.FIELDS | {key: ".".join(part) for key, part in keys.PARTS_BY_KEY.items()}
 _HIDDEN = dict.fromkeys(keys.EMBEDDINGS, EMBEDDINGS) | {keys.MODEL_HASH: CHECKPOINT_HASH}
+_WORDS = (
+    "Braces and names like __animal__ are words here, as in A1111. For wildcards, save a list of "
+    "prompts, with settings like '--steps 30' after each, or YAML."
+)
 MAX_PAIRS = 1000
 MAX_BLOCKS = 10_000
 MAX_LINES = 200_000
@@ -172,6 +176,10 @@ def _entry(source: Source, block: Block) -> Entry:
     """Return the recipe of one block of a file; what it cannot honour becomes a warning."""
     found = Found()
     negative = _read_block(block, found)
+    for field in found.values.keys() & PROMPTS:
+        if (text := final(found.values[field])) != found.values[field]:
+            found.values[field] = text
+            found.warn(_WORDS)
     # A block may have only values or a negative prompt; then its prompt is empty.
     filled = (number for number, text in block.text if text.strip())
     first = next(filled, (block.text or block.values)[0][0])

@@ -6,13 +6,22 @@ from typing import Any
 from picowatch.recipe.fields import EMBEDDINGS, MAX_SEED
 from picowatch.recipe.messages.other_programs import OFF
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.written import Entry, Position, plain_number, written_at
 
 # Programs with longer seeds draw noise on the CPU, where torch uses the lower 32 bits.
 _LONG_SEED = re.compile(r"[0-9]{10,20}")
+_WILDCARD = re.compile(r"\\.|\{|__", re.DOTALL)
 _BRACKET = re.compile(r"(?<!\\)[\[\]]")
 # The exceptions that a damaged or hostile file may cause in code that expects a good one.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+
+
+def final(prompt: str) -> str:
+    """Escape wildcards in a picture's prompt: they were drawn already."""
+    if not Template(prompt, {}).is_drawn:
+        return prompt
+    return _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", prompt)
 
 
 class Found:

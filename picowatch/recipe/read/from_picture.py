@@ -5,7 +5,6 @@ ComfyUI's workflow, with the A1111 text in `parameters` that some of its nodes w
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,17 +14,15 @@ from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, FINISHING, PROM
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import split_loras
-from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.read.a1111 import MAX_LINES, holds_parameters, read_parameters
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
 from picowatch.recipe.read.foreign import read_settings, settings_of
-from picowatch.recipe.read.found import DAMAGE, Found
+from picowatch.recipe.read.found import DAMAGE, Found, final
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.written import FORBIDDEN, Entry, Layer, Written
 
 _HASH_DIGITS = 10
-_WILDCARD = re.compile(r"\\.|\{|__", re.DOTALL)
 
 
 def read_from(
@@ -107,20 +104,13 @@ def _settings(
     except DAMAGE:
         raise PictureUnreadable(f"its {what} is damaged.") from None
     for name in found.values.keys() & PROMPTS:
-        found.values[name] = _final(found.values[name])
+        found.values[name] = final(found.values[name])
     return found
 
 
 def _visible(text: str) -> str:
     """Return the text as a recipe can hold it: with "\\n" as line ends, and nothing invisible."""
     return FORBIDDEN.sub("", unix_line_ends(text)).rstrip("\n")
-
-
-def _final(prompt: str) -> str:
-    """Escape wildcards in a prompt, since they were drawn already."""
-    if not Template(prompt, {}).is_drawn:
-        return prompt
-    return _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", prompt)
 
 
 def _read_workflow(workflow: str, text: str, found: Found) -> None:

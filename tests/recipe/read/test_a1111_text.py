@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory, Recipe
+from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.parts import Hires, Upscale
 from tests.recipe.reading import DEMO, check_warned, messages, read, read_one, refused
@@ -198,6 +198,44 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
 def test_what_a_recipe_cannot_say_is_a_warning(values: str, warnings: list[str]) -> None:
     """The picture is rendered without it."""
     check_warned(read_one(f"a\nSteps: 3, Version: 1, {values}", TXT, INVENTORY), *warnings)
+
+
+MODEL = "Model: dreamshaper_8"
+WORDS = "Braces and names like __animal__ are words here, as in A1111…"
+NEAREST = "the sampler {} is not supported; {} comes closest. {} is used instead."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "values", "fields", "warnings"),
+    [
+        ("a {corgi|cat}", MODEL, {"prompt": r"a \{corgi|cat}"}, [WORDS]),
+        ("a __dog__", MODEL, {"prompt": r"a \__dog\__"}, [WORDS]),
+        ("a cat AND a dog", MODEL, {"prompt": "a cat, a dog"}, ["AND (composing prompts) …"]),
+        ("a <hypernet:x:1> cat", MODEL, {"prompt": "a  cat"}, ["<hypernet:x:1> is not …"]),
+        ("a", f"{MODEL}, Sampler: Restart", {"sampler": "Heun"},
+         [NEAREST.format("Restart", "Heun", "Heun")]),
+        ("a", f"{MODEL}, Sampler: DDIM CFG++", {"sampler": "DDIM"},
+         [NEAREST.format("DDIM CFG++", "DDIM", "DDIM")]),
+        ("a", f"{MODEL}, Sampler: res_multistep", {"sampler": "DPM++ 2M"},
+         [NEAREST.format("res_multistep", "DPM++ 2M", "DPM++ 2M")]),
+        ("a", f"{MODEL}, Sampler: sample_dpmpp_sde", {"sampler": "DPM++ SDE"}, []),
+        ("a", f"{MODEL}, Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
+         {"hires": Hires(2, 6, 0.5, "Lanczos")},
+         ["no upscaler 'R-ESRGAN 4x+' in … Lanczos is used instead."]),
+    ],
+)  # fmt: skip
+def test_a_pasted_text_means_what_it_means_in_a_picture(
+    prompt: str, values: str, fields: dict[str, Any], warnings: list[str]
+) -> None:
+    """What a recipe lacks becomes what comes closest, with a warning."""
+    text = f"{prompt}\nSteps: 3, Seed: 1, {values}"
+    pasted = read_one(text, TXT, INVENTORY)
+    by_from = read_one("from: a.png", inventory=INVENTORY, texts={"parameters": text})
+    assert pasted.digest(no_hash) == by_from.digest(no_hash)
+    assert {name: getattr(pasted, name) for name in fields} == fields
+    check_warned(pasted, *warnings)
+    in_picture = (f"{warning} (in a.png)" for warning in warnings if warning != WORDS)
+    check_warned(by_from, *in_picture)
 
 
 def test_models_that_only_civitai_names_are_a_warning() -> None:
