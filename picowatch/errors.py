@@ -29,7 +29,6 @@ ControlFlow
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)
 ├── OtherBytes               a file holds other bytes than those expected (files/inside.py)
-├── DependsOnPicture         a template cannot be checked without a picture (recipe/reading.py)
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
 ├── NotHashed                a save needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid

@@ -37,6 +37,11 @@ NOT_THERE = {
 # Errors that are not the picture's: it is opened again when this process or system has resources.
 OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
+# The sha256 of copies by device, inode, size and time of their pictures: thousands of photos may
+# have a template that names the same one.
+_copied: dict[tuple[int, int, int, int], str] = {}
+MOST_KNOWN = 64
+
 T = TypeVar("T")
 _TEMPLATE = (
     "One path names one picture. For all pictures of a folder, save these fields there as "
@@ -73,15 +78,26 @@ class NamedPictures(Pictures):
         """Keep a copy of the picture; return its sha256. Each picture is read once."""
         if path not in self._kept:
             with self._recording(path):
-                with self._opened(path) as file:
-                    content = b"".join(blocks_of(file, MAX_BYTES))
-                digest = hashlib.sha256(content).hexdigest()
-                target = _folder(self._outbox) / digest
-                if not target.is_file() or target.read_bytes() != content:  # it may be damaged
-                    check_picture(BytesIO(content))
-                    write_atomically(target, content)
-            self._kept[path] = digest
+                self._kept[path] = self._keep(path)
         return self._kept[path]
+
+    def _keep(self, path: str) -> str:
+        folder = _folder(self._outbox)
+        with self._opened(path) as file:
+            status = os.fstat(file.fileno())
+            version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+            if (folder / (known := _copied.get(version, ""))).is_file():
+                return known
+            content = b"".join(blocks_of(file, MAX_BYTES))
+        digest = hashlib.sha256(content).hexdigest()
+        target = folder / digest
+        if not target.is_file() or target.read_bytes() != content:  # it may be damaged
+            check_picture(BytesIO(content))
+            write_atomically(target, content)
+        if len(_copied) == MOST_KNOWN:
+            del _copied[next(iter(_copied))]
+        _copied[version] = digest
+        return digest
 
     def hashes(self, own: Mapping[str, str]) -> Callable[[str], str]:
         """Return a function that gives a picture's sha256 and copies it unless it is in `own`."""

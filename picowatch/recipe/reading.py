@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from picowatch.errors import ControlFlow, PictureUnreadable
+from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, with_mask
 from picowatch.recipe.fields import DROPPED, FINISHING, FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
@@ -133,8 +133,7 @@ class NothingSaid(PictureUnreadable):
         )
 
 
-class DependsOnPicture(ControlFlow):
-    """A template takes its settings from pictures that are not there yet."""
+_ANY_SETTINGS = {"parameters": "a picture\nSteps: 20, Sampler: Euler"}
 
 
 class _AnyPicture(Pictures):
@@ -143,6 +142,7 @@ class _AnyPicture(Pictures):
     def __init__(self, dropped: str, named: Pictures) -> None:
         self._any, self._named = with_mask(dropped), named
         self.most_pixels = named.most_pixels
+        self.gave_settings = False
 
     def check(self, path: str) -> None:
         if path not in self._any:
@@ -153,7 +153,8 @@ class _AnyPicture(Pictures):
 
     def texts(self, path: str) -> Mapping[str, str]:
         if path in self._any:
-            raise DependsOnPicture
+            self.gave_settings = True
+            return _ANY_SETTINGS
         return self._named.texts(path)
 
     def inside(self, path: str) -> str | None:
@@ -214,8 +215,8 @@ def check_template(
 ) -> None:
     """Raise RecipeInvalid for a template that is wrong whichever picture is dropped.
 
-    `pictures` are those that it names itself. Where it takes settings from dropped ones, only the
-    names of its fields are checked.
+    `pictures` are those that it names itself. Where it takes settings from dropped ones, only these
+    and the names of its fields are checked.
     """
     folder = template.name.rpartition("/")[0]
     any_picture = _AnyPicture(f"{folder}/any.png", pictures)
@@ -226,12 +227,12 @@ def check_template(
         dropped = Dropped(f"{folder}/any.png", template, mask=mask)
         try:
             recipes = dropped_recipes(dropped, inventory, layers, max_images, any_picture)
-            refuse_unusable(recipes, any_picture.check)
         except RecipeInvalid as invalid:
+            if any_picture.gave_settings:  # with a picture's own settings it may be right
+                return
             failures.append(invalid)
-        except DependsOnPicture:
-            return
         else:
+            refuse_unusable(recipes, any_picture.check)
             return
     raise min(failures, key=lambda failure: len(failure.problems))
 

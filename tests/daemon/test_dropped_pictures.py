@@ -559,6 +559,25 @@ def test_photos_wait_for_a_missing_picture_of_their_template(house: House) -> No
     assert errors(house) == [] and len(house.pictures("frames")) == 5
 
 
+def test_a_missing_picture_of_a_template_is_one_error_where_photos_have_settings(
+    house: House,
+) -> None:
+    """Without it, what the template says besides cannot be checked."""
+    template = WITH_STYLE.replace(CORGI, "from: picture\n")
+    put(house, {"frames/_pictures.yaml": template})
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "a hat\nSteps: 9, Sampler: Euler a, Size: 64x64")
+    for number in (1, 2):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(
+            house.inbox / f"frames/{number}.png", pnginfo=info
+        )
+    assert not house.once()
+    assert errors(house) == ["frames/_pictures.yaml"]
+    put(house, each(9, "frames/style.png"))
+    assert house.once(), errors(house)
+    assert house.prompts() == ["a hat", "a hat"]
+
+
 # -- commands, settings, copies
 
 
