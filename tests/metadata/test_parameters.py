@@ -14,9 +14,9 @@ from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text
 from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import ImageRequest
 from picowatch.recipe.fields import ZERO_SNR
+from picowatch.recipe.messages.prompts import probable_mistakes
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import passes_of
-from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.resolve.advice import checkpoint_advice
 from tests.metadata.requests import CORGI, PROMPTS, image_requests, inventory_for

@@ -19,7 +19,9 @@ _MIDJOURNEY = "It is Midjourney's flag; {}."
 # Words that mean the same, and the hint for them. Names that are flags only have hyphens.
 # "SIZES" becomes sizes in the shape that is the value.
 _WORDS = {
-    "n num_images num_images_per_prompt n_samples n_iter batch_count iterations": _COUNT,
+    "n num_images num_images_per_prompt n_samples n_iter batch_count image_number iterations": (
+        _COUNT
+    ),
     "batch_size": f"{_COUNT} In picowatch.yaml, batch_size limits how many render at once.",
     "enable_hr hr_scale hires_scale hires_upscale upscale_by hires_steps hr_second_pass_steps "
     "hr_upscaler hires_upscaler": _HIRES,
@@ -29,9 +31,16 @@ _WORDS = {
     "denoise denoising": "Write denoising_strength.",
     "resolution aspect_ratio aspect ar dimensions": "Write size: SIZES.",
     "neg": "Write negative_prompt.",
+    "positive text": "Write prompt.",
+    "prompts": "A recipe has one prompt. Write a recipe for each, or "
+    "sweep: {prompt: [a corgi, a cat]}.",
+    "ckpt_name model_name base_model unet_name": "Write checkpoint.",
+    "generator": "Write seed.",
+    "dtype torch_dtype precision device": "It is a setting: write it into picowatch.yaml, like "
+    "precision: float16.",
     "embedding embeddings textual_inversion": "An embedding needs no field. Write its name into "
     "the prompt.",
-    "num_inference_steps sampling_steps": "Write steps.",
+    "num_inference_steps sampling_steps performance": "Write steps.",
     "sampling_method": "Write sampler.",
     "img2img init start_image input_image": "Write image: picture.png, and denoising_strength.",
     "inpaint inpainting inpaint_mask mask_image": "Write image: picture.png, and mask: mask.png.",
@@ -42,8 +51,8 @@ _WORDS = {
     "refiner": "picowatch does not have SDXL's refiner. Remove it.",
     "style styles": "picowatch has no styles. Write their words into the prompt, or into "
     "_defaults.yaml.",
-    "script x_type x_values y_type y_values": "picowatch runs no scripts. For an X/Y/Z plot, write "
-    "a sweep, like sweep: {steps: [10, 20]}.",
+    "script x_type x_values y_type y_values x/y/z_plot xyz_plot": "picowatch runs no scripts. For "
+    "an X/Y/Z plot, write a sweep, like sweep: {steps: [10, 20]}.",
     "format quality sidecar": "It is a setting for all pictures: write it into picowatch.yaml, "
     "like format: jpeg.",
     "override_settings alwayson_scripts seed_resize_from_h seed_resize_from_w do_not_save_samples "
@@ -60,7 +69,8 @@ _WORDS = {
     "--v --niji": _MIDJOURNEY.format("choose a model with --checkpoint"),
     "--no": _MIDJOURNEY.format("write --negative_prompt"),
     "--ar --aspect": _MIDJOURNEY.format("write --size SIZES"),
-    "--stylize --chaos --q --quality --iw --sref --tile": _MIDJOURNEY.format("leave it out"),
+    "--tile": _MIDJOURNEY.format("write --tiling"),
+    "--stylize --chaos --q --iw --sref --cref": _MIDJOURNEY.format("leave it out"),
 }
 # The flags of InvokeAI and stable-diffusion.cpp; some have another meaning in each.
 SHORT_FLAGS = {

@@ -6,6 +6,7 @@ from typing import get_args
 from picowatch.recipe.fields import (
     FROM,
     MAX_SIDE,
+    MIN_SIDE,
     NO_SWEEP,
     PART_FIELDS,
     PICTURE_FIELDS,
@@ -57,6 +58,12 @@ def _instead(text: str, wanted: str) -> str:
         return f"{text.replace(',', '.')}, with a point"
     if text[:1] in _CURLY and (plain := text.strip(_CURLY)):
         return f"{shown(plain)}, without curly quotes"
+    if "number" in wanted and (unit := re.fullmatch(r"(\d{1,9}) *(?:px|pixels?|x|steps)", text)):
+        return f"{unit[1]}, without a unit"
+    if wanted.endswith("to 1") and re.fullmatch(r"\d\d?%", text):
+        return f"{int(text[:-1]) / 100:g}"
+    if wanted.endswith("512x768") and (sides := re.findall(r"\d{2,4}", text)) and len(sides) == 2:
+        return "x".join(sides)
     if wanted == "true or false":
         word = text.casefold()
         return "true" if word in _TRUE else "false" if word in _FALSE else ""
@@ -129,8 +136,10 @@ def not_multiple_of(multiple: int, field: str, value: int) -> str:
 
 def sizes_of_ratio(ratio: str) -> str:
     """Return sizes of that shape for each kind of checkpoint: which one is not known yet."""
-    sides = re.fullmatch(r"([1-9]\d?) *[:x/] *([1-9]\d?)", ratio.strip())
+    sides = re.fullmatch(r"([1-9]\d{0,3}) *[:x×*/] *([1-9]\d{0,3})", ratio.strip())
     width, height = map(int, sides.groups()) if sides else (2, 3)
+    if min(width, height) >= MIN_SIDE:
+        return f"{width}x{height}"
     across, down = round(16 * (width / height) ** 0.5), round(16 * (height / width) ** 0.5)
     kinds = {"SD 1.5": 32, "SDXL and later ones": 64, "the demo model": 8}
     return ", ".join(f"{across * unit}x{down * unit} for {one}" for one, unit in kinds.items())

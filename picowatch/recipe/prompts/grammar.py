@@ -33,11 +33,6 @@ _LORA_TAG = re.compile(
 _BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
 _WEIGHT = re.compile(r":\s*([+-]?[.\d]+)\s*\)")
 _BRACKET = re.compile(r"[()\[\]{}]")
-# What people write for wildcards who know other programs' syntax.
-_ALTERNATIVES = re.compile(r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)")
-_OPEN_CHOICE = re.compile(r"(?<!\\)\{[^{}|]*\|[^{}]*\Z")
-_IN_QUOTES = re.compile(r"\s*(?:[“„«][^“”„«»]*[”“»]|\"[^\"]*\")\s*")
-_COMMA_WEIGHT = re.compile(r"(?P<before>\([^()\[\]:]{1,200}:\s*\d{1,2}),(?P<after>\d{1,3}\s*\))")
 
 
 @dataclass(slots=True)
@@ -284,36 +279,3 @@ def unsupported(text: str) -> Iterator[Mistake]:
         if depth > MAX_NESTING:  # parsing the weights would take forever
             yield Mistake(f"more than {MAX_NESTING} brackets are open here.")
             return
-
-
-def probable_mistakes(text: str) -> Iterator[str]:
-    """Yield warnings about parts of a prompt that are valid, but hardly what was meant."""
-    if _IN_QUOTES.fullmatch(text):
-        yield "the quotes around the prompt are part of it. Remove them if they are not meant."
-    for found in _COMMA_WEIGHT.finditer(text):
-        instead = f"{found['before']}.{found['after']}"
-        yield (
-            f"'{shown(found[0])}' is used as literal text, because a weight has a decimal point. "
-            f"For the weight, write {shown(instead)}."
-        )
-    for found in _ALTERNATIVES.finditer(text):
-        yield (
-            f"'{shown(found[0])}' is drawn as these words, with more weight. For one of them at "
-            f"random, write {{{shown(found[1])}}}."
-        )
-    if found_open := _OPEN_CHOICE.search(text):
-        yield (
-            f"the brace of '{shown(found_open[0], 30)}' is never closed, so it is drawn as these "
-            "words. For one of them at random, close it."
-        )
-    opened = []
-    for bracket in re.finditer(r"\\.|[()]", text, re.DOTALL):
-        if bracket[0] == "(":
-            opened.append(bracket.start())
-        elif bracket[0] == ")" and opened:
-            opened.pop()
-    if opened:
-        yield (
-            f"the bracket of '{shown(text[opened[0] :], 30)}' is never closed, so everything after "
-            "it gets more weight. Close it, or write \\( for the character."
-        )

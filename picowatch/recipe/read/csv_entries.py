@@ -15,6 +15,7 @@ _DELIMITERS = ",;\t"
 _NO_DELIMITER = "\x1f"  # no file has it
 # A line that Excel expects above a table, and does not show as a row.
 _SEPARATOR = re.compile(r'(?i)"?sep=([,;\t])"?\s*')
+_SHORTENED = re.compile(r"\d[.,]\d+E\+\d\d")  # as Excel writes 1234567890
 MAX_NOTES = 2_000  # characters; a row may request many images, and each has its notes
 # A column's name as written, and the field or note that it means, if any.
 _Column = tuple[str, str | None]
@@ -49,7 +50,7 @@ def _meaning(name: Written, problems: Problems) -> str | None:
     if name.text and column is None:
         note = f"{NOTE}{shown(name.text)}"
         instead = f"If it is no field, call it {note}: it is kept in the pictures' metadata then."
-        problems.add(name.position, f"{unknown(name.text)} {instead}")
+        problems.add(name.position, f"{unknown(name.text, otherwise='')} {instead}")
     return column
 
 
@@ -58,7 +59,10 @@ def _layer(columns: Iterable[_Column], row: Iterable[Written], problems: Problem
     for (name, column), cell in zip(chain(columns, repeat(("", None))), row, strict=False):
         if problems.is_full:
             break
-        if column and cell.text:
+        if column and _SHORTENED.fullmatch(cell.text):
+            message = "a spreadsheet has shortened this number. Make its cell a text, and write it."
+            problems.add(cell.position, message)
+        elif column and cell.text:
             field = field_called(name, cell.text) or column
             add(layer, field, name, replace(cell, key=cell.position), problems)
         elif name and not column:

@@ -10,6 +10,8 @@ from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.samplers import meaning_of_scheduler
 from picowatch.recipe.written import Layer, Written, plain_name
 
+ALL_FIELDS = "docs/recipes.md lists all fields."
+
 
 def field_named(name: str) -> str | None:
     """Return the field with this name or alias, or None."""
@@ -25,10 +27,13 @@ def field_called(name: str, value: str = "") -> str | None:
     return field_named(meaning_of_scheduler(value) if is_scheduler else name)
 
 
-def unknown(name: str, value: str = "", before: str = "") -> str:
-    """Return the message about a name that is no field; `before` are a flag's hyphens."""
+def unknown(name: str, value: str = "", before: str = "", otherwise: str = ALL_FIELDS) -> str:
+    """Return the message about a name that is no field; `before` are a flag's hyphens.
+
+    `otherwise` is said where nothing is known about the name.
+    """
     what = f"unknown flag '{before}{shown(name)}'." if before else f"unknown field '{shown(name)}'."
-    return f"{what} {words_for(name, FIRST_NAME_OF, value, before)}".rstrip()
+    return f"{what} {words_for(name, FIRST_NAME_OF, value, before) or otherwise}".rstrip()
 
 
 def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:

@@ -23,6 +23,7 @@ MAX_NODES = 50_000
 MAX_DEPTH = 20
 TOO_DEEP = f"this is nested more than {MAX_DEPTH} deep. A recipe needs three."
 TOO_MANY = f"the file holds more than {MAX_NODES:,} values."
+FENCE = "``` marks a text in chats and web pages. Delete the lines that contain it."
 _GENERAL = (
     "A recipe has lines like 'steps: 30', without commas and all indented alike; put text with "
     "special characters in quotes."
@@ -218,6 +219,8 @@ def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:
     position = Position(source, number, column)
     if "maximum nesting depth" in problem:  # libyaml of PyYAML 6.0.4 reads ahead of the events
         return position, TOO_DEEP
+    if source.line(number).startswith("```"):
+        return position, FENCE
     if tabs := re.match(r" *(\t+)", source.line(number)):
         position = Position(source, number, tabs.start(1) + 1, len(tabs[1]))
         return position, "this line is indented with a tab. YAML requires spaces."

@@ -8,6 +8,7 @@ from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read import a1111
 from picowatch.recipe.read.flags import PromptLine, prompt_and_flags
 from picowatch.recipe.read.names import field_named
+from picowatch.recipe.read.nodes import FENCE
 from picowatch.recipe.read.yaml_entries import yaml_layer
 from picowatch.recipe.written import Entry, Layer, Position, Source
 
@@ -27,8 +28,9 @@ _NO_TEXT = re.compile(
 )
 # The beginning of a command line, of Midjourney's in a chat, or InvokeAI's.
 _COMMAND = re.compile(
-    r"(?P<program>(?:\S*/)?(?:sd|sd-cli|sd\.exe|python3?|invoke\.py|txt2img\.py)\s+)"
-    r"(?=.{0,999}?(?<=\s)--?[A-Za-z])|/imagine\b(?:\s*prompt:?)?|(?:invoke|dream)>|[$>]\s+(?=.*\s--?\w)"
+    r"(?:(?:\S*/)?(?:sd|sd-cli|sd\.exe|python3?|invoke\.py|txt2img\.py)|[$>])"
+    r"(?=\s(?:.*\s)?--?[A-Za-z])"
+    r"|echo\s(?=.*>)|/imagine\b(?:\s*prompt:?)?|(?:invoke|dream)>"
 )
 MAX_PROMPTS = 10_000
 
@@ -163,7 +165,7 @@ def _whole_line(source: Source, number: int, problems: Problems) -> tuple[Prompt
 def _why_no_prompt(line: str) -> str | None:
     """Return the message about a line that is no prompt; None for a prompt."""
     if line.startswith("```"):
-        return "``` marks a text in chats and web pages. Delete the lines that contain it."
+        return FENCE
     if command := _COMMAND.match(line):
         return (
             f"'{shown(command[0].strip())}' begins a command. A line begins with its prompt, and "

@@ -7,13 +7,13 @@ from picowatch.families import DEMO
 from picowatch.recipe.fields import EMBEDDINGS, FINISHING, PICTURE, PROMPTS, ROWS
 from picowatch.recipe.inventory import DEMO_CUTOUT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.prompts import probable_mistakes
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, embedding_missing
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
     lora_tags,
     parse_attention,
-    probable_mistakes,
     split_loras,
 )
 from picowatch.recipe.prompts.known_words import unknown_words

@@ -31,7 +31,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("exact: maybe", "exact must be true or false, not 'maybe'."),
         ("steps: 3\nsteps: 4", "'steps' is given twice: already on line 2. Keep one."),
         ("Negative-Promt: x", "unknown field 'Negative-Promt'. Did you mean 'negative_prompt'?"),
-        ("colour: red", "unknown field 'colour'."),
+        ("colour: red", "unknown field 'colour'. docs/recipes.md lists all fields."),
         ("schedule_type: karas", "unknown schedule type 'karas'. Did you mean 'karras'? The …"),
         ("sampler: DPM++ 2M Karras\nschedule_type: beta",
          "the sampler's name says karras, schedule_type says beta. Keep one."),
@@ -70,6 +70,12 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("model hash: 1", "… Write checkpoint: and its name in …, without the hash."),
         ("refiner: 1", "unknown field 'refiner'. picowatch does not have SDXL's … Remove it."),
         ("upscale_by: 1", "… Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."),
+        ("width: 512px", "width must be … to 2048. Write 512, without a unit."),
+        ("size: 512 x 768 px", "size must be text like 512x768. Write 512x768."),
+        ("size: 512,768", "size must be text like 512x768. Write 512x768."),
+        ("image: a.png\nstrength: 75%", "denoising_strength must be … from 0 to 1. Write 0.75."),
+        ("aspect_ratio: 1152*896", "… Write size: 1152x896."),
+        ("torch_dtype: float16", "… It is a setting: write it into picowatch.yaml, like …"),
         ("format: jpg", "… write it into picowatch.yaml, like format: jpeg."),
     ],
 )  # fmt: skip
@@ -104,6 +110,15 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler() -> None:
         ("a (corgi:1,2)", "'(corgi:1,2)' is used as literal text, … write (corgi:1.2)."),
         ("a (corgi:1.2 wearing a hat", "the bracket of '(corgi:1.2 wearing a hat' is never …"),
         ("“a corgi”", "the quotes around the prompt are part of it. Remove them if …"),
+        ("a corgi::2 b", "'a corgi::2' is drawn … weight of Midjourney. Write (a corgi:1.2)."),
+        ("a hat++", "'hat++' is drawn … weight of InvokeAI. Write (word:1.2)."),
+        ("a (red)1.3 hat", "'(red)1.3' is drawn … weight of InvokeAI. Write (word:1.2)."),
+        ("https://a.b/c.png as art", "'https://a.b/c.png' is drawn … picowatch downloads nothing…"),
+        ("a dog on $(date +%A)", "'$(date +%A)' is drawn … no shell reads this file. …"),
+        ("a dog $COLOUR", "'$COLOUR' is drawn … no shell reads this file. …"),
+        ("a corgi\\n at sea", "'\\n' is drawn … printf writes line breaks, where echo does not."),
+        ("1. a corgi", "'1.' is drawn as a part of the prompt. Remove the numbers and …"),
+        ("a [cat:dog:0.5 hat", "the bracket of '[cat:dog:0.5 hat' is never closed, … less weight…"),
         ("a (red|blue) cat", "'(red|blue)' is drawn as these words, … write {red|blue}."),
     ],
 )  # fmt: skip
@@ -143,6 +158,7 @@ def test_references_of_yaml_are_told_once() -> None:
     [
         *("a (corgi:1.2), (b)", "((a))", r"a \(b", "“a” and “b”", "”", "(a, b:1.2)"),
         *("at 1,2 (or 3)", "a)", "{a", r"\{a|b", "a|b}", "{a|{b|c}}", "a -blurry", "a -steps"),
+        *("[a::10]", "a [dog::0.5] b", "std::vector", "a C++ book", "$100"),
     ],
 )
 def test_what_was_meant_is_no_warning(prompt: str) -> None:

@@ -166,6 +166,7 @@ def test_short_flags_of_other_programs_are_told_as_ours(
     [
         './sd -m ../a.ckpt -p "a cat"', "./bin/sd-cli --diffusion-model a.gguf", "> a cat -s 5",
         "python scripts/txt2img.py --prompt a --plms", "/imagine prompt: a --v 5", "invoke> a cat",
+        'echo "a corgi" > inbox/a.txt',
     ],
 )  # fmt: skip
 def test_a_command_line_is_no_prompt(line: str) -> None:

@@ -53,7 +53,7 @@ MISTAKES = [
     ("prompt: a\nseed: [1, 2\nsteps: 3", (2, 7), "Is the [ that opens here closed?"),
     ("prompt: a\nsweep: {steps: [1, 2}}", (2, 16), "Is the [ that opens here closed?"),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "did not find expected <document start>"),
-    ("```yaml\nprompt: a\n```", (1, 1), "YAML cannot parse this: found character"),
+    ("```yaml\nprompt: a\n```", (1, 1), "``` marks a text in chats and web pages."),
     ("a dog\na cat", (1, 1), "Write 'prompt: a dog', or rename the file to corgi.txt: there each"),
     ("- a dog", (1, 3), "this is not a recipe. Write 'prompt: a dog'"),
     ("prompt: a\n? [x]\n: 3", (2, 3), "a field's name must be a word, as in 'steps: 30'."),
