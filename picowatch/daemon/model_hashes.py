@@ -1,9 +1,9 @@
-"""Hashes of the models that recipes name: gigabytes are read for each once, in a thread."""
+"""Hashes of the models that recipes name: gigabytes are read for each once, in threads."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import cast
 
 from picowatch.catalog import Catalog, Kind
@@ -15,7 +15,10 @@ from picowatch.recipe import HashOf
 log = logging.getLogger("picowatch")
 
 PROGRESS_SECONDS = 5.0  # between two lines of the log
+MOST_AT_ONCE = 4  # so that a small model rarely waits for large ones
 PICTURES = ("image", "mask")  # the kinds that are not models
+
+_Key = tuple[Kind, str]
 
 
 class NotHashed(ControlFlow):
@@ -28,15 +31,14 @@ class NotHashed(ControlFlow):
 
 
 class ModelHashes:
-    """Looks up each hash once, until `look_again`; computes missing ones in turn, in a thread."""
+    """Looks up each hash once, until `look_again`; computes each missing one in a thread."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._found: dict[tuple[Kind, str], str] = {}
-        self._refused: dict[tuple[Kind, str], ModelRefused] = {}
-        self._thread: threading.Thread | None = None
-        # What saves lack: they are not read again meanwhile, nor overtaken by later ones.
-        self._missed: set[tuple[Kind, str]] = set()
+        self._found: dict[_Key, str] = {}
+        self._refused: dict[_Key, ModelRefused] = {}
+        self._threads: dict[_Key, threading.Thread] = {}
+        self._turns = threading.Semaphore(MOST_AT_ONCE)
 
     def look_again(self) -> None:
         """Look up all hashes again: models may have come and gone."""
@@ -58,30 +60,28 @@ class ModelHashes:
 
     def is_busy(self) -> bool:
         """Whether a model is being read."""
-        return self._thread is not None and self._thread.is_alive()
+        return any(thread.is_alive() for thread in self._threads.values())
 
-    def missing(self) -> frozenset[tuple[Kind, str]]:
-        """Return the models that saves wait for. Once one was read, all saves may try again."""
-        if not self.is_busy():
-            self._missed.clear()
-        return frozenset(self._missed)
+    def missing(self) -> Collection[_Key]:
+        """Return the models that are being read: saves that need them are not read meanwhile."""
+        self._threads = {key: one for key, one in self._threads.items() if one.is_alive()}
+        return self._threads.keys()
 
-    def begin(self, needed: NotHashed) -> tuple[Kind, str]:
-        """Read the model in a thread, unless a model is being read already; return it."""
-        self._missed.add((needed.kind, needed.name))
-        if not self.is_busy():
-            self._thread = threading.Thread(
-                target=self._read, args=(needed.kind, needed.name), name="hash", daemon=True
-            )
-            self._thread.start()
-        return needed.kind, needed.name
+    def begin(self, needed: NotHashed) -> _Key:
+        """Read the model in a thread, unless that has begun; return it."""
+        key = needed.kind, needed.name
+        if key not in self._threads:
+            one = threading.Thread(target=self._read, args=key, name="hash", daemon=True)
+            self._threads[key] = one
+            one.start()
+        return key
 
     def _of_model(self, kind: Kind, name: str) -> str:
         if refused := self._refused.pop((kind, name), None):
             raise refused
         if (found := self._found.get((kind, name))) is None:
             model = self._catalog.find(kind, name)
-            if (kind, name) in self._missed or not self._catalog.is_hashed(model):
+            if (kind, name) in self._threads or not self._catalog.is_hashed(model):
                 raise NotHashed(kind, name)
             found = self._found[kind, name] = self._catalog.sha256(model)
         return found
@@ -89,7 +89,8 @@ class ModelHashes:
     def _read(self, kind: Kind, name: str) -> None:
         try:
             model = self._catalog.find(kind, name)
-            self._catalog.sha256(model, _progress_of(model, self._catalog.size(model)))
+            with self._turns:
+                self._catalog.sha256(model, _progress_of(model, self._catalog.size(model)))
         except ModelRefused as error:
             self._refused[kind, name] = error
         except Ended:  # the next start takes the save

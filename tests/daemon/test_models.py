@@ -25,8 +25,9 @@ SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
 def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
     house: House, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """The ledger is free meanwhile. A deleted or unreadable model has no hash."""
+    """The ledger is free meanwhile, and other models are hashed. A deleted model has no hash."""
     path = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
+    write_model(house.models / "loras/small.safetensors", kohya_lora_shapes())
     its = path.stat()
     reading, go_on, real = threading.Event(), threading.Event(), hashes._digest
 
@@ -44,7 +45,8 @@ def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
         house.save("new.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
         wait_for(reading.is_set, "the hashing")
         house.save("a.yaml", f"{SMALL}count: 3\n")
-        wait_for(lambda: len(house.listed()) == 3, "pictures meanwhile")
+        house.save("b.yaml", f"{SMALL}loras: {{small: 1}}\ncheckpoint: demo\n")
+        wait_for(lambda: len(house.listed()) == 4, "pictures meanwhile")
         if end == "deleted":
             path.unlink()
         go_on.set()
