@@ -122,6 +122,7 @@ class Daemon:
             self._start_over_with_new_settings()
         if self.inbox.is_there():
             self.inbox.look(now)
+            self._shared.observers.ignored(self.inbox.skipped)
         with self.pool.nothing_is_claimed():  # a command may cancel what is accepted here
             if self.inbox.folder:
                 self._more = self.accepting.take(now)

@@ -166,7 +166,7 @@ class Inbox:
         began = time.perf_counter()
         known = self._known_recipes()
         there = scan(self._root, known)
-        self._warn_of(there.skipped)
+        self.skipped = there.skipped
         self._texts = there.texts
         self._scan_took = time.perf_counter() - began
         # A file may have been written shortly before the scan came to it.
@@ -191,12 +191,6 @@ class Inbox:
         if self._watch.has_news.is_set() and since >= EVENT_REST * self._scan_took:
             return True
         return self._wanted or since >= self._scan_rest
-
-    def _warn_of(self, skipped: Mapping[str, str]) -> None:
-        """Log why files are not rendered, once for each as long as it is there."""
-        for path in skipped.keys() - self.skipped.keys():
-            log.warning("%s is not run: %s", path, skipped[path])
-        self.skipped = skipped
 
     def _compare(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,8 @@ log = logging.getLogger("picowatch")
 class Observers:
     """Gets each picture, failure, preview and status; never makes the work fail.
 
-    Hooks and metrics go on when another daemon starts over, with its settings: see `use`.
+    Hooks and metrics go on when another daemon starts over, with its settings: see `use`. What is
+    ignored is not logged again then.
     """
 
     def __init__(self, settings: Settings, *, is_daemon: bool) -> None:
@@ -40,6 +41,7 @@ class Observers:
         self._hooks = Hooks(settings)
         self._metrics: Metrics | None = None
         self._address: str | None = None
+        self._ignored: Mapping[str, str] = {}
 
     def use(self, settings: Settings, outbox: Outbox) -> None:
         """Observe a daemon with these settings from now on.
@@ -84,6 +86,12 @@ class Observers:
         if preview := self._newest_preview:
             self._newest_preview = None
             self._write_preview(preview)
+
+    def ignored(self, files: Mapping[str, str]) -> None:
+        """Log why files of the inbox are not rendered, once for each as long as it is there."""
+        for path in files.keys() - self._ignored.keys():
+            log.warning("%s is not run: %s", path, files[path])
+        self._ignored = files
 
     def engine_died(self) -> None:
         """Report that an engine died or could not start."""

@@ -35,6 +35,7 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
     The queue continues in the same process, which says why it starts over and keeps its lock.
     """
     state, log = house.outbox / ".picowatch", house.outbox / "picowatch.log"
+    house.save("notes.md", "not a recipe")
 
     def save_settings() -> None:
         (house.folder / "elsewhere").mkdir()
@@ -62,6 +63,7 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
         assert process.wait(60) == 0
     assert house.log().count("; picowatch starts over") == len(changes) - 1
     assert "picowatch.yaml was saved; picowatch starts over" in house.log()
+    assert house.log().count("notes.md is not run") == 1
     assert len(house.pictures()) == len(changes)
 
 
