@@ -100,7 +100,7 @@ class _Reader:
             ends.append(end)
         # The bytes of the tensors begin at a multiple of the alignment.
         alignment = metadata.get("general.alignment", "32")
-        step = int(alignment) if alignment.isdigit() else 0
+        step = int(alignment) if alignment.isdecimal() else 0
         if not 1 <= step <= 2**16:
             raise ModelRefused("is damaged: its alignment is invalid.")
         begin = -(-self._file.tell() // step) * step

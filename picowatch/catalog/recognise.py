@@ -310,7 +310,7 @@ def controlnet(header: Header) -> Recognised | None:
         family = "sdxl"  # only SDXL takes the picture's size
     elif not width and header.shapes[f"{prefix}{first}"][0] == _DEMO_CONTROLNET_CHANNELS:
         family, width = DEMO, DEMO_WIDTH
-    kinds = header.shapes.get(_UNION, (0,))[0]
+    kinds = (*header.shapes.get(_UNION, ()), 0)[0]
     variant = next((name for name, known in UNIONS.items() if kinds == known), "")
     if not family or (kinds and not variant):  # a union of unknown kinds of maps
         return None

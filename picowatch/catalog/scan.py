@@ -1,5 +1,6 @@
 """Finds possible models in models/ by names, sizes and times, and recognises or refuses them."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ from picowatch.families import DEMO, FAMILIES, FLOWS, UNETS
 from picowatch.files.names import SKIPPED_FOLDERS
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
+
+log = logging.getLogger(__name__)
 
 # The models in the package: their names, their names in messages, and their files.
 EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
@@ -196,6 +199,11 @@ def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> 
     except OSError as error:  # it may be gone since the scan found it
         reason = f"{candidate.place} cannot be read: {error.strerror or error}."
         return candidate.refused(reason, may_pass=True)
+    # One odd file must not end every command.
+    except Exception as error:
+        log.debug("%s cannot be recognised", candidate.path, exc_info=True)
+        reason = f"{candidate.place} is damaged, or of a kind that picowatch does not know"
+        return candidate.refused(f"{reason} ({type(error).__name__}: {error}). Get it again.")
 
 
 def _is_of_disk(error: BaseException | None) -> bool:

@@ -5,15 +5,19 @@ import json
 import os
 import shutil
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from picowatch.catalog import Catalog
-from picowatch.catalog.headers import read_header
+from picowatch.catalog import Catalog, catalog
+from picowatch.catalog.headers import Header, read_header
+from picowatch.catalog.models import Recognised
+from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
-from tests.catalog.files import kohya_lora_shapes, write_model
+from tests.catalog.files import Shapes, kohya_lora_shapes, write_model
+from tests.catalog.shapes import diffusers_controlnet, esrgan_shapes, flux
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625630\n"
 
@@ -118,3 +122,36 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> N
     path = tmp_path / "it.safetensors"
     path.write_bytes(header_of(json.dumps({"a": TENSOR}).encode().ljust(0x280)) + bytes(2))
     assert read_header(path).shapes == {"a": (1,)}
+
+
+ODD = [diffusers_controlnet(768, kinds=6), esrgan_shapes(), flux(), kohya_lora_shapes()]
+
+
+@pytest.mark.parametrize("shapes", ODD)
+def test_a_tensor_of_an_odd_shape_is_a_model_or_refused(shapes: Shapes) -> None:
+    """One odd file would end every command."""
+    for name in shapes:
+        for odd in ((), (3,)):
+            with suppress(ModelRefused):
+                recognise(Header({**shapes, name: odd}, {}))
+
+
+def test_a_file_that_nobody_foresaw_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All other models are found."""
+
+    def recognised(header: Header) -> Recognised:
+        if "odd" in header.shapes:
+            raise ZeroDivisionError("division by zero")
+        return recognise(header)
+
+    monkeypatch.setattr(catalog, "recognise", recognised)
+    write_model(tmp_path / "loras/it.safetensors", kohya_lora_shapes())
+    write_model(tmp_path / "loras/odd.safetensors", {"odd": (1,)})
+    found = Catalog(tmp_path).scan()
+    assert [model.name for model in found.models] == ["it"]
+    assert [one.reason for one in found.refused] == [
+        "odd.safetensors is damaged, or of a kind that picowatch does not know "
+        "(ZeroDivisionError: division by zero). Get it again."
+    ]

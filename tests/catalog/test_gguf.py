@@ -123,6 +123,7 @@ DAMAGED: list[tuple[tuple[bytes, int], str]] = [
     (_with(LIST, struct.pack("<IQ", LIST, 1)), "is damaged: its metadata has a list of an unknown"),
     (_with(99, b""), "is damaged: its metadata has a value of an unknown type"),
     (_with(U32, struct.pack("<I", 0), "general.alignment"), "is damaged: its alignment"),
+    (_with(TEXT, text("²"), "general.alignment"), "is damaged: its alignment"),
     (gguf(flux(), number=99), "is quantised as type 99, which picowatch does not know"),
     (TWICE, "is damaged: it has two tensors 'img_in.weight'"),
     (HALF, "is damaged: its tensor 'double_blocks.0.img_attn.qkv.weight' has no valid shape"),
