@@ -22,6 +22,7 @@ from picowatch.files.inside import open_regular
 _MAX_HEADER_BYTES = 16_000_000
 _MAX_VALUES = 500_000
 _MAX_SIDES = 16
+_MAX_NAME = 1000  # real ones have up to some hundred characters
 _MAX_NUMBER = 2**53
 _SHOWN_TENSORS = 3
 
@@ -65,6 +66,8 @@ def read_header(path: Path) -> Header:
         types = {name: str(entry["dtype"]) for name, entry in entries.items()}
         ends = [_number(entry["data_offsets"][1]) for entry in entries.values()]
         texts = {key: text for key, text in metadata.items() if isinstance(text, str)}
+        if max(map(len, entries), default=0) > _MAX_NAME:
+            raise ValueError("a tensor's name is too long")
     except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
         raise ModelRefused("is damaged: its header cannot be read.") from error
     promised, held = max(ends, default=0), size - 8 - length

@@ -176,7 +176,8 @@ _MOST_NUMBERS = 2**30
 def _layers(name: str, path: Path) -> tuple[dict[str, _Layer], list[str]]:
     """Return the layers by name, with their scales in `up`, and the keys of all other tensors."""
     with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        # Copies: the file is memory-mapped, so that overwriting it would change the pictures.
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         metadata = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
     # peft's LoraConfig, by part: https://github.com/huggingface/diffusers/pull/11324
     settings = {key: value for key, value in json.loads(metadata).items() if value}

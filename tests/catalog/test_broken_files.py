@@ -91,6 +91,7 @@ BROKEN: list[tuple[str, bytes | None, str]] = [
     (IT, header_of(b'{"a": {"data_offsets": [0, 2]}}'), UNREADABLE),
     (IT, header_of(b'{"a": {"shape": [1], "data_offsets": ["x", "y"]}}'), UNREADABLE),
     (IT, header_of(json.dumps({"a": TENSOR}).encode()) + bytes(9), "is damaged: 7 bytes more than"),
+    (IT, header_of(json.dumps({"a." * 501: TENSOR}).encode()) + bytes(2), UNREADABLE),
     # By their names: a pickle can run code; browsers and download tools name unfinished files so.
     ("old.ckpt", b"\x80\x02", "is a pickle file, which can run"),
     ("it.safetensors.part", b"\x80\x02", "is an unfinished download."),

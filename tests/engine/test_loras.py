@@ -287,6 +287,20 @@ def test_loras_change_the_picture_each_its_own_way(pipeline: Any, loras: Loras) 
     assert not any("lora" in name for name, _ in pipeline.unet.named_modules())
 
 
+def test_a_file_that_is_overwritten_in_place_changes_no_picture(
+    pipeline: Any, tmp_path: Path, loras: Loras
+) -> None:
+    """safetensors maps files into memory; truncated, such a file would end the process."""
+    loras.apply([use("a")])
+    drawn = draw(pipeline)
+    path = tmp_path / "a.safetensors"
+    half = path.stat().st_size // 2
+    with path.open("r+b") as file:
+        file.seek(half)
+        file.write(bytes(half))
+    assert np.array_equal(draw(pipeline), drawn)
+
+
 def test_a_lora_of_another_size_is_refused(tmp_path: Path, loras: Loras) -> None:
     """diffusers would make some modules larger for it."""
     wide = {"down": torch.zeros(4, 768), "up": torch.zeros(320, 4)}
