@@ -296,7 +296,6 @@ _ANY_WORDS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _CLIP = ("CLIPTextModel", _CLIP_WORDS)
 _PROJECTED = ("CLIPTextModelWithProjection", _CLIP_WORDS)
 _T5 = ("T5EncoderModel", _T5_WORDS)
-_QWEN3 = ("Qwen3Model", _QWEN_WORDS)
 _QWEN3_ANY = (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)
 _QWEN_VL = ("Qwen2_5_VLForConditionalGeneration", _QWEN_WORDS)
 _GEMMA2 = ("Gemma2Model", _GEMMA_WORDS)
@@ -364,9 +363,9 @@ _LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_
 
 
 # Headers are compared with `signs` and `lora_layers`, and metadata with `lora_marks`, in this
-# order. A family comes before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
-# before FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2, AuraFlow before Stable Diffusion
-# 3, Sana before PixArt, Z-Image Omni before Z-Image, Nucleus-Image before Qwen-Image.
+# order. A family comes before those whose signs it has, too: Chroma and FLUX.2 before
+# FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2, AuraFlow before Stable Diffusion 3,
+# Sana before PixArt, Z-Image Omni before Z-Image.
 _ROWS = (
     _Unet(
         key=DEMO,
@@ -564,21 +563,6 @@ _ROWS = (
         ),
         lora_marks=("flux2", "flux.2", "flux-2"),
     ),
-    # https://arxiv.org/abs/2511.22982: Qwen3 reads the prompt.
-    Family(
-        key="ovis",
-        name="Ovis-Image",
-        short=True,
-        pipelines=Pipelines(text="OvisImagePipeline"),
-        variants={"": _steps(50, 5)},
-        hub="AIDC-AI/Ovis-Image-7B",
-        preview="flux",
-        parts=_parts("OvisImageTransformer2DModel", _KL, _QWEN3),
-        signs=("double_blocks.0.img_mlp.gate_proj.",),
-        vaes=(SIXTEEN, FLUX_VAE),
-        loras=False,
-        lora_marks=("ovis",),
-    ),
     # CLIP's pooled text and T5 read the prompt; dev was trained with guidance as an input.
     Family(
         key="flux",
@@ -736,25 +720,6 @@ _ROWS = (
         lora_layers=((r"transformer_blocks_\d+_img_mlp_(gate_layer|gate_up|proj|out)_lora", ()),),
         lora_marks=("qwen-image-2.1", "qwen_image_2.1", "qwenimage21", "qwen-image-21"),
     ),
-    # https://arxiv.org/abs/2604.12163: Qwen3-VL reads the prompt, for a transformer of experts.
-    Family(
-        key="nucleus",
-        name="Nucleus-Image",
-        short=True,
-        pipelines=Pipelines(text="NucleusMoEImagePipeline"),
-        variants={"": _steps(50, 4)},
-        hub="NucleusAI/Nucleus-Image",
-        preview="wan",
-        parts={
-            **_parts("NucleusMoEImageTransformer2DModel", _KL_QWEN),
-            "text_encoder": ("Qwen3VLForConditionalGeneration",),
-            "processor": ("Qwen3VLProcessor",),
-        },
-        signs=("transformer_blocks.0.encoder_proj.",),
-        vaes=(QWEN_VAE,),
-        loras=False,
-        lora_marks=("nucleus-image", "nucleusmoe"),
-    ),
     # https://arxiv.org/abs/2508.02324: Qwen2.5-VL reads the prompt.
     Family(
         key="qwen_image",
@@ -772,7 +737,8 @@ _ROWS = (
             ),
             "Edit 2509": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2509", config={}),
             "Edit": _qwen_edit(50, "QwenImageEdit", 1, "Edit", config={}),
-            "": _steps(50, 4),
+            # Nucleus-Image, which is not supported, has the tensors in `lacks`.
+            "": _steps(50, 4, sign=Sign(lacks=("transformer_blocks.0.encoder_proj.",))),
         },
         hub="Qwen/Qwen-Image",
         optional=("processor",),
@@ -920,45 +886,6 @@ _ROWS = (
         vaes=(COGVIEW4_VAE,),
         lora_layers=((rf"transformer_blocks_\d+_attn1_to_q{_DOWN}", (4096,)),),
         lora_marks=("cogview4",),
-    ),
-    # https://arxiv.org/abs/2403.05121: T5 reads the prompt, and it removes noise.
-    Family(
-        key="cogview3",
-        name="CogView3-Plus",
-        short=True,
-        pipelines=Pipelines(text="CogView3PlusPipeline"),
-        size_multiple=32,
-        samplers=("DDIM",),
-        lacks=_FROM_TEXT | _PREDICTS,
-        variants={"": _steps(50, 5)},
-        hub="zai-org/CogView3-Plus-3B",
-        parts=_parts(
-            "CogView3PlusTransformer2DModel", _KL, _T5, scheduler="CogVideoXDDIMScheduler"
-        ),
-        loras=False,
-    ),
-    # https://arxiv.org/abs/2405.08748: a Chinese BERT and T5 read the prompt, and it removes noise.
-    Family(
-        key="hunyuan_dit",
-        name="HunyuanDiT",
-        short=True,
-        pipelines=Pipelines(text="HunyuanDiTPipeline"),
-        inputs={"use_resolution_binning": False},
-        samplers=("DDPM",),
-        lacks=_FROM_TEXT | _PREDICTS,
-        variants={"": _steps(50, 5, options=_NO_CHECKER)},
-        hub="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
-        preview="sdxl",
-        parts=_parts(
-            "HunyuanDiT2DModel",
-            _KL,
-            ("BertModel", ("BertTokenizer", "BertTokenizerFast")),
-            _T5,
-            scheduler="DDPMScheduler",
-        ),
-        signs=("mlp_t5.",),
-        vaes=(SD_VAE,),
-        loras=False,
     ),
 )
 FAMILIES: Mapping[str, Family] = {row.key: row for row in _ROWS}

@@ -49,7 +49,7 @@ _LAYERS = [
     for pattern, widths in row.lora_layers
 ]
 # Families whose layers have the names and widths of FLUX.1's.
-_LIKE_FLUX = ("flux2_dev", "flux2", "chroma", "ovis")
+_LIKE_FLUX = ("flux2_dev", "flux2", "chroma")
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
 _MOST_COUNTED = 1_000_000

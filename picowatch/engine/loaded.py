@@ -143,7 +143,7 @@ class Loaded:
 
     def place_weights(self) -> None:
         """Set up diffusers' offloading, unless all weights are on the device."""
-        if self.place == "models" or (self.place == "layers" and not self._comes_by_layers()):
+        if self.place == "models":
             if self._base is not None:
                 self._base.remove_all_hooks()
             self._base = self.pipeline()
@@ -166,14 +166,6 @@ class Loaded:
     def _computing_parts(self) -> list[torch.nn.Module]:
         parts = self.parts.values()
         return [part for part in parts if isinstance(part, torch.nn.Module)]
-
-    def _comes_by_layers(self) -> bool:
-        """Return whether all layers are called as modules, which group offloading needs.
-
-        Only an attribute of diffusers' classes tells; HunyuanDiT's layers are not.
-        """
-        parts = self._computing_parts()
-        return all(getattr(part, "_supports_group_offloading", True) for part in parts)
 
     def send_back(self) -> None:
         """Take the weights off the device after a batch, with model offloading."""

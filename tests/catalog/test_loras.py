@@ -78,7 +78,6 @@ FLOWS: list[tuple[str, Shapes]] = [
 # What trainers write, where layers look like another family's or like none.
 SAID: list[tuple[str, Shapes, dict[str, str]]] = [
     ("chroma", FLUX_QKV, {"ss_base_model_version": "flux1", ARCHITECTURE: "chroma/lora"}),
-    ("ovis", peft(f"{S}.attn.to_q", 3072, 3072), {ARCHITECTURE: "ovis-image/lora"}),
     ("z_image", peft("transformer.layers.0.attention.to_q", 5120, 5120), {ARCHITECTURE: "z-image"}),
 ]
 

@@ -249,6 +249,12 @@ UNKNOWN: dict[str, Shapes] = {
     "CosXL": SDXL | V_PRED | {"edm_vpred.sigma_max": ()},
     # Transformers near those that are known.
     "FLUX.1 Depth": flux(128),
+    "Ovis-Image": without(flux(), "guidance_in.", "vector_in.")
+    | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8)},
+    "Nucleus-Image": {
+        "transformer_blocks.0.encoder_proj.weight": (2048, 4096),
+        "txt_norm.weight": (4096,),
+    },
     "Chroma1-Radiance": CHROMA | {"nerf_blocks.0.norm.scale": (64,)},
     "HunyuanVideo": flux() | {"img_in.weight": (3072, 16, 1, 2, 2)},
     "NewBie": LUMINA | {"clip_text_pooled_proj.0.weight": (1024,)},
@@ -294,9 +300,6 @@ def test_what_is_not_known_is_refused_with_its_beginning(name: str) -> None:
 GET = "picowatch renders it from diffusers folders only. Get the folder {} instead"
 SIGMA = GET.format("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS")
 SANA = GET.format("Efficient-Large-Model/Sana_1600M_1024px_diffusers")
-OVIS = flux() | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8)}
-# Qwen-Image has the second of these names, too.
-NUCLEUS = {"transformer_blocks.0.encoder_proj.weight": (2048, 4096), "txt_norm.weight": (4096,)}
 OLD_AURA_FLOW = AURA_FLOW | {"positional_encoding": (1, 9216, 8)}
 GEMMA: Shapes = {"model.embed_tokens.weight": (256000, 2304)}
 NO_VAE = without(SD2, VAE)
@@ -310,8 +313,6 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", PIXART, SIGMA),
     ("checkpoint", PIXART | {"attention_y_norm.weight": (2240,)}, SANA),
     ("checkpoint", OLD_AURA_FLOW, GET.format("fal/AuraFlow-v0.3")),
-    ("checkpoint", OVIS, GET.format("AIDC-AI/Ovis-Image-7B")),
-    ("checkpoint", NUCLEUS, GET.format("NucleusAI/Nucleus-Image")),
     ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
     ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
 ]
@@ -372,6 +373,6 @@ def test_the_vaes_of_a_family_are_recognised(row: Family) -> None:
     """In a file or a folder. A tiny VAE is for the families of the one that it stands for."""
     variants = {variant for kind, _, variant, _ in PARTS if kind == "vae"}
     assert {*row.vaes} <= variants | {"FLUX.1", "Stable Diffusion 3.x"}
-    assert row.vaes or row.key == "cogview3"
+    assert row.vaes
     assert serves("tiny", row.key) == serves("", row.key)
     assert serves("tiny, 16 latent channels", row.key) == serves(SIXTEEN, row.key)

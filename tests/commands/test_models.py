@@ -54,7 +54,7 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
         f"{'':14}inside: CLIP L, VAE\n{'':14}completed by: text_encoders/clip_g",
         "t5xxl_fp16",
         "  T5 XXL, float16\n",
-        "  for Nucleus-Image, Qwen-Image and Krea 2\n",
+        "  for Qwen-Image and Krea 2\n",
         "  1024x1024  Z-Image (Turbo, by its name), float16\n",
         f"{'':14}missing: z_image_turbo.safetensors has only the transformer of Z-Image (Turbo)",
         f"  for Stable Diffusion 1.x\n{'':14}trained on: v1-5.safetensors\n"

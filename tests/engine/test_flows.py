@@ -88,15 +88,11 @@ CASES = {
     "sd3.5-large-turbo": scaled(0.0, reads=256),
     "AuraFlow": scaled(3.5, guided=GUIDED, reads=0),
     "CogView4": scaled(3.5, guided=GUIDED, reads=0),
-    "Nucleus-Image": scaled(4.0, guided=GUIDED, reads=0),
-    "Ovis-Image-7B": scaled(5.0, guided=GUIDED, reads=0),
     "Sana": scaled(4.5, guided=GUIDED, both=WHOLE, reads=0, solved=False),
     "Sana-Sprint": scaled(4.5, both=WHOLE, reads=0, solved=False),
     "PixArt-Sigma": scaled(
         4.5, guided=GUIDED, both=WHOLE | {"clean_caption": False}, reads=0, solved=False
     ),
-    "CogView3-Plus": scaled(5.0, guided=GUIDED, reads=0, solved=False),
-    "HunyuanDiT": scaled(5.0, guided=GUIDED, both=WHOLE, reads=0, solved=False),
 }
 
 

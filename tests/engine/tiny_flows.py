@@ -550,19 +550,6 @@ FOLDERS: dict[str, Tiny] = {
         },
         _MOVING,
     ),
-    "Nucleus-Image": Tiny(
-        "nucleus",
-        {
-            **_TWO,
-            "in_channels": 16, "out_channels": 4, "attention_head_dim": 16, "mlp_ratio": 8.0,
-            "joint_attention_dim": 16, "axes_dims_rope": (8, 4, 4), "num_experts": 4,
-            "moe_intermediate_dim": 16, "capacity_factors": 2.0,
-            "dense_moe_strategy": "leave_first_block_dense",
-        },
-        _MOVING,
-        depth=8,  # as deep as the pipeline reads
-        blank=("experts",),
-    ),
     "AuraFlow": Tiny(
         "aura_flow",
         {
@@ -580,25 +567,6 @@ FOLDERS: dict[str, Tiny] = {
     ),
     "Sana-Sprint": Tiny(
         "sana_sprint", {**_SANA, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
-    ),
-    "HunyuanDiT": Tiny(
-        "hunyuan_dit",
-        {
-            **_TWO,
-            "attention_head_dim": 16, "in_channels": 4, "patch_size": 2, "sample_size": 16,
-            "hidden_size": 32, "cross_attention_dim": 16, "cross_attention_dim_t5": 32,
-            "pooled_projection_dim": 16, "use_style_cond_and_image_meta_size": False,
-        },
-        {**_SCALED_BETAS, "beta_end": 0.018, "prediction_type": "v_prediction"},
-    ),
-    "CogView3-Plus": Tiny(
-        "cogview3",
-        {**_COGVIEW, "in_channels": 4, "out_channels": 4, "text_embed_dim": 32, "sample_size": 16},
-        {
-            **_SCALED_BETAS, "beta_end": 0.012, "prediction_type": "v_prediction",
-            "rescale_betas_zero_snr": True, "timestep_spacing": "trailing",
-            "snr_shift_scale": 4.0,
-        },
     ),
     "PixArt-Sigma": Tiny(
         "pixart",
@@ -636,7 +604,6 @@ FOLDERS: dict[str, Tiny] = {
     ),
     "ERNIE-Image": _ERNIE,
     "ERNIE-Image-Turbo": _ERNIE,
-    "Ovis-Image-7B": Tiny("ovis", {**_FLUX, "joint_attention_dim": 16}, _MOVING),
     "Krea-2-Raw": replace(_KREA2, options={"is_distilled": False}),
     "Krea-2-Turbo": replace(_KREA2, options={"is_distilled": True}),
     "sd3.5-medium": _SD3,
