@@ -74,7 +74,7 @@ class Accepting:
         self.run, self.inbox = run, inbox
         self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
         self._catalog = Catalog(
-            self.settings.models, self.settings.hash_cache, has_ended=run.retry.has_ended
+            self.settings.models, self.settings.hash_cache, has_ended=run.attempts.has_ended
         )
         self._hashes = ModelHashes(self._catalog)
         self._inventory: Inventory | None = None
@@ -100,7 +100,7 @@ class Accepting:
                 for change in self.inbox.changes(now, missing):
                     seen.append(change.path)
                     take = partial(self._take, change, inventory, taken, events)
-                    if not self.run.retry.attempt("save", change.path, take):
+                    if not self.run.attempts.attempt("save", change.path, take):
                         self.inbox.let_rest(change.path, now + RETRY_SECONDS)
                     if time.monotonic() >= end:
                         break
@@ -134,7 +134,7 @@ class Accepting:
 
         After a disk error, the next round retries.
         """
-        attempt = self.run.retry.attempt
+        attempt = self.run.attempts.attempt
         self._gone = [
             path for path in self._gone if not attempt("gone", path, partial(self._clear, path))
         ]

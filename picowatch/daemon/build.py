@@ -40,7 +40,7 @@ def build_daemon(
     lock: OutboxLock,
     watch: SettingsWatch,
     observers: Observers,
-    retry: Attempts,
+    attempts: Attempts,
     stop: threading.Event,
     wake: threading.Event,
 ) -> Daemon:
@@ -59,7 +59,7 @@ def build_daemon(
     stack.callback(_set_aside_if_damaged, lock, result, path)
     ledger = open_ledger(path, outbox)
     stack.callback(ledger.close)
-    retry.remember_in(RefusedAttempts(ledger))
+    attempts.remember_in(RefusedAttempts(ledger))
     observers.use(settings, outbox)
     stack.callback(observers.remove_preview)
     run = Run(
@@ -72,7 +72,7 @@ def build_daemon(
         observers=observers,
         lock=lock,
         watch=watch,
-        retry=retry,
+        attempts=attempts,
         result=result,
         stop=stop,
         wake=wake,

@@ -48,7 +48,7 @@ class Daemon:
     def __init__(self, run: Run, executor: Executor) -> None:
         self._shared, self.mode = run, run.mode
         self.ledger, self.outbox, self.inbox = run.ledger, run.outbox, run.inbox
-        self.retry, self.result = run.retry, run.result
+        self.attempts, self.result = run.attempts, run.result
         self.lock, self.settings_watch = run.lock, run.watch
         self.stop, self.wake = run.stop, run.wake
         make = run.outbox.gallery.make_missing_thumbnails
@@ -102,9 +102,9 @@ class Daemon:
         """
         self._more = False
         self.settings_watch.look()
-        if self.settings_watch.new and self.retry.trouble:
+        if self.settings_watch.new and self.attempts.trouble:
             self._start_over_with_new_settings()
-        self.retry.attempt("round", "", self._round, is_alone=False)
+        self.attempts.attempt("round", "", self._round, is_alone=False)
         self.reporting.report()
         return self._more
 
@@ -117,7 +117,7 @@ class Daemon:
             self._is_ready = True
             self.thumbnails.start()
             notify("READY=1")
-        self.retry.attempt("settings", SETTINGS_ERROR, self._show_settings_problem)
+        self.attempts.attempt("settings", SETTINGS_ERROR, self._show_settings_problem)
         if self.pool.finish_batches(self.settings_watch.new is not None):
             self._start_over_with_new_settings()
         if self.inbox.is_there():
@@ -130,10 +130,10 @@ class Daemon:
                 self.reporting.hurry()
         self._update_pool(self._more)  # so engines have work while the steps below wait for a disk
         finish.finish_all(self._shared, self.inbox)
-        self.retry.attempt("list", "failures.jsonl", partial(finish.list_failures, self._shared))
-        self.retry.attempt("list", "images.jsonl", self.pool.publisher.list_published)
+        self.attempts.attempt("list", "failures.jsonl", partial(finish.list_failures, self._shared))
+        self.attempts.attempt("list", "images.jsonl", self.pool.publisher.list_published)
         self._tidy_up(now)
-        self.retry.forget_old()
+        self.attempts.forget_old()
 
     def _show_settings_problem(self) -> None:
         watch = self.settings_watch
@@ -198,7 +198,7 @@ class Daemon:
 
     def _has_nothing_left(self) -> bool:
         """Return whether nothing is left to do except what a pause keeps queued."""
-        if self.retry.trouble or len(self.inbox) or self.accepting.is_busy():
+        if self.attempts.trouble or len(self.inbox) or self.accepting.is_busy():
             return False
         if outstanding.todo(self.ledger):
             return False
@@ -212,7 +212,7 @@ class Daemon:
         """Whether a single run has done nothing but wait for long; if so, note for what."""
         now = time.monotonic()
         self._waits_since = float("inf") if self._works() else min(self._waits_since, now)
-        is_too_long = now - self._waits_since > (self.retry.limit or 0.0)
+        is_too_long = now - self._waits_since > (self.attempts.limit or 0.0)
         if is_too_long:
             self.result.cannot_go_on(self._waited_for())
         return is_too_long
@@ -221,13 +221,13 @@ class Daemon:
         """Whether anything is done, or will be without waiting for a disk or a file."""
         if self._more or self.accepting.is_busy() or self.pool.is_busy():
             return True
-        if not self.retry.trouble and self._left != (left := self._what_is_left()):
+        if not self.attempts.trouble and self._left != (left := self._what_is_left()):
             self._left = left
             return True
         if self.inbox.folder and len(self.inbox) and not self.inbox.pending():
             return True  # the next scan says whether files are gone
         may_render = self.inbox.folder and not (
-            self.retry.trouble or control.is_paused(self.ledger)
+            self.attempts.trouble or control.is_paused(self.ledger)
         )
         return bool(may_render and questions.queued(self.ledger, self.mode.only))
 
@@ -236,18 +236,18 @@ class Daemon:
         return len(self.inbox), outstanding.todo(self.ledger), unlisted
 
     def _waited_for(self) -> str:
-        if self.retry.trouble:
-            return f"cannot write: {self.retry.trouble}"
+        if self.attempts.trouble:
+            return f"cannot write: {self.attempts.trouble}"
         if not self.inbox.folder:
             return f"the inbox {self.inbox.path} is not there, or another folder is in its place"
-        if self.retry.waiting:
-            return ", ".join(self.retry.waiting)
+        if self.attempts.waiting:
+            return ", ".join(self.attempts.waiting)
         return f"{', '.join(self.inbox.pending()[:1])} in the inbox is still being written"
 
     def _rest(self) -> float:
         """Seconds until there may be something to do."""
         rest = WORKING_SECONDS if self.pool.renderings() else IDLE_SECONDS
-        if self.retry.trouble or not self.inbox.folder:
+        if self.attempts.trouble or not self.inbox.folder:
             return rest
         return min(rest, max(self.inbox.ready_in(time.monotonic()), 0.01))
 

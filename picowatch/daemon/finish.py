@@ -67,13 +67,13 @@ def finish(run: Run, inbox: Inbox, recipe: str) -> bool:
     if known is None or known.outcome != "accepted":
         return make_due_sheets(run, recipe)
     report = partial(_report_failures, run, recipe, known)
-    is_reported = run.retry.attempt("error file", recipe, report)
+    is_reported = run.attempts.attempt("error file", recipe, report)
     # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
     are_all_done = {*questions.requested(run.ledger, recipe)} == {"done"}
     if not (make_due_sheets(run, recipe) and is_reported):
         return False
     take_away = partial(_take_away, run, inbox, recipe, known)
-    return not are_all_done or run.retry.attempt("archive", recipe, take_away)
+    return not are_all_done or run.attempts.attempt("archive", recipe, take_away)
 
 
 def _report_failures(run: Run, recipe: str, known: KnownRecipe) -> None:

@@ -96,7 +96,7 @@ class WorkerPool:
         now = time.monotonic()
         if self.workers and all(worker.gave_up for worker in self.workers):
             self.run.result.cannot_go_on(self.workers[0].trouble)
-        if self.workers or not queued or self.run.retry.keeps_trying:
+        if self.workers or not queued or self.run.attempts.keeps_trying:
             self._no_engine_since = None
         elif self.executor.is_final:
             self.run.result.cannot_go_on(self.executor.trouble)

@@ -75,7 +75,7 @@ class Publisher:
 
     def __init__(self, run: Run) -> None:
         self.run, self.ledger, self.outbox = run, run.ledger, run.outbox
-        self.retry, self.result = run.retry, run.result
+        self.attempts, self.result = run.attempts, run.result
         settings = run.settings
         self._catalog = Catalog(settings.models, settings.hash_cache)
         self._lock = threading.Lock()  # guards the catalog
@@ -152,7 +152,7 @@ class Publisher:
 
         Those cancelled before `hand_over` are dropped; after it none can be cancelled.
         """
-        requested = self.retry.until_done(partial(queue.hand_over, self.ledger, batch))
+        requested = self.attempts.until_done(partial(queue.hand_over, self.ledger, batch))
         left = [
             one for one in zip(batch, pictures, texts_before, strict=True) if one[0].id in requested
         ]
@@ -161,16 +161,16 @@ class Publisher:
             while left:
                 left = [one for one in left if not self._is_over(*one, done)]
                 if left:
-                    self.retry.rest("picture", left[0][0].file)
+                    self.attempts.rest("picture", left[0][0].file)
         except Ended:
             pass
         except OSError as error:
             self.result.cannot_go_on(f"cannot write: {error}")
-        self.retry.until_done(partial(queue.finish, self.ledger, done.written, done.listed))
+        self.attempts.until_done(partial(queue.finish, self.ledger, done.written, done.listed))
         for image, _, _ in left:
             # The next start completes an image whose picture is there.
             if not self.outbox.holds(image.file, image.digest):
-                self.retry.until_done(partial(queue.put_back, self.ledger, image, drawn=True))
+                self.attempts.until_done(partial(queue.put_back, self.ledger, image, drawn=True))
 
     def _is_over(
         self, image: QueuedImage, picture: RenderedImage, before: str, done: "_Published"
@@ -178,9 +178,9 @@ class Publisher:
         """Write a picture and show it; return False if it waits for the disk, or picowatch ends."""
         write = partial(self._write, image, picture, before)
         try:
-            if self.retry.has_ended():
+            if self.attempts.has_ended():
                 return False
-            if not self.retry.attempt("picture", image.file, write, is_alone=False):
+            if not self.attempts.attempt("picture", image.file, write, is_alone=False):
                 return False
         except Exception as error:  # no single picture may take the publisher down
             self._fail(image, error)
@@ -197,7 +197,7 @@ class Publisher:
             )
         else:
             reason = unexpected(error)
-        self.retry.until_done(partial(queue.fail, self.ledger, image, reason, drawn=True))
+        self.attempts.until_done(partial(queue.fail, self.ledger, image, reason, drawn=True))
         self.result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
 

@@ -82,7 +82,7 @@ class Run:
     observers: Observers
     lock: OutboxLock
     watch: SettingsWatch
-    retry: Attempts
+    attempts: Attempts
     result: RunResult
     stop: threading.Event
     wake: threading.Event

@@ -45,7 +45,7 @@ def make_due_sheets(run: Run, recipe: str) -> bool:
         if any(run.outbox.exists(picture) for _, picture in due.images if picture):
             file = contact_sheets.reserve_sheet(run.ledger, due, run.outbox.names)
             draw = partial(_draw, run.outbox, recipe, due, file)
-            if not run.retry.attempt("sheet", file, draw):
+            if not run.attempts.attempt("sheet", file, draw):
                 is_done = False
                 continue
         else:

@@ -65,7 +65,7 @@ class Reporting:
         began = time.monotonic()
         if began < self._report_at:
             return
-        trouble = self.run.retry.trouble or self.pool.trouble
+        trouble = self.run.attempts.trouble or self.pool.trouble
         problems = self.settings_watch.problem, self.run.outbox.problems.changes
         made_from = self.ledger.changes, trouble, problems, self.inbox.skipped
         is_new = made_from != self._written or bool(self.pool.renderings())
@@ -109,13 +109,13 @@ class Reporting:
             ignored_count=len(self.inbox.skipped),
             inbox=str(self.inbox.path),
             scanned=time.time() - (time.monotonic() - self.inbox.scanned_at),
-            trouble=self.run.retry.trouble or self.pool.trouble,
+            trouble=self.run.attempts.trouble or self.pool.trouble,
         )
 
     def _by_ledger(self) -> Status:
         counts = questions.counts(self.ledger)
         errors, error_count, refused = questions.problems(self.ledger, ERRORS_KEPT)
-        others = [*self.run.retry.waiting, *filter(None, [self.settings_watch.problem])]
+        others = [*self.run.attempts.waiting, *filter(None, [self.settings_watch.problem])]
         errors, error_count = [*errors, *others][-ERRORS_KEPT:], error_count + len(others)
         waiting: _Waiting = {}
         for recipe, kind, count in questions.queued_recipes(self.ledger):

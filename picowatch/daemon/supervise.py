@@ -115,14 +115,14 @@ class Supervisor:
             if settings is not self._watch.take():
                 settings = self._watch.settings
                 limit = SINGLE_RUN * settings.settle_seconds if self.mode.once else None
-                retry = Attempts(self.stop, settings.outbox, limit)
+                attempts = Attempts(self.stop, settings.outbox, limit)
             with ExitStack() as attempt:
                 try:
-                    daemon = self._build(settings, retry, attempt)
+                    daemon = self._build(settings, attempts, attempt)
                 except Exception as error:  # whatever it is, the settings from before work
-                    pause = self._pause_after(error, retry)
+                    pause = self._pause_after(error, attempts)
                 else:
-                    retry.worked("start", "")
+                    attempts.worked("start", "")
                     self._watch.keep()
                     parts.enter_context(attempt.pop_all())
                     return daemon
@@ -130,7 +130,7 @@ class Supervisor:
             self._watch.look()
         raise Ended
 
-    def _build(self, settings: Settings, retry: Attempts, attempt: ExitStack) -> Daemon:
+    def _build(self, settings: Settings, attempts: Attempts, attempt: ExitStack) -> Daemon:
         before, lock = self._lock, self._lock_of(settings.outbox)
         try:
             daemon = build_daemon(
@@ -142,7 +142,7 @@ class Supervisor:
                 lock=lock,
                 watch=self._watch,
                 observers=self._observers,
-                retry=retry,
+                attempts=attempts,
                 stop=self.stop,
                 wake=self.wake,
             )
@@ -166,7 +166,7 @@ class Supervisor:
             raise FolderAway(outbox)
         return OutboxLock(outbox, by_make=bool(self.mode.only))
 
-    def _pause_after(self, error: Exception, retry: Attempts) -> float:
+    def _pause_after(self, error: Exception, attempts: Attempts) -> float:
         """Return the seconds until another attempt, or raise the error if none would help.
 
         Another outbox has to work at once: the one from before does, and says what is wrong.
@@ -174,14 +174,14 @@ class Supervisor:
         outbox = self._watch.settings.outbox
         is_another = self._lock is not None and self._lock.outbox != outbox
         if isinstance(error, PASSING):
-            if passes(error) and retry.keeps_trying and not is_another:
-                retry.refused("start", "", error, is_alone=False)
+            if passes(error) and attempts.keeps_trying and not is_another:
+                attempts.refused("start", "", error, is_alone=False)
                 return RETRY_SECONDS
             words = f"The outbox {outbox} cannot be written: {error}."
             error = CommandFailed(words, "Free some space, or allow writing.")
         if not isinstance(error, Ended) and self._watch.refuse(error):
             return 0.0
-        if isinstance(error, OutboxInUseByMake) and retry.keeps_trying:
+        if isinstance(error, OutboxInUseByMake) and attempts.keeps_trying:
             self._wait_for_make(error.message)
             return LOCK_SECONDS
         raise error

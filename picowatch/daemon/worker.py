@@ -68,7 +68,7 @@ class Worker:
     def __init__(self, run: Run, shared: Shared, engine: Engine, number: int) -> None:
         self.run, self.ledger = run, run.ledger
         self.shared, self.engine, self.number = shared, engine, number
-        self._until_done = run.retry.until_done
+        self._until_done = run.attempts.until_done
         self.idle = False  # it has no batch
         self.checkpoint = ""  # hash of the one that the engine used last, "" if it holds none
         self.checkpoint_name = ""
@@ -88,7 +88,7 @@ class Worker:
     @property
     def gave_up(self) -> bool:
         """Whether the worker no longer tries to start the engine."""
-        return bool(self.trouble) and not self.run.retry.keeps_trying
+        return bool(self.trouble) and not self.run.attempts.keeps_trying
 
     @property
     def is_publishing(self) -> bool:

@@ -105,8 +105,11 @@ class _Refusal:
     next_at: float = 0.0
     tries: int = 0
 
-
-_Key = tuple[str, str]  # step and file
+    @property
+    def about(self) -> tuple[str, str]:
+        """What a message is about: refusals that have it in common have one message."""
+        is_of_folder = self.reason in _OF_A_FOLDER
+        return self.reason, os.path.dirname(self.file) if is_of_folder else ""  # noqa: PTH120
 
 
 class Attempts:
@@ -117,20 +120,17 @@ class Attempts:
 
     def __init__(self, stop: threading.Event, folder: Path, limit: float | None = None) -> None:
         """Wait for `folder` until `stop`, or for `limit` seconds at most, as in `run --once`."""
-        self._stop = stop
-        self._folder = folder
-        self.limit = limit
+        self._stop, self._folder, self.limit = stop, folder, limit
         self._lock = threading.Lock()
-        self._refusals: dict[_Key, _Refusal] = {}
+        self._refusals: dict[tuple[str, str], _Refusal] = {}  # by step and file
         self._memory: Memory | None = None
 
     def remember_in(self, memory: Memory) -> None:
         """Know the refusals of earlier daemons. Each step is tried again at once."""
         self._memory, now = memory, time.monotonic()
         for step, file, tries, reason in memory.all():
-            self._refusals[step, file] = _Refusal(
-                file, reason, True, OSError(reason), now, now, tries
-            )
+            one = _Refusal(file, reason, True, OSError(reason), now, now, tries)
+            self._refusals[step, file] = one
 
     def attempt(
         self, step: str, file: str, action: Callable[[], object], *, is_alone: bool = True
@@ -140,7 +140,9 @@ class Attempts:
         It is not if the action returns False. Raises errors that do not pass and, if the step
         `is_alone`, those that concern all files.
         """
-        if self._waits(step, file):
+        with self._lock:
+            one = self._refusals.get((step, file))
+        if one and time.monotonic() < one.next_at:
             return False
         try:
             is_done = action() is not False
@@ -157,16 +159,10 @@ class Attempts:
 
         Raises Ended at the end of picowatch, and errors that do not pass, or not soon enough.
         """
-        key = "thread", threading.current_thread().name
-        while True:
-            try:
-                result = action()
-            except PASSING as error:
-                self.refused(*key, error, is_alone=False)
-                self.rest(*key)
-            else:
-                self.worked(*key)
-                return result
+        key, results = ("thread", threading.current_thread().name), list[T]()
+        while not self.attempt(*key, lambda: results.append(action()), is_alone=False):
+            self.rest(*key)
+        return results[0]
 
     def rest(self, step: str, file: str) -> None:
         """Wait until a step may be tried again, if it was refused.
@@ -206,29 +202,28 @@ class Attempts:
         """Record that a step could not be done; raise `error` if waiting does not help."""
         if not passes(error):
             raise error
-        now, reason = time.monotonic(), _reason(error)
-        shown = self._shown(error) or (file if is_alone else "")
+        now, shown = time.monotonic(), self._shown(error) or (file if is_alone else "")
         with self._lock:
-            one = self._refusals.get((step, file)) or _Refusal(shown, "", is_alone, error, now)
-            is_said = one.reason == reason or _about(shown, reason) in self._said()
-            one.file, one.reason, one.error = shown, reason, error
+            said = {other.about for other in self._refusals.values()}
+            one = self._refusals.get((step, file)) or _Refusal("", "", is_alone, error, now)
+            one.file, one.reason, one.error = shown, _reason(error), error
             one.next_at = now + self._seconds(one)
             one.tries += 1
             self._refusals[step, file] = one
-        if not is_said:
+        if one.about not in said:
             log.error("cannot write%s; waiting", self._words(one))
         if not is_alone:
             notify(*ALIVE)  # a start may wait here
         elif self._memory:
             next_at = time.time() + one.next_at - now
             with suppress(*PASSING, LedgerCorrupt):  # it is remembered here
-                self._memory.keep(step, file, one.tries, next_at, reason)
+                self._memory.keep(step, file, one.tries, next_at, one.reason)
 
     def worked(self, step: str, file: str) -> None:
         """Record that a step could be done."""
         if one := self._drop(step, file):
             with self._lock:
-                is_over = _about(one.file, one.reason) not in self._said()
+                is_over = one.about not in {other.about for other in self._refusals.values()}
             if is_over:
                 log.info("writing%s works again; continuing", one.file and f" {one.file}")
 
@@ -248,19 +243,11 @@ class Attempts:
                 self._memory.drop(step, file)
         return one
 
-    def _waits(self, step: str, file: str) -> bool:
-        with self._lock:
-            one = self._refusals.get((step, file))
-        return one is not None and time.monotonic() < one.next_at
-
     def _seconds(self, one: _Refusal) -> float:
         """Return how long to wait until the next try."""
         doubled = min(one.tries, MOST_DOUBLINGS) if one.is_alone else 0
         seconds = RETRY_SECONDS * (1 << doubled)
         return seconds if self.limit is None else min(seconds, self.limit / 5)
-
-    def _said(self) -> set[tuple[str, str]]:
-        return {_about(one.file, one.reason) for one in self._refusals.values()}
 
     def _all(self, *, is_alone: bool) -> Iterator[str]:
         with self._lock:
@@ -268,11 +255,9 @@ class Attempts:
         return (self._words(one) for one in refusals if one.is_alone is is_alone)
 
     def _shown(self, error: Exception) -> str:
-        """Return the file that an error names, if it is below the folder."""
-        file = getattr(error, "filename", None)
-        if not isinstance(file, str) or not file.startswith(f"{self._folder}/"):
-            return ""
-        return file[len(f"{self._folder}/") :]
+        """Return the file that an error names, as its path below the folder; "" elsewhere."""
+        file, folder = str(getattr(error, "filename", "")), f"{self._folder}/"
+        return file.removeprefix(folder) if file.startswith(folder) else ""
 
     def _words(self, one: _Refusal) -> str:
         """Return " FILE: REASON", with the room on the disk if that is little."""
@@ -287,8 +272,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and not isinstance(error, FolderAway) and error.strerror:
         return error.strerror
     return str(error)
-
-
-def _about(file: str, reason: str) -> tuple[str, str]:
-    """Return what a message is about: those who have it in common have one message."""
-    return reason, os.path.dirname(file) if reason in _OF_A_FOLDER else ""  # noqa: PTH120
