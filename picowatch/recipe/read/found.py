@@ -7,7 +7,8 @@ from picowatch.recipe.fields import EMBEDDINGS, MAX_SEED
 from picowatch.recipe.messages.other_programs import OFF
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.wildcards import Template
-from picowatch.recipe.written import Entry, Position, plain_number, written_at
+from picowatch.recipe.read.decoding import unix_line_ends
+from picowatch.recipe.written import FORBIDDEN, Entry, Position, plain_number, written_at
 
 # Programs with longer seeds draw noise on the CPU, where torch uses the lower 32 bits.
 _LONG_SEED = re.compile(r"[0-9]{10,20}")
@@ -15,6 +16,11 @@ _WILDCARD = re.compile(r"\\.|\{|__", re.DOTALL)
 _BRACKET = re.compile(r"(?<!\\)[\[\]]")
 # The exceptions that a damaged or hostile file may cause in code that expects a good one.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+
+
+def visible(text: str) -> str:
+    """Return the text as a recipe can hold it: with "\\n" as line ends, and nothing invisible."""
+    return FORBIDDEN.sub("", unix_line_ends(text)).rstrip("\n")
 
 
 def final(prompt: str) -> str:
@@ -47,7 +53,7 @@ class Found:
         if isinstance(value, float):
             text = plain_number(value)
         else:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
+            text = str(value).lower() if isinstance(value, bool) else visible(str(value))
         if field in ("seed", "variation_seed"):
             text = self._seed_of_32_bits(text)
         if self.values.setdefault(field, text) != text:
@@ -77,7 +83,7 @@ class Found:
         names = [found[1] or "" for found in embedding.finditer(text)]
         if names:
             self.values[EMBEDDINGS] = ",".join([self.values.get(EMBEDDINGS, ""), *names])
-        text = embedding.sub(lambda found: found[1] or "", text)
+        text = visible(embedding.sub(lambda found: found[1] or "", text))
         if text or field == "prompt":
             self.values[field] = _BRACKET.sub(r"\\\g<0>", text)
 

@@ -10,19 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, FINISHING, PROMPTS
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, FINISHING, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.read.a1111 import MAX_LINES, holds_parameters, read_parameters
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
-from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
+from picowatch.recipe.read.decoding import MAX_BYTES
 from picowatch.recipe.read.foreign import read_settings, settings_of
-from picowatch.recipe.read.found import DAMAGE, Found, final
+from picowatch.recipe.read.found import DAMAGE, Found, final, visible
 from picowatch.recipe.request import ImageRequest, recipe_values
-from picowatch.recipe.written import FORBIDDEN, Entry, Layer, Written
+from picowatch.recipe.written import Entry, Layer, Written
 
 _HASH_DIGITS = 10
+_SIZES = {SIZE, "width", "height"}
 
 
 def read_from(
@@ -82,7 +83,7 @@ def _settings(
             found.values = _of_picowatch(texts["picowatch"], pictures)
             return found
         what = "text"
-        texts = {name: _visible(text) for name, text in texts.items()}
+        texts = {name: visible(text) for name, text in texts.items()}
         text = texts.get("parameters", "")
         if settings := settings_of(texts):
             what = f"text from {settings[0]}"
@@ -108,11 +109,6 @@ def _settings(
     return found
 
 
-def _visible(text: str) -> str:
-    """Return the text as a recipe can hold it: with "\\n" as line ends, and nothing invisible."""
-    return FORBIDDEN.sub("", unix_line_ends(text)).rstrip("\n")
-
-
 def _read_workflow(workflow: str, text: str, found: Found) -> None:
     """Read the workflow, and from the A1111 text beside it only what the workflow lacks.
 
@@ -129,6 +125,8 @@ def _read_workflow(workflow: str, text: str, found: Found) -> None:
         found.values, found.warnings = beside.values, beside.warnings
     else:
         said = {name: value for name, value in found.values.items() if value}
+        if not _SIZES.isdisjoint(said):  # one source gives all of a size
+            beside.values = {n: one for n, one in beside.values.items() if n not in _SIZES}
         found.values = found.values | beside.values | said
 
 

@@ -75,6 +75,10 @@ COMFYUI = {
     "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 30, "cfg_scale": 6.5, "seed": 42,
     "size": "832x1216",
 }  # fmt: skip
+STABILITY_MATRIX = (
+    "a cat\nNegative prompt: blurry, bad\nSteps: 30, Sampler: DPM++ 2M Karras, CFG scale: 6.5, "
+    "Seed: 42, Size: 1664x2432, Model hash: , Model: pony, Version: StabilityMatrix/2.0"
+)
 CIVITAI = {**XL, "extra": {"airs": []}, "extraMetadata": '{"prompt": "a cat"}'}
 TWO_PASSES = ("The workflow has 2 samplers; only the first one was read.",)
 
@@ -163,6 +167,17 @@ PICTURES = {
     "comfyui png": Picture(
         png({"prompt": json.dumps(XL), "workflow": json.dumps(WORKFLOW)}),
         COMFYUI,
+        TWO_PASSES,
+    ),
+    # https://github.com/LykosAI/StabilityMatrix writes both; the text has the size after upscaling.
+    "stability matrix png": Picture(
+        png({"prompt": json.dumps(XL), "parameters": STABILITY_MATRIX, "smproj": "{}"}),
+        COMFYUI,
+        TWO_PASSES,
+    ),
+    "line ends in json": Picture(
+        png({"prompt": json.dumps(XL).replace("a cat", r"a\r\n cat\u0000")}),
+        COMFYUI | {"prompt": "a\n cat"},
         TWO_PASSES,
     ),
     "comfyui webp": Picture(
