@@ -5,42 +5,55 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
+from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.metadata import (
     PICOWATCH,
     differing_fields,
     escaped_json,
+    others_yaml,
     read_chunk,
     read_texts,
     recipe_yaml,
-    settings_yaml,
 )
 from picowatch.outbox.encoding import SHEET_KEYWORD
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from picowatch.streams import harmless
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    @cache
+    def inventory() -> Inventory:
+        settings = load()
+        catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
+        return catalog.inventory(settings.checkpoint)
+
     pictures = [_found(path, load) for path in options.pictures]
-    return show(pictures, as_json=options.json, whole=options.all)
+    return show(pictures, inventory, as_json=options.json, whole=options.all)
 
 
-def show(pictures: Sequence[Path], as_json: bool, whole: bool = False) -> int:
+def show(
+    pictures: Sequence[Path],
+    inventory: Callable[[], Inventory],
+    as_json: bool,
+    whole: bool = False,
+) -> int:
     """Print each picture's recipe as a YAML document, or its whole chunk.
 
     Without `whole`, fields that have their defaults are left out. A picture by another program
-    gives the settings that it names, with comments for what a recipe cannot say; as JSON, its
-    texts. One without any does not stop the others.
+    gives what `from:` makes of it with the models of the inventory, its warnings as comments; as
+    JSON, its texts. One without any does not stop the others.
     """
     code, separator = SUCCEEDED, ""
     for path in pictures:
         try:
-            text = _text(path, as_json, whole)
+            text = _text(path, inventory, as_json, whole)
         except PictureUnreadable as error:
             print(harmless(f"picowatch: {error.with_remedy}"), file=sys.stderr)
             code = FAILED
@@ -50,7 +63,7 @@ def show(pictures: Sequence[Path], as_json: bool, whole: bool = False) -> int:
     return code
 
 
-def _text(path: Path, as_json: bool, whole: bool) -> str:
+def _text(path: Path, inventory: Callable[[], Inventory], as_json: bool, whole: bool) -> str:
     texts = read_texts(path)
     if as_json:
         return (
@@ -60,7 +73,7 @@ def _text(path: Path, as_json: bool, whole: bool) -> str:
     if SHEET_KEYWORD in texts:
         raise PictureUnreadable(f"{path}: It is a contact sheet.", "Show one of its pictures.")
     try:
-        return _recipe(texts, whole)
+        return _recipe(texts, whole) if PICOWATCH in texts else others_yaml(texts, inventory())
     except PictureUnreadable as error:
         raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
 
@@ -74,11 +87,9 @@ def _found(path: Path, load: Callable[[], Settings]) -> Path:
 
 
 def _recipe(texts: Mapping[str, str], whole: bool) -> str:
-    if PICOWATCH in texts:
-        request = read_chunk(texts[PICOWATCH]).request
-        named = None if whole else differing_fields(request)
-        return _notes(request) + _embeddings(request) + recipe_yaml(request, named)
-    return settings_yaml(*settings_in(texts))
+    request = read_chunk(texts[PICOWATCH]).request
+    named = None if whole else differing_fields(request)
+    return _notes(request) + _embeddings(request) + recipe_yaml(request, named)
 
 
 def _notes(request: ImageRequest) -> str:

@@ -2,7 +2,7 @@
 
 from picowatch.metadata.a1111 import parameters_text, without_postprocessing
 from picowatch.metadata.chunk import Chunk, escaped_json, picowatch_json, read_chunk
-from picowatch.metadata.recipe_yaml import differing_fields, recipe_yaml, settings_yaml
+from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml
 from picowatch.metadata.texts import PARAMETERS, PICOWATCH, read_texts, texts_in, texts_of
 
 __all__ = [
@@ -11,12 +11,12 @@ __all__ = [
     "Chunk",
     "differing_fields",
     "escaped_json",
+    "others_yaml",
     "parameters_text",
     "picowatch_json",
     "read_chunk",
     "read_texts",
     "recipe_yaml",
-    "settings_yaml",
     "texts_in",
     "texts_of",
     "without_postprocessing",

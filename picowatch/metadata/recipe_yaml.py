@@ -1,22 +1,30 @@
 """A picture's recipe as YAML, ready for the inbox: `picowatch show`."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
+from picowatch.errors import PictureUnreadable
 from picowatch.families import DEMO
-from picowatch.recipe.fields import FINISHING, PROMPTS, ROWS, SIZE, ScheduleType
-from picowatch.recipe.inventory import DEMO_RULES
+from picowatch.recipe import RecipeInvalid, no_hash, read_recipes
+from picowatch.recipe.fields import FINISHING, SIZE, ScheduleType
+from picowatch.recipe.installed import NotInstalled, find_checkpoint
+from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
+from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE
-from picowatch.recipe.written import number
 from picowatch.streams import harmless
 
 USUAL_SAMPLER = DEFAULT_SAMPLER.removesuffix(" Karras")
 USUAL_SCHEDULE: ScheduleType = "karras"
 # Other fields mean something only with one of these: denoising_strength, mask_blur …
 _WITH_FIELDS_OF_THEIR_OWN = ("image", "mask", "control", "variation_strength")
+_NAME = "picture.png"
+_NOTE = f" (in {_NAME})"
+_SAMPLING = {"sampler", "schedule_type"}  # one may say both
 _NEVER = 10**9  # a width at which no line is broken
 
 # libyaml's dumper is eight times as fast, which matters to a gallery of many pictures.
@@ -75,25 +83,43 @@ def _fields(request: ImageRequest) -> dict[str, Any]:
     return {SIZE if name == "width" else name: value for name, value in values.items()}
 
 
-def settings_yaml(settings: Mapping[str, object], warnings: Iterable[str]) -> str:
-    """Return the settings of another program's picture as a recipe, with warnings as comments.
+def others_yaml(texts: Mapping[str, str], inventory: Inventory) -> str:
+    """Return the recipe that `from:` makes of another program's picture, warnings as comments.
 
-    Only what the picture says is written. Numbers that were text become numbers.
+    Only what the picture says is written. A checkpoint that is not installed is named all the same.
+    Raises PictureUnreadable.
     """
-    lines = [f"# {harmless(warning)}\n" for warning in warnings]
-    values = {
-        name: settings[name] if name in PROMPTS else _with_numbers(settings[name])
-        for name in (*ROWS, SIZE)
-        if name in settings
-    }
-    return "".join(lines) + _written(values)
+    said = settings_in(texts)
+    name, comments = said.get("checkpoint"), []
+    try:
+        find_checkpoint(name, inventory)
+    except NotInstalled as error:
+        comments.append(str(error))
+        unknown = replace(NO_CHECKPOINT, name=name or "unknown")
+        inventory = replace(inventory, checkpoints=(unknown,), default_checkpoint=unknown.name)
+    try:
+        source = f"from: {_NAME}".encode()
+        (recipe,) = read_recipes("shown.yaml", source, inventory, pictures=_Shown(texts))
+        (request,) = recipe.image_requests(no_hash, 0)
+    except RecipeInvalid as invalid:
+        raise PictureUnreadable(invalid.problems[0].message.removesuffix(_NOTE)) from None
+    if comments and said.get("schedule_type", "").casefold() == SIMPLE:  # for a flow family
+        request = replace(request, schedule_type="simple")
+    named = {SIZE if field in ("width", "height") else field for field in said}
+    if not named.isdisjoint(_SAMPLING):
+        named |= _SAMPLING
+    comments += (warning.removesuffix(_NOTE) for warning in recipe.warnings)
+    return "".join(f"# {harmless(one)}\n" for one in comments) + recipe_yaml(request, named)
 
 
-def _with_numbers(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _with_numbers(part) for key, part in value.items()}
-    found = number(value) if isinstance(value, str) else None
-    return value if found is None else found
+class _Shown(Pictures):
+    """The one picture whose texts are shown."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = texts
+
+    def texts(self, path: str) -> Mapping[str, str]:
+        return self._texts
 
 
 def _written(values: Mapping[str, object]) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from picowatch.commands.show import show
 from tests.house import House
+from tests.recipe.reading import INVENTORY
 
 STYLES = Path(__file__).parents[1] / "styles"
 
@@ -19,7 +20,7 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
     shutil.copy(STYLES / "mascot.safetensors", house.models / "embeddings")
     house.save("a.txt", "a mascot --seed 7\na cat --seed 8\n")
     assert house.once()
-    show([house.outbox / file for file in house.pictures()], as_json=False)
+    show([house.outbox / file for file in house.pictures()], lambda: INVENTORY, as_json=False)
     shown = capsys.readouterr().out
     one, other = shown.split("---\n")
     assert one.startswith("# The prompts use the embedding 'mascot'. Where models/embeddings lacks")
@@ -37,7 +38,7 @@ def test_show_tells_the_notes_of_a_table(house: House, capsys: pytest.CaptureFix
     house.save("a.csv", "_id,prompt,seed\n8,a star,1\n")
     assert house.once()
     (picture,) = house.pictures()
-    show([house.outbox / picture], as_json=False)
+    show([house.outbox / picture], lambda: INVENTORY, as_json=False)
     shown = capsys.readouterr().out
     assert shown.startswith("# _id: 7\nprompt: a star\n")
     house.save("b.yaml", shown)
@@ -52,11 +53,11 @@ def test_show_leaves_out_what_is_a_default(
     house.save("a.yaml", "prompt: a star\nsteps: 2\n")
     assert house.once()
     (picture,) = house.pictures()
-    show([house.outbox / picture], as_json=False)
+    show([house.outbox / picture], lambda: INVENTORY, as_json=False)
     short = capsys.readouterr().out
-    show([house.outbox / picture], as_json=True)
+    show([house.outbox / picture], lambda: INVENTORY, as_json=True)
     assert json.loads(capsys.readouterr().out)["request"]["steps"] == 2
-    show([house.outbox / picture], as_json=False, whole=True)
+    show([house.outbox / picture], lambda: INVENTORY, as_json=False, whole=True)
     whole = capsys.readouterr().out
     fields = [line.partition(":")[0] for line in short.splitlines()]
     assert fields == ["prompt", "checkpoint", "steps", "cfg_scale", "size", "seed"]
@@ -74,13 +75,13 @@ def test_show_goes_on_after_a_picture_without_a_recipe(
     plain, none = house.folder / "plain.png", house.folder / "none.png"
     Image.new("RGB", (8, 8)).save(plain)
     for path in (plain, house.save("b.txt", "a cat\n"), none):
-        assert show([path], as_json=False) == 1
+        assert show([path], lambda: INVENTORY, as_json=False) == 1
         assert str(path) in capsys.readouterr().err
     house.save("a.yaml", "prompt: a star\nseed: 7\nsweep: {steps: [1, 2]}\n")
     assert house.once()
     sheet = next(house.outbox.glob("a/*sheet*"))
     pictures = [house.outbox / file for file in house.pictures("a")]
-    assert show([pictures[0], sheet, pictures[1]], as_json=False) == 1
+    assert show([pictures[0], sheet, pictures[1]], lambda: INVENTORY, as_json=False) == 1
     printed = capsys.readouterr()
     assert [line for line in printed.out.splitlines() if line.startswith(("---", "steps"))] == [
         "steps: 1", "---", "steps: 2",

@@ -19,7 +19,7 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
-from picowatch.metadata import read_chunk, recipe_yaml, settings_yaml, texts_of
+from picowatch.metadata import others_yaml, read_chunk, recipe_yaml, texts_of
 from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,
@@ -31,7 +31,6 @@ from picowatch.recipe import (
     read_recipes,
 )
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
-from picowatch.recipe.read.from_picture import settings_in
 from tests.fuzz.hostile import safetensors
 from tests.recipe.reading import PicturesWith
 
@@ -113,7 +112,7 @@ def _show(texts: Mapping[str, str]) -> None:
         if "picowatch" in texts:
             recipe = recipe_yaml(read_chunk(texts["picowatch"]).request)
         else:
-            recipe = settings_yaml(*settings_in(texts))
+            recipe = others_yaml(texts, INVENTORY)
     except PictureUnreadable as error:
         assert_shown(str(error))
         return

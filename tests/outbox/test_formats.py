@@ -23,6 +23,7 @@ from tests import digest_engine
 from tests.digest_engine import digest_picture, digest_pixels
 from tests.house import House
 from tests.metadata.requests import CORGI as CORGI_REQUEST
+from tests.recipe.reading import INVENTORY
 
 CORGI = "prompt: ein Corgi 🐶, (猫:1.2)\nnegative_prompt: dim\nseed: 7\nsize: 128x64\n"
 ENDING = {name: kind.ending for name, kind in FORMATS.items()}
@@ -46,7 +47,7 @@ def test_a_picture_of_each_format_holds_its_settings(
     assert path.with_suffix(".txt").read_text() == f"{parameters}\n"
     assert (house.outbox / f"latest{ENDING[name]}").read_bytes() == path.read_bytes()
     assert file in (house.outbox / ".picowatch/gallery/page-00001.js").read_text()
-    show([path], as_json=False)
+    show([path], lambda: INVENTORY, as_json=False)
     house.save("b.yaml", capsys.readouterr().out)
     house.save("c.yaml", f"from: {file}\nseed: 8\n")
     assert house.once(format=name)

@@ -255,9 +255,8 @@ def unsupported(text: str) -> Iterator[Mistake]:
     plain = re.sub(r"\\.", "\\\\x", text, flags=re.DOTALL)
     for pattern, message in _UNSUPPORTED.items():
         for one in pattern.finditer(plain):
-            tag = text[slice(*one.span())]
-            instead = "," if tag.endswith("AND") else ""
-            yield Mistake(message.format(shown(one[0], 40)), tag, instead)
+            instead = "," if one[0].endswith("AND") else ""
+            yield Mistake(message.format(shown(one[0], 40)), text[slice(*one.span())], instead)
     for tag in _LORA_TAG.finditer(plain):
         lora = _lora(tag)
         if lora is None or not abs(lora.weight) <= MAX_LORA_WEIGHT:

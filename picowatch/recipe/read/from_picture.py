@@ -59,13 +59,9 @@ def read_from(
     return replace(entry, layer=layer)
 
 
-def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields that a picture's texts give, and warnings for what a recipe cannot say.
-
-    Raises PictureUnreadable.
-    """
-    found = _settings(texts, NO_PICTURES)
-    return found.values, found.warnings
+def settings_in(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields that a picture's texts give. Raises PictureUnreadable."""
+    return _settings(texts, NO_PICTURES).values
 
 
 def _settings(

@@ -71,8 +71,8 @@ class Rules:
             clean = text.replace(sign[0], "")
             found.append(Finding(field, what, "Remove it.", clean, of_checkpoint=False))
         for mistake in mistakes_in(field, text, loras, self._inventory):
-            without = text.replace(mistake.tag, mistake.instead, 1) if mistake.tag else NOTHING
-            instead = without if without is NOTHING else without.strip()
+            without = text.replace(mistake.tag, mistake.instead, 1).strip()
+            instead = without if mistake.tag else NOTHING
             found.append(Finding(field, mistake.message, "", instead, of_checkpoint=False))
         return found
 

@@ -14,9 +14,10 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from picowatch.commands.show import show
-from picowatch.metadata import texts_of
+from picowatch.metadata import others_yaml, texts_of
 from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
 from picowatch.recipe.inventory import rules_of
+from picowatch.recipe.parts import Hires
 from tests.recipe.read.test_comfyui import XL
 from tests.recipe.reading import DEMO, check_warned, read_one
 
@@ -24,6 +25,7 @@ INVENTORY = Inventory(
     demo=DEMO,
     checkpoints=(
         Checkpoint("Journey", 512),
+        Checkpoint("007", 512),
         *(
             Checkpoint(name, 1024, family="Stable Diffusion XL", rules=rules_of("sdxl"))
             for name in ("noobai", "juggernautXL", "xl/pony", "OfficialSDXL/sd_xl_base_1.0")
@@ -78,6 +80,11 @@ COMFYUI = {
 STABILITY_MATRIX = (
     "a cat\nNegative prompt: blurry, bad\nSteps: 30, Sampler: DPM++ 2M Karras, CFG scale: 6.5, "
     "Seed: 42, Size: 1664x2432, Model hash: , Model: pony, Version: StabilityMatrix/2.0"
+)
+LACKING = (
+    "a cat AND a dog {x|y} <lora:gone:1>\nSteps: 200, Sampler: Restart, Schedule type: Karras, "
+    "Seed: 1, Size: 512x512, Model: 007, VAE: gone, Denoising strength: 0.4, Hires upscale: 2, "
+    "Hires steps: 8, Hires upscaler: R-ESRGAN 4x+"
 )
 CIVITAI = {**XL, "extra": {"airs": []}, "extraMetadata": '{"prompt": "a cat"}'}
 TWO_PASSES = ("The workflow has 2 samplers; only the first one was read.",)
@@ -180,6 +187,16 @@ PICTURES = {
         COMFYUI | {"prompt": "a\n cat"},
         TWO_PASSES,
     ),
+    "a1111 with what recipes lack": Picture(
+        png({"parameters": LACKING}),
+        {
+            "prompt": "a cat, a dog \\{x|y}", "checkpoint": "007", "sampler": "Heun",
+            "schedule_type": "karras", "steps": 150, "seed": 1, "size": "512x512",
+            "hires": Hires(2, 20, 0.4, "Lanczos"), "loras": (),
+        },
+        ("Restart is not supported", "no VAE 'gone'", "no upscaler 'R-ESRGAN 4x+'",
+         "steps must be a whole number from", "AND (composing prompts)", "no LoRA 'gone'"),
+    ),
     "comfyui webp": Picture(
         encoded("WEBP", exif=exif(Model=f"prompt:{json.dumps(XL)}", Make="workflow:{}")),
         COMFYUI,
@@ -262,13 +279,26 @@ def test_a_recipe_starts_from_it(
     assert {field: getattr(recipe, field) for field in picture.fields} == picture.fields
     check_warned(recipe, *(f"…{piece}…" for piece in picture.warnings))
     (tmp_path / "a.png").write_bytes(picture.content)
-    show([tmp_path / "a.png"], as_json=False)
+    show([tmp_path / "a.png"], lambda: INVENTORY, as_json=False)
     shown = capsys.readouterr().out
     comments = [line for line in shown.splitlines() if line.startswith("# ")]
     assert all(any(piece in line for line in comments) for piece in picture.warnings)
     assert read_one(shown, inventory=INVENTORY).digest(no_hash) == recipe.digest(no_hash)
-    show([tmp_path / "a.png"], as_json=True)
+    show([tmp_path / "a.png"], lambda: INVENTORY, as_json=True)
     assert json.loads(capsys.readouterr().out) == texts_of(picture.content)
+
+
+@pytest.mark.parametrize("values", ["Model: 007, ", ""])
+def test_show_does_not_need_the_checkpoint(values: str) -> None:
+    """A comment says that it is missing, or that several are installed; the rest is as usual."""
+    text = f"a\nSteps: 9, Sampler: Restart, Schedule type: Simple, {values}Size: 64x64"
+    several = Inventory(DEMO, (Checkpoint("a", 512), Checkpoint("b", 512)))
+    missing, nearest, *lines = others_yaml({"parameters": text}, several).splitlines()
+    assert missing.startswith("# no checkpoint ") and nearest.startswith("# the sampler Restart is")
+    assert lines == [
+        "prompt: a", *["checkpoint: '007'"] * bool(values),
+        "sampler: Heun", "schedule_type: simple", "steps: 9", "size: 64x64",
+    ]  # fmt: skip
 
 
 def test_invokeais_weights_are_words_with_a_warning() -> None:
