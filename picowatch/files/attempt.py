@@ -202,15 +202,17 @@ class Attempts:
         """Record that a step could not be done; raise `error` if waiting does not help."""
         if not passes(error):
             raise error
-        now, shown = time.monotonic(), self._shown(error) or (file if is_alone else "")
+        now, reason = time.monotonic(), _reason(error)
         with self._lock:
             said = {other.about for other in self._refusals.values()}
             one = self._refusals.get((step, file)) or _Refusal("", "", is_alone, error, now)
-            one.file, one.reason, one.error = shown, _reason(error), error
+            is_said = one.reason == reason
+            one.file = self._shown(error) or (file if is_alone else "")
+            one.reason, one.error = reason, error
             one.next_at = now + self._seconds(one)
             one.tries += 1
             self._refusals[step, file] = one
-        if one.about not in said:
+        if not is_said and one.about not in said:
             log.error("cannot write%s; waiting", self._words(one))
         if not is_alone:
             notify(*ALIVE)  # a start may wait here
