@@ -1,60 +1,95 @@
-"""Warnings about parts of a prompt that are valid, but hardly what was meant."""
+"""Lines that are no prompts, and parts of prompts that are valid, but hardly what was meant."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from picowatch.recipe.messages.problems import shown
 
-# Each pattern, what is said of it, and what to do; {0} is what was found, {1} its first group.
-_PATTERNS = {
-    r"\A\s*(?:[“„«][^“”„«»]*[”“»]|\"[^\"]*\")\s*\Z": (
-        "the quotes around the prompt are part of it. Remove them if they are not meant."
-    ),
-    r"(\([^()\[\]:]{1,200}:\s*\d{1,2}),(\d{1,3}\s*\))": (
-        "'{0}' is used as literal text, because a weight has a decimal point. For the weight, "
-        "write {1}.{2}."
-    ),
-    # For wildcards, as people write them who know other programs' syntax.
-    r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)": (
-        "'{0}' is drawn as these words, with more weight. For one of them at random, write {{{1}}}."
-    ),
-    r"(?<!\\)\{[^{}|]*\|[^{}]*\Z": (
-        "the brace of '{0}' is never closed, so it is drawn as these words. For one of them at "
-        "random, close it."
-    ),
-    r"(\w[\w -]{0,40})::(-?\d[\d.]{0,5})(?![\d.\s]*\])": (
-        "'{0}' is drawn as these words: it is a weight of Midjourney. Write ({1}:1.2)."
-    ),
-    r"\w{2,40}\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)|\)\.(?:blend|and)\(": (
-        "'{0}' is drawn as these words: it is a weight of InvokeAI. Write (word:1.2)."
-    ),
-    r"https?://\S+": (
-        "'{0}' is drawn as these words: picowatch downloads nothing. Save the picture beside the "
-        "recipe, and name it in image."
-    ),
-    r"\$\([^()]{0,200}\)|(?<!\w)\$[A-Z_]{2,}": (
-        "'{0}' is drawn as these words: no shell reads this file. A command that writes it can "
-        "replace them, in double quotes."
-    ),
-    r"\\n(?=\s|[A-Za-z]+:)": (
-        "'{0}' is drawn as these characters. printf writes line breaks, where echo does not."
-    ),
-    r"\A(?:\d{1,3}[.)]|[-*•])\s": (
-        "'{0}' is drawn as a part of the prompt. Remove the numbers and bullets of lists."
-    ),
-    r"(?m)^Steps[ ]\d+,.*": (
-        "'{0}' is drawn as these words. A setting has a colon: Steps: 20, Sampler: Euler a."
-    ),
-}
-_COMPILED = {re.compile(pattern): words for pattern, words in _PATTERNS.items()}
+FENCE = "``` marks a text in chats and web pages. Delete the lines that contain it."
+# Patterns, and what is said of what they find: {0} is all of it, {1} its first group.
+_Said = Mapping[re.Pattern[str], str]
+
+
+def _compiled(said: Mapping[str, str]) -> _Said:
+    return {re.compile(pattern): words for pattern, words in said.items()}
+
+
+_NO_PROMPT = _compiled(
+    {
+        r"\A```": FENCE,
+        # Also InvokeAI's prompts, and Midjourney's in a chat.
+        r"\A(?:(?:\S*/)?(?:sd|sd-cli|sd\.exe|python3?|invoke\.py|txt2img\.py)|[$>])"
+        r"(?=\s(?:.*\s)?--?[A-Za-z])|\Aecho\s(?=.*>)|\A/imagine\b(?:\s*prompt:?)?"
+        r"|\A(?:invoke|dream)>": (
+            "'{0}' begins a command line. Write the prompt first, and then its flags: a corgi "
+            "--steps 30 --width 512."
+        ),
+        r"(?i)(\bnegative[ _]prompt|\Anegative): *(.*)": (
+            "'{1}:' inside a prompt would be part of its text. Write --negative_prompt {2} after "
+            "the prompt."
+        ),
+    }
+)
+_UNLIKELY = _compiled(
+    {
+        r"\A\s*(?:[“„«][^“”„«»]*[”“»]|\"[^\"]*\")\s*\Z": (
+            "the quotes around the prompt are part of it. Remove them if they are not meant."
+        ),
+        r"(\([^()\[\]:]{1,200}:\s*\d{1,2}),(\d{1,3}\s*\))": (
+            "'{0}' is drawn as plain text: a weight has a decimal point. Write {1}.{2}."
+        ),
+        # For wildcards, as people write them who know other programs' syntax.
+        r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)": (
+            "'{0}' is drawn as plain text, with more weight. To draw one of them at random, write "
+            "{{{1}}}."
+        ),
+        r"(?<!\\)\{[^{}|]*\|[^{}]*\Z": (
+            "'{0}' is drawn as plain text: its brace is never closed. To draw one of them at "
+            "random, close it."
+        ),
+        r"(?<!\w)(\w+)::(-?\d[\d.]{0,5})(?![\d.\s]*\])": (
+            "'{0}' is drawn as plain text: it is a weight of Midjourney. Write ({1}:1.2)."
+        ),
+        r"(?<!\w)\w{2,}\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)|\)\.(?:blend|and)\(": (
+            "'{0}' is drawn as plain text: it is a weight of InvokeAI. Write (word:1.2)."
+        ),
+        r"https?://\S+": (
+            "'{0}' is drawn as plain text: picowatch downloads nothing. Save the picture beside "
+            "the recipe, and name it in image."
+        ),
+        r"\$\([^()]{0,200}\)|(?<!\w)\$[A-Z_]{2,}": (
+            "'{0}' is drawn as plain text: no shell reads this file. The command that writes it "
+            "replaces what is in double quotes."
+        ),
+        r"\\n(?=\s|[A-Za-z]+:)": (
+            "'{0}' is drawn as plain text. printf writes line breaks; echo does not."
+        ),
+        r"\A(?:\d{1,3}[.)]|[-*•])\s": (
+            "'{0}' is drawn as part of the prompt. Remove the numbers and bullets of lists."
+        ),
+        r"(?m)^Steps[ ]\d+,.*": (
+            "'{0}' is drawn as plain text. A setting has a colon: Steps: 20, Sampler: Euler a."
+        ),
+    }
+)
 _BRACKETS = re.compile(r"\\.|[()\[\]]", re.DOTALL)
+
+
+def _said(text: str, said: _Said) -> Iterator[str]:
+    for pattern, words in said.items():
+        for found in pattern.finditer(text):
+            parts = (found[0], *found.groups(""))
+            yield words.format(*(shown(part.strip()) for part in parts))
+
+
+def why_no_prompt(line: str) -> str:
+    """Return the message about a line that is no prompt; "" for a prompt."""
+    return next(_said(line, _NO_PROMPT), "")
 
 
 def probable_mistakes(text: str) -> Iterator[str]:
     """Yield a sentence for each part that is hardly meant; the picture is drawn as written."""
-    for pattern, words in _COMPILED.items():
-        for found in pattern.finditer(text):
-            yield words.format(*(shown(part.strip()) for part in (found[0], *found.groups())))
+    yield from _said(text, _UNLIKELY)
     opened: dict[str, list[int]] = {"(": [], "[": []}
     for bracket in _BRACKETS.finditer(text):
         if bracket[0] in opened:

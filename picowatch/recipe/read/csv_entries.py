@@ -49,7 +49,7 @@ def _meaning(name: Written, problems: Problems) -> str | None:
     column = name.text if name.text.startswith(NOTE) else field_called(name.text)
     if name.text and column is None:
         note = f"{NOTE}{shown(name.text)}"
-        instead = f"If it is no field, call it {note}: it is kept in the pictures' metadata then."
+        instead = f"To keep it only in the pictures' metadata, call the column {note}."
         problems.add(name.position, f"{unknown(name.text, otherwise='')} {instead}")
     return column
 
@@ -60,16 +60,18 @@ def _layer(columns: Iterable[_Column], row: Iterable[Written], problems: Problem
         if problems.is_full:
             break
         if column and _SHORTENED.fullmatch(cell.text):
-            message = "a spreadsheet has shortened this number. Make its cell a text, and write it."
+            message = (
+                "a spreadsheet has shortened this number. Format the cell as text, and retype it."
+            )
             problems.add(cell.position, message)
         elif column and cell.text:
             field = field_called(name, cell.text) or column
             add(layer, field, name, replace(cell, key=cell.position), problems)
         elif name and not column:
-            excuse_prompt(layer, name, cell)
+            excuse_prompt(layer, cell)
         elif cell.text:
             message = (
-                f"the first row has no name for '{shown(cell.text)}'. Put double quotes around a "
+                f"'{shown(cell.text)}' has no column in the first row. Put double quotes around a "
                 "text that contains the separator."
             )
             problems.add(cell.position, message)

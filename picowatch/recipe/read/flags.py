@@ -150,11 +150,11 @@ def _put_flag(
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None:
         problems.add(key, unknown(flag, written.text, "--"))
-        excuse_prompt(layer, name, written)
+        excuse_prompt(layer, written)
     elif field and written.raw:
         put(layer, field, written, problems)
     elif field in (*SWITCHES, *MAPPINGS, CUTOUT):
-        put(layer, field, Written("true", key, "", key), problems)
+        put(layer, field, Written("true", key, "true", key), problems)
     elif field:
         problems.add(key, f"--{flag} has no value. Write one after it.")
 
@@ -191,7 +191,7 @@ def _why_no_flag(found: re.Match[str]) -> str:
     """Return the remedy for a misspelt flag, "" for a text that is none."""
     name, after, dashes = found["name"], found["after"] or "", found["dashes"]
     if after.startswith("."):
-        value = found.string[found.end() :].lstrip(" =").partition(" ")[0]
+        value = found.string[found.end() : found.end() + 60].lstrip(" =").partition(" ")[0]
         whole = f"{name}: {{{after[1:]}: {shown(value) or '…'}}}"
         return f"A flag has no parts. Write {whole} between two lines --- above the prompts."
     if field_named(name):

@@ -1,11 +1,8 @@
 """The names of fields as files write them, and layers of their values."""
 
-from functools import lru_cache
-
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.samplers import meaning_of_scheduler
 from picowatch.recipe.written import Layer, Written, plain_name
@@ -36,36 +33,26 @@ def unknown(name: str, value: str = "", before: str = "", otherwise: str = ALL_F
     return f"{what} {words_for(name, FIRST_NAME_OF, value, before) or otherwise}".rstrip()
 
 
-def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
-    """Add the value of the field with that name, and return whether there is such a field.
-
-    Unknown fields and repeated ones are problems.
-    """
+def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
+    """Add the value of the field with that name. Unknown fields and repeated ones are problems."""
     if problems.is_full:
-        return True
+        return
     field = field_called(name, written.text)
     if field:
         add(layer, field, name, written, problems)
     elif not is_switched_off(name, written.value):
         problems.add(written.name_position, unknown(name, written.text))
-        return False
-    return True
+        excuse_prompt(layer, written)
 
 
 def add(layer: Layer, field: str, name: str, written: Written, problems: Problems) -> None:
     """Add the value of a field that the file calls `name`, unless it has one."""
-    if field in layer:
+    if field in layer and layer[field].raw:
         problems.add(written.name_position, given_twice(name, layer[field]))
     else:
         layer[field] = written
 
 
-def excuse_prompt(layer: Layer, name: str, unknown: Written) -> None:
-    """Add an empty prompt if an unknown name may be meant as the prompt: one error is enough."""
-    if " " in unknown.text or _is_like_prompt(name):
-        layer.setdefault("prompt", unknown.with_value(""))
-
-
-@lru_cache(maxsize=256)  # a CSV asks for its columns in each row
-def _is_like_prompt(name: str) -> bool:
-    return closest(name, FIRST_NAME_OF) == "prompt"
+def excuse_prompt(layer: Layer, unknown: Written) -> None:
+    """Add an empty prompt: an unknown name may be meant as the prompt, and one error is enough."""
+    layer.setdefault("prompt", Written("", unknown.position))

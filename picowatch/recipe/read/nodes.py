@@ -15,15 +15,15 @@ import yaml
 from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.messages.problems import Problems, refuse, shown
+from picowatch.recipe.messages.prompts import FENCE
 from picowatch.recipe.messages.wording import quoted
 from picowatch.recipe.read.names import field_named
 from picowatch.recipe.written import Position, Source, Written, list_at, mapping_at
 
 MAX_NODES = 50_000
 MAX_DEPTH = 20
-TOO_DEEP = f"this is nested more than {MAX_DEPTH} deep. A recipe needs three."
+TOO_DEEP = f"this is nested more than {MAX_DEPTH} levels deep. A recipe needs three."
 TOO_MANY = f"the file holds more than {MAX_NODES:,} values."
-FENCE = "``` marks a text in chats and web pages. Delete the lines that contain it."
 _GENERAL = (
     "A recipe has lines like 'steps: 30', without commas and all indented alike; put text with "
     "special characters in quotes."
@@ -95,7 +95,8 @@ def _json_value(value: Any, position: Position, depth: int = 0) -> Written:
         return mapping_at(position, None, [pair for pair in pairs if pair[1].value is not None])
     if isinstance(value, list):
         return list_at(position, None, [_json_value(one, position, depth + 1) for one in value])
-    return Written(json.dumps(value) if isinstance(value, bool) else value, position)
+    text = json.dumps(value) if isinstance(value, bool) else value
+    return Written(text, position, str(text))
 
 
 def nearly_field(line: str) -> tuple[int, str] | None:
@@ -159,7 +160,7 @@ class _Composer:
             refuse(position, words_of_others("<<"))  # what refers to it would be further mistakes
         if event.anchor is not None or getattr(event, "tag", None) is not None:
             sign = shown(position.text.split(maxsplit=1)[0])
-            message = f"{sign} has a meaning of its own in YAML. If it is text, put it in quotes."
+            message = f"{sign} has a meaning of its own in YAML. For text, put it in quotes."
             self.problems.add(position, message)
         if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
             is_text = isinstance(event, yaml.ScalarEvent)

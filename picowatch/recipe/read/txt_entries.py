@@ -3,12 +3,12 @@
 import re
 
 from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.messages.prompts import why_no_prompt
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read import a1111
 from picowatch.recipe.read.flags import PromptLine, prompt_and_flags
 from picowatch.recipe.read.names import field_named
-from picowatch.recipe.read.nodes import FENCE
 from picowatch.recipe.read.yaml_entries import yaml_layer
 from picowatch.recipe.written import Entry, Layer, Position, Source
 
@@ -19,18 +19,11 @@ _SETTING = re.compile(
     r"(?P<name>[A-Za-z_]{3,30}) ?: *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off|"
     r"\S*\.(?:png|jpe?g|webp|avif))"
 )
-_NEGATIVE = re.compile(r"(?i)(?P<name>\bnegative[ _]prompt|^negative): *(?P<text>.*)")
 _JSON = re.compile(r'(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:')
 # RTF, a web page, a script.
 _NO_TEXT = re.compile(
     r"\{\\rtf\d|<(?i:!doctype|html|\?xml)\b|#!"
     r"|(?:from [\w.]+ import .+|import [\w.]+(?: as \w+)?|def \w+\(.*)\s*\n"
-)
-# The beginning of a command line, of Midjourney's in a chat, or InvokeAI's.
-_COMMAND = re.compile(
-    r"(?:(?:\S*/)?(?:sd|sd-cli|sd\.exe|python3?|invoke\.py|txt2img\.py)|[$>])"
-    r"(?=\s(?:.*\s)?--?[A-Za-z])"
-    r"|echo\s(?=.*>)|/imagine\b(?:\s*prompt:?)?|(?:invoke|dream)>"
 )
 MAX_PROMPTS = 10_000
 
@@ -136,7 +129,11 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
             message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
             problems.add(written.position, message)
             break
-        elif why := _why_no_prompt(written.text):
+        elif why := (
+            why_no_prompt(written.text)
+            or a1111.why_no_prompt(written.text)
+            or _why_setting(written.text)
+        ):
             problems.add(source.whole_line(line.number), why)
         else:
             warnings: list[str] = []
@@ -160,23 +157,6 @@ def _whole_line(source: Source, number: int, problems: Problems) -> tuple[Prompt
         "line.",
     )
     return PromptLine(source, number + 1, "\n".join(pieces)), len(source.lines)
-
-
-def _why_no_prompt(line: str) -> str | None:
-    """Return the message about a line that is no prompt; None for a prompt."""
-    if line.startswith("```"):
-        return FENCE
-    if command := _COMMAND.match(line):
-        return (
-            f"'{shown(command[0].strip())}' begins a command. A line begins with its prompt, and "
-            "then come its flags: a corgi --steps 30 --width 512."
-        )
-    if negative := _NEGATIVE.search(line):
-        return (
-            f"'{negative['name']}:' inside a prompt would be part of its text. Write "
-            f"--negative_prompt {shown(negative['text'])} after the prompt."
-        )
-    return a1111.why_no_prompt(line) or _why_setting(line)
 
 
 def _why_setting(line: str) -> str | None:

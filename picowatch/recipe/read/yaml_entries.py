@@ -5,7 +5,7 @@ from dataclasses import replace
 from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import quoted
-from picowatch.recipe.read.names import excuse_prompt, field_named, put
+from picowatch.recipe.read.names import field_named, put
 from picowatch.recipe.read.nodes import compose, compose_json, nearly_field
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -64,8 +64,7 @@ def _layer_of(mapping: Written, problems: Problems) -> Layer:
             continue
         if field_named(name) in PROMPTS and _has_lost_text(name, value, problems):
             value = value.with_value("")
-        if not put(layer, name, value, problems):
-            excuse_prompt(layer, name, value)
+        put(layer, name, value, problems)
     return layer
 
 

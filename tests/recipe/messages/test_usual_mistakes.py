@@ -107,19 +107,19 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler() -> None:
 @pytest.mark.parametrize(
     ("prompt", "warning"),
     [
-        ("a (corgi:1,2)", "'(corgi:1,2)' is used as literal text, … write (corgi:1.2)."),
+        ("a (corgi:1,2)", "'(corgi:1,2)' is drawn as plain text: … Write (corgi:1.2)."),
         ("a (corgi:1.2 wearing a hat", "the bracket of '(corgi:1.2 wearing a hat' is never …"),
         ("“a corgi”", "the quotes around the prompt are part of it. Remove them if …"),
-        ("a corgi::2 b", "'a corgi::2' is drawn … weight of Midjourney. Write (a corgi:1.2)."),
+        ("a corgi::2 b", "'corgi::2' is drawn … weight of Midjourney. Write (corgi:1.2)."),
         ("a hat++", "'hat++' is drawn … weight of InvokeAI. Write (word:1.2)."),
         ("a (red)1.3 hat", "'(red)1.3' is drawn … weight of InvokeAI. Write (word:1.2)."),
         ("https://a.b/c.png as art", "'https://a.b/c.png' is drawn … picowatch downloads nothing…"),
         ("a dog on $(date +%A)", "'$(date +%A)' is drawn … no shell reads this file. …"),
         ("a dog $COLOUR", "'$COLOUR' is drawn … no shell reads this file. …"),
-        ("a corgi\\n at sea", "'\\n' is drawn … printf writes line breaks, where echo does not."),
-        ("1. a corgi", "'1.' is drawn as a part of the prompt. Remove the numbers and …"),
+        ("a corgi\\n at sea", "'\\n' is drawn … printf writes line breaks; echo does not."),
+        ("1. a corgi", "'1.' is drawn as part of the prompt. Remove the numbers and …"),
         ("a [cat:dog:0.5 hat", "the bracket of '[cat:dog:0.5 hat' is never closed, … less weight…"),
-        ("a (red|blue) cat", "'(red|blue)' is drawn as these words, … write {red|blue}."),
+        ("a (red|blue) cat", "'(red|blue)' is drawn as plain text, … write {red|blue}."),
     ],
 )  # fmt: skip
 def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
@@ -189,7 +189,9 @@ def test_a_number_beyond_its_limits_hides_no_other_mistake() -> None:
 
 def test_a_choice_that_is_never_closed_is_a_warning() -> None:
     """It would be drawn as these words."""
-    check_warned(read_one("a {red|blue hat", "a.txt"), "the brace of '{red|blue hat' is never …")
+    check_warned(
+        read_one("a {red|blue hat", "a.txt"), "'{red|blue hat' is drawn as plain text: its …"
+    )
     assert read_one("a {red|blue} hat, {x", "a.txt").warnings == ()
 
 

@@ -69,14 +69,14 @@ def test_columns_with_an_underscore_are_only_noted() -> None:
 @pytest.mark.parametrize(
     ("text", "position", "message"),
     [
-        ("prompt,stesp\na,3\nb,4\n", (1, 8), "unknown field 'stesp'. … 'steps'? If it …"),
+        ("prompt,stesp\na,3\nb,4\n", (1, 8), "unknown field 'stesp'. … 'steps'? To keep …"),
         ("prompt,cfg,cfg_scale\na,3,4\n", (2, 5), "'cfg_scale' is given twice: … line 2…"),
         ('prompt;steps\n"a\nb";3\nc;300\n', (4, 3), "steps must be … not 300. (row 3)"),
         ("prompt;cfg\na;7,5\n", (2, 3), "cfg_scale must be … Write 7.5, with a point. (row 2)"),
         ("prompt,steps\n,3\n", (2, 1), "a prompt is missing. Write 'prompt: …'. (row 2)"),
-        ("prompt,steps\na,3,x\n", (2, 5), "the first row has no name for 'x'. Put double quotes…"),
-        ("prompt,\na corgi, on a hill\n", (2, 10), "the first row has no name for 'on a hill'. …"),
-        ("id,prompt\n1,a\n", (1, 1), "unknown field 'id'. If it is no field, call it _id: …"),
+        ("prompt,steps\na,3,x\n", (2, 5), "'x' has no column in the first row. Put double quotes…"),
+        ("prompt,\na corgi, on a hill\n", (2, 10), "'on a hill' has no column in the first row. …"),
+        ("id,prompt\n1,a\n", (1, 1), "unknown field 'id'. To keep it … call the column _id. …"),
         ("_id,_id,prompt\n1,2,a\n", (2, 3), "'_id' is given twice: already on line 2…"),
         (f"_id,prompt\n{'1' * 2001},a\n", (2, 1), "_id: the notes of a row have more than 2,000 …"),
         ("sep=;\nprompt;steps\na;300\n", (3, 3), "steps must be … not 300. (row 2)"),

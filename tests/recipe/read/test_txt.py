@@ -171,7 +171,9 @@ def test_short_flags_of_other_programs_are_told_as_ours(
 )  # fmt: skip
 def test_a_command_line_is_no_prompt(line: str) -> None:
     """One message for the whole line, which says how a line looks."""
-    check_refused(line, "'…' begins a command. A line begins with its prompt, and …", name=TXT)
+    check_refused(
+        line, "'…' begins a command line. Write the prompt first, and then its …", name=TXT
+    )
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ MISTAKES = [
     ("prompt: a, style: oil", (1, 17), "put it in quotes: prompt: 'a, style: oil'"),
     ("prompt: [cat]", (1, 9), "prompt must be text, not [cat]. For text, put it in quotes: prompt"),
     ("prompt: [a|b\nseed: 1", (1, 9), "For text, put it in quotes: prompt: '[a|b'"),
-    ("prompt: *star", (1, 9), "*star has a meaning of its own in YAML. If it is text, put it in"),
+    ("prompt: *star", (1, 9), "*star has a meaning of its own in YAML. For text, put it in"),
     ("prompt: !!python/name:os.system x", (1, 9), "has a meaning of its own in YAML."),
     ("prompt: %dog", (1, 9), "put it in quotes: prompt: '%dog'"),
     ("prompt: 'dog\nsteps: 3", (1, 9), "the quote ' that opens here is never closed."),
@@ -132,7 +132,10 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prompt: " + "[" * 500_000, "this is nested more than 20 deep. A recipe needs three."),
+        (
+            "prompt: " + "[" * 500_000,
+            "this is nested more than 20 levels deep. A recipe needs three.",
+        ),
         ("- a\n" * 60_000, "the file holds more than 50,000 values."),
         ("b: [" + "*a, " * 60_000 + "]", "the file holds more than 50,000 values."),
     ],
