@@ -12,7 +12,6 @@ from picowatch.recipe.messages.wording import DECIMAL_POINT, sizes_of_ratio
 _COUNT = "Write count for the number of images."
 _HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
 _FACES = "picowatch does not restore faces. Remove it."
-_API = "It belongs to A1111's API. Remove it."
 _KOHYA = "It is kohya's flag; write --{}."
 _MIDJOURNEY = "It is Midjourney's flag; {}."
 
@@ -44,19 +43,13 @@ _WORDS = {
     "sampling_method": "Write sampler.",
     "img2img init start_image input_image": "Write image: picture.png, and denoising_strength.",
     "inpaint inpainting inpaint_mask mask_image": "Write image: picture.png, and mask: mask.png.",
-    "model_hash": "Write checkpoint: and its name in models/checkpoints, without the hash.",
     "restore_faces face_restore face_restoration codeformer gfpgan": _FACES,
-    "adetailer": "picowatch does not have ADetailer. Remove it, or redraw the part with image and "
-    "mask.",
-    "refiner": "picowatch does not have SDXL's refiner. Remove it.",
     "style styles": "picowatch has no styles. Write their words into the prompt, or into "
     "_defaults.yaml.",
     "script x_type x_values y_type y_values x/y/z_plot xyz_plot": "picowatch runs no scripts. For "
     "an X/Y/Z plot, write a sweep, like sweep: {steps: [10, 20]}.",
     "format quality sidecar": "It is a setting for all pictures: write it into picowatch.yaml, "
     "like format: jpeg.",
-    "override_settings alwayson_scripts seed_resize_from_h seed_resize_from_w do_not_save_samples "
-    "do_not_save_grid send_images save_images eta": _API,
     "<<": "YAML's references (&, * and <<) are not supported. Write the fields again, or into "
     "_defaults.yaml.",
     "--n": _KOHYA.format("negative_prompt"),
@@ -90,6 +83,7 @@ SHORT_FLAGS = {
     "o": "nothing: pictures are in outbox/",
 }
 _HINTS = {word: hint for words, hint in _WORDS.items() for word in words.split()}
+
 # Values with which a setting is off, also as JSON or Python writes them.
 OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
 
@@ -111,11 +105,6 @@ def words_for(name: str, fields: Iterable[str], value: str = "", before: str = "
 def words_of_others(name: str) -> str:
     """Return the remedy for another program's name; "" for any other."""
     return _HINTS.get(_plain(name), "")
-
-
-def is_switched_off(name: str, value: object) -> bool:
-    """Return whether a setting of another program is off: API clients send all settings."""
-    return bool(words_of_others(name)) and str(value).strip().casefold() in OFF
 
 
 def _plain(name: str) -> str:

@@ -24,10 +24,22 @@ TEXT = "text"
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
 EDITED = "Write the words you want."  # the remedy for prompt editing that a family cannot do
 MAX_WARNINGS = 50  # of one entry
-_CURLY = "“”„‟‘’‚«»"
-# What spreadsheets write for true and false in German, French, Italian, Spanish and Dutch.
-_TRUE = ("wahr", "vrai", "vero", "verdadero", "waar", "ja", "oui", "si", "sí")
-_FALSE = ("falsch", "faux", "falso", "onwaar", "nein", "non", "nee")
+# For values in words that hold the first text: a pattern of what is written, what to write instead.
+_INSTEAD = tuple(
+    (wanted, re.compile(pattern, re.IGNORECASE), words)
+    for wanted, pattern, words in (
+        ("whole number", r"([1-9]\d?\d?),(\d{3})", "{1}{2}, without a comma"),
+        ("a number", r"(\d{1,9}),(\d{1,9})", "{1}.{2}, with a point"),
+        ("number", r"(\d{1,9}) *(?:px|pixels?|x|steps)", "{1}, without a unit"),
+        ("number from 0 to 1", r"(\d\d) *%", "0.{1}"),
+        ("range", r"(\d{1,10}) *(?:[-–]|to) *(\d{1,10})", "{1}..{2} for a range"),
+        ("512x768", r"(\d{2,4})\D{1,9}(\d{2,4})\D{0,9}", "{1}x{2}"),
+        # What spreadsheets write in German, French, Italian, Spanish and Dutch.
+        ("true or false", "wahr|vrai|vero|verdadero|waar|ja|oui|sí?|si", "true"),
+        ("true or false", "falsch|faux|falso|onwaar|nein|non|nee", "false"),
+        ("", "[“”„‟‘’‚«»]+(.{1,60}?)[“”„‟‘’‚«»]*", "{1}, without curly quotes"),
+    )
+)
 # For digits in place of a name: `{scale: 1,5}` has a scale of 1, and a 5 without a value.
 DECIMAL_POINT = "A comma ends a number here; a decimal number has a point, like 1.5."
 
@@ -51,22 +63,10 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
 
 
 def _instead(text: str, wanted: str) -> str:
-    """Return what to write instead: without a comma, curly quotes, or in English; "" if unknown."""
-    if "whole number" in wanted and re.fullmatch(r"[1-9]\d?\d?,\d{3}", text):
-        return f"{text.replace(',', '')}, without a comma"
-    if wanted.startswith("a number") and re.fullmatch(r"\d{1,9},\d{1,9}", text):
-        return f"{text.replace(',', '.')}, with a point"
-    if text[:1] in _CURLY and (plain := text.strip(_CURLY)):
-        return f"{shown(plain)}, without curly quotes"
-    if "number" in wanted and (unit := re.fullmatch(r"(\d{1,9}) *(?:px|pixels?|x|steps)", text)):
-        return f"{unit[1]}, without a unit"
-    if wanted.endswith("to 1") and re.fullmatch(r"\d\d?%", text):
-        return f"{int(text[:-1]) / 100:g}"
-    if wanted.endswith("512x768") and (sides := re.findall(r"\d{2,4}", text)) and len(sides) == 2:
-        return "x".join(sides)
-    if wanted == "true or false":
-        word = text.casefold()
-        return "true" if word in _TRUE else "false" if word in _FALSE else ""
+    """Return what to write instead of a value; "" if nobody knows."""
+    for part, pattern, words in _INSTEAD:
+        if part in wanted and (found := pattern.fullmatch(text)):
+            return words.format(*map(shown, (found[0], *found.groups())))
     return ""
 
 
@@ -74,8 +74,6 @@ def _remedy(field: str, written: Written) -> str:
     if isinstance(written.value, tuple | dict):
         return _instead_of_several(field, written)
     text = str(written.value).strip()
-    if field == "seed" and (ends := re.fullmatch(r"(\d+) *(?:[-–]|to) *(\d+)", text)):
-        return f"Write {ends[1]}..{ends[2]} for a range."
     if _RANGE.fullmatch(text) and field in ROWS and field not in NO_SWEEP:
         return _as_sweep(field, written)
     if text.casefold() == "none":

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from picowatch.recipe.fields import CUTOUT, MAPPINGS, MOST_IMAGES, SWITCHES
+from picowatch.recipe.fields import CUTOUT, MAPPINGS, SWITCHES
 from picowatch.recipe.messages.other_programs import OFF, SHORT_FLAGS
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, wrong_value
+from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.read.names import excuse_prompt, field_called, field_named, put, unknown
 from picowatch.recipe.written import Layer, Position, Source, Written, number, plain_name
 
@@ -92,13 +92,11 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
     if prompt.text:
         layer["prompt"] = prompt
         _refuse_no_flags(line, 0, end, problems)
-    factors: list[Written] = []
     for index, (name, written) in enumerate(_flags(line, first, problems)):
         if index == MAX_FLAGS:
             problems.add(written.name_position, f"more than {MAX_FLAGS} flags in one line.")
             break
-        _put_flag(layer, name, written, factors, problems, warnings)
-    _put_count(layer, factors, problems)
+        _put_flag(layer, name, written, problems, warnings)
     return layer
 
 
@@ -133,18 +131,13 @@ def _flags(
 
 
 def _put_flag(
-    layer: Layer,
-    flag: str,
-    written: Written,
-    factors: list[Written],
-    problems: Problems,
-    warnings: list[str],
+    layer: Layer, flag: str, written: Written, problems: Problems, warnings: list[str]
 ) -> None:
     name = ALIASES.get(flag) or ALIASES.get(plain_name(flag), plain_name(flag))
     field = field_called(name, written.text)
     key = written.name_position
     if name in _FACTORS:
-        factors.append(written)
+        layer["count"] = _times(layer.get("count"), written)
     elif field is None and name in THEIRS_ALONE:
         if written.text.casefold() not in OFF and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
@@ -159,17 +152,12 @@ def _put_flag(
         problems.add(key, f"--{flag} has no value. Write one after it.")
 
 
-def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None:
-    """Set the count to the product of A1111's batch_size and n_iter."""
-    product = 1
-    for factor in factors:
-        value = number(factor.text)
-        if not isinstance(value, int) or not 1 <= value <= MOST_IMAGES:
-            problems.add(factor.position, wrong_value("count", factor))
-            return
-        product *= value
-    if factors:
-        put(layer, "count", factors[0].with_value(str(product)), problems)
+def _times(count: Written | None, factor: Written) -> Written:
+    """Return the product of two counts; the later one alone if they are no whole numbers."""
+    values = number(count.text) if count else 1, number(factor.text)
+    if isinstance(values[0], int) and isinstance(values[1], int):
+        return factor.with_value(str(values[0] * values[1]))
+    return factor
 
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:

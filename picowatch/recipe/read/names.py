@@ -1,7 +1,7 @@
 """The names of fields as files write them, and layers of their values."""
 
 from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.messages.other_programs import is_switched_off, words_for
+from picowatch.recipe.messages.other_programs import words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.samplers import meaning_of_scheduler
@@ -40,7 +40,7 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
     field = field_called(name, written.text)
     if field:
         add(layer, field, name, written, problems)
-    elif not is_switched_off(name, written.value):
+    else:
         problems.add(written.name_position, unknown(name, written.text))
         excuse_prompt(layer, written)
 

@@ -44,7 +44,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("cfg: 0", "cfg_scale must be a number from 1 to 30, not 0. 1 switches guidance off."),
         ("cfg_scale: 7,5", "cfg_scale must be a number from 1 to 30. Write 7.5, with a point."),
         ("seed: None", f"{SEED}, not 'None'. Leave out seed for the default."),
-        ("seed: 1 to 8", f"{SEED}, not '1 to 8'. Write 1..8 for a range."),
+        ("seed: 1 to 8", f"{SEED}. Write 1..8 for a range."),
         ("seed: [1..4, 9]", "seed must be a whole number from 0 to 4294967295, not '1..4'."),
         ("count: 1,000", "count must be a whole … Write 1000, without a comma."),
         ("size: 16:9", "size is … write 672x384 for SD 1.5, 1344x768 … 168x96 for the demo model."),
@@ -67,8 +67,6 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("control: {image: {a: 1}}", "control image must be text, not {a: 1}."),
         ("hires: {a5: 1}", "hires has no 'a5'. Its fields are scale, steps, … and upscaler."),
         ("sweep: {size: [64x64], width: [64]}", BOTH_SIZES),
-        ("model hash: 1", "… Write checkpoint: and its name in …, without the hash."),
-        ("refiner: 1", "unknown field 'refiner'. picowatch does not have SDXL's … Remove it."),
         ("upscale_by: 1", "… Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."),
         ("width: 512px", "width must be … to 2048. Write 512, without a unit."),
         ("size: 512 x 768 px", "size must be text like 512x768. Write 512x768."),
@@ -209,15 +207,3 @@ def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
         "unknown field 'scale'. It is a part of hires or upscale: indent it below that line, or "
         "write hires: {scale: 2}."
     )
-
-
-def test_what_an_api_sends_is_a_recipe() -> None:
-    """A request of A1111's API, with everything that is off, is valid."""
-    recipe = read_one(
-        '{"prompt": "a cat", "styles": [], "seed": 7, "sampler_name": "Euler a", "steps": 20, '
-        '"restore_faces": false, "override_settings": {}, "enable_hr": false, "eta": 0, '
-        '"alwayson_scripts": {}, "seed_resize_from_h": -1, "tiling": false}',
-        "a.json",
-    )
-    assert (recipe.prompt, recipe.seed, recipe.sampler) == ("a cat", 7, "Euler a")
-    check_refused('{"prompt": "a", "styles": ["b"]}', "unknown field 'styles'. …", name="a.json")
