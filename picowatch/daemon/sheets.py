@@ -85,10 +85,15 @@ def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
         labels = [label + _seconds(one) for label, one in zip(labels, pictures, strict=True)]
     words = _differing_words(requests, size)
     told = [", ".join([*label, *drawn]) for label, drawn in zip(labels, words, strict=True)]
-    cells = [Cell(picture, label) for picture, label in zip(pictures, told, strict=True)]
+    cells = [_cell(picture, label) for picture, label in zip(pictures, told, strict=True)]
     side = max(max(request.published_size) for request in requests)
     about = {"recipe": recipe, **shown, "files": files, "labels": told}
     outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about)
+
+
+def _cell(picture: Path | None, label: str) -> Cell:
+    """Return a cell whose label begins with the picture's file name."""
+    return Cell(picture, ", ".join(filter(None, [picture.name if picture else "", label])))
 
 
 def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:

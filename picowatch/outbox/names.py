@@ -173,8 +173,11 @@ class OutboxNames:
             "width": request.width,
             "height": request.height,
         }
+        name = self._settings.file_name.format_map(fields)
+        if request.variation_strength:  # all variations have one seed
+            name += f"-{request.variation_seed}"
         # If an image has no {picture}, the name might begin with a dot: a hidden file.
-        return _portable(self._settings.file_name.format_map(fields)).lstrip(".")
+        return _portable(name).lstrip(".")
 
     def of_dropped(
         self, recipe: str, number: int, request: ImageRequest, *, keeps_ending: bool

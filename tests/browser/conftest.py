@@ -22,7 +22,7 @@ RECIPES = {
     "pets/cat.yaml": "prompt: a cat\nnegative_prompt: blurry\nseed: 77\nsteps: 30\n"
     "sampler: Euler a\n",
     "pets/old/dog.txt": "a dog at the beach --seed 7 --size 256x512\n",
-    "study.yaml": "prompt: a red star\nseed: 5\nsweep: {cfg_scale: [5, 8]}\n",
+    "study.yaml": "prompt: a red star\nseed: 5\ncfg_rescale: 0.2\nsweep: {cfg_scale: [5, 8]}\n",
     "wrong.yaml": "prompt: a corgi\nstesp: 2\n",
 }
 CAT, DOG = "pets/cat/0001-77.png", "pets/old/dog/0001-7.png"

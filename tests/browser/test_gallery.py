@@ -96,7 +96,7 @@ def test_a_sweep_is_shown_by_its_contact_sheet(gallery: Page) -> None:
 QUERIES = {
     "corgi": 2, "RED": 5, '"a red"': 5, '"red a"': 0, "red -hat": 3, "seed:7": 1, "seed:77": 1,
     "sampler:euler": 1, "size:256x512": 1, "negative:blurry": 1, "-negative:blurry corgi": 2,
-    "pets/": 2, "recipe:study": 3, "cfg:8": 2, "steps:<25": 5, "steps: >= 30 -hat": 1,
+    "pets/": 2, "recipe:study": 3, "cfg:8": 2, "cfg:<5": 4, "steps:<25": 5, "steps: >= 30 -hat": 1,
     "cfg:4..7.5": 5, "width:256": 1, "steps: 30": 1, "steps:": 7, "steps:<": 7, "no such": 0,
     '"': 7, "-": 7, "": 7,
 }  # fmt: skip

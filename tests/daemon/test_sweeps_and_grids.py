@@ -8,6 +8,7 @@ from PIL import Image
 
 from picowatch.errors import RenderFailed
 from picowatch.outbox.encoding import SHEET_KEYWORD
+from picowatch.outbox.sheets import GAP, LINES
 from tests.house import House
 
 SWEEP = "prompt: a corgi\nseed: 1\nsweep:\n  steps: [3, 4]\n  cfg_scale: 4..8 step 2\n"
@@ -85,6 +86,18 @@ def test_a_sheet_says_what_its_pictures_differ_in(
     assert not labels or told["labels"] == labels
 
 
+def test_each_cell_of_a_sheet_names_its_file(house: House) -> None:
+    """Below its picture, where values are those of axes, too."""
+    told_by_its_sheet(house, "prompt: a\nseed: 7\nsize: 64x64\nsweep: {steps: [3, 4]}\n")
+    with Image.open(house.outbox / sheets(house)[0]) as sheet:
+        page = sheet.convert("L")
+    below = GAP + LINES * (11 + 4)
+    left = page.crop((0, page.height - below, page.width // 2, page.height))
+    right = page.crop((page.width // 2, page.height - below, page.width, page.height))
+    assert min(left.getextrema()[0], right.getextrema()[0]) < 100, "ink"
+    assert left.tobytes() != right.tobytes()
+
+
 def test_a_sheet_that_an_earlier_save_requested_is_not_drawn_again(house: House) -> None:
     """Saving A, B and A again makes no new sheet; another order of the pictures does."""
     recipe = house.inbox / "a.yaml"
@@ -136,6 +149,8 @@ def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House
     first = [house.request(file) for file in house.pictures("a")[:3]]
     assert [one.variation_strength for one in first] == [0, 0.2, 0.4]
     assert first[1].variation_seed == first[2].variation_seed
+    names = [f"a/000{n}-7{'' if n == 1 else f'-{first[1].variation_seed}'}.png" for n in (1, 2, 3)]
+    assert house.pictures("a")[:3] == names
     path.touch()
     house.once()
     drawn = {house.request(file).variation_seed for file in house.pictures("a")

@@ -55,7 +55,7 @@ function wordsOf(query) {
   for (const [, minus, name, phrase, word] of together.matchAll(/(-?)(?:([a-z_]+):)?(?:"([^"]*)"?|(\S+))/g)) {
     const text = phrase ?? word, [, unfinished] = text.match(/^([a-z_]+):$/) ?? [];
     const isWhole = name === undefined ? !unfinished || !isSetting(unfinished) : !/^[<>=]+$/.test(text);
-    if (text && isWhole) words.push({ not: minus === "-", name, text });
+    if (text && isWhole) words.push({ not: minus === "-", name: name === "cfg" ? "cfg_scale" : name, text });
   }
   return words;
 }
