@@ -28,7 +28,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
         name = "retry all"
         if not options.recipes:
             raise CommandFailed(
-                "--all needs to know what to render again.", "Name a folder or recipe."
+                "--all must be told what to render again.", "Name a folder or recipe."
             )
     recipes = [below(settings.inbox, recipe) for recipe in getattr(options, "recipes", ())]
     return control(settings, [Command(name, recipe) for recipe in recipes] or [Command(name)])
@@ -40,7 +40,7 @@ def control(settings: Settings, commands: Sequence[Command]) -> int:
     if not (settings.state_folder / "commands").is_dir():
         raise CommandFailed(
             f"No picowatch has ever used the outbox {settings.outbox.absolute()}.",
-            "Give the outbox of the one that you mean: --outbox DIR.",
+            "Name the outbox of a picowatch that runs: --outbox DIR.",
         )
     # All are sent before the first answer: the daemon looks for commands once a second.
     sent = [(command, _send(settings, command)) for command in commands]
@@ -69,7 +69,7 @@ def _send(settings: Settings, command: Command) -> Path:
 def _report(command: Command, answer: Answer | None) -> int:
     if answer is None:
         print(
-            f"picowatch does not answer; '{command.name}' is done when it is back.",
+            f"picowatch does not answer; '{command.name}' takes effect when it answers again.",
             file=sys.stderr,
         )
         return FAILED

@@ -40,8 +40,8 @@ def folder_and_template(settings: Settings, file: Path) -> tuple[str, str]:
         if template or any(map(is_recipe_name, names)):
             return folder, template
     raise CommandFailed(
-        f"{file} is a folder, and none of the inbox with recipes or a {PICTURES_NAME}.",
-        "Name recipes, or a folder that has some.",
+        f"{file} is a folder, but not one of the inbox that has recipes or a {PICTURES_NAME}.",
+        "Name recipes, or a folder with some.",
     )
 
 

@@ -76,7 +76,7 @@ def _leave(console: Console, code: int) -> None:
     """
 
     def finish() -> None:
-        log.info("ending in the middle of something; the next start goes on with it")
+        log.info("interrupted in the middle of something; the next start continues it")
         console.close()
 
     try:

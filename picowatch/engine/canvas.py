@@ -115,7 +115,7 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
 
     `folder` has the pictures under their hashes. RenderFailed if one is missing or damaged.
     """
-    found = []
+    found: list[str] = []
     if request.mask:
         counts = _greys(folder, request.mask_hash, request.mask, decode_mask)
         found += _mask_warnings(request.mask, counts, request.mask_invert)

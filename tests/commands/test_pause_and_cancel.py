@@ -52,7 +52,7 @@ def test_a_pause_outlives_the_daemon(house: House, capsys: pytest.CaptureFixture
     """One that is sent while none runs holds before its first image, and single runs say why."""
     house.save("a.txt", "one\n")
     assert house.once()
-    assert "'pause' is done when it is back" in control(house, "pause", code=1)
+    assert "'pause' takes effect when it answers again" in control(house, "pause", code=1)
     house.save("a.txt", "two\n")
     assert not house.once()
     assert "paused: 1 image waits until `picowatch resume`" in house.log()
@@ -117,7 +117,9 @@ def test_cancel_holds_for_the_saves_that_came_before_it(house: House) -> None:
     house.save("old/a.txt", "one\n")
     house.save("b.yaml", "prompt: two\n")
     for _ in range(2):
-        assert "'cancel' is done when it is back" in control(house, "cancel", "*.txt", code=1)
+        assert "'cancel' takes effect when it answers again" in control(
+            house, "cancel", "*.txt", code=1
+        )
     house.save("new/c.txt", "three\n")
     assert house.once()
     assert sorted(house.prompts()) == ["three", "two"]

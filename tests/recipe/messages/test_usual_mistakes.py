@@ -74,6 +74,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("image: a.png\nstrength: 75%", "denoising_strength must be … from 0 to 1. Write 0.75."),
         ("aspect_ratio: 1152*896", "… Write size: 1152x896."),
         ("torch_dtype: float16", "… It is a setting: write it into picowatch.yaml, like …"),
+        ("upscale: 4x", "no upscaler '4x' in models/upscalers. For the scale, write 4. Only …"),
         ("format: jpg", "… write it into picowatch.yaml, like format: jpeg."),
     ],
 )  # fmt: skip
