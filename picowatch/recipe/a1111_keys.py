@@ -26,8 +26,6 @@ HIRES_SIZE = "hires resize"
 # A1111's key and SD.Next's; the names in them are the embeddings of the prompts.
 EMBEDDINGS = ("ti hashes", "embeddings")
 MODEL_HASH = "model hash"
-# Civitai's own generator names models there, and nowhere else.
-RESOURCES = "civitai resources"
 
 
 def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
@@ -53,7 +51,7 @@ PARTS_BY_KEY = {
 # Keys that change no picture. The hashes of LoRAs and embeddings tell which files were used.
 INFORMATION = {
     *("version", "vae hash", "hashes", "lora hashes", "user", "created date"),
-    *(RESOURCES, "civitai metadata", "template", "negative template", "app", "pipeline"),
+    *("civitai metadata", "template", "negative template", "app", "pipeline"),
     *("operations", "lora networks", "hires size", "wildcard prompt", "raw prompt"),
     *("raw negative prompt", "batch size", "batch pos", "old prompt editing timelines"),
 }

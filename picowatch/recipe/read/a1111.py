@@ -18,11 +18,9 @@ from typing import Any, NamedTuple
 from picowatch.recipe import a1111_keys as keys
 from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import steps_taken
-from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.read.found import Found, final
 from picowatch.recipe.written import Entry, Position, Source, Written, number
 
@@ -204,9 +202,13 @@ def _read_block(block: Block, found: Found) -> int:
     _read_values(pairs, said, found)
     texts = [text for _, text in block.text]
     negative = next((i for i, text in enumerate(texts) if _NEGATIVE.match(text)), len(texts))
-    found.values["prompt"] = prompt = "\n".join(texts[:negative]).strip()
-    for warning in _unnamed_models(said, prompt, found.names_checkpoint or "model" in said):
-        found.warn(warning)
+    found.values["prompt"] = "\n".join(texts[:negative]).strip()
+    hash_ = said.get(keys.MODEL_HASH)
+    if hash_ and not (found.names_checkpoint or "model" in said):
+        found.warn(
+            f"The model with the hash {shown(hash_)} has no name; the default checkpoint is used. "
+            "Write its name in models/checkpoints as 'Model: …' (in a recipe, 'checkpoint: …')."
+        )
     if negative == len(texts):
         return 0
     below = "\n".join(texts[negative:]).partition(":")[2]
@@ -243,32 +245,6 @@ def _value(line: str, start: int) -> tuple[str, int]:
     return line[start:end].strip(), end
 
 
-def _unnamed_models(said: Mapping[str, str], prompt: str, names_checkpoint: bool) -> Iterator[str]:
-    """Yield warnings about models that have a hash or Civitai's name, but no file name."""
-    if not names_checkpoint and (hash_ := said.get(keys.MODEL_HASH)):
-        yield (
-            f"The model with the hash {shown(hash_)} has no name; the default checkpoint is used. "
-            "Write its name in models/checkpoints as 'Model: …' (in a recipe, 'checkpoint: …')."
-        )
-    resources: object = None
-    with suppress(ValueError, RecursionError):
-        resources = json.loads(said.get(keys.RESOURCES, ""))
-    left = []
-    for one in resources if isinstance(resources, list) else ():
-        kind = str(one.get("type", "model")).lower() if isinstance(one, dict) else ""
-        is_named = names_checkpoint if kind == "checkpoint" else bool(split_loras(prompt)[1])
-        if kind and not is_named:
-            name = one.get("modelName") or one.get("modelVersionId")
-            weight = f" {one['weight']}" if "weight" in one else ""
-            left.append(f"{shown(kind)} '{shown(str(name))}'{shown(weight)}")
-    if left:
-        yield (
-            f"Civitai does not say which files these are, so they are left out: {listed(left)}. "
-            "Name your files: the checkpoint in 'Model: name', a LoRA in the prompt, "
-            "<lora:name:0.8>."
-        )
-
-
 def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], found: Found) -> None:
     """Read the values of a block: each becomes a field, or is named in a warning."""
     for name, text in pairs:
@@ -297,13 +273,6 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
         values.setdefault(field, {})[part] = text
     if "hires" in values:
         _read_hires_steps(values["hires"], values, said)
-    # Civitai's FLUX.1, recognised as in Forge (modules/infotext_utils.py): its CFG scale is the
-    # distilled one, its clip skip means nothing.
-    is_civitais = any(key.startswith("civitai") for key in said)
-    is_flux = is_civitais and any("FLUX" in value for value in said.values())
-    if is_flux and "guidance" not in values and "cfg_scale" in values:
-        values |= {"guidance": values["cfg_scale"], "cfg_scale": "1"}
-        values.pop("clip_skip", None)
 
 
 def _read_hires_steps(

@@ -32,7 +32,6 @@ _EMBEDDING = re.compile(
     r"embedding:(?:[^\s,()\[\]:]*[/\\](?![()\[\]]))?"
     r"(?:(?P<name>[^\s,()\[\]:/\\]+?)(?:\.safetensors|\.pt|\.bin)?(?=[\s,()\[\]:]|$))?"
 )
-_ZEROED = "ConditioningZeroOut"
 # Nodes that are read, or change nothing; ModelSamplingFlux does what FLUX.1 needs anyway.
 _STANDARD = re.compile(
     "KSampler|KSamplerAdvanced|SamplerCustom|SamplerCustomAdvanced|BasicScheduler|.*TextEncode.*|"
@@ -59,20 +58,15 @@ def read_comfyui(workflow: str, found: Found) -> None:
     _Workflow(nodes, found).read()
 
 
+def _kind(node: Node) -> str:
+    return shown(str(node["class_type"]))
+
+
 def _is_sampler(node: Node) -> bool:
     """Return whether a node is a sampler: it has prompts, and steps or noise levels."""
     inputs = node["inputs"]
-    has_prompt = isinstance(inputs.get("positive"), list) and (
-        "steps" in inputs or "sigmas" in inputs
-    )
-    return "guider" in inputs or has_prompt
-
-
-def _is_empty(latent: Node | None) -> bool:
-    """Return whether a latent is no picture, encoded or of an earlier sampler."""
-    if latent is None or _is_sampler(latent):
-        return False
-    return {"pixels", "image"}.isdisjoint(latent["inputs"])
+    has_prompt = isinstance(inputs.get("positive"), list)
+    return "guider" in inputs or (has_prompt and not {"steps", "sigmas"}.isdisjoint(inputs))
 
 
 class _Workflow:
@@ -86,17 +80,18 @@ class _Workflow:
         """Read the values of a recipe's fields."""
         sampler = self._first_sampler()
         parts = [sampler, *self._behind([sampler], "guider", "sigmas", "sampler", "noise")]
-        start = self._behind(parts, *_POSITIVE)[:1]
-        way = list(self._upstream(start, "positive", *_CONDITIONING, "clip"))
-        skipped = self._first(way, "stop_at_clip_layer")
-        self._put_prompt("prompt", start, "positive")
-        self._put_prompt("negative_prompt", self._behind(parts, *_NEGATIVE)[:1], "negative")
+        positive, negative = (self._behind(parts, *names)[:1] for names in (_POSITIVE, _NEGATIVE))
+        way = list(self._upstream(positive, "positive", *_CONDITIONING, "clip"))
+        layer = self._first(way, "stop_at_clip_layer")
+        decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]
+        self._put_prompt("prompt", positive, "positive")
+        self._put_prompt("negative_prompt", negative, "negative")
         for field, value in {
             "steps": self._first(parts, "steps"),
             "cfg_scale": self._first(parts, "cfg", "cfg_conds"),
             "guidance": self._first(way, "guidance"),
-            "clip_skip": None if skipped is None else abs(int(skipped)),
-            "vae": self._vae(),
+            "clip_skip": layer if layer is None else abs(int(layer)),
+            "vae": _file(self._first(self._behind(decoders, "vae"), "vae_name")),
             "sampler": self._first(parts, "sampler_name"),
             "schedule_type": self._first(parts, "scheduler"),
             "seed": self._first(parts, "noise_seed", "seed"),
@@ -110,26 +105,25 @@ class _Workflow:
         """Return the sampler that starts from an empty picture; others continue its work."""
         samplers = [node for node in self._nodes.values() if _is_sampler(node)]
         if not samplers:
-            kinds = sorted({_kind(node) for node in self._nodes.values()})
             raise PictureUnreadable(
                 "its workflow from ComfyUI has no node like KSampler, with 'positive' and 'steps', "
-                f"but {listed(kinds)}.",
+                f"but {listed(sorted(set(map(_kind, self._nodes.values()))))}.",
                 "Write the settings into a recipe.",
             )
         if len(samplers) > 1:
             self._found.warn(
                 f"The workflow has {len(samplers)} samplers; only the first one was read."
             )
-        return next((one for one in samplers if _is_empty(self._latent(one))), samplers[0])
+        return next(filter(self._empty, samplers), samplers[0])
 
-    def _latent(self, sampler: Node) -> Node | None:
-        """Return the node of the picture that a sampler starts from."""
-        *_, last = None, *self._upstream(self._behind([sampler], *_LATENT)[:1], *_LATENT)
-        return last
+    def _empty(self, sampler: Node) -> Node | None:
+        """Return the node of the empty picture that a sampler starts from; None for another one."""
+        *_, last = sampler, *self._upstream(self._behind([sampler], *_LATENT)[:1], *_LATENT)
+        return None if _is_sampler(last) or {"pixels", "image"} & last["inputs"].keys() else last
 
     def _put_size(self, sampler: Node, denoise: Any) -> None:
-        latent = self._latent(sampler)
-        if latent is None or not _is_empty(latent):
+        empty = self._empty(sampler)
+        if empty is None:
             self._found.miss_start_image()
             self._found.put("denoising_strength", denoise)
             return
@@ -139,10 +133,10 @@ class _Workflow:
                 "image, recipes draw all steps."
             )
         for side in ("width", "height"):
-            self._found.put(side, self._first([latent], side))
+            self._found.put(side, self._first([empty], side))
         if not {"width", "height"} <= self._found.values.keys():
             self._found.warn(
-                f"The size was not found in the workflow's node {_kind(latent)}; 'size: …' in the "
+                f"The size was not found in the workflow's node {_kind(empty)}; 'size: …' in the "
                 "recipe sets one."
             )
 
@@ -150,23 +144,16 @@ class _Workflow:
         """Read the checkpoint's file, and the LoRAs on the way to it."""
         for one in self._upstream(start, "model"):
             weight, of_text = (self._first([one], f"strength_{of}") for of in ("model", "clip"))
-            if name := self._first([one], "lora_name"):
-                self._found.put_lora(_file(name), weight)
-                if of_text not in (None, weight):
-                    self._found.warn(left_out(f"strength_clip: {of_text}"))
+            self._found.put_lora(_file(self._first([one], "lora_name")), weight)
+            if of_text not in (None, weight):
+                self._found.warn(left_out(f"strength_clip: {of_text}"))
             if checkpoint := self._first([one], "ckpt_name", "unet_name"):
                 self._found.put("checkpoint", _file(checkpoint))
                 return
 
-    def _vae(self) -> str | None:
-        """Return the file of the decoder's VAE; None for the checkpoint's own."""
-        decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]
-        name = self._first(self._behind(decoders, "vae"), "vae_name")
-        return None if name is None else _file(name)
-
     def _put_prompt(self, field: str, start: list[Node], sign: str) -> None:
         """Read the text that a prompt was encoded from, or warn about the node that hides it."""
-        text, hiding = ("", "") if not start else (None, "")
+        text, hiding = None if start else "", ""
         for node in self._upstream(start, sign, *_CONDITIONING):
             text, hiding = self._text(node)
             if text is not None:
@@ -179,14 +166,14 @@ class _Workflow:
 
     def _text(self, node: Node) -> tuple[str | None, str]:
         """Return the text that a node encodes; without any, the class of the node that hides it."""
-        if node["class_type"] == _ZEROED:
+        if _kind(node) == "ConditioningZeroOut":
             return "", ""
         names = [name for name in _ENCODED if name in node["inputs"]]
         if "TextEncode" not in _kind(node) or not names:
             return None, _kind(node)
         texts = [str(text) for name in names if (text := self._first([node], name)) is not None]
-        hiding = self._behind([node], *names)[:1] or [node]
-        return (next(filter(None, texts), "") if texts else None), _kind(hiding[0])
+        hiding = [*self._behind([node], *names), node]
+        return (max(texts, key=bool) if texts else None), _kind(hiding[0])
 
     def _warn_of_unread(self, sampler: Node) -> None:
         """Warn about other nodes between files and picture than standard ones.
@@ -214,29 +201,22 @@ class _Workflow:
 
     def _behind(self, nodes: list[Node], *names: str) -> list[Node]:
         """Return the nodes that provide these inputs, or any input."""
-        found = (self._node(one, name) for one in nodes for name in names or one["inputs"])
-        return list(filter(None, found))
-
-    def _node(self, node: Node, name: str) -> Node | None:
-        """Return the node that provides an input, None for a value."""
-        link = node["inputs"].get(name)
-        return self._nodes.get(str(link[0])) if isinstance(link, list) and link else None
+        links = (one["inputs"].get(name) for one in nodes for name in names or one["inputs"])
+        numbers = (str(link[0]) for link in links if isinstance(link, list) and link)
+        return [self._nodes[number] for number in numbers if number in self._nodes]
 
     def _first(self, nodes: list[Node], *names: str) -> str | int | float | None:
         """Return the first value with one of these names, which another node may provide."""
         for node, name in product(nodes, names):
-            source = self._node(node, name)
-            held = source["inputs"] if source else node["inputs"]
-            for value in (held.get(name), held.get("value") if source else None):
+            values = [node["inputs"].get(name)]
+            for source in self._behind([node], name):
+                values = [source["inputs"].get(one) for one in (name, "value")]
+            for value in values:
                 if isinstance(value, str | int | float):
                     return value
         return None
 
 
-def _kind(node: Node) -> str:
-    return shown(str(node["class_type"]))
-
-
-def _file(name: object) -> str:
+def _file(name: object) -> str | None:
     """Return a file's name without its folder, also for Windows' paths."""
-    return re.split(r"[/\\]", str(name))[-1]
+    return None if name is None else re.split(r"[/\\]", str(name))[-1]

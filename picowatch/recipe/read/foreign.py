@@ -17,35 +17,35 @@ from picowatch.recipe.read.found import Found
 def settings_of(texts: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
     """Return the program that wrote a picture's texts, and its settings. Raises any of DAMAGE."""
     if texts.get("generator", "").casefold() == _PICODIFFUSION.casefold():
-        known = {*(keys[-1] for keys in _KEYS.values()), "lora", "lora_weight"}
-        settings = {name: text for name, text in texts.items() if name in known and text}
-        return _PICODIFFUSION, {**settings, "clip_skip": "2"}  # always A1111's 3
+        lora = [[texts.get("lora"), texts.get("lora_weight")]]
+        return _PICODIFFUSION, {**texts, "loras": lora, "clip_skip": "2"}  # always A1111's 3
     for name, (keyword, sign) in _SIGNS.items():
         text = texts.get(keyword, "")
         if text.lstrip().startswith("{") and sign in text:
-            return name, _prepared(json.loads(text))
+            settings = json.loads(text)
+            return name, _of_swarmui(settings) if sign == _OF_SWARMUI else settings
     return None
 
 
-def _prepared(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings, with one key for what several keys say together."""
-    if _OF_SWARMUI in settings:
-        settings = settings[_OF_SWARMUI]
-        # The sampler where the picture does not name it (ComfyUIBackendExtension.cs).
-        usual = {"sampler": settings.get("comfyuisampler") or "euler"}
-        settings = {**usual, "scheduler": settings.get("comfyuischeduler"), **settings}
-    if settings.get("refiner_model") in ("None", "", None):
-        settings.pop("refiner_switch", None)
-    if settings.get("seamless_x") is True and settings.get("seamless_y") is True:
-        del settings["seamless_x"], settings["seamless_y"]
-        settings["seamlesstileable"] = True
-    return settings
+def _of_swarmui(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return SwarmUI's settings, with the sampler where the picture does not name it.
+
+    See its ComfyUIBackendExtension.cs.
+    """
+    settings = settings[_OF_SWARMUI.strip('"')]
+    usual = {"sampler": settings.get("comfyuisampler") or "euler"}
+    return {**usual, "scheduler": settings.get("comfyuischeduler"), **settings}
 
 
 def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
     """Read the settings that have a field; warn about others, unless they change no pixel."""
     column = [*_SIGNS, _PICODIFFUSION].index(program)
-    settings["loras"] = list(_loras(settings))
+    if settings.get("refiner_model") in ("None", "", None):
+        settings.pop("refiner_switch", None)
+    if settings.get("seamless_x") is True and settings.get("seamless_y") is True:
+        del settings["seamless_x"], settings["seamless_y"]
+        settings["seamlesstileable"] = True
+    loras = list(_loras(settings))
     mode = str(settings.get("generation_mode") or "")
     for field, keys in _KEYS.items():
         value = settings.pop(keys[column], None)
@@ -54,7 +54,7 @@ def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
             found.put(field, meant)
             if meant is None:
                 found.leave_out(keys[column], value)
-    for name, weight in settings.pop("loras"):
+    for name, weight in loras:
         found.put_lora(name, weight)
     if not found.values.get("variation_strength"):
         found.values.pop("variation_seed", None)
@@ -72,12 +72,9 @@ def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
 
 
 def _loras(settings: dict[str, Any]) -> Iterator[tuple[object, object]]:
-    """Yield LoRAs and weights, from pairs, mappings, texts with commas, or picoDiffusion's one."""
-    loras = _listed(settings.pop("loras", None))
+    """Yield LoRAs and weights, from pairs, mappings, or texts with commas."""
     weights = _listed(settings.pop("loraweights", None))
-    if "lora" in settings:
-        yield settings.pop("lora"), settings.pop("lora_weight", None)
-    for index, lora in enumerate(loras):
+    for index, lora in enumerate(_listed(settings.pop("loras", None))):
         if isinstance(lora, str):
             yield lora, weights[index] if index < len(weights) else None
         elif isinstance(lora, Mapping):
@@ -127,12 +124,12 @@ _EMBEDDING = re.compile(
 )
 _TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\\]")
 _STABLE_DIFFUSION = ("txt2img", "img2img", "inpaint", "outpaint", "sdxl_")
-_OF_SWARMUI = "sui_image_params"
+_OF_SWARMUI = '"sui_image_params"'
 _INVOKEAI, _PICODIFFUSION = "InvokeAI", "picoDiffusion"
 # The keyword of the text with the settings as JSON, and a part of it that only this program writes.
 _SIGNS = {
     "Fooocus": ("parameters", '"full_prompt"'),
-    "SwarmUI": ("parameters", f'"{_OF_SWARMUI}"'),
+    "SwarmUI": ("parameters", _OF_SWARMUI),
     _INVOKEAI: ("invokeai_metadata", ""),
 }
 # The keys of these programs and picoDiffusion for each field; "" where a program has none.
@@ -184,5 +181,6 @@ _INFORMATION = {
     *("colorcorrectionbehavior", "presets", "outpathoverride", "vaetilesize", "vaetileoverlap"),
     *("comfyuisampler", "comfyuischeduler", "initimage", "app_version", "canvas_v2_metadata"),
     *("generation_mode", "hrf_method", "hrf_strength", "negative_style_prompt"),
-    *("positive_style_prompt", "z_image_seed_variance_enabled"),
+    *("positive_style_prompt", "z_image_seed_variance_enabled", "generator", "lora"),
+    *("lora_weight",),
 }

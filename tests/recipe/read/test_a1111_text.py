@@ -182,6 +182,8 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         ("Module 1: clip_l, Module 2: mse", ignored("Module 1: clip_l")),
         ("VAE: ae", ["no VAE 'ae' in … Available: mse and baked. baked is used instead."]),
         ("Size: 256x384, Hires resize: 512x512, Hires steps: 5", ignored("Hires resize: 512x512")),
+        ('Civitai resources: [{"type":"lora","modelName":"Ink"}], Civitai metadata: {}',
+         ignored('Civitai resources: [{"type":"lora","modelName":"Ink"}]')),
         ("Mask blur: 4", ["mask_blur has no effect without mask. It was left out."]),
         ("Seed: 71415104642", ["the seed 71415104642 has more than 32 bits; 2695627906 is used …"]),
         (f"Variation seed: {2**32 + 5}, Variation seed strength: 1, Seed resize from: 64x64",
@@ -236,35 +238,6 @@ def test_a_pasted_text_means_what_it_means_in_a_picture(
     check_warned(pasted, *warnings)
     in_picture = (f"{warning} (in a.png)" for warning in warnings if warning != WORDS)
     check_warned(by_from, *in_picture)
-
-
-def test_models_that_only_civitai_names_are_a_warning() -> None:
-    """Civitai gives no file names: without a warning, the picture would silently be another one."""
-    resources = (
-        '[{"type":"checkpoint","modelVersionId":290640,"modelName":"Pony"},'
-        '{"type":"lora","weight":0.4,"modelVersionId":5,"modelName":"Ink & Wash"}]'
-    )
-    text = "{}\nSteps: 3, Sampler: Euler, Seed: 1, {}Civitai resources: {}, Civitai metadata: {{}}"
-    said = "Civitai does not say which files these are, so they are left out: {}. Name…"
-    for prompt, model, left in (
-        ("a cat", "", ["checkpoint 'Pony' and lora 'Ink & Wash' 0.4"]),
-        ("a cat <lora:add_detail:0.4>", "", ["checkpoint 'Pony'"]),
-        ("a cat <lora:add_detail:0.4>", "Model: demo, ", []),
-    ):
-        recipe = read_one(text.format(prompt, model, resources), TXT, INVENTORY)
-        check_warned(recipe, *map(said.format, left))
-
-
-def test_civitais_flux_is_read_as_forge_reads_it() -> None:
-    """Its CFG scale is the distilled one; its clip skip and sampler mean nothing."""
-    text = (
-        "a\nSteps: 25, CFG scale: 3.5, Sampler: Undefined, Seed: 7, Clip skip: 2, Civitai "
-        'resources: [{"type":"checkpoint","modelName":"FLUX"}], Model: flux1-dev'
-    )
-    recipe = read_one(text, TXT, INVENTORY)
-    assert (recipe.guidance, recipe.cfg_scale, recipe.clip_skip) == (3.5, 1, 1)
-    assert (recipe.sampler, recipe.warnings) == ("Euler", ())
-    assert read_one(text.replace("FLUX", "Pony"), TXT, INVENTORY).cfg_scale == 3.5
 
 
 def test_generation_parameters_under_a_yaml_name_are_recognised() -> None:
