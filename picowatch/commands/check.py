@@ -32,7 +32,8 @@ from picowatch.recipe import (
     no_hash,
     read_recipes,
 )
-from picowatch.recipe.fields import CUTOUT, PROMPTS, RANDOM, ROWS
+from picowatch.recipe.converters import RANDOM
+from picowatch.recipe.fields import CUTOUT, PROMPTS, ROWS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable

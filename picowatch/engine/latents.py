@@ -16,7 +16,7 @@ from PIL import Image
 from torch.nn import functional
 
 from picowatch.errors import RenderFailed
-from picowatch.recipe.fields import NVIDIA
+from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.request import ImageRequest
 
 # Those of Stable Diffusion.

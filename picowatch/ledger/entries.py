@@ -12,7 +12,7 @@ from picowatch.ledger.rows import (
     columns_of,
     insert_image,
 )
-from picowatch.recipe.fields import SEEDS
+from picowatch.recipe.converters import SEEDS
 from picowatch.recipe.recipe import variation_seed_of
 from picowatch.recipe.request import ImageRequest
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from picowatch.recipe.a1111_keys import FINISHED, FIRST, LAST
-from picowatch.recipe.fields import BAKED, CUTOUT, MAPPINGS, NVIDIA, PARTS, ROWS, ZERO_SNR
+from picowatch.recipe.converters import NVIDIA
+from picowatch.recipe.fields import BAKED, CUTOUT, MAPPINGS, PARTS, ROWS, ZERO_SNR
 from picowatch.recipe.parts import Row
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt

@@ -7,21 +7,33 @@ rows whose values a finished image has, too; `RecipeFields` is the whole table.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, Literal, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from picowatch.recipe.converters import (
+    MAX_SEED,
+    MOST_IMAGES,
+    RANDOM,
+    Converter,
+    NoiseSource,
+    noise_in,
+    number_in,
+    prediction_in,
+    raw,
+    schedule_type_in,
+    seeds_in,
+    switch_in,
+    variation_seed_in,
+    word_in,
+)
 from picowatch.recipe.parts import Control, Hires, Row, Share, Upscale, final_side
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
-SEEDS = 2**32
-MAX_SEED = SEEDS - 1
-# The largest value of the setting max_images_per_save: how many images a save may request.
-MOST_IMAGES = 1_000_000
-RANDOM: Literal["random"] = "random"
 BAKED = "baked"
 SIZE = "size"
 PICTURE = "picture"  # as a size: the start image's
@@ -31,8 +43,6 @@ FROM = "from"
 # file, and the names of its embeddings, separated by commas; A1111 adds their hashes.
 CHECKPOINT_HASH = "checkpoint hash"
 EMBEDDINGS = "embeddings"
-# A mark in the layers of a dropped picture, besides the fields.
-DROPPED = "dropped picture"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 CUTOUT = "cutout"
@@ -58,12 +68,8 @@ ScheduleType = Literal[
     "align_your_steps",
 ]
 Prediction = Literal["", "epsilon", "v", "v_zero_snr"]
-NoiseSource = Literal["cpu", "nvidia"]
 Loras = tuple[tuple[str, float], ...]
 ZERO_SNR: Prediction = "v_zero_snr"
-NVIDIA: NoiseSource = "nvidia"
-# "nv" is A1111's name, "cuda" is stable-diffusion.cpp's.
-NOISE_NAMES: dict[str, NoiseSource] = {"cpu": "cpu", NVIDIA: NVIDIA, "nv": NVIDIA, "cuda": NVIDIA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,7 @@ class ImageFields:
         Prediction,
         Row(
             aliases=("prediction_type", "parameterization"),
+            reads=prediction_in,
             a1111="Noise Schedule",
             wanted="automatic, epsilon, v or v_zero_snr",
             default_text="automatic: as the checkpoint says",
@@ -129,7 +136,8 @@ class ImageFields:
     (DPM++ 2M Karras)."""
 
     schedule_type: Annotated[
-        ScheduleType, Row(a1111="Schedule type", default_text="as the sampler says")
+        ScheduleType,
+        Row(reads=schedule_type_in, a1111="Schedule type", default_text="as the sampler says"),
     ] = "automatic"
     """How the steps are spaced."""
 
@@ -187,6 +195,7 @@ class ImageFields:
     seed: Annotated[
         Seed | Literal["random"] | tuple[Seed, ...],
         Row(
+            reads=seeds_in,
             same_in_batch=False,
             no_sweep="For several seeds write a range or a list outside the sweep: seed: 1..8.",
             a1111="Seed",
@@ -197,7 +206,9 @@ class ImageFields:
     """The same seed gives the same picture. random (or -1) draws one; a list or a range like 1..8
     makes one image each."""
 
-    noise: Annotated[NoiseSource, Row(aliases=("rng",), left_out=True, a1111="RNG")] = "cpu"
+    noise: Annotated[
+        NoiseSource, Row(aliases=("rng",), reads=noise_in, left_out=True, a1111="RNG")
+    ] = "cpu"
     """Where a seed's random numbers come from: torch on a CPU, or torch on an NVIDIA GPU, which is
     A1111's default and needs such a GPU."""
 
@@ -206,6 +217,7 @@ class ImageFields:
         Seed | None,
         Row(
             aliases=("subseed",),
+            reads=variation_seed_in,
             same_in_batch=False,
             needs=("variation_strength",),
             a1111="Variation seed",
@@ -386,10 +398,24 @@ class RecipeFields(BaseModel, ImageFields):
 
 
 def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of a table, each with its converter."""
     for name, hint in get_type_hints(annotated, include_extras=True).items():
-        for part in getattr(hint, "__metadata__", ()):
-            if isinstance(part, Row):
-                yield name, part
+        for row in getattr(hint, "__metadata__", ()):
+            if isinstance(row, Row):
+                yield name, replace(row, reads=_reader(hint)) if row.reads is raw else row
+
+
+def _reader(hint: Any) -> Converter:
+    """Return the converter of a type: for numbers, switches, and one of several words."""
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    if hint in (int, float):
+        return number_in
+    if hint is bool:
+        return switch_in
+    if get_origin(hint) is Literal:
+        return word_in
+    is_one = get_origin(hint) in (Annotated, UnionType, Union)
+    return _reader(parts[0]) if is_one else raw
 
 
 # The fields that are mappings; with `control`, whose entries are mappings; the parts of each.
@@ -437,10 +463,12 @@ DEFAULTS: dict[str, Any] = {n: field.default for n, field in RecipeFields.model_
 OFF = {n: value for n, value in DEFAULTS.items() if ROWS[n].left_out or not value}
 
 
+NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs}
+
+
 def idle_fields(value_of: Callable[[str], object]) -> set[str]:
     """The fields that change nothing, because none of the fields that they need has a value."""
-    needs = {name: row.needs for name, row in ROWS.items() if row.needs}
-    return {name for name, needed in needs.items() if not any(map(value_of, needed))}
+    return {name for name, needed in NEEDS.items() if not any(map(value_of, needed))}
 
 
 @cache
@@ -453,17 +481,5 @@ def json_schemas() -> dict[str, dict[str, Any]]:
     return schemas
 
 
-def _of_type(*types: str) -> frozenset[str]:
-    """Return the fields that take only these types, or null; "enum" is a choice of words."""
-    found = ((name, schema.get("anyOf", [schema])) for name, schema in json_schemas().items())
-    return frozenset(
-        name
-        for name, options in found
-        if {"enum" if "enum" in one else str(one.get("type")) for one in options} - {"null"}
-        <= {*types}
-    )
-
-
-NUMBERS = _of_type("integer", "number")
-SWITCHES = _of_type("boolean")
-CHOICES = _of_type("enum")
+# What a flag without a value means: true.
+SWITCHES = frozenset(name for name, row in ROWS.items() if row.reads is switch_in)

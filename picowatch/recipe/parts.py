@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from picowatch.recipe.converters import Converter, raw
 from picowatch.recipe.messages.suggestions import squeezed
 
 
@@ -17,7 +18,8 @@ class Row:
     in it can share a batch only if it is false. `needs`: the field changes nothing unless one of
     these is set. `samplers` are those that use it, if not all do. Defaults that are empty, 0 or
     false are left out of digests and metadata; with `left_out`, this field's other default is, too.
-    `no_sweep` says why no sweep can vary it. `a1111` is its key in A1111's text. `wanted` are the
+    `reads` gives the value that a text means, if the type does not say it. `no_sweep` says why no
+    sweep can vary it. `a1111` is its key in A1111's text. `wanted` are the
     values in words, and `default_text` is the default, where the type does not say it.
     """
 
@@ -27,6 +29,7 @@ class Row:
     needs: tuple[str, ...] = ()
     samplers: tuple[str, ...] = ()
     left_out: bool = False
+    reads: Converter = raw
     no_sweep: str = ""
     a1111: str = ""
     wanted: str = ""

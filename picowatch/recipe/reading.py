@@ -7,7 +7,8 @@ from functools import lru_cache
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, with_mask
-from picowatch.recipe.fields import DROPPED, FINISHING, FROM, PICTURE
+from picowatch.recipe.converters import number_in
+from picowatch.recipe.fields import FINISHING, FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
@@ -18,8 +19,8 @@ from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.entries import EntryResolver, too_many
-from picowatch.recipe.resolve.layers import CONTROL, typed
+from picowatch.recipe.resolve.entries import EntryResolver, folder_layer, too_many
+from picowatch.recipe.resolve.layers import CONTROL, merged
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -51,12 +52,11 @@ def read_recipes(
     Raises RecipeInvalid with all problems of the file.
     """
     problems = Problems()
-    layers = [defaults_layer(file, problems) for file in defaults]
+    folder = defaults_layer(defaults, problems)
     entries, settings = _entries(name, content, problems)
-    layers.append(settings)
     if len(entries) > max_images:  # before anything is drawn or looked up
         refuse(entries[0].position, too_many(len(entries), max_images))
-    resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
+    resolver = EntryResolver(folder, settings, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     return recipes
@@ -64,29 +64,28 @@ def read_recipes(
 
 def priority_of(defaults: Sequence[DefaultsFile]) -> int:
     """Return the priority that these `_defaults.yaml` set, nearest last; 0 if none does."""
-    priority = 0
-    for file in defaults:
-        written = defaults_layer(file, Problems()).get("priority")
-        value = typed("priority", written).value if written else None
-        priority = value if isinstance(value, int) else priority
-    return priority
+    written = defaults_layer(defaults, Problems()).get("priority")
+    value = number_in(written) if written else 0
+    return value if isinstance(value, int) else 0
 
 
-def defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
-    """Return the fields of a `_defaults.yaml`; its mistakes are added to `problems`."""
-    layer, mistakes = _read_defaults(file)
+def defaults_layer(defaults: Sequence[DefaultsFile], problems: Problems) -> Layer:
+    """Return the merged fields of `_defaults.yaml` files; mistakes are added to `problems`."""
+    layer, mistakes = _read_defaults(tuple(defaults))
     problems.take(mistakes)
-    return dict(layer)  # a copy: the caller's changes must not reach the cache
+    return layer
 
 
 @lru_cache(maxsize=64)
-def _read_defaults(file: DefaultsFile) -> tuple[Layer, Sequence[Problem]]:
-    """Read a `_defaults.yaml`, once for all the recipes of a folder."""
+def _read_defaults(defaults: tuple[DefaultsFile, ...]) -> tuple[Layer, Sequence[Problem]]:
+    """Read the `_defaults.yaml` files, once for all the recipes of a folder."""
     problems = Problems()
-    layer: Layer = {}
-    with problems.gathered(goes_on=True):
-        layer = yaml_layer(decode(file.name, file.content), problems)
-    return layer, problems.found
+    layers = []
+    for file in defaults:
+        with problems.gathered(goes_on=True):
+            layer = yaml_layer(decode(file.name, file.content), problems)
+            layers.append(folder_layer(layer, problems))
+    return merged(layers), problems.found
 
 
 def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry], Layer]:
@@ -176,10 +175,9 @@ def dropped_recipes(
     The parameters are those of `read_recipes`. Raises RecipeInvalid or NothingSaid.
     """
     problems = Problems()
-    layers = [defaults_layer(file, problems) for file in defaults]
-    entries = _dropped_entries(dropped, layers, problems)
-    layers.append({})
-    resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
+    folder = defaults_layer(defaults, problems)
+    entries = _dropped_entries(dropped, folder, problems)
+    resolver = EntryResolver(folder, {}, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     for variant in (variant for recipe in recipes for variant in (recipe, *recipe.variants)):
@@ -237,9 +235,7 @@ def check_template(
     raise min(failures, key=lambda failure: len(failure.problems))
 
 
-def _dropped_entries(
-    dropped: Dropped, defaults: Sequence[Layer], problems: Problems
-) -> list[Entry]:
+def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> list[Entry]:
     with problems.gathered():
         source = decode(dropped.template.name, dropped.template.content)
         entries = yaml_entries(source, problems) or [Entry({}, source.whole_line(1))]
@@ -250,7 +246,7 @@ def _dropped_entries(
         own: Layer = {}
         for layer in (entry.layer, *sidecars):
             own |= layer
-        if not {*own, *(name for layer in defaults for name in layer)}.intersection(_SAYING_WHAT):
+        if not {*own, *folder}.intersection(_SAYING_WHAT):
             raise NothingSaid
         image = own.get("image")
         if image and not _is_picture(image):
@@ -258,7 +254,10 @@ def _dropped_entries(
                 "image is the dropped picture itself. Remove it here, or save a recipe elsewhere."
             )
             problems.add(image.error_position, what)
-        found.append(replace(entry, nearer=(*sidecars, _picture_layer(dropped, own))))
+        layer = _picture_layer(dropped, own)
+        is_undecided = "image" in layer and "image" not in own
+        undecided = layer["image"] if is_undecided else None
+        found.append(replace(entry, nearer=(*sidecars, layer), dropped=undecided))
     return found
 
 
@@ -290,8 +289,6 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
         layer["references"] = _with_picture(own["references"], picture)
     if "image" in own or not layer:
         layer["image"] = picture
-        if "image" not in own:
-            layer[DROPPED] = picture
     if dropped.mask and ("image" in layer or "references" in layer):
         layer["mask"] = Written(as_written(dropped.mask), position)
     if FROM in own and _is_picture(own[FROM]):
@@ -308,8 +305,7 @@ def _with_picture(written: Written, picture: Written) -> Written:
         ]
         return written.with_pairs(tuple(pairs))
     if isinstance(written.value, tuple):
-        parts = tuple(_with_picture(part, picture) for part in written.parts)
-        return replace(written, value=tuple(part.value for part in parts), parts=parts)
+        return written.with_parts(tuple(_with_picture(part, picture) for part in written.parts))
     return picture if _is_picture(written) else written
 
 

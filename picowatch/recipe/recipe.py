@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from picowatch.recipe.converters import RANDOM, SEEDS
 from picowatch.recipe.fields import (
     BAKED,
     OFF,
     PICTURE,
     PICTURE_FIELDS,
     PROMPTS,
-    RANDOM,
-    SEEDS,
     ImageFields,
     RecipeFields,
 )

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
+from picowatch.recipe.converters import MAX_SEED
 from picowatch.recipe.fields import (
     BAKED,
     CUTOUT,
@@ -21,7 +22,6 @@ from picowatch.recipe.fields import (
     FIRST_NAME_OF,
     FROM,
     KINDS,
-    MAX_SEED,
     NO_SWEEP,
     PART_ALIASES,
     PICTURE,

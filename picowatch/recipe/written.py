@@ -62,18 +62,23 @@ class Origin(Enum):
     OTHERS = "a picture, or another program"
 
 
+# What stands in a file: text, None for an empty value, a tuple for a list, a dict for a mapping.
+Raw = str | None | tuple["Raw", ...] | dict[str, "Raw"]
+# The text of a field that is switched off, whichever word says so.
+OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A value that somebody wrote, and its position.
 
-    `value` is text, None for an empty value, a tuple of values for a list, or a dict for a
-    mapping; after parsing it has the field's type. `raw` is a text as it stands in the file, with
-    its quotes. `key` is the position of the field's name. `parts` are the elements of a list,
-    `pairs` the names and values of a mapping, repeated ones included. `origin` is set in the layers
-    of an entry.
+    `value` stays text, a list or a mapping: the field's converter gives the value that it means.
+    `raw` is a text as it stands in the file, with its quotes. `key` is the position of the field's
+    name. `parts` are the elements of a list, `pairs` the names and values of a mapping, repeated
+    ones included. `origin` is set in the layers of an entry.
     """
 
-    value: object
+    value: Raw
     position: Position
     raw: str = ""
     key: Position | None = None
@@ -86,7 +91,17 @@ class Written:
         """The value if it is text, otherwise ""."""
         return self.value if isinstance(self.value, str) else ""
 
-    def with_value(self, value: object) -> "Written":
+    @property
+    def is_none(self) -> bool:
+        """Return whether it means nothing, which overrides a folder's default."""
+        return self.text.strip().casefold() in ("", "none") and isinstance(self.value, str)
+
+    @property
+    def is_off(self) -> bool:
+        """Return whether it switches its field off."""
+        return self.value in ((), OFF) or self.is_none
+
+    def with_value(self, value: Raw) -> "Written":
         """Return another value in the same place; `replace` would take three times as long."""
         return Written(
             value, self.position, self.raw, self.key, self.parts, self.pairs, self.origin
@@ -94,7 +109,12 @@ class Written:
 
     def with_pairs(self, pairs: tuple[tuple[str, "Written"], ...]) -> "Written":
         """Return the mapping with these names and values instead."""
-        return replace(self, value={name: one.value for name, one in pairs}, pairs=pairs)
+        value = {name: one.value for name, one in pairs}
+        return replace(self, value=value, parts=(), pairs=pairs)
+
+    def with_parts(self, parts: tuple["Written", ...]) -> "Written":
+        """Return the list of these elements instead."""
+        return replace(self, value=tuple(part.value for part in parts), parts=parts, pairs=())
 
     @property
     def error_position(self) -> Position:
@@ -130,7 +150,10 @@ def written_at(position: Position, value: object) -> Written:
         )
     if isinstance(value, list | tuple):
         return list_at(position, None, (written_at(position, part) for part in value))
-    return Written(value, position)
+    if isinstance(value, float):
+        return Written(plain_number(value), position)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return Written(None if value is None else text, position)
 
 
 def plain_name(name: str) -> str:
@@ -164,7 +187,9 @@ class Entry:
 
     `warnings` say what cannot be honoured. `by_another_program`: another program wrote it, so
     settings that change nothing or that the checkpoint cannot do are warnings, not mistakes.
-    `nearer` override the entry's own settings: a template's entry for one dropped picture has them.
+    `nearer` override the entry's own settings: a template's entry for one dropped picture has them,
+    and `dropped`, the picture itself, if the checkpoint decides what it is for. `checkpoint_hash`
+    and `embeddings`, names with commas between, tell which files another program used.
     """
 
     layer: Layer
@@ -172,6 +197,9 @@ class Entry:
     warnings: tuple[str, ...] = ()
     by_another_program: bool = False
     nearer: tuple[Layer, ...] = ()
+    dropped: Written | None = None
+    checkpoint_hash: str = ""
+    embeddings: str = ""
 
 
 _MOST_DIGITS = 30

@@ -2,7 +2,8 @@
 
 import pytest
 
-from picowatch.recipe.fields import DEFAULTS, MOST_IMAGES
+from picowatch.recipe.converters import MOST_IMAGES
+from picowatch.recipe.fields import DEFAULTS
 from picowatch.settings import Settings
 from tests.recipe.reading import check_refused, read, read_one, request_of
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from picowatch.recipe.fields import NOISE_NAMES, PROMPTS
+from picowatch.recipe.converters import NOISE_NAMES
+from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.read.found import Found
 
 

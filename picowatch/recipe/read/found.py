@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from picowatch.recipe.fields import EMBEDDINGS, MAX_SEED
+from picowatch.recipe.converters import MAX_SEED
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS
 from picowatch.recipe.messages.other_programs import OFF
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.wildcards import Template
@@ -101,5 +102,16 @@ class Found:
 
     def entry(self, position: Position) -> Entry:
         """Return the fields as an entry, all at one position."""
-        layer = {field: written_at(position, value) for field, value in self.values.items()}
-        return Entry(layer, position, tuple(self.warnings), by_another_program=True)
+        layer = {
+            field: written_at(position, value)
+            for field, value in self.values.items()
+            if field not in (CHECKPOINT_HASH, EMBEDDINGS)
+        }
+        return Entry(
+            layer,
+            position,
+            tuple(self.warnings),
+            by_another_program=True,
+            checkpoint_hash=self.values.get(CHECKPOINT_HASH, ""),
+            embeddings=self.values.get(EMBEDDINGS, ""),
+        )

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from picowatch.families import DEMO
-from picowatch.recipe.fields import EMBEDDINGS, FINISHING, PICTURE, PROMPTS, ROWS
+from picowatch.recipe.converters import seed_in
+from picowatch.recipe.fields import FINISHING, PICTURE, PROMPTS, ROWS
 from picowatch.recipe.inventory import DEMO_CUTOUT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.prompts import probable_mistakes
@@ -18,7 +19,6 @@ from picowatch.recipe.prompts.grammar import (
 )
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.written import Layer, Origin, Written
 
@@ -57,12 +57,13 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
             yield _FOR_DRAWINGS
 
 
-def missing_embeddings(layer: Layer, checkpoint: Checkpoint, inventory: Inventory) -> Iterator[str]:
+def missing_embeddings(
+    layer: Layer, embeddings: str, checkpoint: Checkpoint, inventory: Inventory
+) -> Iterator[str]:
     """Yield warnings about embeddings that a picture's prompts name and that are not installed."""
-    written = layer.get(EMBEDDINGS)
-    if not written or checkpoint.rules.flow:
+    if not embeddings or checkpoint.rules.flow:
         return
-    entries = str(written.value).split(",")[:_MOST_EMBEDDINGS]
+    entries = embeddings.split(",")[:_MOST_EMBEDDINGS]
     names = [entry.partition(":")[0].strip() for entry in entries]
     here = (*inventory.embeddings, *inventory.refused_embeddings)
     words = {name.rpartition("/")[2].casefold() for name in here}
@@ -131,7 +132,7 @@ def says_drawing(layer: Layer) -> bool:
 
 
 def _is_about_drawing(field: str, written: Written) -> bool:
-    says_nothing = written.value == PICTURE or names_none(written)
+    says_nothing = written.value == PICTURE or written.is_none
     return field in ROWS and field not in _WITHOUT_DRAWING and not says_nothing
 
 
@@ -146,15 +147,15 @@ def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
     switched_off = {name for name in layer if layer[name].origin is Origin.OWN}
     for field, needs in _NEEDS.items():
         said = layer.get(field)
-        if not said or names_none(said):
+        if not said or said.is_none:
             continue
-        # None is a random seed, which other programs write where they use no variation.
-        if field == "variation_seed" and said.value is None:
+        # Other programs write a random seed where they use no variation; a wrong one is reported.
+        if field == "variation_seed" and not isinstance(seed_in(said), int):
             continue
         if any(getattr(image, need) for need in needs for image in images):
             continue
         # If the needed field is set but wrong, or off on purpose, nothing has to be added.
-        if any(_is_meant(layer[need]) for need in needs if need in layer):
+        if any(not layer[need].is_off for need in needs if need in layer):
             continue
         if said.origin is Origin.OTHERS and not switched_off.isdisjoint(needs):
             switched_off.add(field)  # the recipe itself turned it off
@@ -166,9 +167,3 @@ def _without(field: str, needs: Sequence[str], layer: Layer) -> Finding:
     what = f"{field} has no effect without {' or '.join(needs)}."
     remedy = f"Add it, or remove {field}."
     return Finding(field, what, remedy, "", position=layer[field].name_position)
-
-
-def _is_meant(written: Written) -> bool:
-    """Return whether a field is on, or a strength of 0, whose dependent fields may stay."""
-    value = written.value
-    return not names_none(written) and (bool(value) or (value == 0 and value is not False))

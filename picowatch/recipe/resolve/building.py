@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
+from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import (
     BAKED,
-    CHECKPOINT_HASH,
     CUTOUT,
     DEFAULTS,
-    DROPPED,
     FINISHING,
     MAX_SIDE,
+    PARTS,
     PICTURE,
     PICTURE_FIELDS,
-    RANDOM,
+    Loras,
     idle_fields,
 )
 from picowatch.recipe.installed import find, find_checkpoint, is_whole_name
@@ -33,8 +33,8 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
-from picowatch.recipe.resolve.layers import CONTROL, names_none, text_of, with_part
-from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning, swept_names
+from picowatch.recipe.resolve.layers import CONTROL, read_values, text_of, with_part
+from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
 from picowatch.recipe.resolve.rules import Rules, upscaled_size
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
@@ -52,70 +52,85 @@ _MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_pro
 _Found = TypeVar("_Found")
 
 
-@dataclass
-class RecipeBuilder:
-    """Builds the recipe of a normalised and merged layer without its sweep.
-
-    The judge is told of mistakes, and of replaced values that others chose. `named` are the
-    pictures that the layer names, with their positions.
-    """
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What all recipes of a file are resolved with."""
 
     inventory: Inventory
     pictures: Pictures
     rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What an entry says besides its fields: where it stands, and which files were used before.
+
+    These are the beginning of the checkpoint's hash, and names of embeddings, with commas between.
+    `dropped` is a picture for which the checkpoint decides what it is.
+    """
+
+    entry_index: int = 0
+    checkpoint_hash: str = ""
+    embeddings: str = ""
+    dropped: Written | None = None
+
+
+def resolve(judge: Judge, known: Known, used: Used, named: dict[str, Position]) -> Recipe | None:
+    """Return the recipe of the judge's layer, without its sweep; None if it cannot be built.
+
+    The layer is spelt out and merged. The judge is told of mistakes, and of replaced values that
+    others chose. The pictures that it names are added to `named`, with their positions.
+    """
+    resolving = _Resolving(judge, known.inventory, known.pictures, known.rules, used, named)
+    recipe = resolving.finished() if only_finishes(judge.layer) else resolving.drawn()
+    return recipe.warned(judge.warnings) if recipe else None
+
+
+@dataclass
+class _Resolving:
+    """One layer on its way to a recipe: values by their fields, looked up, within limits."""
+
     judge: Judge
-    entry_index: int
-    named: dict[str, Position] = field(default_factory=dict)
+    inventory: Inventory
+    pictures: Pictures
+    rules: Rules
+    used: Used
+    named: dict[str, Position]
 
     @property
     def layer(self) -> Layer:
         """The layer, as the judge has it."""
         return self.judge.layer
 
-    def recipe(self) -> Recipe | None:
-        """Return the recipe; None if it cannot be built."""
-        recipe = self._finished() if only_finishes(self.layer) else self._drawn()
-        return recipe.warned(self.judge.warnings) if recipe else None
-
-    def _drawn(self) -> Recipe | None:
+    def drawn(self) -> Recipe | None:
         """Return the recipe, with all that depends on its checkpoint and the files it names."""
         if "prompt" not in self.layer:
             self.judge.wrong("prompt", "a prompt is missing. Write 'prompt: …'.")
         checkpoint = self._checkpoint()
         self._place_dropped(checkpoint)
         self._check_hash(checkpoint)
-        self.judge.warnings += missing_embeddings(self.layer, checkpoint, self.inventory)
+        self.judge.warnings += missing_embeddings(
+            self.layer, self.used.embeddings, checkpoint, self.inventory
+        )
         loras, families = read_loras(self.layer, self.inventory, self.judge)
-        native = checkpoint.native_size
-        defaults = {"prompt": "", "width": native, "height": native, "seed": RANDOM}
-        defaults |= checkpoint.rules.defaults
-        if checkpoint.rules.lightning:
-            prompt = self.layer.get("prompt")
-            tags = lora_tags(str(prompt.value)) if prompt else []
-            names = [name for name, _ in loras] + [tag.name for tag in tags]
-            defaults |= steps_of_lightning(names)
-        if not checkpoint.rules.flow:
-            defaults["sampler"] = find_sampler(DEFAULT_SAMPLER)[0].name
-        values = defaults | {
-            name: w.value for name, w in self.layer.items() if name in Recipe.model_fields
-        }
-        values |= {"loras": loras, "checkpoint": checkpoint.name}
+        defaults = self._defaults(checkpoint, loras)
+        values = (
+            defaults
+            | read_values(self.layer, self.judge)
+            | {"loras": loras, "checkpoint": checkpoint.name}
+        )
         values["prediction"] = values.get("prediction") or checkpoint.prediction
         vae = self._find("vae", "vae", BAKED) if "vae" in self.layer else ""
         values["vae"] = vae or BAKED
-        if "schedule_type" not in values and not checkpoint.rules.flow:
-            # A layer with a sampler has a schedule type, too.
-            values["schedule_type"] = find_sampler(DEFAULT_SAMPLER)[1]
         values |= {name: self._path(name) for name in PICTURE_FIELDS}
         values["references"] = self._references()
-        values["seed"] = self._seed(values["seed"])
+        values["seed"] = self._seeds(values["seed"])
         values |= {"hires": self._hires(checkpoint, values), "upscale": self._upscale()}
         values[CUTOUT] = self._cutout()
         values["control"] = self._controls(values)
         values |= self._picture_size(values, checkpoint)
-        swept = swept_names(self.layer, self.inventory)
-        context = self._context(checkpoint, lora_families=families, swept_loras=swept)
         values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
+        context = self._context(checkpoint, lora_families=families)
         recipe = self._validated(values, defaults, context)
         if recipe is None:
             return None
@@ -123,7 +138,20 @@ class RecipeBuilder:
         off = {name: DEFAULTS[name] for name in idle_fields(partial(getattr, recipe))}
         return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
 
-    def _finished(self) -> Recipe | None:
+    def _defaults(self, checkpoint: Checkpoint, loras: Loras) -> dict[str, Any]:
+        """Return the values of fields that are not written, where the checkpoint has its own."""
+        rules, native = checkpoint.rules, checkpoint.native_size
+        found = {"prompt": "", "width": native, "height": native, "seed": RANDOM, **rules.defaults}
+        if rules.lightning:
+            prompt = self.layer.get("prompt")
+            tags = lora_tags(prompt.text) if prompt else []
+            found |= steps_of_lightning([name for name, _ in loras] + [tag.name for tag in tags])
+        if not rules.flow:
+            sampler, schedule_type = find_sampler(DEFAULT_SAMPLER)
+            found |= {"sampler": sampler.name, "schedule_type": schedule_type}
+        return found
+
+    def finished(self) -> Recipe | None:
         """Return the recipe that only finishes its start image, without a checkpoint."""
         image, upscale, cutout = self._path("image"), self._upscale(), self._cutout()
         if not image or not (upscale or cutout):
@@ -134,7 +162,8 @@ class RecipeBuilder:
             self.judge.wrong("image", named(image, str(error)))
             return None
         others = ("exact", "grid", "grid_seconds", "priority")
-        values = {name: self.layer[name].value for name in others if name in self.layer}
+        written = read_values(self.layer, self.judge)
+        values = {name: written[name] for name in others if name in written}
         values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale, CUTOUT: cutout}
         recipe = self._validated(values, {}, self._context(NO_CHECKPOINT, given_size=size))
         if recipe:
@@ -143,8 +172,8 @@ class RecipeBuilder:
         return recipe
 
     def _context(self, checkpoint: Checkpoint, **more: Any) -> Context:
-        position = self.judge.position
-        return Context(self.inventory, checkpoint, self.layer, position, self.entry_index, **more)
+        place = self.judge.position, self.used.entry_index
+        return Context(self.inventory, checkpoint, self.layer, *place, **more)
 
     def _validated(
         self, values: dict[str, Any], defaults: Mapping[str, Any], context: Context
@@ -221,12 +250,12 @@ class RecipeBuilder:
 
     def _place_dropped(self, checkpoint: Checkpoint) -> None:
         """Make a dropped picture the start image, or the reference of an editing checkpoint."""
-        dropped = self.layer.get(DROPPED)
+        dropped = self.used.dropped
         if not dropped:
             return
-        layer = {name: one for name, one in self.layer.items() if name not in ("image", DROPPED)}
+        layer = {name: one for name, one in self.layer.items() if name != "image"}
         if checkpoint.rules.references and "references" not in layer:
-            layer["references"] = replace(dropped, value=(dropped.value,), parts=(dropped,))
+            layer["references"] = dropped.with_parts((dropped,))
         elif "references" not in layer:
             layer["image"] = dropped
         self.judge.layer = layer
@@ -244,7 +273,7 @@ class RecipeBuilder:
                     self.judge.wrong(f"references.{index}", f"{what} {most}")
         return tuple(filter(None, paths))
 
-    def _seed(self, seed: object) -> object:
+    def _seeds(self, seed: object) -> object:
         """Return one seed, or several, with which `count` is a mistake."""
         if isinstance(seed, tuple | range) and "count" in self.layer:
             what = "count and several seeds together: each seed makes one image. Remove count."
@@ -253,10 +282,9 @@ class RecipeBuilder:
 
     def _check_hash(self, checkpoint: Checkpoint) -> None:
         """Warn if a picture's checkpoint may not be the installed one of this name."""
-        theirs, written = self.layer.get(CHECKPOINT_HASH), self.layer.get("checkpoint")
+        begins, written = self.used.checkpoint_hash.casefold(), self.layer.get("checkpoint")
         if not written or written.origin is not Origin.OTHERS:
             return
-        begins = theirs.text.casefold() if theirs else ""
         # Shorter ones are from A1111 before 2023, which hashed in another way.
         if checkpoint.hash and len(begins) >= _HASH_DIGITS:
             if not checkpoint.hash.startswith(begins):
@@ -274,11 +302,11 @@ class RecipeBuilder:
     def _hires(self, checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the second pass; without a start image, denoising_strength is for it."""
         written, strength = self.layer.get("hires"), self.layer.get("denoising_strength")
-        if not written or written.value is False:
+        if not written or written.is_off:
             return None
         if strength and not values["image"] and not find_in(self.layer, "hires.denoising_strength"):
             self.judge.layer = with_part(self.layer, "hires.denoising_strength", strength)
-        parts = _values_of(self.layer["hires"])
+        parts = _values_of("hires", self.layer["hires"])
         pixels = PIXEL_UPSCALERS[0]
         if "upscaler" in parts:
             parts["upscaler"] = self._find("hires.upscaler", "hires upscaler", pixels) or pixels
@@ -289,30 +317,30 @@ class RecipeBuilder:
     def _upscale(self) -> dict[str, Any] | None:
         """Return the upscaler, with the model's scale where none is given."""
         written = self.layer.get("upscale")
-        is_on = written is not None and written.value is not False
+        is_on = written is not None and not written.is_off
         model = self._find("upscale.model", "upscaler") if is_on else None
         if not written or not model:
             return None
         usual = float(self.inventory.named("upscaler")[model].scale)
-        return {"model": model, "scale": _values_of(written).get("scale") or usual}
+        return {"model": model, "scale": _values_of("upscale", written).get("scale") or usual}
 
     def _cutout(self) -> str:
         """Return the model that cuts out; "" for none."""
         written = self.layer.get(CUTOUT)
-        return (self._find(CUTOUT, "cutout") or "") if written and written.value else ""
+        return (self._find(CUTOUT, "cutout") or "") if written and not written.is_off else ""
 
     def _controls(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """Return the ControlNets; those whose model or picture is missing are left out."""
         written = self.layer.get(CONTROL)
         found = []
         for index, entry in enumerate(written.parts if written else ()):
-            parts, name = _values_of(entry), f"{CONTROL}.{index}"
+            parts, name = _values_of(CONTROL, entry), f"{CONTROL}.{index}"
             model = self._find(f"{name}.model", "controlnet") if "model" in parts else None
             if model == "":
                 continue
             parts["model"] = model or ""
             image = find_in(self.layer, f"{name}.image")
-            is_own = image is not None and not names_none(image)
+            is_own = image is not None and not image.is_none
             parts["image"] = self._path(f"{name}.image") if is_own else values["image"]
             if is_own and not parts["image"]:
                 continue
@@ -340,7 +368,7 @@ class RecipeBuilder:
             except PictureUnreadable as error:
                 field = "image" if values["image"] else "references.0" if references else CONTROL
                 self.judge.wrong(field, named(path, str(error)))
-        elif not image or names_none(image):
+        elif not image or image.is_none:
             what = "size: picture is the size of the start image. Add image, or a size."
             self.judge.wrong(sides[0], what)
         if len(sides) == 1:
@@ -371,10 +399,10 @@ def only_finishes(layer: Layer) -> bool:
     image = layer.get("image")
     if "prompt" in layer or image is None:
         return False
-    finishes = any(layer[name].value for name in FINISHING if name in layer)
-    return finishes and not names_none(image)
+    finishes = any(not layer[name].is_off for name in FINISHING if name in layer)
+    return finishes and not image.is_none
 
 
-def _values_of(mapping: Written) -> dict[str, Any]:
-    """Return the values of a mapping's parts."""
-    return {name: part.value for name, part in mapping.pairs}
+def _values_of(field: str, mapping: Written) -> dict[str, Any]:
+    """Return the values that the parts of a mapping mean."""
+    return {name: PARTS[field][name].reads(part) for name, part in mapping.pairs}

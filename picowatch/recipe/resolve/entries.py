@@ -5,7 +5,8 @@ from dataclasses import replace
 from math import prod
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import FROM, PROMPTS, Axis
+from picowatch.recipe.converters import number_in, several_seeds
+from picowatch.recipe.fields import FROM, PROMPTS, ROWS, Axis
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.pictures import Pictures
@@ -16,8 +17,8 @@ from picowatch.recipe.resolve.advice import (
     says_drawing,
     with_unknown_words,
 )
-from picowatch.recipe.resolve.building import RecipeBuilder, only_finishes
-from picowatch.recipe.resolve.layers import merged, names_none, normalised
+from picowatch.recipe.resolve.building import Known, Used, only_finishes, resolve
+from picowatch.recipe.resolve.layers import merged, read_values, spelt_out
 from picowatch.recipe.resolve.prompts import MAX_COST, cost_of
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import Judge
@@ -25,9 +26,10 @@ from picowatch.recipe.resolve.start_image import named, read_path
 from picowatch.recipe.resolve.sweep import (
     Axes,
     combinations,
-    first_values,
+    first_layer,
     read_axes,
     refuse_same_images,
+    swept_loras,
 )
 from picowatch.recipe.written import Entry, Layer, Origin, Position, Written
 
@@ -43,16 +45,23 @@ def too_many(images: int, max_images: int) -> str:
     )
 
 
+def folder_layer(layer: Layer, problems: Problems) -> Layer:
+    """Return the layer of a `_defaults.yaml`, ready to be merged."""
+    layer = {name: replace(one, origin=Origin.FOLDER) for name, one in layer.items()}
+    return spelt_out(layer, Judge(layer, problems))
+
+
 class EntryResolver:
     """Turns the entries of a file into recipes; mistakes are added to `problems`.
 
-    `layers` are what all entries start from, farthest first; the last one has the file's own
-    settings. `read_from` reads the settings of a picture.
+    All entries start from the folder's `defaults`, spelt out and merged, and from the file's own
+    `settings`. `read_from` reads the settings of a picture.
     """
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        defaults: Layer,
+        settings: Layer,
         inventory: Inventory,
         max_images: int,
         pictures: Pictures,
@@ -60,14 +69,11 @@ class EntryResolver:
         read_from: ReadFrom,
     ) -> None:
         self._problems = problems
-        *defaults, settings = layers
-        self._defaults = [self._normalised(layer, Origin.FOLDER) for layer in defaults]
-        self._settings = self._normalised(settings, Origin.OWN)
-        self._inventory = inventory
+        self._defaults = defaults
+        self._settings = spelt_out(settings, Judge(settings, problems))
+        self._known = Known(inventory, pictures, Rules(inventory))
         self._max_images = max_images
-        self._pictures = pictures
         self._read_from = read_from
-        self._rules = Rules(inventory)
         self._named: dict[str, Position] = {}  # the pictures of all entries
         self._images = 0
         self._beyond: Position | None = None  # of the field that exceeds the limit
@@ -80,55 +86,53 @@ class EntryResolver:
             self._problems.add(self._beyond, too_many(self._images, self._max_images))
         if self._problems:
             self._add_unusable_pictures()
-        return with_unknown_words([recipe for recipe in found if recipe], self._inventory)
+        return with_unknown_words([recipe for recipe in found if recipe], self._known.inventory)
 
     def _add_unusable_pictures(self) -> None:
         """Report unusable pictures; in a file without mistakes, copying them reports them."""
         for path, position in self._named.items():
             try:
-                self._pictures.check(path)
+                self._known.pictures.check(path)
             except PictureUnreadable as error:
                 self._problems.add(position, named(path, str(error)))
 
-    def _normalised(self, layer: Layer, origin: Origin, warnings: list[str] | None = None) -> Layer:
-        if origin is not Origin.OWN:
-            layer = {name: replace(one, origin=origin) for name, one in layer.items()}
-        warnings = [] if warnings is None else warnings
-        return normalised(layer, Judge(layer, self._problems, warnings=warnings))
+    def _layer(self, layer: Layer, origin: Origin, warnings: list[str]) -> Layer:
+        if origin is Origin.OWN:
+            return spelt_out(layer, Judge(layer, self._problems, warnings=warnings))
+        layer = {name: replace(one, origin=origin) for name, one in layer.items()}
+        judge = Judge(layer, self._problems, warnings=warnings)
+        layer = spelt_out(layer, judge)
+        # What others wrote wrong must not hide a folder's value.
+        wrong = (layer.keys() & ROWS.keys()) - read_values(layer, judge).keys()
+        return {name: written for name, written in layer.items() if name not in wrong}
 
     def _recipe(self, index: int, entry: Entry) -> Recipe | None:
         """Return the entry's recipe; None if it cannot be built."""
         warnings = list(entry.warnings)
         origin = Origin.OTHERS if entry.by_another_program else Origin.OWN
-        own = merged(
-            self._normalised(one, origin, warnings) for one in (entry.layer, *entry.nearer)
-        )
+        own = merged(self._layer(one, origin, warnings) for one in (entry.layer, *entry.nearer))
         given = self._settings | own
-        picture = self._picture(merged([*self._defaults, given]).get(FROM), given, entry)
+        picture = self._picture(given.get(FROM, self._defaults.get(FROM)), given, entry)
         if picture is None:
             return None
         warnings += picture.warnings
-        theirs = self._normalised(picture.layer, Origin.OTHERS, warnings)
-        layer = merged([*self._defaults, theirs, self._settings, own])
+        theirs = self._layer(picture.layer, Origin.OTHERS, warnings)
+        layer = merged([self._defaults, theirs, self._settings, own])
         layer.pop(FROM, None)
         if only_finishes(own) and not theirs and not says_drawing(own):
             layer.pop("prompt", None)  # a folder's is for recipes that draw
         sweep = layer.pop("sweep", None)
-        axes = read_axes(sweep, layer, given, self._max_images, self._problems) if sweep else {}
-        count = self._count(entry, layer, axes, sweep)
-        images = []
-        for combination in combinations(axes, layer) if count else ():
-            self._cost += count * _cost(combination, axes)
-            if self._cost > MAX_COST:
-                refuse(entry.position, _TOO_LONG)
-            judge = Judge(combination, self._problems, entry.position)
-            builder = RecipeBuilder(self._inventory, self._pictures, self._rules, judge, index)
-            recipe = builder.recipe()
-            images += [recipe] if recipe else []
-            self._named |= builder.named
+        axes = self._axes(sweep, layer, given) if sweep else {}
+        used = Used(
+            index,
+            picture.checkpoint_hash or entry.checkpoint_hash,
+            picture.embeddings or entry.embeddings,
+            entry.dropped,
+        )
+        images = self._images_of(entry, layer, axes, used, self._count(entry, layer, axes, sweep))
         if not images:
             return None
-        judge = Judge(layer | first_values(axes), self._problems, entry.position, warnings)
+        judge = Judge(first_layer(axes, layer), self._problems, entry.position, warnings)
         for finding in idle_findings(judge.layer, images):
             # A template's fields may be for other pictures.
             if not entry.nearer or judge.origin_of(finding.field) is Origin.OTHERS:
@@ -142,23 +146,44 @@ class EntryResolver:
             recipe = recipe.model_copy(update={"sweep": shown}).known(variants=tuple(images))
         return recipe.warned(warnings)
 
+    def _axes(self, sweep: Written, layer: Layer, given: Layer) -> Axes:
+        inventory = self._known.inventory
+        return read_axes(sweep, layer, given, self._max_images, inventory, self._problems)
+
+    def _images_of(
+        self, entry: Entry, layer: Layer, axes: Axes, used: Used, count: int
+    ) -> list[Recipe]:
+        """Return the recipe, or those of all combinations of a sweep's values."""
+        found, loras = [], swept_loras(axes, self._known.inventory)
+        for combination in combinations(axes, layer) if count else ():
+            self._cost += count * _cost(combination, axes)
+            if self._cost > MAX_COST:
+                refuse(entry.position, _TOO_LONG)
+            judge = Judge(combination, self._problems, entry.position)
+            recipe = resolve(judge, self._known, used, self._named)
+            if recipe:
+                found.append(recipe.known(swept_loras=loras) if loras else recipe)
+        return found
+
     def _picture(self, written: Written | None, given: Layer, entry: Entry) -> Entry | None:
         """Return the settings of the picture that an entry starts from; None if it is unusable."""
-        if written is None or names_none(written):
+        if written is None or written.is_none:
             return Entry({}, entry.position)
         with self._problems.caught(written.error_position):
-            path = read_path(FROM, written, self._pictures)
-            return self._read_from(written.with_value(path), self._pictures, given, self._problems)
+            path = read_path(FROM, written, self._known.pictures)
+            return self._read_from(
+                written.with_value(path), self._known.pictures, given, self._problems
+            )
         return None
 
     def _count(self, entry: Entry, layer: Layer, axes: Axes, sweep: Written | None) -> int:
         """Count the images of each combination; 0 if there are too many, as in a long range."""
         each, position = 1, entry.position
         count, seeds = layer.get("count"), layer.get("seed")
-        if seeds and isinstance(seeds.value, range | tuple):
-            each, position = len(seeds.value), seeds.position
-        elif count and isinstance(count.value, int):
-            each, position = max(1, count.value), count.position
+        if seeds and (several := several_seeds(seeds)):
+            each, position = len(several), seeds.position
+        elif count and isinstance(number := number_in(count), int):
+            each, position = max(1, number), count.position
         self._images += each * prod(map(len, axes.values()))
         if self._images <= self._max_images:
             return each
@@ -174,5 +199,5 @@ _TOO_LONG = (
 
 
 def _cost(layer: Layer, axes: Axes) -> int:
-    is_swept = any(value.replaces for values in axes.values() for value in values)
+    is_swept = any(value.changes_prompt for values in axes.values() for value in values)
     return sum(cost_of(layer[field].text, is_swept) for field in PROMPTS if field in layer)

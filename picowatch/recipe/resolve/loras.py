@@ -1,10 +1,10 @@
 """The field `loras`: a mapping of names to weights, a list, or text."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import Loras
@@ -15,22 +15,13 @@ from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.drawing import MAX_LORAS, installed_tags, named_twice, without_tags
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.resolve.severity import Judge
-from picowatch.recipe.written import Layer, Origin, Position, Written, number
+from picowatch.recipe.written import Layer, Origin, Written, mapping_at, number
 
 LORAS = "loras"
-# The beginning of a field in a sweep's layer that has the weight of one LoRA.
-ONE_LORA = "lora: "
 _LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
 _PARTS = ("weight", "family")  # of a mapping that describes one, besides its name
+_NEARER = (Origin.OWN, Origin.FOLDER)  # of the prompt and the LoRAs: the prompt is nearer
 _LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
-
-
-class _Use(NamedTuple):
-    """A LoRA as a recipe names it, with its weight and family as written."""
-
-    name: str
-    parts: Mapping[str, Written]
-    position: Position
 
 
 class _EntryLoras:
@@ -42,41 +33,42 @@ class _EntryLoras:
         self.weights: dict[str, float] = {}
         self.families: dict[str, str] = {}
 
-    def take(self, use: _Use, *, may_repeat: bool = False) -> None:
-        """Add a LoRA that is installed, once unless it `may_repeat`."""
-        weight, family = self._weight(use), self._family(use)
+    def take(self, called: str, use: Written) -> None:
+        """Add a LoRA that is installed, with its weight and family as written."""
+        parts = dict(use.pairs)
+        weight, family = self._weight(called, parts), self._family(called, parts)
         try:
-            name = find_lora(use.name, self._inventory)
+            name = find_lora(called, self._inventory)
         except NotInstalled as error:
             self._judge.wrong(LORAS, str(error), "", position=use.position)
             return
-        if name in self.weights and not may_repeat:
+        if name in self.weights:
             self._judge.wrong(LORAS, named_twice(name), "", position=use.position)
         if weight is not None:
             self.weights[name] = weight
         if family:
             self.families[name] = family
 
-    def _weight(self, use: _Use) -> float | None:
+    def _weight(self, called: str, parts: Layer) -> float | None:
         """Return its weight; None if what is written cannot be one."""
-        for part in use.parts.keys() - set(_PARTS):
+        for part in parts.keys() - set(_PARTS):
             what = f"a LoRA has no '{shown(part)}'."
-            remedy = f"Write {{name: {shown(use.name)}, weight: 0.8}}."
-            position = use.parts[part].name_position
+            remedy = f"Write {{name: {shown(called)}, weight: 0.8}}."
+            position = parts[part].name_position
             self._judge.wrong(LORAS, what, "", position=position, remedy=remedy)
-        said = use.parts.get("weight")
+        said = parts.get("weight")
         weight = _number(said) if said else 1.0
         if said and weight is None:
-            self._wrong(f"the weight of '{shown(use.name)}'", said, _LIMIT)
+            self._wrong(f"the weight of '{shown(called)}'", said, _LIMIT)
         return weight
 
-    def _family(self, use: _Use) -> str:
+    def _family(self, called: str, parts: Layer) -> str:
         """Return the family that the recipe gives for it; "" for none."""
-        said = use.parts.get("family")
+        said = parts.get("family")
         family = family_called(said.text) if said else ""
         if said and not family:
             able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
-            self._wrong(f"the family of '{shown(use.name)}'", said, f"one of {able}")
+            self._wrong(f"the family of '{shown(called)}'", said, f"one of {able}")
         return family
 
     def _wrong(self, what: str, written: Written, wanted: str) -> None:
@@ -85,29 +77,14 @@ class _EntryLoras:
 
 
 def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> tuple[Loras, dict[str, str]]:
-    """Return the LoRAs in an entry's field `loras`, and the families that it gives for some.
-
-    A LoRA that is swept has the sweep's weight; its tag is removed from the prompt in the layer.
-    """
+    """Return the LoRAs in an entry's field `loras`, and the families that it gives for some."""
     found = _EntryLoras(inventory, judge)
-    every = _uses(layer[LORAS], judge) if LORAS in layer else iter(())
-    uses = list(islice(every, MAX_LORAS + 1))
-    if len(uses) > MAX_LORAS:
-        at = uses[MAX_LORAS].position
-        judge.wrong(LORAS, f"more than {MAX_LORAS} LoRAs here.", "", position=at)
-    for use in uses[:MAX_LORAS]:
-        found.take(use)
+    for called, use in layer[LORAS].pairs if LORAS in layer else ():
+        found.take(called, use)
     prompt, loras = layer.get("prompt"), layer.get(LORAS)
-    if prompt and loras and (prompt.origin, loras.origin) == (Origin.OWN, Origin.FOLDER):
+    if prompt and loras and (prompt.origin, loras.origin) == _NEARER:
         for _, name in installed_tags(prompt.text, inventory):  # the prompt is nearer
             found.weights.pop(name, None)
-    swept = {name: one for name, one in layer.items() if name.startswith(ONE_LORA)}
-    for field, written in swept.items():
-        use = _Use(field.removeprefix(ONE_LORA), {"weight": written}, written.position)
-        found.take(use, may_repeat=True)
-    if prompt and swept:
-        names = swept_names(layer, inventory)
-        layer["prompt"] = prompt.with_value(without_tags(prompt.text, names, inventory))
     return tuple(found.weights.items()), found.families
 
 
@@ -117,27 +94,61 @@ def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:
     return next(({"steps": int(one[1]), "cfg_scale": 1.0} for one in found), {})
 
 
-def swept_names(layer: Layer, inventory: Inventory) -> frozenset[str]:
-    """Return the LoRAs whose weights a sweep varies."""
-    names = set()
-    for field in [name for name in layer if name.startswith(ONE_LORA)]:
-        with suppress(NotInstalled):
-            names.add(find_lora(field.removeprefix(ONE_LORA), inventory))
-    return frozenset(names)
+def lora_named(name: str, inventory: Inventory) -> str:
+    """Return the installed LoRA of a name; "" for none or several."""
+    try:
+        return find_lora(name, inventory)
+    except NotInstalled:
+        return ""
+
+
+def with_lora(layer: Layer, name: str, weight: Written, inventory: Inventory) -> Layer:
+    """Return the layer with another weight of one LoRA, whose tags leave the prompt."""
+    meant = lora_named(name, inventory)
+    loras = layer.get(LORAS, Written(None, weight.position))
+    prompt = layer.get("prompt", loras)
+    text = without_tags(prompt.text, {meant}, inventory)
+    # A tag in the recipe's own prompt already replaced the folder's weight.
+    is_tagged = text != prompt.text and (prompt.origin, loras.origin) == _NEARER
+    pairs = [
+        (one, use) for one, use in loras.pairs if not (is_tagged and _is(one, meant, inventory))
+    ]
+    before = next((use.pairs for one, use in pairs if _is(one, meant, inventory)), None)
+    parts = dict(before or ()) | {"weight": replace(weight, key=None)}
+    swept = mapping_at(weight.position, None, parts.items())
+    pairs = [(one, swept if _is(one, meant, inventory) else use) for one, use in pairs]
+    pairs += [(name, swept)] if before is None else []
+    changed = {**layer, LORAS: loras.with_pairs(tuple(pairs))}
+    return changed | {"prompt": prompt.with_value(text)} if "prompt" in layer else changed
+
+
+def _is(name: str, meant: str, inventory: Inventory) -> bool:
+    return bool(meant) and lora_named(name, inventory) == meant
 
 
 def _number(written: Written) -> float | None:
     """Return a LoRA's weight; None if it is no valid one."""
-    value = number(str(written.value))
+    value = number(written.text)
     # Adding 0.0 turns -0.0 into 0.0.
     return None if value is None or abs(value) > MAX_LORA_WEIGHT else float(value) + 0.0
 
 
-def _uses(written: Written, judge: Judge) -> Iterator[_Use]:
-    """Parse `{name: weight}`, `{name: {weight: …, family: …}}`, or text: `name, name:weight`.
+def loras_form(written: Written, judge: Judge) -> Written:
+    """Return the mapping {name: {weight: …, family: …}} that a field `loras` means.
 
-    A list may have all of these, and `{name: …, weight: …, family: …}`.
+    It may be written as `{name: weight}`, as text, `name, name:weight`, or as a list of both and of
+    `{name: …, weight: …, family: …}`.
     """
+    if written.is_none:
+        return written
+    pairs = list(islice(_pairs(written, judge), MAX_LORAS + 1))
+    if len(pairs) > MAX_LORAS:
+        at = pairs.pop()[1].position
+        judge.wrong(LORAS, f"more than {MAX_LORAS} LoRAs here.", "", position=at)
+    return written.with_pairs(tuple(pairs))
+
+
+def _pairs(written: Written, judge: Judge) -> Iterator[tuple[str, Written]]:
     for part in written.parts if isinstance(written.value, tuple) else (written,):
         pairs = dict(part.pairs)
         if isinstance(part.value, str):
@@ -146,18 +157,19 @@ def _uses(written: Written, judge: Judge) -> Iterator[_Use]:
             judge.wrong(LORAS, wrong_value(LORAS, part), "", position=part.error_position)
         elif "name" in pairs and _number(pairs["name"]) is None:  # a LoRA may be called so
             name = pairs.pop("name")
-            yield _Use(name.text, pairs, name.position)
+            yield name.text, mapping_at(name.position, None, pairs.items())
         else:
             for text, value in part.pairs:
-                parts = dict(value.pairs) if isinstance(value.value, dict) else {"weight": value}
-                yield _Use(text, parts, value.name_position)
+                parts = value.pairs if isinstance(value.value, dict) else (("weight", value),)
+                yield text, mapping_at(value.name_position, None, parts)
 
 
-def _in_text(written: Written) -> Iterator[_Use]:
-    for part in written.text.split(",") if written.text.strip().casefold() != "none" else ():
+def _in_text(written: Written) -> Iterator[tuple[str, Written]]:
+    position = written.error_position
+    for part in written.text.split(",") if not written.is_none else ():
         name, _, weight = (piece.strip() for piece in part.rpartition(":"))
         said = written.with_value(weight)
         if name and _number(said) is not None:
-            yield _Use(name, {"weight": said}, written.error_position)
+            yield name, mapping_at(position, None, [("weight", said)])
         elif part.strip():
-            yield _Use(part.strip(), {}, written.error_position)
+            yield part.strip(), mapping_at(position, None, ())

@@ -8,7 +8,7 @@ from picowatch.recipe.fields import MIN_SIDE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import names_none, text_of
+from picowatch.recipe.resolve.layers import text_of
 from picowatch.recipe.written import FORBIDDEN, Written, invisible
 
 MAX_PATH = 500
@@ -33,7 +33,7 @@ def read_path(field: str, written: Written | None, pictures: Pictures) -> str:
     An absolute path inside the folders becomes `inbox/…` or `outbox/…`, which means the same
     wherever the folders are.
     """
-    if written is None or names_none(written):
+    if written is None or written.is_none:
         return ""
     path = text_of(field, written).strip().removeprefix("./")
     if path.startswith("/") and ".." not in path.split("/"):

@@ -6,14 +6,16 @@ mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of a Control
 (`"control: weight": [0.5, 1]`).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import reduce
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from itertools import product
 from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
+from picowatch.recipe.converters import range_in
 from picowatch.recipe.fields import FIRST_NAME_OF, NO_SWEEP, PART_FIELDS, PROMPTS, SIZE
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
@@ -21,28 +23,26 @@ from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import (
     SIZE_AND_SIDE,
-    is_off,
     merged,
-    normalised,
-    range_in,
+    spelt_out,
     text_of,
-    typed,
+    with_part,
 )
-from picowatch.recipe.resolve.loras import ONE_LORA
+from picowatch.recipe.resolve.loras import LORAS, lora_named, with_lora
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, Written, plain_name
 
+# The label of the axis of one LoRA's weight.
+_ONE_LORA = "lora: "
+
 
 class Value(NamedTuple):
-    """One value of an axis: as written, and the layer that it puts over the entry.
-
-    With `replaces`, the overlay has the prompt's field and the text that replaces this piece.
-    """
+    """One value of an axis: as written, and how a layer gets it."""
 
     written: Written
-    overlay: Layer
-    replaces: str = ""
+    over: Callable[[Layer], Layer]
+    changes_prompt: bool = False
 
     @property
     def text(self) -> str:
@@ -50,25 +50,20 @@ class Value(NamedTuple):
         value = self.written.value
         return value if isinstance(value, str) else self.written.raw
 
-    def over(self, layer: Layer) -> Layer:
-        """Return the layer with this value."""
-        if not self.replaces:
-            return merged([layer, self.overlay])
-        ((field, new),) = self.overlay.items()
-        return {**layer, field: new.with_value(layer[field].text.replace(self.replaces, new.text))}
-
 
 Axes = dict[str, list[Value]]  # by the labels that the contact sheet shows
 
 
-def read_axes(written: Written, layer: Layer, own: Layer, most: int, problems: Problems) -> Axes:
+def read_axes(
+    written: Written, layer: Layer, own: Layer, most: int, inventory: Inventory, problems: Problems
+) -> Axes:
     """Return the axes of a sweep over the entry `layer`, each with at most `most` values.
 
     Mistakes are added to `problems`. Every sampler keeps a schedule type that is swept, too, or
     that the entry's `own` layer sets other than by its sampler's name.
     """
     axes: Axes = {}
-    if written.value is False:
+    if written.is_off:
         return axes
     if not isinstance(written.value, dict):
         problems.add(written.error_position, wrong_value("sweep", written))
@@ -77,9 +72,9 @@ def read_axes(written: Written, layer: Layer, own: Layer, most: int, problems: P
     keeps = said is not None and (sampler is None or sampler.position != said.position)
     keeps = keeps or any(_field(key) == "schedule_type" for key, _ in written.pairs)
     for key, values in written.pairs:
-        mappings = layer | first_values(axes)
+        swept = Swept(layer, first_layer(axes, layer), most, keeps, inventory, problems)
         try:
-            label, found = _axis(key, values, layer, mappings, most, keeps, problems)
+            label, found = _axis(key, values, swept)
         except ValueInvalid as error:
             problems.add(values.name_position, str(error))
             continue
@@ -92,9 +87,15 @@ def read_axes(written: Written, layer: Layer, own: Layer, most: int, problems: P
     return axes
 
 
-def first_values(axes: Axes) -> Layer:
-    """Return the fields that the first values of axes set."""
-    return {name: one for values in axes.values() for name, one in values[0].overlay.items()}
+def first_layer(axes: Axes, layer: Layer) -> Layer:
+    """Return the entry's layer with the first value of each axis."""
+    return reduce(lambda under, values: values[0].over(under), axes.values(), layer)
+
+
+def swept_loras(axes: Axes, inventory: Inventory) -> frozenset[str]:
+    """Return the LoRAs whose weights a sweep varies."""
+    named = (label.removeprefix(_ONE_LORA) for label in axes if label.startswith(_ONE_LORA))
+    return frozenset(filter(None, (lora_named(name, inventory) for name in named)))
 
 
 def combinations(axes: Axes, layer: Layer) -> Iterator[Layer]:
@@ -125,48 +126,72 @@ def _field(key: str) -> str | None:
     return FIRST_NAME_OF.get(plain_name(key.partition(":")[0]))
 
 
-def _axis(
-    key: str,
-    written: Written,
-    layer: Layer,
-    mappings: Layer,
-    most: int,
-    keeps_type: bool,
-    problems: Problems,
-) -> tuple[str, list[Value]]:
-    """Return label and values of one axis; wrong values are added to `problems`.
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What an axis may vary: the entry's layer, and the same with the first values of other axes.
+
+    `keeps_type`: samplers keep the schedule type that is swept or set by itself.
+    """
+
+    layer: Layer
+    first: Layer
+    most: int
+    keeps_type: bool
+    inventory: Inventory
+    problems: Problems
+
+
+def _axis(key: str, written: Written, swept: Swept) -> tuple[str, list[Value]]:
+    """Return label and values of one axis; wrong values are added to the problems.
 
     Raises ValueInvalid for a wrong name.
     """
     field, detail = _field(key), key.partition(":")[2].strip()
     if field is None:
-        raise ValueInvalid(f"sweep cannot vary '{shown(key)}': {_meant(key, written, layer)}")
+        raise ValueInvalid(f"sweep cannot vary '{shown(key)}': {_meant(key, written, swept.layer)}")
     if field in NO_SWEEP:
         raise ValueInvalid(f"sweep cannot vary {field}. {NO_SWEEP[field]}")
-    part = f"{field}.{detail}" if detail else field
-    label = f"{field}: {detail}" if detail else field
-    if detail and field == "loras":
-        label = part = f"{ONE_LORA}{detail}"
+    part, label = f"{field}.{detail}", f"{field}: {detail}" if detail else field
+    if detail and field == LORAS:
+        label = f"{_ONE_LORA}{detail}"
     elif detail and field in PROMPTS:
-        _check_piece(field, detail, layer)
+        _check_piece(field, detail, swept.layer)
     elif detail and part in PART_FIELDS:
-        _check_mapping(field, detail, mappings)
+        _check_mapping(field, detail, swept.first)
     elif detail:
         raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
     found = []
-    for value in _values(key, written, most, problems):
+    for value in _values(key, written, swept.most, swept.problems):
         if detail and field in PROMPTS:
             text_of(field, value)
-            found.append(Value(value, {field: value}, detail))
-        elif part in PART_FIELDS:
-            found.append(Value(value, {part: typed(part, value)}))
+            found.append(Value(value, partial(_with_piece, field, detail, value), True))
+        elif detail and field == LORAS:
+            over = partial(with_lora, name=detail, weight=value, inventory=swept.inventory)
+            found.append(Value(value, over))
+        elif detail:
+            found.append(Value(value, partial(with_part, field=part, part=value)))
         else:
-            overlay = normalised({part: value}, Judge({part: value}, problems))
-            kind = overlay.get("schedule_type")
-            if field == "sampler" and kind and kind.value == AUTOMATIC and keeps_type:
-                del overlay["schedule_type"]
-            found.append(Value(value, overlay))
+            overlay = _overlay(field, value, swept)
+            found.append(Value(value, partial(_with_fields, overlay)))
     return label, found
+
+
+def _overlay(field: str, value: Written, swept: Swept) -> Layer:
+    """Return the fields that a value sets: a size has two, a sampler may have a schedule type."""
+    overlay = spelt_out({field: value}, Judge({field: value}, swept.problems))
+    kind = overlay.get("schedule_type")
+    if field == "sampler" and kind and kind.value == AUTOMATIC and swept.keeps_type:
+        del overlay["schedule_type"]
+    return overlay
+
+
+def _with_fields(overlay: Layer, layer: Layer) -> Layer:
+    return merged([layer, overlay])
+
+
+def _with_piece(field: str, piece: str, new: Written, layer: Layer) -> Layer:
+    """Return the layer with another text in place of a piece of a prompt."""
+    return {**layer, field: new.with_value(layer[field].text.replace(piece, new.text))}
 
 
 def _check_piece(field: str, piece: str, layer: Layer) -> None:
@@ -181,7 +206,7 @@ def _check_piece(field: str, piece: str, layer: Layer) -> None:
 def _check_mapping(field: str, part: str, layer: Layer) -> None:
     """Raise ValueInvalid if there is no mapping of which a part could vary."""
     mapping = layer.get(field)
-    if mapping is None or is_off(mapping):
+    if mapping is None or mapping.is_off:
         name = f'"{field}: {part}"'
         raise ValueInvalid(f"{name} has no effect without {field}. Add it, or remove {name}.")
     if len(mapping.parts) > 1:
@@ -224,5 +249,5 @@ def _values(key: str, written: Written, most: int, problems: Problems) -> list[W
         problems.add(written.error_position, str(error))
         return []
     if numbers is not None:
-        return [replace(written, value=number, raw=f"{number}") for number in numbers]
+        return [replace(written, value=f"{number}", raw=f"{number}") for number in numbers]
     return [replace(part, key=written.key) for part in values]
