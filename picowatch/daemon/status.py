@@ -61,7 +61,7 @@ class Reporting:
         self._report_at = float("-inf")
 
     def report(self) -> None:
-        """Show the state of things, if the last time is some time ago; write it if it is new."""
+        """Show and write the state of things if it is new, or the last time is some time ago."""
         began = time.monotonic()
         if began < self._report_at:
             return
@@ -69,16 +69,17 @@ class Reporting:
         problems = self.settings_watch.problem, self.run.outbox.problems.changes
         made_from = self.ledger.changes, trouble, problems, self.inbox.skipped
         is_new = made_from != self._written or bool(self.pool.renderings())
+        if not is_new and began - self._written_at < HEARTBEAT_SECONDS:
+            return
+        self._written, self._written_at = made_from, began
         status = self._status(is_new)
         self.console.show(status)
         self.run.observers.status(status)
-        if is_new or began - self._written_at >= HEARTBEAT_SECONDS:
-            self._written, self._written_at = made_from, began
-            notify("WATCHDOG=1", f"STATUS={status.line()}")
-            try:
-                self.run.outbox.status.write(status)
-            except OSError as error:
-                log.debug("status not written: %s", error)
+        notify("WATCHDOG=1", f"STATUS={status.line()}")
+        try:
+            self.run.outbox.status.write(status)
+        except OSError as error:
+            log.debug("status not written: %s", error)
         rest = COUNTING_REST * (time.monotonic() - began)
         self._report_at = began + min(max(REPORT_SECONDS, rest), HEARTBEAT_SECONDS)
 

@@ -96,7 +96,9 @@ def usable_templates(
 ) -> dict[str, str]:
     """Return the digests of templates by their folders; "" for one that cannot be used now."""
     there = {}
-    for path in (*filter(is_template, found), *filter(is_template, known)):
+    for path in filter(
+        is_template, [one for one in (*found, *known) if one.endswith(PICTURES_NAME)]
+    ):
         row, size_and_time = known.get(path), found.get(path)
         is_usable = (
             row is not None

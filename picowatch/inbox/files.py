@@ -32,19 +32,24 @@ class FileChanged(ControlFlow):
     """The file was written while it was read: it is not complete yet."""
 
 
-def size_and_time_of(root: Path, path: str) -> SizeAndTime | None:
+def size_and_time_of(root: Path | str, path: str) -> SizeAndTime | None:
     """Return the size and time of a recipe file, or None if it cannot be seen."""
     try:
-        status = _stat(root, path)
+        status = os.lstat(f"{root}/{path}")  # one call: ten thousand are compared each minute
+        if not stat.S_ISREG(status.st_mode):
+            linked = _target(root, path, status)
+            if linked is None or not stat.S_ISREG(linked.st_mode):
+                return None
+            status = linked
     except (OSError, ValueError):
         return None
-    return _size_and_time(status) if status and stat.S_ISREG(status.st_mode) else None
+    return _size_and_time(status)
 
 
 def is_gone(root: Path, path: str) -> bool:
     """Whether the recipe file does not exist (any more). An unreadable one may exist."""
     try:
-        status = _stat(root, path)
+        status = _target(root, path, os.lstat(f"{root}/{path}"))
     except OSError as error:
         return error.errno in MISSING
     except ValueError:
@@ -52,15 +57,13 @@ def is_gone(root: Path, path: str) -> bool:
     return not (status and stat.S_ISREG(status.st_mode))
 
 
-def _stat(root: Path, path: str) -> os.stat_result | None:
-    """Return the status of a path, following links; None for a link out of the inbox."""
-    target = f"{root}/{path}"
-    status = os.lstat(target)  # one call: ten thousand recipes are compared each minute
+def _target(root: Path | str, path: str, status: os.stat_result) -> os.stat_result | None:
+    """Return the status of what a link leads to; None for a link out of the inbox."""
     if not stat.S_ISLNK(status.st_mode):
         return status
-    if leads_out(root, path):
+    if leads_out(Path(root), path):
         return None
-    return os.stat(target)  # noqa: PTH116  (many times cheaper than a Path)
+    return os.stat(f"{root}/{path}")  # noqa: PTH116  (many times cheaper than a Path)
 
 
 def _size_and_time(status: os.stat_result) -> SizeAndTime:

@@ -34,7 +34,7 @@ def scan(
     `known` are paths of the ledger: a folder belongs to a template there until its deletion is
     accepted, because editors may move the file away for a moment.
     """
-    one = Scan(root, known)
+    one = Scan(str(root), known)
     one.look_into(below, is_under_template)
     return one
 
@@ -47,7 +47,7 @@ class Scan:
     rendered, with reasons, and `texts` those of pictures that were requests.
     """
 
-    root: Path
+    root: str
     known: Collection[str]
     found: dict[str, SizeAndTime] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -56,50 +56,48 @@ class Scan:
     def look_into(self, below: str, is_under_template: bool) -> None:
         """Add the contents of a folder and of the folders below it."""
         names: dict[str, None] = {}  # not the entries, which take four times the memory
-        folders, links = set(), set()
+        others: dict[str, bool] = {}  # links, devices, and folders, which are True
         try:
             with os.scandir(f"{self.root}/{below}") as entries:
                 for entry in entries:
                     names[entry.name] = None
-                    if entry.is_symlink():
-                        links.add(entry.name)
-                    elif entry.is_dir():
-                        folders.add(entry.name)
+                    if not entry.is_file(follow_symlinks=False):
+                        others[entry.name] = entry.is_dir(follow_symlinks=False)
         except OSError as error:
             if below and error.errno not in MISSING:
                 reason = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
                 self.skipped[below] = reason
             return
-        template = f"{below}/{PICTURES_NAME}".lstrip("/")
+        prefix = f"{below}/" if below else ""
+        template = prefix + PICTURES_NAME
         if PICTURES_NAME in names and (size_and_time := size_and_time_of(self.root, template)):
             self.found[template] = size_and_time
             is_under_template = bool(below)
         is_under_template |= template in self.known and bool(below)
         if is_under_template:
-            self.found.update(dropped_in(self.root, below, names))
+            self.found.update(dropped_in(Path(self.root), below, names))
         elif below:
             _warn_of_pictures(below, names, self.skipped)
-        texts = () if is_under_template else self._texts_of_dropped(below, names)
+        texts = () if is_under_template else self._texts_of_dropped(prefix, names)
         for name in names:
-            path = f"{below}/{name}" if below else name
+            path = prefix + name
             if name in texts:
                 self.texts.add(path)
                 self.skipped[below] = f"it had a {PICTURES_NAME}; {TEXTS_STAY}"
-            elif name in folders:
+            elif others.get(name):
                 self._add_folder(name, path, is_under_template)
-            elif name in links and os.path.isdir(f"{self.root}/{path}"):  # noqa: PTH112 (never raises)
+            elif name in others and os.path.isdir(f"{self.root}/{path}"):  # noqa: PTH112 (never raises)
                 self.skipped[path] = "it is a link to a folder; linked folders are not searched"
             else:
                 self._add_file(name, path, is_under_template)
         if not (below or self.found or self.known):  # otherwise they may be start images
             _warn_of_pictures("the inbox", names, self.skipped)
 
-    def _texts_of_dropped(self, below: str, names: Collection[str]) -> Collection[str]:
+    def _texts_of_dropped(self, prefix: str, names: Collection[str]) -> Collection[str]:
         """Return the sidecars of pictures that were requests, if their template has gone."""
-        others = (name for name in names if not name.endswith(ENDINGS))  # quick: few of thousands
-        dropped = (name for name in others if is_dropped(name) and f"{below}/{name}" in self.known)
-        stems = {stem_of(name) for name in dropped}
-        return {f"{stem}{ending}" for stem in stems for ending in SIDECAR_ENDINGS}
+        others = [name for name in names if not name.endswith(ENDINGS)]  # few of thousands
+        dropped = [name for name in others if is_dropped(name) and prefix + name in self.known]
+        return {f"{stem_of(name)}{ending}" for name in dropped for ending in SIDECAR_ENDINGS}
 
     def _add_folder(self, name: str, path: str, is_under_template: bool) -> None:
         reason = why_not_searched(name)

@@ -1,6 +1,7 @@
 """How fast saves are accepted and noticed, and how much memory that takes.
 
-Rates are per processor time of the daemon, which other programs on the machine do not change.
+Rates are per processor time of the daemon, as it would be on the machine that the goals were set
+on: fixed work, which is done meanwhile, tells how much slower this one is (`Slowness`).
 `pytest -m heavy --log-cli-level=INFO tests/load/test_goals.py` shows all figures.
 """
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from picowatch.inbox.watch import Watch
 from tests.house import House, wait_for, within
-from tests.load.live_daemon import live_daemon, text_of, write_recipes
+from tests.load.live_daemon import Slowness, live_daemon, text_of, write_recipes
 from tests.outcome import error_files, faults
 
 pytestmark = pytest.mark.timeout(1800)
@@ -24,10 +25,10 @@ pytestmark = pytest.mark.timeout(1800)
 log = logging.getLogger(__name__)
 
 MANY = 10_000
-RECIPES_A_SECOND = 400  # of processor time; measured: 550 to 900, by machine
+RECIPES_A_SECOND = 450  # of processor time; measured: 550
 FRAMES_A_SECOND = 100
-IDLE_SHARE = 0.005  # of a core, with a thousand recipes; measured: 0.0035
-IDLE_SECONDS = 30.0
+IDLE_SHARE = 0.004  # of a core, with a thousand recipes; measured: 0.003
+IDLE_SECONDS = 30
 ACCEPTED_SECONDS = 1.5  # a save that overtakes, meanwhile
 RENDERED_SECONDS = 5.0  # … to its picture, beside frames that are rendered
 TEMPLATE = "prompt: a frame\nseed: 1\nsize: 64x64\nsteps: 1\n"
@@ -46,6 +47,12 @@ def test_ten_thousand_recipes_at_once(house: House) -> None:
     """One that has a higher priority overtakes them."""
     write_recipes(house.folder / "source", MANY)
     house.save("live/_defaults.yaml", "priority: 10\n")
+    slowness = Slowness()
+
+    def are_all_accepted() -> bool:
+        slowness.take()
+        return accepted(house) == MANY + 1
+
     with live_daemon(house, held=True, settle_seconds=0.5) as daemon:
         began, cpu = time.monotonic(), daemon.cpu_seconds()
         (house.folder / "source").rename(house.inbox / "all")
@@ -54,15 +61,15 @@ def test_ten_thousand_recipes_at_once(house: House) -> None:
         saved = time.monotonic()
         daemon.wait_for(lambda: "live/now.yaml: saved" in house.log(), "the one that overtakes")
         waited = time.monotonic() - saved
-        daemon.wait_for(lambda: accepted(house) == MANY + 1, "all")
+        daemon.wait_for(are_all_accepted, "all")
         seconds, cpu = time.monotonic() - began, daemon.cpu_seconds() - cpu
         log.info(
             "%d recipes in %.1f s, %.1f s of processor time, %.1f MiB; one that overtakes is "
-            "accepted after %.2f s; load %.1f",
-            MANY, seconds, cpu, daemon.mebibytes(), waited, os.getloadavg()[0],
+            "accepted after %.2f s; load %.1f, slowness %.2f",
+            MANY, seconds, cpu, daemon.mebibytes(), waited, os.getloadavg()[0], slowness,
         )  # fmt: skip
         assert daemon.mebibytes() < 75
-        assert MANY / cpu > RECIPES_A_SECOND
+        assert MANY / cpu * float(slowness) > RECIPES_A_SECOND
         assert waited < within(ACCEPTED_SECONDS)
 
 
@@ -140,11 +147,16 @@ def test_an_idle_inbox_of_a_thousand_recipes(house: House) -> None:
         daemon.wait_until_idle()
         pause = threading.Event()
         pause.wait(5.0)
-        cpu = daemon.cpu_seconds()
-        pause.wait(IDLE_SECONDS)
+        cpu, slowness = daemon.cpu_seconds(), Slowness()
+        for _ in range(IDLE_SECONDS):
+            pause.wait(1.0)
+            slowness.take()
         share = (daemon.cpu_seconds() - cpu) / IDLE_SECONDS
-        log.info("idle: %.2f %% of a core, %.1f MiB", 100 * share, daemon.mebibytes("VmRSS"))
-        assert share < IDLE_SHARE
+        log.info(
+            "idle: %.2f %% of a core, %.1f MiB; slowness %.2f",
+            100 * share, daemon.mebibytes("VmRSS"), slowness,
+        )  # fmt: skip
+        assert share / float(slowness) < IDLE_SHARE
 
 
 @pytest.mark.heavy
