@@ -128,7 +128,6 @@ class Catalog:
             lora_names={one.name: one.trained_as for one in loras if one.trained_as},
             embedding_families=_families(embeddings),
             wildcards=wildcards.lines,
-            wildcard_packs=wildcards.packs,
             refused={"wildcard": wildcards.refused, **_reasons(found)},
             refused_embeddings={
                 without_ending(one.name): one.reason

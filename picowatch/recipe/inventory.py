@@ -161,8 +161,7 @@ class Inventory:
     and embedding, where its file tells it. `lora_names` has the names that trainers gave LoRAs.
     `refused` maps, for each kind, the names of unusable files to the reason, which errors quote;
     `refused_embeddings` has those among them whose names are looked for in prompts.
-    `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines;
-    `wildcard_packs` maps wildcards that share a YAML file to that file.
+    `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines.
     `variants` has the checkpoints whose files do not tell the variant of their family: for each
     variant the checkpoint, or why it cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
     `unusable_checkpoint` says why one of the installed checkpoints cannot be used.
@@ -183,7 +182,6 @@ class Inventory:
     embedding_families: Mapping[str, str] = field(default_factory=dict)
     lora_names: Mapping[str, str] = field(default_factory=dict)
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    wildcard_packs: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None

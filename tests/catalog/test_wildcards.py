@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, wildcards
-from tests.recipe.reading import hash_of, messages, read_one
+from tests.recipe.reading import messages
 
 
 def write(models: Path, name: str, content: bytes) -> None:
@@ -53,75 +53,18 @@ def test_a_file_that_cannot_be_used_is_refused_by_name(
     }
 
 
-PACK = b"""
-# As dynamicprompts' docs/SYNTAX.md shows it.
-clothing:
-  - T-shirt
-  - 2::Pants
-  - no
-  - |
-    # Usage: __clothing__
-    long,
-    red socks
-  - {text: Shoes, weight: 1.5}
-artists:
-  finnish: [Akseli Gallen-Kallela, Eero J\xc3\xa4rnefelt]
-  new dutch:
-    - '{Piet|Pit} Mondrian'
-  1234: 5678
-"""
-
-
-def test_a_yaml_pack_holds_a_wildcard_for_each_list(tmp_path: Path) -> None:
-    """Their names are the keys that lead to them, whatever the file is called."""
-    write(tmp_path, "packs/any.yaml", PACK)
-    write(tmp_path, "hats.yml", b"- cap\n- fez\n")
-    write(tmp_path, "artists/finnish.txt", b"Helene Schjerfbeck")
+def test_a_pack_or_a_weight_is_an_error_that_says_what_to_write(tmp_path: Path) -> None:
+    """Nothing of dynamicprompts' further grammar is drawn as words."""
+    write(tmp_path, "all.yaml", b"hats: [a, b]")
+    write(tmp_path, "shoes.txt", b"boots\n  2::sandals\n")
+    write(tmp_path, "socks.txt", b"# 1::a\nred {long|0.5::short} socks\n")
+    write(tmp_path, "times.txt", b"std::vector\n12:30 [a|2::b]\n")
     found = Catalog(tmp_path).inventory()
-    assert found.wildcards == {
-        "clothing": ("T-shirt", "2::Pants", "no", "long, red socks", "1.5::Shoes"),
-        "artists/finnish": ("Helene Schjerfbeck",),
-        "artists/new dutch": ("{Piet|Pit} Mondrian",),
-        "hats": ("cap", "fez"),
-    }
-    assert found.refused_as("wildcard")["artists/1234"] == (
-        "packs/any.yaml, line 16: a wildcard is a list of texts."
-    )
-    recipe = read_one("prompt: a __artists/new dutch__\nseed: 0", inventory=found)
-    (request,) = recipe.image_requests(hash_of)
-    assert request.prompt in ("a Piet Mondrian", "a Pit Mondrian")
-
-
-def test_what_a_pack_lacks_or_holds_is_reported_with_its_file(tmp_path: Path) -> None:
-    """The name of a wildcard does not say it."""
-    write(tmp_path, "a.yaml", b"hats:\n  - a hat\nlist:\n  - [a]\nempty: []\n")
-    write(tmp_path, "b.yaml", b"caps:\n - {a|b} c\n")
-    found = Catalog(tmp_path).inventory()
-    (message,) = messages("prompt: __list__", inventory=found)
-    assert "a.yaml, line 4: a wildcard is a list of texts." in message
-    assert messages("prompt: __empty__", inventory=found) == [
-        "the wildcard file models/wildcards/a.yaml has no lines."
-    ]
-    (message,) = messages("prompt: __caps__", inventory=found)
-    assert " A pack of wildcards is missing: b.yaml cannot be used: line 2: " in message
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"[" * 100_000,
-        b"a: &a [x]\n"
-        + b"".join(b"k%d: &k%d [*k%d, *k%d]\n" % (i, i, i - 1, i - 1) for i in range(1, 40)),
-        b"a: !!python/object/apply:os.system [ls]",
-        b"a: [x]\n" * 60_000,
-        b"x" * 1_000_001,
-    ],
-    ids=["lists", "bomb", "code", "many", "large"],
-)
-def test_a_hostile_pack_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    """None of its wildcards is used, and all others are."""
-    write(tmp_path, "evil.yaml", content)
-    write(tmp_path, "good.txt", b"a")
-    found = Catalog(tmp_path).inventory()
-    assert found.wildcards == {"good": ("a",)}
-    assert found.refused_as("wildcard")["evil.yaml"].startswith("evil.yaml ")
+    assert found.wildcards == {"times": ("std::vector", "12:30 [a|2::b]")}
+    for name, message in {
+        "hats": "all.yaml is not read: write each of its lists into a .txt file, with a choice",
+        "shoes": "shoes.txt has a weight in line 2, '2::'. Write what should be drawn more often",
+        "socks": "socks.txt has a weight in line 2, '0.5::'. Write what should be drawn more often",
+    }.items():
+        (said,) = messages(f"prompt: __{name}__", inventory=found)
+        assert message in said

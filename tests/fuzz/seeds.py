@@ -215,5 +215,5 @@ _SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "pickled_model": _pickles,
     "gguf_file": _gguf_files,
     "model_folder": _folders,
-    "wildcard_file": lambda: iter([b"# colours\nred\n2::blue\n{green|__x__}\n<lora:x:1>\n"]),
+    "wildcard_file": lambda: iter([b"# colours\nred\nblue\n{green|__x__}\n<lora:x:1>\n"]),
 }

@@ -237,10 +237,10 @@ _UNSUPPORTED = {
         "AND (composing prompts) is not supported. Write 'and' in lower case, a comma, "
         "or one recipe for each prompt."
     ),
-    # Only in dynamicprompts: variables, choices in turn, wildcards with values.
+    # Only in dynamicprompts: variables, choices in turn or said to be random, values of wildcards.
     re.compile(
-        r"(?<!\$)\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)|\{@[^{}|]*\||(?<!\w)__@[^\W_][\w/.* -]*?__"
-        r"|(?<!\w)__(?! )(?:(?!__)[\w/.* -])+\([^()\n]{0,200}\)__"
+        r"(?<!\$)\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)|\{[@~][^{}|]*\|"
+        r"|(?<!\w)__[@~][^\W_][\w/.* -]*?__|(?<!\w)__(?! )(?:(?!__)[\w/.* -])+\([^()\n]{0,200}\)__"
     ): "{} is dynamicprompts' syntax, which is not supported. Write {{a|b}} or __name__, drawn at "
     "random, or the words themselves.",
 }

@@ -1,20 +1,17 @@
 """Wildcards: `{a|b}`, `{2$$a|b|c}` and `__name__`, drawn from an image's seed.
 
-The grammar is dynamicprompts' (https://github.com/adieyal/dynamicprompts, docs/SYNTAX.md):
-`{2$$a|b|c}` takes two different ones joined by ", ", `{1-2$$ and $$a|b}` one or two joined by
-" and ", `{0.5::a|b}` gives a less weight, `__name__` is a line of models/wildcards/name.txt.
-Options and lines may contain wildcards. Braces without `|` or `$$` are text, and so is what a
-backslash escapes. The `|` of A1111's `[a|b]` inside an option is text, too. The `~` in `{~a|b}` and
-`__~name__` asks for a random draw, which all are here.
+The grammar is a part of dynamicprompts' (https://github.com/adieyal/dynamicprompts,
+docs/SYNTAX.md): `{2$$a|b|c}` takes two different ones joined by ", ", `{1-2$$ and $$a|b}` one or
+two joined by " and ", `__name__` is a line of models/wildcards/name.txt. Options and lines may
+contain wildcards. Braces without `|` or `$$` are text, and so is what a backslash escapes. The `|`
+of A1111's `[a|b]` inside an option is text, too. Weights (`{2::a|b}`) and names of several files
+(`__animals/*__`) are errors.
 """
 
 import re
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from hashlib import sha256
-from itertools import accumulate
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.prompts.grammar import Bracket, ended, joined
@@ -26,21 +23,15 @@ MAX_DEPTH = 100
 # How deep wildcards may be nested in the results of other wildcards.
 MAX_ROUNDS = 20
 
-# YAML files of many wildcards.
-PACK_ENDINGS = (".yaml", ".yml")
-
 Wildcards = Mapping[str, tuple[str, ...]]
 
 # A name has spaces only inside, and no `__`: so only its longest match can be right, and a name
 # without end is read once.
 _NAME = r"(?:(?!__)[\w/.*-]| (?!__)(?=[\w/.*-]))+"
-_FROM_FILE = rf"__~?(?! ){_NAME}__"
+_FROM_FILE = rf"__(?! ){_NAME}__"
 _TOKEN = re.compile(rf"\\.|[{{}}\[\]|]|{_FROM_FILE}|[^\\{{}}\[\]|_]+|.", re.DOTALL)
-_REFERENCE = re.compile(rf"\\.|{_FROM_FILE}")
 _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")
-_WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
-
-_MOST_READ = 64
+_WEIGHT = re.compile(r"\s*(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 
 
 class ExpansionFailed(ValueInvalid):
@@ -49,18 +40,14 @@ class ExpansionFailed(ValueInvalid):
 
 @dataclass(frozen=True, slots=True)
 class FromFile:
-    """`__name__`: a line of the matching files."""
+    """`__name__`: a line of that file."""
 
     written: str
 
     @property
     def name(self) -> str:
         """The name as written, without its underscores."""
-        return _name_in(self.written)
-
-
-def _name_in(written: str) -> str:
-    return written[2:-2].removeprefix("~")
+        return self.written[2:-2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +58,13 @@ class Choice:
     low: int
     high: int
     join: str
+
+    @property
+    def weight(self) -> str:
+        """The first weight of an option, such as "2::", which cannot be used; or ""."""
+        starts = (option[0] for option in self.options if option)
+        found = (_WEIGHT.match(start) for start in starts if isinstance(start, str))
+        return next((one[0].strip() for one in found if one), "")
 
 
 Nodes = tuple[str | FromFile | Choice, ...]
@@ -95,9 +89,7 @@ def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
         return False
     around = token.string[: token.start()][-1:], token.string[token.end() :][:1]
     within = any(re.match(r"\w", character) for character in around)
-    return not within or (
-        "*" not in token[0] and bool(matching_files(_name_in(token[0]), wildcards))
-    )
+    return not within or file_called(token[0][2:-2], wildcards) is not None
 
 
 def _take(sign: str, opened: list[Bracket]) -> None:
@@ -130,21 +122,16 @@ def _close(opened: list[Bracket]) -> None:
 
 def _choice(brace: Bracket) -> Choice | None:
     """Return the choice in the braces; None if they are text."""
-    first, *others = map(joined, brace.parts)
-    start = first[0] if first and isinstance(first[0], str) else ""
-    rest = start.removeprefix("~") if others else start
-    count = _COUNT.match(rest)
-    low, high, join = 1, 1, ", "
-    if count:
-        low = int(count["low"] or 1)
-        high = int(count["high"] or len(brace.parts)) if count["to"] else low
-        join = ", " if count["join"] is None else count["join"]
-        rest = rest[count.end() :]
-    elif not others:
-        return None
-    if start:
-        first = (rest, *first[1:])
-    return Choice((first, *others), low, high, join)
+    options = tuple(map(joined, brace.parts))
+    start = options[0][0] if options[0] else ""
+    count = _COUNT.match(start) if isinstance(start, str) else None
+    if not count:
+        return Choice(options, 1, 1, "") if len(options) > 1 else None
+    low = int(count["low"] or 1)
+    high = int(count["high"] or len(options)) if count["to"] else low
+    join = ", " if count["join"] is None else count["join"]
+    first = (start[count.end() :], *options[0][1:])
+    return Choice((first, *options[1:]), low, high, join)
 
 
 def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
@@ -157,86 +144,12 @@ def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
                 yield from found_in(option)
 
 
-def matching_files(name: str, wildcards: Wildcards) -> list[str]:
-    """Return the names of the wildcard files that match, in any case; `*` matches anything."""
+def file_called(name: str, wildcards: Wildcards) -> str | None:
+    """Return the name of the wildcard file that has this name in any case; None if none has."""
     if name in wildcards:
-        return [name]
+        return name
     folded = name.casefold()
-    if "*" in name:
-        return sorted(n for n in wildcards if fnmatchcase(n.casefold(), folded))
-    return sorted(n for n in wildcards if n.casefold() == folded)[:1]
-
-
-def with_whole_names(wildcards: Wildcards) -> dict[str, tuple[str, ...]]:
-    """Replace names in lines by whole ones, where the file is in the same folder or one above.
-
-    `__dogs__` in animals/all.txt means animals/dogs.txt, unless there is a dogs.txt.
-    """
-    known = {name.casefold() for name in wildcards}
-    found = dict(wildcards)
-    for name, lines in wildcards.items():
-        folder = name.rpartition("/")[0]
-        if folder and any("__" in line for line in lines):
-            found[name] = tuple(_with_whole_names(line, folder, known) for line in lines)
-    return found
-
-
-def _with_whole_names(line: str, folder: str, known: set[str]) -> str:
-    def whole(token: re.Match[str]) -> str:
-        name, parent = _name_in(token[0]), folder
-        if token[0].startswith("\\") or name.casefold() in known:
-            return token[0]
-        while parent and f"{parent}/{name}".casefold() not in known:
-            parent = parent.rpartition("/")[0]
-        return f"__{parent}/{name}__" if parent else token[0]
-
-    return _REFERENCE.sub(whole, line)
-
-
-@dataclass(frozen=True)
-class Options:
-    """The texts or nodes of a choice, their weights, and the running sums of these."""
-
-    nodes: tuple[Nodes, ...]
-    weights: Sequence[float]
-    sums: Sequence[float]
-
-    def index(self, fraction: float, taken: Sequence[int]) -> int:
-        """Return the index that a fraction from 0 to 1 selects among those not `taken`."""
-        left = self.sums[-1] - sum(self.weights[gone] for gone in taken)
-        if left <= 0:
-            return next(i for i in range(len(self.nodes)) if i not in taken)
-        point = fraction * left
-        for gone in sorted(taken):
-            if point >= self.sums[gone] - self.weights[gone]:
-                point += self.weights[gone]
-        return min(bisect_right(self.sums, point), len(self.sums) - 1)
-
-
-def _weighed(options: Iterable[Nodes]) -> Options:
-    nodes, weights = [], []
-    for option in options:
-        first = option[0] if option else ""
-        weight = _WEIGHT.match(first) if isinstance(first, str) else None
-        weights.append(float(weight[1]) if weight else 1.0)
-        nodes.append((weight.string[weight.end() :], *option[1:]) if weight else option)
-    return Options(tuple(nodes), weights, list(accumulate(weights)))
-
-
-# Files already drawn from, by their ids; the cache holds the files, so that no id is reused.
-_READ: dict[tuple[int, ...], tuple[tuple[tuple[str, ...], ...], Options]] = {}
-
-
-def lines_of(name: str, wildcards: Wildcards) -> Options:
-    """Return the lines that `__name__` may become."""
-    files = tuple(wildcards[file] for file in matching_files(name, wildcards))
-    key = tuple(map(id, files))  # hashing thousands of lines for each draw takes too long
-    found = _READ.get(key)
-    if not found:
-        if len(_READ) >= _MOST_READ:
-            _READ.clear()
-        found = _READ[key] = files, _weighed((line,) for lines in files for line in lines)
-    return found[1]
+    return min((one for one in wildcards if one.casefold() == folded), default=None)
 
 
 class Template:
@@ -293,10 +206,7 @@ class _Draws:
             return self._within_limit(node)
         if isinstance(node, Choice):
             return self._chosen(self._options(node), node.low, node.high, node.join)
-        lines = lines_of(node.name, self._wildcards)
-        if not lines.nodes:
-            raise ExpansionFailed(f"models/wildcards has no lines for {node.written}")
-        return self._chosen(lines, 1, 1)
+        return self._chosen(self._lines(node), 1, 1)
 
     def _within_limit(self, text: str) -> str:
         self._length += len(text)
@@ -306,28 +216,39 @@ class _Draws:
             )
         return text
 
-    def _chosen(self, options: Options, low: int, high: int, join: str = "") -> str:
-        high = min(high, len(options.nodes), MAX_CHOSEN)
+    def _chosen(self, options: Sequence[str | Nodes], low: int, high: int, join: str = "") -> str:
+        high = min(high, len(options), MAX_CHOSEN)
         low = min(low, high)
         how_many = low + int(self._fraction() * (high - low + 1)) if high > low else low
         chosen: list[str] = []
         taken: list[int] = []
         for _ in range(how_many):
-            index = options.index(self._fraction(), taken)
+            index = int(self._fraction() * (len(options) - len(taken)))
+            for gone in sorted(taken):
+                index += index >= gone
             taken.append(index)
-            chosen.append(self._drawn(options.nodes[index]))
+            option = options[index]
+            chosen.append(self._drawn((option,) if isinstance(option, str) else option))
         if how_many == 1:
             return chosen[0]
         self._within_limit(join * how_many)
         return join.join(text.strip() for text in chosen)
 
-    def _options(self, choice: Choice) -> Options:
-        """Return the options with their weights; `{2$$__name__}` takes two lines of one file."""
+    def _options(self, choice: Choice) -> Sequence[str | Nodes]:
+        """Return the options; `{2$$__name__}` takes two lines of one file."""
+        if choice.weight:
+            raise ExpansionFailed(f"a weight in braces, '{choice.weight}', is not supported")
         if len(choice.options) == 1:
             meant = [n for n in choice.options[0] if not isinstance(n, str) or n.strip()]
             if len(meant) == 1 and isinstance(meant[0], FromFile):
-                return lines_of(meant[0].name, self._wildcards)
-        return _weighed(choice.options)
+                return self._lines(meant[0])
+        return choice.options
+
+    def _lines(self, node: FromFile) -> Sequence[str]:
+        lines = self._wildcards.get(file_called(node.name, self._wildcards) or "")
+        if not lines:
+            raise ExpansionFailed(f"models/wildcards has no lines for {node.written}")
+        return lines
 
     def _fraction(self) -> float:
         """Return the next number from 0 to 1."""

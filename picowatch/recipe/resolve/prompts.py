@@ -1,6 +1,8 @@
 """Mistakes in the prompts of an entry, and what searching the prompts costs."""
 
+import re
 from collections.abc import Iterator
+from fnmatch import translate
 from itertools import islice
 
 from picowatch.recipe.fields import Loras
@@ -17,11 +19,10 @@ from picowatch.recipe.prompts.grammar import (
 from picowatch.recipe.prompts.wildcards import (
     MAX_CHOSEN,
     MAX_LENGTH,
-    PACK_ENDINGS,
     Choice,
     Nodes,
+    file_called,
     found_in,
-    matching_files,
     parse,
 )
 
@@ -68,37 +69,48 @@ def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
     seen = set[str]()
     for node in found_in(nodes):
         if isinstance(node, Choice):
-            if not node.low <= node.high <= MAX_CHOSEN:
-                message = (
-                    f"{{{node.low}-{node.high}$$…}} cannot be drawn: the first number must not be "
-                    f"above the second, and the limit is {MAX_CHOSEN}."
-                )
-                yield Mistake(message)
+            yield from _choice_mistakes(node)
         elif node.name not in seen:
             seen.add(node.name)
-            files = matching_files(node.name, inventory.wildcards)
-            if not any(inventory.wildcards[file] for file in files):
-                message = _no_wildcard(files[0] if files else node.name, inventory)
+            if message := _file_mistake(node.name, inventory):
                 yield Mistake(message)
 
 
-def _no_wildcard(name: str, inventory: Inventory) -> str:
-    refused = inventory.refused_as("wildcard")
+def _choice_mistakes(choice: Choice) -> Iterator[Mistake]:
+    if choice.weight:
+        yield Mistake(
+            f"the weight '{shown(choice.weight)}' is not supported. Write what should be drawn "
+            "more often more than once: {a|a|b}."
+        )
+    if not choice.low <= choice.high <= MAX_CHOSEN:
+        yield Mistake(
+            f"{{{choice.low}-{choice.high}$$…}} cannot be drawn: the first number must not be "
+            f"above the second, and the limit is {MAX_CHOSEN}."
+        )
+
+
+def _file_mistake(name: str, inventory: Inventory) -> str:
+    """Return why no line of this wildcard can be drawn; "" if one can."""
+    wildcards, refused = inventory.wildcards, inventory.refused_as("wildcard")
+    file = file_called(name, wildcards)
+    if file is not None:
+        empty = f"the wildcard file models/wildcards/{shown(file)}.txt has no lines."
+        return "" if wildcards[file] else empty
     if name in refused:
         return f"the wildcard file '{shown(name)}' cannot be used: {refused[name]}"
-    if name in inventory.wildcards:
-        file = inventory.wildcard_packs.get(name, f"{name}.txt")
-        return f"the wildcard file models/wildcards/{shown(file)} has no lines."
-    names = sorted(inventory.wildcards)
+    names = sorted(wildcards)
+    if "*" in name:
+        meant = filter(re.compile(translate(name), re.IGNORECASE).match, names)
+        each = "|".join(f"__{one}__" for one in islice(meant, 4)) or "__dogs__|__cats__"
+        return (
+            f"'*' in '{shown(name)}' is not supported. Name one file, or several in braces: "
+            f"{{{shown(each)}}}."
+        )
     there = (
         f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
     )
-    broken = [
-        f" A pack of wildcards is missing: {why}"
-        for file, why in refused.items()
-        if file.endswith(PACK_ENDINGS)
-    ]
+    packs = [f" {why}" for name, why in refused.items() if name.endswith((".yaml", ".yml"))]
     return (
         f"no wildcard file '{shown(name)}.txt' in models/wildcards. "
-        f"{did_you_mean(name, names)}{there}{''.join(broken[:1])}"
+        f"{did_you_mean(name, names)}{there}{''.join(packs[:1])}"
     )
