@@ -58,8 +58,8 @@ _UNLIKELY = _compiled(
             "the recipe, and name it in image."
         ),
         r"\$\([^()]{0,200}\)|(?<!\w)\$[A-Z_]{2,}": (
-            "'{0}' is drawn as plain text: no shell reads this file. The command that writes it "
-            "replaces what is in double quotes."
+            "'{0}' is drawn as plain text: no shell reads this file. Use double quotes in the "
+            "command that writes it."
         ),
         r"\\n(?=\s|[A-Za-z]+:)": (
             "'{0}' is drawn as plain text. printf writes line breaks; echo does not."

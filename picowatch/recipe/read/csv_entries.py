@@ -75,7 +75,7 @@ def _layer(columns: Iterable[_Column], row: Iterable[Written], problems: Problem
                 "text that contains the separator."
             )
             problems.add(cell.position, message)
-            break
+            return {}  # its cells may be in the wrong columns
     notes = [(name, cell) for name, cell in layer.items() if name.startswith(NOTE)]
     if notes and sum(len(cell.text) for _, cell in notes) > MAX_NOTES:
         name, cell = notes[-1]
