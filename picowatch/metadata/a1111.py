@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from picowatch.recipe.a1111_keys import FINISHED, FIRST, LAST
+from picowatch.recipe.a1111_keys import FINISHED, FIRST, LAST, UPSCALERS
 from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.fields import BAKED, CUTOUT, MAPPINGS, PARTS, ROWS, ZERO_SNR
 from picowatch.recipe.parts import Row
@@ -20,6 +20,8 @@ from picowatch.recipe.written import plain_number
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 for LoRAs and embeddings.
 _HASH_DIGITS = 10
 _SHORT_HASH_DIGITS = 12
+_ENDING = ".safetensors"  # A1111 finds a VAE by the whole name of its file
+_UPSCALERS = {file: name for name, file in UPSCALERS.items()}
 # Values are as `_quoted` writes them.
 _POSTPROCESSING = re.compile(rf'(?:^|, *)(?:{"|".join(FINISHED)}): (?:"(?:[^"\\]|\\.)*"|[^,]*)')
 
@@ -68,7 +70,7 @@ def _tags(request: ImageRequest) -> list[str]:
 
 
 def _a1111_name(name: str) -> str:
-    """Return a LoRA's or an embedding's name as in A1111: the file's, whatever its folder."""
+    """Return a model's name as in A1111: the file's, whatever its folder."""
     return name.rpartition("/")[2]
 
 
@@ -92,7 +94,7 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
             "Size": f"{request.width}x{request.height}",
             "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
             "VAE hash": request.vae_hash[:_HASH_DIGITS],
-            "Module 1": values.get("VAE", ""),
+            "Module 1": values.get("VAE", "").removesuffix(_ENDING),
             "Lora hashes": _hashes(
                 [(use.name, lora_hashes.get(use.name)) for use in request.loras]
             ),
@@ -119,7 +121,9 @@ def _plain(value: object) -> str:
 
 # The values that A1111 writes differently.
 _WORDS: dict[str, Callable[[Any], str]] = {
-    "vae": lambda name: "" if name == BAKED else name,
+    "vae": lambda name: "" if name == BAKED else f"{_a1111_name(name)}{_ENDING}",
+    "upscaler": lambda name: _UPSCALERS.get(name := _a1111_name(name), name),
+    "model": lambda name: _UPSCALERS.get(name := _a1111_name(name), name),
     "prediction": lambda prediction: "Zero Terminal SNR" if prediction == ZERO_SNR else "",
     "schedule_type": SCHEDULE_TYPES.__getitem__,
     "sampler": lambda name: "PLMS" if name == "PNDM" else name,

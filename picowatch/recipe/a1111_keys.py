@@ -27,6 +27,16 @@ HIRES_SIZE = "hires resize"
 EMBEDDINGS = ("ti hashes", "embeddings")
 MODEL_HASH = "model hash"
 
+# What A1111 calls the files of Real-ESRGAN (modules/realesrgan_model.py).
+UPSCALERS = {
+    "R-ESRGAN 4x+": "RealESRGAN_x4plus",
+    "R-ESRGAN 4x+ Anime6B": "RealESRGAN_x4plus_anime_6B",
+    "R-ESRGAN 2x+": "RealESRGAN_x2plus",
+    "R-ESRGAN General 4xV3": "realesr-general-x4v3",
+    "R-ESRGAN General WDN 4xV3": "realesr-general-wdn-x4v3",
+    "R-ESRGAN AnimeVideo": "realesr-animevideov3",
+}
+
 
 def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
     return {row.a1111.casefold(): name for name, row in rows.items() if row.a1111}

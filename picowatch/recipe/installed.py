@@ -8,6 +8,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
+from picowatch.recipe import a1111_keys as keys
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.inventory import Checkpoint, Inventory, is_called
 from picowatch.recipe.messages.problems import shown
@@ -63,15 +64,6 @@ _AROUND = re.compile(rf"^(?:\./)?(?:models/)?(?:{'|'.join(_FOLDERS)})/|\s*\[[0-9
 _REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?")
 # A checkpoint, and the variant that its file does not tell: "my-merge as Kontext".
 _VARIANT = re.compile(r"(.+)\s+as\s+(.+)", re.IGNORECASE)
-# What A1111 calls the files of Real-ESRGAN (modules/realesrgan_model.py).
-_A1111_UPSCALERS = {
-    "R-ESRGAN 4x+": "RealESRGAN_x4plus",
-    "R-ESRGAN 4x+ Anime6B": "RealESRGAN_x4plus_anime_6B",
-    "R-ESRGAN 2x+": "RealESRGAN_x2plus",
-    "R-ESRGAN General 4xV3": "realesr-general-x4v3",
-    "R-ESRGAN General WDN 4xV3": "realesr-general-wdn-x4v3",
-    "R-ESRGAN AnimeVideo": "realesr-animevideov3",
-}
 
 
 class NotInstalled(ValueInvalid):
@@ -148,7 +140,7 @@ def find(kind: str, written: str | None, inventory: Inventory) -> str:
     row, models = _KINDS[kind], kind.removeprefix("hires ")
     names = inventory.named(models)
     own, anywhere = inventory.refused_as(models), inventory.refused_anywhere()
-    theirs = _A1111_UPSCALERS.get(written.strip(), "") if models == "upscaler" else ""
+    theirs = keys.UPSCALERS.get(written.strip(), "") if models == "upscaler" else ""
     meant = theirs or written
     found = matching(meant, [*dict.fromkeys([*names, *own])]) or matching(meant, [*anywhere])
     usable = [name for name in found if name in names]

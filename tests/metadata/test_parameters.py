@@ -15,7 +15,7 @@ from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import ImageRequest
 from picowatch.recipe.fields import ZERO_SNR
 from picowatch.recipe.messages.prompts import probable_mistakes
-from picowatch.recipe.parts import Hires
+from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.passes import passes_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.resolve.advice import checkpoint_advice
@@ -42,8 +42,8 @@ END = "Version: picowatch 0.1.0"
              "sampler": "Euler a", "schedule_type": "sgm_uniform", "cfg_scale": 7.0,
              "clip_skip": 2},
             "a corgi\nSteps: 24, Sampler: Euler a, Schedule type: SGM Uniform, CFG scale: 7, "
-            f"Seed: 42, Size: 512x768, {MODEL}, VAE hash: 735e4c3a44, VAE: mse, Module 1: mse, "
-            f"Clip skip: 2, {CPU}, {END}",
+            f"Seed: 42, Size: 512x768, {MODEL}, VAE hash: 735e4c3a44, VAE: mse.safetensors, Module "
+            f"1: mse, Clip skip: 2, {CPU}, {END}",
         ),
         (
             {"negative_prompt": "", "sampler": "Euler", "schedule_type": "simple",
@@ -60,10 +60,12 @@ END = "Version: picowatch 0.1.0"
         (
             {"prompt": "a <lora:x:0.5> corgi", "negative_prompt": "", "loras": LORAS,
              "embeddings": (EmbeddingUse("neg/badhands", "e" * 64),),
-             "hires": Hires(1.5, 12, 0.4, "Latent (nearest)")},
+             "hires": Hires(1.5, 12, 0.4, "Latent (nearest)"),
+             "upscale": Upscale("x/RealESRGAN_x4plus", 4.0)},
             f"a <lora:x:0.5> corgi <lora:pixel:1>\n{BEGIN}, {MODEL}, Denoising strength: 0.4, "
             f"Hires upscale: 1.5, Hires steps: 4, Hires upscaler: Latent (nearest), {CPU}, Lora "
-            f'hashes: "pixel: 0123456789ab", TI hashes: "badhands: eeeeeeeeeeee", {END}',
+            f'hashes: "pixel: 0123456789ab", TI hashes: "badhands: eeeeeeeeeeee", Postprocess '
+            f"upscale by: 4, Postprocess upscaler: R-ESRGAN 4x+, {END}",
         ),
         (
             {"image": "a.png", "image_hash": "1" * 64, "denoising_strength": 0.3, "resize": "crop",
@@ -158,4 +160,8 @@ def test_a_whole_picture_is_read_by_sd_parsers(prompt: str) -> None:
     values = {**sampler.parameters, **found.metadata}
     assert float(values["cfg_scale"]) == 7.5
     assert (int(values["steps"]), int(values["seed"]), values["Size"]) == (24, 42, "512x768")
-    assert (values["scheduler"], values["Clip skip"], values["VAE"]) == ("Karras", "2", "mse")
+    assert (values["scheduler"], values["Clip skip"], values["VAE"]) == (
+        "Karras",
+        "2",
+        "mse.safetensors",
+    )

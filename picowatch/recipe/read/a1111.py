@@ -258,7 +258,8 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
         elif field := _FIELDS.get(key):
             found.put(field, text, name)
         elif _MODULE.fullmatch(key) and not _ENCODER.search(text):
-            found.put("vae", text, name)
+            if text != said.get("vae", "").removesuffix(".safetensors"):
+                found.put("vae", text, name)
         elif key != keys.HIRES_SIZE and not _is_as_in_first_pass(key, text.casefold(), said):
             found.leave_out(name, text)
     values = found.values
