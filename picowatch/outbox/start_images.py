@@ -141,12 +141,19 @@ class NamedPictures(Pictures):
 
     def beside(self, file: str, path: str) -> str:
         """Return the path of a picture, which lies beside the file that names it, or elsewhere."""
-        folder = file.rpartition("/")[0]
-        if folder and folder != self._recipe.rpartition("/")[0] and why_no_path(path) is None:
-            with suppress(OSError):
-                os.close(open_below(self._inbox, f"{folder}/{path}"))
-                return f"{folder}/{path}"
+        folder, own = file.rpartition("/")[0], self._recipe.rpartition("/")[0]
+        place = f"{folder}/{path}" if folder else path
+        if folder != own and why_no_path(path) is None and self._is_in_inbox(place):
+            # Only the inbox's own pictures have two names: the short one may be beside the recipe.
+            is_hidden = not folder and self._is_in_inbox(f"{own}/{path}")
+            return f"inbox/{place}" if is_hidden else place
         return path
+
+    def _is_in_inbox(self, path: str) -> bool:
+        with suppress(OSError):
+            os.close(open_below(self._inbox, path))
+            return True
+        return False
 
     def inside(self, path: str) -> str | None:
         """Return an absolute path as `inbox/…` or `outbox/…`; None if it leads elsewhere."""

@@ -286,7 +286,10 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
         control = _with_picture(own[CONTROL], picture)
         layer = {CONTROL: control} if control != own[CONTROL] else {}
     if "references" in own:
-        layer["references"] = _with_picture(own["references"], picture)
+        said = own["references"]  # as a list, whose position stays that of the word
+        layer["references"] = _with_picture(
+            said if said.parts else said.with_parts((said,)), picture
+        )
     if "image" in own or not layer:
         layer["image"] = picture
     if dropped.mask and ("image" in layer or "references" in layer):

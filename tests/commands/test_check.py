@@ -165,3 +165,32 @@ def test_check_names_files_in_the_inbox_that_are_never_run(tmp_path: Path, name:
     checked = picowatch(tmp_path, "check", f"inbox/{name}")
     said = f"inbox/{name}: warning: this file in the inbox is never run: {why}.\n"
     assert (checked.returncode, checked.stderr) == (0, said)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "others", "image"),
+    [
+        ("a/_defaults.yaml", {"a/ref.png": ""}, "a/ref.png"),
+        ("a/_defaults.yaml", {"a/ref.png": "", "a/b/ref.png": ""}, "a/ref.png"),
+        ("_defaults.yaml", {"ref.png": ""}, "ref.png"),
+        ("_defaults.yaml", {"ref.png": "", "a/b/ref.png": ""}, "inbox/ref.png"),
+        ("a/b/_defaults.yaml", {"ref.png": "", "a/b/ref.png": ""}, "ref.png"),
+    ],
+)
+def test_a_path_in_a_folders_defaults_is_beside_them(
+    defaults: str, others: dict[str, str | bytes], image: str, tmp_path: Path
+) -> None:
+    """Also for recipes in subfolders, and if a picture of the same name is beside the recipe."""
+    inbox = tmp_path / "inbox"
+    save(inbox, {defaults: "image: ref.png\n", "a/b/corgi.yaml": "prompt: a corgi\n", **others})
+    found = json.loads(picowatch(tmp_path, "check", "--json", "inbox/a/b/corgi.yaml").stdout)
+    assert [one["image"] for one in found] == [image]
+
+
+def test_a_template_of_references_names_the_word_that_is_wrong(tmp_path: Path) -> None:
+    """Not a picture that nobody has saved."""
+    save(tmp_path / "inbox", {"a/_pictures.yaml": "prompt: a corgi\nreferences: picture\n"})
+    result = picowatch(tmp_path, "check", "inbox/a/_pictures.yaml")
+    assert result.returncode == 1
+    assert "inbox/a/_pictures.yaml, line 2, column 13" in result.stderr + result.stdout
+    assert "any.png" not in result.stderr + result.stdout

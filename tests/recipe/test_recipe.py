@@ -165,3 +165,20 @@ def test_what_earlier_versions_stored_is_the_same_request(stored: dict[str, Any]
     request = ImageRequest.from_dict(stored["request"])
     assert (request.digest, request.batch_key) == (stored["digest"], stored["batch_key"])
     assert json.dumps(request.as_dict()) == json.dumps(stored["request"])
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own", "images", "is_random"),
+    [
+        ("seed: 1..8", "count: 2", 2, True),
+        ("seed: [1, 2, 3]", "count: 2\nseed: 5", 2, False),
+        ("count: 9", "seed: 1..8", 8, False),
+        ("seed: 7", "count: 2", 2, False),
+    ],
+)
+def test_of_a_count_and_several_seeds_the_nearer_wins(
+    defaults: str, own: str, images: int, is_random: bool
+) -> None:
+    """Both say how many images there are."""
+    recipe = read_one(f"prompt: a\n{own}", defaults=defaults)
+    assert (recipe.image_count, recipe.wants_random_seed) == (images, is_random)

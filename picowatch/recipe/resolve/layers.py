@@ -15,7 +15,12 @@ from picowatch.recipe.converters import Wrong, several_seeds
 from picowatch.recipe.fields import CUTOUT, PART_ALIASES, PARTS, PICTURE, ROWS, SIZE
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
-from picowatch.recipe.messages.wording import given_twice, sizes_of_ratio, wrong_value
+from picowatch.recipe.messages.wording import (
+    DECIMAL_POINT,
+    given_twice,
+    sizes_of_ratio,
+    wrong_value,
+)
 from picowatch.recipe.resolve.loras import LORAS, loras_form
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.samplers import (
@@ -223,7 +228,8 @@ def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
         position = part.name_position
         if first not in known:
             words = f"Its fields are {listed(known, most=len(known))}."
-            message = f"{field} has no '{shown(name)}'. {did_you_mean(name, known)}{words}"
+            hint = f"{DECIMAL_POINT} " if name.isdigit() else did_you_mean(name, known)
+            message = f"{field} has no '{shown(name)}'. {hint}{words}"
             judge.wrong(field, message, position=position)
         elif first in parts:
             judge.wrong(field, given_twice(name, parts[first]), position=position)
