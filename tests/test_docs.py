@@ -173,10 +173,11 @@ class AnyPictures(Pictures):
 
 
 def test_the_shown_prompt_lines_are_valid() -> None:
-    """Those are the prompts in docs/txt.md, and the pasted parameters."""
+    """Those are the prompts in docs/txt.md, and the pasted parameters in docs/moving.md."""
     counts = [
         [recipe.count for recipe in read_recipes("a.txt", text.encode(), INVENTORY)]
-        for text in blocks(PROJECT / "docs/txt.md", "")
+        for page in ("txt", "moving")
+        for text in blocks(PROJECT / f"docs/{page}.md", "")
     ]
     assert counts == [[1, 1], [1, 4, 1], [1, 1]]
 

@@ -21,7 +21,7 @@ OWN = {
     "file": "the picture, below the outbox",
     "recipe": "the recipe's path below the inbox, as it was when its rendering began",
     "finished": "when the picture was finished, in UTC: `2026-11-21T09:00:05+00:00`",
-    "seconds": "how long rendering took; of a batch, an equal share",
+    "seconds": "how long rendering took; a batch's time is divided equally among its pictures",
     "device": "what rendered it: `cpu`, `cuda:0 (NVIDIA H200)`",
     "size": "the picture's, after `hires` and `upscale`: `512x768`; `width` and `height` are those "
     "of the first pass",

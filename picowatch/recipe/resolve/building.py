@@ -380,7 +380,8 @@ class _Resolving:
         scale = values["hires"].get("scale", 2) if values["hires"] else 1
         is_scale = isinstance(scale, int | float) and scale >= 1  # otherwise reported elsewhere
         most_side = min(MAX_SIDE, int(rules.max_side / (scale if is_scale else 1)))
-        most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
+        if not references:
+            most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
         multiple = 1 if references else rules.multiple
         width, height = picture_sides(size, multiple, most_side, most_pixels)
         return {side: width if side == "width" else height for side in sides}

@@ -50,6 +50,8 @@ def test_the_pictures_size_is_kept_to_the_pixel() -> None:
     assert edited(text).size == "1003x677"
     assert edited(f"{text}\nsize: picture").size == "1003x677"
     assert edited(f"{text}\nsize: 801x333").size == "801x333"
+    large = read_one(text, inventory=INSTALLED, pictures=PicturesWith(lambda _: {}, (1600, 1200)))
+    assert large.size == "1600x1200"  # the engine reduces it, and enlarges the result again
 
 
 @pytest.mark.parametrize(
