@@ -169,10 +169,9 @@ def _different(problems: Sequence[Problem]) -> tuple[list[Problem], str]:
     at_least = "at least " if len(problems) >= MAX_KEPT else ""
     for first, *others in alike.values():
         if others:
-            lines = sorted({problem.line for problem in others} - {first.line})
-            on = f", on line{'s' * (len(lines) > 1)} {listed(list(map(str, lines)))}" * bool(lines)
-            times = f"{at_least}{len(others)} more time{'s' * (len(others) > 1)}"
-            first = replace(first, message=f"{first.message}\n(The same mistake {times}{on}.)")
+            lines = [str(line) for line in sorted({problem.line for problem in others})]
+            also = f"(Also on line{'s' * (len(lines) > 1)} {listed(lines)}.)"
+            first = replace(first, message=f"{first.message}\n{also}")
         different.append(first)
     left = len(different) - MAX_SHOWN
     return sorted(different, key=_place)[:MAX_SHOWN], f"{at_least}{left} more" if left > 0 else ""

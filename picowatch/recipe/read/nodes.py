@@ -22,6 +22,7 @@ from picowatch.recipe.written import Position, Source, Written, list_at, mapping
 
 MAX_NODES = 50_000
 MAX_DEPTH = 20
+_MAX_AFTER = 300
 TOO_DEEP = f"this is nested more than {MAX_DEPTH} levels deep. A recipe needs three."
 TOO_MANY = f"the file holds more than {MAX_NODES:,} values."
 _GENERAL = (
@@ -184,13 +185,40 @@ class _Composer:
         found, is_json = [], self.source.is_json  # in which null is the default
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             name = self.node(event, depth)
-            value = self.node(next(self.events), depth, name.position)
+            event = next(self.events)
+            value = self.node(event, depth, name.position)
+            if field_named(str(name.value)) in PROMPTS and isinstance(event, yaml.ScalarEvent):
+                value = self.whole(event, str(name.value), value)
             if isinstance(name.value, str):
                 found += [(name.value, value)] if value.value is not None or not is_json else []
             else:
                 message = "a field's name must be a word, as in 'steps: 30'."
                 self.problems.add(name.position, message)
         return found, event
+
+    def whole(self, event: Any, name: str, value: Written) -> Written:
+        """Return a prompt; "" if YAML silently drops a part of it, which is reported.
+
+        What follows ` #` is a comment, and a block of text that is not indented is empty.
+        """
+        if event.style in ("|", ">") and not value.text.strip():
+            what = f"{name} is empty: the lines of the text below {event.style} must be indented."
+            self.problems.add(value.position, what)
+            return value.with_value("")
+        line = self.source.line(event.end_mark.line + 1)
+        # A piece is enough for an error, and a line may be a megabyte with thousands of scalars.
+        after = line[event.end_mark.column :][:_MAX_AFTER]
+        comment = after.strip()
+        if event.style or not comment.startswith("#"):
+            return value
+        column = event.end_mark.column + after.index("#") + 1
+        text = shown(quoted(" ".join(f"{value.text}{after}".split())), 200)
+        self.problems.add(
+            Position(self.source, event.end_mark.line + 1, column, len(comment)),
+            f"everything from this # on is a comment. If it belongs to the text, write {name}: "
+            f"{text}; if it is a comment, give it a line of its own.",
+        )
+        return value.with_value("")
 
     def raw(self, event: Any) -> str:
         return self.source.text[event.start_mark.index : event.end_mark.index]

@@ -1,17 +1,12 @@
 """The entries of a YAML or JSON recipe, of a `_defaults.yaml`, and of a TXT's settings."""
 
-from dataclasses import replace
-
-from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.wording import quoted
-from picowatch.recipe.read.names import field_named, put
+from picowatch.recipe.read.names import put
 from picowatch.recipe.read.nodes import compose, compose_json, nearly_field
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 # Not a field: editors look there for the schema, above all in JSON.
 NAMES_SCHEMA = "$schema"
-_MAX_AFTER = 300
 
 
 def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
@@ -62,8 +57,6 @@ def _layer_of(mapping: Written, problems: Problems) -> Layer:
     for name, value in mapping.pairs:
         if name == NAMES_SCHEMA:
             continue
-        if field_named(name) in PROMPTS and _has_lost_text(name, value, problems):
-            value = value.with_value("")
         put(layer, name, value, problems)
     return layer
 
@@ -71,35 +64,6 @@ def _layer_of(mapping: Written, problems: Problems) -> Layer:
 def _start_of(mapping: Written) -> Position:
     """Return the position of the first field's name, to point at for missing fields."""
     return mapping.pairs[0][1].name_position if mapping.pairs else mapping.position
-
-
-def _has_lost_text(name: str, value: Written, problems: Problems) -> bool:
-    """Report a part of a prompt that YAML silently drops, and return whether there is one.
-
-    YAML takes what follows ` #` for a comment, and a block of text that is not indented is empty.
-    """
-    if value.raw[:1] in ("|", ">") and not value.text.strip():
-        message = f"{name} is empty: the lines of the text below {value.raw[:1]} must be indented."
-        problems.add(value.position, message)
-        return True
-    if value.raw[:1] in ("'", '"', "|", ">"):
-        return False
-    last_line = value.raw.rpartition("\n")[2]
-    line = value.position.line + value.raw.count("\n")
-    end = len(last_line) + (value.position.column - 1 if line == value.position.line else 0)
-    # A piece is enough for an error, and a line may be a megabyte with thousands of scalars.
-    after = value.position.source.line(line)[end : end + _MAX_AFTER]
-    comment = after.strip()
-    if not comment.startswith("#"):
-        return False
-    column = end + 1 + len(after) - len(after.lstrip())
-    whole = " ".join(f"{value.text}{after}".split())
-    problems.add(
-        replace(value.position, line=line, column=column, width=len(comment)),
-        f"everything from this # on is a comment. If it belongs to the text, write {name}: "
-        f"{shown(quoted(whole), 200)}; if it is a comment, give it a line of its own.",
-    )
-    return True
 
 
 def _refuse(node: Written, problems: Problems) -> None:
