@@ -9,6 +9,7 @@ import yaml
 from picowatch.errors import PictureUnreadable
 from picowatch.families import DEMO
 from picowatch.recipe import RecipeInvalid, no_hash, read_recipes
+from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import FINISHING, SIZE, ScheduleType
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
@@ -106,6 +107,8 @@ def others_yaml(texts: Mapping[str, str], inventory: Inventory) -> str:
     if comments and said.get("schedule_type", "").casefold() == SIMPLE:  # for a flow family
         request = replace(request, schedule_type="simple")
     named = {SIZE if field in ("width", "height") else field for field in said}
+    drawn = {"seed": recipe.seed == RANDOM, "variation_seed": recipe.variation_seed is None}
+    named -= {field for field, is_drawn in drawn.items() if is_drawn}
     if not named.isdisjoint(_SAMPLING):
         named |= _SAMPLING
     comments += (warning.removesuffix(_NOTE) for warning in recipe.warnings)

@@ -6,8 +6,15 @@ import pytest
 import yaml
 from hypothesis import given
 
-from picowatch.metadata import PARAMETERS, PICOWATCH, differing_fields, parameters_text, recipe_yaml
-from picowatch.recipe import Checkpoint, ImageRequest, Inventory
+from picowatch.metadata import (
+    PARAMETERS,
+    PICOWATCH,
+    differing_fields,
+    others_yaml,
+    parameters_text,
+    recipe_yaml,
+)
+from picowatch.recipe import Checkpoint, ImageRequest, Inventory, no_hash
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.parts import Hires
@@ -78,6 +85,15 @@ def test_any_request_reads_back_as_the_same_request(request: ImageRequest) -> No
     ):
         (again,) = recipe.image_requests(hash_of)
         assert again.digest == request.digest  # the picture's identity
+
+
+@given(image_requests())
+def test_what_show_prints_of_an_a1111_text_is_what_from_makes_of_it(request: ImageRequest) -> None:
+    """Whatever it says; the inbox accepts it."""
+    inventory, texts = inventory_for(request), {PARAMETERS: parameters_text(request, "0.1.0")}
+    shown = read_one(others_yaml(texts, inventory), inventory=inventory)
+    by_from = read_one("from: a.png", inventory=inventory, texts=texts)
+    assert shown.digest(no_hash) == by_from.digest(no_hash)
 
 
 def test_hostile_prompts_read_back_exactly() -> None:

@@ -19,7 +19,7 @@ from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.parts import Hires
 from tests.recipe.read.test_comfyui import XL
-from tests.recipe.reading import DEMO, check_warned, read_one
+from tests.recipe.reading import DEMO, check_said, check_warned, read_one
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -291,10 +291,12 @@ def test_a_recipe_starts_from_it(
 @pytest.mark.parametrize("values", ["Model: 007, ", ""])
 def test_show_does_not_need_the_checkpoint(values: str) -> None:
     """A comment says that it is missing, or that several are installed; the rest is as usual."""
-    text = f"a\nSteps: 9, Sampler: Restart, Schedule type: Simple, {values}Size: 64x64"
+    text = f"a\nSteps: 9, Sampler: Restart, Schedule type: Simple, Seed: x, {values}Size: 64x64"
     several = Inventory(DEMO, (Checkpoint("a", 512), Checkpoint("b", 512)))
-    missing, nearest, *lines = others_yaml({"parameters": text}, several).splitlines()
-    assert missing.startswith("# no checkpoint ") and nearest.startswith("# the sampler Restart is")
+    printed = others_yaml({"parameters": text}, several).splitlines()
+    comments = [line for line in printed if line.startswith("#")]
+    check_said(comments, "# no checkpoint …", "# the sampler …", "# seed must be a whole number …")
+    lines = printed[len(comments) :]
     assert lines == [
         "prompt: a", *["checkpoint: '007'"] * bool(values),
         "sampler: Heun", "schedule_type: simple", "steps: 9", "size: 64x64",
