@@ -22,7 +22,7 @@ POINTS = {
     "before an error file is in place": "picowatch.outbox.problems:ProblemFiles.write_error",
     "before a save is accepted": "picowatch.ledger.accept:accept",
     "before a save is refused": "picowatch.ledger.accept:refuse",
-    "after a save is accepted": "picowatch.daemon.accept:accepted",
+    "after a save is accepted": "picowatch.daemon.answer:accepted",
     "before a deletion is noted": "picowatch.ledger.accept:forget",
     "before a renaming is noted": "picowatch.ledger.accept:rename",
     "before an image is claimed": "picowatch.ledger.queue:claim",

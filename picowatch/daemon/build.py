@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from picowatch.daemon.daemon import Daemon
+from picowatch.daemon.model_hashes import ModelHashes
 from picowatch.daemon.run import Mode, Run, RunResult
 from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.engine.child import LocalEngines
@@ -72,6 +73,7 @@ def build_daemon(
         observers=observers,
         lock=lock,
         watch=watch,
+        hashes=ModelHashes(settings, attempts.has_ended),
         attempts=attempts,
         result=result,
         stop=stop,

@@ -13,7 +13,6 @@ from picowatch.daemon.publish import FOLDER_REMEDY
 from picowatch.daemon.run import Run
 from picowatch.files.names import natural_key
 from picowatch.inbox.files import size_and_time_of
-from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template
 from picowatch.inbox.reading import size_and_time_at, template_above, why_no_recipe
 from picowatch.inbox.scan import scan
@@ -33,9 +32,8 @@ MISSING_SECONDS = 30.0  # that a network share may take to show a file another m
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
-    def __init__(self, run: Run, inbox: Inbox, pool: WorkerPool) -> None:
-        self.run, self.ledger = run, run.ledger
-        self.inbox, self.pool = inbox, pool
+    def __init__(self, run: Run, pool: WorkerPool) -> None:
+        self.run, self.ledger, self.inbox, self.pool = run, run.ledger, run.inbox, pool
         self.commands = Commands(run.settings.outbox)
         self.folders: list[str] = []  # that a `make` is waiting for
 
@@ -220,9 +218,7 @@ class Control:
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
         if outcome.unfinished:
             return None
-        finish.finish(
-            self.run, self.inbox, recipe
-        )  # the answer names its error file and contact sheets
+        finish.finish(self.run, recipe)  # the answer names its error file and contact sheets
         return self._result(recipe, questions.outcome(self.ledger, recipe, digest) or outcome)
 
     def _make_folder(self, command: Command, folder: str) -> Answer | None:
@@ -240,7 +236,7 @@ class Control:
             return None
         if questions.is_unfinished_below(self.ledger, folder):
             return None
-        finish.finish_all(self.run, self.inbox)  # the answer names error files and contact sheets
+        finish.finish_all(self.run)  # the answer names error files and contact sheets
         template = template_above(self.run.settings.inbox, f"{folder}/{PICTURES_NAME}") or ""
         known = questions.known_recipe(self.ledger, template)
         if known and known.outcome == "refused":

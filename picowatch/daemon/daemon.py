@@ -53,10 +53,10 @@ class Daemon:
         self.stop, self.wake = run.stop, run.wake
         make = run.outbox.gallery.make_missing_thumbnails
         self.thumbnails = threading.Thread(target=make, args=(run.stop.wait,), daemon=True)
-        self.pool = WorkerPool(run, executor, run.mode.only)
-        self.accepting = Accepting(run, run.inbox)
-        self.control = Control(run, run.inbox, self.pool)
-        self.reporting = Reporting(run, run.console, run.inbox, self.pool, self.control, run.watch)
+        self.pool = WorkerPool(run, executor)
+        self.accepting = Accepting(run)
+        self.control = Control(run, self.pool)
+        self.reporting = Reporting(run, self.pool, self.control)
         self._is_ready = False
         self._tidy_at = 0.0
         self._more = False  # whether there is more to do
@@ -129,7 +129,7 @@ class Daemon:
             if self.control.run_all():
                 self.reporting.hurry()
         self._update_pool(self._more)  # so engines have work while the steps below wait for a disk
-        finish.finish_all(self._shared, self.inbox)
+        finish.finish_all(self._shared)
         self.attempts.attempt("list", "failures.jsonl", partial(finish.list_failures, self._shared))
         self.attempts.attempt("list", "images.jsonl", self.pool.publisher.list_published)
         self._tidy_up(now)
@@ -159,7 +159,7 @@ class Daemon:
     def _update_pool(self, more: bool) -> None:
         if more:
             self.pool.wake()
-        if self.pool.may_start(not (more or len(self.inbox) or self.accepting.is_busy())):
+        if self.pool.may_start(not (more or len(self.inbox) or self._shared.hashes.is_busy())):
             self.pool.update()
 
     def _tidy_up(self, now: float) -> None:
@@ -198,7 +198,7 @@ class Daemon:
 
     def _has_nothing_left(self) -> bool:
         """Return whether nothing is left to do except what a pause keeps queued."""
-        if self.attempts.trouble or len(self.inbox) or self.accepting.is_busy():
+        if self.attempts.trouble or len(self.inbox) or self._shared.hashes.is_busy():
             return False
         if outstanding.todo(self.ledger):
             return False
@@ -219,7 +219,7 @@ class Daemon:
 
     def _works(self) -> bool:
         """Whether anything is done, or will be without waiting for a disk or a file."""
-        if self._more or self.accepting.is_busy() or self.pool.is_busy():
+        if self._more or self._shared.hashes.is_busy() or self.pool.is_busy():
             return True
         if not self.attempts.trouble and self._left != (left := self._what_is_left()):
             self._left = left

@@ -14,7 +14,6 @@ from picowatch.files.names import is_picture_name
 from picowatch.files.pictures import MAX_BYTES
 from picowatch.inbox.differences import prompt_of
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
-from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_template
 from picowatch.inbox.reading import sidecars_of, size_and_time_at
 from picowatch.ledger import outstanding, questions
@@ -26,7 +25,7 @@ log = logging.getLogger("picowatch")
 FAILURES_SHOWN = 20  # in one error file
 
 
-def finish_all(run: Run, inbox: Inbox) -> None:
+def finish_all(run: Run) -> None:
     """Draw the consequences of all that has changed, and commit that at once.
 
     What a disk refuses waits alone: one recipe's folder may stay unwritable for good.
@@ -34,7 +33,7 @@ def finish_all(run: Run, inbox: Inbox) -> None:
     done = []
     for recipe, todo, has_any in outstanding.todo(run.ledger):
         try:
-            is_done = not has_any or finish(run, inbox, recipe)
+            is_done = not has_any or finish(run, recipe)
         except Exception as error:  # no recipe, picture or hook may end the daemon
             words = unexpected(error)
             log.error("%s: %s", recipe, words)
@@ -57,7 +56,7 @@ def list_failures(run: Run) -> None:
         outstanding.mark_failures_listed(run.ledger, unlisted)
 
 
-def finish(run: Run, inbox: Inbox, recipe: str) -> bool:
+def finish(run: Run, recipe: str) -> bool:
     """Draw a recipe's consequences; False if some are to be drawn later.
 
     Each step looks at what is there and may be repeated. An invalid save's error file stays: the
@@ -72,7 +71,7 @@ def finish(run: Run, inbox: Inbox, recipe: str) -> bool:
     are_all_done = {*questions.requested(run.ledger, recipe)} == {"done"}
     if not (make_due_sheets(run, recipe) and is_reported):
         return False
-    take_away = partial(_take_away, run, inbox, recipe, known)
+    take_away = partial(_take_away, run, recipe, known)
     return not are_all_done or run.attempts.attempt("archive", recipe, take_away)
 
 
@@ -96,12 +95,13 @@ def _lacks_prompts(run: Run, recipe: str, known: KnownRecipe) -> bool:
 # -- `when_done`: files are taken out of the inbox if their bytes are those that were accepted
 
 
-def _take_away(run: Run, inbox: Inbox, path: str, known: KnownRecipe) -> bool:
+def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
     """Archive or delete a recipe whose images all succeeded; False if it is to be tried again.
 
     A dropped picture's sidecars go with it: they would be the prompt or the mask of the next
     picture of that name.
     """
+    inbox = run.inbox
     found = size_and_time_at(inbox.path, path)
     # A newer save waits to be accepted: even the same bytes may request new seeds.
     is_saved_again = found is not None and found.written_since(known.size_and_time)

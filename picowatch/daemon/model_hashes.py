@@ -11,10 +11,13 @@ from picowatch.catalog.models import Model
 from picowatch.errors import ControlFlow, ModelRefused
 from picowatch.files.attempt import Ended, passes
 from picowatch.recipe import HashOf
+from picowatch.recipe.inventory import Inventory
+from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
 PROGRESS_SECONDS = 5.0  # between two lines of the log
+FRESH_SECONDS = 0.5  # before the models folder is looked at again
 MOST_AT_ONCE = 4  # so that a small model rarely waits for large ones
 PICTURES = ("image", "mask")  # the kinds that are not models
 
@@ -31,18 +34,32 @@ class NotHashed(ControlFlow):
 
 
 class ModelHashes:
-    """Looks up each hash once, until `look_again`; computes each missing one in a thread."""
+    """Looks up each hash once, until `look_again`; computes each missing one in a thread.
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    `inventory` are the models that recipes may name.
+    """
+
+    def __init__(self, settings: Settings, has_ended: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._catalog = Catalog(settings.models, settings.hash_cache, has_ended=has_ended)
+        self.inventory: Inventory  # from the first look on
+        self._looked_at = float("-inf")
         self._found: dict[_Key, str] = {}
         self._refused: dict[_Key, ModelRefused] = {}
         self._threads: dict[_Key, threading.Thread] = {}
         self._turns = threading.Semaphore(MOST_AT_ONCE)
 
-    def look_again(self) -> None:
-        """Look up all hashes again: models may have come and gone."""
-        self._found.clear()
+    def look_again(self, now: float) -> None:
+        """Look at the models folder, unless that was just done: models may have come and gone.
+
+        A recipe that has been quiet for `settle_seconds` may name one that came just before.
+        """
+        if now - self._looked_at > min(FRESH_SECONDS, self._settings.settle_seconds):
+            self._found.clear()
+            self.inventory = self._catalog.inventory(
+                self._settings.checkpoint, must_exist=self._settings.names_models
+            )
+            self._looked_at = now
 
     def with_pictures(self, hash_of_picture: Callable[[str], str]) -> HashOf:
         """Return a function that gives the hash of anything that a recipe names.

@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
@@ -29,10 +28,9 @@ PASSES = 4  # batches of each engine that may come before the oldest image
 class WorkerPool:
     """Renders the ledger's queue until it is stopped."""
 
-    def __init__(self, run: Run, executor: Executor, only: Sequence[str] = ()) -> None:
-        """Render images of these recipes and folders `only`, if there are any."""
+    def __init__(self, run: Run, executor: Executor) -> None:
         self.run, self.ledger = run, run.ledger
-        self.executor, self._only = executor, only
+        self.executor, self._only = executor, run.mode.only
         inbox, start_images = run.settings.inbox, run.settings.start_images
         self.publisher, self.durations = Publisher(run), Durations()
         self._shared = Shared(

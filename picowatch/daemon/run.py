@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from picowatch.daemon.model_hashes import ModelHashes
 from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.errors import LedgerCorrupt, LedgerUnsure
 from picowatch.files.attempt import PASSING, Attempts, Ended
@@ -82,6 +83,7 @@ class Run:
     observers: Observers
     lock: OutboxLock
     watch: SettingsWatch
+    hashes: ModelHashes
     attempts: Attempts
     result: RunResult
     stop: threading.Event

@@ -12,15 +12,12 @@ from picowatch.daemon.commands import Control
 from picowatch.daemon.durations import Left
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
-from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.daemon.worker import Worker
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.attempt import PASSING
 from picowatch.files.names import is_picture_name
-from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import ENDINGS
 from picowatch.ledger import control, questions, queue
-from picowatch.observers.console import Console
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait
 from picowatch.service import notify
 
@@ -39,18 +36,9 @@ COUNTING_REST = 20
 class Reporting:
     """Shows the state to people and programs; what cannot be read or written is tried again."""
 
-    def __init__(
-        self,
-        run: Run,
-        console: Console,
-        inbox: Inbox,
-        pool: WorkerPool,
-        control: Control,
-        settings_watch: SettingsWatch,
-    ) -> None:
-        self.run, self.ledger, self.console = run, run.ledger, console
-        self.inbox, self.pool = inbox, pool
-        self.control, self.settings_watch = control, settings_watch
+    def __init__(self, run: Run, pool: WorkerPool, control: Control) -> None:
+        self.run, self.ledger, self.inbox = run, run.ledger, run.inbox
+        self.pool, self.control = pool, control
         self._report_at = self._written_at = float("-inf")
         now = time.time()
         self._known = Status(updated=now, started=now, images=dict.fromkeys(STATES, 0))
@@ -66,14 +54,14 @@ class Reporting:
         if began < self._report_at:
             return
         trouble = self.run.attempts.trouble or self.pool.trouble
-        problems = self.settings_watch.problem, self.run.outbox.problems.changes
+        problems = self.run.watch.problem, self.run.outbox.problems.changes
         made_from = self.ledger.changes, trouble, problems, self.inbox.skipped
         is_new = made_from != self._written or bool(self.pool.renderings())
         if not is_new and began - self._written_at < HEARTBEAT_SECONDS:
             return
         self._written, self._written_at = made_from, began
         status = self._status(is_new)
-        self.console.show(status)
+        self.run.console.show(status)
         self.run.observers.status(status)
         notify("WATCHDOG=1", f"STATUS={status.line()}")
         try:
@@ -116,7 +104,7 @@ class Reporting:
     def _by_ledger(self) -> Status:
         counts = questions.counts(self.ledger)
         errors, error_count, refused = questions.problems(self.ledger, ERRORS_KEPT)
-        others = [*self.run.attempts.waiting, *filter(None, [self.settings_watch.problem])]
+        others = [*self.run.attempts.waiting, *filter(None, [self.run.watch.problem])]
         errors, error_count = [*errors, *others][-ERRORS_KEPT:], error_count + len(others)
         waiting: _Waiting = {}
         for recipe, kind, count in questions.queued_recipes(self.ledger):

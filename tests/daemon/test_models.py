@@ -11,7 +11,7 @@ import pytest
 
 from picowatch.catalog import hashes
 from picowatch.commands.check import check
-from picowatch.daemon import accept, worker
+from picowatch.daemon import accept, answer, worker
 from picowatch.errors import RenderFailed
 from picowatch.recipe import read_recipes
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
@@ -73,7 +73,7 @@ def test_saves_that_wait_for_a_model_are_not_read_again_and_again(
         return read_recipes(name, *arguments)
 
     monkeypatch.setattr(hashes, "_digest", slow)
-    monkeypatch.setattr(accept, "read_recipes", counted)
+    monkeypatch.setattr(answer, "read_recipes", counted)
     for number in range(40):
         house.save(f"{number}.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
     with house.running():
@@ -98,7 +98,7 @@ def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
         return read_recipes(name, *arguments)
 
     monkeypatch.setattr(accept, "SLICE_SECONDS", 0.0)
-    monkeypatch.setattr(accept, "read_recipes", slow)
+    monkeypatch.setattr(answer, "read_recipes", slow)
     house.save("live/_defaults.yaml", "priority: 10\n")
     for number in range(40):
         os.utime(house.save(f"crowd/{number:03}.yaml", SMALL), (1e9, 1e9))

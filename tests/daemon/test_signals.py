@@ -99,7 +99,7 @@ wrap(os.environ["STEP"], hang)
     [
         "picowatch.ledger.rebuild:_enter",
         "picowatch.inbox.inbox:scan",
-        "picowatch.daemon.accept:read_recipes",
+        "picowatch.daemon.answer:read_recipes",
         "picowatch.ledger.queue:claim",
         "picowatch.outbox.outbox:Outbox.publish",
         "picowatch.outbox.outbox:contact_sheet",
