@@ -1,7 +1,6 @@
 """Builds a daemon from its parts, and checks the folders first."""
 
 import os
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
@@ -9,8 +8,7 @@ from pathlib import Path
 
 from picowatch.daemon.daemon import Daemon
 from picowatch.daemon.model_hashes import ModelHashes
-from picowatch.daemon.run import Mode, Run, RunResult
-from picowatch.daemon.settings_file import SettingsWatch
+from picowatch.daemon.run import Lasting, Run, RunResult
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
 from picowatch.errors import SettingsInvalid, install_command
@@ -19,8 +17,6 @@ from picowatch.files.attempt import Attempts
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.attempts import RefusedAttempts
 from picowatch.ledger.rebuild import open_ledger, set_aside
-from picowatch.observers.console import Console
-from picowatch.observers.observers import Observers
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import LogFile, logging_to, set_log_format
 from picowatch.outbox.outbox import Outbox
@@ -34,16 +30,10 @@ MakeEngine = Callable[[EngineOptions], Engine]
 def build_daemon(
     settings: Settings,
     make_engine: MakeEngine,
-    console: Console,
-    stack: ExitStack,
-    *,
-    mode: Mode,
+    lasting: Lasting,
     lock: OutboxLock,
-    watch: SettingsWatch,
-    observers: Observers,
     attempts: Attempts,
-    stop: threading.Event,
-    wake: threading.Event,
+    stack: ExitStack,
 ) -> Daemon:
     """Connect all parts of a daemon; `stack` closes what has to be closed.
 
@@ -61,23 +51,18 @@ def build_daemon(
     ledger = open_ledger(path, outbox)
     stack.callback(ledger.close)
     attempts.remember_in(RefusedAttempts(ledger))
-    observers.use(settings, outbox)
-    stack.callback(observers.remove_preview)
+    lasting.observers.use(settings, outbox)
+    stack.callback(lasting.observers.remove_preview)
     run = Run(
+        **vars(lasting),
         settings=settings,
-        mode=mode,
-        console=console,
         ledger=ledger,
         outbox=outbox,
-        inbox=Inbox(settings, ledger, wake, mode.only),
-        observers=observers,
+        inbox=Inbox(settings, ledger, lasting.wake, lasting.mode.only),
         lock=lock,
-        watch=watch,
         hashes=ModelHashes(settings, attempts.has_ended),
         attempts=attempts,
         result=result,
-        stop=stop,
-        wake=wake,
     )
     executor = _executor(settings, make_engine)
     stack.callback(executor.close)

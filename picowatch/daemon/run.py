@@ -68,26 +68,32 @@ class RunResult:
 
 
 @dataclass(kw_only=True, frozen=True, eq=False)
-class Run:
-    """What the parts of one daemon share.
+class Lasting:
+    """What outlasts a daemon, and the next one has, too.
 
     `stop` ends every wait for a disk; `wake`, which is set after it, the wait between two rounds.
     """
 
-    settings: Settings
     mode: Mode
     console: Console
+    observers: Observers
+    watch: SettingsWatch
+    stop: threading.Event
+    wake: threading.Event
+
+
+@dataclass(kw_only=True, frozen=True, eq=False)
+class Run(Lasting):
+    """What the parts of one daemon share."""
+
+    settings: Settings
     ledger: Ledger
     outbox: Outbox
     inbox: Inbox
-    observers: Observers
     lock: OutboxLock
-    watch: SettingsWatch
     hashes: ModelHashes
     attempts: Attempts
     result: RunResult
-    stop: threading.Event
-    wake: threading.Event
 
     @contextmanager
     def ended_by_errors(self, *, unexpected: bool = True) -> Iterator[None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, build_daemon
 from picowatch.daemon.daemon import Daemon
-from picowatch.daemon.run import Mode, RunResult
+from picowatch.daemon.run import Lasting, Mode, RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.errors import CommandFailed, OutboxInUseByMake
 from picowatch.files.atomic import FolderAway
@@ -73,6 +73,14 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._watch = SettingsWatch(self.settings, self.file)
         self._observers = Observers(self.settings, is_daemon=not self.mode.once)
+        self._lasting = Lasting(
+            mode=self.mode,
+            console=self.console,
+            observers=self._observers,
+            watch=self._watch,
+            stop=self.stop,
+            wake=self.wake,
+        )
         self._lock: OutboxLock | None = None
         self._damaged_at = float("-inf")  # the ledger
         self._said = ""  # about a `picowatch make`
@@ -134,17 +142,7 @@ class Supervisor:
         before, lock = self._lock, self._lock_of(settings.outbox)
         try:
             daemon = build_daemon(
-                settings,
-                self.make_engine,
-                self.console,
-                attempt,
-                mode=self.mode,
-                lock=lock,
-                watch=self._watch,
-                observers=self._observers,
-                attempts=attempts,
-                stop=self.stop,
-                wake=self.wake,
+                settings, self.make_engine, self._lasting, lock, attempts, attempt
             )
         except BaseException:
             if lock is not before:

@@ -12,10 +12,9 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
-from picowatch.files.names import is_picture_name, natural_key
+from picowatch.files.names import NaturalKey, is_picture_name, natural_key
 from picowatch.inbox.differences import Differences, usable_templates
 from picowatch.inbox.files import (
     FileChanged,
@@ -136,7 +135,7 @@ class Inbox:
         """Note what differs from the ledger: recipes of which events came, or all if it is time."""
         if paths := self._watch.taken_paths():
             self._look_at(paths, time.monotonic())
-        if self._is_due(now):
+        if now >= self._next_scan():
             self._scan(now)
 
     def _look_at(self, paths: Collection[str], now: float) -> None:
@@ -181,16 +180,14 @@ class Inbox:
             self._known, self._known_at = questions.known_recipes(self._ledger), changes
         return self._known
 
-    @property
-    def _scan_rest(self) -> float:
-        """Seconds from one scan to the next without events."""
-        return min(MOST_SCAN_SECONDS, max(SCAN_SECONDS, SCAN_REST * self._scan_took))
-
-    def _is_due(self, now: float) -> bool:
-        since = now - self.scanned_at
-        if self._watch.has_news.is_set() and since >= EVENT_REST * self._scan_took:
-            return True
-        return self._wanted or since >= self._scan_rest
+    def _next_scan(self) -> float:
+        """Return the time from which on a scan is due."""
+        if self._wanted:
+            return float("-inf")
+        rest = max(SCAN_SECONDS, SCAN_REST * self._scan_took)
+        if self._watch.has_news.is_set():
+            rest = EVENT_REST * self._scan_took
+        return self.scanned_at + min(MOST_SCAN_SECONDS, rest)
 
     def _compare(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
@@ -209,19 +206,16 @@ class Inbox:
     def _note_differing(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
     ) -> None:
-        differing: list[_Differing] = []
+        differing: list[tuple[int, NaturalKey, str, str | None]] = []
         for path, size_and_time in found.items():
             differs, waits_for = self._differences.differs(path, size_and_time, known.get(path))
             if differs:
-                differing.append((path, size_and_time, waits_for))
+                differing.append((size_and_time.mtime_ns, natural_key(path), path, waits_for))
             else:
                 self._pending.pop(path, None)
         # In the order of their times, also for those that were there before the first scan.
-        differing.sort(key=_time)
-        settle_seconds = self._settings.settle_seconds
-        for _, same in groupby(differing, _time):
-            for path, size_and_time, waits_for in sorted(same, key=lambda one: natural_key(one[0])):
-                note(self._pending, path, size_and_time, now, settle_seconds, waits_for)
+        for *_, path, waits_for in sorted(differing):
+            note(self._pending, path, found[path], now, self._settings.settle_seconds, waits_for)
 
     def _note_missing(
         self, paths: Collection[str], known: Mapping[str, KnownRecipe], now: float
@@ -251,9 +245,7 @@ class Inbox:
     def ready_in(self, now: float) -> float:
         """Return the seconds until a file may be complete, or until the next scan."""
         times = [one.quiet_at for one in self._pending.values()]
-        has_news = self._watch.has_news.is_set()
-        rest = EVENT_REST * self._scan_took if has_news else self._scan_rest
-        return max(0.0, min([self.scanned_at + rest, *times]) - now)
+        return max(0.0, min([self._next_scan(), *times]) - now)
 
     def changes(self, now: float, missing: Collection[object] = ()) -> Iterator[Change]:
         """Yield complete changes, those of folders with the highest priority first, deletions last.
@@ -393,10 +385,3 @@ class Inbox:
             one.since = now
             return None
         return Deleted(one.path)
-
-
-_Differing = tuple[str, SizeAndTime, str | None]  # with what it waits for
-
-
-def _time(one: _Differing) -> int:
-    return one[1].mtime_ns
