@@ -31,6 +31,7 @@ log = logging.getLogger("picowatch")
 
 IDLE_SECONDS = 1.0  # between rounds
 WORKING_SECONDS = 0.25  # … while something is rendered
+LONGEST_FIRST_LOOK = 5.0  # that queued images are held back at the start
 TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
 TAKES_AWAY = (
@@ -57,7 +58,7 @@ class Daemon:
         self.accepting = Accepting(run)
         self.control = Control(run, self.pool)
         self.reporting = Reporting(run, self.pool, self.control)
-        self._is_ready = False
+        self._is_ready, self._begins_at = False, 0.0
         self._tidy_at = 0.0
         self._more = False  # whether there is more to do
         self._left: object = None  # when a single run looked last
@@ -114,7 +115,7 @@ class Daemon:
         self._check_outbox()
         if not self._is_ready:
             self._recover()
-            self._is_ready = True
+            self._is_ready, self._begins_at = True, now + LONGEST_FIRST_LOOK
             self.thumbnails.start()
             notify("READY=1")
         self.attempts.attempt("settings", SETTINGS_ERROR, self._show_settings_problem)
@@ -159,7 +160,10 @@ class Daemon:
     def _update_pool(self, more: bool) -> None:
         if more:
             self.pool.wake()
-        if self.pool.may_start(not (more or len(self.inbox) or self._shared.hashes.is_busy())):
+        # Before, saves and deletions since the last run may make queued images obsolete.
+        if not (more or len(self.inbox) or self._shared.hashes.is_busy()):
+            self._begins_at = 0.0
+        if time.monotonic() >= self._begins_at:
             self.pool.update()
 
     def _tidy_up(self, now: float) -> None:

@@ -21,7 +21,6 @@ from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
-LONGEST_FIRST_LOOK = 5.0  # seconds that queued images are held back at the start
 PASSES = 4  # batches of each engine that may come before the oldest image
 
 
@@ -44,22 +43,9 @@ class WorkerPool:
         self._claiming = threading.Lock()
         self._finishes = False  # True: batches in progress are finished, none is claimed
         self._numbers = count(1)
-        self._starts_at: float | None = None  # at the latest
         self._threads: list[threading.Thread] = []  # of workers, also those whose engine is gone
         self._no_engine_since: float | None = None  # while images are queued
         self.workers: tuple[Worker, ...] = ()
-
-    def may_start(self, saves_are_known: bool) -> bool:
-        """Whether to begin: once all saves are known, at the latest after LONGEST_FIRST_LOOK.
-
-        Saves and deletions since the last run may make queued images obsolete.
-        """
-        now = time.monotonic()
-        if self._starts_at is None:
-            self._starts_at = now + LONGEST_FIRST_LOOK
-        if saves_are_known:
-            self._starts_at = min(self._starts_at, now)
-        return now >= self._starts_at
 
     def update(self) -> None:
         """Give new engines workers, end those of lost ones, and request as many as have work."""

@@ -10,11 +10,11 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from picowatch.errors import ControlFlow, LedgerCorrupt
 from picowatch.files.atomic import FolderAway
@@ -80,17 +80,9 @@ def unneeded(file: str, *, waits: bool = True) -> Iterator[None]:
         log.error("%s cannot be written: %s", file, error.strerror)
 
 
-class Memory(Protocol):
-    """Where refusals outlast a daemon: the ledger."""
-
-    def all(self) -> list[tuple[str, str, int, str]]:
-        """Return step, file, number of tries and reason of each."""
-
-    def keep(self, step: str, file: str, tries: int, next_at: float, reason: str) -> None:
-        """Remember a refusal; `next_at` is in Unix seconds."""
-
-    def drop(self, step: str, file: str) -> None:
-        """Forget it."""
+# Notes step, file, number of tries, time of the next one in Unix seconds, and reason of a refusal
+# where it outlasts the daemon; without tries, that the step is not refused any more.
+Note = Callable[[str, str, int, float, str], object]
 
 
 @dataclass
@@ -123,12 +115,12 @@ class Attempts:
         self._stop, self._folder, self.limit = stop, folder, limit
         self._lock = threading.Lock()
         self._refusals: dict[tuple[str, str], _Refusal] = {}  # by step and file
-        self._memory: Memory | None = None
+        self._note: Note | None = None
 
-    def remember_in(self, memory: Memory) -> None:
+    def remember(self, known: Iterable[tuple[str, str, int, str]], note: Note) -> None:
         """Know the refusals of earlier daemons. Each step is tried again at once."""
-        self._memory, now = memory, time.monotonic()
-        for step, file, tries, reason in memory.all():
+        self._note, now = note, time.monotonic()
+        for step, file, tries, reason in known:
             one = _Refusal(file, reason, True, OSError(reason), now, now, tries)
             self._refusals[step, file] = one
 
@@ -216,10 +208,10 @@ class Attempts:
             log.error("cannot write%s; waiting", self._words(one))
         if not is_alone:
             notify(*ALIVE)  # a start may wait here
-        elif self._memory:
+        elif self._note:
             next_at = time.time() + one.next_at - now
             with suppress(*PASSING, LedgerCorrupt):  # it is remembered here
-                self._memory.keep(step, file, one.tries, next_at, one.reason)
+                self._note(step, file, one.tries, next_at, one.reason)
 
     def worked(self, step: str, file: str) -> None:
         """Record that a step could be done."""
@@ -240,9 +232,9 @@ class Attempts:
     def _drop(self, step: str, file: str) -> _Refusal | None:
         with self._lock:
             one = self._refusals.pop((step, file), None)
-        if one and one.is_alone and self._memory:
+        if one and one.is_alone and self._note:
             with suppress(*PASSING, LedgerCorrupt):  # it is forgotten after the next start
-                self._memory.drop(step, file)
+                self._note(step, file, 0, 0.0, "")
         return one
 
     def _seconds(self, one: _Refusal) -> float:
