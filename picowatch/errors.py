@@ -32,10 +32,11 @@ ControlFlow
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
 ├── NotHashed                a save needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid
-    ├── NotInstalled         no model of this name (recipe/resolve/installed.py)
-    │   └── NoneOfThisName       not even one that is refused (recipe/resolve/installed.py)
+    ├── Wrong                values that a field cannot have (recipe/converters.py)
+    ├── NotInstalled         no model of this name (recipe/installed.py)
+    │   └── NoneOfThisName       not even one that is refused (recipe/installed.py)
     ├── SamplerUnknown       no sampler of this name (recipe/samplers.py)
-    ├── PromptFailed         what was drawn cannot be a prompt (recipe/resolve/prompts.py)
+    ├── PromptFailed         what was drawn cannot be a prompt (recipe/prompts/drawing.py)
     └── ExpansionFailed      wildcards that cannot be drawn (recipe/prompts/wildcards.py)
 """
 

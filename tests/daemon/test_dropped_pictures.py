@@ -17,6 +17,7 @@ from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import reading, watch
+from picowatch.inbox.scan import Scan, scan
 from picowatch.outbox.start_images import NamedPictures
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
@@ -265,10 +266,19 @@ def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
     path = house.inbox / "frames/_pictures.yaml"
     assert house.once()
 
-    def wait_for_a_look() -> None:
-        now = time.time()
-        wait_for(lambda: house.console.shown[-1].scanned > now, "a look at the inbox")
+    looked: list[float] = []
 
+    def looking(*arguments: Any) -> Scan:
+        began = time.monotonic()
+        found = scan(*arguments)
+        looked.append(began)
+        return found
+
+    def wait_for_a_look() -> None:
+        now = time.monotonic()
+        wait_for(lambda: looked[-1] > now, "a look at the inbox")
+
+    monkeypatch.setattr(inbox_module, "scan", looking)
     with house.running(settle_seconds=1.0):
         with house.seen_at_once():
             aside = path.rename(house.folder / "aside")
