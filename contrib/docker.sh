@@ -33,24 +33,27 @@ up() {
     # What the image's build needs, and Docker 20 has to be asked for.
     found DOCKER_BUILDKIT 1
     if [ ! -e "${SETTINGS:-picowatch.yaml}" ]; then settings; fi
-    docker compose --profile cpu --profile gpu rm --stop --force "$other"
-    docker compose --profile "$used" up --build --detach
-    echo "picowatch is running on the $used. To follow its log: docker compose --profile $used logs --follow"
+    $compose --profile cpu --profile gpu rm --stop --force "$other"
+    $compose --profile "$used" up --build --detach
+    echo "picowatch is running on the $used. To follow its log: $compose --profile $used logs --follow"
 }
 
 down() {
-    docker compose --profile cpu --profile gpu down
+    $compose --profile cpu --profile gpu down
 }
 
-# Without the plugin docker only says that it does not know the flag --profile.
-check_compose() {
-    if docker compose version > /dev/null 2>&1; then return; fi
-    echo "'docker compose' does not work here: picowatch needs Docker with its compose plugin." >&2
+# Without the plugin docker only says that it does not know the flag --profile. Debian's and Ubuntu's
+# docker-compose is a program of its own.
+find_compose() {
+    for compose in "docker compose" docker-compose; do
+        if $compose version > /dev/null 2>&1; then return; fi
+    done
+    echo "Neither 'docker compose' nor docker-compose works here: picowatch needs Docker with one." >&2
     echo "Install both as https://docs.docker.com/compose/install/ says, or see docs/service.md." >&2
     exit 1
 }
 
 case "${1-}" in
-    up | down) check_compose; "$1" ;;
+    up | down) find_compose; "$1" ;;
     *) echo "usage: contrib/docker.sh up|down" >&2 && exit 2 ;;
 esac

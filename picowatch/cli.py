@@ -51,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if arguments is None else [*arguments]
         parser, commands = parsers()
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
         if not words:
             parser.print_help()
             return SUCCEEDED

@@ -23,7 +23,17 @@ TESTS = (
 NEED_TORCH = ("catalog/test_parts.py",)
 NEED_DIFFUSERS = ("recipe/test_samplers.py::test_the_table_agrees_with_diffusers",)
 PACKAGES = (
-    *("numpy", "pillow", "psutil", "pydantic", "pyyaml", "rich", "safetensors", "watchdog"),
+    *(
+        "argcomplete",
+        "numpy",
+        "pillow",
+        "psutil",
+        "pydantic",
+        "pyyaml",
+        "rich",
+        "safetensors",
+        "watchdog",
+    ),
     *("gguf", "hypothesis", "jsonschema", "prometheus-client", "sd-parsers"),
     *("pytest", "pytest-timeout", "pytest-xdist"),
 )

@@ -291,8 +291,18 @@ def test_up_creates_settings_that_change_nothing(machine: Machine) -> None:
     settings.unlink()
     call = "echo 'unknown flag: --profile' >&2; exit 125"
     give_commands(machine.folder / "bin", docker=call)
+    give_commands(machine.folder / "bin", **{"docker-compose": "exit 127"})
     with pytest.raises(subprocess.CalledProcessError) as raised:
         machine.make("up")
     said = raised.value.stderr
-    assert said.startswith("'docker compose' does not work here: picowatch needs Docker with its ")
+    assert said.startswith("Neither 'docker compose' nor docker-compose works here: ")
     assert "unknown flag" not in said and not settings.exists()
+
+
+def test_a_docker_compose_of_its_own_does_as_well(machine: Machine) -> None:
+    """Debian's and Ubuntu's package docker-compose is no plugin of Docker."""
+    call = 'echo "compose $*" >> {log}'.replace("{log}", str(machine.log))
+    commands = {"docker": "exit 125", "docker-compose": call}
+    give_commands(machine.folder / "bin", **commands)
+    assert machine.make("up")[-1] == "compose --profile cpu up --build --detach"
+    assert machine.said.endswith("its log: docker-compose --profile cpu logs --follow\n")

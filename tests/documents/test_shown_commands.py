@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from picowatch.metadata import PICOWATCH, read_texts
+from picowatch.outbox.status import EngineStatus, FolderStatus, Status
 from tests.commands.picowatch import DIGESTS, clean_environment
 from tests.house import House, wait_for
 from tests.test_docs import PROJECT, blocks
@@ -163,3 +165,19 @@ def test_a_python_that_will_not_do_is_told_before_anything_is_made(
     assert told.returncode != 0
     assert words in told.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+def test_the_pages_name_every_key_of_status_and_models(tmp_path: Path) -> None:
+    """Scripts rely on them."""
+    table = (PROJECT / "docs/scripts.md").read_text().split("| keys | what they say |")[1]
+    rows = [row.split(" | ") for row in table.split("\n\n")[0].splitlines()[2:]]
+    of_engine = {field.name for field in fields(EngineStatus)}
+    assert {*re.findall("`(.*?)`", rows.pop(-3)[1])} == of_engine
+    (of_folder,) = (says for keys, says in rows if keys == "| `folders`")
+    assert {*re.findall("`(.*?)`", of_folder)} == {field.name for field in fields(FolderStatus)}
+    named = [*re.findall("`(.*?)`", " ".join(keys for keys, _ in rows)), "engines"]
+    assert sorted(named) == sorted(["running", *(field.name for field in fields(Status))])
+    (tmp_path / "models/checkpoints").mkdir(parents=True)
+    shown = json.loads(shell(f"{sys.executable} -m picowatch models --json", tmp_path).stdout)
+    page = (PROJECT / "docs/commands.md").read_text().split("The keys of `--json` are ")[1]
+    assert {*re.findall("`(.*?)`", page.split("`. ")[0] + "`")} == shown[0].keys()

@@ -1,0 +1,117 @@
+"""What bash, zsh and fish complete after the lines of docs/install.md."""
+
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands.picowatch import PROJECT, clean_environment
+from tests.house import PATIENCE
+
+# As bash calls the function after TAB (man bash, "Programmable Completion").
+_IN_BASH = """
+complete_line() {
+    COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9 COMP_WORDS=($1) COMPREPLY=()
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _python_argcomplete picowatch "${COMP_WORDS[COMP_CWORD]}" ""
+    echo "${COMPREPLY[@]}"
+}
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A user's folder with the programs of the environment on the path."""
+    modules = {
+        "picowatch": "picowatch",
+        "register-python-argcomplete": "argcomplete.scripts.register_python_argcomplete",
+    }
+    (tmp_path / "bin").mkdir()
+    for name, module in modules.items():
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        program.chmod(0o755)
+    (tmp_path / "corgi.yaml").touch()
+    return tmp_path
+
+
+def environment(desk: Path) -> dict[str, str]:
+    path = f"{desk / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return clean_environment(PATH=path, HOME=str(desk), TERM="xterm", PYTHONPATH=str(PROJECT))
+
+
+def shell(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def documented(name: str) -> str:
+    """The lines of the page for a shell."""
+    page = (PROJECT / "docs/install.md").read_text().split("## The Tab key\n")[1]
+    lines = [line.partition("# ") for line in page.splitlines() if f"# {name}" in line]
+    assert lines
+    return "\n".join(line for line, *_ in lines).replace("~/picowatch-env/bin/", "")
+
+
+def said_by(desk: Path, *command: str) -> list[str]:
+    run = subprocess.run(
+        command, cwd=desk, env=environment(desk), capture_output=True, text=True, timeout=120
+    )
+    return run.stdout.splitlines()
+
+
+def test_bash_completes_commands_flags_and_files(desk: Path) -> None:
+    """Also the words that a flag takes."""
+    lines = {
+        "picowatch sta": "status ",
+        "picowatch make --j": "--json ",
+        "picowatch init --with ph": "photos ",
+        "picowatch make cor": "corgi.yaml ",
+    }
+    asked = "".join(f"complete_line '{line}'\n" for line in lines)
+    script = f"{documented('bash')}\n{_IN_BASH}{asked}"
+    assert said_by(desk, shell("bash"), "--norc", "-c", script) == [*lines.values()]
+
+
+def test_fish_completes_commands_with_what_they_do(desk: Path) -> None:
+    """By its own question for what it would show."""
+    script = f"{documented('fish')}\ncomplete -C 'picowatch pau'"
+    (line,) = said_by(desk, shell("fish"), "--no-config", "-c", script)
+    assert line.startswith("pause\tRender nothing until")
+
+
+def test_zsh_completes_at_the_keyboard(desk: Path) -> None:
+    """TAB after the beginning of a command."""
+    zsh = shell("zsh")
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(desk)
+        os.execvpe(zsh, ["zsh", "-f", "-i"], environment(desk))
+    try:
+        (desk / "rc").write_text(documented("zsh").replace("compinit\n", "compinit -u\n"))
+        os.write(terminal, b'. ./rc; echo loa""ded\n')
+        read_until(terminal, b"loaded")
+        os.write(terminal, b"picowatch doc\t")
+        read_until(terminal, b"picowatch doctor")
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)
+
+
+def read_until(terminal: int, wanted: bytes) -> None:
+    """Fail if the terminal does not show it in time."""
+    shown, end = b"", time.monotonic() + PATIENCE
+    while wanted not in shown.replace(b"\x08", b""):
+        assert time.monotonic() < end, shown
+        if select.select([terminal], [], [], 0.2)[0]:
+            shown += os.read(terminal, 65536)
