@@ -56,7 +56,7 @@ WRAPPED[TAKE] = "picowatch.daemon.accept:Accepting.take"
 FAULT_POINTS = (*WRAPPED, COMMIT)
 # Where a thread may halt, too.
 HALTING_POINTS = (
-    "inbox.scan:Scan.look_into", "inbox.scan:Scan._add_file", "inbox.files:_stat",
+    "inbox.scan:Scan.look_into", "inbox.scan:Scan._add_file", "inbox.files:_size_and_time",
     "inbox.files:open_below", "inbox.files:blocks_of", "files.inside:open_below",
     "inbox.inbox:Inbox.is_there", "inbox.inbox:Inbox.look", "inbox.inbox:defaults_for",
     "daemon.commands:Control.run_all", "daemon.finish:finish_all",
@@ -100,6 +100,8 @@ class Machine:
         self.outbox_away: Path | None = None
         self.trouble: OSError | None = None
         self.trouble_ended_at = self.started_at = self.took_at = 0.0
+        self.locked = ""  # a folder of the outbox that may not be written
+        self.was_locked: set[str] = set()  # … each that ever was
         self.fault: tuple[str, int] | None = None  # where to die, and at which time
         self.flaky = 0  # which commit from now on is reported as failed, but is durable
         self.unreadable = 0  # … and how often the ledger cannot be read after it
@@ -158,7 +160,7 @@ class Machine:
         def call(*arguments: Any, **named: Any) -> Any:
             self._at(point)
             if point in ATOMIC:
-                self._use_disk(point)
+                self._use_disk(point, *arguments)
             return original(*arguments, **named)
 
         return call
@@ -311,7 +313,11 @@ class Machine:
                 self.sim.die()
         self.sim.switch()
 
-    def _use_disk(self, point: str) -> None:
+    def _use_disk(self, point: str, *arguments: Any) -> None:
+        if self.locked and point == "atomic: rename":
+            target: Path = arguments[1]
+            if (self.outbox / self.locked) in target.parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
         if self.disk_seconds and self.sim.running and self.sim.running.name == "publisher":
             self.sim.sleep(self.disk_seconds)
         is_spared = point == "atomic: sync_folder"
@@ -377,6 +383,12 @@ class Machine:
     def do_trouble(self, number: int | None) -> None:
         """Let the disk be full, read-only or broken, or the ledger locked."""
         self.trouble = None if number is None else OSError(number, os.strerror(number))
+        self.trouble_ended_at = self.sim.now
+
+    def do_lock(self, folder: str) -> None:
+        """Let a folder of the outbox not be written, or none any more ("")."""
+        self.locked = folder
+        self.was_locked |= {folder} - {""}
         self.trouble_ended_at = self.sim.now
 
     def do_set(self, name: str, value: object) -> None:

@@ -25,6 +25,7 @@ SETTINGS: tuple[dict[str, object], ...] = (
     {"format": "webp", "batch_size": 2},
     {"batch_size": 1},
 )
+LOCKED = ("a", "b", "pets", "live", "frames")  # folders of the outbox
 AGAIN = ("retry all", "make folder")
 FAST_DISK = Path("/dev/shm")
 
@@ -141,6 +142,8 @@ class _Writer:
             (6, ("start",)),
             (2, ("trouble", pick(MISHAPS))),
             (4, ("trouble", None)),
+            (3, ("lock", pick(LOCKED))),
+            (2, ("lock", "")),
             (3, ("flaky", pick((1, 2, 3, 5)), pick((0, 0, 1, 2)))),
             (1, ("freeze", pick((3.0, 700.0, 2000.0)))),
             (3, ("settings", pick((*SETTINGS, *NO_SETTINGS)))),

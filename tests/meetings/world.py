@@ -26,11 +26,12 @@ from tests.outcome import is_sheet, rendered
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
+MOST_RETRY_SECONDS = 40.0  # until what was refused for a single folder is tried again
 DEATHS = 4  # of the daemon with an image in progress, after which the next one sets it aside
 
 Action = tuple[Any, ...]
 ENDS: tuple[Action, ...] = (
-    ("trouble", None), ("inbox", True, False), ("outbox", True, False), ("set", "pace", 0.0),
+    ("trouble", None), ("lock", ""), ("inbox", True, False), ("outbox", True, False), ("set", "pace", 0.0),
     ("set", "disk_seconds", 0.0), ("set", "held", False), ("set", "fault", None),
     ("flaky", 0), ("bad", (), False), ("start",),
 )  # fmt: skip
@@ -351,6 +352,8 @@ class World(Machine):
         if image := self.model.by_id.get(one.id):
             made_of = image.entry.prompt, image.seed or 0
             is_blamed = made_of in self.blamed or image.deaths >= DEATHS
+            if "cannot be written" in reason:
+                is_blamed = bool({*map(str, Path(one.file).parents)} & self.was_locked)
             self.expect(is_blamed, f"{image} failed: {reason}")
         self.model.ended(one, "failed")
 
@@ -385,7 +388,8 @@ class World(Machine):
             waiting = [str(image) for image in self.model.images if image.state == "queued"]
             unanswered = list(self.not_handled())
             self.findings.append(f"not all is made: {waiting[:3]} {unanswered} {self.status()}")
-        self.do_wait(SETTLED_SECONDS + 1000 * (self.habits.slowness + self.habits.halting))
+        seconds = MOST_RETRY_SECONDS if self.was_locked else SETTLED_SECONDS
+        self.do_wait(seconds + 1000 * (self.habits.slowness + self.habits.halting))
         self.findings += checks.while_it_runs(self)
         self.do_stop()
         self.findings += checks.at_the_end(self)
