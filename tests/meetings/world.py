@@ -31,9 +31,9 @@ DEATHS = 4  # of the daemon with an image in progress, after which the next one 
 
 Action = tuple[Any, ...]
 ENDS: tuple[Action, ...] = (
-    ("trouble", None), ("lock", ""), ("inbox", True, False), ("outbox", True, False), ("set", "pace", 0.0),
-    ("set", "disk_seconds", 0.0), ("set", "held", False), ("set", "fault", None),
-    ("flaky", 0), ("bad", (), False), ("start",),
+    ("trouble", None), ("lock", ""), ("inbox", True, False), ("outbox", True, False),
+    ("set", "pace", 0.0), ("set", "disk_seconds", 0.0), ("set", "held", False),
+    ("set", "fault", None), ("flaky", 0), ("bad", (), False), ("start",),
 )  # fmt: skip
 
 
