@@ -31,9 +31,9 @@ def finish_all(run: Run) -> None:
     What a disk refuses waits alone: one recipe's folder may stay unwritable for good.
     """
     done = []
-    for recipe, todo, has_any in outstanding.todo(run.ledger):
+    for recipe, todo in outstanding.todo(run.ledger):
         try:
-            is_done = not has_any or finish(run, recipe)
+            is_done = finish(run, recipe)
         except Exception as error:  # no recipe, picture or hook may end the daemon
             words = unexpected(error)
             log.error("%s: %s", recipe, words)

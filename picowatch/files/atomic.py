@@ -45,7 +45,8 @@ def held(folder: Path, is_in_place: Callable[[], bool]) -> Iterator[None]:
 def check_in_place(target: Path) -> None:
     """Raise FolderAway if `target` is below a held folder that is not in its place."""
     for folder, is_in_place in tuple(_held.items()):
-        if target.is_relative_to(folder) and not is_in_place():
+        is_below = target == folder or str(target).startswith(f"{folder}/")
+        if is_below and not is_in_place():
             raise FolderAway(folder)
 
 

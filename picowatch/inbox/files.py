@@ -124,6 +124,7 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
     for end in [0, *(index + 1 for index, sign in enumerate(path) if sign == "/")]:
         name = path[:end] + DEFAULTS_NAME
         try:
+            os.lstat(f"{root}/{name}")  # quick: most folders have none
             content, _ = read_file(root, name)
         except FileNotFoundError:
             continue

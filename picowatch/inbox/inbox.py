@@ -74,6 +74,7 @@ class Inbox:
         self._texts: Collection[str] = ()  # … of pictures whose template has gone
         self._known: Mapping[str, KnownRecipe] = {}
         self._known_at = -1  # the ledger's changes
+        self._priorities: dict[str, int] = {}  # of folders, until the next scan
         self._wanted = True  # a scan
         self.scanned_at = float("-inf")
         self._scan_took = 0.0
@@ -162,6 +163,7 @@ class Inbox:
         self._wanted = False
         self._watch.has_news.clear()
         self._watch.taken_paths()
+        self._priorities = {}
         began = time.perf_counter()
         known = self._known_recipes()
         there = scan(self._root, known)
@@ -285,13 +287,16 @@ class Inbox:
         """Offer a change, which a disk refused, not before this time."""
         self._pending[path].since = until - self._pending[path].patience
 
-    def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
+    def _by_priority(self, ready: Sequence[Pending]) -> Sequence[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}
-        priorities = {folder: self._priority_in(folder) for folder in folders}
+        for folder in folders - self._priorities.keys():
+            self._priorities[folder] = self._priority_in(folder)
+        if not self._first and len({self._priorities[folder] for folder in folders}) < 2:
+            return ready
 
         def place(one: Pending) -> tuple[bool, int]:
             is_first = f"{one.path}/".startswith(self._first)
-            return not is_first, -priorities[one.path.rpartition("/")[0]]
+            return not is_first, -self._priorities[one.path.rpartition("/")[0]]
 
         return sorted(ready, key=place)
 

@@ -194,7 +194,10 @@ def record_save(
     problem: str | None = None,
     waits_for: str | None = None,
 ) -> int:
-    """Record what became of this version of a recipe; return the save's id."""
+    """Record what became of this version of a recipe; return the save's id.
+
+    Consequences are to be drawn only if something is wrong or an image has ended.
+    """
     save_id = sql.execute(
         "INSERT INTO saves (recipe, digest, saved_at, outcome) VALUES (?, ?, ?, ?)",
         (save.path, save.digest, save.saved_at, outcome),
@@ -203,23 +206,26 @@ def record_save(
     sql.execute(
         """INSERT INTO recipes (path, size_and_time, digest, outcome, save, folder, template,
                                 waits_for, problem, todo)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)
+           VALUES (:path, :size_and_time, :digest, :outcome, :save, :folder, :template, :waits_for,
+                   :problem, :problem IS NOT NULL OR EXISTS (
+                       SELECT 1 FROM images WHERE recipe = :path
+                       AND state IN ('done', 'failed', 'cancelled')))
            ON CONFLICT (path) DO UPDATE SET size_and_time = excluded.size_and_time,
                digest = excluded.digest, outcome = excluded.outcome, save = excluded.save,
                folder = excluded.folder, template = excluded.template,
                waits_for = excluded.waits_for, problem = excluded.problem, again = '',
                todo = todo + 1""",
-        (
-            save.path,
-            save.size_and_time.as_text(),
-            save.digest,
-            outcome,
-            save_id,
-            save.folder,
-            save.template,
-            waits_for,
-            problem,
-        ),
+        {
+            "path": save.path,
+            "size_and_time": save.size_and_time.as_text(),
+            "digest": save.digest,
+            "outcome": outcome,
+            "save": save_id,
+            "folder": save.folder,
+            "template": save.template,
+            "waits_for": waits_for,
+            "problem": problem,
+        },
     )
     return save_id
 

@@ -31,18 +31,10 @@ def mark_listed(ledger: Ledger, image: int) -> None:
     ledger.change("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
 
-def todo(ledger: Ledger) -> list[tuple[str, int, bool]]:
-    """Return recipes with unfinished consequences: path, count, and whether any can be drawn.
-
-    None can be drawn while nothing is wrong and no image has ended.
-    """
-    rows = ledger.select(
-        """SELECT path, todo, problem IS NOT NULL OR EXISTS (
-               SELECT 1 FROM images
-               WHERE recipe = path AND state IN ('done', 'failed', 'cancelled')
-           ) AS has_any FROM recipes WHERE todo > 0 ORDER BY save"""
-    )
-    return [(row["path"], row["todo"], bool(row["has_any"])) for row in rows]
+def todo(ledger: Ledger) -> list[tuple[str, int]]:
+    """Return recipes with unfinished consequences, each with their count."""
+    rows = ledger.select("SELECT path, todo FROM recipes WHERE todo > 0 ORDER BY save")
+    return [(row["path"], row["todo"]) for row in rows]
 
 
 def done_with(ledger: Ledger, todo: Iterable[tuple[str, int]]) -> None:
