@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby, islice
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from picowatch.recipe import a1111_keys as keys
 from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS, SIZE
@@ -40,8 +40,7 @@ _SIDES = re.compile(r"([1-9][0-9]{0,4})x([0-9]{1,5})")
 # Forge's further model files: a VAE, or text encoders, which are told by their names.
 _MODULE = re.compile(r"module \d+")
 _ENCODER = re.compile(r"clip|t5|qwen|gemma|llama|mistral|encoder", re.IGNORECASE)
-# Fields and parts of fields by A1111's keys in lower case, and keys that are not recipe fields.
-_FIELDS = keys.FIELDS | {key: ".".join(part) for key, part in keys.PARTS_BY_KEY.items()}
+# Keys that are not recipe fields.
 _HIDDEN = dict.fromkeys(keys.EMBEDDINGS, EMBEDDINGS) | {keys.MODEL_HASH: CHECKPOINT_HASH}
 _WORDS = (
     "Braces and names like __animal__ are words here, as in A1111. For wildcards, save a list of "
@@ -247,59 +246,57 @@ def _value(line: str, start: int) -> tuple[str, int]:
 
 def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], found: Found) -> None:
     """Read the values of a block: each becomes a field, or is named in a warning."""
+    values = found.values
     for name, text in pairs:
         key = name.casefold()
+        field, part = keys.PARTS_BY_KEY.get(key, ("", ""))
+        if _says_nothing(key, text.casefold(), said):
+            continue
         if not name:
             found.warn(left_out(text))
-        elif text.casefold() in keys.SAYS_NOTHING.get(key, ()) or key in keys.INFORMATION:
-            continue
-        elif field := _HIDDEN.get(key):
-            found.values[field] = text
-        elif field := _FIELDS.get(key):
-            found.put(field, text, name)
-        elif _MODULE.fullmatch(key) and not _ENCODER.search(text):
-            if text != said.get("vae", "").removesuffix(".safetensors"):
-                found.put("vae", text, name)
-        elif key != keys.HIRES_SIZE and not _is_as_in_first_pass(key, text.casefold(), said):
+        elif hidden := _HIDDEN.get(key):
+            values[hidden] = text
+        elif field:
+            if values.setdefault(field, {}).setdefault(part, text) != text:
+                found.leave_out(name, text)
+        elif key in keys.FIELDS or (_MODULE.fullmatch(key) and not _ENCODER.search(text)):
+            found.put(keys.FIELDS.get(key, "vae"), text, name)
+        else:
             found.leave_out(name, text)
-    values = found.values
-    parts = {part: values.pop(part) for part in list(values) if "." in part}
     if resized := said.get(keys.HIRES_SIZE):  # if no scale gives this size, hires is left out
-        scale = _scale(resized, values.get(SIZE, ""))
+        scale, hires = _scale(resized, values.get(SIZE, "")), values.pop("hires", {})
         found.leave_out("Hires resize", None if scale else resized)
-        parts = {name: text for name, text in parts.items() if scale or "hires." not in name}
-        parts |= {"hires.scale": str(scale)} if scale else {}
-    for name, text in parts.items():
-        field, _, part = name.partition(".")
-        values.setdefault(field, {})[part] = text
+        values |= {"hires": hires | {"scale": str(scale)}} if scale else {}
     if "hires" in values:
-        _read_hires_steps(values["hires"], values, said)
+        _read_hires_steps(values["hires"], said)
 
 
-def _read_hires_steps(
-    hires: dict[str, str], values: Mapping[str, Any], said: Mapping[str, str]
-) -> None:
+def _says_nothing(key: str, text: str, said: Mapping[str, str]) -> bool:
+    """Return whether a key changes no picture, or repeats another one, as in the second pass."""
+    if key in keys.INFORMATION or key == keys.HIRES_SIZE or text in keys.SAYS_NOTHING.get(key, ()):
+        return True
+    if _MODULE.fullmatch(key):
+        return text == said.get("vae", "").casefold().removesuffix(".safetensors")
+    first = said.get(key.removeprefix("hires "), "") if key.startswith("hires ") else ""
+    is_equal = number(text) is not None and number(text) == number(first)
+    return text.startswith("use same ") or (is_equal and key not in keys.PARTS_BY_KEY)
+
+
+def _read_hires_steps(hires: dict[str, str], said: Mapping[str, str]) -> None:
     """Set the steps of which the strength's share are A1111's: it takes all of its own.
 
     In A1111 they are by default as many as in the first pass. In a text of picowatch, steps that
     the first pass would lead to are the default of `hires`.
     """
-    usual = number(values.get("steps", ""))
+    usual = number(said.get("steps", ""))
     taken = number(hires.pop("steps", "0")) or usual
-    strength = number(hires.get("denoising_strength") or values.get("denoising_strength", ""))
+    strength = number(said.get("denoising strength") or hires.get("denoising_strength", ""))
     strength = Hires.denoising_strength if strength is None else strength
-    if not isinstance(taken, int) or not 0 < strength <= 1:
+    if not isinstance(taken, int) or not isinstance(usual, int) or not 0 < strength <= 1:
         return
     is_ours = said.get("version", "").startswith("picowatch")
-    if not is_ours or not isinstance(usual, int) or steps_taken(usual, strength) != taken:
+    if not is_ours or steps_taken(usual, strength) != taken:
         hires["steps"] = str(ceil(taken / strength - 1e-9))
-
-
-def _is_as_in_first_pass(key: str, text: str, said: Mapping[str, str]) -> bool:
-    """Return whether a key of the second pass repeats the first pass."""
-    first = said.get(key.removeprefix("hires "), "") if key.startswith("hires ") else ""
-    is_equal = number(text) is not None and number(text) == number(first)
-    return is_equal or text.startswith("use same ")
 
 
 def _scale(resized: str, size: str) -> float | None:

@@ -17,65 +17,75 @@ from picowatch.recipe.read.found import Found
 
 def settings_of(texts: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
     """Return the program that wrote a picture's texts, and its settings. Raises any of DAMAGE."""
-    if texts.get("generator", "").casefold() == _PICODIFFUSION.casefold():
+    if texts.get("generator", "").casefold() == "picodiffusion":
         lora = [[texts.get("lora"), texts.get("lora_weight")]]
-        return _PICODIFFUSION, {**texts, "loras": lora, "clip_skip": "2"}  # always A1111's 3
+        return "picoDiffusion", {**texts, "loras": lora, "clip_skip": "2"}  # always A1111's 3
     for name, (keyword, sign) in _SIGNS.items():
         text = texts.get(keyword, "")
         if text.lstrip().startswith("{") and sign in text:
-            settings = json.loads(text)
-            return name, _of_swarmui(settings) if sign == _OF_SWARMUI else settings
+            return name, _PREPARED[name](json.loads(text))
     return None
 
 
-def _of_swarmui(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return SwarmUI's settings, with the sampler where the picture does not name it.
+def _of_fooocus(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without prompts before styles, and the clip skip that SDXL always has."""
+    own = {"prompt", "negative_prompt", "clip_skip"}
+    if settings.get("refiner_model") in ("None", "", None):
+        own |= {"refiner_model", "refiner_switch"}
+    return {name: value for name, value in settings.items() if name not in own}
 
-    See its ComfyUIBackendExtension.cs.
+
+def _of_swarmui(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings, with the sampler where the picture does not name it.
+
+    See SwarmUI's ComfyUIBackendExtension.cs.
     """
-    settings = settings[_OF_SWARMUI.strip('"')]
+    settings = settings["sui_image_params"]
     usual = {"sampler": settings.get("comfyuisampler") or "euler"}
     return {**usual, "scheduler": settings.get("comfyuischeduler"), **settings}
 
 
-def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
-    """Read the settings that have a field; warn about others, unless they change no pixel."""
-    column = [*_SIGNS, _PICODIFFUSION].index(program)
-    if settings.get("refiner_model") in ("None", "", None):
-        settings.pop("refiner_switch", None)
+def _of_invokeai(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with their sampler, and the schedule type that it implies."""
+    sampler, mode = str(settings.pop("scheduler", None) or ""), settings.get("generation_mode")
+    if sampler.endswith("_k"):
+        sampler = f"{sampler.removesuffix('_k')}_karras"
+    elif sampler and str(mode).startswith(_STABLE_DIFFUSION):
+        settings["scheduler"] = "leading"
     if settings.get("seamless_x") is True and settings.get("seamless_y") is True:
         del settings["seamless_x"], settings["seamless_y"]
         settings["seamlesstileable"] = True
-    loras = list(_loras(settings))
-    mode = str(settings.get("generation_mode") or "")
-    for field, keys in _KEYS.items():
-        value = settings.pop(keys[column], None)
-        if value not in (None, ""):
-            meant = _MEANINGS[field](value) if field in _MEANINGS else value
-            found.put(field, meant)
-            if meant is None:
-                found.leave_out(keys[column], value)
-    for name, weight in loras:
+    return {**settings, "sampler": sampler}
+
+
+def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
+    """Read the settings that have a field; warn about others, unless they change no pixel."""
+    for name, weight in _loras(settings):
         found.put_lora(name, weight)
+    for key, value in settings.items():
+        field = _KEYS.get(key)
+        meant = _MEANINGS[field](value) if field in _MEANINGS and value not in (None, "") else value
+        if field and meant not in (None, ""):
+            found.put(field, meant)
+        elif key not in _INFORMATION and not key.startswith("lora_combined_"):
+            found.leave_out(key, value)
     if not found.values.get("variation_strength"):
         found.values.pop("variation_seed", None)
     if "denoising_strength" in found.values:
         found.miss_start_image()
     for field in PROMPTS:
         found.put_prompt(field, found.values.pop(field, ""), _EMBEDDING)
-    if program == _INVOKEAI:
-        _read_invokeais_own(mode, found)
-    for tag in sorted(set(_TAGS.findall(found.values["prompt"]))):
+    prompts = [found.values.get(field, "") for field in PROMPTS]
+    if program == "InvokeAI" and any(map(_COMPELS_WEIGHT.search, prompts)):
+        found.warn("InvokeAI's weights (word+, (words)1.2) are read as words: write (word:1.2).")
+    for tag in sorted(set(_TAGS.findall(prompts[0]))):
         found.leave_out("prompt", f"<{tag}:…>")
-    for name, value in settings.items():
-        if name not in _INFORMATION and not name.startswith("lora_combined_"):
-            found.leave_out(name, value)
 
 
 def _loras(settings: dict[str, Any]) -> Iterator[tuple[object, object]]:
     """Yield LoRAs and weights, from pairs, mappings, or texts with commas."""
-    weights = _listed(settings.pop("loraweights", None))
-    for index, lora in enumerate(_listed(settings.pop("loras", None))):
+    weights = _listed(settings.get("loraweights"))
+    for index, lora in enumerate(_listed(settings.get("loras"))):
         if isinstance(lora, str):
             yield lora, weights[index] if index < len(weights) else None
         elif isinstance(lora, Mapping):
@@ -106,17 +116,6 @@ def _clip_skip(layers: Any) -> int:
     return abs(int(layers)) if int(layers) < 0 else int(layers) + 1
 
 
-def _read_invokeais_own(mode: str, found: Found) -> None:
-    """Set the schedule type that InvokeAI's sampler implies, and warn about compel's weights."""
-    sampler = found.values.get("sampler", "")
-    if sampler.endswith("_k"):
-        found.values["sampler"] = f"{sampler.removesuffix('_k')}_karras"
-    elif sampler and mode.startswith(_STABLE_DIFFUSION):
-        found.values["schedule_type"] = "leading"
-    if any(_COMPELS_WEIGHT.search(found.values.get(field, "")) for field in PROMPTS):
-        found.warn("InvokeAI's weights (word+, (words)1.2) are read as words: write (word:1.2).")
-
-
 # https://github.com/damian0815/compel, doc/syntax.md: `word++`, `(some words)1.2`.
 _COMPELS_WEIGHT = re.compile(r"\w(?:\+|--)|\)(?:[\d+-]|\.\w)")
 # InvokeAI's `<name>`, SwarmUI's `<embed:folder/name.safetensors>`.
@@ -125,38 +124,26 @@ _EMBEDDING = re.compile(
 )
 _TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\\]")
 _STABLE_DIFFUSION = ("txt2img", "img2img", "inpaint", "outpaint", "sdxl_")
-_OF_SWARMUI = '"sui_image_params"'
-_INVOKEAI, _PICODIFFUSION = "InvokeAI", "picoDiffusion"
 # The keyword of the text with the settings as JSON, and a part of it that only this program writes.
 _SIGNS = {
     "Fooocus": ("parameters", '"full_prompt"'),
-    "SwarmUI": ("parameters", _OF_SWARMUI),
-    _INVOKEAI: ("invokeai_metadata", ""),
+    "SwarmUI": ("parameters", '"sui_image_params"'),
+    "InvokeAI": ("invokeai_metadata", ""),
 }
-# The keys of these programs and picoDiffusion for each field; "" where a program has none.
+_PREPARED = {"Fooocus": _of_fooocus, "SwarmUI": _of_swarmui, "InvokeAI": _of_invokeai}
+# The fields by all of these programs' keys.
 _KEYS = {
-    "prompt": ("full_prompt", "prompt", "positive_prompt", "prompt"),
-    "negative_prompt": (
-        "full_negative_prompt", "negativeprompt", "negative_prompt", "negative_prompt",
-    ),
-    "checkpoint": ("base_model", "model", "model", "checkpoint"),
-    "vae": ("vae", "vae", "vae", "vae"),
-    "sampler": ("sampler", "sampler", "scheduler", "sampler"),
-    "schedule_type": ("scheduler", "scheduler", "", ""),
-    "steps": ("steps", "steps", "steps", "steps"),
-    "cfg_scale": ("guidance_scale", "cfgscale", "cfg_scale", "cfg"),
-    "cfg_rescale": ("", "", "cfg_rescale_multiplier", ""),
-    "guidance": ("", "fluxguidancescale", "guidance", ""),
-    "size": ("resolution", "", "", ""),
-    "width": ("", "width", "width", "width"),
-    "height": ("", "height", "height", "height"),
-    "seed": ("seed", "seed", "seed", "seed"),
-    "variation_seed": ("", "variationseed", "", ""),
-    "variation_strength": ("", "variationseedstrength", "", ""),
-    "noise": ("", "", "rand_device", ""),
-    "tiling": ("", "seamlesstileable", "seamlesstileable", ""),
-    "clip_skip": ("", "clipstopatlayer", "clip_skip", "clip_skip"),
-    "denoising_strength": ("", "initimagecreativity", "strength", ""),
+    "prompt": "prompt", "full_prompt": "prompt", "positive_prompt": "prompt",
+    "negative_prompt": "negative_prompt", "full_negative_prompt": "negative_prompt",
+    "negativeprompt": "negative_prompt", "checkpoint": "checkpoint", "base_model": "checkpoint",
+    "model": "checkpoint", "vae": "vae", "sampler": "sampler", "scheduler": "schedule_type",
+    "steps": "steps", "cfg": "cfg_scale", "cfgscale": "cfg_scale", "cfg_scale": "cfg_scale",
+    "guidance_scale": "cfg_scale", "cfg_rescale_multiplier": "cfg_rescale", "guidance": "guidance",
+    "fluxguidancescale": "guidance", "resolution": "size", "width": "width", "height": "height",
+    "seed": "seed", "variationseed": "variation_seed", "rand_device": "noise",
+    "variationseedstrength": "variation_strength", "seamlesstileable": "tiling",
+    "clip_skip": "clip_skip", "clipstopatlayer": "clip_skip", "strength": "denoising_strength",
+    "initimagecreativity": "denoising_strength",
 }  # fmt: skip
 # The conversions of values that a recipe writes differently.
 _MEANINGS: dict[str, Callable[[Any], object]] = {
@@ -170,10 +157,10 @@ _MEANINGS: dict[str, Callable[[Any], object]] = {
     "clip_skip": _clip_skip,
     "variation_strength": lambda text: text if float(text) else None,
 }
-# Keys that change no pixel or repeat another key; Fooocus' clip_skip is what SDXL always has.
+# Keys that change no pixel or repeat another key.
 _INFORMATION = {
-    *("prompt", "negative_prompt", "styles", "base_model_hash", "refiner_model_hash", "version"),
-    *("created_by", "metadata_scheme", "performance", "prompt_expansion", "clip_skip"),
+    *("styles", "base_model_hash", "refiner_model_hash", "version", "created_by", "loraweights"),
+    *("metadata_scheme", "performance", "prompt_expansion", "generator", "loras", "lora"),
     *("swarm_version", "swarmversion", "images", "aspectratio", "sidelength", "automaticvae"),
     *("nopreviews", "wildcardseed", "wildcardseedbehavior", "imageformat", "date", "batchsize"),
     *("generation_time", "prep_time", "original_prompt", "original_negativeprompt", "donotsave"),
@@ -182,6 +169,5 @@ _INFORMATION = {
     *("colorcorrectionbehavior", "presets", "outpathoverride", "vaetilesize", "vaetileoverlap"),
     *("comfyuisampler", "comfyuischeduler", "initimage", "app_version", "canvas_v2_metadata"),
     *("generation_mode", "hrf_method", "hrf_strength", "negative_style_prompt"),
-    *("positive_style_prompt", "z_image_seed_variance_enabled", "generator", "lora"),
-    *("lora_weight",),
+    *("positive_style_prompt", "z_image_seed_variance_enabled", "lora_weight"),
 }

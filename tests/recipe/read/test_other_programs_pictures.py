@@ -215,7 +215,7 @@ PICTURES = {
             "vae": "mpaffl", "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 24,
             "cfg_scale": 7.5, "clip_skip": 2, "seed": 3186540132, "size": "512x768",
         },
-        ("InvokeAI's weights (word+", "'controlnets: ["),
+        ("'controlnets: [", "InvokeAI's weights (word+"),
     ),
     "invokeai 6": Picture(
         png({"invokeai_metadata": json.dumps(INVOKEAI_6), "invokeai_workflow": "{}"}),
@@ -246,7 +246,7 @@ PICTURES = {
             "variation_seed": 5, "variation_strength": 0.2, "tiling": True, "size": "1024x1024",
             "loras": (("maid", 0.8), ("style/film", 1)),
         },
-        ("'prompt: <segment:…>'", "'zeronegative: True'"),
+        ("'zeronegative: True'", "'prompt: <segment:…>'"),
     ),
     "swarmui jpeg": Picture(
         encoded("JPEG", exif=exif(b"UNICODE\0" + SWARMUI_COMMENT.encode("utf-16-le"))),
