@@ -42,6 +42,7 @@ TEXTS = {
     "lora tags": "prompt: '" + "<lora:y:1>" * 100_000 + "'",
     "embeddings": "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000",
     "loras": "prompt: a\nloras: '" + "y," * 400_000 + "'",
+    "short flags": "a " + "-s 1 --a.b 2 " * 80_000,
     "sweeps": "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n" * 18_000,
     "sweep of a long prompt": "prompt: '" + "a " * 500_000 + "'\nsweep: {cfg_scale: 1..10 step "
     "0.01, 'prompt: a': [b]}",
@@ -79,7 +80,9 @@ TABLES = {
     "unknown columns": f"prompt{UNKNOWN}\na{',x' * 100_000}\n",
     "equal columns": f"prompt{',steps' * 100_000}\na{',1' * 100_000}\n",
     "empty columns": f"prompt{',' * 500_000}\na{',' * 500_000}\n",
-    "long rows": "prompt\n" + f"a{',x' * 100_000}\n" * 5,
+    "long rows": "prompt,steps\n" + f"a{',1' * 100_000}\n" * 5,
+    "one long column": "prompt\n" + f"a{',x' * 100_000}\n" * 5,
+    "notes": f"prompt{',_a' * 100_000}\na{',1' * 100_000}\n",
 }
 
 

@@ -67,8 +67,12 @@ _UNLIKELY = _compiled(
         r"\A(?:\d{1,3}[.)]|[-*•])\s": (
             "'{0}' is drawn as part of the prompt. Remove the numbers and bullets of lists."
         ),
-        r"(?m)^Steps[ ]\d+,.*": (
-            "'{0}' is drawn as plain text. A setting has a colon: Steps: 20, Sampler: Euler a."
+        r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": (
+            "'{0}' is drawn as plain text. Write fields, or save A1111's whole text as a .txt file."
+        ),
+        r"(?<!\S)--([A-Za-z][\w-]*)(?=[ =]|\Z)": (
+            "'{0}' is drawn as plain text: flags are for the lines of .txt files. Write {1} as a "
+            "field of its own."
         ),
     }
 )

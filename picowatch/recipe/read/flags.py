@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from picowatch.recipe.fields import CUTOUT, MAPPINGS, SWITCHES
 from picowatch.recipe.messages.other_programs import OFF, SHORT_FLAGS
@@ -162,17 +163,24 @@ def _times(count: Written | None, factor: Written) -> Written:
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
     """Report what looks like flags in a text, where they are none; return whether it has any."""
-    found = [(one, _why_no_flag(one)) for one in _NO_FLAG.finditer(line.text, start, end)]
-    short = list(_SHORT.finditer(line.text, start, end))
-    if len(short) > 1 or (short and _ends_in_number(short[0], end)):
-        found += [(one, _instead_of_short(one)) for one in short]
-    wrong = [(one, remedy) for one, remedy in found if remedy]
-    for one, remedy in wrong:
+    found = False
+    for one, remedy in _no_flags(line.text, start, end):
+        found = True
         if problems.is_full:
             break
         what = f"'{shown(one[0])}' would be part of the text. {remedy}"
         problems.add(line.written(one.start(), one.end()).position, what)
-    return bool(wrong)
+    return found
+
+
+def _no_flags(text: str, start: int, end: int) -> Iterator[tuple[re.Match[str], str]]:
+    """Yield what looks like flags, each with its remedy."""
+    for found in _NO_FLAG.finditer(text, start, end):
+        if remedy := _why_no_flag(found):
+            yield found, remedy
+    short = list(islice(_SHORT.finditer(text, start, end), MAX_FLAGS))
+    if len(short) > 1 or (short and _ends_in_number(short[0], end)):
+        yield from ((one, _instead_of_short(one)) for one in short)
 
 
 def _why_no_flag(found: re.Match[str]) -> str:

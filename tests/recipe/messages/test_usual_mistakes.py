@@ -5,7 +5,14 @@ import pytest
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.read.flags import THEIRS_ALONE
-from tests.recipe.reading import check_refused, check_warned, messages, read_one, refused
+from tests.recipe.reading import (
+    check_refused,
+    check_said,
+    check_warned,
+    messages,
+    read_one,
+    refused,
+)
 
 SEED = "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list …"
 STRENGTH = "denoising_strength has no effect without image or hires. Add it, or remove …"
@@ -131,6 +138,15 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
         assert recipe.prompt == prompt
         check_warned(recipe, warning)
     check_warned(read_one(f"prompt: a\nnegative_prompt: {prompt}"), warning)
+
+
+def test_settings_in_the_prompt_of_another_kind_of_file_are_a_warning() -> None:
+    """What a .txt would take for flags or A1111's settings is text in YAML."""
+    check_warned(read_one("prompt: a --steps 30"), "'--steps' is drawn … Write steps as a field …")
+    pasted = "prompt: |\n  a corgi\n  Negative prompt: dim\n  Steps: 20, Sampler: Euler a"
+    negative, steps = read_one(pasted).warnings
+    check_said([negative], "'Negative prompt: dim' is drawn … save A1111's whole text as a .txt …")
+    assert steps.startswith("'Steps: 20, Sampler: Euler a' is drawn as plain text.")
 
 
 @pytest.mark.parametrize(
