@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -44,9 +43,6 @@ LITTLE_MEMORY = 1.5e9
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CARDS = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))  # NVIDIA's, and those of Windows
 LITTLE_SPACE = 1e9
-# As in constraints.txt.
-TESTED = {"torch": "2.13.0", "diffusers": "0.42.1", "transformers": "5.23.0"}
-_FASTER = "the steps of many pictures of one size are faster (docs/speed.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +115,6 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
     yield from _picture(settings, make_engine)
 
 
-def _compiling(settings: Settings) -> Check:
-    """Whether OpenVINO computes the steps on this CPU, and what that would take."""
-    install = install_command("openvino")
-    if find_spec("openvino"):
-        return Check("compile", "by OpenVINO" if settings.compile else f"off. On, {_FASTER}")
-    if settings.compile:
-        remedy = f"Install it: {install}; or set compile: false."
-        return Check("compile", "OpenVINO is not installed, so nothing is compiled", remedy)
-    return Check("compile", f"off. On, {_FASTER}. It needs OpenVINO: {install}")
-
-
 def _cluster(executor: RaySettings) -> Check:
     """The cluster that the settings name."""
     if find_spec("ray") is None:
@@ -164,41 +149,18 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
             yield Check("picture", why or "no picture was rendered", REPORT_IT)
             return
         rendered = read_chunk(read_texts(picture)[PICOWATCH]).rendered
-    yield Check("libraries", _noted(rendered["versions"]))
+    versions = ", ".join(" ".join(one) for one in rendered["versions"].items())
+    yield Check("libraries", versions)
     yield _device(settings, rendered)
-    if rendered["device"] == "cpu":
-        yield _compiling(settings)
+    if settings.compile and rendered["device"] == "cpu" and not find_spec("openvino"):
+        remedy = f"Install it: {install_command('openvino')}; or set compile: false."
+        yield Check("compile", "OpenVINO is not installed, so nothing is compiled", remedy)
     each = sum(rendered["timings"].values())
     yield Check(
         "picture",
         f"{rendered['size']} with the demo model in {each:.1f} s, {seconds:.1f} s including the "
         "start",
     )
-
-
-def _noted(versions: Mapping[str, str]) -> str:
-    """The libraries' versions, with what is unusual about them."""
-    notes = [
-        f"{name} is newer than {tested}, which was tested"
-        for name, tested in TESTED.items()
-        if _numbers(versions.get(name, "")) > _numbers(tested)
-    ]
-    if _is_for_cuda() and not any(path.exists() for path in CARDS):
-        notes.append("torch is built for CUDA, and there is no card: its build for CPUs is smaller")
-    return "; ".join([", ".join(f"{name} {one}" for name, one in versions.items()), *notes])
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:2]]
-
-
-def _is_for_cuda() -> bool:
-    """Whether torch, which is not imported here, is built for NVIDIA's cards."""
-    origin = getattr(find_spec("torch"), "origin", None)
-    with suppress(OSError):
-        text = Path(origin).with_name("version.py").read_text() if origin else ""
-        return re.search(r"^cuda.*= '", text, re.MULTILINE) is not None
-    return False
 
 
 def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:

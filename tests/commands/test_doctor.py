@@ -135,35 +135,26 @@ def test_folders_and_settings_are_described(house: House, checks: Checks) -> Non
     assert "compile" not in found
 
 
-def test_a_cpu_that_could_compile_is_told_how(
+def test_a_cpu_that_cannot_compile_has_a_remedy(
     checks: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only who has asked for it and does not get it has to do something."""
+    """If the recipes were to be compiled."""
     rendered_with(monkeypatch, device="cpu")
+    assert "compile" not in checks()
     monkeypatch.setattr("picowatch.commands.doctor.find_spec", lambda name: None)
-    off = checks()["compile"]
-    assert off["ok"] and off["text"].endswith("[openvino]'")
     on = checks(compile=True)["compile"]
     assert "not installed" in on["text"] and "[openvino]'" in on["remedy"]
-    monkeypatch.setattr("picowatch.commands.doctor.find_spec", lambda name: name)
-    assert checks()["compile"]["text"].startswith("off")
-    assert checks(compile=True)["compile"]["text"] == "by OpenVINO"
 
 
-def test_cards_and_libraries_that_do_not_fit_are_noted(
+def test_a_card_that_torch_cannot_use_has_a_remedy(
     house: House, checks: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A card that torch cannot use, though it may; five gigabytes for one that is not there.
-
-    Also libraries that are newer than those of constraints.txt.
-    """
-    pinned = (PROJECT / "constraints.txt").read_text().splitlines()
-    assert {f"{name}=={version}" for name, version in doctor_module.TESTED.items()} <= {*pinned}
-    rendered_with(monkeypatch, device="cpu", versions={**doctor_module.TESTED, "diffusers": "99.1"})
-    monkeypatch.setattr(doctor_module, "_is_for_cuda", lambda: True)
+    """Unless the CPU was asked for."""
+    rendered_with(monkeypatch, device="cpu", versions={"torch": "2.13.0", "diffusers": "0.42.1"})
     monkeypatch.setattr(doctor_module, "CARDS", [house.folder / "none"])
-    noted = checks()["libraries"]["text"]
-    assert "; diffusers is newer than 0.42.1, which was tested; torch is built for CUDA" in noted
+    found = checks()
+    assert found["libraries"]["text"].startswith("torch 2.13.0, diffusers 0.42.1, picowatch ")
+    assert found["device"]["ok"]
     monkeypatch.setattr(doctor_module, "CARDS", [house.folder])
     program = house.folder / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'NVIDIA H200, 580.159.04, 143156 MiB, 143771 MiB'\n")
@@ -172,7 +163,6 @@ def test_cards_and_libraries_that_do_not_fit_are_noted(
     found = checks()
     told = "NVIDIA H200, driver 580.159.04, 143156 MiB of 143771 MiB are free"
     assert found["card"]["text"] == told
-    assert "CUDA" not in found["libraries"]["text"]
     assert found["device"]["text"].endswith("though there is an NVIDIA card")
     assert "build of torch" in found["device"]["remedy"]
     assert checks(device="cpu")["device"]["ok"]
