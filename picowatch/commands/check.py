@@ -223,30 +223,24 @@ def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
     }
     for image in images:
         before, size = f"{image['width']}x{image['height']}", image["published_size"]
-        size = size if size == before else f"{before} to {size}"
-        if "checkpoint" not in image:
-            upscale, cutout = image["upscale"], image[CUTOUT]
-            words = [
-                image["image"],
-                f"enlarged {upscale['scale']:g} times by {upscale['model']}" if upscale else "",
-                f"cut out by {cutout}" if cutout else "",
-            ]
-        else:
-            named = differing.union(name for name in _BEYOND_TEXT if image.get(name))
-            seed = f"seed {image['seed']}"
-            if image["variation_strength"]:
-                seed += f" + {image['variation_strength']:g} of {image['variation_seed']}"
+        named = {name for name in _BEYOND_TEXT if image.get(name)}
+        words, prompt = [], ""
+        if "checkpoint" in image:
+            named |= differing
+            prompt = _short(" ".join(image["prompt"].split()))
             words = [
                 image["checkpoint"],
                 f"{image['sampler']} {image['schedule_type']}",
                 f"{image['steps']} steps",
                 f"cfg_scale {image['cfg_scale']:g}",
                 f"guidance {image['guidance']:g}" if image["guidance"] else "",
-                seed,
-                *(f"{name} {_short(image.get(name))}" for name in ROWS if name in named),
-                _short(" ".join(image["prompt"].split())),
+                f"seed {image['seed']}",
             ]
-        print(harmless("  " + "  ".join(filter(None, [size, *words]))))
+            if image["variation_strength"]:
+                words[-1] += f" + {image['variation_strength']:g} of {image['variation_seed']}"
+        words += [f"{name} {_short(image.get(name))}" for name in ROWS if name in named]
+        size = size if size == before else f"{before} to {size}"
+        print(harmless("  " + "  ".join(filter(None, [size, *words, prompt]))))
 
 
 def _short(value: object) -> str:
