@@ -162,7 +162,7 @@ def check(settings: Settings) -> int:
         why = f"since {since}: it starts or hangs, or the outbox's disk is full"
         return _unhealthy(f"picowatch is running, but has reported nothing {why}")
     if found.updated - found.scanned > UNSEEN_SECONDS:
-        return _unhealthy("picowatch is running, but its inbox is missing")
+        return _unhealthy("picowatch is running, but its inbox is not there")
     print("picowatch is running and looks at its inbox")
     return 0
 

@@ -153,7 +153,7 @@ def test_make_says_why_a_folder_cannot_be_rendered(
         assert said in capsys.readouterr().err
     (house.inbox / "empty").mkdir()
     for folder in ("empty", ".", "../outbox"):
-        with pytest.raises(CommandFailed, match="none of the inbox with recipes or a _pictures"):
+        with pytest.raises(CommandFailed, match="not one of the inbox that has recipes"):
             make(house.settings(), [house.inbox / folder], house.make_engine)
     with pytest.raises(CommandFailed, match="is a folder"):
         make(house.settings(), [house.inbox / "photos"], house.make_engine, remove=True)
