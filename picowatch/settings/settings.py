@@ -96,7 +96,7 @@ class Settings(BaseModel):
         "{number:04}-{seed}",
         description="Names of pictures, without ending. Placeholders: number, seed, recipe, "
         "checkpoint, sampler, steps, cfg_scale, width, height, picture (the start image). {number} "
-        "is required.",
+        "is required. Variations have their variation seed added.",
     )
     format: Literal["png", "jpeg", "webp", "avif"] = Field(
         "png",
