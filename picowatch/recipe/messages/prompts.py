@@ -70,6 +70,13 @@ _UNLIKELY = _compiled(
         r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": (
             "'{0}' is drawn as plain text. Write fields, or save A1111's whole text as a .txt file."
         ),
+        r"(?i)(?<=[ ,])(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
+            "'{0}' is drawn as plain text. Write it as a field, or in a .txt as a flag."
+        ),
+        r"\A[^{}|\[\]()]*\w \| \w[^{}\[\]()]*\Z": (
+            "'{0}' is drawn as plain text. To draw one of them at random, write {{a|b}}; for a "
+            "picture of each, write a sweep."
+        ),
         r"(?<!\S)--([A-Za-z][\w-]*)(?=[ =]|\Z)": (
             "'{0}' is drawn as plain text: flags are for the lines of .txt files. Write {1} as a "
             "field of its own."

@@ -33,7 +33,7 @@ _INSTEAD = tuple(
         ("number", r"(\d{1,9}) *(?:px|pixels?|x|steps)", "{1}, without a unit"),
         ("number from 0 to 1", r"(\d\d) *%", "0.{1}"),
         ("range", r"(\d{1,10}) *(?:[-–]|to) *(\d{1,10})", "{1}..{2} for a range"),
-        ("512x768", r"(\d{2,4})\D{1,9}(\d{2,4})\D{0,9}", "{1}x{2}"),
+        ("512x768", r"\D{0,3}(\d{2,4})\D{1,9}(\d{2,4})\D{0,9}", "{1}x{2}"),
         # What spreadsheets write in German, French, Italian, Spanish and Dutch.
         ("true or false", "wahr|vrai|vero|verdadero|waar|ja|oui|sí?|si", "true"),
         ("true or false", "falsch|faux|falso|onwaar|nein|non|nee", "false"),

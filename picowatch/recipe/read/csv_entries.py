@@ -50,6 +50,8 @@ def _meaning(name: Written, problems: Problems) -> str | None:
     if name.text and column is None:
         note = f"{NOTE}{shown(name.text)}"
         instead = f"To keep it only in the pictures' metadata, call the column {note}."
+        if " " in name.text:  # a prompt, in a table without names
+            instead = "The first row names the fields, like prompt,seed,size."
         problems.add(name.position, f"{unknown(name.text, otherwise='')} {instead}")
     return column
 

@@ -16,7 +16,7 @@ _RULE = re.compile(r"-{3,}\s*")
 _PROMPT_FIELD = re.compile(r"(?im)^[ \t]*(?:- +)?prompt:")
 # A line like `steps: 10` or `from: corgi.png` is no prompt; drawing it would hide a mistake.
 _SETTING = re.compile(
-    r"(?P<name>[A-Za-z_]{3,30}) ?: *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off|"
+    r"(?P<name>[A-Za-z_]{3,30}) ?[:=] *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off|"
     r"\S*\.(?:png|jpe?g|webp|avif))"
 )
 _JSON = re.compile(r'(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:')
@@ -58,7 +58,7 @@ def _is_skipped(text: str) -> bool:
 
 def _looks_like_yaml(source: Source, first: int, problems: Problems) -> bool:
     """Return whether the first line is `prompt: …`, or another field with a prompt below."""
-    found = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", source.lines[first])
+    found = re.match(r"\s*(?:- +)?(\w+)\s*(?::(?:\s|$)|= )", source.lines[first])
     field = field_named(found[1]) if found else None
     if not found or not field or (field != "prompt" and not _PROMPT_FIELD.search(source.text)):
         return False

@@ -74,6 +74,7 @@ def test_columns_with_an_underscore_are_only_noted() -> None:
         ('prompt;steps\n"a\nb";3\nc;300\n', (4, 3), "steps must be … not 300. (row 3)"),
         ("prompt;cfg\na;7,5\n", (2, 3), "cfg_scale must be … Write 7.5, with a point. (row 2)"),
         ("prompt,steps\n,3\n", (2, 1), "a prompt is missing. Write 'prompt: …'. (row 2)"),
+        ("a corgi\na cat\n", (1, 1), "unknown field 'a corgi'. The first row names the fields, …"),
         ("prompt,steps\na,3,x\n", (2, 5), "'x' has no column in the first row. Put double quotes…"),
         ("prompt,steps\na corgi, b,3\n", (2, 12), "'3' has no column in the first row. Put …"),
         ("prompt,\na corgi, on a hill\n", (2, 10), "'on a hill' has no column in the first row. …"),

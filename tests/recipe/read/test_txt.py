@@ -125,6 +125,8 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a corgi\nnegative: blurry", 2, 1, "'negative:' … Write --negative_prompt blurry …"),
         ("--steps 3", 1, 1, "a prompt is missing. Write 'prompt: …'."),
         ("a corgi \\", 1, 9, "a backslash at the end of a line continues it on the next line, …"),
+        ("prompt = a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
+        ("a corgi\nsteps = 10", 2, 1, f"{SETTING} Write --steps 10 after a prompt, or …"),
         ("Prompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("steps: 3\nprompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("---\nsteps: 3\n", 1, 1, "settings begin here and must end with a second line ---."),
