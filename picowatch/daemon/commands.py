@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import filterfalse
+from itertools import filterfalse, islice
 
 from picowatch.daemon import finish
 from picowatch.daemon.pool import WorkerPool
@@ -15,7 +15,7 @@ from picowatch.files.names import natural_key
 from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template
 from picowatch.inbox.reading import size_and_time_at, template_above, why_no_recipe
-from picowatch.inbox.scan import scan
+from picowatch.inbox.scan import requests_in, scan
 from picowatch.ledger import contact_sheets, control, outstanding, questions
 from picowatch.ledger.rows import Outcome, SizeAndTime, WaitingCommand
 from picowatch.outbox.commands import Answer, Command, Commands
@@ -26,6 +26,7 @@ from picowatch.streams import harmless
 log = logging.getLogger("picowatch")
 
 NAMED = 10  # recipes in an answer
+AT_ONCE = 500  # pictures that are deleted in one round
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
 
 
@@ -62,7 +63,7 @@ class Control:
             case Command("make folder", str(folder)):
                 return self._make_folder(command, folder.rstrip("/"))
             case Command("delete", files=(_, *_)):
-                return self._delete(command.files)
+                return self._delete(command)
         return Answer(False, f"Unknown command '{command.name}', or its arguments are wrong.")
 
     def _waiting(self, command: Command, last_save: int | None = None) -> WaitingCommand:
@@ -131,7 +132,7 @@ class Control:
 
         Each recipe is cancelled as soon as it is accepted, before any of its images is rendered.
         """
-        if not self._has_noticed_all(pattern.rstrip("/")):
+        if not self._has_noticed_all(pattern):
             self._waiting(command)
             if not self.inbox.has_looked():
                 return None
@@ -158,22 +159,27 @@ class Control:
         rest = " Images in progress are stopped." if waiting.running else ""
         return Answer(True, f"{images(waiting.cancelled)} cancelled.{rest}")
 
-    def _has_noticed_all(self, name: str) -> bool:
-        """Whether the ledger has all that is saved in a folder, or as a recipe of this name.
+    def _has_noticed_all(self, pattern: str) -> bool:
+        """Whether the ledger has all that is saved in a folder, or as recipes of these names.
 
         Only these files are looked at: a scan of thousands of others takes seconds.
         """
-        inbox, known = self.run.settings.inbox, questions.known_in(self.ledger, name)
-        if not (known and self.inbox.folder):
+        inbox, name = self.run.settings.inbox, pattern.rstrip("/")
+        known = questions.known_in(self.ledger, name)
+        if not self.inbox.folder:
             return False
-        if name in known:
-            there = size_and_time_at(inbox, name)
-            found = {name: there} if there else {}
-        else:
+        if known and name not in known:
             is_under_template = template_above(inbox, f"{name}/{PICTURES_NAME}") is not None
             found = scan(inbox, known, name, is_under_template).found
+        else:
+            paths = [name] if known else _matching(pattern, requests_in(inbox))
+            there = {path: size_and_time_at(inbox, path) for path in paths}
+            found = {path: version for path, version in there.items() if version}
+        if not known:
+            asked = {path: questions.known_recipe(self.ledger, path) for path in found}
+            known = {path: row for path, row in asked.items() if row}
         return found.keys() == known.keys() and not any(
-            found[one].written_since(row.size_and_time) for one, row in known.items()
+            found[path].written_since(row.size_and_time) for path, row in known.items()
         )
 
     def _came_before(self, sent_at_ns: int, version: SizeAndTime | None) -> bool:
@@ -182,18 +188,35 @@ class Control:
 
     # -- pictures
 
-    def _delete(self, files: Collection[str]) -> Answer:
-        """Delete pictures and all in folders, as a user would: only a save renders them again."""
-        shown = {name: self.run.outbox.gallery.shown(name) for name in sorted({*files})}
+    def _delete(self, command: Command) -> Answer | None:
+        """Delete pictures and all in folders, as a user would: only a save renders them again.
+
+        Of folders, AT_ONCE are deleted in a round, so that saves do not wait for thousands. What is
+        named, and one picture of each folder, stays until the end, to be found in the gallery.
+        """
+        shown = {name: self.run.outbox.gallery.shown(name) for name in sorted({*command.files})}
+        rest = (file for found in shown.values() for file in found[:-1] if file not in shown)
+        first = [*islice(dict.fromkeys(rest), AT_ONCE)]
+        if len(first) == AT_ONCE and not self._deleted(command, first):
+            self.run.wake.set()
+            return None
         unknown = _named("Not in the gallery", [name for name in shown if not shown[name]])
         wanted = dict.fromkeys(file for found in shown.values() for file in found)
-        kept = {*self.run.outbox.delete([*wanted])}
-        if deleted := [file for file in wanted if file not in kept]:
-            log.info("%s: deleted, as requested", _listed(deleted))
-        words = f"{_pictures(len(deleted))} deleted.{unknown}"
+        kept = self._deleted(command, wanted)
+        deleted = control.waiting_command(self.ledger, command.file)
+        words = f"{_pictures(deleted.cancelled if deleted else 0)} deleted.{unknown}"
         if kept:
-            words += f"{_named('No permission to delete', sorted(kept))} {FOLDER_REMEDY}"
+            words += f"{_named('No permission to delete', kept)} {FOLDER_REMEDY}"
         return Answer(not (unknown or kept), words)
+
+    def _deleted(self, command: Command, files: Collection[str]) -> list[str]:
+        """Delete pictures, and note how many; return those that may not be deleted."""
+        kept = sorted(self.run.outbox.delete([*files]))
+        if gone := [file for file in files if file not in {*kept}]:
+            log.info("%s: deleted, as requested", _listed(gone))
+        waiting = control.waiting_command(self.ledger, command.file) or WaitingCommand(time.time())
+        control.note_command(self.ledger, command.file, waiting.with_cancelled(len(gone), 0))
+        return kept
 
     # -- make
 

@@ -40,6 +40,7 @@ from picowatch.inbox.watch import Watch
 from picowatch.ledger import questions
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
+from picowatch.outbox.commands import COMMANDS
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import priority_of
 from picowatch.settings import Settings
@@ -68,7 +69,7 @@ class Inbox:
         self._place: Place | None = None  # None: the inbox is missing
         self._pending: dict[str, Pending] = {}  # by path, in the order in which they were noted
         self._wake = wake
-        self._watch = Watch(wake)
+        self._watch = Watch(wake, settings.outbox / COMMANDS)
         self.skipped: Mapping[str, str] = {}  # files that are never run, with reasons
         self._differences = Differences(self.pictures_of, self._root, {})
         self._texts: Collection[str] = ()  # … of pictures whose template has gone

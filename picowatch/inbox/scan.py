@@ -1,7 +1,7 @@
 """Finds all recipes and dropped pictures of the inbox, with their sizes and times."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,14 @@ def scan(
     one = Scan(str(root), known)
     one.look_into(below, is_under_template)
     return one
+
+
+def requests_in(root: Path) -> Iterator[str]:
+    """Yield the paths of all files whose names may be requests; none of them is looked at."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [one for one in folders if why_not_searched(one) is None]
+        prefix = f"{os.path.relpath(folder, root)}/" if folder != str(root) else ""
+        yield from (prefix + one for one in names if is_recipe_name(one) or is_dropped(one))
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import os
 import threading
 import warnings
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from watchdog.events import (
@@ -42,15 +43,26 @@ logging.getLogger("watchdog").addHandler(logging.NullHandler())
 MOST_PATHS = 1000
 
 
+class _Waking(FileSystemEventHandler):
+    """Wakes the daemon, which looks for commands in each round."""
+
+    def __init__(self, wake: threading.Event) -> None:
+        self._wake = wake
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        self._wake.set()
+
+
 class Watch(FileSystemEventHandler):
     """A watch on a folder and all folders below it.
 
     It keeps the paths of files of which events came. `has_news` is set by what they do not tell: by
-    folders, and by very many files at once.
+    folders, and by very many files at once. New files in the folder of `commands` only wake the
+    daemon.
     """
 
-    def __init__(self, wake: threading.Event) -> None:
-        self._wake = wake
+    def __init__(self, wake: threading.Event, commands: Path) -> None:
+        self._wake, self._commands = wake, commands
         self._observer: threading.Thread | None = None
         self.root = ""
         self._paths: dict[str, None] = {}
@@ -67,6 +79,10 @@ class Watch(FileSystemEventHandler):
         observer = Observer()
         try:
             observer.schedule(self, str(root), recursive=True, event_filter=TELLING)
+            with suppress(OSError):
+                observer.schedule(
+                    _Waking(self._wake), str(self._commands), event_filter=[FileMovedEvent]
+                )
             observer.start()
         # RecursionError: watchdog cannot follow a thousand nested folders.
         except (OSError, RecursionError) as error:

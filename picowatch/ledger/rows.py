@@ -188,7 +188,8 @@ class WaitingCommand(NamedTuple):
     """A command that has no answer yet.
 
     `since` is the time at which it was seen. Of those that `cancel` has cancelled so far, `running`
-    images were in progress. `last_save` is the newest save before `make` had a folder read again.
+    images were in progress; for `delete`, `cancelled` are deleted pictures. `last_save` is the
+    newest save before `make` had a folder read again.
     """
 
     since: float

@@ -148,8 +148,8 @@ CREATE TABLE paused (               -- one row while nothing is to be rendered
 CREATE TABLE commands (             -- commands that have no answer yet
     name      TEXT PRIMARY KEY,     -- of the command's file
     since     REAL NOT NULL,
-    cancelled INTEGER NOT NULL DEFAULT 0,  -- by `cancel`: images so far, and how many of these
-    running   INTEGER NOT NULL DEFAULT 0,  -- were running
+    cancelled INTEGER NOT NULL DEFAULT 0,  -- images so far, or deleted pictures, and how many of
+    running   INTEGER NOT NULL DEFAULT 0,  -- these were running
     last_save INTEGER               -- the newest save before it had files read again
 ) STRICT;
 

@@ -1,11 +1,13 @@
 """`pause`, `resume` and `cancel`: from any machine that mounts the outbox."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from picowatch.commands.make import make
 from picowatch.errors import EngineDied, RenderFailed
+from picowatch.inbox.scan import scan
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch
@@ -109,6 +111,31 @@ def test_cancel_takes_folders_and_globs(house: House) -> None:
         held.release()
         wait_for(lambda: len(house.pictures()) == 2, "what is left")
     assert {picture.split("/")[0] for picture in house.pictures()} == {"first", "keep"}
+
+
+def test_cancel_waits_for_no_scan(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are looked up, and files that match are looked at: many others are not."""
+    scans = []
+
+    def counted(*arguments: Any) -> object:
+        scans.append(arguments)
+        return scan(*arguments)
+
+    monkeypatch.setattr("picowatch.inbox.inbox.scan", counted)
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 3600.0)
+    held = HeldEngine(house)
+    for name in ("keep", "day1", "night/day2"):
+        house.save(f"{name}.txt", "one\n")
+    with house.running(batch_size=1):
+        held.wait_until_held()
+        wait_for(lambda: house.status()["images"]["queued"] == 2, "all saves")
+        before = len(scans)
+        assert control(house, "cancel", "*day?.txt") == "2 images cancelled.\n"
+        assert "No image of day3 is queued." in control(house, "cancel", "day3", code=1)
+        assert len(scans) == before
+        held.release()
+        wait_for(lambda: house.prompts("keep"), "what is left")
+    assert len(house.prompts()) == 1
 
 
 def test_cancel_holds_for_the_saves_that_came_before_it(house: House) -> None:

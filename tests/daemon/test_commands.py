@@ -2,6 +2,8 @@
 
 import hashlib
 
+import pytest
+
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from tests.commands.picowatch import picowatch
 from tests.house import PATIENCE, HeldEngine, House, wait_for
@@ -59,8 +61,15 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
     assert not latest.exists()
 
 
-def test_a_folder_is_its_pictures(house: House) -> None:
-    """Those below it, too, but neither texts nor pictures of a folder whose name begins alike."""
+@pytest.mark.parametrize("at_once", [500, 1])
+def test_a_folder_is_its_pictures(
+    house: House, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Those below it, too, but neither texts nor pictures of a folder whose name begins alike.
+
+    Very many are deleted a part in each round, and counted together.
+    """
+    monkeypatch.setattr("picowatch.daemon.commands.AT_ONCE", at_once)
     house.save("a/b.txt", "one --seed 4\n")
     house.save("ab.txt", "one --seed 5\n")
     rendered(house)
@@ -70,6 +79,7 @@ def test_a_folder_is_its_pictures(house: House) -> None:
         assert (answer.returncode, answer.stdout) == (0, "4 pictures deleted.\n"), answer.stderr
         again = picowatch(house.folder, "delete", "outbox/a", "outbox")
         assert again.stderr == "0 pictures deleted. Not in the gallery: ., a.\n"
+        assert house.log().count("deleted, as requested") == (1 if at_once > 3 else 3)
     assert house.pictures() == ["ab/0001-5.png"]
     assert (house.outbox / "a/note.txt").exists()
 
