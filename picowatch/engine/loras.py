@@ -252,6 +252,12 @@ def _scaled(
     return up.float() * (alpha / divisor) if rank and alpha != divisor else up
 
 
+# What trainers write before the names of a denoiser's layers: kohya's scripts, OneTrainer and
+# LyCORIS with "_" for the dots, peft, ComfyUI and diffusers without.
+_PREFIX = re.compile(
+    r"^(?:base_model\.model\.|(?:lora_unet|lora_transformer|lycoris)_"
+    r"|(?:model\.diffusion_model|diffusion_model|transformer|unet)\.)+"
+)
 # Placeholder tensors hold the numbers of a layer and a row, which float64 represents exactly.
 _ROWS = 2**24
 
@@ -261,25 +267,57 @@ def _modules(
 ) -> dict[_Target, tuple[str, torch.Tensor]]:
     """Return the modules of a pipeline that layers are for, with each one's rows of `up`.
 
-    diffusers silently drops layers that it does not know, and splits others. Converting
-    placeholders of rank 1, whose `up` has the numbers of layers and rows, shows what it does.
+    Most trainers write the denoiser's own names. diffusers converts those of the models' authors,
+    and splits some layers; it silently drops what it does not know. Converting placeholders of rank
+    1, whose `up` has the numbers of layers and rows, shows what it does.
     """
-    given: Tensors = {}
-    for number, (stem, layer) in enumerate(layers.items()):
+    found, others = _named_as_modules(layers, pipeline)
+    stems, given = [*others], Tensors()
+    for number, (stem, layer) in enumerate(others.items()):
         down = torch.ones(1, *layer.down.shape[1:], dtype=torch.float64)
         rows = number * _ROWS + torch.arange(len(layer.up), dtype=torch.float64)
         up = rows.reshape(-1, 1, *layer.up.shape[2:])
         given |= zip(_keys(stem, layer, pipeline), (down, up, torch.ones(())), strict=False)
-    stems = [*layers]
-    found = {}
-    for target, up in _converted(given, pipeline).items():
+    try:
+        converted = _converted(given, pipeline) if given else {}
+    except Exception:  # its converters raise various errors for unexpected names
+        if not found:
+            raise
+        converted = {}
+    for target, up in converted.items():
         numbers = up.flatten().long()
         found[target] = stems[int(numbers[0]) // _ROWS], numbers % _ROWS
     return found
 
 
-# diffusers knows these names only with kohya's endings, for FLUX.1 and similar models.
-_FLUX_AUTHORS = re.compile(r"(diffusion_model\.)?(double|single)_blocks\.")
+def _named_as_modules(
+    layers: Mapping[str, _Layer], pipeline: Any
+) -> tuple[dict[_Target, tuple[str, torch.Tensor]], dict[str, _Layer]]:
+    """Return the layers that are named as the denoiser's modules are, and all others."""
+    part = "unet" if hasattr(pipeline, "unet") else "transformer"
+    modules = {one.replace(".", "_"): one for one in _adaptable(getattr(pipeline, part))}
+    found: dict[_Target, tuple[str, torch.Tensor]] = {}
+    others = {}
+    for stem, layer in layers.items():
+        if module := modules.get(_PREFIX.sub("", stem).replace(".", "_")):
+            found[part, module] = stem, torch.arange(len(layer.up))
+        else:
+            others[stem] = layer
+    return found, others
+
+
+def _adaptable(model: nn.Module) -> set[str]:
+    """Return the names of the modules that LoRAs may be for."""
+    return {
+        name.removesuffix(".base_layer")  # peft's name if another LoRA wraps it
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+
+
+# diffusers knows these names only with kohya's endings, for FLUX.1 and similar models; XLabs' names
+# of the same layers ("…processor.qkv_lora1") have endings of their own.
+_FLUX_AUTHORS = re.compile(r"(diffusion_model\.)?(double|single)_blocks\.(?!.*\.processor\.)")
 
 
 def _keys(stem: str, layer: _Layer, pipeline: Any) -> tuple[str, ...]:
@@ -315,11 +353,7 @@ def _converted(tensors: Tensors, pipeline: Any) -> dict[_Target, torch.Tensor]:
             named = convert_unet_state_dict_to_peft(named)
         elif not all(".lora_A." in key or ".lora_B." in key for key in named):
             named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(named))
-        modules = {
-            name.removesuffix(".base_layer")  # peft's name if another LoRA wraps it
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d)
-        }
+        modules = _adaptable(model)
         for key, tensor in named.items():
             stem = key.removesuffix(".lora_B.weight")
             # transformers 5 has CLIP without this level.

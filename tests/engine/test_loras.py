@@ -399,3 +399,45 @@ def test_a_lora_gives_the_picture_of_merged_weights(tmp_path: Path, name: str) -
     after = weights(pipeline)
     assert all(torch.equal(before[key], after[key]) for key in before.keys() | after.keys())
     assert np.array_equal(draw(pipeline, **values), plain)
+
+
+# What trainers write before and behind the names of a transformer's modules.
+NAMINGS = {
+    "diffusers": ("transformer.{name}", "lora_A", "lora_B"),
+    "bare, as Qwen-Image's Lightning": ("{name}", "lora_down", "lora_up"),
+    "peft": ("base_model.model.{name}", "lora_A", "lora_B"),
+    "ComfyUI": ("diffusion_model.{name}", "lora_A", "lora_B"),
+    "OneTrainer": ("lora_transformer_{flat}", "lora_down", "lora_up"),
+    "LyCORIS": ("lycoris_{flat}", "lora_down", "lora_up"),
+    "kohya": ("lora_unet_{flat}", "lora_down", "lora_up"),
+}
+
+
+@pytest.mark.parametrize("name", one_of_each_kind(FLOWS, ("Qwen-Image", "FLUX.1-dev")))
+def test_every_layer_is_used_however_a_trainer_names_it(tmp_path: Path, name: str) -> None:
+    """The names are those of the model's own modules, with "_" for the dots in some."""
+    pipeline = quiet(_D.DiffusionPipeline, tiny_flow(name))
+    for number, (stem, down, up) in enumerate(NAMINGS.values()):
+        tensors = merged(pipeline.transformer, 0.0)
+        given: Tensors = {}
+        for key, tensor in tensors.items():
+            layer, half = key.removeprefix("transformer.").removesuffix(".weight").rsplit(".", 1)
+            named = stem.format(name=layer, flat=layer.replace(".", "_"))
+            given[f"{named}.{down if half == 'lora_A' else up}.weight"] = tensor
+            given[f"{named}.alpha"] = torch.tensor(float(RANK))
+        path = write(tmp_path / f"{number}.safetensors", given)
+        found, unused = read_lora("it", path, pipeline)
+        assert (found.keys(), unused) == (tensors.keys(), [])
+        assert all(torch.equal(found[key], tensors[key].to(found[key])) for key in found)
+
+
+def test_xlabs_names_of_flux_are_read(tmp_path: Path) -> None:
+    """Its layers of queries, keys and values are split."""
+    generator = torch.Generator().manual_seed(0)
+    stem = "double_blocks.0.processor.qkv_lora1"
+    down = torch.randn(RANK, 3072, generator=generator)
+    up = torch.randn(3 * 3072, RANK, generator=generator)
+    tensors = {f"{stem}.down.weight": down, f"{stem}.up.weight": up}
+    changes = modules(tensors, tmp_path, made("flux"))
+    together = torch.cat([changes[f"transformer.{TO_Q[:-1]}{one}"] for one in "qkv"])
+    torch.testing.assert_close(together, up @ down)
