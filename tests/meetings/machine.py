@@ -290,11 +290,11 @@ class Machine:
             (self.base / "outbox").rename(outbox)
         logging.getLogger("picowatch").handlers.clear()
 
-    def is_up(self) -> bool:
+    def is_up(self, seconds: float = 5.0) -> bool:
         """Whether the daemon has begun its work and has no trouble."""
         since = max(self.started_at, self.trouble_ended_at)
         in_the_way = self.trouble or self.outbox_away
-        return self.process is not None and not in_the_way and self.sim.now - since > 5.0
+        return self.process is not None and not in_the_way and self.sim.now - since > seconds
 
     # -- what wrappers call
 
@@ -442,7 +442,8 @@ class Machine:
             self.outbox_away.rename(self.outbox)
             self.outbox_away = None
             self.trouble_ended_at = self.sim.now
-        elif not there and self.is_up():
+        # A start, which makes a missing outbox, may halt at many places.
+        elif not there and self.is_up(60.0 if self.habits.halting else 5.0):
             self.outbox_away = self.home / "unmounted outbox"
             self.outbox.rename(self.outbox_away)
             if empty:
