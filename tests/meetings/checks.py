@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.meetings.machine import REASONS
+from tests.meetings.recipes import drawn
 from tests.outcome import error_files, faults, is_sheet, rendered
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _of_pictures(world: "World") -> Iterator[str]:
     yield from (f"nobody requested {file}" for file in sorted(pictures - made.keys()))
     for file in sorted(pictures & made.keys()):
         told, image = read_chunk(read_texts(world.outbox / file)[PICOWATCH]).request, made[file]
-        if (told.prompt, told.steps, told.image_hash, told.seed) != image.request:
+        if (*drawn(told), told.seed) != image.request:
             yield f"{file} holds {told.prompt!r}, seed {told.seed}, not {image}"
     # A dropped picture's result that was deleted and made anew is listed again.
     for fault in faults(world.outbox, world.model.deleted | world.model.made_anew):

@@ -29,6 +29,7 @@ from picowatch.settings import LocalSettings, Settings
 from tests.digest_engine import DigestEngine
 from tests.fault_points import POINTS, wrap
 from tests.house import SilentConsole
+from tests.meetings.recipes import drawn
 from tests.meetings.simulation import Event, NeverRests, Simulation, Thread, simulated
 from tests.meetings.witness import Witness
 
@@ -367,8 +368,9 @@ class Machine:
             pictures = original(engine, batch, *given)
             copies = (self.outbox_away or self.outbox) / ".picowatch/start-images"
             for request in batch:
-                if request.image_hash and not (copies / request.image_hash).is_file():
-                    self.findings.append(f"{request.prompt!r} is drawn without its start image")
+                names = filter(None, drawn(request)[2:])
+                if not all((copies / name).is_file() for name in names):
+                    self.findings.append(f"{request.prompt!r} is drawn without its pictures")
             return pictures
 
         return render

@@ -50,7 +50,7 @@ class Image:
     def request(self) -> tuple[object, ...]:
         """Return its request; random seeds that are not known yet differ from all others."""
         seed = (self.draw, self.plus) if self.seed is None else self.seed
-        return self.entry.prompt, self.steps, self.entry.start, seed
+        return self.entry.prompt, self.steps, self.entry.start, self.entry.style, seed
 
     @property
     def may_be_cancelled(self) -> bool:
@@ -247,12 +247,12 @@ class Model:
                 self._number(one.file)
 
     def _queued(self, one: QueuedImage) -> Image | None:
-        like = one.recipe, one.request.prompt, one.request.steps, one.request.image_hash
+        like = one.recipe, *recipes.drawn(one.request)
         found = [
             image
             for image in self.images
             if image.state == "queued"
-            and (image.recipe, *image.request[:3]) == like
+            and (image.recipe, *image.request[:4]) == like
             and image.seed in (None, one.request.seed)
             and (image.seed is not None or image.position == one.image_index)
         ]

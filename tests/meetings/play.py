@@ -17,6 +17,7 @@ LENGTH = 60  # actions of a random script
 PATHS = ("a.yaml", "b.yaml", "c.yaml", "pets/a.yaml", "live/a.yaml", "live/c.yaml")
 FOLDERS = ("live", "pets", "cats")
 PICTURES = ("one.png", "two.png")
+STYLED = ("styled/1.png", "styled/a/2.png")  # photos whose template names a second picture
 FRAMES = ("frames/1.png", "frames/2.png", "frames/a/1.png", "frames/a/2.png")
 WRITING = ("in place", "by rename", "slowly")
 SETTINGS: tuple[dict[str, object], ...] = (
@@ -92,7 +93,7 @@ def random_script(seed: int) -> Script:
         disks=dice.random() < 0.3,
         forgets=dice.random() < 0.3,
     )
-    actions: list[Action] = [writer.template(), ("wait", 1.5)]
+    actions: list[Action] = [writer.template(), writer.styled(), ("wait", 1.5)]
     while len(actions) < LENGTH:
         actions.append(writer.action())
         if seconds := dice.choice((0.0, 0.0, 0.1, 0.6, 1.5, 3.0, 8.0)):
@@ -130,6 +131,11 @@ class _Writer:
             (1, ("move", frame, other)),
             (1, ("copy", frame, other)),
             (1, ("delete", frame)),
+            (3, ("picture", "styled/style.png", pick((None, 1, 2, 3)))),
+            (3, ("save", pick(STYLED), Picture(colour=self.dice.randrange(6)), pick(WRITING))),
+            (1, (pick(("move", "copy")), *self.dice.sample(STYLED, 2))),
+            (1, ("again", pick(STYLED), "touch")),
+            (1, ("delete", pick(STYLED))),
             (1, ("move", *pick((("frames/a", "frames/b"), ("frames/b", "frames/a"))))),
             (2, ("lose_picture", number)),
             (2, ("command", pick(("pause", "resume", "resume", "retry")), None)),
@@ -214,6 +220,10 @@ class _Writer:
         self.notes += 1
         entries = [replace(self._entry(), image="") for _ in range(self.dice.choice((1, 1, 2)))]
         return ("save", f"frames/{TEMPLATE}", Text(tuple(entries), self.notes), "in place")
+
+    def styled(self) -> Action:
+        """Save the template for `STYLED`."""
+        return ("save", f"styled/{TEMPLATE}", Text((Entry("styled", seed=1, has_style=True),), 1))
 
     def _bad(self) -> Action:
         if self.dice.random() < 0.4 or not self.old:

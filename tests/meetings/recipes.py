@@ -8,7 +8,10 @@ from io import BytesIO
 import yaml
 from PIL import Image
 
+from picowatch.recipe.request import ImageRequest
+
 TEMPLATE = "_pictures.yaml"
+STYLE = "style.png"  # beside the template that names it
 SIZE = "64x64"  # of every picture, as small as can be
 
 
@@ -17,7 +20,8 @@ class Entry:
     """An entry of a recipe. Several `steps` are a sweep.
 
     `start` is the sha256 of the start image, once that is looked up: of the picture that `image`
-    names, or of the dropped one that a template's entry is applied to.
+    names, or of the dropped one that a template's entry is applied to. `style` is that of STYLE,
+    which a template's entry that `has_style` names besides.
     """
 
     prompt: str
@@ -27,6 +31,8 @@ class Entry:
     priority: int = 0
     image: str = ""
     start: str = ""
+    has_style: bool = False
+    style: str = ""
 
     @property
     def random(self) -> bool:
@@ -52,6 +58,7 @@ class Entry:
             "steps": None if self.wants_sheet else self.steps[0],
             "priority": self.priority or None,
             "image": self.image or None,
+            "control": {"image": STYLE, "model": "demo-sketch"} if self.has_style else None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -64,6 +71,12 @@ class Entry:
             seeds = [(self.seed, number) for number in range(self.count)]
         for seed, plus in seeds:
             yield from ((seed, plus, steps) for steps in self.steps)
+
+
+def drawn(request: ImageRequest) -> tuple[str, int, str, str]:
+    """Return what a request draws: its prompt, steps, start image and style."""
+    style = "".join(control.image_hash for control in request.control)
+    return request.prompt, request.steps, request.image_hash, style
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.meetings.machine import COMMIT, NO_SETTINGS, Habits
 from tests.meetings.play import Script, play, random_script, shorter
-from tests.meetings.recipes import Entry, Picture, Text
+from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
 from tests.meetings.world import Action
 
 SCRIPTS = 8  # of each test
@@ -25,7 +25,6 @@ BROKEN = Text((Entry("one", seed=1),), 5, broken=True)
 STARTS = Text((Entry("b", seed=1, image="one.png"),), 6)
 A_WHILE: Action = ("wait", 8.0)
 HOLD: Action = ("set", "held", True)
-TEMPLATE = "frames/_pictures.yaml"
 FRAMES = tuple(f"frames/a/{number}.png" for number in range(4))
 
 
@@ -36,9 +35,11 @@ def drop(path: str, colour: int) -> Action:
 def frames(text: Text = ONE) -> tuple[Action, ...]:
     """Make a template with pictures that all wait, because the engine is held."""
     dropped = [drop(path, colour) for colour, path in enumerate(FRAMES)]
-    return HOLD, ("save", TEMPLATE, text), *dropped, A_WHILE
+    return HOLD, ("save", FRAME, text), *dropped, A_WHILE
 
 
+FRAME, STYLE = f"frames/{TEMPLATE}", "styled/style.png"
+STYLED: Action = ("save", f"styled/{TEMPLATE}", Text((Entry("s", seed=1, has_style=True),)))
 RENDERED: tuple[Action, ...] = (("set", "held", False), A_WHILE)
 CRASHES = (
     *("before a save is read", COMMIT, "in the middle of a claim", "before the ledger says done"),
@@ -152,12 +153,12 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("stop",), ("move", "elsewhere", "frames/a"), ("start",), A_WHILE,
     ),
     "another template x queue x touch: what waits is rendered as it was requested": (
-        *frames(), ("save", TEMPLATE, SWEEP), ("wait", 4.0), drop("frames/late.png", 20),
-        ("wait", 4.0), ("again", FRAMES[0], "touch"), *RENDERED, ("save", TEMPLATE, ONE), A_WHILE,
+        *frames(), ("save", FRAME, SWEEP), ("wait", 4.0), drop("frames/late.png", 20),
+        ("wait", 4.0), ("again", FRAMES[0], "touch"), *RENDERED, ("save", FRAME, ONE), A_WHILE,
     ),
     "a wrong template x queue x touch: they wait for the next one": (
-        *frames(), ("save", TEMPLATE, BROKEN), ("wait", 4.0), drop("frames/late.png", 20),
-        ("wait", 4.0), ("again", FRAMES[0], "touch"), *RENDERED, ("save", TEMPLATE, SWEEP), A_WHILE,
+        *frames(), ("save", FRAME, BROKEN), ("wait", 4.0), drop("frames/late.png", 20),
+        ("wait", 4.0), ("again", FRAMES[0], "touch"), *RENDERED, ("save", FRAME, SWEEP), A_WHILE,
     ),
     "failure x engine's death x retry x touch: each is tried again": (
         ("bad", ("one",), False), *frames(), *RENDERED, ("bad", ("one",), True),
@@ -165,9 +166,19 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("again", FRAMES[1], "touch"), ("command", "retry", None), A_WHILE,
     ),
     "another template x rendered again by a command x rename x crash: each as it is now": (
-        *frames(), *RENDERED, ("save", TEMPLATE, SWEEP), A_WHILE, ("die", COMMIT, 3),
+        *frames(), *RENDERED, ("save", FRAME, SWEEP), A_WHILE, ("die", COMMIT, 3),
         ("command", "retry all", "frames"), ("move", FRAMES[0], "frames/b/0.png"), A_WHILE,
         ("start",), ("command", "make folder", "frames"), ("delete", FRAMES[1]), A_WHILE,
+    ),
+    "a template's second picture missing x coming x edited x touch x missing: photos wait": (
+        STYLED, drop("styled/1.png", 1), A_WHILE, ("picture", STYLE, 1), A_WHILE,
+        ("picture", STYLE, 2), ("again", "styled/1.png", "touch"), drop("styled/2.png", 2), A_WHILE,
+        ("picture", STYLE, None), drop("styled/3.png", 3), A_WHILE, ("picture", STYLE, 3), A_WHILE,
+    ),
+    "a template's second picture edited x missing x queue x restart: as it was requested": (
+        HOLD, ("picture", STYLE, 1), STYLED, *(drop(f"styled/{n}.png", n) for n in range(4)),
+        A_WHILE, ("picture", STYLE, 2), A_WHILE, drop("styled/late.png", 9), A_WHILE,
+        ("picture", STYLE, None), ("stop",), ("start",), *RENDERED,
     ),
     **{f"{how} x touch x the name again x crash: each is rendered": (
         ("stop",), ("set", "when_done", how), ("start",), *frames(), ("again", FRAMES[0], "touch"),

@@ -21,13 +21,15 @@ from watchdog.events import (
 from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits, Machine
 from tests.meetings.model import Model
-from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text, png
+from tests.meetings.recipes import STYLE, TEMPLATE, Entry, Picture, Text, png
 from tests.outcome import is_sheet, rendered
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
 MOST_RETRY_SECONDS = 40.0  # until what was refused for a single folder is tried again
 DEATHS = 4  # of the daemon with an image in progress, after which the next one sets it aside
+
+STYLED = f"styled/{STYLE}"  # a template's second picture
 
 Action = tuple[Any, ...]
 ENDS: tuple[Action, ...] = (
@@ -88,7 +90,11 @@ class World(Machine):
         text = self.texts[save.digest]
         if isinstance(text, Picture):
             template = self.texts[save.template]
-            found = [replace(entry, start=save.digest) for entry in template.entries]
+            style = self.pictures.get(STYLED, "")
+            found = [
+                replace(entry, start=save.digest, style=style if entry.has_style else "")
+                for entry in template.entries
+            ]
         elif save.path.endswith(TEMPLATE):
             return ()
         else:
@@ -106,15 +112,19 @@ class World(Machine):
     def is_wrong(self, digest: str) -> bool:
         """Whether a recipe has a mistake, or names a picture that is not there now."""
         text = self.texts[digest]
-        return text.broken or any(one.image not in {"", *self.pictures} for one in text.entries)
+        named = {STYLED if one.has_style else one.image for one in text.entries}
+        return text.broken or bool(named - {"", *self.pictures})
 
     def may_be_accepted(self, path: str) -> bool:
         """Whether a file has content and, if it is a dropped picture, a valid template."""
         for folder in Path(path).parents:
             if (template := f"{folder.as_posix()}/{TEMPLATE}") in self.files:
                 text = self.text_at(template)
-                return not (text.broken or text.is_empty)
+                return not (text.is_empty or self.is_wrong(self.files[template].digest))
         return not self.text_at(path).is_empty
+
+    def _waits_for_style(self, path: str) -> bool:
+        return isinstance(self.text_at(path), Picture) and not self.may_be_accepted(path)
 
     # -- what the user does in the inbox
 
@@ -276,12 +286,22 @@ class World(Machine):
     def _heard_refuse(self, save: Any, problem: object, *, result: object, **_: Any) -> None:
         if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
             return  # of a picture under it
+        known = self.model.recipes.get(save.path)
+        if save.path.endswith(TEMPLATE) and known and known.valid and self._is_known(save):
+            is_wrong = self.away or self.is_wrong(save.digest)
+            self.expect(is_wrong, f"{save.path} was refused although its picture is there")
+            self.model.refuse(save.path)
+            return
         if self._is_handled_now(save):
             may_be_late = self.is_slow and any(one.image for one in self.texts[save.digest].entries)
             is_wrong = self.away or self.is_wrong(save.digest) or may_be_late
             self.again.pop(save.path, None)
             self.expect(is_wrong, f"{save.path} was refused although it is right")
             self.model.refuse(save.path)
+
+    def _is_known(self, save: Any) -> bool:
+        """Whether it is the version that was handled last: a picture under a template needs it."""
+        return self.handled.get(save.path) == Version(save.digest, save.size_and_time.mtime_ns)
 
     def _is_handled_now(self, save: Any) -> bool:
         """Note what was accepted or refused, and whether it had to be."""
@@ -347,6 +367,10 @@ class World(Machine):
         if known is None or (known.state, known.file) == ("running", image.file):
             path = known.recipe if known else image.recipe
             self.again[path] = max(self.again.get(path, ""), "read")
+            there = self.files.get(path)
+            was_there = there and there.digest == image.request.image_hash
+            is_away = self.away or path in self.left
+            self.expect(is_away or not was_there, f"{path} was put off although it is there")
         self.model.ended(image, "cancelled")
 
     def _heard_fail(self, one: Any, reason: str, *, result: object, **_: Any) -> None:
@@ -443,7 +467,7 @@ class World(Machine):
     def not_handled(self) -> Iterator[str]:
         self._look_into_the_inbox()
         for path, version in self.files.items():
-            is_empty = self.texts[version.digest].is_empty
+            is_empty = self.texts[version.digest].is_empty or self._waits_for_style(path)
             if not is_empty and self.handled.get(path) != version:
                 yield f"{path} is neither accepted nor refused"
             elif not (is_empty or self.model.recipes[path].valid or self.is_wrong(version.digest)):
