@@ -201,55 +201,6 @@ def test_a_single_run_waits_for_nothing_and_ends_in_words(house: House, how: str
         assert house.error("a.yaml") is None
 
 
-@pytest.mark.parametrize("is_read_at_once", [True, False])
-def test_a_change_that_counts_though_its_commit_failed_is_not_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_read_at_once: bool
-) -> None:
-    """Each change in turn; if it cannot be read at once, picowatch starts again as soon as it can.
-
-    SQLite reports an error if the last sync of a commit fails, which a flaky disk may do, or a
-    share that is full.
-    """
-    original, left, unread = Ledger._commit, 0, False
-
-    def failing(database: Ledger) -> None:
-        nonlocal left, unread
-        original(database)
-        if count(database) == database._before:  # it changed nothing
-            return
-        left -= 1
-        if left == 0:
-            unread = not is_read_at_once
-            raise sqlite3.OperationalError("disk I/O error")
-
-    def reading(database: Ledger) -> int:
-        nonlocal unread
-        if unread:
-            unread = False
-            raise sqlite3.OperationalError("disk I/O error")
-        return count(database)
-
-    count = Ledger._count_of_commits
-    monkeypatch.setattr(Ledger, "_commit", failing)
-    monkeypatch.setattr(Ledger, "_count_of_commits", reading)
-    for failed in range(1, 50):
-        house, left = House(tmp_path / str(failed)), failed
-        make_three_pictures(house)
-        if left > 0:
-            break
-        assert house.status()["images"]["done"] == len(house.pictures()) == 3
-        assert list(faults(house.outbox)) == []
-    assert failed > 6
-
-
-def make_three_pictures(house: House) -> None:
-    house.save("a.txt", "a star\na {red|blue} circle\na moon\n")
-    house.save("wrong.yaml", "promt: a typo\n")
-    with house.running(batch_size=2):
-        wait_for(lambda: house.error("wrong.yaml"), "the error file")
-        wait_for(lambda: (house.status()["images"] or {}).get("done") == 3, "three pictures")
-
-
 @pytest.mark.parametrize("what", ["the inbox moved away", "dropped pictures, too", "a file grows"])
 def test_a_single_run_waits_ten_settle_times_for_the_inbox(house: House, what: str) -> None:
     """It renders all else, says what it waited for, and has exit code 1; the next one continues."""
