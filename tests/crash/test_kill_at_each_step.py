@@ -108,7 +108,7 @@ def test_a_death_while_changes_and_commands_are_noted(house: House, point: str) 
     save_all(house)
     run_daemon(house)
     commands = [send(house.outbox, Command("retry all", "frames"))]
-    commands.append(send(house.outbox, Command("cancel", "nothing.yaml")))  # waits for a scan
+    commands.append(send(house.outbox, Command("cancel", "fixed.yaml")))  # waits for a scan
     (house.inbox / "fixed.yaml").unlink()
     (house.inbox / "random.txt").rename(house.inbox / "renamed.txt")
     die(house, f"{point}:1")
