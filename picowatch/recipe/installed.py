@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
@@ -66,6 +65,9 @@ _REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?")
 _VARIANT = re.compile(r"(.+)\s+as\s+(.+)", re.IGNORECASE)
 
 
+_MOST_KNOWN = 1000
+
+
 class NotInstalled(ValueInvalid):
     """No or several installed models have this name; the message says what to write."""
 
@@ -115,10 +117,14 @@ def find_lora(written: str, inventory: Inventory) -> str:
     A1111 writes the name that a LoRA's trainer gave it, whatever its file's name is. Such a name
     counts if no file has it, and exactly one LoRA was given it.
     """
+    return _once(("trained", written), lambda: _find_lora(written, inventory), inventory)
+
+
+def _find_lora(written: str, inventory: Inventory) -> str:
     folded = _folded(written)
     trained = [name for name, own in inventory.lora_names.items() if own.casefold() == folded]
     files = (*inventory.loras, *inventory.refused_as("lora"))
-    if len(trained) == 1 and not any(folded in _by(of, files) for of in (_folded, _last)):
+    if len(trained) == 1 and folded not in _by_name(files):
         return trained[0]
     return find("lora", written, inventory)
 
@@ -126,11 +132,24 @@ def find_lora(written: str, inventory: Inventory) -> str:
 def find(kind: str, written: str | None, inventory: Inventory) -> str:
     """Return the name of the model of a kind that a recipe names. Raises NotInstalled.
 
-    `written` is the name with or without ending, in any case if that is unambiguous, or a unique
-    beginning of it. None means the only usable one, or the embedded one if none is installed. The
-    error says why a file is refused; one in another kind's folder may have been misplaced. A
-    refused file may have the name of a usable one, with another ending.
+    `written` is the name as `matching` knows it. None means the only usable one, or the embedded
+    one if none is installed. The error says why a file is refused; one in another kind's folder may
+    have been misplaced. A refused file may have the name of a usable one, with another ending.
     """
+    return _once((kind, written), lambda: _find(kind, written, inventory), inventory)
+
+
+def _once(asked: tuple[str, str | None], find: Callable[[], str], inventory: Inventory) -> str:
+    """Return what is found, from the inventory's memory if it was asked before."""
+    known = inventory.found
+    if asked not in known:
+        if len(known) >= _MOST_KNOWN:  # a hostile file may name a million
+            known.clear()
+        known[asked] = find()
+    return known[asked]
+
+
+def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     if written is None or (kind == "cutout" and switch(written)):
         return _only(kind, inventory)
     if kind == "vae" and written.strip().casefold() in _BAKED_WORDS:
@@ -198,23 +217,15 @@ def _only(kind: str, inventory: Inventory) -> str:
 def matching(written: str, names: Sequence[str]) -> list[str]:
     """Return the names that match, by the first rule that matches any.
 
-    The rules: the whole name; the name in any case; the part after its last slash; its beginning;
-    the beginning of the part after its last slash.
+    The rules: the name as it is; the name without its ending and folder, in any case; its
+    beginning.
     """
-    stem = _stem(written)
-    folded = stem.casefold()
-    if written in names or not folded:
-        return [name for name in names if name == written]
-    ways = [
-        (meant, _by(of_name, tuple(names)))
-        for of_name, meant in ((_stem, stem), (_folded, folded), (_last, folded))
-    ]
-    whole = (by.get(meant) for meant, by in ways)
-    begun = (
-        [name for begins, found in by.items() if begins.startswith(meant) for name in found]
-        for meant, by in ways
-    )
-    return list(next((found for found in chain(whole, begun) if found), ()))
+    for exact in (written, _stem(written)):
+        if exact in names:
+            return [exact]
+    meant, by_name = _folded(written), _by_name(tuple(names))
+    begins = (one for name, found in by_name.items() if name.startswith(meant) for one in found)
+    return by_name.get(meant) or list(dict.fromkeys(begins)) if meant else []
 
 
 def is_whole_name(written: str, name: str) -> bool:
@@ -222,13 +233,15 @@ def is_whole_name(written: str, name: str) -> bool:
     return _folded(written) in (_folded(name), _last(name))
 
 
-@lru_cache(maxsize=64)
-def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Map a part of each name to the names, cached: there may be thousands of LoRAs to look up."""
-    found: dict[str, list[str]] = {}
+@lru_cache(maxsize=16)
+def _by_name(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Map whole names, and their last parts that are no whole names, to the names."""
+    whole: dict[str, list[str]] = {}
+    last: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(of_name(name), []).append(name)
-    return found
+        whole.setdefault(_folded(name), []).append(name)
+        last.setdefault(_last(name), []).append(name)
+    return whole | {name: found for name, found in last.items() if name not in whole}
 
 
 def _stem(name: str) -> str:

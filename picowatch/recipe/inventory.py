@@ -164,7 +164,8 @@ class Inventory:
     `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines.
     `variants` has the checkpoints whose files do not tell the variant of their family: for each
     variant the checkpoint, or why it cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
-    `unusable_checkpoint` says why one of the installed checkpoints cannot be used.
+    `unusable_checkpoint` says why one of the installed checkpoints cannot be used. `found` are names
+    that were looked up before.
     """
 
     demo: Checkpoint
@@ -186,6 +187,9 @@ class Inventory:
     refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None
     unusable_checkpoint: str = ""
+    found: dict[tuple[str, str | None], str] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def embedded(self, kind: str) -> Any:
         """The model of a kind that is always there; None for kinds without one."""
