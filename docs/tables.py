@@ -11,7 +11,6 @@ from picowatch.errors import EXIT_CODES
 from picowatch.outbox.listing import OF_FAILURES, OWN
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
-from picowatch.recipe.schema import descriptions
 from picowatch.settings import DAILY, FOLDERS, Settings
 
 DOCS = Path(__file__).parent
@@ -29,7 +28,6 @@ DAILY_FIELDS = (
 def recipe_table(daily: bool) -> str:
     """The recipe fields that most people use, or the others: what they take, defaults, aliases."""
     rows = ["| field | what it does | takes | default | aliases |", "|---|---|---|---|---|"]
-    described = descriptions(RecipeFields)
     for name, row in ROWS.items():
         if (name in DAILY_FIELDS) is not daily:
             continue
@@ -37,7 +35,7 @@ def recipe_table(daily: bool) -> str:
         default = "required" if field.is_required() else _USUAL.get(field.default)
         cells = [
             f"`{name}`",
-            described[name],
+            row.does,
             row.wanted or _takes(json_schemas()[name]),
             row.default_text or default or _shown(field.default),
             ", ".join(f"`{alias}`" for alias in row.aliases),

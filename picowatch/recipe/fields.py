@@ -1,6 +1,6 @@
 """THE table of a recipe's fields: a row says all there is to say about a field.
 
-A row is an annotated attribute: its type and limits, a `Row`, its default; below it, what it does.
+A row is an annotated attribute: its type and limits, a `Row` with what it does, its default.
 Everything else walks the table: parsing, defaults, `sweep`, requests, digests, batch keys, A1111's
 text, `show`, `from`, the schema, the table in the docs and error messages. `ImageFields` are the
 rows whose values a finished image has, too; `RecipeFields` is the whole table.
@@ -80,24 +80,40 @@ class Axis:
     values: tuple[str, ...]
 
 
-_Side = Annotated[Pixels | None, Row(default_text="the checkpoint's native size")]
+_Side = Annotated[
+    Pixels | None,
+    Row(
+        "Pixels, a multiple of 8, but any number with references; or both at once as size: "
+        "512x768, or size: picture.",
+        default_text="the checkpoint's native size",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFields:
     """The fields whose values a finished image has, too."""
 
-    prompt: Annotated[str, Row(same_in_batch=False)]
-    """What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, prompt editing `[a:b:0.5]`
-    and `[a|b]`, `<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, `{2$$a|b|c}` and
-    `__name__`; up to 20,000 characters."""
+    prompt: Annotated[
+        str,
+        Row(
+            "What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, prompt editing "
+            "`[a:b:0.5]` and `[a|b]`, `<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, "
+            "`{2$$a|b|c}` and `__name__`; up to 20,000 characters.",
+            same_in_batch=False,
+        ),
+    ]
 
-    negative_prompt: Annotated[str, Row(aliases=("negative",), same_in_batch=False)] = ""
-    """What to keep out of the picture."""
+    negative_prompt: Annotated[
+        str, Row("What to keep out of the picture.", aliases=("negative",), same_in_batch=False)
+    ] = ""
 
     checkpoint: Annotated[
         str,
         Row(
+            "A name in models/checkpoints (ending optional, a unique beginning is enough); demo "
+            "is the embedded one. If a file does not tell its variant, add it: my-merge as "
+            "Kontext.",
             aliases=("model", "ckpt", "sd_model"),
             a1111="Model",
             default_text="the setting checkpoint; otherwise the only one installed, or demo if "
@@ -105,15 +121,16 @@ class ImageFields:
             wanted="a name, or one like my-merge as Kontext",
         ),
     ] = ""
-    """A name in models/checkpoints (ending optional, a unique beginning is enough); demo is the
-    embedded one. If a file does not tell its variant, add it: my-merge as Kontext."""
 
-    vae: Annotated[str, Row(a1111="VAE")] = BAKED
-    """A name in models/vae, or baked: the checkpoint's own."""
+    vae: Annotated[
+        str, Row("A name in models/vae, or baked: the checkpoint's own.", a1111="VAE")
+    ] = BAKED
 
     prediction: Annotated[
         Prediction,
         Row(
+            "What the checkpoint was trained to predict, for files that do not say it: epsilon "
+            "(noise), v (velocity), or v_zero_snr (velocity, down to pure noise).",
             aliases=("prediction_type", "parameterization"),
             reads=prediction_in,
             a1111="Noise Schedule",
@@ -121,80 +138,98 @@ class ImageFields:
             default_text="automatic: as the checkpoint says",
         ),
     ] = ""
-    """What the checkpoint was trained to predict, for files that do not say it: epsilon (noise), v
-    (velocity), or v_zero_snr (velocity, down to pure noise)."""
 
     sampler: Annotated[
         str,
         Row(
+            "A1111's or diffusers' name, case and spaces do not matter; it may include a schedule"
+            " type (DPM++ 2M Karras).",
             aliases=("sampler_name",),
             a1111="Sampler",
             default_text=f"{DEFAULT_SAMPLER}; Euler for flow models",
         ),
     ] = DEFAULT_SAMPLER
-    """A1111's or diffusers' name, case and spaces do not matter; it may include a schedule type
-    (DPM++ 2M Karras)."""
 
     schedule_type: Annotated[
         ScheduleType,
-        Row(reads=schedule_type_in, a1111="Schedule type", default_text="as the sampler says"),
+        Row(
+            "How the steps are spaced.",
+            reads=schedule_type_in,
+            a1111="Schedule type",
+            default_text="as the sampler says",
+        ),
     ] = "automatic"
-    """How the steps are spaced."""
 
     steps: Annotated[
-        int, Field(ge=1, le=150), Row(a1111="Steps", default_text="24; flow models have their own")
+        int,
+        Field(ge=1, le=150),
+        Row("Denoising steps.", a1111="Steps", default_text="24; flow models have their own"),
     ] = 24
-    """Denoising steps."""
 
     cfg_scale: Annotated[
         float,
         Field(ge=1, le=30, allow_inf_nan=False),
         Row(
+            "How closely to follow the prompt.",
             aliases=("guidance_scale", "cfg"),
             a1111="CFG scale",
             default_text="7.5; flow models have their own, and the demo model 4",
         ),
     ] = 7.5
-    """How closely to follow the prompt."""
 
-    cfg_rescale: Annotated[Share, Row(aliases=("guidance_rescale",), a1111="CFG rescale")] = 0.0
-    """How much of the contrast and colour that a high cfg_scale adds is taken back."""
+    cfg_rescale: Annotated[
+        Share,
+        Row(
+            "How much of the contrast and colour that a high cfg_scale adds is taken back.",
+            aliases=("guidance_rescale",),
+            a1111="CFG rescale",
+        ),
+    ] = 0.0
 
     # A step after exactly that share is still without guidance, as in A1111
     # (modules/sd_samplers_cfg_denoiser.py); one after exactly cfg_end still has it, as in SD.Next
     # (modules/processing_callbacks.py). The keys are theirs, too.
     cfg_start: Annotated[
-        Share, Row(aliases=("guidance_start", "skip_early_cfg"), a1111="Skip Early CFG")
+        Share,
+        Row(
+            "The share of the steps after which guidance begins; earlier steps take half the time"
+            " and ignore the negative prompt.",
+            aliases=("guidance_start", "skip_early_cfg"),
+            a1111="Skip Early CFG",
+        ),
     ] = 0.0
-    """The share of the steps after which guidance begins; earlier steps take half the time and
-    ignore the negative prompt."""
 
-    cfg_end: Annotated[Share, Row(aliases=("guidance_end",), left_out=True, a1111="CFG end")] = 1.0
-    """The share of the steps after which guidance ends."""
+    cfg_end: Annotated[
+        Share,
+        Row(
+            "The share of the steps after which guidance ends.",
+            aliases=("guidance_end",),
+            left_out=True,
+            a1111="CFG end",
+        ),
+    ] = 1.0
 
     guidance: Annotated[
         float,
         Field(ge=0, le=100, allow_inf_nan=False),
         Row(
+            "How closely FLUX.1 dev follows the prompt: the guidance that was distilled into it; "
+            "its cfg_scale stays 1.",
             aliases=("distilled_cfg",),
             a1111="Distilled CFG Scale",
             default_text="the checkpoint's own, where it has one: 3.5, for Krea 4.5, for Fill 30",
         ),
     ] = 0.0
-    """How closely FLUX.1 dev follows the prompt: the guidance that was distilled into it; its
-    cfg_scale stays 1."""
 
     width: _Side = None
-    """Pixels, a multiple of 8, but any number with references; or both at once as size: 512x768, or
-    size: picture."""
 
     height: _Side = None
-    """Pixels, a multiple of 8, but any number with references; or both at once as size: 512x768, or
-    size: picture."""
 
     seed: Annotated[
         Seed | Literal["random"] | tuple[Seed, ...],
         Row(
+            "The same seed gives the same picture. random (or -1) draws one; a list or a range "
+            "like 1..8 makes one image each.",
             reads=seeds_in,
             same_in_batch=False,
             no_sweep="For several seeds write a range or a list outside the sweep: seed: 1..8.",
@@ -203,19 +238,24 @@ class ImageFields:
             "like [1, 2, 3]",
         ),
     ] = RANDOM
-    """The same seed gives the same picture. random (or -1) draws one; a list or a range like 1..8
-    makes one image each."""
 
     noise: Annotated[
-        NoiseSource, Row(aliases=("rng",), reads=noise_in, left_out=True, a1111="RNG")
+        NoiseSource,
+        Row(
+            "Where a seed's random numbers come from: torch on a CPU, or torch on an NVIDIA GPU, "
+            "which is A1111's default and needs such a GPU.",
+            aliases=("rng",),
+            reads=noise_in,
+            left_out=True,
+            a1111="RNG",
+        ),
     ] = "cpu"
-    """Where a seed's random numbers come from: torch on a CPU, or torch on an NVIDIA GPU, which is
-    A1111's default and needs such a GPU."""
 
     # None is random, too: what is off stays out of digests.
     variation_seed: Annotated[
         Seed | None,
         Row(
+            "The seed whose noise is mixed in. random (or -1) draws one.",
             aliases=("subseed",),
             reads=variation_seed_in,
             same_in_batch=False,
@@ -225,84 +265,121 @@ class ImageFields:
             default_text="random",
         ),
     ] = None
-    """The seed whose noise is mixed in. random (or -1) draws one."""
 
     variation_strength: Annotated[
         Share,
-        Row(aliases=("subseed_strength",), same_in_batch=False, a1111="Variation seed strength"),
+        Row(
+            "How far the noise goes from the seed's to the variation seed's. Above 0, image i of "
+            "count uses variation_seed+i, and all use the same seed.",
+            aliases=("subseed_strength",),
+            same_in_batch=False,
+            a1111="Variation seed strength",
+        ),
     ] = 0.0
-    """How far the noise goes from the seed's to the variation seed's. Above 0, image i of count
-    uses variation_seed+i, and all use the same seed."""
 
     ensd: Annotated[
         Seed,
         Row(
+            'A1111\'s "Eta noise seed delta": the noise that samplers add in their steps comes '
+            "from seed+ensd.",
             aliases=("eta_noise_seed_delta",),
             same_in_batch=False,
             samplers=tuple(one.name for one in SAMPLERS if one.noisy),
             a1111="ENSD",
         ),
     ] = 0
-    """A1111's "Eta noise seed delta": the noise that samplers add in their steps comes from
-    seed+ensd."""
 
-    clip_skip: Annotated[int, Field(ge=1, le=4), Row(a1111="Clip skip")] = 1
-    """A1111's number; 1 skips nothing."""
+    clip_skip: Annotated[
+        int, Field(ge=1, le=4), Row("A1111's number; 1 skips nothing.", a1111="Clip skip")
+    ] = 1
 
-    image: Annotated[str, Row(aliases=("init_image",), same_in_batch=False)] = ""
-    """Start image (img2img): a path beside the recipe, or under inbox/ or outbox/."""
+    image: Annotated[
+        str,
+        Row(
+            "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
+            aliases=("init_image",),
+            same_in_batch=False,
+        ),
+    ] = ""
 
     denoising_strength: Annotated[
         Share,
         Row(
+            "How far to move away from the start image; without one, from the first pass of hires.",
             aliases=("strength",),
             needs=("image",),
             a1111="Denoising strength",
             default_text="0.75; 1 for FLUX.1 Fill and FLUX.2 klein",
         ),
     ] = 0.75
-    """How far to move away from the start image; without one, from the first pass of hires."""
 
     resize: Annotated[
-        Literal["crop", "fit", "stretch"], Row(needs=("image", "control"), same_in_batch=False)
+        Literal["crop", "fit", "stretch"],
+        Row(
+            "How the start image and control images are fitted to the size.",
+            needs=("image", "control"),
+            same_in_batch=False,
+        ),
     ] = "crop"
-    """How the start image and control images are fitted to the size."""
 
-    mask: Annotated[str, Row(needs=("image", "references"), same_in_batch=False)] = ""
-    """The part of the start image, or of the first reference, to redraw: white areas. A path like
-    that of image."""
+    mask: Annotated[
+        str,
+        Row(
+            "The part of the start image, or of the first reference, to redraw: white areas. A "
+            "path like that of image.",
+            needs=("image", "references"),
+            same_in_batch=False,
+        ),
+    ] = ""
 
     mask_blur: Annotated[
-        int, Field(ge=0, le=64), Row(needs=("mask",), same_in_batch=False, a1111="Mask blur")
+        int,
+        Field(ge=0, le=64),
+        Row(
+            "Width of the mask's soft edge, in pixels.",
+            needs=("mask",),
+            same_in_batch=False,
+            a1111="Mask blur",
+        ),
     ] = 4
-    """Width of the mask's soft edge, in pixels."""
 
-    mask_invert: Annotated[bool, Row(needs=("mask",), same_in_batch=False)] = False
-    """true: black is redrawn."""
+    mask_invert: Annotated[
+        bool, Row("true: black is redrawn.", needs=("mask",), same_in_batch=False)
+    ] = False
 
     hires: Annotated[
         Hires | None,
-        Row(aliases=("hires_fix",), wanted="true, false, or a mapping like {scale: 2, steps: 12}"),
+        Row(
+            "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first "
+            "pass); denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
+            "(nearest-exact), Latent (bicubic), Latent (antialiased), Latent (bicubic "
+            "antialiased), Lanczos, Nearest, or a name in models/upscalers (Latent).",
+            aliases=("hires_fix",),
+            wanted="true, false, or a mapping like {scale: 2, steps: 12}",
+        ),
     ] = None
-    """A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first pass);
-    denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent (nearest-exact),
-    Latent (bicubic), Latent (antialiased), Latent (bicubic antialiased), Lanczos, Nearest, or a
-    name in models/upscalers (Latent)."""
 
-    tiling: Annotated[bool, Row(a1111="Tiling")] = False
-    """true: the picture repeats without seams, beside and below itself."""
+    tiling: Annotated[
+        bool,
+        Row("true: the picture repeats without seams, beside and below itself.", a1111="Tiling"),
+    ] = False
 
     upscale: Annotated[
         Upscale | None,
-        Row(wanted="true, false, a model's name, or a mapping like {model: name, scale: 2}"),
+        Row(
+            "Enlarges the finished picture with an upscaler. model: a name in models/upscalers "
+            "(the only one installed, or demo-compact if none is); scale 1 to 8 (the model's "
+            "own). With image and no prompt, nothing else is done.",
+            wanted="true, false, a model's name, or a mapping like {model: name, scale: 2}",
+        ),
     ] = None
-    """Enlarges the finished picture with an upscaler. model: a name in models/upscalers (the only
-    one installed, or demo-compact if none is); scale 1 to 8 (the model's own). With image and no
-    prompt, nothing else is done."""
 
     cutout: Annotated[
         str,
         Row(
+            "Removes the background of the finished picture. true, or a name in models/cutout "
+            "(the only one installed, or demo-cutout if none is). With image and no prompt, "
+            "nothing is drawn; upscale may be added.",
             aliases=("rembg", "remove_background"),
             same_in_batch=False,
             a1111="Rembg",
@@ -310,15 +387,22 @@ class ImageFields:
             wanted="true, false, or a model's name",
         ),
     ] = ""
-    """Removes the background of the finished picture. true, or a name in models/cutout (the only
-    one installed, or demo-cutout if none is). With image and no prompt, nothing is drawn; upscale
-    may be added."""
 
-    shrink_to_fit: Annotated[bool, Row(no_sweep=_NO_SINGLE_IMAGE)] = False
-    """true: if memory runs out, the size may be reduced, which is recorded."""
+    shrink_to_fit: Annotated[
+        bool,
+        Row(
+            "true: if memory runs out, the size may be reduced, which is recorded.",
+            no_sweep=_NO_SINGLE_IMAGE,
+        ),
+    ] = False
 
-    exact: Annotated[bool, Row(no_sweep=_NO_SINGLE_IMAGE)] = False
-    """true: always the same pixels, but slower (batch 1, eager, deterministic algorithms)."""
+    exact: Annotated[
+        bool,
+        Row(
+            "true: always the same pixels, but slower (batch 1, eager, deterministic algorithms).",
+            no_sweep=_NO_SINGLE_IMAGE,
+        ),
+    ] = False
 
     @property
     def size_before_upscale(self) -> tuple[int, int]:
@@ -342,59 +426,77 @@ class RecipeFields(BaseModel, ImageFields):
 
     # An image request has LoRAs with their hashes, those of its prompt included.
     loras: Annotated[
-        Loras, Row(aliases=("lora",), wanted="a mapping like {name: 0.8}, or a list of names")
+        Loras,
+        Row(
+            "LoRAs from models/loras with their weights, -10 to 10, beside those in the prompt.",
+            aliases=("lora",),
+            wanted="a mapping like {name: 0.8}, or a list of names",
+        ),
     ] = ()
-    """LoRAs from models/loras with their weights, -10 to 10, beside those in the prompt."""
 
     references: Annotated[
         tuple[str, ...],
         Field(max_length=MAX_REFERENCES),
         Row(
+            "Pictures to edit or to take something from, for checkpoints that take references: "
+            "paths like that of image, ten at most.",
             aliases=("reference", "reference_images"),
             same_in_batch=False,
             wanted="a path, or a list of up to ten",
             default_text="none",
         ),
     ] = ()
-    """Pictures to edit or to take something from, for checkpoints that take references: paths like
-    that of image, ten at most."""
 
     control: Annotated[
         tuple[Control, ...],
         Field(max_length=10),
         Row(
+            "Pictures whose edges, depth or poses are followed, each by a ControlNet from "
+            "models/controlnet. A mapping, or a list of them: image; model; preprocess none, "
+            "canny, depth, lineart, invert, threshold, blur, luminance, tile or inpaint (none); "
+            "weight 0 to 2 (1); start and end 0 to 1; mode balanced, prompt or control "
+            "(balanced); preview true writes the map beside the picture.",
             aliases=("controlnet",),
             wanted="a mapping like {image: pose.png, model: control_v11p_sd15_openpose}, or a list "
             "of them",
         ),
     ] = ()
-    """Pictures whose edges, depth or poses are followed, each by a ControlNet from
-    models/controlnet. A mapping, or a list of them: image; model; preprocess none, canny, depth,
-    lineart, invert, threshold, blur, luminance, tile or inpaint (none); weight 0 to 2 (1); start
-    and end 0 to 1; mode balanced, prompt or control (balanced); preview true writes the map beside
-    the picture."""
 
-    count: Annotated[int, Field(ge=1, le=MOST_IMAGES), Row(changes_pixels=False)] = 1
-    """Number of images, at most max_images_per_save; image i uses seed+i."""
+    count: Annotated[
+        int,
+        Field(ge=1, le=MOST_IMAGES),
+        Row(
+            "Number of images, at most max_images_per_save; image i uses seed+i.",
+            changes_pixels=False,
+        ),
+    ] = 1
 
     sweep: Annotated[
         tuple[Axis, ...],
         Row(
-            changes_pixels=False, wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}"
+            "Every combination of these values, with the same seed, and a contact sheet. Any "
+            'field that changes the image; a piece of the prompt as `"prompt: old": [new, '
+            'newer]`; also `"lora: name"`, `"hires: scale"`, `"upscale: model"` and `"control: '
+            'weight"`.',
+            changes_pixels=False,
+            wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
         ),
     ] = ()
-    """Every combination of these values, with the same seed, and a contact sheet. Any field that
-    changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also `"lora: name"`,
-    `"hires: scale"`, `"upscale: model"` and `"control: weight"`."""
 
-    grid: Annotated[bool, Row(changes_pixels=False)] = False
-    """true: also one contact sheet of the images."""
+    grid: Annotated[
+        bool, Row("true: also one contact sheet of the images.", changes_pixels=False)
+    ] = False
 
-    grid_seconds: Annotated[bool, Row(changes_pixels=False)] = False
-    """true: a contact sheet that also shows each image's seconds."""
+    grid_seconds: Annotated[
+        bool,
+        Row("true: a contact sheet that also shows each image's seconds.", changes_pixels=False),
+    ] = False
 
-    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000), Row(changes_pixels=False)] = 0
-    """Whole number; higher goes first."""
+    priority: Annotated[
+        int,
+        Field(ge=-1_000_000, le=1_000_000),
+        Row("Whole number; higher goes first.", changes_pixels=False),
+    ] = 0
 
 
 def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
@@ -437,8 +539,12 @@ ROWS = dict(_rows(RecipeFields))
 # Fields of a recipe that a resolved one no longer has: `size` stands for width and height,
 # `from` for all that a picture's metadata holds.
 SHORTHANDS = {
-    SIZE: Row(wanted="text like 512x768"),
+    SIZE: Row(
+        f"Width and height at once: 512x768; {PICTURE}: those of the start image.",
+        wanted="text like 512x768",
+    ),
     FROM: Row(
+        "A picture whose settings this recipe starts from; other fields override them.",
         changes_pixels=False,
         wanted="text",
         no_sweep="Write a recipe for each picture: several stand in a list, or between lines ---.",

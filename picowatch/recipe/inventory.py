@@ -164,8 +164,8 @@ class Inventory:
     `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines.
     `variants` has the checkpoints whose files do not tell the variant of their family: for each
     variant the checkpoint, or why it cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
-    `unusable_checkpoint` says why one of the installed checkpoints cannot be used. `found` are names
-    that were looked up before.
+    `unusable_checkpoint` says why one of the installed checkpoints cannot be used. `found` has
+    the names that were looked up.
     """
 
     demo: Checkpoint

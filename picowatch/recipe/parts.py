@@ -1,6 +1,6 @@
 """The row of a field, and the fields that are mappings: `hires`, `upscale` and `control`."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field
@@ -10,9 +10,9 @@ from picowatch.recipe.converters import Converter, raw
 from picowatch.recipe.messages.suggestions import squeezed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """A field in the table, beside its name, type, limits, default and description.
+    """A field in the table, beside its name, type, limits and default; `does` describes it.
 
     `changes_pixels`: the field is part of an image's identity. `same_in_batch`: images that differ
     in it can share a batch only if it is false. `needs`: the field changes nothing unless one of
@@ -23,6 +23,8 @@ class Row:
     values in words, and `default_text` is the default, where the type does not say it.
     """
 
+    does: str = ""
+    _: KW_ONLY
     aliases: tuple[str, ...] = ()
     changes_pixels: bool = True
     same_in_batch: bool = True
@@ -59,20 +61,28 @@ class Hires:
     scale: Annotated[
         float,
         Field(strict=True, ge=1, le=4, allow_inf_nan=False),
-        Row(aliases=("upscale", "upscale_by"), a1111="Hires upscale"),
+        Row("How much larger.", aliases=("upscale", "upscale_by"), a1111="Hires upscale"),
     ] = 2.0
-    """How much larger."""
 
-    steps: Annotated[int, Field(strict=True, ge=0, le=150), Row(a1111="Hires steps")] = 0
-    """Denoising steps; 0: as many as the first pass."""
+    steps: Annotated[
+        int,
+        Field(strict=True, ge=0, le=150),
+        Row("Denoising steps; 0: as many as the first pass.", a1111="Hires steps"),
+    ] = 0
 
-    denoising_strength: Annotated[Share, Row(aliases=("strength",), a1111="Denoising strength")] = (
-        0.7
-    )
-    """How far to go away from the first pass."""
+    denoising_strength: Annotated[
+        Share,
+        Row(
+            "How far to go away from the first pass.",
+            aliases=("strength",),
+            a1111="Denoising strength",
+        ),
+    ] = 0.7
 
-    upscaler: Annotated[str, Row(a1111="Hires upscaler")] = "Latent"
-    """How it is enlarged: one of UPSCALERS, or an installed model."""
+    upscaler: Annotated[
+        str,
+        Row("How it is enlarged: one of UPSCALERS, or an installed model.", a1111="Hires upscaler"),
+    ] = "Latent"
 
     @property
     def model(self) -> str:
@@ -87,14 +97,19 @@ class Upscale:
     A resolved recipe has a model's name, and a scale.
     """
 
-    model: Annotated[str, Row(aliases=("upscaler", "name"), a1111="Postprocess upscaler")] = ""
-    """A name in models/upscalers."""
+    model: Annotated[
+        str,
+        Row(
+            "A name in models/upscalers.",
+            aliases=("upscaler", "name"),
+            a1111="Postprocess upscaler",
+        ),
+    ] = ""
 
     scale: Annotated[
         Annotated[float, Field(strict=True, ge=1, le=8, allow_inf_nan=False)] | None,
-        Row(a1111="Postprocess upscale by"),
+        Row("How much larger; by default as the model enlarges.", a1111="Postprocess upscale by"),
     ] = None
-    """How much larger; by default as the model enlarges."""
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
         """Return the size that a picture of this size becomes."""
@@ -155,54 +170,52 @@ _Edge = Annotated[int, Field(strict=True, ge=0, le=2000)]
 class Control:
     """A ControlNet and what it follows: what each entry of the list `control` can say."""
 
-    image: Annotated[str, Row()]
-    """The picture to follow; without it the start image."""
+    image: Annotated[str, Row("The picture to follow; without it the start image.")]
 
-    model: Annotated[str, Row(aliases=("controlnet",))]
-    """A name in models/controlnet."""
+    model: Annotated[str, Row("A name in models/controlnet.", aliases=("controlnet",))]
 
     preprocess: Annotated[
         Preprocessor,
         Row(
+            "How the map is made from the picture; none: the picture is a map.",
             aliases=("module", "preprocessor"),
             wanted=f"{', '.join(PREPROCESSORS[1:])}, or none with a map of another program",
         ),
     ] = "none"
-    """How the map is made from the picture; none: the picture is a map."""
 
     weight: Annotated[
-        float, Field(strict=True, ge=0, le=2, allow_inf_nan=False), Row(aliases=("strength",))
+        float,
+        Field(strict=True, ge=0, le=2, allow_inf_nan=False),
+        Row("How strongly.", aliases=("strength",)),
     ] = 1.0
-    """How strongly."""
 
-    start: Annotated[Share, Row(aliases=("guidance_start",))] = 0.0
-    """The share of the steps after which it begins."""
+    start: Annotated[
+        Share, Row("The share of the steps after which it begins.", aliases=("guidance_start",))
+    ] = 0.0
 
-    end: Annotated[Share, Row(aliases=("guidance_end",))] = 1.0
-    """The share of the steps after which it ends."""
+    end: Annotated[
+        Share, Row("The share of the steps after which it ends.", aliases=("guidance_end",))
+    ] = 1.0
 
-    mode: Annotated[Literal["balanced", "prompt", "control"], Row(aliases=("control_mode",))] = (
-        "balanced"
-    )
-    """What matters more: the prompt, the control, or neither."""
+    mode: Annotated[
+        Literal["balanced", "prompt", "control"],
+        Row("What matters more: the prompt, the control, or neither.", aliases=("control_mode",)),
+    ] = "balanced"
 
-    kind: Annotated[ControlKind, Row()] = ""
-    """What the map shows, for a union ControlNet."""
+    kind: Annotated[ControlKind, Row("What the map shows, for a union ControlNet.")] = ""
 
-    low: Annotated[_Edge, Row()] = 100
-    """canny: the strength of the weakest edges."""
+    low: Annotated[_Edge, Row("canny: the strength of the weakest edges.")] = 100
 
-    high: Annotated[_Edge, Row()] = 200
-    """canny: the strength that each edge reaches somewhere."""
+    high: Annotated[_Edge, Row("canny: the strength that each edge reaches somewhere.")] = 200
 
-    threshold: Annotated[int, Field(strict=True, ge=0, le=255), Row()] = 127
-    """threshold: what is lighter becomes white."""
+    threshold: Annotated[
+        int, Field(strict=True, ge=0, le=255), Row("threshold: what is lighter becomes white.")
+    ] = 127
 
-    radius: Annotated[float, Field(strict=True, gt=0, le=64, allow_inf_nan=False), Row()] = 9.0
-    """blur: in pixels."""
+    radius: Annotated[
+        float, Field(strict=True, gt=0, le=64, allow_inf_nan=False), Row("blur: in pixels.")
+    ] = 9.0
 
-    depth: Annotated[str, Row()] = ""
-    """depth: a name in models/depth."""
+    depth: Annotated[str, Row("depth: a name in models/depth.")] = ""
 
-    preview: Annotated[bool, Row()] = False
-    """true: the map is written beside the picture."""
+    preview: Annotated[bool, Row("true: the map is written beside the picture.")] = False

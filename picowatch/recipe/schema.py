@@ -7,11 +7,8 @@ knows no later one (https://github.com/redhat-developer/yaml-language-server,
 "Supports JSON Schema 7 and below").
 """
 
-import ast
-import inspect
 import re
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from typing import Any
 
 from picowatch.recipe.converters import MAX_SEED
@@ -24,11 +21,12 @@ from picowatch.recipe.fields import (
     KINDS,
     NO_SWEEP,
     PART_ALIASES,
+    PARTS,
     PICTURE,
     PROMPTS,
     ROWS,
+    SHORTHANDS,
     SIZE,
-    RecipeFields,
     json_schemas,
 )
 from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_UPSCALER, Checkpoint, Inventory
@@ -72,10 +70,6 @@ _FORMS: dict[str, Schema] = {
     },
     FROM: {"type": "string"},
 }
-_SHORTHANDS = {
-    SIZE: f"Width and height at once: 512x768; {PICTURE}: those of the start image.",
-    FROM: "A picture whose settings this recipe starts from; other fields override them.",
-}
 
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
@@ -94,18 +88,6 @@ def defaults_schema(inventory: Inventory | None = None) -> Schema:
     return _document("defaults", [_recipe()], _definitions(inventory))
 
 
-def descriptions(kind: type) -> dict[str, str]:
-    """Return what each field of a table does: the text below its row."""
-    classes = [one for one in reversed(kind.__mro__) if one.__module__.startswith("picowatch.")]
-    found = {}
-    for one in classes:
-        source: Any = ast.parse(inspect.getsource(one)).body[0]
-        for row, text in pairwise(source.body):
-            if (type(row), type(text)) == (ast.AnnAssign, ast.Expr):
-                found[row.target.id] = " ".join(text.value.value.split())
-    return found
-
-
 def _document(name: str, forms: list[Schema], definitions: Schema) -> Schema:
     return {
         "$schema": DRAFT,
@@ -116,7 +98,7 @@ def _document(name: str, forms: list[Schema], definitions: Schema) -> Schema:
 
 
 def _recipe() -> Schema:
-    fields = {name: _ref(name) for name in _SHORTHANDS | ROWS}
+    fields = {name: _ref(name) for name in SHORTHANDS | ROWS}
     aliases = {name: first for name, first in FIRST_NAME_OF.items() if name != first}
     more: Schema = {r"^\s*[sS]cheduler\s*$": {}, r"^\$schema$": {}}
     return _mapping(fields, aliases, more)
@@ -140,7 +122,7 @@ def _mapping(fields: Schema, aliases: Mapping[str, str], more: Schema | None = N
 
 def _definitions(inventory: Inventory | None) -> Schema:
     """Return the schema of each field, by its first name."""
-    described = _SHORTHANDS | descriptions(RecipeFields)
+    described = {name: row.does for name, row in (SHORTHANDS | ROWS).items()}
     schemas = json_schemas()
     fields = {name: _field(schemas.get(name, {}), _FORMS.get(name)) for name in described}
     for name, text in described.items():
@@ -148,10 +130,10 @@ def _definitions(inventory: Inventory | None) -> Schema:
         fields[name]["description"] = f"{text} Default: {default}." if default else text
         if default:
             fields[name].pop("default", None)
-    for name, kind in KINDS.items():
+    for name, kind in PARTS.items():
         parts = {
-            part: _field(schemas[f"{name}.{part}"]) | {"description": text}
-            for part, text in descriptions(kind).items()
+            part: _field(schemas[f"{name}.{part}"]) | {"description": row.does}
+            for part, row in kind.items()
         }
         fields[name] = _mapping(parts, PART_ALIASES[name]) | fields[name]
     names = [name for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP]
