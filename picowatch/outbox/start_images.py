@@ -37,9 +37,10 @@ NOT_THERE = {
 # Errors that are not the picture's: it is opened again when this process or system has resources.
 OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
-# The sha256 of copies by device, inode, size and time of their pictures: thousands of photos may
-# have a template that names the same one.
-_copied: dict[tuple[int, int, int, int], str] = {}
+# The sha256 of pictures and the versions of their copies, by the pictures' versions: thousands of
+# photos may have a template that names the same one.
+_Version = tuple[int, int, int, int]  # device, inode, size and time
+_copied: dict[_Version, tuple[str, _Version]] = {}
 MOST_KNOWN = 64
 
 T = TypeVar("T")
@@ -47,6 +48,10 @@ _TEMPLATE = (
     "One path names one picture. For all pictures of a folder, save these fields there as "
     "_pictures.yaml: each picture is a request then."
 )
+
+
+def _version(status: os.stat_result) -> _Version:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class NamedPictures(Pictures):
@@ -84,10 +89,11 @@ class NamedPictures(Pictures):
     def _keep(self, path: str) -> str:
         folder = _folder(self._outbox)
         with self._opened(path) as file:
-            status = os.fstat(file.fileno())
-            version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-            if (folder / (known := _copied.get(version, ""))).is_file():
-                return known
+            version = _version(os.fstat(file.fileno()))
+            if known := _copied.get(version):
+                with suppress(FileNotFoundError):
+                    if _version((folder / known[0]).stat()) == known[1]:  # else it may be damaged
+                        return known[0]
             content = b"".join(blocks_of(file, MAX_BYTES))
         digest = hashlib.sha256(content).hexdigest()
         target = folder / digest
@@ -96,7 +102,7 @@ class NamedPictures(Pictures):
             write_atomically(target, content)
         if len(_copied) == MOST_KNOWN:
             del _copied[next(iter(_copied))]
-        _copied[version] = digest
+        _copied[version] = digest, _version(target.stat())
         return digest
 
     def hashes(self, own: Mapping[str, str]) -> Callable[[str], str]:
