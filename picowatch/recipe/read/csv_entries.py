@@ -46,8 +46,10 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
 
 def _meaning(name: Written, problems: Problems) -> str | None:
     """Return the field or note of a column; unknown names are reported once, not in each row."""
+    if not name.text:  # of which a hostile file has half a million
+        return None
     column = name.text if name.text.startswith(NOTE) else field_called(name.text)
-    if name.text and column is None:
+    if column is None:
         note = f"{NOTE}{shown(name.text)}"
         instead = f"To keep it only in the pictures' metadata, call the column {note}."
         if " " in name.text:  # a prompt, in a table without names
