@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from picowatch.commands.run import run
@@ -178,7 +179,9 @@ class House:
     def wait_for_rounds(self, count: int = 10) -> None:
         """Wait until the daemon has done this many rounds more."""
         shown = len(self.console.shown)
-        wait_for(lambda: len(self.console.shown) > shown + count, "some more rounds")
+        with pytest.MonkeyPatch.context() as patch:  # each round shows its status, new or not
+            patch.setattr("picowatch.daemon.status.HEARTBEAT_SECONDS", 0.0)
+            wait_for(lambda: len(self.console.shown) > shown + count, "some more rounds")
 
     def _written(self) -> tuple[int, int] | None:
         """Return a value that differs for each status.json, as an earlier run may have left one."""
