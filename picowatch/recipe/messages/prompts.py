@@ -50,7 +50,7 @@ _UNLIKELY = _compiled(
         r"(?<!\w)(\w+)::(-?\d[\d.]{0,5})(?![\d.\s]*\])": (
             "'{0}' is drawn as plain text: it is a weight of Midjourney. Write ({1}:1.2)."
         ),
-        r"(?<!\w)\w{2,}\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)|\)\.(?:blend|and)\(": (
+        r"(?<!\w)\w*[a-z]\w*\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)|\)\.(?:blend|and)\(": (
             "'{0}' is drawn as plain text: it is a weight of InvokeAI. Write (word:1.2)."
         ),
         r"https?://\S+": (
@@ -70,7 +70,7 @@ _UNLIKELY = _compiled(
         r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": (
             "'{0}' is drawn as plain text. Write fields, or save A1111's whole text as a .txt file."
         ),
-        r"(?i)(?<=[ ,])(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
+        r"(?i)(?<=[ ,])/?(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
             "'{0}' is drawn as plain text. Write it as a field, or in a .txt as a flag."
         ),
         r"\A[^{}|\[\]()]*\w \| \w[^{}\[\]()]*\Z": (

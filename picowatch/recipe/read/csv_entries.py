@@ -72,7 +72,7 @@ def _layer(columns: Iterable[_Column], row: Iterable[Written], problems: Problem
             field = field_called(name, cell.text) or column
             add(layer, field, name, replace(cell, key=cell.position), problems)
         elif name and not column:
-            excuse_prompt(layer, cell)
+            excuse_prompt(layer, name, cell)
         elif cell.text:
             message = (
                 f"'{shown(cell.text)}' has no column in the first row. Put double quotes around a "

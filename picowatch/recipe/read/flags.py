@@ -144,7 +144,7 @@ def _put_flag(
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None:
         problems.add(key, unknown(flag, written.text, "--"))
-        excuse_prompt(layer, written)
+        excuse_prompt(layer, flag, written)
     elif field and written.raw:
         put(layer, field, written, problems)
     elif field in (*SWITCHES, *MAPPINGS, CUTOUT):
@@ -184,14 +184,15 @@ def _no_flags(text: str, start: int, end: int) -> Iterator[tuple[re.Match[str], 
 
 
 def _why_no_flag(found: re.Match[str]) -> str:
-    """Return the remedy for a misspelt flag, "" for a text that is none."""
+    """Return what to write instead of a misspelt flag; "" if the text is no flag."""
     name, after, dashes = found["name"], found["after"] or "", found["dashes"]
-    if after.startswith("."):
+    if after.strip(".:") and after.startswith("."):
         value = found.string[found.end() : found.end() + 60].lstrip(" =").partition(" ")[0]
         whole = f"{name}: {{{after[1:]}: {shown(value) or '…'}}}"
         return f"A flag has no parts. Write {whole} between two lines --- above the prompts."
     if field_named(name):
-        return f"For a flag, write a space and two hyphens: --{name}{after.replace(':', ' ')}."
+        flag = f"--{name} {after.strip('.:')}".rstrip()
+        return f"For a flag, write a space and two hyphens: {flag}."
     return 'For text, write --prompt "…" around all of it.' if dashes == "--" else ""
 
 

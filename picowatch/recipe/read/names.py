@@ -1,8 +1,11 @@
 """The names of fields as files write them, and layers of their values."""
 
+from functools import lru_cache
+
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_for
 from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.samplers import meaning_of_scheduler
 from picowatch.recipe.written import Layer, Written, plain_name
@@ -42,7 +45,7 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
         add(layer, field, name, written, problems)
     else:
         problems.add(written.name_position, unknown(name, written.text))
-        excuse_prompt(layer, written)
+        excuse_prompt(layer, name, written)
 
 
 def add(layer: Layer, field: str, name: str, written: Written, problems: Problems) -> None:
@@ -53,6 +56,12 @@ def add(layer: Layer, field: str, name: str, written: Written, problems: Problem
         layer[field] = written
 
 
-def excuse_prompt(layer: Layer, unknown: Written) -> None:
-    """Add an empty prompt: an unknown name may be meant as the prompt, and one error is enough."""
-    layer.setdefault("prompt", Written("", unknown.position))
+def excuse_prompt(layer: Layer, name: str, unknown: Written) -> None:
+    """Add an empty prompt if an unknown name may be meant as the prompt: one error is enough."""
+    if " " in unknown.text or _is_like_prompt(name):
+        layer.setdefault("prompt", Written("", unknown.position))
+
+
+@lru_cache(maxsize=256)  # a CSV asks for its columns in each row
+def _is_like_prompt(name: str) -> bool:
+    return closest(name, FIRST_NAME_OF) == "prompt"

@@ -87,6 +87,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("torch_dtype: float16", "… It is a setting: write it into picowatch.yaml, like …"),
         ("upscale: 4x", "no upscaler '4x' in models/upscalers. For the scale, write 4. Only …"),
         ("format: jpg", "… write it into picowatch.yaml, like format: jpeg."),
+        ("when_done: keep", "… It is a setting for all pictures: write it into picowatch.yaml, …"),
     ],
 )  # fmt: skip
 def test_a_usual_mistake_has_its_remedy(text: str, expected: str) -> None:
@@ -121,6 +122,8 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler() -> None:
         ("a (corgi:1.2 wearing a hat", "the bracket of '(corgi:1.2 wearing a hat' is never …"),
         ("“a corgi”", "the quotes around the prompt are part of it. Remove them if …"),
         ("a corgi::2 b", "'corgi::2' is drawn … weight of Midjourney. Write (corgi:1.2)."),
+        ("a dog /steps 30", "'/steps 30' is drawn as plain text. Write it as a field, or …"),
+        ("a dog, steps 30, sharp", "'steps 30' is drawn as plain text. Write it as a field, or …"),
         ("a dog, steps 30", "'steps 30' is drawn as plain text. Write it as a field, or …"),
         ("a dog | a cat", "'a dog | a cat' is drawn … write {a|b}; for a picture of each, write …"),
         ("a hat++", "'hat++' is drawn … weight of InvokeAI. Write (word:1.2)."),
@@ -141,6 +144,19 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
         assert recipe.prompt == prompt
         check_warned(recipe, warning)
     check_warned(read_one(f"prompt: a\nnegative_prompt: {prompt}"), warning)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a C++ book", "DPM++ 2M", "a dog and/or steps", "a [cat:dog:0.5]"]
+)
+def test_what_is_meant_so_is_no_warning(prompt: str) -> None:
+    check_warned(read_one(f"prompt: {prompt}"))
+
+
+def test_a_prompt_is_missing_beside_an_unknown_field_that_is_none() -> None:
+    """One that may be meant as the prompt is one error."""
+    assert len(messages("when_done: keep")) == 2
+    check_refused("promt: a corgi", "unknown field 'promt'. Did you mean 'prompt'?")
 
 
 def test_settings_in_the_prompt_of_another_kind_of_file_are_a_warning() -> None:
