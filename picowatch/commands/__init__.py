@@ -14,7 +14,7 @@ _Argument = tuple[str, dict[str, Any]]  # what argparse's `add_argument` takes
 class Command(NamedTuple):
     """A command: its module, its line in the help, and lines to copy with what they do.
 
-    Of the arguments in a list of their own, one may be given.
+    Only one of the arguments in a list of their own may be given.
     """
 
     module: str

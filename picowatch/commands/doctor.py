@@ -274,7 +274,7 @@ def _described(folder: Path) -> str:
     path = folder.resolve()
     every = psutil.disk_partitions(all=True)
     mounts = [one for one in every if path.is_relative_to(one.mountpoint)]
-    # Of several mounts on one point, the last one is visible.
+    # If several mounts are on one point, the last one is visible.
     kind = max(reversed(mounts), key=lambda one: len(one.mountpoint)).fstype if mounts else ""
     there = "" if folder.exists() else ", not created yet"
     return f"{folder}{f' ({kind})' if kind else ''}{there}"

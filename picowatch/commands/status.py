@@ -175,7 +175,7 @@ def _unhealthy(words: str) -> int:
 def rows_of(running: bool, status: Status) -> list[Row]:
     """The rows of a status.
 
-    Of a picowatch that has ended, what is queued and what failed is still of interest.
+    What is queued and what failed is still of interest once picowatch has ended.
     """
     if not running or status.ended:
         left = replace(status, engines=(), all_seconds_left=None)

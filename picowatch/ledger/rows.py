@@ -101,7 +101,7 @@ class RequestedEntry:
 class Acceptance:
     """What accepting a save changed: numbers of images, and the pictures that existed.
 
-    Of the queued ones, `redrawn` come from random seeds that were drawn again, and `gone` had
+    Among those queued, `redrawn` come from random seeds that were drawn again, and `gone` had
     pictures that do not exist any more.
     """
 

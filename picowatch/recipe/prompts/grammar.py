@@ -216,7 +216,7 @@ def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
 def _names_in_prompts(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     """Return a pattern for the names of embeddings, and the embedding that each name means.
 
-    Of several with one name in different folders, the first counts.
+    If several have one name in different folders, the first counts.
     """
     last = {name.rpartition("/")[2]: name for name in sorted(names, reverse=True)}
     longest_first = sorted({*names, *last}, key=lambda text: (-len(text), text))
