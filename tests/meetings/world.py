@@ -293,7 +293,8 @@ class World(Machine):
             self.model.refuse(save.path)
             return
         if self._is_handled_now(save):
-            may_be_late = self.is_slow and any(one.image for one in self.texts[save.digest].entries)
+            names = any(one.image or one.has_style for one in self.texts[save.digest].entries)
+            may_be_late = self.is_slow and names
             is_wrong = self.away or self.is_wrong(save.digest) or may_be_late
             self.again.pop(save.path, None)
             self.expect(is_wrong, f"{save.path} was refused although it is right")
