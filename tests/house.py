@@ -42,30 +42,6 @@ def wait_for(condition: Callable[[], object], what: str = "") -> None:
         pause.wait(0.01)
 
 
-def within(seconds: float) -> float:
-    """Return a time limit, extended if more threads than cores are running."""
-    return seconds + max(0.0, _wanting_a_core() / _cores() - 1)
-
-
-def _cores() -> float:
-    """Return how many cores this process may use: a container may have only some."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(cores or 1, int(quota) / int(period))
-    except (OSError, ValueError):  # there is none, or it is "max"
-        return cores or 1
-
-
-def _wanting_a_core() -> float:
-    """Return the number of runnable threads, now or on average over a minute, if that is more."""
-    try:
-        now = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
-    except OSError:
-        now = 0
-    return max(os.getloadavg()[0], now)
-
-
 class SilentConsole:
     """Shows nothing, but keeps every status, of which each round of the daemon shows one.
 

@@ -15,7 +15,8 @@ from PIL import Image
 from tests.colours import main_colours
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
 from tests.daemon.processes import engines_of
-from tests.house import House, wait_for, within
+from tests.house import House, wait_for
+from tests.machine import within
 
 RECIPES = {
     "circle.txt": "a large red circle on a blue background --seed 2\n",

@@ -14,7 +14,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.commands.picowatch import DIGESTS, clean_environment, command
-from tests.house import PATIENCE, House, wait_for, within
+from tests.house import PATIENCE, House, wait_for
+from tests.machine import within
 
 SETTINGS = {"PICOWATCH_SETTLE_SECONDS": "0.1", "PICOWATCH_BATCH_SIZE": "3"}
 

@@ -30,7 +30,8 @@ from tests.commands.picowatch import (
 from tests.daemon.processes import SETTINGS, ends, engines_of, stopped
 from tests.digest_engine import Batch, DigestEngine
 from tests.fault_points import wrap
-from tests.house import PATIENCE, House, wait_for, within
+from tests.house import PATIENCE, House, wait_for
+from tests.machine import within
 
 
 def holds_open(process: int, file: Path) -> bool:

@@ -23,7 +23,8 @@ from tests.digest_renderer import DigestRenderer
 from tests.engine.requests import make, request
 from tests.faults.faulty_engine import FaultyRenderer
 from tests.faults.test_engine_faults import is_running
-from tests.house import wait_for, within
+from tests.house import wait_for
+from tests.machine import within
 
 ROOT = Path(__file__).parents[2]
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="read in /proc")

@@ -1,6 +1,5 @@
 """`picowatch run` in a process of its own, looked at from outside."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,28 +14,6 @@ from tests.house import House
 
 PATIENCE = 240.0  # seconds that ten thousand of anything may take on a busy machine
 LOOK_SECONDS = 0.1
-FIXED_WORK_SECONDS = 0.0043  # of processor time, on the machine that the goals were set on
-
-
-class Slowness:
-    """How many times as long this machine takes as the one that the goals were set on.
-
-    It is taken again and again while the daemon works: clocks and neighbours of a core change.
-    """
-
-    def __init__(self) -> None:
-        self._seconds: list[float] = []
-
-    def take(self) -> None:
-        """Take the processor time of work like the daemon's: texts, mappings, system calls."""
-        began = time.process_time()
-        for number in range(400):
-            found = json.loads(json.dumps({"prompt": text_of(number), "sizes": [*range(20)]}))
-            assert sorted(found["prompt"].split("\n"))[1] and Path(__file__).stat()
-        self._seconds.append(time.process_time() - began)
-
-    def __float__(self) -> float:
-        return sum(self._seconds) / len(self._seconds) / FIXED_WORK_SECONDS
 
 
 class LiveDaemon:

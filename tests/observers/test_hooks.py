@@ -17,7 +17,8 @@ from picowatch.settings import Settings
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.digest_engine import fail_on_bad
 from tests.faults.test_engine_faults import is_running
-from tests.house import House, wait_for, within
+from tests.house import House, wait_for
+from tests.machine import within
 
 # Appends what it gets to the file that its first argument names.
 NOTE = (

@@ -16,7 +16,8 @@ from picowatch.engine.protocol import EngineLost
 from picowatch.engine.ray import cluster_parts
 from picowatch.settings import RaySettings
 from tests.engine.ray.conftest import HEAD, ROOT, SECOND, MakeExecutor, Nodes, environment
-from tests.house import House, wait_for, within
+from tests.house import House, wait_for
+from tests.machine import within
 
 
 def of_daemon(house: House, address: str) -> dict[str, str]:
