@@ -26,22 +26,25 @@ DAILY_FIELDS = (
 
 
 def recipe_table(daily: bool) -> str:
-    """The recipe fields that most people use, or the others: what they take, defaults, aliases."""
-    rows = ["| field | what it does | takes | default | aliases |", "|---|---|---|---|---|"]
+    """The recipe fields that most people use, or the others: what they take, defaults, aliases.
+
+    Only the first sentence says what a field does: its section in the page has the rest.
+    """
+    rows: dict[str, list[str]] = {}
     for name, row in ROWS.items():
         if (name in DAILY_FIELDS) is not daily:
             continue
         field = RecipeFields.model_fields[name]
         default = "required" if field.is_required() else _USUAL.get(field.default)
         cells = [
-            f"`{name}`",
-            row.does,
+            row.does.split(". ")[0].removesuffix("."),
             row.wanted or _takes(json_schemas()[name]),
             row.default_text or default or _shown(field.default),
-            ", ".join(f"`{alias}`" for alias in row.aliases),
         ]
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
+        line = " | ".join(cell.replace("|", "\\|") for cell in cells)
+        rows.setdefault(line, []).extend(f"`{one}`" for one in (name, *row.aliases))
+    head = ["| field, and aliases | what it does | takes | default |", "|---|---|---|---|"]
+    return "\n".join([*head, *(f"| {', '.join(names)} | {line} |" for line, names in rows.items())])
 
 
 def _takes(schema: dict[str, object]) -> str:
@@ -67,15 +70,17 @@ def _shown(default: object) -> str:
 
 
 def sampler_table() -> str:
-    """Every sampler: its automatic schedule type, its work in each step, and its noise."""
-    rows = [
-        "| sampler | automatic schedule type | evaluations a step | draws noise in steps |",
-        "|---|---|---|---|",
-    ]
-    for one in SAMPLERS:
-        noise = "yes" if one.noisy else ""
-        rows.append(f"| `{one.name}` | `{one.automatic}` | {one.evaluations} | {noise} |")
-    return "\n".join(rows)
+    """Every sampler by its automatic schedule type, and by whether it draws noise."""
+    rows = ["| automatic schedule type | samplers without noise | with noise |", "|---|---|---|"]
+    for automatic in dict.fromkeys(one.automatic for one in SAMPLERS):
+        of_type = [one for one in SAMPLERS if one.automatic == automatic]
+        still, noisy = (
+            ", ".join(f"`{one.name}`" for one in of_type if one.noisy is noise)
+            for noise in (False, True)
+        )
+        rows.append(f"| `{automatic}` | {still} | {noisy} |")
+    twice = ", ".join(f"`{one.name}`" for one in SAMPLERS if one.evaluations == 2)
+    return "\n".join([*rows, "", f"These evaluate the model twice a step: {twice}."])
 
 
 def settings_table(daily: bool) -> str:
