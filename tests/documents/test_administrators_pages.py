@@ -106,19 +106,19 @@ def test_a_service_is_installed_line_by_line(machine: Machine) -> None:
 
 
 def test_an_upgrade_renders_nothing_again(machine: Machine) -> None:
-    """Nor do one of each user's own, and the way back; each stops picowatch before `pip`."""
+    """Nor does one of each user's own; picowatch is stopped before `pip`."""
     before = machine.pictures()
     machine.log.unlink()
     own = machine.home / ".config/systemd/user/picowatch.service"
     own.parent.mkdir(parents=True, exist_ok=True)
-    said = machine.type("administration.md", "Upgrade a service", "Back to the old version")
+    said = machine.type("administration.md", "Upgrade a service")
     assert machine.pictures() == before
     assert own.exists()
     own.unlink()
     assert said.splitlines()[-1].startswith("picowatch ")
     calls = machine.calls()
     assert calls[0] == "systemctl stop picowatch"
-    assert calls[-1] == "systemctl start picowatch"
+    assert "systemctl start picowatch" in calls
 
 
 def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Machine) -> None:
