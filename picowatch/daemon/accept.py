@@ -36,13 +36,13 @@ _NO_TEMPLATE = (
 class Accepting:
     """Takes changes of the inbox to the ledger.
 
-    An error file is written before the ledger commits, and the error file of a deleted recipe is
-    removed after it. So what was not committed is done again, unless the user undoes the change.
+    An error file is written before the ledger commits, and that of a recipe that is valid now or
+    gone is removed after it. So what was not committed is done again, unless the user undoes it.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._gone: list[str] = []  # if the ledger has none of these paths, their problems go
+        self._changed: list[str] = []  # files of problems that the ledger does not know will go
 
     def take(self, now: float) -> bool:
         """Accept or refuse some of the inbox's changes; return whether there were any.
@@ -50,7 +50,7 @@ class Accepting:
         A save whose model has to be hashed first waits without holding up the others.
         """
         run = self._run
-        self._clear_gone()
+        self._clear_all()
         if not len(run.inbox):
             return False
         seen: list[str] = []
@@ -68,16 +68,16 @@ class Accepting:
                     if time.monotonic() >= end:
                         break
         except PASSING:
-            self._gone += seen  # nothing of them was committed
+            self._changed += seen  # nothing of them was committed
             raise
         for path in taken:
             run.inbox.taken(path)
+        self._clear_all()
         for event in said_once(events):
             log.log(event.level, "%s", event.text)
             if event.level == logging.ERROR:
                 run.result.count_failure()
                 run.observers.failed(event.recipe)
-        self._clear_gone()
         return bool(taken)
 
     def _take(self, change: Change, taken: list[str], events: list[Event]) -> None:
@@ -89,22 +89,22 @@ class Accepting:
             self._run.inbox.want_scan()
         else:
             taken.append(change.path)
-            gone = change.path if isinstance(change, Deleted) else change.old
-            self._gone += [gone] if gone else []
+            old = "" if isinstance(change, Deleted) else change.old
+            self._changed += filter(None, (change.path, old))
 
-    def _clear_gone(self) -> None:
-        """Remove the error files of recipes that are gone or were never committed.
-
-        After a disk error, the next round retries.
-        """
+    def _clear_all(self) -> None:
+        """Remove files of problems that recipes do not have; the next round tries again."""
         attempt = self._run.attempts.attempt
-        self._gone = [
-            path for path in self._gone if not attempt("gone", path, partial(self._clear, path))
+        self._changed = [
+            path for path in self._changed if not attempt("gone", path, partial(self._clear, path))
         ]
 
     def _clear(self, path: str) -> None:
-        if questions.known_recipe(self._run.ledger, path) is None:  # else another has this name
+        known = questions.known_recipe(self._run.ledger, path)
+        if known is None:
             self._run.outbox.problems.clear(path)
+        elif not known.problem:
+            self._run.outbox.problems.remove_error(path)
 
 
 def _safely(run: Run, change: Change) -> list[Event]:
@@ -194,6 +194,5 @@ def _apply_new_folder(run: Run, seen: Saved) -> None:
         if not seen.unreadable:
             recipes = recipes_of(run, seen, run.inbox.pictures_of(seen.path))
     accept.prioritise(run.ledger, seen.path, [recipe.priority for recipe in recipes])
-    run.outbox.problems.remove_error(seen.path)
     if seen.dropped is None:
         run.outbox.problems.write_warnings(seen.path, warnings_of(recipes))

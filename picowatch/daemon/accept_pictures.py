@@ -40,7 +40,7 @@ def saved_template(run: Run, seen: Saved) -> list[Event]:
         return refuse(run, seen, error, waits_for=those_refused(pictures))
     before = questions.known_recipe(run.ledger, seen.path)
     accept_entries(run, seen, [])
-    run.outbox.problems.clear(seen.path)
+    run.outbox.problems.write_warnings(seen.path, ())
     run.inbox.want_scan()
     words = "saved, it applies to the pictures in its folder"
     if before and before.outcome == "accepted":
@@ -107,7 +107,6 @@ def _wait_for_prompt(run: Run, seen: Saved, template: str, why: NothingSaid) -> 
     run.outbox.problems.write_error(template, text)
     waits_for = prompt_of(template, seen.template)
     is_news = accept.refuse_for_template(run.ledger, seen, template, line, waits_for)
-    run.outbox.problems.remove_error(seen.path)
     return [Event(logging.ERROR, template, line)] if is_news else []
 
 

@@ -49,7 +49,6 @@ def queue_images(
         for recipe in recipes
     ]
     result = accept_entries(run, seen, entries, is_again=is_again)
-    run.outbox.problems.remove_error(seen.path)
     words = accepted(result, _show_newest(run, result))
     return said(seen.path, words if recipes else f"{words}, it says nothing to render")
 

@@ -78,6 +78,10 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("save", "a.yaml", BROKEN), A_WHILE, ("trouble", errno.EIO), ("move", "a.yaml", "a.md"),
         A_WHILE, ("move", "a.md", "a.yaml"),
     ),
+    "a start image comes x full disk x it goes again: likewise": (
+        ("save", "a.yaml", STARTS), A_WHILE, ("trouble", errno.EIO), ("picture", "one.png", 1),
+        A_WHILE, ("picture", "one.png", None),
+    ),
     "inbox away x deletion at the moment it is back: one that nobody saw": (
         ("save", "a.yaml", TWO), A_WHILE, ("inbox", False, False), ("wait", 1.5),
         ("inbox", True, False), ("delete", "a.yaml"),
