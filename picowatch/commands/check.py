@@ -136,7 +136,14 @@ def _read(
     most = settings.max_images_per_save
     recipes = read_recipes(name, content, inventory, defaults, most, pictures)
     refuse_unusable(recipes, pictures.check)
-    return recipes
+    return [_with_masks(recipe, pictures) for recipe in recipes]
+
+
+def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
+    """Warn about masks that have no black or no white, which the engine does later."""
+    masks = {(one.mask, one.mask_invert): None for one in recipe.variants if one.mask}
+    found = [why for mask in masks for why in pictures.mask_warnings(*mask)]
+    return recipe.warned([*recipe.warnings, *found])
 
 
 def _under(
@@ -172,7 +179,7 @@ def _dropped(settings: Settings, inbox: Path, path: str, inventory: Inventory) -
     for recipe in dropped_recipes(dropped, inventory, defaults, most, pictures):
         for _, other in recipe.pictures:
             pictures.check(other)
-        yield recipe
+        yield _with_masks(recipe, pictures)
 
 
 def _check_template(settings: Settings, inbox: Path, name: str, inventory: Inventory) -> None:

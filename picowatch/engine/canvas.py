@@ -1,7 +1,7 @@
 """Start images and masks, fitted to the size of the rendered picture. Imports no torch."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -10,15 +10,11 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from picowatch.errors import PictureUnreadable, RenderFailed
-from picowatch.files.pictures import decode_mask, decode_picture
+from picowatch.files.pictures import WHITE, decode_mask, decode_picture, mask_warnings
 from picowatch.recipe.request import ImageRequest
 
 Size = tuple[int, int]
 T = TypeVar("T")
-
-WHITE = 128  # a mask's grey from here on counts as white
-_DARK_GREY, _LIGHT_GREY = 64, 192
-_MOST_GREY = 0.3  # of a mask; soft edges have less
 
 
 class Canvas(NamedTuple):
@@ -118,7 +114,7 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     found: list[str] = []
     if request.mask:
         counts = _greys(folder, request.mask_hash, request.mask, decode_mask)
-        found += _mask_warnings(request.mask, counts, request.mask_invert)
+        found += mask_warnings(request.mask, counts, request.mask_invert)
     for use in request.control:
         follows_lines = _FOLLOWS_LINES.search(use.kind or use.model)
         if use.preprocess != "none" or not use.image_hash or not follows_lines:
@@ -130,21 +126,6 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
                 "lines on black. Write preprocess: invert."
             )
     return found
-
-
-def _mask_warnings(path: str, counts: list[int], inverted: bool) -> Iterator[str]:
-    """Yield why a mask selects nothing, everything, or what nobody has drawn."""
-    white = sum(counts[WHITE:])
-    what = "stays" if inverted else "is redrawn"
-    if sum(counts[_DARK_GREY:_LIGHT_GREY]) > _MOST_GREY * sum(counts):
-        yield (
-            f"The mask '{path}' is mostly grey, as a photo is: what is lighter than medium grey "
-            f"counts as white. Paint what {what} white, and the rest black."
-        )
-    elif not white or white == sum(counts):
-        extent = "everything" if bool(white) != inverted else "nothing"
-        missing = "black" if white else "white"
-        yield f"The mask '{path}' has no {missing}, so {extent} was redrawn."
 
 
 def _greys(

@@ -5,6 +5,7 @@ The daemon checks them when it accepts a save, and the engine reads them when it
 
 import io
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
 from typing import IO, cast
@@ -37,6 +38,9 @@ MAX_READS = 200_000
 # What is read before the pixels: metadata, and a TIFF's directory, of which each number becomes a
 # Python object. Pillow joins a JPEG's pieces of EXIF data by copying all earlier ones each time.
 MAX_HEADER_BYTES = 16 * 1024 * 1024
+WHITE = 128  # a mask's grey from here on counts as white
+_DARK_GREY, _LIGHT_GREY = 64, 192
+_MOST_GREY = 0.3  # of a mask; soft edges have less
 _TURNED = (5, 6, 7, 8)  # EXIF's orientations that stand a picture on its side
 
 
@@ -136,6 +140,24 @@ def decode_mask(content: bytes) -> Image.Image:
     mask = _upright(BytesIO(content)).convert("RGBA")
     black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, mask).convert("L")
+
+
+def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:
+    """Yield why a mask selects nothing, everything, or what nobody has drawn.
+
+    `greys` counts its pixels of each grey, black first.
+    """
+    white = sum(greys[WHITE:])
+    what = "stays" if inverted else "is redrawn"
+    if sum(greys[_DARK_GREY:_LIGHT_GREY]) > _MOST_GREY * sum(greys):
+        yield (
+            f"The mask '{path}' is mostly grey, as a photo is: what is lighter than medium grey "
+            f"counts as white. Paint what {what} white, and the rest black."
+        )
+    elif not white or white == sum(greys):
+        extent = "everything" if bool(white) != inverted else "nothing"
+        missing = "black" if white else "white"
+        yield f"The mask '{path}' has no {missing}, so {extent} is redrawn."
 
 
 def _in_srgb(picture: Image.Image) -> Image.Image:

@@ -21,6 +21,8 @@ from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import (
     MAX_BYTES,
     check_picture,
+    decode_mask,
+    mask_warnings,
     picture_size,
     refuse_other_name,
 )
@@ -118,6 +120,11 @@ class NamedPictures(Pictures):
         """Check that a picture can be decoded, without copying it."""
         with self._opened(path) as file:
             check_picture(file)
+
+    def mask_warnings(self, path: str, inverted: bool) -> list[str]:
+        """Return why a mask has no effect, or not the one that was meant."""
+        with self._opened(path) as file:
+            return [*mask_warnings(path, decode_mask(file.read()).histogram(), inverted)]
 
     def texts(self, path: str) -> dict[str, str]:
         """Return the texts in a picture's metadata. Each picture is read once."""

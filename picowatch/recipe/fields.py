@@ -355,7 +355,7 @@ class ImageFields:
             "(nearest-exact), Latent (bicubic), Latent (antialiased), Latent (bicubic "
             "antialiased), Lanczos, Nearest, or a name in models/upscalers (Latent).",
             aliases=("hires_fix",),
-            wanted="true, false, or a mapping like {scale: 2, steps: 12}",
+            wanted="true, false, a number like 2, or a mapping like {scale: 2, steps: 12}",
         ),
     ] = None
 

@@ -172,7 +172,7 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
         reason = own.get(found[0]) or anywhere[found[0]]
         raise NotInstalled(f"the {row.called} '{found[0]}' cannot be used: {reason}")
     missing = f"no {row.called} '{shown(written)}' in models/{row.folder}."
-    if scale := re.fullmatch(r"(?i)x?(\d(?:\.\d)?)x?", written.strip()):
+    if scale := re.fullmatch(r"(?i)x? ?(\d(?:\.\d)?) ?x?", written.strip()):
         missing += f" For the scale, write {scale[1]}."
     elif theirs:
         missing += (

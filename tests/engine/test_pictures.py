@@ -245,12 +245,12 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
 @pytest.mark.parametrize(
     ("ground", "line", "values", "said"),
     [
-        ("black", "black", {"mask_invert": False}, "'it' has no white, so nothing was redrawn"),
-        ("white", "white", {"mask_invert": False}, "'it' has no black, so everything was redrawn"),
-        ("black", "black", {"mask_invert": True}, "'it' has no white, so everything was redrawn"),
+        ("black", "black", {"mask_invert": False}, "'it' has no white, so nothing is redrawn"),
+        ("white", "white", {"mask_invert": False}, "'it' has no black, so everything is redrawn"),
+        ("black", "black", {"mask_invert": True}, "'it' has no white, so everything is redrawn"),
         ("grey", "white", {"mask_invert": False}, "'it' is mostly grey, as a photo is"),
         ("black", "white", {"mask_invert": False}, ""),
-        ("white", "white", {"mask_invert": True}, "'it' has no black, so nothing was redrawn"),
+        ("white", "white", {"mask_invert": True}, "'it' has no black, so nothing is redrawn"),
         ("white", "black", {"preprocess": "none"}, "'it' has dark lines on a light ground"),
         ("white", "black", {"preprocess": "invert"}, ""),
         ("black", "white", {"preprocess": "none"}, ""),

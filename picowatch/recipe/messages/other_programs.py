@@ -6,9 +6,11 @@ Names that mean exactly what a field means are its aliases.
 import re
 from collections.abc import Iterable
 
+from picowatch.recipe.fields import MIN_SIDE
 from picowatch.recipe.messages.suggestions import did_you_mean
-from picowatch.recipe.messages.wording import DECIMAL_POINT, sizes_of_ratio
+from picowatch.recipe.messages.wording import DECIMAL_POINT
 
+SHAPE = "aspect_ratio"  # as other programs call it
 _COUNT = "Write count for the number of images."
 _HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
 _FACES = "picowatch does not restore faces. Remove it."
@@ -16,7 +18,7 @@ _KOHYA = "It is kohya's flag; write --{}."
 _MIDJOURNEY = "It is Midjourney's flag; {}."
 
 # Words that mean the same, and the hint for them. Names that are flags only have hyphens.
-# "SIZES" becomes sizes in the shape that is the value.
+# SIZES becomes sizes in the shape that is the value.
 _WORDS = {
     "n num_images num_images_per_prompt n_samples n_iter batch_count image_number iterations": (
         _COUNT
@@ -28,7 +30,7 @@ _WORDS = {
     "scale": "It is a part of hires or upscale: indent it below that line, or write "
     "hires: {scale: 2}.",
     "denoise denoising": "Write denoising_strength.",
-    "resolution aspect_ratio aspect ar dimensions": "Write size: SIZES.",
+    f"resolution {SHAPE} aspect ar dimensions": "Write size: SIZES.",
     "neg": "Write negative_prompt.",
     "positive text": "Write prompt.",
     "prompts": "A recipe has one prompt. Write a recipe for each, or "
@@ -100,7 +102,18 @@ def words_for(name: str, fields: Iterable[str], value: str = "", before: str = "
     hint = hint or words_of_others(name)
     if not hint and len(name) > 2:  # everything is like two letters
         hint = did_you_mean(name, fields, before).rstrip()
-    return hint.replace("SIZES", sizes_of_ratio(value)) if "SIZES" in hint else hint
+    return hint.replace("SIZES", _sizes(value)) if "SIZES" in hint else hint
+
+
+def _sizes(shape: str) -> str:
+    """Return sizes of a shape like 16:9 for each kind of checkpoint; a size as it is."""
+    sides = re.fullmatch(r"([1-9]\d{0,3}) *[:x×*/] *([1-9]\d{0,3})", shape.strip())
+    width, height = map(int, sides.groups()) if sides else (2, 3)
+    if min(width, height) >= MIN_SIDE:
+        return f"{width}x{height}"
+    across, down = round(16 * (width / height) ** 0.5), round(16 * (height / width) ** 0.5)
+    kinds = {"SD 1.5": 32, "SDXL and later ones": 64}
+    return ", ".join(f"{across * unit}x{down * unit} for {one}" for one, unit in kinds.items())
 
 
 def words_of_others(name: str) -> str:

@@ -70,7 +70,7 @@ _UNLIKELY = _compiled(
         r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": (
             "'{0}' is drawn as plain text. Write fields, or save A1111's whole text as a .txt file."
         ),
-        r"(?i)(?<=[ ,])/?(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
+        r"(?i)(?:(?<=[ ,])/?|\A/)(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
             "'{0}' is drawn as plain text. Write it as a field, or in a .txt as a flag."
         ),
         r"\A[^{}|\[\]()]*\w \| \w[^{}\[\]()]*\Z": (

@@ -6,7 +6,6 @@ from typing import get_args
 from picowatch.recipe.fields import (
     FROM,
     MAX_SIDE,
-    MIN_SIDE,
     NO_SWEEP,
     PART_FIELDS,
     PICTURE_FIELDS,
@@ -24,19 +23,21 @@ TEXT = "text"
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
 EDITED = "Write the words you want."  # the remedy for prompt editing that a family cannot do
 MAX_WARNINGS = 50  # of one entry
+_NO_UNIT = "{1}, without a unit"
 # For values in words that hold the first text: a pattern of what is written, what to write instead.
 _INSTEAD = tuple(
     (wanted, re.compile(pattern, re.IGNORECASE), words)
     for wanted, pattern, words in (
         ("whole number", r"([1-9]\d?\d?),(\d{3})", "{1}{2}, without a comma"),
         ("a number", r"(\d{1,9}),(\d{1,9})", "{1}.{2}, with a point"),
-        ("number", r"(\d{1,9}) *(?:px|pixels?|x|steps)", "{1}, without a unit"),
+        ("number", r"(?=\D|.*\D$)x?(\d{1,9}(?:\.\d)?) *(?:px|pixels?|x|steps)?", _NO_UNIT),
         ("number from 0 to 1", r"(\d\d) *%", "0.{1}"),
         ("range", r"(\d{1,10}) *(?:[-–]|to) *(\d{1,10})", "{1}..{2} for a range"),
         ("512x768", r"\D{0,3}(\d{2,4})\D{1,9}(\d{2,4})\D{0,9}", "{1}x{2}"),
         # What spreadsheets write in German, French, Italian, Spanish and Dutch.
         ("true or false", "wahr|vrai|vero|verdadero|waar|ja|oui|sí?|si", "true"),
         ("true or false", "falsch|faux|falso|onwaar|nein|non|nee", "false"),
+        ("", "(.{1,60}?) *[,;]", "{1}, without a comma at the end"),
         ("", "[“”„‟‘’‚«»]+(.{1,60}?)[“”„‟‘’‚«»]*", "{1}, without curly quotes"),
     )
 )
@@ -130,17 +131,6 @@ def not_multiple_of(multiple: int, field: str, value: int) -> str:
     """Return the message about a size that is no multiple, with the nearest that are."""
     below = value - value % multiple
     return f"{field} must be a multiple of {multiple}: {below} or {below + multiple} would do."
-
-
-def sizes_of_ratio(ratio: str) -> str:
-    """Return sizes of that shape for each kind of checkpoint: which one is not known yet."""
-    sides = re.fullmatch(r"([1-9]\d{0,3}) *[:x×*/] *([1-9]\d{0,3})", ratio.strip())
-    width, height = map(int, sides.groups()) if sides else (2, 3)
-    if min(width, height) >= MIN_SIDE:
-        return f"{width}x{height}"
-    across, down = round(16 * (width / height) ** 0.5), round(16 * (height / width) ** 0.5)
-    kinds = {"SD 1.5": 32, "SDXL and later ones": 64, "the demo model": 8}
-    return ", ".join(f"{across * unit}x{down * unit} for {one}" for one, unit in kinds.items())
 
 
 def left_out(what: str) -> str:

@@ -105,7 +105,7 @@ def nearly_field(line: str) -> tuple[int, str] | None:
     found = _NEARLY_FIELD.fullmatch(line)
     if not found or not field_named(found["name"]):
         return None
-    instead = f"{found['name']}: {shown(found['value'].rstrip(), 200)}"
+    instead = f"{found['name']}: {shown(found['value'].rstrip(' ,'), 200)}"
     return found.start("sign") + 1, f"a field has a colon and a space: write '{instead}'."
 
 

@@ -14,10 +14,10 @@ from picowatch.recipe.written import Entry, Layer, Position, Source
 
 _RULE = re.compile(r"-{3,}\s*")
 _PROMPT_FIELD = re.compile(r"(?im)^[ \t]*(?:- +)?prompt:")
-# A line like `steps: 10` or `from: corgi.png` is no prompt; drawing it would hide a mistake.
+# A line like `steps: 10,` or `from: corgi.png` is no prompt; drawing it would hide a mistake.
 _SETTING = re.compile(
-    r"(?P<name>[A-Za-z_]{3,30}) ?[:=] *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off|"
-    r"\S*\.(?:png|jpe?g|webp|avif))"
+    r"(?P<name>[A-Za-z_]{3,30})(?P<sign> ?[:=] *| (?=[\d.]+,?\Z))(?P<value>[-+]?[\d.,x×e]*[\d.]|"
+    r"random|true|false|yes|no|on|off|\S*\.(?:png|jpe?g|webp|avif)),?"
 )
 _JSON = re.compile(r'(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:')
 # RTF, a web page, a script.
@@ -166,6 +166,8 @@ def _why_setting(line: str) -> str | None:
     name, value = setting["name"], setting["value"]
     reads = "each line of a .txt is a prompt, and this one reads like a setting."
     meant = name if field_named(name) else closest(name, FIRST_NAME_OF)
+    if meant != name and not setting["sign"].strip():  # "cats 9" is no "cfg 9"
+        return None
     question = "" if meant == name else f"Did you mean '{meant}'? "
     return meant and (
         f"{reads} {question}Write --{meant} {value} after a prompt, or {meant}: {value} between "

@@ -13,12 +13,12 @@ from typing import Any
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.converters import Wrong, several_seeds
 from picowatch.recipe.fields import CUTOUT, PART_ALIASES, PARTS, PICTURE, ROWS, SIZE
+from picowatch.recipe.messages.other_programs import SHAPE, words_for
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import (
     DECIMAL_POINT,
     given_twice,
-    sizes_of_ratio,
     wrong_value,
 )
 from picowatch.recipe.resolve.loras import LORAS, loras_form
@@ -137,8 +137,8 @@ def _split_size(layer: Layer, judge: Judge) -> None:
         layer["width"] = written.with_value(sides["width"])
         layer["height"] = written.with_value(sides["height"])
     elif re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
-        what = f"size is width and height in pixels, like 512x768. For {text} write"
-        judge.wrong(SIZE, f"{what} {sizes_of_ratio(text)}.", None)
+        what = "size is width and height in pixels, like 512x768."
+        judge.wrong(SIZE, f"{what} {words_for(SHAPE, (), text)}", None)
     else:
         judge.wrong(SIZE, wrong_value(SIZE, written), None)
 

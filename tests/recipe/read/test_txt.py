@@ -128,6 +128,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a corgi \\", 1, 9, "a backslash at the end of a line continues it on the next line, …"),
         ("prompt = a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("a corgi\nsteps = 10", 2, 1, f"{SETTING} Write --steps 10 after a prompt, or …"),
+        ("a corgi\nsteps 30,", 2, 1, f"{SETTING} Write --steps 30 after a prompt, or …"),
         ("Prompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("steps: 3\nprompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("---\nsteps: 3\n", 1, 1, "settings begin here and must end with a second line ---."),
@@ -186,7 +187,7 @@ def test_a_command_line_is_no_prompt(line: str) -> None:
         *("an old BMW -S 54 engine", "a -f-stop of 4", "an F -16 over a -p- sign", "> a cat"),
         *("the sd card -- macro", "python in the grass, by a .py file", "import cars"),
         *("sd 15 style - a cat", "python --- in grass", "a -- b", "a ---b", "a —asleep cat"),
-        *("name, prompt, title", '{"a"|b} cat'),
+        *("name, prompt, title", '{"a"|b} cat', "cats 9", "step 5", "seed 5 of grass"),
     ],
 )
 def test_prompts_that_only_look_alike_are_drawn(prompt: str) -> None:
