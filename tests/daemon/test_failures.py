@@ -74,7 +74,7 @@ def test_warnings_of_recipe_and_engine_stand_beside_the_pictures_once(
     house.save("b.txt", f"{a1111}, Face restoration: GFPGAN")
     assert house.once()
     warning, other = (house.outbox / f"{name}.txt.warning.txt" for name in "ab")
-    assert warning.read_text() == "inbox/a.txt\n\nThe LoRA 'x' has parts that do nothing.\n"
+    assert warning.read_text() == "inbox/\n\nThe LoRA 'x' has parts that do nothing.\n"
     assert "Face restoration" in other.read_text()
     assert "warning b.txt: " in house.log()
     house.save("a.txt", "a corgi --seed 1\n")

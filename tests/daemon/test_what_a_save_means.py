@@ -582,13 +582,20 @@ def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_b
 
 
 def test_the_same_warning_of_many_recipes_is_one_line(house: House) -> None:
-    """Each recipe has it in its own file, too."""
+    """Each recipe has it in a file of its own name, too, which goes with the warning."""
     for name in ("a", "b", "c"):
         house.save(f"{name}.txt", "a zebra\n")
     assert house.once()
     assert house.log().count("the demo model does not know 'zebra'") == 1
     assert ".txt and 2 more: the demo model does not know 'zebra'" in house.log()
-    assert len([*house.outbox.glob("*.warning.txt")]) == 3
+    house.save("a.txt", "a corgi\n")
+    house.save("b.txt", "a yak\n")
+    assert house.once()
+    files = sorted(house.outbox.glob("*.warning.txt"))
+    assert [(one.name, one.read_text().split("'")[1]) for one in files] == [
+        ("b.txt.warning.txt", "yak"),
+        ("c.txt.warning.txt", "zebra"),
+    ]
 
 
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
