@@ -104,8 +104,8 @@ def _lines(path: Path, size: int) -> tuple[str, ...]:
         raise ValueError(f"contains {invisible(found[0])} in line {_line(text, found)}: delete it.")
     if found := _WEIGHT.search(text):
         raise ValueError(
-            f"has a weight in line {_line(text, found)}, '{found[1]}'. Write what should "
-            "be drawn more often in several lines."
+            f"has a weight in line {_line(text, found)}, '{found[1]}'. To have a choice drawn more "
+            "often, repeat its line."
         )
     stripped = (line.strip() for line in text.split("\n"))
     return tuple(line for line in stripped if line and not line.startswith("#"))

@@ -57,13 +57,13 @@ COMMANDS = {
         "Create the folders, a commented picowatch.yaml and example recipes.",
         {
             "picowatch init pictures": "then: cd pictures && picowatch run",
-            "picowatch init --with photos": "folders that edit, enlarge, cut out what is dropped",
+            "picowatch init --with photos": "adds folders that edit or enlarge dropped pictures",
         },
         [
             _paths("folder", "DIR", "where (here)", "?", default=Path()),
             _value(
                 "--with",
-                "photos: also folders in the inbox that work on dropped pictures",
+                "photos: also create folders in the inbox that work on dropped pictures",
                 dest="ready",
                 choices=("photos",),
             ),
@@ -106,10 +106,10 @@ COMMANDS = {
             _switch("--json", "print one JSON object"),
             _value(
                 "--name",
-                "name of the recipe, and of its pictures' folder; may have folders",
+                "name of the recipe and of its pictures' folder; may contain folders",
                 default="",
             ),
-            _switch("--rm", "remove the recipes from the inbox in the end"),
+            _switch("--rm", "remove the recipes from the inbox at the end"),
         ],
     ),
     "check": Command(
@@ -129,7 +129,7 @@ COMMANDS = {
         "Print a picture's recipe as YAML, ready for the inbox.",
         {
             "picowatch show outbox/corgi/0001-7.png": "its recipe",
-            "picowatch show photo.png > inbox/again.yaml": "of A1111, ComfyUI and others, too",
+            "picowatch show photo.png > inbox/again.yaml": "also from A1111, ComfyUI and others",
         },
         [
             _paths("pictures", "PICTURE", "pictures with metadata"),
@@ -144,14 +144,16 @@ COMMANDS = {
             "picowatch status": "what is running, the queue, the last errors",
             "picowatch status inbox/photos": "a folder or recipe, and all that failed in it",
             "picowatch status --watch": "the same, until Ctrl-C",
-            "picowatch status --check": "exit code 1 unless it is well: for health checks",
+            "picowatch status --check": "exit code 1 if anything is wrong: for health checks",
         },
         [
             _paths("folder", "FOLDER", "a folder or recipe of the inbox (everything)", "?"),
             [
                 _JSON,
                 _switch("--watch", "keep updating until Ctrl-C"),
-                _switch("--check", "for health checks: test that it runs and notices new files"),
+                _switch(
+                    "--check", "for health checks: test that picowatch runs and notices new files"
+                ),
             ],
         ],
     ),

@@ -104,6 +104,6 @@ def _embeddings(request: ImageRequest) -> str:
     names = ", ".join(f"'{shown(use.name)}'" for use in request.embeddings)
     several = len(request.embeddings) > 1
     return (
-        f"# The prompts use the embedding{'s' * several} {names}. Where models/embeddings lacks "
-        f"{'one' if several else 'it'}, its name is plain words.\n"
+        f"# The prompts use the embedding{'s' * several} {names}. If {'one' if several else 'it'} "
+        "is not in models/embeddings, its name is plain words.\n"
     )

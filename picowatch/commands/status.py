@@ -40,7 +40,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     settings = load()
     check_readable(settings.outbox)
     if options.folder and (options.check or options.watch):
-        raise CommandFailed("--check and --watch concern everything.", "Leave out FOLDER.")
+        raise CommandFailed("--check and --watch take no FOLDER.", "Leave it out.")
     if options.check:
         return check(settings)
     if options.watch:

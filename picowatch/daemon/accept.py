@@ -28,7 +28,7 @@ log = logging.getLogger("picowatch")
 # next batch meanwhile.
 SLICE_SECONDS = 0.2
 _NO_TEMPLATE = (
-    "The pictures beside this file are no requests, as its name lacks an underscore. Rename it to "
+    "Pictures beside this file are no requests, because its name lacks an underscore. Rename it to "
     "_pictures.yaml."
 )
 

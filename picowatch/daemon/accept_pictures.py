@@ -140,7 +140,7 @@ def _refuse_unusable(run: Run, seen: Saved, dropped: Dropped, pictures: NamedPic
         pictures.size(path)
     if _made_with(run, pictures.texts(seen.path)) == dropped.template.name:
         raise PictureUnreadable(
-            f"It was rendered with {dropped.template.name}: it would be rendered endlessly.",
+            f"It was rendered with {dropped.template.name}: each result would be rendered again.",
             "Drop it into another folder, or remove its metadata.",
         )
 

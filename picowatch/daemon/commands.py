@@ -124,7 +124,7 @@ class Control:
         self.inbox.want_scan()
         many = _pictures(len(recipes)) if any(map(is_dropped, recipes)) else _listed(recipes)
         log.info("%s: %s read again, as requested", pattern, many)
-        words = f"{many} read again, and rendered as their files and templates are now."
+        words = f"{many} read again, with files and templates as they are now."
         return Answer(True, f"{words} Pictures that would be the same are kept.")
 
     def _cancel(self, command: Command, pattern: str) -> Answer | None:

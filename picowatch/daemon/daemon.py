@@ -35,8 +35,8 @@ LONGEST_FIRST_LOOK = 5.0  # that queued images are held back at the start
 TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
 TAKES_AWAY = (
-    "when_done: %s removes finished recipes from the inbox: no other picowatch may watch it, or it "
-    "would treat them as deleted"
+    "when_done: %s removes finished recipes from the inbox. No other picowatch may watch it: it "
+    "would take them for deleted"
 )
 
 

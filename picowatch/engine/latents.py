@@ -59,7 +59,7 @@ def _generator(request: ImageRequest, seed: int, device: torch.device) -> torch.
         return torch.Generator("cpu").manual_seed(seed)
     if device.type != "cuda" or torch.version.hip:
         raise RenderFailed(
-            "noise: nvidia takes the random numbers of an NVIDIA card, and none renders here.",
+            "noise: nvidia needs an NVIDIA card, and none renders here.",
             "Set noise: cpu, or render on such a card.",
         )
     return torch.Generator(device).manual_seed(seed)

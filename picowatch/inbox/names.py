@@ -98,7 +98,7 @@ def why_skipped(name: str) -> str | None:
     stem, dot, ending = name.lower().rpartition(".")
     if name.startswith("_") and name not in TEMPLATE_NAMES and dot + ending in ENDINGS:
         for meant in get_close_matches(f"{stem}.yaml", TEMPLATE_NAMES, 1, _MISSPELT):
-            return f"if it is meant to be {meant}, which may contain JSON, too, rename it"
+            return f"to use it as {meant}, rename it; JSON is valid there, too"
         return "its name begins with _; rename it to have it run"
     is_other = (dot + ending if dot else "") in OTHER_ENDINGS and not _is_private(name)
     return "recipes are .yaml, .yml, .json, .csv and .txt" if is_other else None

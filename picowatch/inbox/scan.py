@@ -22,7 +22,7 @@ from picowatch.inbox.reading import dropped_in
 from picowatch.ledger.rows import SizeAndTime
 
 # A sync program may take a template away for a while.
-TEXTS_STAY = "texts beside its pictures are still theirs, and no recipes"
+TEXTS_STAY = "texts beside its pictures still belong to them and are no recipes"
 
 
 def scan(
@@ -128,6 +128,6 @@ def _warn_of_pictures(folder: str, names: Collection[str], skipped: dict[str, st
     """Warn of a folder with pictures but no recipe, and say what makes pictures requests."""
     if not any(map(is_recipe_name, names)) and any(map(is_dropped, names)):
         skipped[folder] = (
-            f"it has pictures, but no {PICTURES_NAME} that says what to do with them, and no "
-            "recipe. `picowatch init --with photos` makes folders that have one"
+            f"it has pictures, but no recipe and no {PICTURES_NAME} that says what to do with "
+            "them. `picowatch init --with photos` makes folders that have one"
         )

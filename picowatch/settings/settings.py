@@ -61,17 +61,18 @@ class Settings(BaseModel):
 
     inbox: Folder = Field(Path("inbox"), description="Where recipes are saved.")
     outbox: Folder = Field(
-        Path("outbox"), description="Where pictures, errors and the log appear; picowatch's own."
+        Path("outbox"),
+        description="Where pictures, errors and the log appear. Only picowatch writes there.",
     )
     models: Folder = Field(
         Path("models"),
-        description="Holds checkpoints/ vae/ text_encoders/ loras/ embeddings/ wildcards/ "
+        description="Contains checkpoints/ vae/ text_encoders/ loras/ embeddings/ wildcards/ "
         "controlnet/ depth/ upscalers/ cutout/.",
     )
     checkpoint: str | None = Field(
         None,
-        description="Used by recipes that name none. Empty: the only one installed, or the "
-        "embedded demo model if there are none.",
+        description="For recipes that name none. Empty: the only one installed, or the embedded "
+        "demo model if there are none.",
     )
     device: Annotated[str, AfterValidator(device_value)] = Field(
         "auto", description="auto, cuda, cuda:N, mps or cpu."
@@ -89,7 +90,7 @@ class Settings(BaseModel):
     when_done: Literal["keep", "archive", "delete"] = Field(
         "keep",
         description="What happens to a recipe whose images all succeeded. archive: it is moved "
-        "to its folder in the outbox. With archive and delete, no other picowatch may watch the "
+        "to its folder in the outbox. With archive or delete, no other picowatch may watch the "
         "same inbox: it would lose recipes that it has not rendered yet.",
     )
     file_name: Annotated[str, AfterValidator(file_name_value)] = Field(
@@ -111,8 +112,8 @@ class Settings(BaseModel):
         1,
         ge=0,
         le=3600,
-        description="How often outbox/preview.png, the picture in progress, is updated at most. "
-        "0: never.",
+        description="Shortest time between updates of outbox/preview.png, the picture in progress. "
+        "0: no preview.",
     )
     hooks: Annotated[
         dict[Hook, Program], BeforeValidator(hooks_value), WithJsonSchema(HOOKS_SCHEMA)
@@ -167,12 +168,12 @@ class Settings(BaseModel):
         1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
     )
     max_picture_megapixels: Float = Field(
-        2, gt=0, le=16, description="Larger pictures are reduced to this under size: picture."
+        2, gt=0, le=16, description="With size: picture, larger pictures are reduced to this."
     )
     sidecar: Literal["none", "txt"] = Field(
         "none",
-        description="txt: each picture has its prompt and settings beside it as text, too, as "
-        "A1111 writes them.",
+        description="txt: prompt and settings, as A1111 writes them, are also saved beside each "
+        "picture.",
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of picowatch.log and of console lines."

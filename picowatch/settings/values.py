@@ -165,8 +165,8 @@ class RaySettings(BaseModel):
     def _is_no_ray_client(cls, address: str) -> str:
         if address.startswith("ray://"):
             raise ValueError(
-                "Ray Client (ray://) is not used. Run `ray start --num-cpus=0 --address=HOST:6379` "
-                "on this machine, and set address: auto"
+                "Ray Client (ray://) does not work. Run `ray start --num-cpus=0 "
+                "--address=HOST:6379` on this machine, and set address: auto"
             )
         return address
 

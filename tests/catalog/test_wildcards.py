@@ -63,8 +63,8 @@ def test_a_pack_or_a_weight_is_an_error_that_says_what_to_write(tmp_path: Path) 
     assert found.wildcards == {"times": ("std::vector", "12:30 [a|2::b]")}
     for name, message in {
         "hats": "all.yaml is not read: write each of its lists into a .txt file, with a choice",
-        "shoes": "shoes.txt has a weight in line 2, '2::'. Write what should be drawn more often",
-        "socks": "socks.txt has a weight in line 2, '0.5::'. Write what should be drawn more often",
+        "shoes": "shoes.txt has a weight in line 2, '2::'. To have a choice drawn more often",
+        "socks": "socks.txt has a weight in line 2, '0.5::'. To have a choice drawn more often",
     }.items():
         (said,) = messages(f"prompt: __{name}__", inventory=found)
         assert message in said

@@ -23,7 +23,7 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
     show([house.outbox / file for file in house.pictures()], lambda: INVENTORY, as_json=False)
     shown = capsys.readouterr().out
     one, other = shown.split("---\n")
-    assert one.startswith("# The prompts use the embedding 'mascot'. Where models/embeddings lacks")
+    assert one.startswith("# The prompts use the embedding 'mascot'. If it")
     assert "#" not in other
     house.save("b.yaml", one)
     assert house.once()

@@ -111,7 +111,9 @@ def test_pictures_in_the_inbox_itself_are_told_and_not_run(house: House) -> None
     """A template there is refused, with the remedy."""
     put(house, {"1.png": 1})
     assert house.once()
-    assert "the inbox is not run: it has pictures, but no _pictures.yaml" in house.log()
+    assert (
+        "the inbox is not run: it has pictures, but no recipe and no _pictures.yaml" in house.log()
+    )
     put(house, {"_pictures.yaml": CORGI, "a.yaml": STAR})
     assert not house.once()
     assert house.pictures() == ["a/0001-7.png"]
@@ -327,7 +329,7 @@ def test_each_file_that_is_ignored_is_told_once(house: House) -> None:
         for said in (
             "frames/d.json is not run: recipes belong in a folder without _pictures.yaml",
             "frames/deep/e.CSV is not run: recipes belong in a folder without _pictures.yaml",
-            "lost is not run: it has pictures, but no _pictures.yaml",
+            "lost is not run: it has pictures, but no recipe and no _pictures.yaml",
         ):
             assert house.log().count(said) == starts
         assert house.log().count("is not run:") == 4 * starts

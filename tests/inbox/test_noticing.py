@@ -56,19 +56,19 @@ def test_names_tell_recipes_from_other_files() -> None:
 
 RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
 OTHERS = {
-    "_Pictures.json": "if it is meant to be _pictures.yaml, which may contain JSON",
-    "pets/_Picture.yml": "if it is meant to be _pictures.yaml",
+    "_Pictures.json": "to use it as _pictures.yaml, rename it; JSON is valid there, too",
+    "pets/_Picture.yml": "to use it as _pictures.yaml",
     "_mine.yaml": "its name begins with _; rename it",
     "notes.md": RECIPES_ARE,
-    "_default.yaml": "if it is meant to be _defaults.yaml",
-    "_defaults.json": "if it is meant to be _defaults.yaml, which may contain JSON",
+    "_default.yaml": "to use it as _defaults.yaml",
+    "_defaults.json": "to use it as _defaults.yaml, rename it; JSON is valid there, too",
     "pets/make.PY": RECIPES_ARE,
     "table.xls": RECIPES_ARE,
     "README": RECIPES_ARE,
     "a.sync-conflict-20260101-120000-ABC.yaml": "it is a conflict copy of a sync tool",
     os.fsdecode(b"caf\xe9.txt"): "its name is not valid UTF-8",
     os.fsdecode(b"caf\xe9/a.txt"): "the folder's name is not valid UTF-8",
-    "photos/1.jpg": "it has pictures, but no _pictures.yaml that says",
+    "photos/1.jpg": "it has pictures, but no recipe and no _pictures.yaml that says",
 }
 SILENT = (".vscode/settings.json", "node_modules/a.json", "_draft.tmp", "folder.yaml/a.jpg.tmp")
 

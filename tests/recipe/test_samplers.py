@@ -169,7 +169,7 @@ def test_a_name_that_says_v_prediction_is_not_believed_but_not_passed_over() -> 
     checkpoints = (named, Checkpoint("marked-vpred", 1024), plain)
     inventory = Inventory(demo=DEMO, checkpoints=checkpoints)
     text = "prompt: a\ncheckpoint: {}\nprediction: {}"
-    what = "the checkpoint 'cat/noob_V-Pred_05' says v-prediction only in its name. …"
+    what = "only the name of the checkpoint 'cat/noob_V-Pred_05' says v-prediction. …"
     check_warned(read_one(text.format("noob", "automatic"), inventory=inventory), what)
     for checkpoint, prediction in (("noob", "epsilon"), ("marked", "auto"), ("plain", "auto")):
         check_warned(read_one(text.format(checkpoint, prediction), inventory=inventory))

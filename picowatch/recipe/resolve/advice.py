@@ -102,10 +102,7 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     checkpoint = recipe.installed_checkpoint
     name = shown(checkpoint.name)
     if checkpoint.rules.flow and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
-        yield (
-            f"{checkpoint.family} reads prompts as plain text: their weights and BREAK were left "
-            "out, and the words kept."
-        )
+        yield (f"{checkpoint.family} reads prompts as plain text: weights and BREAK were ignored.")
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
     if not checkpoint.rules.guided and recipe.cfg_scale > 1:
@@ -116,7 +113,7 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     is_said = recipe.prediction or checkpoint.says_prediction
     if not is_said and _V_PREDICTION.search(checkpoint.name):
         yield (
-            f"the checkpoint '{name}' says v-prediction only in its name. If its pictures are "
+            f"only the name of the checkpoint '{name}' says v-prediction. If its pictures are "
             "noise, write 'prediction: v_zero_snr' or 'prediction: v'."
         )
 

@@ -192,9 +192,9 @@ class EntryResolver:
 
 
 _TOO_LONG = (
-    f"all images of this file together have more than {MAX_COST:,} characters of prompts, where "
-    "those of wildcards and brackets count 80 times, and those of a sweep 10 times. Request fewer "
-    "images, or shorten the prompt."
+    f"the prompts of all images of this file have more than {MAX_COST:,} characters. One in "
+    "wildcards or brackets counts 80 times, one in a sweep 10 times. Request fewer images, or "
+    "shorten the prompt."
 )
 
 

@@ -79,8 +79,8 @@ def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
 def _choice_mistakes(choice: Choice) -> Iterator[Mistake]:
     if choice.weight:
         yield Mistake(
-            f"the weight '{shown(choice.weight)}' is not supported. Write what should be drawn "
-            "more often more than once: {a|a|b}."
+            f"the weight '{shown(choice.weight)}' is not supported. To have a drawn more often, "
+            "repeat it: {a|a|b}."
         )
     if not choice.low <= choice.high <= MAX_CHOSEN:
         yield Mistake(

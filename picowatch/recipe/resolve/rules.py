@@ -210,7 +210,7 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
             what = not_multiple_of(multiple, field, side)
             yield Finding(field, what, instead=nearest, of_checkpoint=side % 8 == 0)
     sides = recipe.size_before_upscale
-    what = f"hires makes {sides[0]}x{sides[1]} of {recipe.size}"
+    what = f"hires makes {sides[0]}x{sides[1]} from {recipe.size}"
     if recipe.hires and max(sides) > most:
         what = f"{what}; the limit is {most} pixels a side."
         scale = max(1.0, int(most / max(width, height) * 4) / 4)
@@ -283,7 +283,7 @@ def upscaled_size(recipe: Recipe) -> Iterator[Finding]:
     if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
         before = recipe.size_before_upscale
         what = (
-            f"upscale makes {width}x{height} of {before[0]}x{before[1]}; the limit is "
+            f"upscale makes {width}x{height} from {before[0]}x{before[1]}; the limit is "
             f"{MAX_UPSCALED_PIXELS // 1_000_000} million pixels."
         )
         scale = int((MAX_UPSCALED_PIXELS / (before[0] * before[1])) ** 0.5 * 4) / 4
@@ -332,8 +332,8 @@ def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
     if control.preprocess == "inpaint" and not recipe.mask:
         yield (
             "preprocess",
-            "'preprocess: inpaint' shows a ControlNet what the mask leaves of the start image. Add "
-            "image and mask.",
+            "'preprocess: inpaint' shows a ControlNet the start image outside the mask. Add image "
+            "and mask.",
         )
     for name, needed in OPTIONS.items():
         if recipe.says(f"{CONTROL}.{index}.{name}") and needed != control.preprocess:

@@ -44,7 +44,7 @@ class Finding:
         """The message for a person who did not write the value."""
         name = self.instead
         if not isinstance(name, str | int | float) or not name or self.field in _LONG:
-            return f"{self.message} It was left out."
+            return f"{self.message} It was ignored."
         value = shown(f"{name:g}" if isinstance(name, float) else str(name))
         return f"{self.message} {value} is used instead."
 

@@ -69,7 +69,7 @@ def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> Non
     recipe = read("from: corgi.png", A1111)
     assert (recipe.prompt, recipe.negative_prompt, recipe.seed) == ("a corgi", "dim", 42)
     assert (recipe.checkpoint, recipe.size) == ("dreamshaper_8", "512x768")
-    idle = "denoising_strength has no effect without … It was left out. (in corgi.png)"
+    idle = "denoising_strength has no effect without … It was ignored. (in corgi.png)"
     check_warned(recipe, "Recipes have no 'Face restoration: CodeFormer' setting; …", idle)
     with_image = read("from: corgi.png\nimage: b.png", A1111)
     assert (with_image.image, with_image.denoising_strength) == ("b.png", 0.3)

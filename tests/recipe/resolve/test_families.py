@@ -110,8 +110,8 @@ OTHER_EMBEDDING = "the embedding '{}' is for {}, but the checkpoint '{}' belongs
         ("checkpoint: klein\nimage: a.png\nsize: 1280x1024",
          "FLUX.2 takes start images of at most 1,048,576 pixels …, but the size is 1280x1024. …"),
         ("checkpoint: dev\nsize: 1040x1024\nhires: 1.5",
-         "hires makes 1560x1536 of 1040x1024, but FLUX.1 needs … multiples of 16. Use another …"),
-        ("checkpoint: sd3\nhires: 4", "hires makes 4096x4096 of 1024x1024; the limit is 3072 …"),
+         "hires makes 1560x1536 from 1040x1024, but FLUX.1 needs … multiples of 16. Use another …"),
+        ("checkpoint: sd3\nhires: 4", "hires makes 4096x4096 from 1024x1024; the limit is 3072 …"),
         ("checkpoint: dev\nhires: {upscaler: Latent (nearest)}",
          "the upscaler Latent (nearest) is for … With FLUX.1 use Lanczos, Nearest or a model."),
         ("loras: pixel\ncheckpoint: xl",
@@ -149,7 +149,7 @@ def test_a_family_with_one_prompt_for_all_steps_refuses_to_change_words() -> Non
     assert able.prompt == "a [red|blue]"
 
 
-PLAIN = "{} reads prompts as plain text: their weights and BREAK were left out, and the words kept."
+PLAIN = "{} reads prompts as plain text: weights and BREAK were ignored."
 NO_NEGATIVE = "The negative prompt was ignored: it has no effect at cfg_scale 1."
 
 

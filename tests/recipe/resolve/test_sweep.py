@@ -177,7 +177,7 @@ def test_a_long_prompt_is_swept_over_few_values_only(prompt: str, count: int) ->
     """Each combination is checked as a prompt of its own; brackets take longer than words."""
     values = ", ".join(f"h{number}" for number in range(count))
     text = f"prompt: {prompt}\nsweep: {{'prompt: hat': [{values}]}}"
-    check_refused(text, "all images of this file together have more than 20,000,000 …")
+    check_refused(text, "the prompts of all images of this file have more than 20,000,000 …")
     assert read_one(f"prompt: {prompt}\ncount: {count}").image_count == count
 
 
