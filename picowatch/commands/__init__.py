@@ -24,14 +24,14 @@ class Command(NamedTuple):
 
 
 def path(text: str) -> Path:
-    """An unset variable of a script is no path: `Path("")` is the working folder."""
+    """Return a path; refuse the text of an unset variable, which would be the working folder."""
     if not text:
         raise ArgumentTypeError("it is empty")
     return Path(text)
 
 
 def home_path(text: str) -> Path:
-    """Shells leave `--outbox=~/pictures` as it is: a folder called `~` would be made."""
+    """Return a path with `~` expanded, which shells leave as it is in `--outbox=~/pictures`."""
     try:
         return path(text).expanduser() if text.startswith("~") else path(text)
     except RuntimeError as error:

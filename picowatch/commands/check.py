@@ -149,7 +149,7 @@ def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
 def _under(
     settings: Settings, inbox: Path, template: str, inventory: Inventory, bad: dict[str, None]
 ) -> Iterator[Recipe]:
-    """What the pictures under a template request; what is wrong with one goes to `bad`."""
+    """Yield what the pictures under a template request; add their problems to `bad`."""
     _check_template(settings, inbox, template, inventory)
     folder = template.rpartition("/")[0]
     found, named = scan(inbox, (), folder, is_under_template=True).found, named_in(inbox, folder)
@@ -195,7 +195,7 @@ def _folder(settings: Settings, file: Path) -> str:
 
 
 def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    """One object an image, every field resolved but what hangs on a seed that is drawn later."""
+    """Return an object for each image; only what depends on a seed drawn later is unresolved."""
     common = {"recipe": str(file), "entry_index": recipe.entry_index, "priority": recipe.priority}
     return [
         _as_drawn_later(variant, {**common, **request.as_dict(with_off=True)})

@@ -35,7 +35,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 
 def control(settings: Settings, commands: Sequence[Command]) -> int:
-    """Send them, and print the answers; exit code 1 if any is not done."""
+    """Send commands and print their answers; return 1 if any is not done."""
     check_readable(settings.outbox)
     if not (settings.state_folder / "commands").is_dir():
         raise CommandFailed(

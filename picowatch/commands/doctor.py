@@ -164,7 +164,7 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
 
 
 def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:
-    """What rendered the picture: the CPU, though there is a card, where torch cannot use that."""
+    """Return what rendered the picture; the CPU is not OK beside a card that torch cannot use."""
     device, precision = rendered["device"], rendered["precision"]
     text = f"{device}, {precision} (device: {settings.device}, precision: {settings.precision})"
     unused = settings.device == "auto" and device == "cpu" and "node" not in rendered
@@ -179,7 +179,7 @@ def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:
 
 
 def _render(settings: Settings, make_engine: MakeEngine) -> str:
-    """Run the daemon once; returns why it failed, "" if it did not."""
+    """Run the daemon once; return why it failed, "" if it did not."""
     console = PlainConsole(StringIO())  # the check says what matters
     result, interrupted = run_daemon(settings, make_engine, console, Mode(once=True))
     if interrupted:

@@ -105,7 +105,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _renew(path: Path, text: str) -> None:
-    """A schema is this version's, and nobody's handiwork."""
+    """Replace a schema of another version; nobody edits schemas by hand."""
     if not path.exists() or path.read_bytes() != text.encode():
         write_atomically(path, text.encode())
         print(f"created {path}")

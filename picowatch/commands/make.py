@@ -168,7 +168,7 @@ def _remove(settings: Settings, sent: Sequence[Sent]) -> None:
 
 
 def _answers(settings: Settings, sent: Sequence[Sent], make_engine: MakeEngine) -> list[Answer]:
-    """What became of each recipe: by the daemon that is running, else by this process."""
+    """Return what became of each recipe, rendered by the running daemon or by this process."""
     answers: dict[Path, Answer] = {}
     reason: str | None = None
     while True:
@@ -186,7 +186,7 @@ def _answers(settings: Settings, sent: Sequence[Sent], make_engine: MakeEngine) 
 
 
 def _wait(settings: Settings, missing: Sequence[Path]) -> None:
-    """Wait until one of them is answered, or no picowatch is running; shown on a terminal."""
+    """Wait until a command is answered or no picowatch is running; show that on a terminal."""
     with ExitStack() as stack:
         view = LiveView(sys.stderr) if can_draw(sys.stderr) else None
         if view is not None:

@@ -32,7 +32,7 @@ class Sent:
 def by_picture(
     settings: Settings, sent: Sequence[Sent], answers: Sequence[Answer]
 ) -> Iterator[tuple[Sent, Answer]]:
-    """Yield each recipe with its answer; of a folder each picture, and what concerns all."""
+    """Yield each recipe with its answer; for a folder, each picture and what concerns all."""
     for one, answer in zip(sent, answers, strict=True):
         if answer.warning or not answer.parts:
             yield one, replace(answer, done=True) if answer.parts else answer
@@ -78,7 +78,7 @@ def as_object(
 
 
 def _picture(path: Path) -> dict[str, Any]:
-    """What a script wants to know at once; `picowatch show --json` has all the rest."""
+    """Return what a script needs first; `picowatch show --json` has the rest."""
     found: dict[str, Any] = dict.fromkeys(
         ("seed", "width", "height", "checkpoint", "prompt", "negative_prompt")
     )

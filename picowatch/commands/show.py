@@ -79,7 +79,7 @@ def _text(path: Path, inventory: Callable[[], Inventory], as_json: bool, whole: 
 
 
 def _found(path: Path, load: Callable[[], Settings]) -> Path:
-    """The picture of that name, or the one in the outbox: so the log and the gallery call it."""
+    """Return the picture of that name, or the one below the outbox, as log and gallery name it."""
     if path.is_absolute() or os.path.exists(path):  # noqa: PTH110  (never raises)
         return path
     inside = load().outbox / path
@@ -93,12 +93,12 @@ def _recipe(texts: Mapping[str, str], whole: bool) -> str:
 
 
 def _notes(request: ImageRequest) -> str:
-    """A comment: no field of a recipe has what a table said beside its fields."""
+    """Return the notes of a table's row as a comment, because no field of a recipe has them."""
     return "".join(f"# {harmless(f'{name}: {text}')}\n" for name, text in request.notes.items())
 
 
 def _embeddings(request: ImageRequest) -> str:
-    """A comment: no field of a recipe names them, and words without them are no mistake."""
+    """Return a comment that names the embeddings, because no field of a recipe does."""
     if not request.embeddings:
         return ""
     names = ", ".join(f"'{shown(use.name)}'" for use in request.embeddings)

@@ -134,7 +134,7 @@ def watch(outbox: Path) -> int:
 
 
 def _is_news(row: Row) -> bool:
-    """How long it has been running changes all the time."""
+    """Whether a change of the row is news; the running time changes always."""
     return row.label in ("now", "queued") or (not row.label and row.style != "quiet")
 
 

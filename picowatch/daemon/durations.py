@@ -42,7 +42,7 @@ class Rendering:
 
     @property
     def images_left(self) -> float:
-        """How many images still have to be rendered, of which fractions count."""
+        """How many images still have to be rendered, with fractions."""
         return len(self.batch) * (1 - self.step / max(1, self.steps, self.step))
 
     @property

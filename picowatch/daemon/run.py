@@ -69,7 +69,7 @@ class RunResult:
 
 @dataclass(kw_only=True, frozen=True, eq=False)
 class Lasting:
-    """What outlasts a daemon, and the next one has, too.
+    """What outlasts a daemon and is handed to the next one.
 
     `stop` ends every wait for a disk; `wake`, which is set after it, the wait between two rounds.
     """

@@ -133,7 +133,7 @@ class Reporting:
         return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
 
     def _left(self, waiting: "_Waiting", name: str = "") -> Left:
-        """Return how long all takes that is queued and in progress, or this recipe or folder."""
+        """Return how long everything queued and in progress takes, or this recipe or folder."""
         renderings = self.pool.renderings()
         images: dict[str, float] = {}
         for one, kinds in waiting.items():
@@ -146,7 +146,7 @@ class Reporting:
         return self.pool.durations.left(images, len(renderings))
 
     def _with_progress(self, status: Status, waiting: "_Waiting") -> Status:
-        """Add what is being rendered, and the folders of which images are to be rendered.
+        """Add what is being rendered, and the folders with images to render.
 
         Pictures being published count as neither rendered nor queued.
         """

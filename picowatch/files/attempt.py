@@ -99,13 +99,13 @@ class _Refusal:
 
     @property
     def about(self) -> tuple[str, str]:
-        """What a message is about: refusals that have it in common have one message."""
+        """What a message is about: refusals about the same have one message."""
         is_of_folder = self.reason in _OF_A_FOLDER
         return self.reason, os.path.dirname(self.file) if is_of_folder else ""  # noqa: PTH120
 
 
 class Attempts:
-    """What the disk refuses, to all steps and threads of a daemon.
+    """What the disk refuses, for all steps and threads of a daemon.
 
     A reason is logged for the first file that has it; lack of permission, once for each folder.
     """

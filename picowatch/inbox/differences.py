@@ -87,7 +87,7 @@ class Differences:
 
 
 def prompt_of(template: str, digest: str) -> str:
-    """Return what a dropped picture waits for that has no prompt."""
+    """Return what a dropped picture without a prompt waits for."""
     return f"{PROMPT}{template} {digest}"
 
 

@@ -134,7 +134,7 @@ class Inbox:
         return self._differences.template_folder(path) or path.rpartition("/")[0]
 
     def look(self, now: float) -> None:
-        """Note what differs from the ledger: recipes of which events came, or all if it is time."""
+        """Note what differs from the ledger: recipes that events named, or all if it is time."""
         if paths := self._watch.taken_paths():
             self._look_at(paths, time.monotonic())
         if now >= self._next_scan():

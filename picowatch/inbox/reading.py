@@ -112,7 +112,7 @@ def dropped_in(
 
 
 def named_in(root: Path, folder: str) -> set[str]:
-    """Return the paths that a folder's template names, of which some may be pictures."""
+    """Return the paths that a folder's template names; some may be pictures."""
     name = f"{folder}/{PICTURES_NAME}"
     try:
         template = DefaultsFile(name, read_file(root, name)[0])

@@ -98,7 +98,7 @@ class Watch(FileSystemEventHandler):
         self._observer = None
 
     def taken_paths(self) -> Collection[str]:
-        """Return the paths, below the folder, of files of which events came since the last time."""
+        """Return the files that events named since the last time, as paths below the folder."""
         with self._lock:
             paths, self._paths = self._paths, {}
         return paths

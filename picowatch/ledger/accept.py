@@ -100,7 +100,7 @@ def refuse(
 def refuse_for_template(
     ledger: Ledger, picture: Save, template: str, problem: str, waits_for: str
 ) -> bool:
-    """Record a picture that its template gives no prompt; return whether that is news of it."""
+    """Record a picture without a prompt from its template; return whether that is news."""
     with ledger.transaction() as sql:
         refuse(ledger, picture, None, waits_for=waits_for)
         is_news = note_problem(ledger, template, problem)

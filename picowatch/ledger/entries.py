@@ -37,7 +37,7 @@ def keys_of(digests: Iterable[str]) -> list[Key]:
 
 
 def entry_digest(key: Key) -> str:
-    """Return the digest by which a picture's entry is found; of equal ones the second has `-1`."""
+    """Return the digest by which a picture's entry is found; the second of equal ones has `-1`."""
     digest, occurrence = key
     return f"{digest}-{occurrence}" if occurrence else digest
 

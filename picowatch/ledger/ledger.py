@@ -131,7 +131,7 @@ class Ledger:
 
     @property
     def changes(self) -> int:
-        """How many rows were changed since the start: while it is equal, so are all answers."""
+        """How many rows were changed since the start; answers stay the same while this does."""
         return self._connection.total_changes
 
     def is_in_place(self) -> bool:
