@@ -66,7 +66,7 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
         bad: dict[str, None] = {}  # what is wrong with single pictures
         try:
             recipes = _read(settings, file, inventory, bad)
-            images = [image for recipe in recipes for image in _images(file, recipe)]
+            images = [image for place in enumerate(recipes) for image in _images(file, *place)]
         except (PicowatchError, OSError) as error:
             bad[_problem(settings, file, error)] = None
         else:
@@ -194,9 +194,9 @@ def _folder(settings: Settings, file: Path) -> str:
     return "inbox" if path_below(settings.inbox, file) else file.parent.as_posix()
 
 
-def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
+def _images(file: Path, entry_index: int, recipe: Recipe) -> list[dict[str, Any]]:
     """Return an object for each image; only what depends on a seed drawn later is unresolved."""
-    common = {"recipe": str(file), "entry_index": recipe.entry_index, "priority": recipe.priority}
+    common = {"recipe": str(file), "entry_index": entry_index, "priority": recipe.priority}
     return [
         _as_drawn_later(variant, {**common, **request.as_dict(with_off=True)})
         | {"published_size": "{}x{}".format(*request.published_size)}

@@ -51,7 +51,6 @@ class Context:
     checkpoint: Checkpoint
     layer: Layer
     position: Position
-    entry_index: int = 0
     lora_families: Mapping[str, str] = field(default_factory=dict)
     swept_loras: frozenset[str] = frozenset()
     variants: tuple[Any, ...] = ()
@@ -98,11 +97,6 @@ class Recipe(RecipeFields):
         elif part:
             value = replace(getattr(self, field), **{part: value})
         return self.model_copy(update={field: value})
-
-    @property
-    def entry_index(self) -> int:
-        """The entry's number in its file, from 0."""
-        return self.context.entry_index
 
     @property
     def inventory(self) -> Inventory:

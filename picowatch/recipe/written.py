@@ -21,11 +21,6 @@ class Source:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", tuple(self.text.split("\n")))
 
-    @property
-    def is_json(self) -> bool:
-        """Return whether it is JSON, so that no message proposes YAML."""
-        return self.name.lower().endswith(".json")
-
     def line(self, number: int) -> str:
         """Return the text of a 1-based line; empty after the end of the file."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""

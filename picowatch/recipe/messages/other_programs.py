@@ -14,7 +14,6 @@ SHAPE = "aspect_ratio"  # as other programs call it
 _COUNT = "Write count for the number of images."
 _HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
 _FACES = "picowatch does not restore faces. Remove it."
-_KOHYA = "It is kohya's flag; write --{}."
 _MIDJOURNEY = "It is Midjourney's flag; {}."
 
 # Words that mean the same, and the hint for them. Names that are flags only have hyphens.
@@ -29,20 +28,13 @@ _WORDS = {
     "upscaler": "Write upscale: NAME for the finished picture, or hires: {upscaler: NAME}.",
     "scale": "It is a part of hires or upscale: indent it below that line, or write "
     "hires: {scale: 2}.",
-    "denoise denoising": "Write denoising_strength.",
     f"resolution {SHAPE} aspect ar dimensions": "Write size: SIZES.",
-    "neg": "Write negative_prompt.",
-    "positive text": "Write prompt.",
     "prompts": "A recipe has one prompt. Write a recipe for each, or "
     "sweep: {prompt: [a corgi, a cat]}.",
-    "ckpt_name model_name base_model unet_name": "Write checkpoint.",
-    "generator": "Write seed.",
     "dtype torch_dtype precision device": "It is a setting: write it into picowatch.yaml, like "
     "precision: float16.",
     "embedding embeddings textual_inversion": "An embedding needs no field. Write its name into "
     "the prompt.",
-    "num_inference_steps sampling_steps performance": "Write steps.",
-    "sampling_method": "Write sampler.",
     "img2img init start_image input_image": "Write image: picture.png, and denoising_strength.",
     "inpaint inpainting inpaint_mask mask_image": "Write image: picture.png, and mask: mask.png.",
     "restore_faces face_restore face_restoration codeformer gfpgan": _FACES,
@@ -55,19 +47,26 @@ _WORDS = {
     "like format: jpeg.",
     "<<": "YAML's references (&, * and <<) are not supported. Write the fields again, or into "
     "_defaults.yaml.",
-    "--n": _KOHYA.format("negative_prompt"),
-    "--w": _KOHYA.format("width"),
-    "--h": _KOHYA.format("height"),
-    "--s": _KOHYA.format("steps"),
-    "--d": _KOHYA.format("seed"),
-    "--l": _KOHYA.format("cfg_scale"),
-    "--t": _KOHYA.format("denoising_strength"),
     "--v --niji": _MIDJOURNEY.format("choose a model with --checkpoint"),
     "--no": _MIDJOURNEY.format("write --negative_prompt"),
     "--ar --aspect": _MIDJOURNEY.format("write --size SIZES"),
     "--tile": _MIDJOURNEY.format("write --tiling"),
     "--stylize --chaos --q --iw --sref --cref": _MIDJOURNEY.format("leave it out"),
 }
+# Words that mean a field, and kohya's flags.
+_FIELDS = {
+    "denoising_strength": "denoise denoising",
+    "negative_prompt": "neg",
+    "prompt": "positive text",
+    "checkpoint": "ckpt_name model_name base_model unet_name",
+    "steps": "num_inference_steps sampling_steps performance",
+    "sampler": "sampling_method",
+    "seed": "generator",
+}
+_KOHYA = {
+    "n": "negative_prompt", "w": "width", "h": "height", "s": "steps", "d": "seed",
+    "l": "cfg_scale", "t": "denoising_strength",
+}  # fmt: skip
 # The flags of InvokeAI and stable-diffusion.cpp; some have another meaning in each.
 SHORT_FLAGS = {
     "s": "--steps",
@@ -85,7 +84,11 @@ SHORT_FLAGS = {
     "p": "the prompt first, without a flag",
     "o": "nothing: pictures are in outbox/",
 }
-_HINTS = {word: hint for words, hint in _WORDS.items() for word in words.split()}
+_HINTS = (
+    {word: hint for words, hint in _WORDS.items() for word in words.split()}
+    | {word: f"Write {field}." for field, words in _FIELDS.items() for word in words.split()}
+    | {f"--{flag}": f"It is kohya's flag; write --{field}." for flag, field in _KOHYA.items()}
+)
 
 # Values with which a setting is off, also as JSON or Python writes them.
 OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")

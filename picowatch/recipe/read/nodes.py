@@ -7,7 +7,7 @@ for the most frequent causes.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -53,7 +53,10 @@ def compose(source: Source, problems: Problems) -> list[Written]:
     beyond the limits.
     """
     text = _OTHER_SPACES.sub(" ", source.text)
-    return _composed(source, text, _yaml_scalar, problems)
+    try:
+        return list(_Composer(source, text, problems).documents())
+    except yaml.YAMLError as error:
+        refuse(*_explained(source, error))
 
 
 def compose_json(source: Source) -> Written:
@@ -75,7 +78,7 @@ def compose_json(source: Source) -> Written:
         refuse(source.whole_line(1), TOO_DEEP)
     text = _SURROGATE.sub("tttttt", source.text.replace("\t", " "))
     try:
-        return next(_Composer(source, text, _json_scalar, Problems()).documents())
+        return next(_JsonComposer(source, text, Problems()).documents())
     except yaml.YAMLError:  # a line break before a colon, or a name of over 1,024 characters
         if source.text.count(",") > MAX_NODES:
             refuse(source.whole_line(1), TOO_MANY)
@@ -109,39 +112,14 @@ def nearly_field(line: str) -> tuple[int, str] | None:
     return found.start("sign") + 1, f"a field has a colon and a space: write '{instead}'."
 
 
-_ReadScalar = Callable[[Any, str], str | None]
-
-
-def _composed(source: Source, text: str, scalar: _ReadScalar, problems: Problems) -> list[Written]:
-    try:
-        return list(_Composer(source, text, scalar, problems).documents())
-    except yaml.YAMLError as error:
-        refuse(*_explained(source, error))
-
-
-def _yaml_scalar(event: Any, raw: str) -> str | None:
-    text = str(event.value)
-    if not event.style and text in _NULLS:
-        return None
-    # The last line break of a block is part of the syntax, not of the text.
-    return text.removesuffix("\n") if event.style in ("|", ">") else text
-
-
-def _json_scalar(event: Any, raw: str) -> str | None:
-    if event.style == '"':
-        return str(json.loads(raw))
-    return None if raw == "null" else raw
-
-
 class _Composer:
     """Builds values from `text`, which is as long as the source's and may differ in spaces."""
 
-    def __init__(
-        self, source: Source, text: str, read_scalar: _ReadScalar, problems: Problems
-    ) -> None:
+    keeps_nulls = True
+
+    def __init__(self, source: Source, text: str, problems: Problems) -> None:
         self.source = source
         self.problems = problems
-        self.read_scalar = read_scalar
         self.events: Iterator[Any] = yaml.parse(text, _LOADER)
         self.nodes = 0
 
@@ -166,12 +144,19 @@ class _Composer:
         if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
             is_text = isinstance(event, yaml.ScalarEvent)
             raw = self.raw(event)
-            return Written(self.read_scalar(event, raw) if is_text else raw, position, raw, key)
+            return Written(self.scalar(event, raw) if is_text else raw, position, raw, key)
         if isinstance(event, yaml.MappingStartEvent):
             pairs, end = self.pairs(depth + 1)
             return mapping_at(self.position(event, end), key, pairs)
         parts, end = self.elements(depth + 1)
         return list_at(self.position(event, end), key, parts)
+
+    def scalar(self, event: Any, raw: str) -> str | None:
+        text = str(event.value)
+        if not event.style and text in _NULLS:
+            return None
+        # The last line break of a block is part of the syntax, not of the text.
+        return text.removesuffix("\n") if event.style in ("|", ">") else text
 
     def elements(self, depth: int) -> tuple[list[Written], Any]:
         """Return the elements of a list, and the event of its end."""
@@ -182,18 +167,18 @@ class _Composer:
 
     def pairs(self, depth: int) -> tuple[list[tuple[str, Written]], Any]:
         """Return the names and values of a mapping, repeated ones too, and the event of its end."""
-        found, is_json = [], self.source.is_json  # in which null is the default
+        found = []
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             name = self.node(event, depth)
             event = next(self.events)
             value = self.node(event, depth, name.position)
             if field_named(str(name.value)) in PROMPTS and isinstance(event, yaml.ScalarEvent):
                 value = self.whole(event, str(name.value), value)
-            if isinstance(name.value, str):
-                found += [(name.value, value)] if value.value is not None or not is_json else []
-            else:
+            if not isinstance(name.value, str):
                 message = "a field's name must be a word, as in 'steps: 30'."
                 self.problems.add(name.position, message)
+            elif value.value is not None or self.keeps_nulls:
+                found.append((name.value, value))
         return found, event
 
     def whole(self, event: Any, name: str, value: Written) -> Written:
@@ -230,6 +215,17 @@ class _Composer:
         stop = end.column if end.line == start.line else len(line)
         width = len(line[start.column : stop].rstrip())
         return Position(self.source, start.line + 1, start.column + 1, max(1, width))
+
+
+class _JsonComposer(_Composer):
+    """The same for JSON, in which null is the default."""
+
+    keeps_nulls = False
+
+    def scalar(self, event: Any, raw: str) -> str | None:
+        if event.style == '"':
+            return str(json.loads(raw))
+        return None if raw == "null" else raw
 
 
 def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:

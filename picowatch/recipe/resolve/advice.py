@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from picowatch.families import DEMO
 from picowatch.recipe.converters import seed_in
-from picowatch.recipe.fields import FINISHING, PICTURE, PROMPTS, ROWS
+from picowatch.recipe.fields import FINISHING, NEEDS, PICTURE, PROMPTS, ROWS
 from picowatch.recipe.inventory import DEMO_CUTOUT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.prompts import probable_mistakes
@@ -27,9 +27,7 @@ _MOST_CHARACTERS = 100_000  # of prompts searched for unknown words
 # In a picture; searching for all that a hostile one could name would take minutes.
 _MOST_EMBEDDINGS = 200
 # Without a start image the denoising strength is that of hires.
-_NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs} | {
-    "denoising_strength": ("image", "hires")
-}
+_NEEDS = NEEDS | {"denoising_strength": ("image", "hires")}
 # The fields of a recipe without a prompt, whose start image is only finished.
 _WITHOUT_DRAWING = ("image", *FINISHING, "exact", "sweep", "grid", "grid_seconds", "priority")
 _FOR_DRAWINGS = (

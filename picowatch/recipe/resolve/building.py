@@ -45,7 +45,7 @@ from picowatch.recipe.samplers import (
     find_sampler,
     sampler_named,
 )
-from picowatch.recipe.written import Layer, Origin, Position, Written, find_in
+from picowatch.recipe.written import Entry, Layer, Origin, Position, Written, find_in
 
 _HASH_DIGITS = 10
 _MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
@@ -54,34 +54,21 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What all recipes of a file are resolved with."""
+    """What all recipes of a file are resolved with, and the `named` pictures, by their paths."""
 
     inventory: Inventory
     pictures: Pictures
     rules: Rules
+    named: dict[str, Position]
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What an entry says besides its fields: where it stands, and which files were used before.
-
-    These are the beginning of the checkpoint's hash, and names of embeddings, with commas between.
-    `dropped` is a picture for which the checkpoint decides what it is.
-    """
-
-    entry_index: int = 0
-    checkpoint_hash: str = ""
-    embeddings: str = ""
-    dropped: Written | None = None
-
-
-def resolve(judge: Judge, known: Known, used: Used, named: dict[str, Position]) -> Recipe | None:
+def resolve(judge: Judge, known: Known, entry: Entry) -> Recipe | None:
     """Return the recipe of the judge's layer, without its sweep; None if it cannot be built.
 
     The layer is spelt out and merged. The judge is told of mistakes, and of replaced values that
-    others chose. The pictures that it names are added to `named`, with their positions.
+    others chose. The `entry` says which files were used before, and what was dropped.
     """
-    resolving = _Resolving(judge, known.inventory, known.pictures, known.rules, used, named)
+    resolving = _Resolving(judge, known, entry)
     recipe = resolving.finished() if only_finishes(judge.layer) else resolving.drawn()
     return recipe.warned(judge.warnings) if recipe else None
 
@@ -91,11 +78,8 @@ class _Resolving:
     """One layer on its way to a recipe: values by their fields, looked up, within limits."""
 
     judge: Judge
-    inventory: Inventory
-    pictures: Pictures
-    rules: Rules
-    used: Used
-    named: dict[str, Position]
+    known: Known
+    entry: Entry
 
     @property
     def layer(self) -> Layer:
@@ -110,9 +94,9 @@ class _Resolving:
         self._place_dropped(checkpoint)
         self._check_hash(checkpoint)
         self.judge.warnings += missing_embeddings(
-            self.layer, self.used.embeddings, checkpoint, self.inventory
+            self.layer, self.entry.embeddings, checkpoint, self.known.inventory
         )
-        loras, families = read_loras(self.layer, self.inventory, self.judge)
+        loras, families = read_loras(self.layer, self.known.inventory, self.judge)
         defaults = self._defaults(checkpoint, loras)
         values = (
             defaults
@@ -134,7 +118,7 @@ class _Resolving:
         recipe = self._validated(values, defaults, context)
         if recipe is None:
             return None
-        recipe = self.rules.applied(recipe, self.judge)
+        recipe = self.known.rules.applied(recipe, self.judge)
         off = {name: DEFAULTS[name] for name in idle_fields(partial(getattr, recipe))}
         return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
 
@@ -157,7 +141,7 @@ class _Resolving:
         if not image or not (upscale or cutout):
             return None
         try:
-            size = self.pictures.size(image)
+            size = self.known.pictures.size(image)
         except PictureUnreadable as error:
             self.judge.wrong("image", named(image, str(error)))
             return None
@@ -172,8 +156,7 @@ class _Resolving:
         return recipe
 
     def _context(self, checkpoint: Checkpoint, **more: Any) -> Context:
-        place = self.judge.position, self.used.entry_index
-        return Context(self.inventory, checkpoint, self.layer, *place, **more)
+        return Context(self.known.inventory, checkpoint, self.layer, self.judge.position, **more)
 
     def _validated(
         self, values: dict[str, Any], defaults: Mapping[str, Any], context: Context
@@ -223,7 +206,7 @@ class _Resolving:
         written = self.layer.get("checkpoint")
         try:
             name = text_of("checkpoint", written) if written else None
-            return find_checkpoint(name, self.inventory)
+            return find_checkpoint(name, self.known.inventory)
         except ValueInvalid as error:
             self.judge.wrong("checkpoint", str(error))
             return NO_CHECKPOINT
@@ -232,7 +215,7 @@ class _Resolving:
         """Return the installed model that a field names, or the one instead; None for an error."""
         written = find_in(self.layer, field)
         try:
-            return find(kind, text_of(field, written) if written else None, self.inventory)
+            return find(kind, text_of(field, written) if written else None, self.known.inventory)
         except ValueInvalid as error:
             return instead if self.judge.wrong(field, str(error), instead) else None
 
@@ -240,17 +223,17 @@ class _Resolving:
         """Return the path of the picture that a field names; "" for none, or if it is wrong."""
         written = find_in(self.layer, name)
         try:
-            path = read_path(re.sub(r"\.\d+\.", ".", name), written, self.pictures)
+            path = read_path(re.sub(r"\.\d+\.", ".", name), written, self.known.pictures)
         except ValueInvalid as error:
             self.judge.wrong(name, str(error))
             return ""
         if path:
-            self.named[path] = self.judge.position_of(name)
+            self.known.named[path] = self.judge.position_of(name)
         return path
 
     def _place_dropped(self, checkpoint: Checkpoint) -> None:
         """Make a dropped picture the start image, or the reference of an editing checkpoint."""
-        dropped = self.used.dropped
+        dropped = self.entry.dropped
         if not dropped:
             return
         layer = {name: one for name, one in self.layer.items() if name != "image"}
@@ -266,7 +249,7 @@ class _Resolving:
         paths = [self._path(f"references.{index}") for index in parts]
         for index, path in enumerate(paths):
             with suppress(PictureUnreadable):  # reported where pictures are kept
-                width, height = self.pictures.size(path) if path else (1, 1)
+                width, height = self.known.pictures.size(path) if path else (1, 1)
                 if max(width, height) > _MOST_NARROW * min(width, height):
                     what = f"'{shown(path)}' is too narrow, {width}x{height} pixels."
                     most = f"One side may have {_MOST_NARROW} times the other's pixels."
@@ -282,7 +265,7 @@ class _Resolving:
 
     def _check_hash(self, checkpoint: Checkpoint) -> None:
         """Warn if a picture's checkpoint may not be the installed one of this name."""
-        begins, written = self.used.checkpoint_hash.casefold(), self.layer.get("checkpoint")
+        begins, written = self.entry.checkpoint_hash.casefold(), self.layer.get("checkpoint")
         if not written or written.origin is not Origin.OTHERS:
             return
         # Shorter ones are from A1111 before 2023, which hashed in another way.
@@ -321,7 +304,7 @@ class _Resolving:
         model = self._find("upscale.model", "upscaler") if is_on else None
         if not written or not model:
             return None
-        usual = float(self.inventory.named("upscaler")[model].scale)
+        usual = float(self.known.inventory.named("upscaler")[model].scale)
         return {"model": model, "scale": _values_of("upscale", written).get("scale") or usual}
 
     def _cutout(self) -> str:
@@ -346,7 +329,7 @@ class _Resolving:
                 continue
             if parts.get("preprocess") == "depth":
                 parts["depth"] = self._find(f"{name}.depth", "depth") or ""
-            if model and self.inventory.named("controlnet")[model].kinds:
+            if model and self.known.inventory.named("controlnet")[model].kinds:
                 parts.setdefault("kind", KIND_OF.get(parts.get("preprocess", ""), ""))
             found.append(parts)
         return tuple(found)
@@ -364,7 +347,7 @@ class _Resolving:
         image, size = self.layer.get("image"), (checkpoint.native_size, checkpoint.native_size)
         if path:
             try:
-                size = self.pictures.size(path)
+                size = self.known.pictures.size(path)
             except PictureUnreadable as error:
                 field = "image" if values["image"] else "references.0" if references else CONTROL
                 self.judge.wrong(field, named(path, str(error)))
@@ -376,7 +359,7 @@ class _Resolving:
             if isinstance(values[given], int):  # otherwise it is reported elsewhere
                 scale = values[given] / size[given == "height"]
                 size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-        rules, most_pixels = checkpoint.rules, self.pictures.most_pixels
+        rules, most_pixels = checkpoint.rules, self.known.pictures.most_pixels
         scale = values["hires"].get("scale", 2) if values["hires"] else 1
         is_scale = isinstance(scale, int | float) and scale >= 1  # otherwise reported elsewhere
         most_side = min(MAX_SIDE, int(rules.max_side / (scale if is_scale else 1)))

@@ -17,7 +17,7 @@ from picowatch.recipe.resolve.advice import (
     says_drawing,
     with_unknown_words,
 )
-from picowatch.recipe.resolve.building import Known, Used, only_finishes, resolve
+from picowatch.recipe.resolve.building import Known, only_finishes, resolve
 from picowatch.recipe.resolve.layers import merged, read_values, spelt_out
 from picowatch.recipe.resolve.prompts import MAX_COST, cost_of
 from picowatch.recipe.resolve.rules import Rules
@@ -71,17 +71,16 @@ class EntryResolver:
         self._problems = problems
         self._defaults = defaults
         self._settings = spelt_out(settings, Judge(settings, problems))
-        self._known = Known(inventory, pictures, Rules(inventory))
+        self._known = Known(inventory, pictures, Rules(inventory), {})
         self._max_images = max_images
         self._read_from = read_from
-        self._named: dict[str, Position] = {}  # the pictures of all entries
         self._images = 0
         self._beyond: Position | None = None  # of the field that exceeds the limit
         self._cost = 0  # of the prompts of all images
 
     def recipes(self, entries: Sequence[Entry]) -> list[Recipe]:
         """Return the entries' recipes, in order."""
-        found = [self._recipe(index, entry) for index, entry in enumerate(entries)]
+        found = [self._recipe(entry) for entry in entries]
         if self._beyond:
             self._problems.add(self._beyond, too_many(self._images, self._max_images))
         if self._problems:
@@ -90,7 +89,7 @@ class EntryResolver:
 
     def _add_unusable_pictures(self) -> None:
         """Report unusable pictures; in a file without mistakes, copying them reports them."""
-        for path, position in self._named.items():
+        for path, position in self._known.named.items():
             try:
                 self._known.pictures.check(path)
             except PictureUnreadable as error:
@@ -106,7 +105,7 @@ class EntryResolver:
         wrong = (layer.keys() & ROWS.keys()) - read_values(layer, judge).keys()
         return {name: written for name, written in layer.items() if name not in wrong}
 
-    def _recipe(self, index: int, entry: Entry) -> Recipe | None:
+    def _recipe(self, entry: Entry) -> Recipe | None:
         """Return the entry's recipe; None if it cannot be built."""
         warnings = list(entry.warnings)
         origin = Origin.OTHERS if entry.by_another_program else Origin.OWN
@@ -123,13 +122,11 @@ class EntryResolver:
             layer.pop("prompt", None)  # a folder's is for recipes that draw
         sweep = layer.pop("sweep", None)
         axes = self._axes(sweep, layer, given) if sweep else {}
-        used = Used(
-            index,
-            picture.checkpoint_hash or entry.checkpoint_hash,
-            picture.embeddings or entry.embeddings,
-            entry.dropped,
-        )
-        images = self._images_of(entry, layer, axes, used, self._count(entry, layer, axes, sweep))
+        if picture.checkpoint_hash or picture.embeddings:
+            said = picture.checkpoint_hash or entry.checkpoint_hash
+            embeddings = picture.embeddings or entry.embeddings
+            entry = replace(entry, checkpoint_hash=said, embeddings=embeddings)
+        images = self._images_of(entry, layer, axes, self._count(entry, layer, axes, sweep))
         if not images:
             return None
         judge = Judge(first_layer(axes, layer), self._problems, entry.position, warnings)
@@ -150,9 +147,7 @@ class EntryResolver:
         inventory = self._known.inventory
         return read_axes(sweep, layer, given, self._max_images, inventory, self._problems)
 
-    def _images_of(
-        self, entry: Entry, layer: Layer, axes: Axes, used: Used, count: int
-    ) -> list[Recipe]:
+    def _images_of(self, entry: Entry, layer: Layer, axes: Axes, count: int) -> list[Recipe]:
         """Return the recipe, or those of all combinations of a sweep's values."""
         found, loras = [], swept_loras(axes, self._known.inventory)
         for combination in combinations(axes, layer) if count else ():
@@ -160,7 +155,7 @@ class EntryResolver:
             if self._cost > MAX_COST:
                 refuse(entry.position, _TOO_LONG)
             judge = Judge(combination, self._problems, entry.position)
-            recipe = resolve(judge, self._known, used, self._named)
+            recipe = resolve(judge, self._known, entry)
             if recipe:
                 found.append(recipe.known(swept_loras=loras) if loras else recipe)
         return found
