@@ -147,15 +147,14 @@ class ProblemFiles:
         found: list[tuple[float, str]] = []
         for folder, _, names in os.walk(self._root):
             for path in (Path(folder, name) for name in names if name.endswith(_ENDINGS)):
-                file = path.relative_to(self._root).as_posix()
-                if file not in kept and (self._text(file) or "").startswith("inbox/"):
-                    self._remove(file)
-                else:
-                    with suppress(FileNotFoundError):  # somebody deleted it meanwhile
-                        found.append((path.lstat().st_mtime, file))
+                with suppress(FileNotFoundError):  # somebody deleted it meanwhile
+                    found.append((path.lstat().st_mtime, path.relative_to(self._root).as_posix()))
         with self._lock:
             self._files = {file: None for _, file in sorted(found)}
             self.changes += 1
+        for _, file in found:
+            if file not in kept and (self._text(file) or "").startswith("inbox/"):
+                self._remove(file)
 
     def shown(self) -> tuple[list[ShownProblem], int]:
         """Return the newest problems, errors first, and how many more there are.
@@ -212,14 +211,15 @@ class ProblemFiles:
             self.changes += 1
 
     def _remove(self, file: str) -> None:
-        """Delete a file; a folder in its place stays."""
+        """Delete a file that was listed or written; a folder in its place stays."""
+        if file not in self._files:
+            return
         with unneeded(file, waits=file.endswith(ERROR_ENDING)):
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 os.unlink(f"{self._root}/{file}")  # noqa: PTH108 (no Path for each save)
             with self._lock:
-                if file in self._files:
-                    del self._files[file]
-                    self.changes += 1
+                self._files.pop(file, None)
+                self.changes += 1
 
     def _text(self, file: str, most: int = MOST_CHARACTERS) -> str | None:
         """Return the beginning of a file, with -1 all of it; None if it cannot be read."""
