@@ -97,7 +97,7 @@ bench: $(READY)  ## Compare picowatch with a diffusers script on the CPU (12 min
 test-gpu: $(READY)  ## The engine's tests on a GPU (a minute or two).
 	$(BIN)/pytest -p tests.gpu.on_card -m "not heavy" tests/engine tests/gpu --ignore tests/engine/ray
 
-bench-gpu: $(READY)  ## Find out in ten minutes what works on a GPU and how fast, into gpu-results/.
+bench-gpu: $(READY)  ## Test and time everything on a GPU (ten minutes); results go into gpu-results/.
 	$(BIN)/python -m benchmarks.gpu --minutes 10 --out gpu-results
 
 train: $(READY)  ## Train the demo model from scratch (hours on a CPU, minutes on a GPU).
@@ -112,7 +112,7 @@ up:  ## Start picowatch in Docker, on the GPU if there is one. Run it again afte
 down:  ## Stop it.
 	@contrib/docker.sh down
 
-image-check: $(READY)  ## Build the Docker image and try it, by a Docker engine (as root, some minutes).
+image-check: $(READY)  ## Build the Docker image and try it with a Docker engine (as root, some minutes).
 	$(BIN)/python -m tests.docker.image_check
 
 clean:  ## Remove the environment and all caches; inbox, outbox and models stay.

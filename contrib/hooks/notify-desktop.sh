@@ -6,7 +6,7 @@
 #     failed: contrib/hooks/notify-desktop.sh failed
 #     idle: contrib/hooks/notify-desktop.sh idle
 #
-# Needs notify-send (Debian: libnotify-bin). On macOS, write osascript's line in its place.
+# Needs notify-send (Debian: libnotify-bin). On macOS, use osascript instead.
 set -eu
 case "$1" in
   picture) notify-send --icon="$2" --transient "picowatch" "$(basename "$2")" ;;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sends what picowatch says, its JSON, to an address, for any hook of picowatch.yaml:
+# Sends picowatch's JSON to an address, for any hook of picowatch.yaml:
 #
 #   hooks:
 #     picture: contrib/hooks/webhook.sh https://example.org/picowatch

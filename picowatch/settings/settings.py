@@ -228,7 +228,7 @@ def settings_text() -> str:
         "# picowatch's settings. Every line is optional. Lines with a # show the default.",
         f"# The same names work as environment variables ({PREFIX}SETTLE_SECONDS=1) and, for the",
         "# folders, as flags (--inbox). Flags override the environment, which overrides this file.",
-        "# docs/settings.md has some more, which hardly anybody needs.",
+        "# docs/settings.md lists the other settings, which hardly anybody needs.",
     ]
     for name in DAILY:
         field = Settings.model_fields[name]
