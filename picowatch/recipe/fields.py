@@ -83,8 +83,8 @@ class Axis:
 _Side = Annotated[
     Pixels | None,
     Row(
-        "Pixels, a multiple of 8, but any number with references; or both at once as size: "
-        "512x768, or size: picture.",
+        "Pixels: a multiple of 8, or any number with references. size: 512x768 sets both, and "
+        "size: picture takes those of the start image.",
         default_text="the checkpoint's native size",
     ),
 ]
@@ -142,8 +142,8 @@ class ImageFields:
     sampler: Annotated[
         str,
         Row(
-            "A1111's or diffusers' name, case and spaces do not matter; it may include a schedule"
-            " type (DPM++ 2M Karras).",
+            "A1111's or diffusers' name, which may include a schedule type (DPM++ 2M Karras). Case "
+            "and spaces do not matter.",
             aliases=("sampler_name",),
             a1111="Sampler",
             default_text=f"{DEFAULT_SAMPLER}; Euler for flow models",
@@ -242,8 +242,8 @@ class ImageFields:
     noise: Annotated[
         NoiseSource,
         Row(
-            "Where a seed's random numbers come from: torch on a CPU, or torch on an NVIDIA GPU, "
-            "which is A1111's default and needs such a GPU.",
+            "Whose random numbers a seed draws: the CPU's, or those of an NVIDIA GPU, as in A1111. "
+            "nvidia needs such a GPU.",
             aliases=("rng",),
             reads=noise_in,
             left_out=True,
@@ -269,8 +269,8 @@ class ImageFields:
     variation_strength: Annotated[
         Share,
         Row(
-            "How far the noise goes from the seed's to the variation seed's. Above 0, image i of "
-            "count uses variation_seed+i, and all use the same seed.",
+            "How much of the variation seed's noise is mixed in. Above 0, image i of count uses "
+            "variation_seed+i, and all use the same seed.",
             aliases=("subseed_strength",),
             same_in_batch=False,
             a1111="Variation seed strength",
