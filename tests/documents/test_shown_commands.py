@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import fields
 from pathlib import Path
 
@@ -100,6 +101,43 @@ def test_crons_jobs_without_one_make_a_picture_each(home: Path) -> None:
         assert len(list(made.glob("*.png"))) == number
     with Image.open(home / "today.png") as today:
         assert today.size == (128, 128)
+
+
+def test_the_first_hour_is_typed_line_by_line(home: Path) -> None:
+    """docs/first-hour.md from its second step on, without downloads; its cron job has no daemon."""
+    folder, page = home / "picowatch", PROJECT / "docs/first-hour.md"
+    shutil.copytree(PROJECT / "docs/images", folder / "docs/images")
+    (folder / "inbox/morning.txt").unlink()
+    give_environment(folder, DIGESTS)
+    (folder / ".venv/bin/activate").write_text(f'PATH="{folder}/.venv/bin:$PATH"')
+    *_, _, run, hello, photos, cancel, _, copied = blocks(page, "sh")
+    assert run == "picowatch run\n"
+    (recipe,), (morning,) = blocks(page, "yaml"), crontab_lines(page)
+
+    def typed(lines: str) -> str:
+        done = shell(f". .venv/bin/activate; {lines}", folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    house, goes_on = House(folder), threading.Event()
+    with house.running():
+        typed(hello)
+        wait_for(lambda: len(house.pictures("hello")) == 1, "the first picture")
+        name = recipe.splitlines()[0].removeprefix("# inbox/")
+        house.save(name, recipe)
+        wait_for(lambda: len(house.pictures("sunglasses")) == 4, "three pictures and a sheet")
+        house.save(name, recipe.replace("[2, 4, 8]", "[2, 5, 8]"))
+        wait_for(lambda: len(house.pictures("sunglasses")) == 6, "one picture and a new sheet")
+        house.engine.before_batch = lambda _: wait_for(goes_on.is_set, "the cancellation")
+        typed(photos)
+        wait_for(lambda: "upscale: " in typed("picowatch status"), "the folder's progress")
+        assert re.search("images? cancelled", typed(cancel))
+        goes_on.set()
+    typed(copied)
+    for number in (1, 2):
+        done = shell(morning, home, HOME=str(home), PATH="/usr/bin:/bin")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert len(house.pictures("morning")) == number
 
 
 def test_a_pictures_recipe_is_found_again_and_taken_out(house: House) -> None:
