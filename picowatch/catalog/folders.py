@@ -220,7 +220,8 @@ def _controlnet_folder(folder: Path) -> Recognised:
     found = controlnet(header)
     if shapes and found is None:
         raise ModelRefused(
-            f"is no ControlNet that picowatch knows: its tensors begin with {header.beginning()}."
+            "is not a ControlNet that picowatch knows: its tensors begin with "
+            f"{header.beginning()}."
         )
     return found or Recognised("controlnet", "")
 

@@ -87,7 +87,7 @@ def recognise(header: Header) -> Recognised:
     )
     if found is None:
         raise ModelRefused(
-            f"is no model that picowatch knows: its tensors begin with {header.beginning()}."
+            f"is not a model that picowatch knows: its tensors begin with {header.beginning()}."
         )
     return found
 

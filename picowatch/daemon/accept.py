@@ -28,8 +28,8 @@ log = logging.getLogger("picowatch")
 # next batch meanwhile.
 SLICE_SECONDS = 0.2
 _NO_TEMPLATE = (
-    "Pictures beside this file are no requests, because its name lacks an underscore. Rename it to "
-    "_pictures.yaml."
+    "Pictures beside this file are not requests, because its name lacks an underscore. Rename it "
+    "to _pictures.yaml."
 )
 
 

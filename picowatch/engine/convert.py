@@ -112,7 +112,7 @@ def _refusal(said: str) -> ModelRefused:
         return ModelRefused(f"contains more than numbers: it names {name[1][:80]!r}.", _NOT_RUN)
     if "nsupported" in said or "blocked" in said:
         return ModelRefused("contains more than numbers.", _NOT_RUN)
-    return ModelRefused("is damaged, or no PyTorch file of weights.", "Get the file again.")
+    return ModelRefused("is damaged, or not a PyTorch file of weights.", "Get the file again.")
 
 
 def _check_zip(path: Path) -> None:
@@ -161,7 +161,7 @@ def _within(content: Any) -> Any:
 def _separate(tensors: Tensors, size: int) -> Tensors:
     """Return the tensors without shared memory. ModelRefused if a small file claims many."""
     if sum(one.nbytes for one in tensors.values()) > _MOST_COPIES * size:
-        raise ModelRefused("is no file of weights: its tensors repeat the same numbers.")
+        raise ModelRefused("is not a file of weights: its tensors repeat the same numbers.")
     seen: set[int] = set()
     found = {}
     for name, tensor in tensors.items():

@@ -22,7 +22,7 @@ from picowatch.inbox.reading import dropped_in
 from picowatch.ledger.rows import SizeAndTime
 
 # A sync program may take a template away for a while.
-TEXTS_STAY = "texts beside its pictures still belong to them and are no recipes"
+TEXTS_STAY = "texts beside its pictures still belong to them and are not recipes"
 
 
 def scan(

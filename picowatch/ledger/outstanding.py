@@ -64,7 +64,7 @@ def archive(ledger: Ledger, recipe: str) -> None:
 
 
 def leave_to_make(ledger: Ledger, recipe: str) -> None:
-    """Record that `make --rm` removes the recipe: an equal file is no renaming of it."""
+    """Record that `make --rm` removes the recipe: an equal file is not a renaming of it."""
     ledger.change(
         "UPDATE recipes SET digest = '', problem = NULL, todo = 0 WHERE path = ?", (recipe,)
     )

@@ -195,6 +195,6 @@ def _files_of(content: bytes) -> list[str]:
 def _file(call: str) -> str:
     """Return the file of a call. All of it is not parsed: there may be a hundred thousand."""
     if not (call.startswith(_CALL) and call.endswith("});")):
-        raise ValueError("it is no call")
+        raise ValueError("it is not a call")
     file: str = _DECODER.raw_decode(call, len(_CALL))[0]
     return file

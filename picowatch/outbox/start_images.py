@@ -249,7 +249,7 @@ def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
         return
     for copy in folder.iterdir():
         if copy.name not in digests and not copy.name.startswith(TEMPORARY_PREFIX):
-            with suppress(OSError):  # a folder, which a user made, is no copy
+            with suppress(OSError):  # a folder, which a user made, is not a copy
                 copy.unlink()
 
 

@@ -131,7 +131,7 @@ def _seed_in(written: Written) -> int | str:
 
 
 def seed_in(written: Written) -> int | Literal["random"] | None:
-    """Return the seed that a value means; None if it is no seed."""
+    """Return the seed that a value means; None if it is not a seed."""
     text = written.text.strip().casefold()
     if text in _RANDOM_WORDS:
         return RANDOM

@@ -235,7 +235,7 @@ def is_whole_name(written: str, name: str) -> bool:
 
 @lru_cache(maxsize=16)
 def _by_name(names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Map whole names, and their last parts that are no whole names, to the names."""
+    """Map whole names, and their last parts that are not whole names, to the names."""
     whole: dict[str, list[str]] = {}
     last: dict[str, list[str]] = {}
     for name in names:

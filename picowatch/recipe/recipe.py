@@ -44,7 +44,7 @@ class Context:
     names of those whose weights a sweep varies. `variants` are a sweep's
     combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture
     that is only finished, and `dropped` are the paths of a dropped picture and its mask: their
-    names are no part of the identity, so a renamed picture is still the same request.
+    names are not part of the identity, so a renamed picture is still the same request.
     """
 
     inventory: Inventory

@@ -156,7 +156,7 @@ def plain_name(name: str) -> str:
     return "_".join(name.lower().replace("-", " ").replace("_", " ").split())
 
 
-# A table's columns that begin so are no fields: layers keep them for the metadata.
+# A table's columns that begin so are not fields: layers keep them for the metadata.
 NOTE = "_"
 # One layer of settings: a _defaults.yaml, a TXT's settings, or what an entry itself says.
 Layer = dict[str, Written]

@@ -256,7 +256,12 @@ PARTS: list[tuple[str, Config, Shapes, str]] = [
     ("vae", VAES["tiny"] | {"latent_channels": 32}, tiny_vae(32), "latent_channels: 32, "),
     ("vae", QWEN_VAE | {"base_dim": 10**9}, tiny_vae(4), "config.json says base_dim: 1000000000"),
     ("controlnet", {"_class_name": "Flux"}, diffusers_controlnet(768), "but not of a ControlNet"),
-    ("controlnet", CONTROLNET, controlnet(4096), "is no ControlNet that picowatch knows: its ten"),
+    (
+        "controlnet",
+        CONTROLNET,
+        controlnet(4096),
+        "is not a ControlNet that picowatch knows: its ten",
+    ),
     ("depth", {"model_type": "dpt"}, {"x": (8,)}, "is not a folder of Depth Anything"),
     ("depth", DEPTH | {"backbone_config": BACKBONE}, {"x": (8,)}, "says num_hidden_layers: 1000"),
 ]

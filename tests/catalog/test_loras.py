@@ -104,7 +104,7 @@ OTHER = "a transformer that picowatch does not know: its tens"
 REFUSED: list[tuple[Shapes, str]] = [
     # LTX-Video's text is as wide as that of Stable Diffusion XL.
     (peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048), OTHER),
-    (DIFFERENCES, "is no model that picowatch knows"),
+    (DIFFERENCES, "is not a model that picowatch knows"),
     *(
         (peft(CROSS, 768, 320) | {f"{CROSS}.{part}": (8,)}, f"layers have a '{part}', which")
         for part in MORE

@@ -292,7 +292,7 @@ def test_what_is_not_known_is_refused_with_its_beginning(name: str) -> None:
     shapes = UNKNOWN[name]
     with pytest.raises(ModelRefused) as refused:
         recognise(Header(shapes, {}))
-    begin = f"is no model that picowatch knows: its tensors begin with {next(iter(shapes))!r} "
+    begin = f"is not a model that picowatch knows: its tensors begin with {next(iter(shapes))!r} "
     assert refused.value.message.startswith(begin)
     assert refused.value.message.endswith("].")
 

@@ -192,7 +192,7 @@ def test_other_files_are_named_and_no_bomb_goes_off(
     Path("program.pt").write_bytes(good)
     with zipfile.ZipFile("program.pt", "a") as archive:
         archive.writestr("archive/constants.pkl", "")
-    damaged = "is damaged, or no PyTorch file"
+    damaged = "is damaged, or not a PyTorch file"
     files = {
         "program.pt": (b"", "a program (TorchScript)"),
         "packed.pth": (b"", damaged),

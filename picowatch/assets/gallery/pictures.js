@@ -21,7 +21,7 @@ let arriving = null; // pictures of the page that is being loaded
 
 // Calls `done` with whether the script ran; one that is read in the middle of a write does not. The
 // browser reports its error right before its load event. It also reports errors of size observers,
-// which are no script's fault.
+// which are not the fault of a script.
 let isBroken = false;
 addEventListener("error", event => { isBroken ||= !event.message?.startsWith("ResizeObserver"); });
 

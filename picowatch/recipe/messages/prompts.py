@@ -1,4 +1,4 @@
-"""Lines that are no prompts, and parts of prompts that are valid, but hardly what was meant."""
+"""Lines that are not prompts, and parts of prompts that are valid, but hardly what was meant."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -94,7 +94,7 @@ def _said(text: str, said: _Said) -> Iterator[str]:
 
 
 def why_no_prompt(line: str) -> str:
-    """Return the message about a line that is no prompt; "" for a prompt."""
+    """Return the message about a line that is not a prompt; "" for a prompt."""
     return next(_said(line, _NO_PROMPT), "")
 
 

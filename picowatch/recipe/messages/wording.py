@@ -128,7 +128,7 @@ def given_twice(name: str, before: Written) -> str:
 
 
 def not_multiple_of(multiple: int, field: str, value: int) -> str:
-    """Return the message about a size that is no multiple, with the nearest that are."""
+    """Return the message about a size that is not a multiple, with the nearest that are."""
     below = value - value % multiple
     return f"{field} must be a multiple of {multiple}: {below} or {below + multiple} would do."
 

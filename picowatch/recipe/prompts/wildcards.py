@@ -71,7 +71,7 @@ Nodes = tuple[str | FromFile | Choice, ...]
 
 
 def parse(text: str, wildcards: Wildcards) -> Nodes:
-    """Parse a text. Never fails: what is no wildcard is text."""
+    """Parse a text. Never fails: what is not a wildcard is text."""
     if "{" not in text and "__" not in text:
         return (text,)
     opened = [Bracket()]

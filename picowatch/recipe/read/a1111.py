@@ -2,7 +2,7 @@
 
 A block is the prompt, a line `Negative prompt: …`, and a line of values, `Steps: 24, Sampler: …`.
 Case does not count: people write the lines by hand. A line of values may continue in the next one.
-Remarks of A1111's page and of extensions may follow, which are no prompts: `Template:`
+Remarks of A1111's page and of extensions may follow, which are not prompts: `Template:`
 (https://github.com/adieyal/sd-dynamic-prompts), `Time taken:`, `Used embeddings:`.
 """
 
@@ -218,7 +218,7 @@ def _read_block(block: Block, found: Found) -> int:
 def _pairs(line: str) -> Iterator[tuple[str, str]]:
     """Yield the `key: value` pairs of a line; values with commas are JSON.
 
-    Text that is no pair extends to the next comma, and has the key "".
+    Text that is not a pair extends to the next comma, and has the key "".
     """
     at = 0
     while at < len(line):

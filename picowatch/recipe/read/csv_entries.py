@@ -22,7 +22,7 @@ _Column = tuple[str, str | None]
 
 
 def csv_entries(source: Source, problems: Problems) -> list[Entry]:
-    """Return one entry per row; empty cells count as missing. Raises RecipeInvalid if it is no CSV.
+    """Return one entry per row; empty cells count as missing. RecipeInvalid if it is not CSV.
 
     Programs write commas, semicolons or tabs between cells: the first row tells which. In a table
     of one column they are text. Columns that begin with an underscore are notes.

@@ -154,7 +154,7 @@ def _put_flag(
 
 
 def _times(count: Written | None, factor: Written) -> Written:
-    """Return the product of two counts; the later one alone if they are no whole numbers."""
+    """Return the product of two counts; the later one alone if they are not whole numbers."""
     values = number(count.text) if count else 1, number(factor.text)
     if isinstance(values[0], int) and isinstance(values[1], int):
         return factor.with_value(str(values[0] * values[1]))
@@ -184,7 +184,7 @@ def _no_flags(text: str, start: int, end: int) -> Iterator[tuple[re.Match[str], 
 
 
 def _why_no_flag(found: re.Match[str]) -> str:
-    """Return what to write instead of a misspelt flag; "" if the text is no flag."""
+    """Return what to write instead of a misspelt flag; "" if the text is not a flag."""
     name, after, dashes = found["name"], found["after"] or "", found["dashes"]
     if after.strip(".:") and after.startswith("."):
         value = found.string[found.end() : found.end() + 60].lstrip(" =").partition(" ")[0]

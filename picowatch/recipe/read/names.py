@@ -28,7 +28,7 @@ def field_called(name: str, value: str = "") -> str | None:
 
 
 def unknown(name: str, value: str = "", before: str = "", otherwise: str = ALL_FIELDS) -> str:
-    """Return the message about a name that is no field; `before` are a flag's hyphens.
+    """Return the message about a name that is not a field; `before` are a flag's hyphens.
 
     `otherwise` is said where nothing is known about the name.
     """

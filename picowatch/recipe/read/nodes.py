@@ -49,7 +49,7 @@ _SPECIAL = re.compile(r"[\[{*&!%@`|>,?\]}\"']|- |.*(?::(?:\s|$)|\s#)")
 def compose(source: Source, problems: Problems) -> list[Written]:
     """Return the documents of a YAML file.
 
-    Tags, anchors and references are added to `problems`. Raises RecipeInvalid if it is no YAML or
+    Tags, anchors and references are added to `problems`. Raises RecipeInvalid if it is not YAML or
     beyond the limits.
     """
     text = _OTHER_SPACES.sub(" ", source.text)
@@ -60,7 +60,7 @@ def compose(source: Source, problems: Problems) -> list[Written]:
 
 
 def compose_json(source: Source) -> Written:
-    """Return the value of a JSON file. Raises RecipeInvalid if it is no JSON or beyond the limits.
+    """Return the value of a JSON file. Raises RecipeInvalid if it is not JSON or beyond the limits.
 
     PyYAML finds the positions, once `json.loads` has accepted the text.
     """

@@ -14,7 +14,7 @@ from picowatch.recipe.written import Entry, Layer, Position, Source
 
 _RULE = re.compile(r"-{3,}\s*")
 _PROMPT_FIELD = re.compile(r"(?im)^[ \t]*(?:- +)?prompt:")
-# A line like `steps: 10,` or `from: corgi.png` is no prompt; drawing it would hide a mistake.
+# A line like `steps: 10,` or `from: corgi.png` is not a prompt; drawing it would hide a mistake.
 _SETTING = re.compile(
     r"(?P<name>[A-Za-z_]{3,30})(?P<sign> ?[:=] *| (?=[\d.]+,?\Z))(?P<value>[-+]?[\d.,x×e]*[\d.]|"
     r"random|true|false|yes|no|on|off|\S*\.(?:png|jpe?g|webp|avif)),?"
@@ -32,7 +32,7 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
     """Return the entries, and the settings above them that all of them start from.
 
     1. A first line like `prompt: …` is YAML under a wrong name.
-    2. JSON and tables are no prompts; the error says what to do.
+    2. JSON and tables are not prompts; the error says what to do.
     3. Blocks of A1111's generation parameters are recipes with those settings.
     4. Otherwise each line is a prompt with flags; settings may come above, comments anywhere.
     """

@@ -16,7 +16,7 @@ def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
 
 
 def json_entries(source: Source, problems: Problems) -> list[Entry]:
-    """Return a JSON file's recipes. Raises RecipeInvalid if it is no JSON, or beyond the limits."""
+    """Return a JSON file's recipes. RecipeInvalid if it is not JSON or beyond the limits."""
     document = compose_json(source)
     if _is_comfyui_workflow(document.value):
         problems.add(
@@ -67,7 +67,7 @@ def _start_of(mapping: Written) -> Position:
 
 
 def _refuse(node: Written, problems: Problems) -> None:
-    """Report text that is no mapping: lines that are almost fields, or anything else."""
+    """Report text that is not a mapping: lines that are almost fields, or anything else."""
     source, line = node.position.source, node.position.line
     while found := nearly_field(source.line(line)):
         problems.add(Position(source, line, found[0]), found[1])

@@ -127,7 +127,7 @@ def _is(name: str, meant: str, inventory: Inventory) -> bool:
 
 
 def _number(written: Written) -> float | None:
-    """Return a LoRA's weight; None if it is no valid one."""
+    """Return a LoRA's weight; None if it is not valid."""
     value = number(written.text)
     # Adding 0.0 turns -0.0 into 0.0.
     return None if value is None or abs(value) > MAX_LORA_WEIGHT else float(value) + 0.0

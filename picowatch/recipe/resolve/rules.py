@@ -206,7 +206,7 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(field, what, instead=most)
         elif side % multiple and recipe.says(field):
             nearest = max(multiple, side - side % multiple)
-            # No checkpoint can draw sides that are no multiples of 8.
+            # No checkpoint can draw sides that are not multiples of 8.
             what = not_multiple_of(multiple, field, side)
             yield Finding(field, what, instead=nearest, of_checkpoint=side % 8 == 0)
     sides = recipe.size_before_upscale
@@ -342,7 +342,7 @@ def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
         yield "start", f"control begins at {control.start:g}, after its end at {control.end:g}."
     kinds = KINDS[: model.kinds] if model else ()
     if model and not kinds and control.kind:
-        what = f"the ControlNet '{shown(model.name)}' is no union: it follows one kind of map."
+        what = f"the ControlNet '{shown(model.name)}' is not a union: it follows one kind of map."
         yield "kind", f"{what} Remove kind."
     elif kinds and control.kind not in kinds:
         said = f"not '{control.kind}'" if control.kind else "which 'preprocess: none' does not tell"

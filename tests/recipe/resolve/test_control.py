@@ -82,7 +82,7 @@ def test_a_union_is_told_what_its_map_shows() -> None:
 
 # What is said of an entry for canny with more.
 OF_CANNY = {
-    "kind: pose": "the ControlNet 'canny' is no union: it follows one kind of map. Remove kind.",
+    "kind: pose": "the ControlNet 'canny' is not a union: it follows one kind of map. Remove kind.",
     "preprocess: openpose": "control preprocess must be canny, …, not 'openpose'.",
     "preprocess: inpaint": "'preprocess: inpaint' shows a ControlNet … Add image and mask.",
     "start: 0.8, end: 0.2": "control begins at 0.8, after its end at 0.2.",
