@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from math import prod
 
 from picowatch.catalog.headers import Header, small_json
+from picowatch.catalog.lora_names import PREFIX, TRAINERS, places
 from picowatch.catalog.models import Recognised
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, UNETS
@@ -19,19 +20,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _ROLE = re.compile(
     r"\.lora_(?:down|up|A|B)(?:\.\w+)?\.weight$"
-    r"|(?:_lora|\.lora|\.lora_linear_layer|_lora[12])\.(?:down|up)\.weight$"
+    r"|(?:_lora|\.lora|\.lora_linear_layer|(?<=_lora[12]))\.(?:down|up)\.weight$"
     r"|\.(?:hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)(?:\.weight)?$"
 )
 # Further tensors of a layer: a scale, and differences that ComfyUI extracts, many of them zero.
 _BESIDE = ("alpha", "diff", "diff_b")
 _INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
 _DOWN = re.compile(r"_lora_(down|A)_")
-# Prefixes of the names of a denoiser's layers; `lora_transformer_` is OneTrainer's, and
-# `base_model.model.` is peft's, before all names.
-_DENOISER = re.compile(
-    r"^(?:base_model\.model\.|(?:lora_unet|lora_transformer|lycoris)_"
-    r"|(?:model\.diffusion_model|diffusion_model|transformer|unet)\.)+"
-)
 # The UNets' blocks in diffusers' names and in SGM's.
 _UNET_BLOCKS = (
     *("down_blocks_", "mid_block_", "up_blocks_"),
@@ -43,6 +38,8 @@ _UNET_END = re.compile(r"(conv|time|add|label|class|out)_")  # layers outside th
 _ONLY_SDXL = re.compile(
     r"(?:down|mid|up)_blocks?_\d?.*_transformer_blocks_[1-9]|(?:in|out)put_blocks_|middle_block_"
 )
+# Prefixes of the names of text encoders' layers.
+_TEXTS = ("lora_te", "text_encoder", "base_model.model.text_model.")
 _LAYERS = [
     (row.key, re.compile(pattern), widths)
     for row in FAMILIES.values()
@@ -61,9 +58,12 @@ def lora(header: Header) -> Recognised | None:
     if not layers:
         return None
     _refuse_other_parts(header, layers)
+    family = _family(header)
+    if family and FAMILIES[family].loras:
+        _refuse_other_layers(family, layers)
     return Recognised(
         "lora",
-        _family(header),
+        family,
         base_model=_base_model(header.metadata),
         trained_as=_noted(header.metadata, "ss_output_name"),
         trigger_words=_trigger_words(header.metadata),
@@ -86,6 +86,24 @@ def _refuse_other_parts(header: Header, layers: set[str]) -> None:
             )
 
 
+def _refuse_other_layers(family: str, layers: set[str]) -> None:
+    """Raise ModelRefused for layers that the family's denoiser lacks: a part of a LoRA misleads.
+
+    Text encoders' layers are not judged: those that have no effect are said with the picture.
+    """
+    own = sorted(layer for layer in layers if not layer.startswith(_TEXTS))
+    flat = {layer: PREFIX.sub("", layer).replace(".", "_") for layer in own}
+    unknown = [layer for layer in own if not places(family, flat[layer])]
+    if unknown:
+        first = unknown[0]
+        trainer = next((who for start, who in TRAINERS.items() if first.startswith(start)), "")
+        raise ModelRefused(
+            f"is a LoRA for {FAMILIES[family].name} in names{trainer and f' of {trainer}'} that "
+            f"picowatch does not know for {len(unknown)} of its {len(own)} layers, such as "
+            f"{first[:80]!r}. Convert its names to those of diffusers."
+        )
+
+
 def _family(header: Header) -> str:
     """Return the family by the layers' names and widths, or by the trainer's metadata, or "".
 
@@ -94,9 +112,7 @@ def _family(header: Header) -> str:
     """
     said = _said(header.metadata)
     header = Header(header.shapes | _halves(header.shapes), header.metadata)
-    names = {
-        _DENOISER.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()
-    }
+    names = {PREFIX.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()}
     if not any(name.startswith(_UNET_BLOCKS) for name in names):
         family = _transformer_family(names)
         if family == "flux" and said in _LIKE_FLUX:
@@ -105,7 +121,7 @@ def _family(header: Header) -> str:
             return family
         if said and said not in UNETS:
             return said
-        if any(map(_DENOISER.match, header.shapes)) and not any(map(_UNET_END.match, names)):
+        if any(map(PREFIX.match, header.shapes)) and not any(map(_UNET_END.match, names)):
             raise ModelRefused(
                 "is a LoRA for a transformer that picowatch does not know: its tensors begin with "
                 f"{header.beginning()}."
@@ -139,13 +155,21 @@ def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
 
 
 def _transformer_family(names: Shapes) -> str:
-    """Return the family of a transformer's LoRA by its layers' flat names; "" if unknown."""
-    for family, pattern, widths in _LAYERS:
-        for name, shape in names.items():
-            side = 1 if _DOWN.search(name) else 0
-            if pattern.match(name) and (not widths or (*shape, 0, 0)[side] in widths):
-                return family
-    return ""
+    """Return the family of a transformer's LoRA by its layers' flat names; "" if unknown.
+
+    Of those with some of its layers, the first that has all of them counts.
+    """
+    found = [
+        family
+        for family, pattern, widths in _LAYERS
+        for name, shape in names.items()
+        if pattern.match(name)
+        if not widths or (*shape, 0, 0)[1 if _DOWN.search(name) else 0] in widths
+    ]
+    own = (name for name in names if "_lora_" in name and not name.startswith(_TEXTS))
+    layers = {name.partition("_lora_")[0] for name in own}
+    whole = (one for one in dict.fromkeys(found) if all(places(one, layer) for layer in layers))
+    return next(whole, next(iter(found), ""))
 
 
 def _said(metadata: Mapping[str, str]) -> str:

@@ -183,7 +183,7 @@ class Loaded:
             # Imported here: every engine's start would wait for peft.
             from picowatch.engine.loras import Loras
 
-            self._loras = Loras(self.pipeline(), self._verified)
+            self._loras = Loras(self.pipeline(), self.row.key, self._verified)
         if self._loras is None or self._loras.applied == self._uses:
             return
         if self._base is not None:

@@ -10,24 +10,19 @@ https://github.com/KohakuBlueleaf/LyCORIS, described in https://arxiv.org/abs/23
 import json
 import math
 import re
-import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
-from diffusers.loaders import FluxLoraLoaderMixin
-from diffusers.utils import (
-    convert_state_dict_to_diffusers,
-    convert_state_dict_to_peft,
-    convert_unet_state_dict_to_peft,
-)
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import nn
 
+from picowatch.catalog.lora_names import PREFIX, places
 from picowatch.engine.verify import Verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
@@ -42,8 +37,9 @@ class Loras:
     `applied` are those in use, `warnings` say which parts of their files have no effect.
     """
 
-    def __init__(self, pipeline: Any, verified: Verified) -> None:
+    def __init__(self, pipeline: Any, family: str, verified: Verified) -> None:
         self._pipeline = pipeline
+        self._family = family
         self._verified = verified
         self._unused: dict[str, list[str]] = {}  # by hash: the keys that do nothing
         self.applied: tuple[LoraUse, ...] = ()
@@ -81,7 +77,7 @@ class Loras:
 
     def _load(self, name: str, sha256: str, path: Path) -> None:
         """Let diffusers wrap the layers of a file."""
-        tensors, unused = read_lora(name, path, self._pipeline)
+        tensors, unused = read_lora(name, path, self._pipeline, self._family)
         with warnings.catch_warnings():
             # Several LoRAs in one model are intended.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
@@ -126,34 +122,31 @@ class _Layer(NamedTuple):
 _Target = tuple[str, str]
 
 
-def read_lora(name: str, path: Path, pipeline: Any) -> tuple[Tensors, list[str]]:
+def read_lora(name: str, path: Path, pipeline: Any, family: str) -> tuple[Tensors, list[str]]:
     """Return a file's tensors for a pipeline in diffusers' names, and the keys of all others.
 
     RenderFailed says why the LoRA of this name cannot be used; a damaged file raises other errors.
     The catalog has already refused the kinds that names of tensors tell.
     """
     layers, unused = _layers(name, path)
-    try:
-        found, failure = _modules(layers, pipeline), ""
-    # diffusers' converters raise various errors for unexpected names.
-    except Exception:
-        found, failure = {}, traceback.format_exc()
+    found = _modules(layers, pipeline, family)
     if not found:
         raise RenderFailed(
-            f"The LoRA {name!r} is for another kind of model: diffusers finds no layer of this "
-            f"checkpoint for names like {next(iter(layers), '')[:80]!r}.",
+            f"The LoRA {name!r} is for another kind of model: this checkpoint has no layer for "
+            f"names like {next(iter(layers), '')[:80]!r}.",
             "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
             "those of diffusers.",
-            failure,
         )
     tensors: Tensors = {}
-    used = set()
+    # Asking a large model for its type takes some milliseconds.
+    types = {part: getattr(pipeline, part).dtype for part in {part for part, _ in found}}
     for (part, module), (stem, rows) in found.items():
-        used.add(stem)
         layer = layers[stem]
         halves = _fitting(name, getattr(pipeline, part), module, layer.down, layer.up[rows])
-        tensors |= zip(_as_peft(f"{part}.{module}"), halves, strict=True)
-    for stem in layers.keys() - used:
+        for half, tensor in zip("AB", halves, strict=True):
+            # peft converts them, too, but not for quantised weights.
+            tensors[f"{part}.{module}.lora_{half}.weight"] = tensor.to(types[part])
+    for stem in layers.keys() - {stem for stem, _ in found.values()}:
         unused += layers[stem].keys.values()
     return tensors, sorted(unused)
 
@@ -252,127 +245,83 @@ def _scaled(
     return up.float() * (alpha / divisor) if rank and alpha != divisor else up
 
 
-# What trainers write before the names of a denoiser's layers: kohya's scripts, OneTrainer and
-# LyCORIS with "_" for the dots, peft, ComfyUI and diffusers without.
-_PREFIX = re.compile(
-    r"^(?:base_model\.model\.|(?:lora_unet|lora_transformer|lycoris)_"
-    r"|(?:model\.diffusion_model|diffusion_model|transformer|unet)\.)+"
-)
-# Placeholder tensors hold the numbers of a layer and a row, which float64 represents exactly.
-_ROWS = 2**24
+# What the names of text encoders' layers begin with; kohya's "te" and "te1" are the first one.
+_OF_TEXTS = re.compile(r"(?:base_model\.model\.)?(?:lora_te|text_encoder_?)(\d?)[._](.+)")
 
 
 def _modules(
-    layers: Mapping[str, _Layer], pipeline: Any
+    layers: Mapping[str, _Layer], pipeline: Any, family: str
 ) -> dict[_Target, tuple[str, torch.Tensor]]:
-    """Return the modules of a pipeline that layers are for, with each one's rows of `up`.
-
-    Most trainers write the denoiser's own names. diffusers converts those of the models' authors,
-    and splits some layers; it silently drops what it does not know. Converting placeholders of rank
-    1, whose `up` has the numbers of layers and rows, shows what it does.
-    """
-    found, others = _named_as_modules(layers, pipeline)
-    stems, given = [*others], Tensors()
-    for number, (stem, layer) in enumerate(others.items()):
-        down = torch.ones(1, *layer.down.shape[1:], dtype=torch.float64)
-        rows = number * _ROWS + torch.arange(len(layer.up), dtype=torch.float64)
-        up = rows.reshape(-1, 1, *layer.up.shape[2:])
-        given |= zip(_keys(stem, layer, pipeline), (down, up, torch.ones(())), strict=False)
-    try:
-        converted = _converted(given, pipeline) if given else {}
-    except Exception:  # its converters raise various errors for unexpected names
-        if not found:
-            raise
-        converted = {}
-    for target, up in converted.items():
-        numbers = up.flatten().long()
-        found[target] = stems[int(numbers[0]) // _ROWS], numbers % _ROWS
+    """Return the modules of a pipeline that layers are for, with each one's rows of `up`."""
+    # The attribute for the parts that its loader takes is private.
+    parts = {one: getattr(pipeline, one, None) for one in pipeline._lora_loadable_modules}
+    known = {part: _adaptable(model) for part, model in parts.items() if model is not None}
+    found: dict[_Target, tuple[str, torch.Tensor]] = {}
+    for stem, layer in layers.items():
+        part, names = _named(stem, family, "unet" if "unet" in known else "transformer")
+        modules = [known[part].get(name, "") for name in names] if part in known else []
+        if all(modules):
+            sizes = [_size(getattr(pipeline, part), module) for module in modules]
+            for module, rows in zip(modules, _rows(stem, layer, sizes, names), strict=True):
+                found[part, module] = stem, rows
     return found
 
 
-def _named_as_modules(
-    layers: Mapping[str, _Layer], pipeline: Any
-) -> tuple[dict[_Target, tuple[str, torch.Tensor]], dict[str, _Layer]]:
-    """Return the layers that are named as the denoiser's modules are, and all others."""
-    part = "unet" if hasattr(pipeline, "unet") else "transformer"
-    modules = {one.replace(".", "_"): one for one in _adaptable(getattr(pipeline, part))}
-    found: dict[_Target, tuple[str, torch.Tensor]] = {}
-    others = {}
-    for stem, layer in layers.items():
-        if module := modules.get(_PREFIX.sub("", stem).replace(".", "_")):
-            found[part, module] = stem, torch.arange(len(layer.up))
-        else:
-            others[stem] = layer
-    return found, others
+def _named(stem: str, family: str, denoiser: str) -> tuple[str, tuple[str, ...]]:
+    """Return the part that a layer is for, and its modules' names with "_" for the dots."""
+    if found := _OF_TEXTS.fullmatch(stem):
+        flat = found[2].replace(".", "_").removeprefix("text_model_")
+        # Before it used peft, diffusers named them as the UNet's.
+        flat = re.sub(r"(self_attn)_to_(q|k|v|out)$", r"\1_\2_proj", flat)
+        return f"text_encoder_{found[1]}".removesuffix("_1").removesuffix("_"), (flat,)
+    return denoiser, places(family, PREFIX.sub("", stem).replace(".", "_"))
 
 
-def _adaptable(model: nn.Module) -> set[str]:
-    """Return the names of the modules that LoRAs may be for."""
-    return {
-        name.removesuffix(".base_layer")  # peft's name if another LoRA wraps it
+class _Size(NamedTuple):
+    inputs: int
+    outputs: int
+    kernel: tuple[int, ...]
+
+
+def _rows(
+    stem: str, layer: _Layer, sizes: Sequence[_Size], names: Sequence[str]
+) -> list[torch.Tensor]:
+    """Return the rows of `up` for each of a layer's modules: they follow one another.
+
+    Before the last layer the models' authors have the shift first, diffusers the scale.
+    """
+    rows = torch.arange(len(layer.up))
+    renamed = not stem.replace(".", "_").endswith(names[0])
+    if renamed and "norm" in names[0] and sizes[0].outputs == 2 * sizes[0].inputs:
+        return [rows.roll(len(rows) // 2)]
+    ends = [*accumulate(size.outputs for size in sizes[:-1])]
+    return [*rows.tensor_split(ends)]
+
+
+def _adaptable(model: nn.Module) -> dict[str, str]:
+    """Return the modules that LoRAs may be for, by their names with "_" for the dots."""
+    # peft's name for a layer that another LoRA wraps
+    names = (
+        name.removesuffix(".base_layer")
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
-    }
+    )
+    return {name.removeprefix("text_model.").replace(".", "_"): name for name in names}
 
 
-# diffusers knows these names only with kohya's endings, for FLUX.1 and similar models; XLabs' names
-# of the same layers ("…processor.qkv_lora1") have endings of their own.
-_FLUX_AUTHORS = re.compile(r"(diffusion_model\.)?(double|single)_blocks\.(?!.*\.processor\.)")
-
-
-def _keys(stem: str, layer: _Layer, pipeline: Any) -> tuple[str, ...]:
-    """Return the names of `down` and `up`, and of alpha where it is required."""
-    of_flux = isinstance(pipeline, FluxLoraLoaderMixin) and _FLUX_AUTHORS.match(stem)
-    if of_flux or "." not in stem:
-        return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"
-    if "down" in layer.keys:
-        return layer.keys["down"], layer.keys["up"]
-    return _as_peft(stem)
-
-
-def _as_peft(stem: str) -> tuple[str, str]:
-    return f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
-
-
-def _converted(tensors: Tensors, pipeline: Any) -> dict[_Target, torch.Tensor]:
-    """Return the `up` of each existing module, with a file's names converted by diffusers."""
-    # Without this, names of SDXL's authors stay as they are.
-    unet = {"unet_config": pipeline.unet.config} if hasattr(pipeline, "unet") else {}
-    given: Any = pipeline.lora_state_dict(tensors, **unet)
-    by_part: dict[str, Tensors] = {}
-    for key, tensor in (given if isinstance(given, dict) else given[0]).items():
-        part, _, rest = key.partition(".")
-        by_part.setdefault(part, {})[rest] = tensor
-    found = {}
-    for part, named in by_part.items():
-        model = getattr(pipeline, part, None)
-        # The attribute for the parts that its loader takes is private.
-        if model is None or part not in pipeline._lora_loadable_modules:
-            continue
-        if not part.startswith("text_encoder"):
-            named = convert_unet_state_dict_to_peft(named)
-        elif not all(".lora_A." in key or ".lora_B." in key for key in named):
-            named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(named))
-        modules = _adaptable(model)
-        for key, tensor in named.items():
-            stem = key.removesuffix(".lora_B.weight")
-            # transformers 5 has CLIP without this level.
-            module = stem if stem in modules else stem.removeprefix("text_model.")
-            if stem != key and module in modules:
-                found[part, module] = tensor
-    return found
+def _size(model: nn.Module, target: str) -> _Size:
+    module: Any = model.get_submodule(target)
+    module = getattr(module, "base_layer", module)
+    if isinstance(module, nn.Linear):  # quantised weights have another shape than their layer
+        return _Size(module.in_features, module.out_features, ())
+    return _Size(module.in_channels, module.out_channels, module.kernel_size)
 
 
 def _fitting(
     name: str, model: Any, target: str, down: torch.Tensor, up: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return `down` and `up` in the module's shape, checked: diffusers may enlarge FLUX.1's."""
-    module: Any = model.get_submodule(target)
-    module = getattr(module, "base_layer", module)
-    if isinstance(module, nn.Linear):  # quantised weights have another shape than their layer
-        inputs, outputs, kernel = module.in_features, module.out_features, ()
-    else:
-        inputs, outputs, kernel = module.in_channels, module.out_channels, module.kernel_size
+    inputs, outputs, kernel = _size(model, target)
     # Stable Diffusion 1.x's `proj_in` is a convolution, for some files a matrix.
     if down[0].numel() % math.prod(kernel) == 0:
         down = down.reshape(len(down), -1, *kernel)
@@ -383,8 +332,7 @@ def _fitting(
             f"{down.shape[1]} to {len(up)} values, this checkpoint's from {inputs} to {outputs}.",
             "Use it with a checkpoint of the kind it was trained for, or remove it.",
         )
-    # peft converts them, too, but not for quantised weights.
-    return down.to(model.dtype), up.to(model.dtype)
+    return down, up
 
 
 def _of_another_kind(name: str, kind: str) -> RenderFailed:

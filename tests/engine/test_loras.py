@@ -8,21 +8,20 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from torch import nn
 
 from picowatch.catalog import Catalog
-from picowatch.catalog.parts import ASSETS
 from picowatch.engine.loras import Loras, read_lora
 from picowatch.errors import RenderFailed
+from picowatch.families import row_of_pipeline
 from picowatch.recipe.request import LoraUse
-from tests.engine.adapters import RANK, Tensors, files_in, kohya_lora, random_layer, write
+from tests.engine.adapters import Tensors, files_in, kohya_lora, random_layer, write
 from tests.engine.tiny_flows import tiny_flow
 from tests.kinds import one_of_each_kind
 
 _D: Any = diffusers
-ATTN = "transformer_blocks.0.attn"
 DEMO = Catalog(Path("nowhere")).demo
+TO_Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 TO_K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 FLAT_TO_K = f"lora_unet_{TO_K.replace('.', '_')}"
 
@@ -38,7 +37,7 @@ def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tens
     """Return the modules by name, with the change of their weights."""
     path = write(folder / "it.safetensors", tensors, metadata or None)
     with files_in(folder)("lora", "it", "it"):
-        given, unused = read_lora("it", path, found)
+        given, unused = read_lora("it", path, found, "sd1")
     assert not unused
     return {
         key.removesuffix(".lora_A.weight"): torch.einsum(
@@ -49,70 +48,16 @@ def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tens
     }
 
 
-KOHYA = ("lora_unet_{flat}.lora_down.weight", "lora_unet_{flat}.lora_up.weight")
-COMFYUI = ("diffusion_model.{name}.lora_A.weight", "diffusion_model.{name}.lora_B.weight")
-PEFT = ("base_model.model.{name}.lora_A.weight", "base_model.model.{name}.lora_B.weight")
-ONE_TRAINER = ("lora_transformer_{flat}.lora_down.weight", "lora_transformer_{flat}.lora_up.weight")
-TO_Q = f"{ATTN}.to_q"
-QKV = ("double_blocks.0.img_attn.qkv", [f"{ATTN}.to_{one}" for one in "qkv"])
-
-
-# Pipelines, and transformers with a block in full width; Stable Diffusion XL has its whole UNet.
-FAMILIES: dict[str, tuple[Any, Any, dict[str, int]]] = {
-    "flux": (_D.FluxPipeline, _D.FluxTransformer2DModel, {"num_single_layers": 1}),
-    "flux2": (_D.Flux2KleinPipeline, _D.Flux2Transformer2DModel, {"num_single_layers": 1}),
-    "krea2": (_D.Krea2Pipeline, _D.Krea2Transformer2DModel, {}),
-    "sdxl": (_D.StableDiffusionXLPipeline, _D.UNet2DConditionModel, {}),
-}
-
-
-def made(family: str) -> Any:
-    """Without weights."""
-    kind, model, values = FAMILIES[family]
-    with init_empty_weights():
-        if family == "sdxl":
-            return assembled(kind, unet=model.from_config(model.load_config(ASSETS / "sdxl/unet")))
-        return assembled(kind, transformer=model(num_layers=1, **values))
-
-
-@pytest.mark.parametrize(
-    ("family", "theirs", "ours", "names"),
-    [
-        ("flux", *QKV, KOHYA),
-        ("flux", *QKV, COMFYUI),
-        ("flux", TO_Q, [TO_Q], ONE_TRAINER),
-        ("flux2", *QKV, PEFT),
-        ("krea2", "blocks.0.attn.wq", [TO_Q], COMFYUI),
-        ("sdxl", "input_blocks.4.1.proj_in", ["down_blocks.1.attentions.0.proj_in"], KOHYA),
-        ("sdxl", "input_blocks.3.0.op", ["down_blocks.0.downsamplers.0.conv"], KOHYA),
-    ],
-)
-def test_names_that_diffusers_converts_stand_for_its_layers(
-    tmp_path: Path, family: str, theirs: str, ours: list[str], names: tuple[str, str]
-) -> None:
-    """A layer that becomes several is split by rows; alpha counts once."""
-    found = made(family)
-    part = "unet" if family == "sdxl" else "transformer"
-    weights = [getattr(found, part).get_submodule(one).weight for one in ours]
-    generator = torch.Generator().manual_seed(0)
-    down = torch.randn(RANK, *weights[0].shape[1:], generator=generator)
-    ones = [1] * (down.ndim - 2)
-    up = torch.randn(sum(len(one) for one in weights), RANK, *ones, generator=generator)
-    keys = [name.format(name=theirs, flat=theirs.replace(".", "_")) for name in names]
-    alpha = {f"{keys[0].partition('.lora_')[0]}.alpha": torch.tensor(1.0)}
-    changes = modules(dict(zip(keys, (down, up), strict=True)) | alpha, tmp_path, found)
-    assert changes.keys() == {f"{part}.{one}" for one in ours}
-    together = torch.cat([changes[f"{part}.{one}"] for one in ours])
-    expected = torch.einsum("or,r...->o...", up.flatten(1), down) / RANK
-    torch.testing.assert_close(together, expected)
-
-
 # From here on, single layers: what their weights would get.
 def change(tensors: Tensors, tmp_path: Path, layer: nn.Module, **metadata: str) -> torch.Tensor:
     """Return what a file adds to the weight of a UNet's `to_q`."""
     unet: Any = nn.Module()
-    unet.block, unet.config, unet.dtype = nn.Module(), {}, torch.float32
-    unet.block.to_q = layer
+    unet.dtype, parent = torch.float32, unet
+    *levels, last = TO_Q.split(".")
+    for level in levels:
+        parent.add_module(level, nn.Module())
+        parent = parent.get_submodule(level)
+    parent.add_module(last, layer)
     found = assembled(_D.StableDiffusionPipeline, unet=unet)
     (only,) = modules(tensors, tmp_path, found, **metadata).values()
     return torch.as_tensor(only)
@@ -131,7 +76,7 @@ PATTERNS = (
 def plain(down: str = "lora_A", up: str = "lora_B") -> Tensors:
     """Return `down` and `up` of a layer with these names."""
     halves = zip((down, up), random_layer(LINEAR, 3), strict=True)
-    return {f"unet.block.to_q.{name}.weight": half for name, half in halves}
+    return {f"unet.{TO_Q}.{name}.weight": half for name, half in halves}
 
 
 @pytest.mark.parametrize(
@@ -197,7 +142,7 @@ def lyco(layer: Any, kind: str) -> tuple[Tensors, torch.Tensor]:
 def test_a_loha_or_lokr_is_a_lora_of_a_higher_rank(tmp_path: Path, layer: Any, kind: str) -> None:
     """The resulting LoRA makes the same change."""
     factors, expected = lyco(layer, kind)
-    stem = "unet.block.to_q" if layer is LINEAR else "lora_unet_block_to_q"
+    stem = f"unet.{TO_Q}" if layer is LINEAR else f"lora_unet_{TO_Q.replace('.', '_')}"
     tensors = {f"{stem}.{role}": factor for role, factor in factors.items()}
     found = change(tensors | {f"{stem}.alpha": torch.tensor(2.0)}, tmp_path, layer)
     torch.testing.assert_close(found, expected.reshape(layer.weight.shape), rtol=1e-4, atol=1e-4)
@@ -222,7 +167,9 @@ def pipeline() -> Any:
 
 def loras_in(folder: Path, pipeline: Any) -> Loras:
     """Return a pipeline's LoRAs, which are files by name; `hash` is the name, too."""
-    return Loras(pipeline, files_in(folder))
+    row = row_of_pipeline(type(pipeline).__name__)
+    assert row
+    return Loras(pipeline, row.key, files_in(folder))
 
 
 @pytest.fixture
@@ -399,45 +346,3 @@ def test_a_lora_gives_the_picture_of_merged_weights(tmp_path: Path, name: str) -
     after = weights(pipeline)
     assert all(torch.equal(before[key], after[key]) for key in before.keys() | after.keys())
     assert np.array_equal(draw(pipeline, **values), plain)
-
-
-# What trainers write before and behind the names of a transformer's modules.
-NAMINGS = {
-    "diffusers": ("transformer.{name}", "lora_A", "lora_B"),
-    "bare, as Qwen-Image's Lightning": ("{name}", "lora_down", "lora_up"),
-    "peft": ("base_model.model.{name}", "lora_A", "lora_B"),
-    "ComfyUI": ("diffusion_model.{name}", "lora_A", "lora_B"),
-    "OneTrainer": ("lora_transformer_{flat}", "lora_down", "lora_up"),
-    "LyCORIS": ("lycoris_{flat}", "lora_down", "lora_up"),
-    "kohya": ("lora_unet_{flat}", "lora_down", "lora_up"),
-}
-
-
-@pytest.mark.parametrize("name", one_of_each_kind(FLOWS, ("Qwen-Image", "FLUX.1-dev")))
-def test_every_layer_is_used_however_a_trainer_names_it(tmp_path: Path, name: str) -> None:
-    """The names are those of the model's own modules, with "_" for the dots in some."""
-    pipeline = quiet(_D.DiffusionPipeline, tiny_flow(name))
-    for number, (stem, down, up) in enumerate(NAMINGS.values()):
-        tensors = merged(pipeline.transformer, 0.0)
-        given: Tensors = {}
-        for key, tensor in tensors.items():
-            layer, half = key.removeprefix("transformer.").removesuffix(".weight").rsplit(".", 1)
-            named = stem.format(name=layer, flat=layer.replace(".", "_"))
-            given[f"{named}.{down if half == 'lora_A' else up}.weight"] = tensor
-            given[f"{named}.alpha"] = torch.tensor(float(RANK))
-        path = write(tmp_path / f"{number}.safetensors", given)
-        found, unused = read_lora("it", path, pipeline)
-        assert (found.keys(), unused) == (tensors.keys(), [])
-        assert all(torch.equal(found[key], tensors[key].to(found[key])) for key in found)
-
-
-def test_xlabs_names_of_flux_are_read(tmp_path: Path) -> None:
-    """Its layers of queries, keys and values are split."""
-    generator = torch.Generator().manual_seed(0)
-    stem = "double_blocks.0.processor.qkv_lora1"
-    down = torch.randn(RANK, 3072, generator=generator)
-    up = torch.randn(3 * 3072, RANK, generator=generator)
-    tensors = {f"{stem}.down.weight": down, f"{stem}.up.weight": up}
-    changes = modules(tensors, tmp_path, made("flux"))
-    together = torch.cat([changes[f"transformer.{TO_Q[:-1]}{one}"] for one in "qkv"])
-    torch.testing.assert_close(together, up @ down)
