@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -40,6 +40,7 @@ from picowatch.metadata import (
     read_texts,
     without_postprocessing,
 )
+from picowatch.outbox.encoding import encoded
 from picowatch.outbox.listing import line_of
 from picowatch.outbox.names import format_of
 from picowatch.outbox.start_images import kept_parameters
@@ -62,6 +63,10 @@ ON_WHITE = (
 FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
 
 
+# Waits for a picture's thread: the pixels, their texts, and the bytes of the file.
+_Begun = Callable[[], tuple[Image.Image, dict[str, str], bytes]]
+
+
 @dataclass
 class _Published:
     """What is published of a batch."""
@@ -82,6 +87,7 @@ class Publisher:
         self.newest: deque[str] = deque(self.outbox.listing.recent_files(), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
+        self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
         """Publish a batch; the future is done when all of it is published or given up.
@@ -90,12 +96,13 @@ class Publisher:
         """
         texts_before = [self._text_before(image.request) for image in batch]
         pictures = list(map(_told_of_white, batch, pictures))
-        publish = partial(self._try_to_publish, batch, pictures, texts_before)
-        return self._executor.submit(publish)
+        begun = list(map(self._begun, batch, pictures, texts_before))
+        return self._executor.submit(partial(self._try_to_publish, batch, pictures, begun))
 
     def close(self) -> None:
         """Finish what was submitted, then end."""
         self._executor.shutdown(wait=True)
+        self._encoders.shutdown(wait=True)
 
     def list_published(self) -> None:
         """Add pictures that a crash or a full disk kept out of the lists."""
@@ -139,23 +146,21 @@ class Publisher:
             self.outbox.gallery.add(line)
 
     def _try_to_publish(
-        self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
+        self, batch: list[QueuedImage], pictures: list[RenderedImage], begun: list[_Begun]
     ) -> None:
         with self.run.ended_by_errors():
-            self._publish(batch, pictures, texts_before)
+            self._publish(batch, pictures, begun)
         self.run.wake.set()
 
     def _publish(
-        self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
+        self, batch: list[QueuedImage], pictures: list[RenderedImage], begun: list[_Begun]
     ) -> None:
         """Publish the pictures one by one; one commit, which costs four syncs, records them all.
 
         Those cancelled before `hand_over` are dropped; after it none can be cancelled.
         """
         requested = self.attempts.until_done(partial(queue.hand_over, self.ledger, batch))
-        left = [
-            one for one in zip(batch, pictures, texts_before, strict=True) if one[0].id in requested
-        ]
+        left = [one for one in zip(batch, pictures, begun, strict=True) if one[0].id in requested]
         done = _Published()
         try:
             while left:
@@ -173,10 +178,10 @@ class Publisher:
                 self.attempts.until_done(partial(queue.put_back, self.ledger, image, drawn=True))
 
     def _is_over(
-        self, image: QueuedImage, picture: RenderedImage, before: str, done: "_Published"
+        self, image: QueuedImage, picture: RenderedImage, begun: _Begun, done: "_Published"
     ) -> bool:
         """Write a picture and show it; return False if it waits for the disk, or picowatch ends."""
-        write = partial(self._write, image, picture, before)
+        write = partial(self._write, image, picture, begun)
         try:
             if self.attempts.has_ended():
                 return False
@@ -201,15 +206,27 @@ class Publisher:
         self.result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
 
-    def _write(self, image: QueuedImage, picture: RenderedImage, before: str) -> None:
-        """Write a picture. One whose folder alone may not be written fails: memory is limited."""
+    def _begun(self, image: QueuedImage, picture: RenderedImage, before: str) -> _Begun:
+        """Begin to encode a picture in a thread; return what waits for it."""
+        encode = partial(self._encoded, image, picture, before)
+        begun = self._encoders.submit(encode)
+        # What a disk refused then, it may allow now.
+        return lambda: encode() if begun.exception() else begun.result()
+
+    def _encoded(
+        self, image: QueuedImage, picture: RenderedImage, before: str
+    ) -> tuple[Image.Image, dict[str, str], bytes]:
         texts = self._texts(image, picture, before)
         pixels = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
         if picture.alpha:
             pixels.putalpha(Image.frombytes("L", pixels.size, picture.alpha))
+        return pixels, texts, encoded(image.file, pixels, texts, self.run.settings)
+
+    def _write(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> None:
+        """Write a picture. One whose folder alone may not be written fails: memory is limited."""
         try:
             self.outbox.publish_maps(image.file, _maps_of(picture))
-            self.outbox.publish(image.file, pixels, texts)
+            self.outbox.publish(image.file, *begun())
         except PermissionError as error:
             if os.access(self.outbox.root, os.W_OK | os.X_OK):
                 raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error

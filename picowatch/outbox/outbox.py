@@ -53,12 +53,13 @@ class Outbox:
         self.problems = ProblemFiles(root, self.names)
         self.status = StatusFiles(root, self.problems)
 
-    def publish(self, file: str, picture: Image.Image, texts: Mapping[str, str]) -> None:
-        """Write an RGB or RGBA picture atomically; it is durable when this returns.
+    def publish(
+        self, file: str, picture: Image.Image, texts: Mapping[str, str], content: bytes
+    ) -> None:
+        """Write an encoded picture atomically; it is durable when this returns.
 
         Its sidecar is written next; after a crash in between, `complete` writes it.
         """
-        content = encoded(file, picture, texts, self._settings)
         write_atomically(self.root / file, content)
         self._write_sidecar(file, texts)
         self._write_latest(file, content)

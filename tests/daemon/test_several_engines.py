@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from picowatch.daemon import publish
 from picowatch.daemon.dropped import DroppedPictures
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
@@ -148,3 +150,20 @@ def test_engines_join_and_leave_in_the_middle(
         house.save("b.txt", "good\n")
         wait_for(lambda: house.status()["images"]["done"] == 1, "its picture")
     assert [request.prompt for [request] in engines.all[1].batches] == ["good"]
+
+
+def test_the_pictures_of_a_batch_are_compressed_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the other."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    both, real = threading.Barrier(2, timeout=PATIENCE), publish.encoded
+
+    def encoded(*given: Any) -> bytes:
+        both.wait()
+        return real(*given)
+
+    monkeypatch.setattr(publish, "encoded", encoded)
+    house.save("corgi.yaml", "prompt: a corgi\ncount: 2\n")
+    assert house.once(batch_size=2)
+    assert len(house.pictures()) == 2

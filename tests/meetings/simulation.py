@@ -284,13 +284,15 @@ class ThreadPoolExecutor:
         self._room, self._name = max_workers, thread_name_prefix
         self._tasks: list[Thread] = []
 
-    def submit(self, work: Callable[[], None]) -> Future:
+    def submit(self, work: Callable[[], object]) -> Future:
         before, future = [task for task in self._tasks if not task.ended], Future()
 
         def do() -> None:
             Simulation.current.pause(lambda: sum(not each.ended for each in before) < self._room)
-            work()
-            future.set_result(None)
+            try:
+                future.set_result(work())
+            except Exception as error:
+                future.set_exception(error)
 
         self._tasks = [*before, Thread(target=do, name=self._name)]
         self._tasks[-1].start()
