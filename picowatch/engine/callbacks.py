@@ -53,7 +53,8 @@ class Steps:
         if self._job.device.type == "cuda":
             # A GPU accepts work faster than it does it. With only one step queued it never idles,
             # yet progress is true and an interruption takes effect.
-            before, self._queued = self._queued, torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event: Any = torch.cuda.Event
+            before, self._queued = self._queued, event(blocking=True)  # the others spin
             self._queued.record()
             if before:
                 before.synchronize()
@@ -164,10 +165,12 @@ class UnetSteps(Steps):
     ) -> tuple[torch.Tensor]:
         """Predict in the UNet's type, guided by ControlNets and by what an inpainting UNet sees."""
         dtype = self._dtype
+        # diffusers would wait until a card has done all that is queued, and move float64 to MPS.
+        moved = timestep.float().to(latents.device, non_blocking=True)
         noisy, states = latents.to(dtype), encoder_hidden_states.to(dtype)
         added = added_cond_kwargs and {n: one.to(dtype) for n, one in added_cond_kwargs.items()}
         if hints := self._hints:
-            residuals = residuals_of(hints, self._share(), noisy, timestep, states, added)
+            residuals = residuals_of(hints, self._share(), noisy, moved, states, added)
             if residuals:
                 named["down_block_additional_residuals"] = residuals[:-1]
                 named["mid_block_additional_residual"] = residuals[-1]
@@ -176,7 +179,7 @@ class UnetSteps(Steps):
             noisy = torch.cat([latents, seen], dim=1).to(dtype)
         (predicted,) = super().__call__(
             noisy,
-            timestep,
+            moved,
             encoder_hidden_states=states,
             added_cond_kwargs=added,
             timestep_cond=None if timestep_cond is None else timestep_cond.to(dtype),

@@ -129,17 +129,16 @@ class FlowPreview:
     def __init__(self, previewer: Previewer, width: int, height: int) -> None:
         self._previewer = previewer
         self._side = (height // LATENT_FACTOR, width // LATENT_FACTOR)
-        self._before: tuple[torch.Tensor, float] | None = None
+        self._before: tuple[torch.Tensor, int] | None = None
 
     def after_step(self, scheduler: Any, latents: torch.Tensor) -> None:
         """Store the first picture's latents, and show the estimated final ones if it is time."""
         if not self._previewer.is_on:
             return
-        sigma = float(scheduler.sigmas[scheduler.step_index])
-        now = latents[0].float()
-        before, self._before = self._before, (now, sigma)
+        before, self._before = self._before, (latents[0].float(), scheduler.step_index)
         if before and self._previewer.is_due():
-            earlier, noisier = before
+            (earlier, first), (now, second) = before, self._before
+            noisier, sigma = (float(scheduler.sigmas[at]) for at in (first, second))  # a card waits
             velocity = (now - earlier) / (sigma - noisier)
             self._previewer.show_latents(self._unpacked(now - sigma * velocity))
 

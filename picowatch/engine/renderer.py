@@ -197,6 +197,7 @@ class Renderer:
             with timed(timings, "load"):
                 loaded = self._checkpoints.load(request, rung.place)
         loaded.use_loras(request.loras)
+        loaded.vae.enable_slicing()  # sixteen large pictures at once fit no card
         # Tiles of a VAE cannot continue at the opposite edge.
         tiled = rung.tiled and not request.tiling
         (loaded.vae.enable_tiling if tiled else loaded.vae.disable_tiling)()

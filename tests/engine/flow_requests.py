@@ -13,9 +13,10 @@ from picowatch.catalog import Catalog
 from picowatch.engine.processors import read_processor
 from picowatch.engine.protocol import OnPreview, unseen
 from picowatch.engine.renderer import Renderer
+from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import circle, keep, plain_options
-from tests.engine.tiny_flows import folder_until_exit, tiny_flow
+from tests.engine.tiny_flows import FOLDERS, folder_until_exit, tiny_flow
 from tests.recipe.reading import read
 
 SIDE = 64
@@ -35,6 +36,13 @@ def flow_models(name: str, folder: Path | None = None) -> Path:
     circle(SIDE).save(models / "start.png")
     square().save(models / "mask.png")
     return models
+
+
+def edits_only(name: str) -> bool:
+    """Whether a checkpoint of `FOLDERS` draws nothing without references."""
+    tiny = FOLDERS[name]
+    references = FAMILIES[tiny.family].variant(tiny.variant).references
+    return references is not None and references.required
 
 
 def square() -> Image.Image:

@@ -11,6 +11,7 @@ without inference mode, in which a parameter cannot be such a tensor.
 
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
@@ -37,6 +38,14 @@ MOVING = (
     *("aten::_to_copy", "aten::to", "aten::copy_", "aten::_local_scalar_dense"),
     *("aten::index", "aten::index_put", "aten::index_put_"),
 )
+# What the processor cannot know before the card has done all that is queued.
+ASKING = (
+    *("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal"),
+    *("aten::nonzero", "aten::masked_select"),
+)
+# What starts nothing, besides views.
+EMPTY = ("aten::empty", "aten::empty_strided", "aten::empty_like", "aten::_unsafe_view")
+COUNTS: Counter[str] = Counter()  # of "waits", and of operations that a card would compute
 GUARD = """
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 using Guard = c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::CUDA>;
@@ -75,9 +84,11 @@ class OnCard(torch.Tensor):
         return format(self.held, how)
 
     def tolist(self) -> Any:
+        waits_for_card("tolist")
         return self.held.tolist()
 
     def item(self) -> Any:
+        waits_for_card("item")
         return self.held.item()
 
     def numpy(self, *_: Any, **__: Any) -> Any:
@@ -117,8 +128,33 @@ def computed(operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any
                 return each
         return OnCard(one)
 
-    found = operation(*tree_map(inner, args), **tree_map(inner, kwargs))
-    return tree_map(outer, found)
+    found = tree_map(outer, operation(*tree_map(inner, args), **tree_map(inner, kwargs)))
+    if (name in ASKING and on) or _copies(name, args, kwargs, found) or _by_mask(name, args):
+        waits_for_card(name)
+    elif is_on and not operation.is_view and name not in EMPTY:
+        COUNTS["launches"] += 1
+    return found
+
+
+def waits_for_card(what: str) -> None:
+    """Count that the processor waits until the card has done all that is queued."""
+    COUNTS["waits"] += 1
+
+
+def _copies(name: str, args: Sequence[Any], kwargs: dict[str, Any], found: Any) -> bool:
+    """Whether it copies between card and main memory, and waits for it."""
+    if name not in ("aten::_to_copy", "aten::to", "aten::copy_"):
+        return False
+    source, target = (args[1], args[0]) if name == "aten::copy_" else (args[0], found)
+    waits = not (kwargs.get("non_blocking") or (name == "aten::copy_" and args[2:] == (True,)))
+    return waits and isinstance(source, OnCard) is not isinstance(target, OnCard)
+
+
+def _by_mask(name: str, args: Sequence[Any]) -> bool:
+    """Whether the size of the result depends on what is in a mask."""
+    return name == "aten::index" and any(
+        isinstance(one, OnCard) and one.dtype is torch.bool for one in args[1]
+    )
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -8,8 +8,7 @@ import torch
 from picowatch.engine.memory import FULL, LAYERS, MODELS
 from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.families import FAMILIES
-from tests.engine.flow_requests import flow_models
+from tests.engine.flow_requests import edits_only, flow_models
 from tests.engine.requests import difference, draw
 from tests.engine.rungs import lora_of, on_rung, three_of
 from tests.engine.tiny_flows import FOLDERS
@@ -19,13 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 RUNGS = [replace(rung, tiled=False) for rung in (MODELS, LAYERS)]
 
 
-def _edits_only(name: str) -> bool:
-    tiny = FOLDERS[name]
-    references = FAMILIES[tiny.family].variant(tiny.variant).references
-    return references is not None and references.required
-
-
-@pytest.mark.parametrize("name", [name for name in FOLDERS if not _edits_only(name)])
+@pytest.mark.parametrize("name", [name for name in FOLDERS if not edits_only(name)])
 def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
     """Layers come on a stream of their own; twice, and with a LoRA.
 
