@@ -29,7 +29,7 @@ OWN = {
     "save_digest": "sha256 of the recipe's bytes",
     "entry_index": "which entry of the recipe it was in the save of `save_digest`, from 0",
     "image_index": "which image of that entry, from 0",
-    "entry_digest": "sha256 of that entry; the second of equal ones has `-1` behind it",
+    "entry_digest": "sha256 of that entry; the second of equal ones ends in `-1`",
 }
 
 
