@@ -270,6 +270,14 @@ def test_what_is_said_of_security_is_tested() -> None:
     assert {*re.findall(r"`(test_\w+)`", page)} - tests == set()
 
 
+def test_developers_pages_name_files_that_exist() -> None:
+    """By their paths, or the ends of these."""
+    files = [str(file) for file in (*TEXTS, *(PROJECT / "tests").rglob("*.py"))]
+    for page in (CONTRIBUTING, DOCS / "design.md"):
+        for named in re.findall(r"`([\w/]+\.(?:py|sql))`", page.read_text()):
+            assert any(file.endswith(f"/{named}") for file in files), named
+
+
 def test_make_alone_lists_the_targets() -> None:
     """Each has one line."""
     make = ["make", "-s"]
