@@ -36,8 +36,8 @@ _SHARED = (
 )
 _BEGIN = {
     "picowatch init pictures && cd pictures": "folders, settings, example recipes",
-    "picowatch run": "save recipes in inbox/, look into outbox/",
-    "picowatch make corgi.yaml": "one recipe, without `run` or beside it",
+    "picowatch run": "save recipes in inbox/, find pictures in outbox/",
+    "picowatch make corgi.yaml": "one recipe, with or without a running picowatch",
 }
 # Modules of commands that must work even if a running daemon's settings file is invalid by now.
 _ONLY_FOLDERS = ("status", "control")

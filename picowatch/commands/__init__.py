@@ -60,7 +60,7 @@ COMMANDS = {
             "picowatch init --with photos": "adds folders that edit or enlarge dropped pictures",
         },
         [
-            _paths("folder", "DIR", "where (here)", "?", default=Path()),
+            _paths("folder", "DIR", "the folder to create them in (here)", "?", default=Path()),
             _value(
                 "--with",
                 "photos: also create folders in the inbox that work on dropped pictures",
@@ -180,8 +180,8 @@ COMMANDS = {
         "Try failed images and refused files again, of the given recipes or of all.",
         {
             "picowatch retry": "all that failed",
-            "picowatch retry inbox/corgi.yaml": "those of one recipe",
-            "picowatch retry --all inbox/photos": "a folder, as its template is now",
+            "picowatch retry inbox/corgi.yaml": "the failed images of a recipe",
+            "picowatch retry --all inbox/photos": "a folder again, as its template is now",
         },
         [
             _paths("recipes", "RECIPE", "recipes, folders or 'globs*' in the inbox (all)", "*"),
