@@ -219,7 +219,7 @@ def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page
         live.save(f"{name}.yaml", WRONG)
     live.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
     wait_for(lambda: recipes() == ["one.yaml", "two.yaml"], "one is fixed")
-    page.find('[aria-label="Dismiss what is said of two.yaml"]').click()
+    page.find('[aria-label="Dismiss the message about two.yaml"]').click()
     assert recipes() == ["one.yaml"]
     page.open(live.outbox / INDEX)
     wait_for(recipes, "the other")

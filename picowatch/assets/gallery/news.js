@@ -118,7 +118,7 @@ const Problems = (() => {
     link.href = address(problem.file);
     const out = button("✕", () => dismiss([problem]));
     out.title = "Dismiss: the file stays until the recipe is fixed";
-    out.ariaLabel = `Dismiss what is said of ${problem.recipe}`;
+    out.ariaLabel = `Dismiss the message about ${problem.recipe}`;
     details.append(summary, text, link);
     made.append(details, out);
     return made;
