@@ -33,7 +33,7 @@ from benchmarks.folders import Folders, run_once, with_project
 from benchmarks.measuring import spread
 from benchmarks.parts import Found, Part, run_parts
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.memory import CUDA_LADDER, Rung
+from picowatch.engine.memory import CARD_LADDER, Rung
 from picowatch.engine.protocol import versions as libraries
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.recipe.parts import Hires
@@ -178,8 +178,8 @@ def rungs(part: Part) -> None:
         found = {"seconds": seconds, "seconds with loading": loading, "of 255 from full": off}
         return found | {"level": image.memory_rung, "peak GiB": _peak(part)}
 
-    ladder = CUDA_LADDER if part.on_cuda else CUDA_LADDER[:2]
-    for rung in CUDA_LADDER[len(ladder) :]:
+    ladder = CARD_LADDER if part.on_cuda else CARD_LADDER[:2]
+    for rung in CARD_LADDER[len(ladder) :]:
         part.skip(rung.name, ON_CUDA)
     both = [(family, rung) for family in ("sd15", "sdxl") for rung in ladder]
     part.measure({f"{family}, {rung.name}": partial(on, family, rung) for family, rung in both})

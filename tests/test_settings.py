@@ -155,8 +155,8 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     text = "device: gpu\nsteps: 30\nfromat: png\nlog_format: yaml\n"
     wrong = {"PICOWATCH_QUALITY": "x", "PICOWATCH_OUTBX": "x"}
     assert refused(tmp_path, text, wrong).splitlines() == [
-        "F, line 1, column 9: device 'gpu': it must be auto, cuda, cuda:N (the N-th card), mps or "
-        "cpu.",
+        "F, line 1, column 9: device 'gpu': it must be auto, cuda, cuda:N (the N-th card), xpu, "
+        "mps or cpu.",
         f"F, line 2, column 1: unknown setting 'steps'. {IN_RECIPES}",
         "F, line 3, column 1: unknown setting 'fromat'. Did you mean 'format'?",
         "F, line 4, column 13: log_format 'yaml': Input should be 'text' or 'json'.",

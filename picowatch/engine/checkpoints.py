@@ -44,7 +44,7 @@ class Checkpoints:
         with self._verified("checkpoint", name, sha256) as model:
             row = FAMILIES[model.family]
             takes_turns = row.kind == "flow" and not row.short
-            return Weights(**bytes_of_parts(model, self._target), takes_turns=takes_turns)
+            return replace(bytes_of_parts(model, self._target), takes_turns=takes_turns)
 
     def _bytes_of_controlnet(self, name: str, sha256: str) -> int:
         with self._verified("controlnet", name, sha256) as model:
@@ -75,7 +75,7 @@ class Checkpoints:
                 loaded = Loaded(model, self._verified, self._target.device, place)
             # Where parts take turns, the denoiser comes when it is needed.
             needed = {*loaded.parts} - ({"transformer"} if place == "turns" else set())
-        loaded.read = partial(self._read, request, self._read_to(place))
+        loaded.read = partial(self._read, request, place)
         if loaded.vae_file != _vae(request):
             loaded.drop(["vae"])
             loaded.vae_file = _vae(request)
@@ -102,8 +102,8 @@ class Checkpoints:
         gc.collect()
         if self._target.device.type == "cuda":
             torch.cuda.empty_cache()
-        elif self._target.device.type == "mps":
-            torch.mps.empty_cache()
+        elif self._target.device.type in ("mps", "xpu"):
+            getattr(torch, self._target.device.type).empty_cache()
 
     def _make_room(self, needed: int) -> None:
         """Release the least recently used checkpoints until so many bytes are free."""
@@ -112,17 +112,19 @@ class Checkpoints:
             self._kept.popitem(last=False)
             self.give_memory_back()
 
-    def _read_to(self, place: Place) -> torch.device:
-        """Return the CPU if weights are moved to the device when they compute."""
-        return torch.device("cpu") if place in ("models", "layers") else self._target.device
+    def _read_to(self, place: Place, name: str) -> torch.device:
+        """Return the CPU for a part that is moved to the device when it computes."""
+        moved = place in ("models", "layers") or (
+            place == "encoders" and name.startswith("text_encoder")
+        )
+        return torch.device("cpu") if moved else self._target.device
 
-    def _read(
-        self, request: ImageRequest, device: torch.device, names: Iterable[str]
-    ) -> dict[str, Any]:
+    def _read(self, request: ImageRequest, place: Place, names: Iterable[str]) -> dict[str, Any]:
         """Read parts of an image's checkpoint from verified files."""
         found = {}
         with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
             for name in names:
+                device = self._read_to(place, name)
                 if name != "vae" or request.vae == BAKED:
                     found[name] = load_part(model, self._target, device, name)
                     continue
@@ -140,9 +142,10 @@ class Checkpoints:
             del held[name]
         self.give_memory_back()
         target = self._target.for_unet(loaded.native_size)
+        device = self._read_to(loaded.place, "controlnet")
         for name in missing:
             with self._verified("controlnet", wanted[name].model, name) as model:
-                held[name] = load_controlnet(model, loaded.denoiser, target, self._target.device)
+                held[name] = load_controlnet(model, loaded.denoiser, target, device)
 
 
 def _key(request: ImageRequest) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from picowatch.engine.failures import out_of_memory
+from picowatch.engine.memory import CARDS
 from picowatch.engine.protocol import Precision
 from picowatch.errors import RenderFailed
 
@@ -35,13 +36,13 @@ class Target:
 
 
 def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target:
-    """Return the target for the settings. Device "auto" is CUDA, then MPS, then the CPU.
+    """Return the target for the settings. Device "auto" is CUDA, XPU, MPS, or the CPU.
 
-    If the settings give a CUDA device no number, engine number `ordinal` of this machine takes the
-    device of that number; more engines than devices share them. The CUDA device becomes the current
+    If the settings give a card no number, engine number `ordinal` of this machine takes the
+    device of that number; more engines than devices share them. The card becomes the current
     one of this thread, for which torch reports events and memory.
 
-    Precision "auto" is float16 on CUDA. Elsewhere it is float32 (with some checkpoints float16
+    Precision "auto" is float16 on cards. Elsewhere it is float32 (with some checkpoints float16
     gives black pictures on MPS), except for the UNet of a full-size checkpoint on a CPU that
     computes bfloat16: a step of Stable Diffusion 1.5 at 256x256 took 3 seconds instead of 7 on two
     such cores, and the UNet took half the memory. The demo model gains nothing from it. Flow
@@ -49,14 +50,15 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     the device only emulates it, then in float32.
     """
     chosen = torch.device(_best() if device == "auto" else device)
-    if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", ordinal % max(1, torch.cuda.device_count()))
+    card = getattr(torch, chosen.type) if chosen.type in CARDS else None
+    if card and chosen.index is None:
+        chosen = torch.device(chosen.type, ordinal % max(1, card.device_count()))
     _use(chosen)
     if precision != "auto":
         dtype = large = flow = _DTYPES[precision]
-    elif chosen.type == "cuda":
+    elif card:
         dtype = large = torch.float16
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
+        able = card.is_bf16_supported(including_emulation=False)
         flow = torch.bfloat16 if able else torch.float32
     else:
         dtype = torch.float32
@@ -64,8 +66,8 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
         large = torch.bfloat16 if narrow else dtype
         flow = torch.bfloat16 if chosen.type == "mps" else large
     name = chosen.type
-    if name == "cuda":
-        name = f"{chosen} ({torch.cuda.get_device_name(chosen)})"
+    if card:
+        name = f"{chosen} ({card.get_device_name(chosen)})"
     return Target(chosen, dtype, large, flow, name)
 
 
@@ -91,9 +93,8 @@ def _computes_bfloat16() -> bool:
 
 
 def _best() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    found = (card for card in CARDS if getattr(torch, card).is_available())
+    return next(found, "mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _use(device: torch.device) -> None:
@@ -104,8 +105,9 @@ def _use(device: torch.device) -> None:
     """
     try:
         torch.ones(1, device=device).add(1).cpu()
+        if device.type in CARDS:
+            getattr(torch, device.type).set_device(device)
         if device.type == "cuda":
-            torch.cuda.set_device(device)
             _let_cublas_be_exact(device)
     except (RuntimeError, AssertionError) as error:
         if out_of_memory(error):

@@ -37,6 +37,7 @@ class Drawn(NamedTuple):
     batch_size: int = 1
     precision: str = "float32"
     compiled: bool = False
+    rung: str = ""
     warnings: tuple[str, ...] = ()
 
     @property

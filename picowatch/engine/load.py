@@ -28,7 +28,8 @@ from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Part
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
 from picowatch.engine.devices import Target
-from picowatch.engine.latents import LATENT_CHANNELS
+from picowatch.engine.latents import LATENT_CHANNELS, begin_again_in_tiles
+from picowatch.engine.memory import Weights
 from picowatch.engine.part_files import (
     Config,
     Tensors,
@@ -65,7 +66,7 @@ def load_part(model: Model, target: Target, device: torch.device, name: str) -> 
     read = _read(part, config, what, _dtype(model, part, config, target), device)
     if part.class_name == "Qwen2_5_VLForConditionalGeneration":
         number_pictures(read)
-    return _taking_bfloat16(model, read) if name == "vae" else read
+    return _ready(model, read) if name == "vae" else read
 
 
 def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device) -> Any:
@@ -89,15 +90,15 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         if is_tiny(vae.variant):
             config = {"latent_channels": tiny_channels(vae.variant)}
     dtype = _dtype(checkpoint, part, config, target)
-    return _taking_bfloat16(checkpoint, _read(part, config, f"VAE {vae.name!r}", dtype, device))
+    return _ready(checkpoint, _read(part, config, f"VAE {vae.name!r}", dtype, device))
 
 
-def _taking_bfloat16(model: Model, vae: Any) -> Any:
+def _ready(model: Model, vae: Any) -> Any:
     """Let Z-Image Omni's VAE accept the type that its pipeline passes (diffusers 0.42)."""
     if model.family == "z_image_omni":
         encode = vae.encode
         vae.encode = lambda pixels: encode(pixels.to(vae.dtype))
-    return vae
+    return begin_again_in_tiles(vae)
 
 
 _FIXED = re.compile("fp16.?fix", re.IGNORECASE)
@@ -177,17 +178,32 @@ def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: tor
     return diffusers_model(part.class_name, config, tensors, what, dtype)
 
 
-def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
-    """Return the bytes of a checkpoint's "encoders", "denoiser" and "vae" in memory."""
-    found = {"encoders": 0, "denoiser": 0, "vae": 0}
+# The numbers that a denoiser has in memory at once for each pixel, at most, and a VAE that decodes:
+# counted on torch's meta device.
+DRAWING, DECODING = 300, 770
+DECODING_OF = {"AutoencoderKLQwenImage": 1730, "AutoencoderKLQwenImage21": 3220}
+
+
+def bytes_of_parts(model: Model, target: Target) -> Weights:
+    """Return what a checkpoint's parts take in memory."""
+    encoders, found = [], Weights()
     for part in parts_of(model):
         if part.name.startswith(("tokenizer", "scheduler")) or part.name.endswith("processor"):
             continue
-        kind = {"unet": "denoiser", "transformer": "denoiser", "vae": "vae"}.get(part.name)
         config = read_json(part.folder / "config.json")
         dtype = _dtype(model, part, config, target)
-        found[kind or "encoders"] += bytes_in(part.weights or part.folder, dtype, part.prefix)
-    return found
+        size = bytes_in(part.weights or part.folder, dtype, part.prefix)
+        match part.name:
+            case "unet" | "transformer":
+                numbers = bytes_in(part.weights or part.folder, torch.int8, part.prefix, wide=True)
+                drawing = DRAWING * dtype.itemsize
+                found = replace(found, denoiser=size, numbers=numbers, drawing=drawing)
+            case "vae":
+                decoding = DECODING_OF.get(part.class_name, DECODING) * dtype.itemsize
+                found = replace(found, vae=size, decoding=decoding)
+            case _:
+                encoders.append(size)
+    return replace(found, encoders=tuple(encoders))
 
 
 # Tensors beside quantised layers: scales of weights and of inputs, and descriptions.
@@ -217,15 +233,18 @@ def _files(path: Path) -> list[Path]:
     return weight_files(path) if path.is_dir() else [path]
 
 
-def bytes_in(path: Path, dtype: torch.dtype, prefix: str = "") -> int:
-    """Return the bytes of the tensors that `read_tensors` would read in this type."""
+def bytes_in(path: Path, dtype: torch.dtype, prefix: str = "", *, wide: bool = False) -> int:
+    """Return the bytes of the tensors that `read_tensors` would read in this type.
+
+    `wide`: as if it widened those that stay quantised.
+    """
     size = 0
     for file in _files(path):
         header = read_any_header(file)
         for name, shape in header.shapes.items():
             if name.startswith(prefix):
                 kind = header.types[name]
-                quantised = is_gguf(file) and stays_quantised(name, kind, shape)
+                quantised = not wide and is_gguf(file) and stays_quantised(name, kind, shape)
                 numbers, taken = BLOCKS[kind] if quantised else (1, dtype.itemsize)
                 size += prod(shape) // numbers * taken
     return size

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import torch
+from accelerate import cpu_offload_with_hook  # type: ignore[import-untyped]
 from diffusers.hooks import apply_group_offloading
 
 from picowatch.catalog import Model
@@ -148,20 +149,31 @@ class Loaded:
                 self._base.remove_all_hooks()
             self._base = self.pipeline()
             self._base.enable_model_cpu_offload(device=self._device)
-        elif self.place == "layers":
-            for part in self._computing_parts():
-                if part not in self._moved and part is self.parts.get("siglip"):
-                    part.to(self._device)  # it reads weights of layers that it does not call
+            for net in self.controlnets.values():
+                if not hasattr(net, "_hf_hook"):
+                    cpu_offload_with_hook(net, self._device)
+        elif self.place in ("layers", "encoders"):
+            for part in self.modules if self.place == "layers" else self._encoders():
+                if part not in self._moved:
+                    self._move_by_layers(part)
                     self._moved.add(part)
-                elif part not in self._moved:
-                    apply_group_offloading(
-                        part,
-                        self._device,
-                        offload_type="leaf_level",
-                        use_stream=self._device.type == "cuda",
-                        low_cpu_mem_usage=True,
-                    )
-                    self._moved.add(part)
+
+    def _move_by_layers(self, part: torch.nn.Module) -> None:
+        if part is self.parts.get("siglip"):
+            part.to(self._device)  # it reads weights of layers that it does not call
+            return
+        streams = self._device.type == "cuda"
+        apply_group_offloading(
+            part,
+            self._device,
+            offload_type="leaf_level",
+            use_stream=streams,
+            record_stream=streams,
+            low_cpu_mem_usage=True,
+        )
+
+    def _encoders(self) -> list[torch.nn.Module]:
+        return [self.parts[name] for name in self._encoder_names if self.parts[name] is not None]
 
     def _computing_parts(self) -> list[torch.nn.Module]:
         parts = self.parts.values()
@@ -171,6 +183,8 @@ class Loaded:
         """Take the weights off the device after a batch, with model offloading."""
         if self._base is not None:
             self._base.maybe_free_model_hooks()
+            for net in self.controlnets.values():  # they compute by turns with the denoiser
+                net.to("cpu")
 
     def use_loras(self, uses: Sequence[LoraUse]) -> None:
         """Use exactly these LoRAs; where parts take turns, only on the denoiser."""

@@ -8,16 +8,18 @@ is the same on every rung.
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
 from picowatch.engine.protocol import Memory, MemoryUse
+from picowatch.errors import RenderFailed
+from picowatch.recipe.passes import passes_of
 from picowatch.recipe.request import ImageRequest
 
 if TYPE_CHECKING:
@@ -28,10 +30,10 @@ _SHRINK = 0.75
 # Sides of smaller pictures are multiples of this, which every family of models takes.
 _SIDE_MULTIPLE = 32
 
-# Where weights are: all on the device; moved there one model or one layer at a time (diffusers'
-# enable_model_cpu_offload and enable_group_offload); or, if the device computes in main memory,
-# text encoders and denoiser in turn, read from their files.
-Place = Literal["device", "models", "layers", "turns"]
+# Where weights are: all on the device; text encoders in main memory; all there, from where models
+# or layers come to the device (diffusers' enable_model_cpu_offload and enable_group_offload).
+# "turns": text encoders and denoiser in turn, read from their files.
+Place = Literal["device", "encoders", "models", "turns", "layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,49 +52,78 @@ class Rung:
 
 FULL = Rung()
 TILED = Rung("VAE tiling", tiled=True)
+ENCODERS = replace(TILED, name="text encoders by layers", place="encoders")
 MODELS = replace(TILED, name="model offload", place="models")
-LAYERS = replace(TILED, name="group offload", place="layers")
 TURNS = replace(TILED, name="text encoders in turn", place="turns")
-CUDA_LADDER = (FULL, TILED, MODELS, LAYERS)
-# A device that computes in main memory cannot offload weights to it. A UNet's text encoders are
-# small, and a short family's pipeline encodes prompts itself: in neither do parts take turns.
+LAYERS = replace(TILED, name="group offload", place="layers")
+CARD_LADDER = (FULL, TILED, ENCODERS, MODELS, TURNS, LAYERS)
+# A device that computes in main memory cannot offload weights to it.
 SHARED_LADDER = (FULL, TILED, TURNS)
 
-# The least memory that a batch needs on a GPU besides weights: less is not worth a try.
-_LEAST_WORKING_BYTES = 2**30
-# The main memory that a batch needs. There is no error when it runs out: the kernel kills the
-# process.
-WORKING_BYTES = 3 * 2**30
+# What libraries need on a card besides tensors, and what is lost between these.
+_CARD_SLACK = 2**29
+# The main memory that a batch needs besides its numbers. There is no error when it runs out: the
+# kernel kills the process.
+WORKING_BYTES = 2 * 2**30
+# The side of a VAE's tile: in the configs of many it is that of a whole picture.
+TILE_SIDE = 512
+# Forms of a denoiser, and the bytes of a number in them.
+_SMALLER = {"a GGUF file (Q8_0)": 34 / 32, "an fp8 file": 1, "a GGUF file (Q4_K_S)": 144 / 256}
+
+
+class Room(NamedTuple):
+    """Bytes of main memory and of a card that this process could use, with those that it holds.
+
+    `card` is None where the device computes in main memory; `physical` is all that there is of it.
+    """
+
+    main: int
+    card: int | None = None
+    physical: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The bytes of a checkpoint's parts in memory.
+    """The bytes of a checkpoint's parts in memory, and of what computing takes for each pixel.
 
-    `takes_turns`: its text encoders may make room for its denoiser.
+    `numbers` is the number of the denoiser's weights. `takes_turns`: its text encoders may make
+    room for it. A UNet's are small, and a short family's pipeline encodes prompts itself.
     """
 
-    encoders: int = 0
+    encoders: tuple[int, ...] = ()
     denoiser: int = 0
     vae: int = 0
+    numbers: int = 0
+    drawing: int = 0
+    decoding: int = 0
     takes_turns: bool = False
 
     @property
     def total(self) -> int:
         """The bytes of all parts."""
-        return self.encoders + self.denoiser + self.vae
+        return sum(self.encoders) + self.denoiser + self.vae
 
-    def at_once(self, rung: Rung) -> int:
-        """Return the most bytes of weights that are on the device at once."""
+    def on_device(self, rung: Rung, pixels: int = 0, images: int = 1) -> int:
+        """Return the most bytes at once on the device, with 0 pixels those of weights alone."""
+        drawing = self.drawing * pixels * (1 if rung.tiled else images)
+        decoding = self.decoding * min(pixels, TILE_SIDE**2 if rung.tiled else pixels)
+        computing = max(drawing, decoding)
         match rung.place:
             case "device":
-                return self.total
+                return self.total + computing
+            case "encoders":
+                return self.denoiser + self.vae + computing
             case "models":
-                return max(self.encoders, self.denoiser, self.vae)
+                return max(0, *self.encoders, self.denoiser + drawing, self.vae + decoding)
             case "turns":
-                return self.vae + max(self.encoders, self.denoiser)
+                return self.vae + max(sum(self.encoders), self.denoiser + computing)
             case "layers":
-                return 0
+                return computing
+
+    def in_main(self, rung: Rung) -> int:
+        """Return the bytes of weights that are in main memory for a card."""
+        moved = {"encoders": sum(self.encoders), "models": self.total, "layers": self.total}
+        return moved.get(rung.place, 0)
 
 
 # After so many batches on a rung the one above it is tried again: another program may have freed
@@ -103,33 +134,42 @@ _CLIMB_AFTER = 32
 class MemoryLadder:
     """The rungs that a batch may try, and those that worked for similar batches.
 
-    It begins with the rung that worked last for the checkpoint and size, and on a GPU now and then
-    with the one above it. Otherwise the setting decides: "full" begins at the top, "low" with the
-    third rung, "auto" with the first whose weights fit into the GPU's or main memory.
-    `gpu_bytes` is the memory of the GPU; None means that the device computes in main memory.
+    It begins with the rung that worked last for the checkpoint and size, and on a card now and then
+    with the one above it. Otherwise the setting decides: "full" begins at the top, "low" where
+    weights leave the device, "auto" with the first rung for which `room` has enough.
     """
 
-    def __init__(self, setting: Memory, gpu_bytes: int | None) -> None:
+    def __init__(self, setting: Memory, room: Callable[[], Room]) -> None:
         self._setting = setting
-        self._gpu_bytes = gpu_bytes
+        self._room = room
         # The rung that worked last, and the number of batches on it since.
         self._worked: dict[tuple[object, ...], tuple[Rung, int]] = {}
 
-    def rungs(self, request: ImageRequest, weights: Weights, main_bytes: int) -> Iterator[Rung]:
+    def rungs(self, request: ImageRequest, weights: Weights, images: int = 1) -> Iterator[Rung]:
         """Yield the rungs to try in turn; those of smaller pictures only with `shrink_to_fit`.
 
-        `main_bytes` is the main memory that this process can use.
+        RenderFailed if all are too small for the weights.
         """
-        ladder: Sequence[Rung] = CUDA_LADDER
-        if self._gpu_bytes is None:
-            ladder = SHARED_LADDER if weights.takes_turns else SHARED_LADDER[:2]
+        room, pixels = self._room(), _pixels(request)
+        ladder = _possible(weights, room)
+        fit = _fitting(weights, room, pixels, images)
+        if self._setting == "full":
+            ladder = [FULL, *(one for one in ladder if one != FULL)]
+        elif not ladder or not (fit or room.card is None or LAYERS in ladder):
+            raise _too_large(request, weights, room)
         rungs = [*ladder, *_shrinking(request, ladder[-1])]
-        begin = first = rungs.index(self._first(ladder, weights, main_bytes))
-        if known := self._worked.get(_key(request)):
+        first = ladder[0]
+        if self._setting == "low":
+            first = next((one for one in ladder if one.place not in _NEAR), ladder[-1])
+        elif self._setting == "auto":
+            least = min(ladder, key=lambda one: weights.on_device(one, pixels, images))
+            first = next(iter(fit), least)
+        begin = first = rungs.index(first)
+        if (known := self._worked.get(_key(request))) and known[0] in rungs:
             rung, batches = known
             begin = rungs.index(rung)
             # Main memory is not tried out: the kernel kills the process that takes too much.
-            if begin > first and batches >= _CLIMB_AFTER and self._gpu_bytes is not None:
+            if begin > first and batches >= _CLIMB_AFTER and room.card is not None:
                 begin -= 1
         yield from rungs[begin:]
 
@@ -139,20 +179,67 @@ class MemoryLadder:
         again = before == rung and batches < _CLIMB_AFTER
         self._worked[_key(request)] = rung, batches + 1 if again else 0
 
-    def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
-        """Return the first rung for a checkpoint and size that was not rendered before."""
-        if self._setting == "full":
-            return ladder[0]
-        if self._setting == "low":
-            return ladder[min(2, len(ladder) - 1)]
-        if self._gpu_bytes is not None:
-            room = self._gpu_bytes - _LEAST_WORKING_BYTES
-        # For a checkpoint smaller than a batch, there is nothing to save.
-        elif weights.total <= WORKING_BYTES or ladder[-1].place == "device":
-            return ladder[0]
-        else:
-            room = main_bytes - WORKING_BYTES
-        return next((rung for rung in ladder if weights.at_once(rung) <= room), ladder[-1])
+
+# The places of a denoiser that stays on the device.
+_NEAR = ("device", "encoders")
+
+
+def _possible(weights: Weights, room: Room) -> list[Rung]:
+    """Return the rungs on which the weights have room."""
+    if room.card is None:  # what is not free may be swapped out
+        card, main, ladder = max(room.main, room.physical), 0, SHARED_LADDER
+    else:
+        card, main, ladder = room.card, room.main, CARD_LADDER
+    found = [
+        one
+        for one in ladder
+        if weights.on_device(one) <= card
+        and weights.in_main(one) <= main
+        and (weights.takes_turns or one is not TURNS)
+    ]
+    # Reading files again and again is for those who lack main memory.
+    return [one for one in found if one is not TURNS or MODELS not in found]
+
+
+def _fitting(weights: Weights, room: Room, pixels: int, images: int) -> list[Rung]:
+    """Return the rungs on which there is room for computing, too."""
+    if room.card is None and weights.total <= WORKING_BYTES:  # nothing to save
+        return [FULL]
+    free = room.main - WORKING_BYTES if room.card is None else room.card - _CARD_SLACK
+    return [
+        one
+        for one in _possible(weights, room)
+        if weights.on_device(one, pixels, images) <= free
+        and (room.card is None or weights.in_main(one) + WORKING_BYTES <= room.main)
+    ]
+
+
+def _too_large(request: ImageRequest, weights: Weights, room: Room) -> RenderFailed:
+    """Return the error for weights that fit nowhere; its remedy is a smaller form that does."""
+    free = f"{_gigabytes(room.main)} of main memory"
+    if room.card is not None:
+        free = f"{_gigabytes(room.card)} of the card and {free}"
+    remedy = "Use a smaller checkpoint, or a computer with more memory."
+    for form, size in _SMALLER.items():
+        smaller = replace(weights, denoiser=int(weights.numbers * size))
+        if smaller.denoiser < weights.denoiser and _fitting(smaller, room, _pixels(request), 1):
+            before, after = map(_gigabytes, (weights.denoiser, smaller.denoiser))
+            remedy = f"Get its transformer as {form}, which takes {after} instead of {before}."
+            break
+    taken = _gigabytes(weights.total)
+    return RenderFailed(
+        f"The weights of {request.checkpoint} take {taken}, and {free} can be used.", remedy
+    )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _pixels(request: ImageRequest) -> int:
+    """Return the pixels of the largest pass; each reference is one more picture."""
+    width, height = passes_of(request)[-1].size
+    return width * height * (1 + len(request.references))
 
 
 def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:
@@ -233,20 +320,34 @@ def broken_gpu() -> str:
     return ""
 
 
+CARDS = ("cuda", "xpu")  # devices with memory of their own
+
+
+def room_on(device: "torch.device") -> Room:
+    """Return the memory that this process could use with a device."""
+    memory = psutil.virtual_memory()
+    free = min(int(memory.available), _left_to_container())
+    main = free + int(psutil.Process().memory_info().rss)
+    card = _card(device)
+    if card is None:
+        return Room(main, None, int(memory.total))
+    return Room(main, card.mem_get_info(device)[0] + card.memory_reserved(device))
+
+
 def free_bytes(device: "torch.device") -> int:
-    """Return the free bytes of a GPU, or of the main memory."""
+    """Return the free bytes of a card, or of the main memory."""
+    card = _card(device)
+    if card is None:
+        return min(int(psutil.virtual_memory().available), _left_to_container())
+    cached = card.memory_reserved(device) - card.memory_allocated(device)
+    return int(card.mem_get_info(device)[0] + cached)
+
+
+def _card(device: "torch.device") -> Any:
+    """Return torch's module for a card, None for other devices."""
     import torch
 
-    if device.type != "cuda":
-        return min(int(psutil.virtual_memory().available), _left_to_container())
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-
-
-def main_memory() -> int:
-    """Return the main memory that this process could use, including what it holds now."""
-    free = min(int(psutil.virtual_memory().available), _left_to_container())
-    return free + int(psutil.Process().memory_info().rss)
+    return getattr(torch, device.type) if device.type in CARDS else None
 
 
 def _left_to_container(cgroup: Path = _CGROUP) -> int:

@@ -20,10 +20,11 @@ from picowatch.engine.flow import FlowPasses
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import (
     FULL,
+    TILED,
     MemoryLadder,
     Rung,
     held_memory,
-    main_memory,
+    room_on,
     shrink_warning,
     shrunken,
 )
@@ -60,9 +61,7 @@ class Renderer:
         self._previewer = Previewer(on_preview, options.preview_seconds)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache
-        on_card = device.type == "cuda"
-        card_bytes = torch.cuda.get_device_properties(device).total_memory if on_card else None
-        self._ladder = MemoryLadder(options.memory, card_bytes)
+        self._ladder = MemoryLadder(options.memory, partial(room_on, device))
 
     @torch.inference_mode()
     def render(
@@ -78,7 +77,7 @@ class Renderer:
         if not batch[0].draws:
             return self._render_on(FULL, batch, on_step, interrupted)
         failure = ""
-        for rung in self._rungs(batch[0]):
+        for rung in self._rungs(batch):
             try:
                 images = self._render_on(rung, batch, on_step, interrupted)
             # The classes of out-of-memory errors differ by device and version of torch.
@@ -87,18 +86,20 @@ class Renderer:
                 if not failure:
                     raise
             else:
-                self._ladder.worked(batch[0], rung)
+                tiled = images[0].memory_rung == TILED.name
+                self._ladder.worked(batch[0], TILED if tiled else rung)
                 return images
         remedy = SMALLER if batch[0].shrink_to_fit else f"{SMALLER[:-1]}, or shrink_to_fit: true."
         raise RenderFailed(f"{failure} No memory-saving level was enough.", remedy)
 
-    def _rungs(self, request: ImageRequest) -> Iterator[Rung]:
+    def _rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
         """Yield the ladder's rungs, each again if releasing other models made room.
 
         Memory is released here, not where it ran out: the traceback keeps the tensors alive.
         """
+        request = batch[0]
         weights = self._checkpoints.weights(request)
-        for rung in self._ladder.rungs(request, weights, main_memory()):
+        for rung in self._ladder.rungs(request, weights, len(batch)):
             yield rung
             self._network_of.cache_clear()
             if self._checkpoints.forget_others(request):
@@ -138,7 +139,7 @@ class Renderer:
                 precision=one.precision,
                 batch_size=one.batch_size,
                 compiled=one.compiled,
-                memory_rung=rung.name,
+                memory_rung=one.rung or rung.name,
                 chunks=one.chunks,
                 timings=timings,
                 versions=versions(),
@@ -182,6 +183,7 @@ class Renderer:
             one._replace(
                 precision=precision_name(loaded.denoiser.dtype),
                 compiled=job.compiled is not None and not unable,
+                rung=TILED.name if loaded.vae.use_tiling and not rung.tiled else rung.name,
                 warnings=(*warnings, *one.warnings),
             )
             for one in drawn
@@ -199,6 +201,7 @@ class Renderer:
         loaded.use_loras(request.loras)
         loaded.vae.enable_slicing()  # sixteen large pictures at once fit no card
         # Tiles of a VAE cannot continue at the opposite edge.
+        loaded.vae.seamless = request.tiling
         tiled = rung.tiled and not request.tiling
         (loaded.vae.enable_tiling if tiled else loaded.vae.disable_tiling)()
         self._previewer.follow(loaded.row, loaded.denoiser)

@@ -75,7 +75,7 @@ class Settings(BaseModel):
         "demo model if there are none.",
     )
     device: Annotated[str, AfterValidator(device_value)] = Field(
-        "auto", description="auto, cuda, cuda:N, mps or cpu."
+        "auto", description="auto, cuda, cuda:N, xpu, mps or cpu."
     )
     executor: Annotated[
         Executor,

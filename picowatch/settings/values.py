@@ -44,8 +44,8 @@ def folder_value(folder: Path) -> Path:
 
 
 def device_value(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-        raise ValueError("it must be auto, cuda, cuda:N (the N-th card), mps or cpu")
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value):
+        raise ValueError("it must be auto, cuda, cuda:N (the N-th card), xpu, mps or cpu")
     return value
 
 

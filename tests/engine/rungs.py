@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from picowatch.engine import checkpoints
-from picowatch.engine.memory import MemoryLadder, Rung
+from picowatch.engine.memory import MemoryLadder, Room, Rung
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest, LoraUse
@@ -29,7 +29,7 @@ def on_rung(renderer: Renderer, rung: Rung) -> Renderer:
         def rungs(self, *_: Any) -> Iterator[Rung]:
             yield rung
 
-    renderer._ladder = Only("auto", None)
+    renderer._ladder = Only("auto", lambda: Room(0))
     return renderer
 
 

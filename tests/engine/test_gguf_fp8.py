@@ -191,7 +191,7 @@ def test_a_gguf_file_holds_the_same_numbers(models: Path, folder: str, kind: str
         # diffusers widens in float16.
         assert torch.allclose(held[name].float(), tensor, rtol=1e-3, atol=1e-4), name
     nbytes = sum(tensor.nbytes for tensor in ours.state_dict().values())
-    assert bytes_of_parts(model, FULL)["denoiser"] == pytest.approx(nbytes, rel=0.001)
+    assert bytes_of_parts(model, FULL).denoiser == pytest.approx(nbytes, rel=0.001)
     quantised = any(isinstance(one, GGUFParameter) for one in ours.parameters())
     assert quantised == kind.startswith("Q")
 

@@ -1,5 +1,6 @@
 """The memory ladder: the rungs that a batch tries, and behaviour when memory runs out."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,81 +11,135 @@ import pytest
 import torch
 
 from picowatch.engine import checkpoints
-from picowatch.engine.memory import CUDA_LADDER, MODELS, TILED, MemoryLadder, Weights, shrunken
+from picowatch.engine.memory import (
+    ENCODERS,
+    MODELS,
+    TILED,
+    MemoryLadder,
+    Room,
+    Weights,
+    shrunken,
+)
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
+from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.reference.models import Models
 from tests.engine.requests import difference, draw, request
+from tests.engine.rungs import on_rung
 
 GIGABYTE = 2**30
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}
-# Of Z-Image in bfloat16 and of SDXL in float16.
-Z_IMAGE = Weights(8 * GIGABYTE, 12 * GIGABYTE, GIGABYTE // 6, takes_turns=True)
-SDXL = Weights(int(1.5 * GIGABYTE), 5 * GIGABYTE, GIGABYTE // 6)
-SMALL_ONE = Weights(GIGABYTE // 4, GIGABYTE, GIGABYTE // 6)
 
 
-CARD = ["full", "VAE tiling", "model offload", "group offload"]
+def weights(encoder: float, denoiser: float, **more: Any) -> Weights:
+    """Parts of so many gigabytes, with what computes them for each pixel."""
+    sizes = {"denoiser": int(denoiser * GIGABYTE), "numbers": int(denoiser * GIGABYTE / 2)}
+    per_pixel = {"vae": GIGABYTE // 6, "drawing": 600, "decoding": 1540}
+    return Weights((int(encoder * GIGABYTE),), **sizes | per_pixel | more)
+
+
+# Of Z-Image in bfloat16 and of SDXL in float16, whose VAE decodes in float32.
+Z_IMAGE = weights(8, 12, takes_turns=True)
+SDXL = weights(1.5, 5, decoding=3080)
+SMALL_ONE = weights(0.25, 1)
+LARGE = {"width": 1024, "height": 1024}
+
 COMPUTER = ["full", "VAE tiling"]
 TURNING = [*COMPUTER, "text encoders in turn"]
+CARD = [*COMPUTER, "text encoders by layers", "model offload", "group offload"]
 
 
-def names(
-    ladder: MemoryLadder, one: ImageRequest, weights: Weights = SMALL_ONE, main: float = 64
-) -> list[str]:
-    """The rungs that an image may try, with so many gigabytes of main memory."""
-    return [rung.name for rung in ladder.rungs(one, weights, int(main * GIGABYTE))]
+def names(ladder: MemoryLadder, one: ImageRequest, parts: Weights = SMALL_ONE) -> list[str]:
+    """The rungs that an image may try."""
+    return [rung.name for rung in ladder.rungs(one, parts)]
 
 
-def cuda(gigabytes: float = 24, setting: Any = "auto") -> MemoryLadder:
-    """Return the ladder of a GPU."""
-    return MemoryLadder(setting, int(gigabytes * GIGABYTE))
+def cuda(gigabytes: float = 24, setting: Any = "auto", main: float = 64) -> MemoryLadder:
+    """Return the ladder of a card, with so much main memory."""
+    return MemoryLadder(setting, lambda: Room(int(main * GIGABYTE), int(gigabytes * GIGABYTE)))
+
+
+def computer(gigabytes: float, setting: Any = "auto") -> MemoryLadder:
+    """Return the ladder of a computer without a card, a third of whose memory is in use."""
+    free = int(gigabytes * GIGABYTE)
+    return MemoryLadder(setting, lambda: Room(free, None, free * 3 // 2))
 
 
 @pytest.mark.parametrize(
-    ("setting", "weights", "gigabytes", "order", "first"),
+    ("ladder", "parts", "expected"),
     [
-        ("auto", Z_IMAGE, 24, CARD, "full"),
-        ("auto", Z_IMAGE, 16, CARD, "model offload"),
-        ("auto", Z_IMAGE, 12, CARD, "group offload"),
-        ("auto", Z_IMAGE, 4, CARD, "group offload"),
-        ("auto", SDXL, 8, CARD, "full"),
-        ("auto", SDXL, 6.5, CARD, "model offload"),
-        ("auto", SDXL, 4, CARD, "group offload"),
-        ("auto", SMALL_ONE, 4, CARD, "full"),
-        ("full", Z_IMAGE, 4, CARD, "full"),
-        ("low", SMALL_ONE, 24, CARD, "model offload"),
-        ("auto", Z_IMAGE, 32, TURNING, "full"),
-        ("auto", Z_IMAGE, 20, TURNING, "text encoders in turn"),
-        ("auto", Z_IMAGE, 8, TURNING, "text encoders in turn"),
-        ("auto", replace(SMALL_ONE, takes_turns=True), 2, TURNING, "full"),
-        ("full", Z_IMAGE, 8, TURNING, "full"),
-        ("low", Z_IMAGE, 64, TURNING, "text encoders in turn"),
-        ("auto", SDXL, 4, COMPUTER, "full"),
-        ("low", SDXL, 64, COMPUTER, "VAE tiling"),
+        (cuda(24), Z_IMAGE, CARD),
+        (cuda(21.5), Z_IMAGE, CARD[1:]),
+        (cuda(16), Z_IMAGE, CARD[2:]),
+        (cuda(13.2), Z_IMAGE, CARD[3:]),
+        (cuda(12), Z_IMAGE, CARD[4:]),
+        (cuda(4), Z_IMAGE, CARD[4:]),
+        (cuda(16, main=16), Z_IMAGE, ["text encoders by layers", "text encoders in turn"]),
+        (cuda(13.4, main=8), Z_IMAGE, ["text encoders in turn"]),
+        (cuda(10.5), SDXL, CARD),
+        (cuda(8), SDXL, CARD[1:]),
+        (cuda(7), SDXL, CARD[2:]),
+        (cuda(6), SDXL, CARD[4:]),
+        (cuda(4, main=4), SMALL_ONE, CARD),
+        (cuda(4, "full"), Z_IMAGE, ["full", "group offload"]),
+        (cuda(24, "low"), SMALL_ONE, CARD[3:]),
+        (computer(32), Z_IMAGE, TURNING),
+        (computer(20), Z_IMAGE, TURNING[2:]),
+        (computer(9), Z_IMAGE, TURNING[2:]),
+        (computer(1.5), replace(SMALL_ONE, takes_turns=True), TURNING),
+        (computer(21, "full"), Z_IMAGE, TURNING),
+        (computer(64, "low"), Z_IMAGE, TURNING[2:]),
+        (computer(11), SDXL, COMPUTER[1:]),
+        (computer(64, "low"), SDXL, COMPUTER[1:]),
     ],
 )
-def test_a_batch_begins_where_the_weights_fit(
-    setting: Any, weights: Weights, gigabytes: float, order: list[str], first: str
+def test_a_batch_begins_where_everything_fits(
+    ladder: MemoryLadder, parts: Weights, expected: list[str]
 ) -> None:
-    """All rungs below follow; the other settings are obeyed exactly.
+    """Weights, the denoiser's numbers and the VAE's; those below follow if the weights fit.
 
-    Main memory is never tried out: when it runs out, the kernel kills the process.
+    Text encoders take turns only where main memory is short: it is never tried out, because the
+    kernel kills the process that takes too much.
     """
-    found = (
-        names(cuda(gigabytes, setting), request(), weights)
-        if order is CARD
-        else names(MemoryLadder(setting, None), request(), weights, gigabytes)
-    )
-    assert found == order[order.index(first) :]
+    assert names(ladder, request(**LARGE), parts) == expected
+
+
+def test_a_batch_that_is_too_large_is_drawn_one_by_one() -> None:
+    """The VAE decodes one picture at a time anyway."""
+    assert names(cuda(9.5), request(), SDXL)[0] == "full"
+    found = [*cuda(9.5).rungs(request(**LARGE), SMALL_ONE, images=16)]
+    assert [rung.name for rung in found] == CARD[1:]
+    assert names(cuda(9.5), request(**LARGE), SMALL_ONE)[0] == "full"
+
+
+FLUX = weights(9.4, 22.2, takes_turns=True)
+
+
+@pytest.mark.parametrize(
+    ("ladder", "remedy"),
+    [
+        (cuda(12, main=29), r"GGUF file \(Q8_0\), which takes 12.7 GB instead of 23.8 GB"),
+        (cuda(8, main=23), r"an fp8 file, which takes 11.9 GB instead of 23.8 GB"),
+        (cuda(9, main=19), r"GGUF file \(Q4_K_S\), which takes 6.7 GB instead of 23.8 GB"),
+        (computer(14), r"an fp8 file"),
+        (computer(4), "Use a smaller checkpoint"),
+    ],
+)
+def test_weights_that_fit_nowhere_are_refused_with_what_would_fit(
+    ladder: MemoryLadder, remedy: str
+) -> None:
+    """Before anything is loaded."""
+    with pytest.raises(RenderFailed, match=r"weights of demo take 34.1 GB, and .* used") as at:
+        names(ladder, request(**LARGE), FLUX)
+    assert re.search(remedy, at.value.remedy)
 
 
 def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
     """Only for the same checkpoint and size; others begin at the top."""
     ladder = cuda()
     ladder.worked(request(), MODELS)
-    assert names(ladder, request(seed=9)) == ["model offload", "group offload"]
+    assert names(ladder, request(seed=9)) == CARD[3:]
     assert names(ladder, request(width=64))[0] == "full"
     assert names(ladder, request(checkpoint_hash="1"))[0] == "full"
     ladder.worked(request(), TILED)
@@ -103,7 +158,7 @@ def test_after_some_batches_the_rung_above_is_tried_again() -> None:
         while names(ladder, one)[0] == MODELS.name:
             ladder.worked(one, MODELS)
             done += 1
-        assert names(ladder, one)[:2] == [TILED.name, MODELS.name]
+        assert names(ladder, one)[:2] == [ENCODERS.name, MODELS.name]
         return done
 
     ladder.worked(one, MODELS)
@@ -112,7 +167,7 @@ def test_after_some_batches_the_rung_above_is_tried_again() -> None:
     assert batches_until_it_climbs() == first > 10
     ladder.worked(one, TILED)
     assert names(ladder, one)[0] == TILED.name
-    for ladder, rung in ((cuda(setting="low"), MODELS), (MemoryLadder("auto", None), TILED)):
+    for ladder, rung in ((cuda(setting="low"), MODELS), (computer(64), TILED)):
         for _ in range(100):
             ladder.worked(one, rung)
             assert names(ladder, one)[0] == rung.name
@@ -132,13 +187,13 @@ def test_smaller_pictures_come_last_and_only_on_request(
 ) -> None:
     """Down to 384 pixels, and no further, in multiples of 32; what worked is remembered."""
     ladder, wanted = cuda(), request(width=width, height=height, shrink_to_fit=True)
-    rungs = list(ladder.rungs(wanted, SMALL_ONE, GIGABYTE))
+    rungs = list(ladder.rungs(wanted, SMALL_ONE))
     smaller = [shrunken(wanted, rung.shrunk) for rung in rungs if rung.shrunk]
     assert [(one.width, one.height) for one in smaller] == made
     last = [(rung.name, rung.place) for rung in rungs[len(CARD) :]]
     assert last == [("smaller picture", "layers")] * len(made)
     ladder.worked(wanted, rungs[-2])
-    assert list(ladder.rungs(wanted, SMALL_ONE, GIGABYTE)) == rungs[-2:]
+    assert list(ladder.rungs(wanted, SMALL_ONE)) == rungs[-2:]
     assert names(cuda(), replace(wanted, shrink_to_fit=False)) == CARD
 
 
@@ -174,17 +229,17 @@ def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
 FULL_CARD = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
 
 
-@pytest.mark.parametrize("where", ["denoiser", "VAE", "loader"])
+@pytest.mark.parametrize("where", ["denoiser", "loader"])
 def test_the_next_rungs_are_tried_when_memory_runs_out(models: Models, where: str) -> None:
     """The one that was enough is remembered; when none is, it says so, and the next batch works."""
     wanted = request(**SMALL)
     (plain,) = draw(Renderer(models.options), wanted)
-    for times, rung in enumerate(CUDA_LADDER):
+    for times, rung in enumerate(CARD):
         renderer = card(Renderer(models.options))
         with failing(where, times, FULL_CARD):
             (image,) = draw(renderer, wanted)
             (again,) = draw(renderer, replace(wanted, seed=9))
-        assert image.memory_rung == again.memory_rung == rung.name
+        assert image.memory_rung == again.memory_rung == rung
         assert difference(image, plain) <= 1
     renderer = card(Renderer(models.options))
     with (
@@ -195,6 +250,34 @@ def test_the_next_rungs_are_tried_when_memory_runs_out(models: Models, where: st
     assert at.value.remedy.endswith("or shrink_to_fit: true.")
     (after,) = draw(renderer, wanted)
     assert (after.memory_rung, after.pixels) == ("full", plain.pixels)
+
+
+@pytest.mark.parametrize("name", ["demo", "Z-Image-Turbo"])
+def test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out(
+    models: Models, name: str
+) -> None:
+    """From the latents that are there: no step is computed twice; the next begins in tiles."""
+    size = {"width": 256, "height": 128, "steps": 2}
+    wanted, renderer = request(**size), card(Renderer(models.options))
+    if name != "demo":
+        folder = flow_models(name)
+        (wanted,) = requests_of(folder, name, "prompt: a red cube\nsize: 128x64")
+        renderer = card(flow_renderer(folder))
+    (plain,) = draw(renderer, wanted)
+    seamless = request(**size, tiling=True)
+    with failing("denoiser", 0, FULL_CARD) as steps, failing("VAE", 1, FULL_CARD):
+        (image,) = draw(renderer, wanted)
+        (again,) = draw(renderer, replace(wanted, seed=9))
+    rungs = [one.memory_rung for one in (plain, image, again)]
+    assert rungs == ["full", "VAE tiling", "VAE tiling"]
+    assert len(steps) == (4 if name == "demo" else 0)
+    assert (
+        difference(image, draw(on_rung(renderer, TILED), wanted)[0]) == 0 < difference(image, plain)
+    )
+    if name == "demo":  # its tiles would not continue at the opposite edge
+        with failing("VAE", 1, FULL_CARD):
+            (image,) = draw(card(Renderer(models.options)), seamless)
+        assert difference(image, draw(Renderer(models.options), seamless)[0]) <= 1
 
 
 def test_other_checkpoints_go_before_a_rung_does(models: Models) -> None:

@@ -11,13 +11,13 @@ from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
 from diffusers.hooks.group_offloading import ModuleGroup
 
 from picowatch.catalog import Catalog
-from picowatch.engine.memory import FULL, LAYERS, MODELS, TURNS, Rung
+from picowatch.engine.memory import ENCODERS, FULL, LAYERS, MODELS, TURNS, Rung
 from picowatch.engine.renderer import Renderer
 from picowatch.families import FAMILIES
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.part_files import weights_of, write_gguf
 from tests.engine.reference.models import Models
-from tests.engine.reference.requests import drawn, stored
+from tests.engine.reference.requests import drawn, random_control, stored
 from tests.engine.requests import difference, draw, pixels
 from tests.engine.rungs import interrupt, lora_of, on_rung, reads, three_of
 from tests.kinds import one_of_each_kind
@@ -32,7 +32,7 @@ def renderer(models: Models) -> Renderer:
 
 
 # Without the VAE's tiles, which overlap and so change larger pictures.
-RUNGS = {rung.name: replace(rung, tiled=False) for rung in (MODELS, LAYERS)}
+RUNGS = {rung.name: replace(rung, tiled=False) for rung in (ENCODERS, MODELS, LAYERS)}
 # In this order: LoRAs come and go, another VAE comes to weights that were placed before.
 CASES = (
     *("lora-two", "after-loras", "lora-control", "vae", "embedding-weight", "mixed-lengths"),
@@ -79,14 +79,18 @@ def test_weights_come_when_they_compute(
     found = {}
     for rung in (FULL, *RUNGS.values()):
         came.clear()
-        wanted = models.request({"image": "circle", "denoising_strength": 0.6, **SMALL})
+        start = {"image": "circle", "denoising_strength": 0.6, **SMALL}
+        wanted = models.request({**start, "control": [random_control()]})
         draw(on_rung(renderer, rung), replace(wanted, prompt=f"a {rung.place}"))
         found[rung.place] = [name for name, _ in groupby(came)]
     assert found["device"] == []
     assert found["models"] == [
-        *("CLIPTextModel", "AutoencoderKL", "UNet2DConditionModel", "AutoencoderKL")
+        *("CLIPTextModel", "AutoencoderKL"),
+        *("ControlNetModel", "UNet2DConditionModel"),
+        "AutoencoderKL",
     ]
     assert {"Embedding", "Linear", "Conv2d", "GroupNorm"} <= set(found["layers"])
+    assert "Linear" in found["encoders"] and "Conv2d" not in found["encoders"]
 
 
 def test_layers_of_loras_come_with_the_others(models: Models, renderer: Renderer) -> None:
@@ -103,7 +107,7 @@ def test_layers_of_loras_come_with_the_others(models: Models, renderer: Renderer
                 assert bool(added) == (part == "unet" or name == "both")
                 if rung.place == "models":
                     assert isinstance(loaded.parts[part]._hf_hook, CpuOffload)
-                else:  # by diffusers' private names
+                elif rung.place == "layers" or part == "text_encoder":  # by private names
                     hooks = [getattr(one, "_diffusers_hook").hooks for one in added]  # noqa: B009
                     assert all("group_offloading" in one for one in hooks)
 

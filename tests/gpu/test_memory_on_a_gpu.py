@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from picowatch.engine.memory import FULL, LAYERS, MODELS
+from picowatch.engine.memory import ENCODERS, FULL, LAYERS, MODELS
 from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from tests.engine.flow_requests import edits_only, flow_models
@@ -15,7 +15,7 @@ from tests.engine.tiny_flows import FOLDERS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 # Without the VAE's tiles, which overlap and so change larger pictures.
-RUNGS = [replace(rung, tiled=False) for rung in (MODELS, LAYERS)]
+RUNGS = [replace(rung, tiled=False) for rung in (ENCODERS, MODELS, LAYERS)]
 
 
 @pytest.mark.parametrize("name", [name for name in FOLDERS if not edits_only(name)])
