@@ -107,7 +107,8 @@ def begin_again_in_tiles(vae: Any) -> Any:
     if whole > TILE_SIDE:
         vae.tile_latent_min_size = vae.tile_latent_min_size * TILE_SIDE // whole
         vae.tile_sample_min_size = TILE_SIDE
-    vae.__class__ = _beginning_again(type(vae))
+    kind: Any = type(vae)
+    vae.__class__ = _beginning_again(kind)
     return vae
 
 

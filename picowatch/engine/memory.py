@@ -56,9 +56,9 @@ ENCODERS = replace(TILED, name="text encoders by layers", place="encoders")
 MODELS = replace(TILED, name="model offload", place="models")
 TURNS = replace(TILED, name="text encoders in turn", place="turns")
 LAYERS = replace(TILED, name="group offload", place="layers")
-CARD_LADDER = (FULL, TILED, ENCODERS, MODELS, TURNS, LAYERS)
+CARD_LADDER: tuple[Rung, ...] = (FULL, TILED, ENCODERS, MODELS, TURNS, LAYERS)
 # A device that computes in main memory cannot offload weights to it.
-SHARED_LADDER = (FULL, TILED, TURNS)
+SHARED_LADDER: tuple[Rung, ...] = (FULL, TILED, TURNS)
 
 # What libraries need on a card besides tensors, and what is lost between these.
 _CARD_SLACK = 2**29
@@ -164,12 +164,12 @@ class MemoryLadder:
         elif self._setting == "auto":
             least = min(ladder, key=lambda one: weights.on_device(one, pixels, images))
             first = next(iter(fit), least)
-        begin = first = rungs.index(first)
+        highest = begin = rungs.index(first)
         if (known := self._worked.get(_key(request))) and known[0] in rungs:
             rung, batches = known
-            begin = rungs.index(rung)
+            begin = max(highest, rungs.index(rung))
             # Main memory is not tried out: the kernel kills the process that takes too much.
-            if begin > first and batches >= _CLIMB_AFTER and room.card is not None:
+            if begin > highest and batches >= _CLIMB_AFTER and room.card is not None:
                 begin -= 1
         yield from rungs[begin:]
 

@@ -43,7 +43,7 @@ def weights(encoder: float, denoiser: float, **more: Any) -> Weights:
 Z_IMAGE = weights(8, 12, takes_turns=True)
 SDXL = weights(1.5, 5, decoding=3080)
 SMALL_ONE = weights(0.25, 1)
-LARGE = {"width": 1024, "height": 1024}
+LARGE: dict[str, Any] = {"width": 1024, "height": 1024}
 
 COMPUTER = ["full", "VAE tiling"]
 TURNING = [*COMPUTER, "text encoders in turn"]
@@ -257,7 +257,7 @@ def test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out(
     models: Models, name: str
 ) -> None:
     """From the latents that are there: no step is computed twice; the next begins in tiles."""
-    size = {"width": 256, "height": 128, "steps": 2}
+    size: dict[str, Any] = {"width": 256, "height": 128, "steps": 2}
     wanted, renderer = request(**size), card(Renderer(models.options))
     if name != "demo":
         folder = flow_models(name)
