@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from functools import partial
+from typing import NoReturn
 
 from picowatch import __version__
 from picowatch.daemon import finish
@@ -26,6 +27,7 @@ from picowatch.outbox.problems import SETTINGS_ERROR
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
 from picowatch.service import notify
+from picowatch.streams import harmless_lines
 
 log = logging.getLogger("picowatch")
 
@@ -34,6 +36,7 @@ WORKING_SECONDS = 0.25  # … while something is rendered
 LONGEST_FIRST_LOOK = 5.0  # that queued images are held back at the start
 TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
+CLOSING = "The settings stay as they were. Fix the file and save it again."
 TAKES_AWAY = (
     "when_done: %s removes finished recipes from the inbox. No other picowatch may watch it: it "
     "would take them for deleted"
@@ -104,7 +107,7 @@ class Daemon:
         self._more = False
         self.settings_watch.look()
         if self.settings_watch.new and self.attempts.trouble:
-            self._start_over_with_new_settings()
+            self._start_over(f"{self.settings_watch.name} was saved")
         self.attempts.attempt("round", "", self._round, is_alone=False)
         self.reporting.report()
         return self._more
@@ -120,7 +123,7 @@ class Daemon:
             notify("READY=1")
         self.attempts.attempt("settings", SETTINGS_ERROR, self._show_settings_problem)
         if self.pool.finish_batches(self.settings_watch.new is not None):
-            self._start_over_with_new_settings()
+            self._start_over(f"{self.settings_watch.name} was saved")
         if self.inbox.is_there():
             self.inbox.look(now)
             self._shared.observers.ignored(self.inbox.skipped)
@@ -137,12 +140,13 @@ class Daemon:
         self.attempts.forget_old()
 
     def _show_settings_problem(self) -> None:
-        watch = self.settings_watch
-        if self.outbox.problems.show_settings_error(watch.error_text) and watch.problem:
-            log.error("%s The settings stay as they were.", watch.problem)
+        problem = self.settings_watch.problem
+        text = problem and harmless_lines(f"{problem}\n\n{CLOSING}\n")
+        if self.outbox.problems.show_settings_error(text) and problem:
+            log.error("%s The settings stay as they were.", self.settings_watch.line)
 
-    def _start_over_with_new_settings(self) -> None:
-        self.result.cannot_go_on(self.settings_watch.news, restart=True)
+    def _start_over(self, why: str) -> NoReturn:
+        self.result.cannot_go_on(why, restart=True)
         raise Ended
 
     def _check_outbox(self) -> None:
@@ -150,12 +154,11 @@ class Daemon:
         if not self.lock.is_in_place():
             if not self.lock.is_replaced():
                 raise FolderAway(self.outbox.root)
-            words = f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
-            self.result.cannot_go_on(words, restart=True)
-            raise Ended
+            self._start_over(
+                f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
+            )
         if not self.ledger.is_in_place():
-            self.result.cannot_go_on("the ledger was deleted or replaced", restart=True)
-            raise Ended
+            self._start_over("the ledger was deleted or replaced")
 
     def _update_pool(self, more: bool) -> None:
         if more:

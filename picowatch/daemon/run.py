@@ -67,7 +67,7 @@ class RunResult:
             self.failed += 1
 
 
-@dataclass(kw_only=True, frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Lasting:
     """What outlasts a daemon and is handed to the next one.
 

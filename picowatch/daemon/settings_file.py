@@ -8,11 +8,8 @@ from pathlib import Path
 
 from picowatch.errors import PicowatchError
 from picowatch.settings import Settings
-from picowatch.streams import harmless_lines
 
 log = logging.getLogger("picowatch")
-
-CLOSING = "The settings stay as they were. Fix the file and save it again."
 
 _SizeAndTime = tuple[int, int, int] | None
 
@@ -39,8 +36,8 @@ class SettingsWatch:
     def __init__(self, settings: Settings, file: SettingsFile | None) -> None:
         self.settings = settings
         self.new: Settings | None = None  # the next daemon's
-        self.problem = ""  # what is wrong with the file, in a line
-        self.error_text = ""  # … and for the error file
+        self.problem = ""  # what is wrong with the file
+        self.name = file.path.name if file else ""
         self._file = file
         self._before: Settings | None = None  # until a daemon works with the newest ones
         self._seen: _SizeAndTime = None
@@ -48,9 +45,9 @@ class SettingsWatch:
         self._read: _SizeAndTime = None  # the first look reads it: it may have been saved since
 
     @property
-    def news(self) -> str:
-        """Why the daemon starts over with new settings."""
-        return f"{self._file.path.name} was saved" if self._file else ""
+    def line(self) -> str:
+        """What is wrong with the file, in a line."""
+        return " ".join(self.problem.split())
 
     def look(self) -> None:
         """Read the file if it was saved."""
@@ -79,7 +76,7 @@ class SettingsWatch:
         if self._before is None:
             return False
         self.settings, self._before = self._before, None
-        self._say(explained(error))
+        self.problem = explained(error)
         return True
 
     def _take(self, file: SettingsFile, found: _SizeAndTime) -> None:
@@ -90,18 +87,14 @@ class SettingsWatch:
             try:
                 new = file.load()
             except Exception as error:  # whatever a setting breaks, those from before work
-                self._say(explained(error))
+                self.problem = explained(error)
                 return
             if new != self.settings:
                 self.new = new
                 log.info("%s: saved, takes effect after the batch in progress", file.path.name)
             elif self._read is not None:
                 log.info("%s: saved, nothing changed", file.path.name)
-        self.problem = self.error_text = ""
-
-    def _say(self, problem: str) -> None:
-        self.problem = " ".join(problem.split())
-        self.error_text = harmless_lines(f"{problem}\n\n{CLOSING}\n")
+        self.problem = ""
 
 
 def explained(error: Exception) -> str:

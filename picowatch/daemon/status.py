@@ -104,7 +104,7 @@ class Reporting:
     def _by_ledger(self) -> Status:
         counts = questions.counts(self.ledger)
         errors, error_count, refused = questions.problems(self.ledger, ERRORS_KEPT)
-        others = [*self.run.attempts.waiting, *filter(None, [self.run.watch.problem])]
+        others = [*self.run.attempts.waiting, *filter(None, [self.run.watch.line])]
         errors, error_count = [*errors, *others][-ERRORS_KEPT:], error_count + len(others)
         waiting: _Waiting = {}
         for recipe, kind, count in questions.queued_recipes(self.ledger):

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, build_daemon
@@ -54,33 +53,26 @@ def run_daemon(
     return result, bool(supervisor.signals)
 
 
-@dataclass(eq=False)
 class Supervisor:
     """Runs daemons until one ends for good, or there are `signals`, after which `stop` is set.
 
     Set `wake` after `stop`. A `file` with settings is read again when it is saved.
     """
 
-    settings: Settings
-    make_engine: MakeEngine
-    console: Console
-    mode: Mode
-    file: SettingsFile | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
-    wake: threading.Event = field(default_factory=threading.Event)
-    signals: Sequence[int] = ()
-
-    def __post_init__(self) -> None:
-        self._watch = SettingsWatch(self.settings, self.file)
-        self._observers = Observers(self.settings, is_daemon=not self.mode.once)
-        self._lasting = Lasting(
-            mode=self.mode,
-            console=self.console,
-            observers=self._observers,
-            watch=self._watch,
-            stop=self.stop,
-            wake=self.wake,
-        )
+    def __init__(
+        self,
+        settings: Settings,
+        make_engine: MakeEngine,
+        console: Console,
+        mode: Mode,
+        file: SettingsFile | None = None,
+    ) -> None:
+        self.signals: Sequence[int] = ()
+        self.stop, self.wake = threading.Event(), threading.Event()
+        self._make_engine, self._mode = make_engine, mode
+        self._watch = SettingsWatch(settings, file)
+        self._observers = Observers(settings, is_daemon=not mode.once)
+        self._lasting = Lasting(mode, console, self._observers, self._watch, self.stop, self.wake)
         self._lock: OutboxLock | None = None
         self._damaged_at = float("-inf")  # the ledger
         self._said = ""  # about a `picowatch make`
@@ -91,8 +83,8 @@ class Supervisor:
         Raises OutboxInUse, SettingsInvalid or CommandFailed if a daemon cannot be built.
         """
         with ExitStack() as stack:
-            stack.enter_context(logging_to(self.console.handler))
-            set_log_format(self.settings.log_format)
+            stack.enter_context(logging_to(self._lasting.console.handler))
+            set_log_format(self._watch.settings.log_format)
             stack.callback(self._close)
             while (result := self._run_one()).restart:
                 self.stop.clear()
@@ -122,7 +114,7 @@ class Supervisor:
         while not self.stop.is_set():
             if settings is not self._watch.take():
                 settings = self._watch.settings
-                limit = SINGLE_RUN * settings.settle_seconds if self.mode.once else None
+                limit = SINGLE_RUN * settings.settle_seconds if self._mode.once else None
                 attempts = Attempts(self.stop, settings.outbox, limit)
             with ExitStack() as attempt:
                 try:
@@ -142,7 +134,7 @@ class Supervisor:
         before, lock = self._lock, self._lock_of(settings.outbox)
         try:
             daemon = build_daemon(
-                settings, self.make_engine, self._lasting, lock, attempts, attempt
+                settings, self._make_engine, self._lasting, lock, attempts, attempt
             )
         except BaseException:
             if lock is not before:
@@ -162,7 +154,7 @@ class Supervisor:
             return self._lock
         if self._lock and self._lock.outbox == outbox and not self._lock.is_replaced():
             raise FolderAway(outbox)
-        return OutboxLock(outbox, by_make=bool(self.mode.only))
+        return OutboxLock(outbox, by_make=bool(self._mode.only))
 
     def _pause_after(self, error: Exception, attempts: Attempts) -> float:
         """Return the seconds until another attempt, or raise the error if none would help.
@@ -198,7 +190,7 @@ class Supervisor:
 
     def _hurries(self) -> bool:
         """Whether hooks are not waited for."""
-        return not self.mode.once or bool(self.signals)
+        return not self._mode.once or bool(self.signals)
 
     def _close(self) -> None:
         self._observers.close(self._hurries)
