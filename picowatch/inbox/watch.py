@@ -43,16 +43,6 @@ logging.getLogger("watchdog").addHandler(logging.NullHandler())
 MOST_PATHS = 1000
 
 
-class _Waking(FileSystemEventHandler):
-    """Wakes the daemon, which looks for commands in each round."""
-
-    def __init__(self, wake: threading.Event) -> None:
-        self._wake = wake
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        self._wake.set()
-
-
 class Watch(FileSystemEventHandler):
     """A watch on a folder and all folders below it.
 
@@ -80,9 +70,7 @@ class Watch(FileSystemEventHandler):
         try:
             observer.schedule(self, str(root), recursive=True, event_filter=TELLING)
             with suppress(OSError):
-                observer.schedule(
-                    _Waking(self._wake), str(self._commands), event_filter=[FileMovedEvent]
-                )
+                observer.schedule(self, str(self._commands), event_filter=[FileMovedEvent])
             observer.start()
         # RecursionError: watchdog cannot follow a thousand nested folders.
         except (OSError, RecursionError) as error:

@@ -155,6 +155,8 @@ class _Reader:
                 self._make_folder(*paths)
             case "rename" | "renameat" | "renameat2":
                 self._move(*paths)
+            case "link" | "linkat":
+                self._link(*paths)
             case "unlink" | "unlinkat":
                 self._remove(*paths)
             case "open" | "openat":
@@ -253,6 +255,11 @@ class _Reader:
             self._make_durable(inode)
             self._name((folder, name, inode))
             self._make_durable(folder)
+
+    def _link(self, old: str, new: str) -> None:
+        if self._is_below(new):
+            (folder, name, _), (_, _, inode) = self._find(new), self._find(old)
+            self._name((folder, name, inode))
 
     def _remove(self, path: str) -> None:
         if self._is_below(path):
