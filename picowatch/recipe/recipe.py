@@ -192,14 +192,12 @@ class Recipe(RecipeFields):
         count.
         """
         first, *others = [variant._values() for variant in self.variants]
-        values = first | {
-            "checkpoint_hash": hash_of("checkpoint", self.checkpoint) if self.draws else "",
-            "vae_hash": self._vae_hash(hash_of),
-        }
+        values = first | {f"{name}_hash": _hash(self._files[name], hash_of) for name in _MODELS}
         if self.sweep:
             values["sweep"] = [_changes(first, other) for other in others]
         named = sorted({pair for variant in self.variants for pair in variant._named()})
-        named += sorted(self._swept_models())
+        models = {one._files[name] for one in self.variants for name in _MODELS}
+        named += sorted(one for one in models - {self._files[name] for name in _MODELS} if one[1])
         if named:
             dropped = self.context.dropped
             values["hashes"] = {
@@ -207,12 +205,6 @@ class Recipe(RecipeFields):
                 for kind, name in named
             }
         return digest_of(values)
-
-    def _swept_models(self) -> set[tuple[str, str]]:
-        """Return the checkpoints and VAEs that a sweep's first combination does not have."""
-        of_all = {("checkpoint", one.checkpoint) for one in self.variants}
-        of_all |= {("vae", one.vae) for one in self.variants}
-        return of_all - {("checkpoint", self.checkpoint), ("vae", self.vae), ("vae", BAKED)}
 
     def _values(self) -> dict[str, object]:
         """Return the identity's values without those that are off: new fields change no digest."""
@@ -228,21 +220,26 @@ class Recipe(RecipeFields):
         return values
 
     def _named(self) -> list[tuple[str, str]]:
-        """Return kind and name of each file besides the first variant's checkpoint and VAE."""
-        files = [("image", self.image), ("mask", self.mask)]
+        """Return kind and name of each file besides the checkpoint and the VAE."""
+        files = [file for name, file in self._files.items() if name not in _MODELS]
         files += [("image", path) for path in self.references]
         for control in self.control:
             files += [("image", control.image), ("controlnet", control.model)]
             files.append(("depth", control.depth))
-        files += [("upscaler", name) for name in self._upscalers]
-        files.append(("cutout", self.cutout))
         return [*self._prompts().named(), *((kind, name) for kind, name in files if name)]
 
     @property
-    def _upscalers(self) -> tuple[str, str]:
-        """The models that enlarge for hires and at the end; "" for none."""
-        hires = self.hires.model if self.hires else ""
-        return hires, self.upscale.model if self.upscale else ""
+    def _files(self) -> dict[str, tuple[str, str]]:
+        """Kind and name of each file that it names once, by the names of hashes; "" for none."""
+        return {
+            "checkpoint": ("checkpoint", self.checkpoint),
+            "vae": ("vae", "" if self.vae == BAKED else self.vae),
+            "image": ("image", self.image),
+            "mask": ("mask", self.mask),
+            "hires_upscaler": ("upscaler", self.hires.model if self.hires else ""),
+            "upscaler": ("upscaler", self.upscale.model if self.upscale else ""),
+            "cutout": ("cutout", self.cutout),
+        }
 
     def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
         """Return one request per image: image i has seed+i (wrapping), or the list's i-th seed.
@@ -274,9 +271,6 @@ class Recipe(RecipeFields):
             self.prompt, self.negative_prompt, self.loras, inventory, self.context.swept_loras
         )
 
-    def _vae_hash(self, hash_of: HashOf) -> str:
-        return "" if self.vae == BAKED else hash_of("vae", self.vae)
-
     def _seeds(self, index: int, drawn_seed: int | None) -> tuple[int, int | None]:
         """Return the seed and the variation seed of image `index` of this combination."""
         varies = bool(self.variation_strength)
@@ -306,7 +300,7 @@ class Recipe(RecipeFields):
                 raise self.problem_at(name, f"{cannot_edit(checkpoint.family, words)} {EDITED}")
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {field: getattr(drawn, field) for field in PROMPTS}
-        values |= self._hashes(hash_of)
+        values |= {f"{name}_hash": _hash(file, hash_of) for name, file in self._files.items()}
         if not self.draws:
             width, height = self.context.given_size
             values |= {"width": width, "height": height}
@@ -336,21 +330,8 @@ class Recipe(RecipeFields):
             },
         )
 
-    def _hashes(self, hash_of: HashOf) -> dict[str, str]:
-        """Return the hashes of the files that a request names once; "" for those it does not."""
-        hires, at_last = self._upscalers
-        files = {
-            "checkpoint": ("checkpoint", self.checkpoint),
-            "image": ("image", self.image),
-            "mask": ("mask", self.mask),
-            "hires_upscaler": ("upscaler", hires),
-            "upscaler": ("upscaler", at_last),
-            "cutout": ("cutout", self.cutout),
-        }
-        found = {f"{name}_hash": hash_of(*file) if file[1] else "" for name, file in files.items()}
-        return found | {"vae_hash": self._vae_hash(hash_of)}
 
-
+_MODELS = ("checkpoint", "vae")  # whose hashes are in every digest
 _IMAGE_FIELDS = tuple(field.name for field in fields(ImageFields))
 
 
@@ -360,6 +341,11 @@ def variation_seed_of(drawn_seed: int) -> int:
     The function is its own inverse.
     """
     return (drawn_seed + SEEDS // 2) % SEEDS
+
+
+def _hash(file: tuple[str, str], hash_of: HashOf) -> str:
+    """Return the hash of a file by kind and name; "" for none."""
+    return hash_of(*file) if file[1] else ""
 
 
 def _drawn(seed: int | None) -> int:
