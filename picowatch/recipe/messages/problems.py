@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from picowatch.errors import PicowatchError, ValueInvalid
+from picowatch.errors import PicowatchError
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.written import Position
 from picowatch.streams import harmless, harmless_lines
@@ -68,14 +68,6 @@ class Problems:
                 position.source.name, position.line, position.column, line, position.width, message
             )
             self._found[problem] = None
-
-    @contextmanager
-    def caught(self, position: Position) -> Iterator[None]:
-        """Add a ValueInvalid raised inside as a mistake at this position."""
-        try:
-            yield
-        except ValueInvalid as error:
-            self.add(position, str(error))
 
     @contextmanager
     def gathered(self, goes_on: bool = False) -> Iterator[None]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
-from picowatch.errors import PictureUnreadable
+from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.converters import number_in, several_seeds
 from picowatch.recipe.fields import FROM, PROMPTS, ROWS, Axis
 from picowatch.recipe.inventory import Inventory
@@ -164,12 +164,12 @@ class EntryResolver:
         """Return the settings of the picture that an entry starts from; None if it is unusable."""
         if written is None or written.is_none:
             return Entry({}, entry.position)
-        with self._problems.caught(written.error_position):
-            path = read_path(FROM, written, self._known.pictures)
-            return self._read_from(
-                written.with_value(path), self._known.pictures, given, self._problems
-            )
-        return None
+        try:
+            where = written.with_value(read_path(FROM, written, self._known.pictures))
+        except ValueInvalid as error:
+            self._problems.add(written.error_position, str(error))
+            return None
+        return self._read_from(where, self._known.pictures, given, self._problems)
 
     def _count(self, entry: Entry, layer: Layer, axes: Axes, sweep: Written | None) -> int:
         """Count the images of each combination; 0 if there are too many, as in a long range."""

@@ -19,73 +19,51 @@ from picowatch.recipe.written import Layer, Origin, Written, mapping_at, number
 
 LORAS = "loras"
 _LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
-_PARTS = ("weight", "family")  # of a mapping that describes one, besides its name
 _NEARER = (Origin.OWN, Origin.FOLDER)  # of the prompt and the LoRAs: the prompt is nearer
-_LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
-
-
-class _EntryLoras:
-    """The LoRAs of one entry: their weights, and the families that it gives for some."""
-
-    def __init__(self, inventory: Inventory, judge: Judge) -> None:
-        self._inventory = inventory
-        self._judge = judge
-        self.weights: dict[str, float] = {}
-        self.families: dict[str, str] = {}
-
-    def take(self, called: str, use: Written) -> None:
-        """Add a LoRA that is installed, with its weight and family as written."""
-        parts = dict(use.pairs)
-        weight, family = self._weight(called, parts), self._family(called, parts)
-        try:
-            name = find_lora(called, self._inventory)
-        except NotInstalled as error:
-            self._judge.wrong(LORAS, str(error), "", position=use.position)
-            return
-        if name in self.weights:
-            self._judge.wrong(LORAS, named_twice(name), "", position=use.position)
-        if weight is not None:
-            self.weights[name] = weight
-        if family:
-            self.families[name] = family
-
-    def _weight(self, called: str, parts: Layer) -> float | None:
-        """Return its weight; None if what is written cannot be one."""
-        for part in parts.keys() - set(_PARTS):
-            what = f"a LoRA has no '{shown(part)}'."
-            remedy = f"Write {{name: {shown(called)}, weight: 0.8}}."
-            position = parts[part].name_position
-            self._judge.wrong(LORAS, what, "", position=position, remedy=remedy)
-        said = parts.get("weight")
-        weight = _number(said) if said else 1.0
-        if said and weight is None:
-            self._wrong(f"the weight of '{shown(called)}'", said, _LIMIT)
-        return weight
-
-    def _family(self, called: str, parts: Layer) -> str:
-        """Return the family that the recipe gives for it; "" for none."""
-        said = parts.get("family")
-        family = family_called(said.text) if said else ""
-        if said and not family:
-            able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
-            self._wrong(f"the family of '{shown(called)}'", said, f"one of {able}")
-        return family
-
-    def _wrong(self, what: str, written: Written, wanted: str) -> None:
-        message = wrong_value(what, written, wanted)
-        self._judge.wrong(LORAS, message, "", position=written.error_position)
 
 
 def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> tuple[Loras, dict[str, str]]:
     """Return the LoRAs in an entry's field `loras`, and the families that it gives for some."""
-    found = _EntryLoras(inventory, judge)
+    weights: dict[str, float] = {}
+    families: dict[str, str] = {}
     for called, use in layer[LORAS].pairs if LORAS in layer else ():
-        found.take(called, use)
+        weight, family = _weight_and_family(called, dict(use.pairs), judge)
+        try:
+            name = find_lora(called, inventory)
+        except NotInstalled as error:
+            judge.wrong(LORAS, str(error), "", position=use.position)
+            continue
+        if name in weights:
+            judge.wrong(LORAS, named_twice(name), "", position=use.position)
+        if weight is not None:
+            weights[name] = weight
+        if family:
+            families[name] = family
     prompt, loras = layer.get("prompt"), layer.get(LORAS)
     if prompt and loras and (prompt.origin, loras.origin) == _NEARER:
         for _, name in installed_tags(prompt.text, inventory):  # the prompt is nearer
-            found.weights.pop(name, None)
-    return tuple(found.weights.items()), found.families
+            weights.pop(name, None)
+    return tuple(weights.items()), families
+
+
+def _weight_and_family(called: str, parts: Layer, judge: Judge) -> tuple[float | None, str]:
+    """Return what is written about a LoRA; None or "" for what is wrong, which is reported."""
+
+    def wrong(part: str, wanted: str) -> None:
+        message = wrong_value(f"the {part} of '{shown(called)}'", parts[part], wanted)
+        judge.wrong(LORAS, message, "", position=parts[part].error_position)
+
+    for part in parts.keys() - {"weight", "family"}:
+        what = f"a LoRA has no '{shown(part)}'."
+        remedy = f"Write {{name: {shown(called)}, weight: 0.8}}."
+        judge.wrong(LORAS, what, "", position=parts[part].name_position, remedy=remedy)
+    weight, family = _number(parts["weight"]) if "weight" in parts else 1.0, ""
+    if weight is None:
+        wrong("weight", f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}")
+    if "family" in parts and not (family := family_called(parts["family"].text)):
+        able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
+        wrong("family", f"one of {able}")
+    return weight, family
 
 
 def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:
