@@ -66,9 +66,11 @@ class Supervisor:
         console: Console,
         mode: Mode,
         file: SettingsFile | None = None,
+        stop: threading.Event | None = None,
+        wake: threading.Event | None = None,
     ) -> None:
         self.signals: Sequence[int] = ()
-        self.stop, self.wake = threading.Event(), threading.Event()
+        self.stop, self.wake = stop or threading.Event(), wake or threading.Event()
         self._make_engine, self._mode = make_engine, mode
         self._watch = SettingsWatch(settings, file)
         self._observers = Observers(settings, is_daemon=not mode.once)

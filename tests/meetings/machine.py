@@ -187,7 +187,7 @@ class Machine:
         self.process.start()
 
     def _live(self) -> None:
-        Supervisor(
+        supervisor = Supervisor(
             self._settings(self.saved),
             lambda options: DigestEngine(self._before_batch, heeds=self._heeds),
             SilentConsole(),
@@ -195,8 +195,9 @@ class Machine:
             SettingsFile(self.home / "picowatch.yaml", self._load_settings),
             stop=self.stop,  # type: ignore[arg-type]
             wake=self.wake,  # type: ignore[arg-type]
-            signals=self.signals,
-        ).run()
+        )
+        supervisor.signals = self.signals
+        supervisor.run()
 
     def _settings(self, saved: Mapping[str, object]) -> Settings:
         values: dict[str, Any] = {
