@@ -13,6 +13,7 @@ from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
 from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage
+from picowatch.outbox.encoding import encoded
 from tests.digest_engine import Batch, DigestEngine, fail_on_bad
 from tests.house import PATIENCE, House, wait_for
 
@@ -157,13 +158,13 @@ def test_the_pictures_of_a_batch_are_compressed_at_once(
 ) -> None:
     """Each waits for the other."""
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    both, real = threading.Barrier(2, timeout=PATIENCE), publish.encoded
+    both = threading.Barrier(2, timeout=PATIENCE)
 
-    def encoded(*given: Any) -> bytes:
+    def encoded_together(*given: Any) -> bytes:
         both.wait()
-        return real(*given)
+        return encoded(*given)
 
-    monkeypatch.setattr(publish, "encoded", encoded)
+    monkeypatch.setattr(publish, "encoded", encoded_together)
     house.save("corgi.yaml", "prompt: a corgi\ncount: 2\n")
     assert house.once(batch_size=2)
     assert len(house.pictures()) == 2
