@@ -20,6 +20,7 @@ from picowatch.metadata import (
     recipe_yaml,
 )
 from picowatch.outbox.encoding import SHEET_KEYWORD
+from picowatch.outbox.photo_metadata import KEPT, MARKS, mark_in, photo_metadata
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.request import ImageRequest
@@ -73,7 +74,8 @@ def _text(path: Path, inventory: Callable[[], Inventory], as_json: bool, whole: 
     if SHEET_KEYWORD in texts:
         raise PictureUnreadable(f"{path}: It is a contact sheet.", "Show one of its pictures.")
     try:
-        return _recipe(texts, whole) if PICOWATCH in texts else others_yaml(texts, inventory())
+        made = _recipe(texts, whole) if PICOWATCH in texts else others_yaml(texts, inventory())
+        return _mark(path) + made
     except PictureUnreadable as error:
         raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
 
@@ -90,6 +92,13 @@ def _recipe(texts: Mapping[str, str], whole: bool) -> str:
     request = read_chunk(texts[PICOWATCH]).request
     named = None if whole else differing_fields(request)
     return _notes(request) + _embeddings(request) + recipe_yaml(request, named)
+
+
+def _mark(path: Path) -> str:
+    """A comment: how the picture was made is no field of a recipe."""
+    with path.open("rb") as file:
+        mark = mark_in(photo_metadata(file, KEPT).xmp)
+    return f"# {mark}: {MARKS[mark]} (IPTC DigitalSourceType).\n" if mark else ""
 
 
 def _notes(request: ImageRequest) -> str:

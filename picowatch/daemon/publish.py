@@ -42,8 +42,9 @@ from picowatch.metadata import (
 )
 from picowatch.outbox.encoding import encoded
 from picowatch.outbox.listing import line_of
-from picowatch.outbox.names import format_of
-from picowatch.outbox.start_images import kept_parameters
+from picowatch.outbox.names import format_of, kind_wanted
+from picowatch.outbox.photo_metadata import NONE, PhotoMetadata, mark_of, marked
+from picowatch.outbox.start_images import kept_metadata, kept_parameters
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
@@ -57,9 +58,10 @@ RENDERED = (
 NEWEST = 5  # pictures in the status
 MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
 ON_WHITE = (
-    "It is transparent, which JPEG cannot store, so it was put on white. Use the setting format: "
-    "png, webp or avif."
+    "It is transparent, which JPEG cannot store, so it was put on white. Use format: png, webp or "
+    "avif."
 )
+AS_PNG = "It is transparent, which JPEG cannot store, so it is a PNG."
 FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
 
 
@@ -73,6 +75,14 @@ class _Published:
 
     written: list[QueuedImage] = field(default_factory=list)
     listed: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a picture has from the one it is made of: A1111's parameters, and EXIF and XMP."""
+
+    parameters: str
+    metadata: PhotoMetadata
 
 
 class Publisher:
@@ -94,9 +104,9 @@ class Publisher:
 
         The start images are not needed any more once this returns.
         """
-        texts_before = [self._text_before(image.request) for image in batch]
-        pictures = list(map(_told_of_white, batch, pictures))
-        begun = list(map(self._begun, batch, pictures, texts_before))
+        sources = [self._source(image.request) for image in batch]
+        pictures = list(map(self._told, batch, pictures, sources))
+        begun = list(map(self._begun, batch, pictures, sources))
         return self._executor.submit(partial(self._try_to_publish, batch, pictures, begun))
 
     def close(self) -> None:
@@ -206,21 +216,25 @@ class Publisher:
         self.result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
 
-    def _begun(self, image: QueuedImage, picture: RenderedImage, before: str) -> _Begun:
+    def _begun(self, image: QueuedImage, picture: RenderedImage, source: _Source) -> _Begun:
         """Begin to encode a picture in a thread; return what waits for it."""
-        encode = partial(self._encoded, image, picture, before)
+        encode = partial(self._encoded, image, picture, source)
         begun = self._encoders.submit(encode)
         # What a disk refused then, it may allow now.
         return lambda: encode() if begun.exception() else begun.result()
 
     def _encoded(
-        self, image: QueuedImage, picture: RenderedImage, before: str
+        self, image: QueuedImage, picture: RenderedImage, source: _Source
     ) -> tuple[Image.Image, dict[str, str], bytes]:
-        texts = self._texts(image, picture, before)
+        texts = self._texts(image, picture, source.parameters)
         pixels = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
         if picture.alpha:
             pixels.putalpha(Image.frombytes("L", pixels.size, picture.alpha))
-        return pixels, texts, encoded(image.file, pixels, texts, self.run.settings)
+        quality, photo = image.request.quality, source.metadata
+        content = encoded(
+            image.file, pixels, texts, self.run.settings, quality=quality, photo=photo
+        )
+        return pixels, texts, content
 
     def _write(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> None:
         """Write a picture. One whose folder alone may not be written fails: memory is limited."""
@@ -265,9 +279,28 @@ class Publisher:
         if is_new:
             log.warning("%s: %s", image.file, warning)
 
-    def _text_before(self, request: ImageRequest) -> str:
-        """Return the parameters that a picture keeps if only enlarged, as in A1111's Extras."""
-        return "" if request.draws else kept_parameters(self.outbox.root, request.image_hash)
+    def _source(self, request: ImageRequest) -> _Source:
+        """Return what the picture has from its start image, or its first reference, and its mark.
+
+        One that is only enlarged keeps the parameters, as in A1111's Extras.
+        """
+        settings, digest = self.run.settings, request.image_hash
+        parameters = "" if request.draws else kept_parameters(self.outbox.root, digest)
+        digest = digest or next((use.hash for use in request.references), "")
+        metadata = NONE
+        if digest:
+            keep = request.keep_exif or settings.keep_exif
+            metadata = kept_metadata(self.outbox.root, digest, keep)
+        return _Source(parameters, marked(metadata, mark_of(request) if settings.ai_mark else ""))
+
+    def _told(self, image: QueuedImage, picture: RenderedImage, source: _Source) -> RenderedImage:
+        """Return the picture, with warnings of what its file cannot hold."""
+        kind, more = format_of(image.file), source.metadata.warnings
+        if picture.alpha and not kind.transparent:
+            more = (*more, ON_WHITE)
+        elif picture.alpha and not kind_wanted(image.request, self.run.settings).transparent:
+            more = (*more, AS_PNG)
+        return replace(picture, warnings=(*picture.warnings, *more)) if more else picture
 
     def _texts(self, image: QueuedImage, picture: RenderedImage, before: str) -> dict[str, str]:
         chunk = picowatch_json(_chunk_of(image, picture))
@@ -286,13 +319,6 @@ class Publisher:
                 if self._catalog.sha256(model) == lora.hash:
                     hashes[lora.name] = self._catalog.weights_hash(model)
         return hashes
-
-
-def _told_of_white(image: QueuedImage, picture: RenderedImage) -> RenderedImage:
-    """Return the picture, with a warning if its file format has no transparency."""
-    if not picture.alpha or format_of(image.file).transparent:
-        return picture
-    return replace(picture, warnings=(*picture.warnings, ON_WHITE))
 
 
 def _maps_of(picture: RenderedImage) -> list[Image.Image]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import IO, cast
 
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_other_picture_name
@@ -41,7 +41,17 @@ MAX_HEADER_BYTES = 16 * 1024 * 1024
 WHITE = 128  # a mask's grey from here on counts as white
 _DARK_GREY, _LIGHT_GREY = 64, 192
 _MOST_GREY = 0.3  # of a mask; soft edges have less
-_TURNED = (5, 6, 7, 8)  # EXIF's orientations that stand a picture on its side
+# What makes a picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TURNED = (5, 6, 7, 8)  # orientations that stand a picture on its side
 
 
 class FewReads(io.BufferedIOBase):
@@ -89,12 +99,8 @@ def picture_size(file: IO[bytes]) -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = _opened(file)
-        try:
-            # Pillow gives the upright size of a TIFF.
-            turns = image.format != "TIFF"
-            turned = turns and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
-        except Exception as error:
-            raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
+        # Pillow gives the upright size of a TIFF.
+        turned = image.format != "TIFF" and _orientation(image) in _TURNED
     return (image.height, image.width) if turned else image.size
 
 
@@ -190,15 +196,25 @@ def _upright(file: IO[bytes], *, checks_only: bool = False) -> Image.Image:
             if checks_only:
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
+            orientation = _orientation(image)
             if checks_only:
-                image.getexif()  # read before the rest is cut off, because that may fail, too
                 image = image.crop((0, 0, 1, 1))
-            upright = _eight_bits(ImageOps.exif_transpose(image))
+            upright = _eight_bits(image)
+            if orientation in _UPRIGHT:
+                upright = upright.transpose(_UPRIGHT[orientation])
             upright.convert("RGBA" if checks_only else upright.mode)
             return upright
         # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
         except Exception as error:
             raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
+
+
+def _orientation(image: Image.Image) -> object:
+    """Return EXIF's orientation; None without one, or if EXIF is damaged."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as above
+        return None
 
 
 def _opened(file: IO[bytes]) -> Image.Image:

@@ -4,7 +4,8 @@ In formats other than PNG, A1111's text is the EXIF user comment, in exactly the
 writes (`UNICODE`, a NUL, UTF-16 with the most significant byte first) and that Civitai and
 sd-parsers read. Any other text is in MakerNote, after its keyword and a colon: MakerNote is for
 what only the maker understands (EXIF 2.32, 4.6.5), so readers ignore it and no photo program shows
-JSON as a caption.
+JSON as a caption. Where a photo's maker is named, readers would take it for that maker's: there it
+is in DNGPrivateData, which is for any program (DNG 1.7.1).
 """
 
 import json
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from io import SEEK_END, BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, cast
 
 from PIL import ExifTags, Image, PngImagePlugin, TiffTags
@@ -25,6 +27,7 @@ from picowatch.recipe.request import ImageRequest
 # The keywords of our texts, and of those that ComfyUI writes into the tags of a camera's names:
 # https://github.com/comfyanonymous/ComfyUI, comfy_extras/nodes_images.py.
 PARAMETERS, PICOWATCH = "parameters", "picowatch"
+XMP_KEYWORD = "XML:com.adobe.xmp"  # in PNGs, where XMP is a text like others
 _IN_NOTES = (PICOWATCH, "picowatch-sheet")
 _COMFYUIS = ("prompt", "workflow")
 _COMFYUI_TAGS = (ExifTags.Base.Model, ExifTags.Base.Make, ExifTags.Base.ImageDescription)
@@ -38,6 +41,7 @@ _ROOM = 12_000
 _EXIF = b"Exif\0\0"
 _HEADER = b"MM\0*\0\0\0\x08"
 _SRGB = 1
+_POINTER = (TiffTags.LONG, 0)
 _UNICODE = b"UNICODE\0"
 _PREFIXES = (_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)
 
@@ -97,7 +101,7 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
             ) from error
     texts = texts_in_exif(info.get("exif"))
     for keyword, value in info.items() if is_png else ():
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and keyword != XMP_KEYWORD:
             is_utf8 = isinstance(value, PngImagePlugin.iTXt)
             texts[str(keyword)] = str(value) if is_utf8 else as_utf8(value)
     if sum(map(len, texts.values())) > MAX_CHARACTERS:
@@ -115,29 +119,92 @@ def as_utf8(text: str) -> str:
         return text
 
 
-def exif_of(texts: Mapping[str, str]) -> bytes:
-    """Return EXIF data with the colour space sRGB and the texts: "parameters" and one other.
+# A directory of EXIF: types and values by tag.
+Directory = Mapping[int, tuple[int, Any]]
+_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+# What a picture made of a photo does not have from it: what is true of the photo only, where other
+# directories are, and the tags of our texts.
+_NOT_KEPT = {
+    ExifTags.Base.Orientation, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength,
+    ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, ExifTags.Base.ColorSpace,
+    ExifTags.Base.ExifVersion, ExifTags.Base.MakerNote, ExifTags.Base.UserComment,
+    ExifTags.Base.DNGPrivateData, ExifTags.Base.StripOffsets,
+    ExifTags.Base.StripByteCounts, ExifTags.Base.JpegIFOffset,
+    ExifTags.Base.JpegIFByteCount, ExifTags.Base.ExifInteroperabilityOffset,
+    *_DIRECTORIES,
+}  # fmt: skip
 
-    The bytes are those that A1111 writes with piexif, which reads comments of no other type.
+
+def exif_directories(exif: bytes) -> dict[int, Directory]:
+    """Return what a photo's EXIF says, by directory; the main one is 0, without its thumbnail.
+
+    Raises ValueError, or whatever Pillow's reader stumbles over.
     """
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2  # takes 20 ms, which few commands need
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-    values = {ExifTags.Base.ExifVersion: b"0232"}
+    data = exif.removeprefix(_EXIF)
+    if not data:
+        return {}
+    if len(data) > _MAX_EXIF_BYTES:
+        raise ValueError("it is too large")
+    found: dict[int, Directory] = {}
+    places = {0: ImageFileDirectory_v2(data[:8]).next}
+    for directory in (0, *_DIRECTORIES):
+        if directory not in places:
+            continue
+        file, tags = BytesIO(data), ImageFileDirectory_v2(data[:8], group=directory or None)
+        file.seek(places[directory])
+        tags.load(file)
+        if not directory:
+            places |= {one: tags[one] for one in _DIRECTORIES if one in tags}
+        kept = {tag: (tags.tagtype[tag], tags[tag]) for tag in tags if tag not in _NOT_KEPT}
+        if kept:
+            found[directory] = kept
+    return found
+
+
+def exif_of(
+    texts: Mapping[str, str], photo: Mapping[int, Directory] = MappingProxyType({})
+) -> bytes:
+    """Return EXIF data of a photo's directories, the colour space sRGB, and the texts.
+
+    These are "parameters" and one other, in the bytes that A1111 writes with piexif, which reads
+    comments of no other type.
+    """
+    main = dict(photo.get(0, {}))
+    exif = dict(photo.get(ExifTags.IFD.Exif, {})) | {
+        ExifTags.Base.ExifVersion: (TiffTags.UNDEFINED, b"0232"),
+        ExifTags.Base.ColorSpace: (TiffTags.SHORT, _SRGB),
+    }
     for keyword, text in texts.items():
         if keyword == PARAMETERS:
-            values[ExifTags.Base.UserComment] = _UNICODE + text.encode("utf-16-be")
+            content = _UNICODE + text.encode("utf-16-be")
+            exif[ExifTags.Base.UserComment] = (TiffTags.UNDEFINED, content)
+        elif ExifTags.Base.Make not in main:
+            exif[ExifTags.Base.MakerNote] = (TiffTags.UNDEFINED, f"{keyword}:{text}".encode())
         else:
-            values[ExifTags.Base.MakerNote] = f"{keyword}:{text}".encode()
-    inner = ImageFileDirectory_v2(_HEADER)
-    for tag, value in values.items():
-        inner.tagtype[tag] = TiffTags.UNDEFINED  # Pillow would choose BYTE
-        inner[tag] = value
-    inner[ExifTags.Base.ColorSpace] = _SRGB
-    outer = ImageFileDirectory_v2(_HEADER)
-    outer[ExifTags.IFD.Exif] = 0
-    length = len(_HEADER) + len(outer.tobytes(len(_HEADER)))
-    outer[ExifTags.IFD.Exif] = length
-    return _EXIF + _HEADER + outer.tobytes(len(_HEADER)) + inner.tobytes(length)
+            main[ExifTags.Base.DNGPrivateData] = (TiffTags.BYTE, f"{keyword}:{text}".encode())
+    directories = {ExifTags.IFD.Exif: exif}
+    if gps := photo.get(ExifTags.IFD.GPSInfo):
+        directories[ExifTags.IFD.GPSInfo] = dict(gps)
+    start = len(_HEADER) + len(_written(main | dict.fromkeys(directories, _POINTER), len(_HEADER)))
+    inner = b""
+    for directory, tags in directories.items():
+        main[directory] = (TiffTags.LONG, start + len(inner))
+        inner += _written(tags, start + len(inner))
+    return _EXIF + _HEADER + _written(main, len(_HEADER)) + inner
+
+
+def _written(tags: Directory, offset: int) -> bytes:
+    """Return a directory's bytes, whose values stand behind it; it begins at an offset."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2  # takes 20 ms, which few commands need
+
+    directory = ImageFileDirectory_v2(_HEADER)
+    for tag, (kind, value) in tags.items():
+        directory.tagtype[tag] = kind  # Pillow would choose another one for some
+        # Pillow reads texts as Latin-1 and writes them as ASCII; cameras write UTF-8, too.
+        directory[tag] = value.encode("latin-1", "replace") if isinstance(value, str) else value
+    return directory.tobytes(offset)
 
 
 def fits_jpeg(request: ImageRequest) -> bool:
@@ -161,13 +228,13 @@ def texts_in_exif(exif: object) -> dict[str, str]:
             tags.load(exif)
             inner = tags.get_ifd(ExifTags.IFD.Exif)
             comment = inner.get(ExifTags.Base.UserComment) or tags.get(ExifTags.Base.UserComment)
-            note = inner.get(ExifTags.Base.MakerNote)
+            notes = [inner.get(ExifTags.Base.MakerNote), tags.get(ExifTags.Base.DNGPrivateData)]
             names = [tags.get(tag) for tag in _COMFYUI_TAGS]
         except Exception:  # Pillow's readers raise whatever they stumble over
             return {}
     texts = {} if not _bytes(comment) else {PARAMETERS: _decoded(_bytes(comment))}
     texts |= _keyed([_bytes(name) for name in names], _COMFYUIS)
-    return texts | _keyed([_bytes(note)], _IN_NOTES)
+    return texts | _keyed(map(_bytes, notes), _IN_NOTES)
 
 
 def _keyed(values: Iterable[bytes], keywords: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import write_atomically
 from picowatch.observers.hooks import Hooks
-from picowatch.outbox.encoding import srgb
+from picowatch.outbox.encoding import chunks_of
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
@@ -112,7 +112,7 @@ class Observers:
             size = (preview.width * SCALE, preview.height * SCALE)
             content = BytesIO()
             image.resize(size, Image.Resampling.BICUBIC).save(
-                content, "PNG", pnginfo=srgb(), compress_level=1
+                content, "PNG", pnginfo=chunks_of(self._outbox.mark), compress_level=1
             )
             write_atomically(self._preview, content.getvalue(), durable=False)
         # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.

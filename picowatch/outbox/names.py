@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from picowatch.files.names import is_picture_name
 from picowatch.metadata.texts import fits_jpeg
+from picowatch.recipe.converters import SAME
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 
@@ -52,6 +53,11 @@ FORMATS = {
     )
 }
 PNG = FORMATS["png"]
+# The formats of `format: same`, by the photo's suffix; others are without loss.
+_SAME_AS = {
+    **{one.ending: one.name for one in FORMATS.values()},
+    **dict.fromkeys((".jpeg", ".jpe", ".jfif", ".heic", ".heif"), "jpeg"),
+}
 ENDINGS = tuple(one.ending for one in FORMATS.values())
 PILLOW_NAMES = tuple(one.pillow_name for one in FORMATS.values())
 
@@ -227,9 +233,10 @@ class OutboxNames:
         """Return the file of this name, or None if anything exists there, with any suffix.
 
         A picture of another format, or a text, of the same name would seem to belong to it. If a
-        picture is too large for the format, or its settings too long, it becomes a PNG.
+        picture is too large or transparent for the format, or its settings too long, it becomes a
+        PNG.
         """
-        kind = FORMATS[self._settings.format]
+        kind = kind_wanted(request, self._settings)
         if request and not _fits(request, kind):
             kind = PNG
         if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
@@ -242,8 +249,17 @@ class OutboxNames:
         return path + kind.ending
 
 
+def kind_wanted(request: ImageRequest | None, settings: Settings) -> Format:
+    """Return the format that a recipe or the settings ask for; a sheet has no request."""
+    wanted: str = (request.format if request else "") or settings.format
+    if request and wanted == SAME:
+        path = PurePosixPath(request.image or request.references[0].image)
+        wanted = _SAME_AS.get(path.suffix.lower(), "png")
+    return FORMATS[wanted]
+
+
 def _fits(request: ImageRequest, kind: Format) -> bool:
-    has_room = kind.name != "jpeg" or fits_jpeg(request)
+    has_room = kind.name != "jpeg" or (fits_jpeg(request) and not request.cutout)
     return has_room and max(request.published_size) <= kind.longest_side
 
 

@@ -30,6 +30,7 @@ from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import LATEST, OutboxNames, format_of, map_of, sidecar_of
+from picowatch.outbox.photo_metadata import DRAWN, NONE, marked
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
@@ -45,6 +46,8 @@ class Outbox:
     def __init__(self, settings: Settings) -> None:
         """Use a folder that exists and is locked."""
         self._settings = settings
+        # That of sheets and previews, if pictures are to be marked.
+        self.mark = marked(NONE, DRAWN if settings.ai_mark else "")
         self.root = root = settings.outbox
         self.names = OutboxNames(settings)
         self.listing = Listing(root / "images.jsonl")
@@ -89,7 +92,7 @@ class Outbox:
         """
         sheet = contact_sheet(cells, axes, side)
         text = json.dumps(about, ensure_ascii=False)
-        content = encoded(file, sheet, {SHEET_KEYWORD: text}, self._settings)
+        content = encoded(file, sheet, {SHEET_KEYWORD: text}, self._settings, photo=self.mark)
         write_atomically(self.root / file, content)
         self.gallery.add_sheet(file, sheet, text)
 

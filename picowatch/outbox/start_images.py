@@ -27,6 +27,7 @@ from picowatch.files.pictures import (
     refuse_other_name,
 )
 from picowatch.metadata import PARAMETERS, read_texts, texts_in
+from picowatch.outbox.photo_metadata import NONE, PhotoMetadata, photo_metadata
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.a1111 import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
@@ -260,6 +261,15 @@ def kept_parameters(outbox: Path, digest: str) -> str:
     except (OSError, PictureUnreadable):
         return ""
     return text.rstrip() if holds_parameters(text) else ""
+
+
+def kept_metadata(outbox: Path, digest: str, keep: str) -> PhotoMetadata:
+    """Return what is kept of a picture's EXIF and XMP, from its copy; nothing if that is gone."""
+    try:
+        with (_folder(outbox) / digest).open("rb") as file:
+            return photo_metadata(file, keep)
+    except (OSError, PictureUnreadable):
+        return NONE
 
 
 def _folder(outbox: Path) -> Path:

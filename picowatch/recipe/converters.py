@@ -22,6 +22,7 @@ MOST_IMAGES = 1_000_000
 RANDOM: Literal["random"] = "random"
 NoiseSource = Literal["cpu", "nvidia"]
 NVIDIA: NoiseSource = "nvidia"
+SAME = "same"  # as a format: the photo's
 # "nv" is A1111's name, "cuda" is stable-diffusion.cpp's.
 NOISE_NAMES: dict[str, NoiseSource] = {"cpu": "cpu", NVIDIA: NVIDIA, "nv": NVIDIA, "cuda": NVIDIA}
 
@@ -83,6 +84,20 @@ def prediction_in(written: Written) -> str:
 def noise_in(written: Written) -> Any:
     """Return the source of noise, by any program's name."""
     return NOISE_NAMES.get(written.text.strip().casefold(), written.value)
+
+
+def format_in(written: Written) -> Any:
+    """Return a file format by its name or its ending: jpg is jpeg."""
+    word = str(word_in(written)).removeprefix(".")
+    return "jpeg" if word == "jpg" else word
+
+
+def quality_in(written: Written) -> Any:
+    """Return a number, or lossless; "" for auto."""
+    value = number_in(written)
+    if isinstance(value, str):
+        value = value.strip().casefold()
+    return "" if value == "auto" else value
 
 
 def seeds_in(written: Written) -> int | str | tuple[int, ...] | range:

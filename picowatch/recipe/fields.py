@@ -20,9 +20,11 @@ from picowatch.recipe.converters import (
     RANDOM,
     Converter,
     NoiseSource,
+    format_in,
     noise_in,
     number_in,
     prediction_in,
+    quality_in,
     raw,
     schedule_type_in,
     seeds_in,
@@ -48,6 +50,8 @@ PICTURE_FIELDS = ("image", "mask")
 CUTOUT = "cutout"
 # What is done to a finished picture, or to a given one.
 FINISHING = ("upscale", CUTOUT)
+# How the picture's file is written.
+WRITING = ("format", "quality", "keep_exif")
 
 _NO_SINGLE_IMAGE = "It does not change individual images."
 
@@ -385,6 +389,40 @@ class ImageFields:
             a1111="Rembg",
             default_text="off",
             wanted="true, false, or a model's name",
+        ),
+    ] = ""
+
+    format: Annotated[
+        Literal["", "png", "jpeg", "webp", "avif", "same"],
+        Row(
+            "The picture's file format: png, jpeg, webp, avif, or same: the start image's.",
+            aliases=("output_format",),
+            reads=format_in,
+            same_in_batch=False,
+            wanted="png, jpeg, webp, avif or same",
+            default_text="the setting format",
+        ),
+    ] = ""
+
+    quality: Annotated[
+        Annotated[int, Field(ge=1, le=100)] | Literal["", "lossless"],
+        Row(
+            "1 to 100 for jpeg, webp and avif; lossless for webp.",
+            reads=quality_in,
+            same_in_batch=False,
+            wanted="a whole number from 1 to 100, lossless, or auto",
+            default_text="the setting quality",
+        ),
+    ] = ""
+
+    keep_exif: Annotated[
+        Literal["", "all", "no_place", "none"],
+        Row(
+            "What the picture keeps of the EXIF, XMP and IPTC of its start image, or of its first "
+            "reference: all, no_place or none.",
+            needs=("image", "references"),
+            same_in_batch=False,
+            default_text="the setting keep_exif",
         ),
     ] = ""
 

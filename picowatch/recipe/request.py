@@ -17,6 +17,7 @@ from picowatch.recipe.fields import (
     OFF,
     PICTURE_FIELDS,
     ROWS,
+    WRITING,
     ImageFields,
     idle_fields,
 )
@@ -269,7 +270,9 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
 
 # The fields of an image that is not drawn, only enlarged or cut out; its seed is 0, and its size is
 # the picture's.
-WITHOUT_DRAWING = ("prompt", "image", *FINISHING, "width", "height", "seed", "exact")
+WITHOUT_DRAWING = (
+    "prompt", "image", *FINISHING, "width", "height", "seed", "exact", *WRITING,
+)  # fmt: skip
 _NEVER = object()
 _OFF = {
     field.name: OFF.get(field.name, _NEVER) if field.name in ROWS else field.default

@@ -167,6 +167,16 @@ class Settings(BaseModel):
     max_images_per_save: Int = Field(
         1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
     )
+    keep_exif: Literal["all", "no_place", "none"] = Field(
+        "all",
+        description="What a picture made of a photo keeps of its EXIF, XMP and IPTC: all, no_place "
+        "(all but where it was taken), or none.",
+    )
+    ai_mark: bool = Field(
+        True,
+        description="true: pictures say in their XMP that a model drew, changed or enlarged them. "
+        "See docs/metadata.md.",
+    )
     max_picture_megapixels: Float = Field(
         2, gt=0, le=16, description="With size: picture, larger pictures are reduced to this."
     )

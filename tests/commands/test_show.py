@@ -23,8 +23,8 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
     show([house.outbox / file for file in house.pictures()], lambda: INVENTORY, as_json=False)
     shown = capsys.readouterr().out
     one, other = shown.split("---\n")
-    assert one.startswith("# The prompts use the embedding 'mascot'. If it")
-    assert "#" not in other
+    assert "\n# The prompts use the embedding 'mascot'. If it" in one
+    assert "embedding" not in other
     house.save("b.yaml", one)
     assert house.once()
     first, _, again = (house.chunk(picture).request for picture in house.pictures())
@@ -44,7 +44,7 @@ def test_show_tells_the_notes_of_a_table(house: House, capsys: pytest.CaptureFix
     assert json.loads((house.outbox / "images.jsonl").read_text())["notes"] == {"_id": "7"}
     show([house.outbox / picture], lambda: INVENTORY, as_json=False)
     shown = capsys.readouterr().out
-    assert shown.startswith("# _id: 7\nprompt: a star\n")
+    assert "\n# _id: 7\nprompt: a star\n" in shown
     house.save("b.yaml", shown)
     assert house.once()
     assert len({house.chunk(file).request.digest for file in house.pictures()}) == 1
@@ -63,7 +63,9 @@ def test_show_leaves_out_what_is_a_default(
     assert json.loads(capsys.readouterr().out)["request"]["steps"] == 2
     show([house.outbox / picture], lambda: INVENTORY, as_json=False, whole=True)
     whole = capsys.readouterr().out
-    fields = [line.partition(":")[0] for line in short.splitlines()]
+    mark, *lines = short.splitlines()
+    assert mark == "# trainedAlgorithmicMedia: a model drew it (IPTC DigitalSourceType)."
+    fields = [line.partition(":")[0] for line in lines]
     assert fields == ["prompt", "checkpoint", "steps", "cfg_scale", "size", "seed"]
     assert set(short.splitlines()) < set(whole.splitlines())
     house.save("b.yaml", short)

@@ -177,6 +177,32 @@ def test_transparency_is_written_where_a_format_has_it(
     assert house.log().count("it was put on white") == len(warnings)
 
 
+def test_a_recipe_a_template_and_a_photo_have_formats_of_their_own(house: House) -> None:
+    """`same` is the photo's; what JPEG cannot hold is a PNG, with one warning."""
+    house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nformat: webp\nquality: lossless\n")
+    house.save("b.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nformat: jpg\nquality: 20\n")
+    house.save("c.yaml", "prompt: a star\nseed: 7\nsize: 64x64\n")
+    house.save("photos/_pictures.yaml", "prompt: a star\nformat: same\n")
+    house.save("cut/_pictures.yaml", "cutout: true\nformat: same\n")
+    for name in ("beach.jpg", "Möbel.webp", "old.BMP", "sub/x.JPEG", "a.avif"):
+        house.draw(f"photos/{name}")
+    house.draw("cut/shoe.jpg"), house.draw("cut/boot.jpg")
+    assert house.once(format="avif")
+    assert house.pictures() == [
+        *("a/0001-7.webp", "b/0001-7.jpg", "c/0001-7.avif", "cut/boot.png", "cut/shoe.png"),
+        *("photos/Möbel.webp", "photos/a.avif", "photos/beach.jpg", "photos/old.png"),
+        "photos/sub/x.jpg",
+    ]
+    with Image.open(house.outbox / "a/0001-7.webp") as picture:
+        assert picture.tobytes() == digest_pixels(house.chunk("a/0001-7.webp").request)
+    shutil.copy(house.outbox / "photos/beach.jpg", house.inbox / "photos/again.jpg")
+    house.save("b.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nformat: jpg\nquality: 90\n")
+    assert not house.once(format="avif")
+    assert "rendered endlessly" in (house.outbox / "photos/again.jpg.error.txt").read_text()
+    low, high = (house.outbox / f"b/000{number}-7.jpg" for number in (1, 2))
+    assert low.stat().st_size < high.stat().st_size
+
+
 def test_sidecars_are_neither_images_nor_problems(house: House) -> None:
     """So with any name; a deleted one stays deleted, like a deleted picture.
 

@@ -42,9 +42,8 @@ _WORDS = {
     "_defaults.yaml.",
     "script x_type x_values y_type y_values x/y/z_plot xyz_plot": "picowatch runs no scripts. For "
     "an X/Y/Z plot, write a sweep, like sweep: {steps: [10, 20]}.",
-    "format quality sidecar file_name when_done hooks memory compile executor "
-    "max_images_per_save": "It is a setting for all pictures: write it into picowatch.yaml, "
-    "like format: jpeg.",
+    "sidecar file_name when_done hooks memory compile executor max_images_per_save": "It is a "
+    "setting for all pictures: write it into picowatch.yaml, like sidecar: txt.",
     "<<": "YAML's references (&, * and <<) are not supported. Write the fields again, or into "
     "_defaults.yaml.",
     "--v --niji": _MIDJOURNEY.format("choose a model with --checkpoint"),

@@ -21,6 +21,7 @@ from picowatch.recipe.fields import (
     PARTS,
     PICTURE,
     PICTURE_FIELDS,
+    WRITING,
     Loras,
     idle_fields,
 )
@@ -35,7 +36,7 @@ from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
 from picowatch.recipe.resolve.layers import CONTROL, read_values, text_of, with_part
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
-from picowatch.recipe.resolve.rules import Rules, upscaled_size
+from picowatch.recipe.resolve.rules import RULES_OF_FINISHING, Rules
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
@@ -145,13 +146,13 @@ class _Resolving:
         except PictureUnreadable as error:
             self.judge.wrong("image", named(image, str(error)))
             return None
-        others = ("exact", "grid", "grid_seconds", "priority")
+        others = (*WRITING, "exact", "grid", "grid_seconds", "priority")
         written = read_values(self.layer, self.judge)
         values = {name: written[name] for name in others if name in written}
         values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale, CUTOUT: cutout}
         recipe = self._validated(values, {}, self._context(NO_CHECKPOINT, given_size=size))
         if recipe:
-            for finding in upscaled_size(recipe):
+            for finding in (one for rule in RULES_OF_FINISHING for one in rule(recipe)):
                 self.judge.replaces(finding)
         return recipe
 

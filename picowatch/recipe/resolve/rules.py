@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from picowatch.families import FAMILIES
+from picowatch.recipe.converters import SAME
 from picowatch.recipe.fields import (
     BAKED,
     MAX_UPSCALED_PIXELS,
@@ -277,7 +278,7 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("hires.upscaler", what, remedy, PIXEL_UPSCALERS[0])
 
 
-def upscaled_size(recipe: Recipe) -> Iterator[Finding]:
+def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
     """Check the size of the published picture, whether it is drawn or only finished."""
     width, height = recipe.published_size
     if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
@@ -289,6 +290,19 @@ def upscaled_size(recipe: Recipe) -> Iterator[Finding]:
         scale = int((MAX_UPSCALED_PIXELS / (before[0] * before[1])) ** 0.5 * 4) / 4
         instead = scale if scale >= 1 else NOTHING
         yield Finding("upscale.scale", what, "Use a smaller scale.", instead, of_checkpoint=False)
+
+
+def _file_format(recipe: Recipe) -> Iterator[Finding]:
+    """Check how the picture is to be written."""
+    if recipe.format == SAME and not (recipe.image or recipe.references):
+        remedy = "Add image or references, or write png, jpeg, webp or avif."
+        what = "format: same is the format of the start image."
+        yield Finding("format", what, remedy, "", of_checkpoint=False)
+    if recipe.quality == "lossless" and recipe.format in ("jpeg", "avif"):
+        remedy = "Use webp or png, or a quality from 1 to 100."
+        yield Finding(
+            "quality", f"{recipe.format} has no lossless.", remedy, "", of_checkpoint=False
+        )
 
 
 def _edits(recipe: Recipe) -> Iterator[Finding]:
@@ -353,8 +367,10 @@ def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
         )
 
 
+# Those of pictures that are not drawn, too.
+RULES_OF_FINISHING: tuple[Rule, ...] = (_upscaled_size, _file_format)
 _RULES: tuple[Rule, ...] = (
-    upscaled_size,
+    *RULES_OF_FINISHING,
     _clip_skip,
     _files,
     _control,

@@ -93,7 +93,11 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("aspect_ratio: 1152*896", "… Write size: 1152x896."),
         ("torch_dtype: float16", "… It is a setting: write it into picowatch.yaml, like …"),
         ("upscale: 4x", "no upscaler '4x' in models/upscalers. For the scale, write 4. Only …"),
-        ("format: jpg", "… write it into picowatch.yaml, like format: jpeg."),
+        ("sidecar: txt", "… write it into picowatch.yaml, like sidecar: txt."),
+        ("format: tiff", "format must be png, jpeg, webp, avif or same, not 'tiff'."),
+        ("format: same", "… Add image or references, or write png, jpeg, webp or avif."),
+        ("format: jpg\nquality: lossless", "… Use webp or png, or a quality from 1 to 100."),
+        ("quality: 101", "… must be a whole number from 1 to 100, lossless, or auto, not 101."),
         ("when_done: keep", "… It is a setting for all pictures: write it into picowatch.yaml, …"),
     ],
 )  # fmt: skip

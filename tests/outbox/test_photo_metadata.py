@@ -1,0 +1,242 @@
+"""A photo's EXIF, XMP and IPTC in the pictures made of it, read by exiftool; and the mark."""
+
+import json
+import shutil
+import subprocess
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import ExifTags, Image
+
+from picowatch.commands.show import show
+from picowatch.engine.protocol import RgbPicture
+from picowatch.metadata import PARAMETERS, read_texts
+from tests.house import House, wait_for
+from tests.recipe.reading import INVENTORY
+
+needs_exiftool = pytest.mark.skipif(not shutil.which("exiftool"), reason="exiftool is missing")
+
+# What a photo says, as exiftool's options write it, and what it reads in the result.
+CAMERA = {
+    "EXIF:DateTimeOriginal": "2024:05:06 07:08:09", "EXIF:OffsetTimeOriginal": "+02:00",
+    "EXIF:Make": "Canon", "EXIF:Model": "EOS R5", "EXIF:LensModel": "RF50mm F1.2 L USM",
+    "EXIF:ExposureTime": 0.004, "EXIF:FNumber": 2.8, "EXIF:ISO": 400, "EXIF:FocalLength": 50,
+    "EXIF:ExposureCompensation": -0.333333333333333, "EXIF:Artist": "Jürgen Müller 猫",
+    "EXIF:Copyright": "© 2024 Möbelhaus",
+}  # fmt: skip
+PLACE = {
+    "EXIF:GPSLatitude": 48.137, "EXIF:GPSLatitudeRef": "N", "EXIF:GPSLongitude": 11.575,
+    "EXIF:GPSLongitudeRef": "E", "EXIF:GPSAltitude": 519,
+}  # fmt: skip
+WORDS = {
+    "XMP:Subject": ["Berg", "See", "湖"], "XMP:Rating": 4, "XMP:Title": "Am Königssee",
+    "XMP:Creator": "Jürgen Müller", "XMP:Rights": "© 2024", "XMP:Description": "Früh am Morgen",
+}  # fmt: skip
+PLACE_IN_WORDS = {
+    "XMP:City": "München",
+    "XMP:Country": "Deutschland",
+    "XMP:Location": "Marienplatz",
+}
+IPTC = {
+    "IPTC:Keywords": ["Schuh", "rot"], "IPTC:ObjectName": "Ein Schuh", "IPTC:By-line": "Anna Weiß",
+    "IPTC:CopyrightNotice": "© Laden", "IPTC:Caption-Abstract": "Vor weißem Grund",
+}  # fmt: skip
+FROM_IPTC = {
+    "XMP:Subject": ["Schuh", "rot"], "XMP:Title": "Ein Schuh", "XMP:Creator": "Anna Weiß",
+    "XMP:Rights": "© Laden", "XMP:Description": "Vor weißem Grund",
+}  # fmt: skip
+LONG = {"XMP:Description": "ä" * 32_000}
+PHOTOS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "camera.jpg": (CAMERA | PLACE, CAMERA | PLACE),
+    "phone.jpg": (CAMERA | PLACE | {"EXIF:Make": "Apple"}, PLACE | {"EXIF:Make": "Apple"}),
+    "lightroom.jpg": (CAMERA | WORDS | PLACE_IN_WORDS, CAMERA | WORDS | PLACE_IN_WORDS),
+    "agency.jpg": (IPTC, FROM_IPTC),
+    "both.jpg": (IPTC | {"XMP:Title": "Neuer"}, FROM_IPTC | {"XMP:Title": "Neuer"}),
+    "long.jpg": (CAMERA | LONG, CAMERA | LONG),
+    "scan.png": (CAMERA | PLACE | WORDS, CAMERA | PLACE | WORDS),
+    "web.webp": (CAMERA | PLACE | WORDS, CAMERA | PLACE | WORDS),
+}
+SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "avif": ".avif"}
+FORMATS = list(SUFFIXES)
+MARK = "XMP:DigitalSourceType"
+MARKS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+def write(path: Path, tags: dict[str, Any], turned: bool = True) -> None:
+    """Write a photo that a camera was turned for, with these tags."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (96, 64), "red").save(path)
+    options = ["-EXIF:Orientation#=6"] if turned else []
+    for name, value in tags.items():
+        options += [f"-{name}={one}" for one in (value if isinstance(value, list) else [value])]
+    called = ["exiftool", "-q", "-n", "-overwrite_original", "-codedcharacterset=utf8"]
+    subprocess.run([*called, *options, path], check=True)
+
+
+def tags_of(*paths: Path) -> list[dict[str, Any]]:
+    """Return what exiftool reads in files, without a warning."""
+    called = ["exiftool", "-j", "-G0", "-n", "-a", *paths]
+    found = json.loads(subprocess.run(called, check=True, capture_output=True).stdout)
+    assert [one for one in found if "ExifTool:Warning" in one] == []
+    return found  # type: ignore[no-any-return]
+
+
+@needs_exiftool
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_result_keeps_what_the_photo_says(house: House, name: str) -> None:
+    """Not what is true of the photo only; its picture is upright."""
+    house.save("p/_pictures.yaml", f"prompt: a star\nsize: picture\nformat: {name}\n")
+    for photo, (tags, _) in PHOTOS.items():
+        write(house.inbox / "p" / photo, tags)
+    assert house.once()
+    results = [house.outbox / "p" / Path(photo).with_suffix(SUFFIXES[name]) for photo in PHOTOS]
+    for result, (_, kept), found in zip(results, PHOTOS.values(), tags_of(*results), strict=True):
+        there = {tag: found.get(tag) for tag in kept}
+        assert there == {
+            tag: pytest.approx(v) if isinstance(v, float) else v for tag, v in kept.items()
+        }
+        assert found.get("EXIF:Orientation") is found.get("EXIF:ThumbnailImage") is None
+        with Image.open(result) as picture:
+            assert picture.size == (64, 96)
+        assert read_texts(result)[PARAMETERS].startswith("a star\nSteps: ")
+        assert found[MARK] == f"{MARKS}compositeWithTrainedAlgorithmicMedia"
+
+
+@needs_exiftool
+def test_a_place_or_all_may_be_left_out(house: House) -> None:
+    """The recipe wins over the setting; a reference counts as the start image does."""
+    write(house.inbox / "p.jpg", CAMERA | PLACE | WORDS | PLACE_IN_WORDS)
+    usual = "prompt: a star\nimage: p.jpg\nseed: 1\nsize: 64x64\n"
+    house.save("a.yaml", usual)
+    house.save("b.yaml", f"{usual}keep_exif: no_place\n")
+    house.save("c.yaml", f"{usual}keep_exif: none\n")
+    assert house.once(keep_exif="no_place")
+    a, b, c = tags_of(*(house.outbox / file for file in house.pictures()))
+    for found in (a, b):
+        assert (found["EXIF:Model"], found["XMP:Title"]) == ("EOS R5", "Am Königssee")
+        assert not (PLACE | PLACE_IN_WORDS).keys() & found.keys()
+    assert [tag for tag in c if tag.startswith("EXIF:")] == []
+    assert [tag for tag in c if tag.startswith("XMP:")] == [MARK]
+
+
+def with_exif(exif: bytes) -> bytes:
+    content = BytesIO()
+    Image.new("RGB", (64, 64), "red").save(content, "JPEG", exif=exif)
+    return content.getvalue()
+
+
+def with_xmp(xmp: str) -> bytes:
+    content = BytesIO()
+    Image.new("RGB", (64, 64), "red").save(content, "JPEG", xmp=xmp.encode())
+    return content.getvalue()
+
+
+def xmp(inside: str, head: str = "") -> str:
+    spaces = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
+    description = f'<rdf:Description rdf:about="" xmlns:dc="x">{inside}</rdf:Description>'
+    return f"{head}<x:x xmlns:x='adobe:ns:meta/'><rdf:RDF {spaces}>{description}</rdf:RDF></x:x>"
+
+
+LOOP = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x08"
+BILLION = '<!DOCTYPE x [<!ENTITY a "' + "ha" * 99 + '"><!ENTITY b "&a;&a;&a;&a;">]>'
+
+
+@pytest.mark.parametrize(
+    ("content", "lost"),
+    [
+        (with_exif(b"Exif\0\0II*\0\xff\xff\xff\xff"), None),
+        (with_exif(b"Exif\0\0not a directory"), "EXIF"),
+        (with_exif(LOOP), None),
+        (with_xmp(xmp("<dc:a>&b;</dc:a>", BILLION)), "XMP"),
+        (with_xmp("<x>not closed"), "XMP"),
+        (with_xmp(xmp("<a>" * 3000 + "</a>" * 3000)), "XMP"),
+        (with_xmp("no packet"), "XMP"),
+    ],
+    ids=["no directory", "no exif", "loop", "entities", "cut", "deep", "text"],
+)  # fmt: skip
+def test_damaged_metadata_loses_itself_and_never_the_picture(
+    house: House, content: bytes, lost: str | None
+) -> None:
+    """One warning of the template says what is lost."""
+    house.save("p/_pictures.yaml", "prompt: a star\nsize: 64x64\n")
+    house.save("p/a.jpg", content)
+    assert house.once()
+    assert house.pictures() == ["p/a.png"]
+    warning = house.outbox / "p/_pictures.yaml.warning.txt"
+    said = warning.read_text() if warning.exists() else ""
+    assert (f"The photo's {lost} cannot be read" in said) if lost else not said
+
+
+def test_a_jpeg_has_room_for_its_own_texts_first(house: House) -> None:
+    """A photo's EXIF or XMP that does not fit beside them is left out, and the log says so."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "x" * 64_000
+    exif[ExifTags.Base.Model] = "EOS R5"
+    content = BytesIO()
+    long = xmp(f"<dc:a>{'x' * 70_000}</dc:a>")
+    Image.new("RGB", (64, 64)).save(content, "WEBP", exif=exif.tobytes(), xmp=long.encode())
+    house.save("p/a.webp", content.getvalue())
+    house.save("p/_pictures.yaml", "prompt: a star\nsize: 64x64\nformat: jpeg\n")
+    assert house.once()
+    assert house.pictures() == ["p/a.jpg"]
+    assert read_texts(house.outbox / "p/a.jpg")[PARAMETERS].startswith("a star")
+    assert "photo's EXIF is left out" in house.log() and "photo's XMP is left out" in house.log()
+    with Image.open(house.outbox / "p/a.jpg") as picture:
+        assert f"{MARKS}composite".encode() in picture.info["xmp"]
+
+
+def mark_of(path: Path) -> str:
+    with Image.open(path) as picture:
+        packet = picture.info.get("xmp", b"")
+    text = packet.decode() if isinstance(packet, bytes) else packet
+    return text.partition(MARKS)[2].partition("<")[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "mark"),
+    [
+        ("prompt: a star\n", "trainedAlgorithmicMedia"),
+        ("prompt: a star\nimage: p.png\n", "compositeWithTrainedAlgorithmicMedia"),
+        ("image: p.png\nupscale: true\n", "algorithmicallyEnhanced"),
+        ("image: p.png\ncutout: true\n", ""),
+        ("image: drawn.png\nupscale: true\n", "trainedAlgorithmicMedia"),
+        ("prompt: a star\nimage: drawn.png\n", "trainedAlgorithmicMedia"),
+    ],
+)
+def test_a_picture_says_how_it_was_made(
+    house: House, recipe: str, mark: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In XMP, by IPTC's words, unless the setting is off; `show` prints it."""
+    house.draw("p.png")
+    house.save("first.yaml", "prompt: a moon\nseed: 1\nsize: 64x64\n")
+    assert house.once()
+    shutil.copy(house.outbox / house.pictures()[0], house.inbox / "drawn.png")
+    house.save("a.yaml", recipe)
+    assert house.once()
+    (made,) = (house.outbox / file for file in house.pictures("a"))
+    assert mark_of(made) == mark
+    show([made], lambda: INVENTORY, as_json=False)
+    assert (f"# {mark}: " in capsys.readouterr().out) is bool(mark)
+    house.save("b.yaml", recipe)
+    assert house.once(ai_mark=False)
+    (unmarked,) = (house.outbox / file for file in house.pictures("b"))
+    assert mark_of(unmarked) == ("trainedAlgorithmicMedia" if "drawn" in recipe else "")
+
+
+def test_sheets_and_previews_are_marked_too(house: House) -> None:
+    """So that nobody takes them for photos."""
+    house.save("a.yaml", "prompt: a star\nseed: 1..2\nsize: 64x64\ngrid: true\n")
+    shown = house.outbox / "preview.png"
+
+    def show_preview(batch: object) -> None:
+        house.engine.on_preview(RgbPicture(8, 8, bytes(192)))
+        wait_for(shown.exists, "the preview")
+        marks.append(mark_of(shown))
+
+    marks: list[str] = []
+    house.engine.before_batch = show_preview  # type: ignore[assignment]
+    assert house.once()
+    marks += map(mark_of, house.outbox.rglob("*-sheet.png"))
+    assert set(marks) == {"trainedAlgorithmicMedia"} and len(marks) > 1
