@@ -38,6 +38,9 @@ MARKS = {
 }
 _ADDRESS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
+# A property's namespace and its name there.
+Name = tuple[str | None, str | None]
+
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _IPTC_CORE = "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/"
@@ -45,20 +48,18 @@ _DC = "http://purl.org/dc/elements/1.1/"
 _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
 _EXIF, _TIFF = "http://ns.adobe.com/exif/1.0/", "http://ns.adobe.com/tiff/1.0/"
 _XMP, _NOTE = "http://ns.adobe.com/xap/1.0/", "http://ns.adobe.com/xmp/note/"
-# A property's namespace and its name there.
-Name = tuple[str | None, str | None]
 _PREFIXES = {
     _IPTC_EXT: "Iptc4xmpExt", _IPTC_CORE: "Iptc4xmpCore", _DC: "dc", _PHOTOSHOP: "photoshop",
 }  # fmt: skip
 _MARK = (_IPTC_EXT, "DigitalSourceType")
-_UNTRUE = {
+_UNTRUE: set[Name] = {
     *((_TIFF, name) for name in ("Orientation", "ImageWidth", "ImageLength")),
     *((_EXIF, name) for name in ("PixelXDimension", "PixelYDimension", "ColorSpace")),
     (_XMP, "Thumbnails"),
     (_NOTE, "HasExtendedXMP"),  # that is in segments of its own, which Pillow does not read
     (_PHOTOSHOP, "ICCProfile"),
 }
-_PLACES = {
+_PLACES: set[Name] = {
     *((_PHOTOSHOP, name) for name in ("City", "State", "Country")),
     *((_IPTC_CORE, name) for name in ("Location", "CountryCode")),
     *((_IPTC_EXT, name) for name in ("LocationShown", "LocationCreated")),
@@ -218,9 +219,9 @@ def _set(document: minidom.Document, name: Name, *values: str, array: str = "") 
     """Add a property, a text or an array of texts, to the first description."""
     description = document.getElementsByTagNameNS(_RDF, "Description")[0]
     space, local = name
-    prefix = _PREFIXES[space or ""]
+    prefix = _PREFIXES[str(space)]
     added = document.createElementNS(space, f"{prefix}:{local}")
-    added.setAttribute(f"xmlns:{prefix}", space)
+    added.setAttribute(f"xmlns:{prefix}", str(space))
     items: list[Any] = [document.createTextNode(value) for value in values]
     if array:
         added.setAttribute("xmlns:rdf", _RDF)

@@ -160,9 +160,9 @@ def test_the_pictures_of_a_batch_are_compressed_at_once(
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     both = threading.Barrier(2, timeout=PATIENCE)
 
-    def encoded_together(*given: Any) -> bytes:
+    def encoded_together(*given: Any, **named: Any) -> bytes:
         both.wait()
-        return encoded(*given)
+        return encoded(*given, **named)
 
     monkeypatch.setattr(publish, "encoded", encoded_together)
     house.save("corgi.yaml", "prompt: a corgi\ncount: 2\n")

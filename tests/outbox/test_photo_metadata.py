@@ -77,7 +77,7 @@ def write(path: Path, tags: dict[str, Any], turned: bool = True) -> None:
 
 def tags_of(*paths: Path) -> list[dict[str, Any]]:
     """Return what exiftool reads in files, without a warning."""
-    called = ["exiftool", "-j", "-G0", "-n", "-a", *paths]
+    called = ["exiftool", "-j", "-G0", "-n", "-a", *map(str, paths)]
     found = json.loads(subprocess.run(called, check=True, capture_output=True).stdout)
     assert [one for one in found if "ExifTool:Warning" in one] == []
     return found  # type: ignore[no-any-return]
@@ -236,7 +236,7 @@ def test_sheets_and_previews_are_marked_too(house: House) -> None:
         marks.append(mark_of(shown))
 
     marks: list[str] = []
-    house.engine.before_batch = show_preview  # type: ignore[assignment]
+    house.engine.before_batch = show_preview
     assert house.once()
     marks += map(mark_of, house.outbox.rglob("*-sheet.png"))
     assert set(marks) == {"trainedAlgorithmicMedia"} and len(marks) > 1
