@@ -26,7 +26,7 @@ from tests.outcome import is_sheet, rendered
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
-MOST_RETRY_SECONDS = 40.0  # until what was refused for a single folder is tried again
+MOST_RETRY_SECONDS = 40.0  # until what was refused for a single file or folder is tried again
 DEATHS = 4  # of the daemon with an image in progress, after which the next one sets it aside
 
 STYLED = f"styled/{STYLE}"  # a template's second picture
@@ -415,7 +415,8 @@ class World(Machine):
             waiting = [str(image) for image in self.model.images if image.state == "queued"]
             unanswered = list(self.not_handled())
             self.findings.append(f"not all is made: {waiting[:3]} {unanswered} {self.status()}")
-        seconds = MOST_RETRY_SECONDS if self.was_locked else SETTLED_SECONDS
+        waits_alone = self.was_locked or not self.settings_work
+        seconds = MOST_RETRY_SECONDS if waits_alone else SETTLED_SECONDS
         self.do_wait(seconds + 1000 * (self.habits.slowness + self.habits.halting))
         self.findings += checks.while_it_runs(self)
         self.do_stop()
