@@ -63,7 +63,8 @@ def load_part(model: Model, target: Target, device: torch.device, name: str) -> 
         return _scheduler(model, part)
     what = f"{_NAMES.get(name, 'text encoder')} of {model.name!r}"
     config = _config(model, part)
-    read = _read(part, config, what, _dtype(model, part, config, target), device)
+    narrow = _narrow(model, part, target) if device.type != "mps" else frozenset[str]()
+    read = _read(part, config, what, _dtype(model, part, config, target), device, narrow)
     if part.class_name == "Qwen2_5_VLForConditionalGeneration":
         number_pictures(read)
     return _ready(model, read) if name == "vae" else read
@@ -166,13 +167,32 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
     return config
 
 
-def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: torch.device) -> Any:
+def _narrow(model: Model, part: Part, target: Target) -> frozenset[str]:
+    """Return the types of matrices that a part keeps in memory: fp8, which MPS does not know.
+
+    Where a flow family computes in float32, because a device only emulates bfloat16, it keeps the
+    16 bits of its files.
+    """
+    if part.name == "vae":
+        return frozenset()
+    halves = not is_unet(model) and target.flow_dtype == torch.float32
+    return frozenset((*FP8, "BF16", "F16") if halves else FP8)
+
+
+def _read(
+    part: Part,
+    config: Config,
+    what: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    narrow: frozenset[str] = frozenset(),
+) -> Any:
     """Read a part with weights from its file or folder."""
     encoder = part.name.startswith(("text_encoder", "siglip"))
     # transformers builds models in main memory; for a GPU, mapped files need not be copied first.
     place, copy = (_CPU, device.type == "cpu") if encoder else (device, True)
     types, path = type_of(part.class_name, dtype), part.weights or part.folder
-    tensors = read_tensors(path, types, place, part.prefix, copy=copy)
+    tensors = read_tensors(path, types, place, part.prefix, copy=copy, narrow=narrow)
     if encoder:
         return text_encoder(part, config, tensors, what, dtype).to(device)
     return diffusers_model(part.class_name, config, tensors, what, dtype)
@@ -191,11 +211,11 @@ def bytes_of_parts(model: Model, target: Target) -> Weights:
         if part.name.startswith(("tokenizer", "scheduler")) or part.name.endswith("processor"):
             continue
         config = read_json(part.folder / "config.json")
-        dtype = _dtype(model, part, config, target)
-        size = bytes_in(part.weights or part.folder, dtype, part.prefix)
+        dtype, narrow = _dtype(model, part, config, target), _narrow(model, part, target)
+        size = bytes_in(part.weights or part.folder, dtype, part.prefix, narrow)
         match part.name:
             case "unet" | "transformer":
-                numbers = bytes_in(part.weights or part.folder, torch.int8, part.prefix, wide=True)
+                numbers = bytes_in(part.weights or part.folder, torch.int8, part.prefix, None)
                 drawing = DRAWING * dtype.itemsize
                 found = replace(found, denoiser=size, numbers=numbers, drawing=drawing)
             case "vae":
@@ -211,13 +231,20 @@ _NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled
 
 
 def read_tensors(
-    path: Path, type_of: TypeOf, device: torch.device, prefix: str = "", *, copy: bool = True
+    path: Path,
+    type_of: TypeOf,
+    device: torch.device,
+    prefix: str = "",
+    *,
+    copy: bool = True,
+    narrow: frozenset[str] = frozenset(),
 ) -> Tensors:
     """Read the tensors whose names begin with `prefix`, which is removed, to the device.
 
     They are copies, because files are memory-mapped: overwriting one in place would change the
     model, and truncating it would end the process (SIGBUS). Without `copy`, some are not copied:
-    the caller must copy them soon. GGUF's matrices stay quantised.
+    the caller must copy them soon. GGUF's matrices stay quantised, and those of types in `narrow`
+    as they are.
     """
     found: Tensors = {}
     for file in _files(path):
@@ -225,7 +252,7 @@ def read_tensors(
         if is_gguf(file):
             found |= _read_gguf(file, header, prefix, type_of, device)
         else:
-            found |= _read_safetensors(file, header, prefix, type_of, device, copy=copy)
+            found |= _read_safetensors(file, header, prefix, type_of, device, copy, narrow)
     return found
 
 
@@ -233,21 +260,35 @@ def _files(path: Path) -> list[Path]:
     return weight_files(path) if path.is_dir() else [path]
 
 
-def bytes_in(path: Path, dtype: torch.dtype, prefix: str = "", *, wide: bool = False) -> int:
+def bytes_in(
+    path: Path,
+    dtype: torch.dtype,
+    prefix: str = "",
+    narrow: frozenset[str] | None = frozenset(),
+) -> int:
     """Return the bytes of the tensors that `read_tensors` would read in this type.
 
-    `wide`: as if it widened those that stay quantised.
+    None for `narrow`: as if it kept nothing narrow, not even what is quantised.
     """
     size = 0
     for file in _files(path):
         header = read_any_header(file)
         for name, shape in header.shapes.items():
             if name.startswith(prefix):
-                kind = header.types[name]
-                quantised = not wide and is_gguf(file) and stays_quantised(name, kind, shape)
-                numbers, taken = BLOCKS[kind] if quantised else (1, dtype.itemsize)
+                kind, numbers, taken = header.types[name], 1, dtype.itemsize
+                if is_gguf(file):
+                    if narrow is not None and stays_quantised(name, kind, shape):
+                        numbers, taken = BLOCKS[kind]
+                elif narrow and _stays(header, name, narrow):
+                    taken = min(taken, 1 if kind in FP8 else 2)
                 size += prod(shape) // numbers * taken
     return size
+
+
+def _stays(header: Header, name: str, narrow: frozenset[str]) -> bool:
+    """Return whether a tensor stays in its type: a matrix without a scale."""
+    matrix = name.endswith(".weight") and len(header.shapes[name]) > 1
+    return matrix and header.types[name] in narrow and not _scale_name(header, name)
 
 
 def _read_safetensors(
@@ -256,15 +297,18 @@ def _read_safetensors(
     prefix: str,
     type_of: TypeOf,
     device: torch.device,
-    *,
     copy: bool,
+    narrow: frozenset[str],
 ) -> Iterator[tuple[str, torch.Tensor]]:
     with safe_open(file, framework="pt") as opened:
         for name in header.shapes:
             if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS):
                 bare = name.removeprefix(prefix)
-                tensor, scale = opened.get_tensor(name), _scale(header, name, opened)
-                yield bare, _on_device(tensor, scale, type_of(bare), device, copy=copy)
+                tensor, dtype = opened.get_tensor(name), type_of(bare)
+                kept = dtype == type_of("") and _stays(header, name, narrow)
+                if kept and tensor.dtype.itemsize < dtype.itemsize:
+                    dtype = tensor.dtype
+                yield bare, _on_device(tensor, _scale(header, name, opened), dtype, device, copy)
 
 
 def _on_device(
@@ -272,13 +316,12 @@ def _on_device(
     scale: torch.Tensor | None,
     dtype: torch.dtype,
     device: torch.device,
-    *,
     copy: bool,
 ) -> torch.Tensor:
     """Return a tensor in this type, multiplied by its scale if it has one."""
     if not tensor.is_floating_point():
         return tensor.to(device, copy=copy)
-    if tensor.dtype.itemsize > 1:
+    if tensor.dtype.itemsize > 1 or tensor.dtype == dtype:
         return tensor.to(device, dtype, copy=copy)
     # fp8, which not every device supports.
     if scale is None:
@@ -290,12 +333,16 @@ def _on_device(
 
 def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:
     """Return the scale of a layer's fp8 weights, None without one."""
-    if header.types[name] not in FP8:
-        return None
-    layer = name.removesuffix(".weight")
-    ending = next((one for one in SCALES if layer + one in header.shapes), "")
-    scale: torch.Tensor | None = opened.get_tensor(layer + ending).float() if ending else None
+    found = _scale_name(header, name)
+    scale: torch.Tensor | None = opened.get_tensor(found).float() if found else None
     return scale
+
+
+def _scale_name(header: Header, name: str) -> str:
+    if header.types[name] not in FP8:
+        return ""
+    layer = name.removesuffix(".weight")
+    return next((layer + one for one in SCALES if layer + one in header.shapes), "")
 
 
 def _read_gguf(

@@ -25,6 +25,7 @@ from diffusers.quantizers.gguf.utils import GGUFParameter
 
 from picowatch.catalog.models import Part
 from picowatch.catalog.recognise import UNET
+from picowatch.engine.narrow import FP8, narrowed, widening
 from picowatch.errors import RenderFailed
 
 Config = Mapping[str, Any]
@@ -62,7 +63,7 @@ def diffusers_model(
     tensors = {name: _as_long(tensors[name], shape) for name, shape in shapes.items()}
     if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
         return _quantised(kind, config, tensors, dtype)
-    return _laid_out(filled(model, tensors, what))
+    return widening(_laid_out(filled(model, tensors, what)), dtype)
 
 
 def filled(model: Any, tensors: Tensors, what: str) -> Any:
@@ -105,7 +106,12 @@ def text_encoder(
         made = kind.config_class.from_dict(given)
     if part.weights:
         tensors = _text_encoder_names(part, made, tensors)
-    return transformers_model(kind, made, tensors, what, dtype)
+    types = {one.dtype for one in tensors.values() if one.is_floating_point()}
+    # Built in the file's 16 bits, so that its memory is enough.
+    stored = next(iter(types)) if len(types) == 1 and not types & {*FP8} else dtype
+    stored = min(dtype, stored, key=lambda one: one.itemsize)
+    model = transformers_model(kind, made, tensors, what, stored)
+    return widening(narrowed(model) if types & {*FP8} else model, dtype)
 
 
 def transformers_model(

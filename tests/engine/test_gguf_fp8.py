@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from picowatch.engine.devices import choose_target
 from picowatch.engine.load import bytes_of_parts, load_part, load_vae
 from tests.engine.adapters import write
 from tests.engine.demo import load
+from tests.engine.flow_requests import flow_renderer, requests_of
 from tests.engine.ldm import weights
 from tests.engine.original_names import (
     Tensors,
@@ -51,6 +53,8 @@ from tests.engine.part_files import (
     weights_of,
     write_gguf,
 )
+from tests.engine.requests import draw
+from tests.engine.rungs import lora_of
 from tests.engine.tiny_flows import tiny_flow
 
 CPU = torch.device("cpu")
@@ -81,13 +85,13 @@ def state(model: Any) -> Tensors:
         model = model.model.language_model
     elif isinstance(model, _T.Qwen3ForCausalLM):
         model = model.model
-    return dict(model.state_dict())
+    return {name.replace(".narrow", ".weight"): one for name, one in model.state_dict().items()}
 
 
 def same(ours: Any, theirs: Tensors) -> bool:
     held = state(ours)
     assert held.keys() == theirs.keys()
-    return all(torch.equal(held[name], tensor) for name, tensor in theirs.items())
+    return all(torch.equal(held[name].to(one.dtype), one) for name, one in theirs.items())
 
 
 def read(model: Model, part: str = "transformer") -> Any:
@@ -167,6 +171,39 @@ def test_fp8_weights_are_multiplied_out(models: Path, kind: str) -> None:
     ours = read(found(models))
     assert same(ours, state(read(found(models, "wide-turbo"))))
     assert not same(ours, weights_of(Z_IMAGE))
+
+
+def halves(tensors: Tensors) -> Tensors:
+    return {name: tensor.bfloat16() for name, tensor in tensors.items()}
+
+
+MARKS = {Z_IMAGE: "zimage", FLUX: "flux1", QWEN: "qwen_image", SD3: "sd3"}
+
+
+@pytest.mark.parametrize("folder", MARKS)
+@pytest.mark.parametrize("kind", [fp8, halves])
+def test_narrow_weights_stay_narrow_and_draw_the_same(
+    models: Path, folder: str, kind: Callable[[Tensors], Tensors]
+) -> None:
+    """Also with a LoRA. Each layer is widened when it computes; memory is what was reckoned."""
+    lend(models, folder)
+    narrow = kind(weights_of(folder))
+    write(models / "checkpoints/mine-turbo.safetensors", narrow)
+    wide = {name: one.float() for name, one in narrow.items()}
+    write(models / "checkpoints/wide-turbo.safetensors", wide)
+    lora, pictures = lora_of(models, folder, MARKS[folder]), []
+    for name in ("mine-turbo", "wide-turbo"):
+        (one,) = requests_of(models, name, "prompt: a red cube")
+        pictures.append(draw(flow_renderer(models), one, replace(one, loras=(lora,))))
+    for ours, theirs in zip(*pictures, strict=True):
+        assert ours.pixels == theirs.pixels
+    model = found(models)
+    nbytes = sum(tensor.nbytes for tensor in read(model).state_dict().values())
+    layers = [one for name, one in narrow.items() if name.endswith("weight") and one.ndim > 1]
+    assert nbytes <= sum(one.numel() * 4 for one in narrow.values()) - 2 * sum(
+        one.numel() for one in layers if "embed" not in name
+    )
+    assert bytes_of_parts(model, FULL).denoiser == pytest.approx(nbytes, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ MODELS: dict[str, tuple[Row, str]] = {
     ),
     "FLUX.1": (FLUX, "bfloat16"),
     "FLUX.1, Q8_0": (FLUX, "Q8_0"),
+    "FLUX.1, fp8": (FLUX, "fp8"),
     "FLUX.1, Q4_K": (FLUX, "Q4_K"),
     "FLUX.2 klein 4B": (
         ("Flux2Transformer2DModel", "flux2/transformer", "flux2/vae", ("Qwen3 4B",)),
@@ -93,6 +94,8 @@ def weights(row: Row, form: str) -> Weights:
     for name, shape in found.items():
         quantised = form in BLOCKS and stays_quantised(name, form, tuple(shape))
         values, taken = BLOCKS[form] if quantised else (1, 2)
+        if form == "fp8" and name.endswith(".weight") and len(shape) > 1:
+            taken = 1
         size += prod(shape) // values * taken
     kind = "AutoencoderKLQwenImage"
     wide = 2
