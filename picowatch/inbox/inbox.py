@@ -260,12 +260,13 @@ class Inbox:
         quiet = [one for one in pending if now >= one.quiet_at and one.lacks not in missing]
         there = self._by_priority([one for one in quiet if one.size_and_time])
         gone = [one for one in quiet if one.size_and_time is None]
-        new = {one.size_and_time for one in pending if one.path not in self._known}
+        new: set[SizeAndTime | None] = set()
         has_template = gone and any(is_template(one.path) for one in pending)
         for one in there:
-            known = questions.known_recipe(self._ledger, one.path)
-            if known and known.size_and_time in new:
-                continue  # its new name comes first
+            if known := questions.known_recipe(self._ledger, one.path):
+                new = new or {one.size_and_time for one in pending if one.path not in self._known}
+                if known.size_and_time in new:
+                    continue  # its new name comes first
             if change := self._read(one, known, now):
                 yield change
         rest = list(self._pending.values()) if gone else ()
