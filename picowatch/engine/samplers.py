@@ -1,10 +1,10 @@
 """Turns a request's sampler and schedule type into a diffusers scheduler.
 
 docs/moving.md lists the options. Karras, exponential and beta spread the sigmas over the model's
-whole range; "uniform" spaces the steps evenly over the training steps, as A1111's "Automatic" does
-for samplers from k-diffusion, and for DDIM and PNDM as they were published ("leading"). "leading"
-is that spacing for every sampler, which diffusers uses for all schedulers created from the config
-of a Stable Diffusion 1.x folder.
+whole range; "uniform" spaces the steps evenly over the training steps from the last to the first,
+as k-diffusion's get_sigmas does, A1111's "Automatic" and ComfyUI's "normal", and for DDIM and PNDM
+as they were published ("leading"). "leading" and "linspace" are diffusers' spacings for every
+sampler; the first is in the config of a Stable Diffusion 1.x folder.
 """
 
 import math
@@ -51,6 +51,12 @@ _PREDICTIONS: dict[str, dict[str, Any]] = {
     "v": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": False},
     "v_zero_snr": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
 }
+# Classes whose "linspace" leaves out the last of one step more: ten steps end at the training step
+# 100. They follow Euler's steps for "uniform".
+STOP_EARLY = (
+    *("DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep"),
+    *("DEISMultistep", "SASolver"),
+)
 # Few-step models are distilled on a schedule of 50 steps; more steps need a finer one.
 _DISTILLED = ("LCM", "TCD")
 _DISTILLED_STEPS = 50
@@ -143,9 +149,15 @@ def _scheduler(
     else:
         scheduler.set_timesteps(steps)
     needed = "timestep_spacing" if schedule_type in EVEN else "use_karras_sigmas"
-    if needed not in signature(kind.__init__).parameters and schedule_type != "uniform":
+    lacks = needed not in signature(kind.__init__).parameters and schedule_type != "uniform"
+    stops_early = schedule_type == "uniform" and sampler.scheduler in STOP_EARLY
+    if lacks or (stops_early and spacing == "linspace"):
         euler = _scheduler(sampler_named("Euler"), schedule_type, steps, config, family)
         _follow(scheduler, euler)
+    if hasattr(scheduler, "sigmas") and scheduler.sigmas[-1]:
+        # Formulas with the logarithm of the last noise level end at the least of the model.
+        kept = scheduler.alphas_cumprod[0]
+        scheduler.sigmas[-1] = ((1 - kept) / kept) ** 0.5
     return scheduler
 
 
@@ -157,7 +169,7 @@ def _follow(scheduler: Any, euler: Any) -> None:
     whole = not scheduler.timesteps.is_floating_point()
     scheduler.timesteps = euler.timesteps.round().long() if whole else euler.timesteps
     if hasattr(scheduler, "sigmas"):
-        scheduler.sigmas = euler.sigmas
+        scheduler.sigmas = torch.cat([euler.sigmas[:-1], scheduler.sigmas[-1:]])
 
 
 def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
@@ -189,10 +201,14 @@ def _spacing(own: str, schedule_type: str, steps: int, *, zero_snr: bool) -> str
     With zero terminal SNR, section 3.3 of https://arxiv.org/abs/2305.08891, "uniform" is
     "trailing": its first step is the one of pure noise.
     """
-    if schedule_type == "leading":
-        return "leading"
+    if schedule_type == "leading" or (schedule_type == "linspace" and steps > 1):
+        return schedule_type
     from_the_last = zero_snr and schedule_type == "uniform"
-    if from_the_last or schedule_type == "sgm_uniform" or (steps == 1 and own == "linspace"):
+    if (
+        from_the_last
+        or schedule_type == "sgm_uniform"
+        or (steps == 1 and "linspace" in (own, schedule_type))
+    ):
         return "trailing"
     return own
 

@@ -67,6 +67,7 @@ ScheduleType = Literal[
     "uniform",
     "sgm_uniform",
     "leading",
+    "linspace",
     "simple",
     "kl_optimal",
     "align_your_steps",

@@ -17,7 +17,8 @@ AUTOMATIC = "automatic"
 SIMPLE = "simple"
 
 # Our name to what A1111 and its readers show. "SGM Uniform" is diffusers'
-# timestep_spacing="trailing"; "DDIM" is "leading", which the folders of Stable Diffusion 1.x say.
+# timestep_spacing="trailing"; "DDIM" is "leading", which the folders of Stable Diffusion 1.x say;
+# "Linspace" is in no other program.
 # "Simple" is "SGM Uniform" for Stable Diffusion, and the one schedule of families with a flow.
 SCHEDULE_TYPES = {
     "karras": "Karras",
@@ -26,6 +27,7 @@ SCHEDULE_TYPES = {
     "uniform": "Uniform",
     "sgm_uniform": "SGM Uniform",
     "leading": "DDIM",
+    "linspace": "Linspace",
     SIMPLE: "Simple",
     "kl_optimal": "KL Optimal",
     "align_your_steps": "Align Your Steps",
@@ -40,7 +42,7 @@ _SCHEDULE_ALIASES = {
     "ays": "align_your_steps",
 }
 # The schedule types that choose among the training steps. The others choose noise levels.
-EVEN = ("uniform", "sgm_uniform", "leading")
+EVEN = ("uniform", "sgm_uniform", "leading", "linspace")
 
 # What a UNet was trained to predict: our names and other programs'. "Zero Terminal SNR" is A1111's
 # name. No model is trained for epsilon with it: finding the noise in pure noise teaches nothing.

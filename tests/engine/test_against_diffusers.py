@@ -17,7 +17,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from picowatch.catalog import Catalog
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.samplers import NOISE_LEVELS, build_sampler, class_of
+from picowatch.engine.samplers import NOISE_LEVELS, STOP_EARLY, build_sampler, class_of
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_named
 from tests.engine.demo import named
@@ -174,6 +174,8 @@ def options(sampler: KnownSampler, schedule_type: str) -> dict[str, Any]:
     match schedule_type:
         case "sgm_uniform":
             return {"timestep_spacing": "trailing"}
+        case "linspace":
+            return {"timestep_spacing": "linspace"}
         case "uniform" if sampler.name not in LEADING:
             return {"timestep_spacing": "linspace"}
         case "karras" | "exponential":
@@ -192,6 +194,7 @@ COMBINATIONS = [
     for sampler in SAMPLERS
     for schedule_type in sampler.schedule_types
     if schedule_type == "uniform" or has_option(sampler, schedule_type)
+    if schedule_type != "uniform" or sampler.scheduler not in STOP_EARLY  # not diffusers'
     if schedule_type not in NOISE_LEVELS  # diffusers needs scipy for beta
 ]
 

@@ -12,7 +12,7 @@ from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.samplers import build_sampler, class_of
 from picowatch.recipe.passes import evaluations
-from picowatch.recipe.samplers import SAMPLERS, KnownSampler, sampler_named
+from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_named
 from tests.engine.requests import request
 
 CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
@@ -24,32 +24,60 @@ def build(name: str, schedule_type: str, steps: int) -> Any:
     return build_sampler(name, schedule_type, steps, CONFIG).scheduler
 
 
-# A1111's nine noise levels between the model's most noise and its least: k-diffusion's sampling.py,
-# and beta_scheduler in modules/sd_schedulers.py with scipy's stats.beta.ppf(…, 0.6, 0.6).
+# The noise levels of https://github.com/crowsonkb/k-diffusion (external.py, sampling.py) and of
+# A1111's modules/sd_schedulers.py for a number of steps; `beta` for 9 and 5 steps is by scipy's
+# stats.beta.ppf(…, 0.6, 0.6).
+KEPT = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+TRAINED = np.sqrt((1 - KEPT) / KEPT)
+LOW, HIGH = TRAINED[0], TRAINED[-1]
 HALF = [1, 0.942844, 0.82432, 0.670619]
 QUANTILES = np.array([*HALF, 0.5, *(1 - each for each in reversed(HALF))])
-LEVELS: dict[str, Callable[[float, float], Any]] = {
-    "karras": lambda low, high: np.linspace(high ** (1 / 7), low ** (1 / 7), 9) ** 7,
-    "exponential": lambda low, high: np.exp(np.linspace(np.log(high), np.log(low), 9)),
-    "beta": lambda low, high: low + QUANTILES * (high - low),
+ALIGNED = np.log([14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029])
+
+
+def at(steps: Any) -> Any:
+    """Return the noise of training steps."""
+    return np.exp(np.interp(steps, np.arange(1000), np.log(TRAINED)))
+
+
+def angles(share: Any) -> Any:
+    return np.tan(share * np.arctan(LOW) + (1 - share) * np.arctan(HIGH))
+
+
+LEVELS: dict[str, Callable[[int], Any]] = {
+    "karras": lambda n: np.linspace(HIGH ** (1 / 7), LOW ** (1 / 7), n) ** 7,
+    "exponential": lambda n: np.exp(np.linspace(np.log(HIGH), np.log(LOW), n)),
+    "beta": lambda n: LOW + QUANTILES[:: 8 // (n - 1)] * (HIGH - LOW),
+    "uniform": lambda n: at(np.linspace(999, 0, n)),
+    "sgm_uniform": lambda n: at(np.linspace(999, 0, n + 1)[:-1]),
+    "kl_optimal": lambda n: angles(np.linspace(0, 1, n + 1)[:-1]),
+    "align_your_steps": lambda n: np.exp(np.interp(np.linspace(0, 10, n), range(11), ALIGNED)),
 }
+# These take the distillation's steps, or those that they were published with.
+OWN_STEPS = {"LCM": EVEN, "TCD": EVEN, "DDIM": ("uniform",), "DDPM": ("uniform",), "PNDM": LEVELS}
 
 
-@pytest.mark.parametrize("schedule_type", LEVELS)
 @pytest.mark.parametrize(
-    "name", [one.name for one in SAMPLERS if one.evaluations == 1 and one.name != "PNDM"]
+    ("name", "schedule_type"),
+    [
+        (one.name, schedule_type)
+        for one in SAMPLERS
+        for schedule_type in LEVELS
+        if schedule_type not in OWN_STEPS.get(one.name, ())
+    ],
 )
-def test_noise_levels_are_those_of_a1111(name: str, schedule_type: str) -> None:
+def test_noise_levels_are_those_of_k_diffusion_and_a1111(name: str, schedule_type: str) -> None:
     """The UNet gets times between training steps, or the nearest training step."""
-    kept = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
-    trained = np.sqrt((1 - kept) / kept)
-    levels = LEVELS[schedule_type](trained[0], trained[-1])
-    times = np.interp(np.log(levels), np.log(trained), np.arange(1000))
-    scheduler = build(name, schedule_type, 9)
-    given = scheduler.timesteps.numpy()
-    assert np.abs(given - times).max() <= (0.1 if given.dtype == np.float32 else 1)
-    if name not in ("LCM", "TCD"):
-        assert np.allclose(scheduler.sigmas[:9], levels, rtol=1e-4)
+    every = sampler_named(name).evaluations
+    for steps in (5, 9):
+        levels = LEVELS[schedule_type](steps)
+        times = np.interp(np.log(levels), np.log(TRAINED), np.arange(1000))
+        scheduler = build(name, schedule_type, steps)
+        given = scheduler.timesteps[::every].numpy()
+        assert np.abs(given - times).max() <= 1
+        if name not in OWN_STEPS:
+            assert np.allclose(scheduler.sigmas[: every * steps : every], levels, rtol=0.01)
+            assert scheduler.sigmas[-1] < LOW * 1.01
 
 
 @pytest.mark.parametrize("name", [one.name for one in SAMPLERS if one.with_levels])

@@ -98,8 +98,8 @@ def test_noise_levels_go_with_samplers_that_have_no_option_for_them_in_diffusers
 
 
 PNDM_TAKES = (
-    "PNDM does not take the schedule type 'karras': it takes automatic, uniform, sgm_uniform and "
-    "leading."
+    "PNDM does not take the schedule type 'karras': it takes automatic, uniform, sgm_uniform, "
+    "leading and linspace."
 )
 
 

@@ -85,9 +85,9 @@ SAMPLED = {
     "dpmpp-sde": [sampled("DPM++ SDE", "karras")],
     "ddim": [sampled("DDIM", "uniform")],
     "ddpm": [sampled("DDPM", "uniform")],
-    "sa-solver": [sampled("SA-Solver", "uniform")],
-    "deis": [sampled("DEIS", "uniform")],
-    "unipc": [sampled("UniPC", "uniform")],
+    "sa-solver": [sampled("SA-Solver", "linspace")],
+    "deis": [sampled("DEIS", "linspace")],
+    "unipc": [sampled("UniPC", "linspace")],
     "pndm": [sampled("PNDM", "uniform")],
     "lcm": [sampled("LCM", "uniform", cfg_scale=1.5)],
     "tcd": [sampled("TCD", "uniform", cfg_scale=1.5)],
@@ -138,7 +138,7 @@ CHANGED = {
     "start-image-none": [changed(0.0)],
     "start-image-noisy": [changed(0.6, sampler=NOISY, schedule_type="uniform")],
     "start-image-pndm": [changed(0.6, sampler="PNDM", schedule_type="uniform")],
-    "start-image-unipc": [changed(0.6, sampler="UniPC", schedule_type="uniform")],
+    "start-image-unipc": [changed(0.6, sampler="UniPC", schedule_type="linspace")],
     "start-images-resized": [
         changed(0.5, image="wide", resize=resize, width=96) for resize in ("crop", "fit", "stretch")
     ],
