@@ -122,37 +122,40 @@ def as_utf8(text: str) -> str:
 # A directory of EXIF: types and values by tag.
 Directory = Mapping[int, tuple[int, Any]]
 _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-# What a picture made of a photo does not have from it: what is true of the photo only, where other
-# directories are, and the tags of our texts.
+_TAGS = ExifTags.Base
+# What a picture made of a photo does not have from it: what is true of the photo's pixels or file
+# only, where other directories are, and the tags of our texts.
 _NOT_KEPT = {
-    ExifTags.Base.Orientation, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength,
-    ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, ExifTags.Base.ColorSpace,
-    ExifTags.Base.ExifVersion, ExifTags.Base.MakerNote, ExifTags.Base.UserComment,
-    ExifTags.Base.DNGPrivateData, ExifTags.Base.StripOffsets,
-    ExifTags.Base.StripByteCounts, ExifTags.Base.JpegIFOffset,
-    ExifTags.Base.JpegIFByteCount, ExifTags.Base.ExifInteroperabilityOffset,
-    *_DIRECTORIES,
+    _TAGS.Orientation, _TAGS.ImageWidth, _TAGS.ImageLength, _TAGS.ExifImageWidth,
+    _TAGS.ExifImageHeight, _TAGS.ColorSpace, _TAGS.ExifVersion, _TAGS.MakerNote, _TAGS.UserComment,
+    _TAGS.DNGPrivateData, _TAGS.ExifInteroperabilityOffset, _TAGS.JpegIFOffset,
+    _TAGS.JpegIFByteCount, _TAGS.JPEGTables, _TAGS.NewSubfileType, _TAGS.SubfileType,
+    _TAGS.SubIFDs, _TAGS.BitsPerSample, _TAGS.Compression, _TAGS.PhotometricInterpretation,
+    _TAGS.StripOffsets, _TAGS.StripByteCounts, _TAGS.RowsPerStrip, _TAGS.SamplesPerPixel,
+    _TAGS.PlanarConfiguration, _TAGS.TransferFunction, _TAGS.Predictor, _TAGS.WhitePoint,
+    _TAGS.PrimaryChromaticities, _TAGS.ColorMap, _TAGS.TileWidth, _TAGS.TileLength,
+    _TAGS.TileOffsets, _TAGS.TileByteCounts, _TAGS.ExtraSamples, _TAGS.SampleFormat,
+    _TAGS.YCbCrCoefficients, _TAGS.YCbCrSubSampling, _TAGS.ReferenceBlackWhite, _TAGS.XMLPacket,
+    _TAGS.IPTCNAA, _TAGS.ImageResources, _TAGS.InterColorProfile, *_DIRECTORIES,
 }  # fmt: skip
 
 
-def exif_directories(exif: bytes) -> dict[int, Directory]:
-    """Return what a photo's EXIF says, by directory; the main one is 0, without its thumbnail.
+def exif_directories(file: IO[bytes]) -> dict[int, Directory]:
+    """Return what EXIF or a TIFF's own tags say, by directory; the main one is 0.
 
-    Raises ValueError, or whatever Pillow's reader stumbles over.
+    The file is a whole TIFF, as EXIF is. Raises whatever Pillow's reader stumbles over.
     """
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-    data = exif.removeprefix(_EXIF)
-    if not data:
-        return {}
-    if len(data) > _MAX_EXIF_BYTES:
-        raise ValueError("it is too large")
+    file.seek(0)
+    head = file.read(16)
+    head = head if head[2:3] == b"\x2b" else head[:8]  # BigTIFF
     found: dict[int, Directory] = {}
-    places = {0: ImageFileDirectory_v2(data[:8]).next}
+    places = {0: ImageFileDirectory_v2(head).next}
     for directory in (0, *_DIRECTORIES):
         if directory not in places:
             continue
-        file, tags = BytesIO(data), ImageFileDirectory_v2(data[:8], group=directory or None)
+        tags = ImageFileDirectory_v2(head, group=directory or None)
         file.seek(places[directory])
         tags.load(file)
         if not directory:

@@ -10,6 +10,7 @@ Standard (https://iptc.org/std/photometadata/specification). The mark is IPTC's 
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from io import SEEK_END, BytesIO
 from typing import IO, Any, cast
 from xml.dom import minidom
 
@@ -111,10 +112,12 @@ def photo_metadata(file: IO[bytes], keep: str) -> PhotoMetadata:
         warnings.simplefilter("ignore")
         try:
             with Image.open(cast(IO[bytes], FewReads(file)), formats=FORMATS) as image:
-                info, iptc = dict(image.info), IptcImagePlugin.getiptcinfo(image) or {}
+                info, kind = dict(image.info), image.format
+                iptc = IptcImagePlugin.getiptcinfo(image) or {}
         except Exception as error:  # Pillow's readers raise whatever they stumble over
             raise PictureUnreadable("it is not a picture that can be read.") from error
-    exif, said = _or_warning("EXIF", lambda: exif_directories(info.get("exif", b"")), {})
+    tiff = BytesIO(info.get("exif", b"").removeprefix(b"Exif\0\0")) if kind != "TIFF" else file
+    exif, said = _or_warning("EXIF", lambda: exif_directories(tiff) if _size(tiff) else {}, {})
     xmp, more = _or_warning("XMP", lambda: _kept_xmp(info.get("xmp", b""), iptc, keep), "")
     if keep == NO_PLACE:
         exif = {directory: tags for directory, tags in exif.items() if directory != _GPS}
@@ -122,6 +125,10 @@ def photo_metadata(file: IO[bytes], keep: str) -> PhotoMetadata:
 
 
 _GPS = ExifTags.IFD.GPSInfo
+
+
+def _size(file: IO[bytes]) -> int:
+    return file.seek(0, SEEK_END)
 
 
 def _or_warning(what: str, read: Any, instead: Any) -> tuple[Any, list[str]]:

@@ -56,6 +56,7 @@ PHOTOS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "both.jpg": (IPTC | {"XMP:Title": "Neuer"}, FROM_IPTC | {"XMP:Title": "Neuer"}),
     "long.jpg": (CAMERA | LONG, CAMERA | LONG),
     "scan.png": (CAMERA | PLACE | WORDS, CAMERA | PLACE | WORDS),
+    "film.tif": (CAMERA | PLACE | WORDS, CAMERA | PLACE | WORDS),
     "web.webp": (CAMERA | PLACE | WORDS, CAMERA | PLACE | WORDS),
 }
 SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "avif": ".avif"}
