@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from picowatch.errors import PictureUnreadable, RenderFailed
 from picowatch.files.pictures import WHITE, decode_mask, decode_picture, mask_warnings
@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Canvas(NamedTuple):
     """The start image and mask of one image, at the size of its pass.
 
-    `redrawn` is white in the area to redraw and black elsewhere. `opacity` is the same, blurred:
-    how much the new picture covers the start image. Both are None without a mask.
+    `redrawn` is white in the area to redraw and black elsewhere. `opacity` is the same with a soft
+    edge: how much the new picture covers the start image. Both are None without a mask.
     """
 
     picture: Image.Image
@@ -38,10 +38,12 @@ class Canvas(NamedTuple):
 def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canvas | None:
     """Return the request's start image and mask from `folder` in another size, None without any.
 
-    A mask without a start image belongs to the first reference.
+    A mask without a start image belongs to the first reference. Its soft edge lies inside: nothing
+    of a reference is kept in what is drawn, so a mixture outside would show a seam.
     """
     kept, path = request.image_hash, request.image
-    if request.references and request.mask and not path:
+    inside = bool(request.references and request.mask and not path)
+    if inside:
         kept, path = request.references[0].hash, request.references[0].image
     if not path:
         return None
@@ -51,7 +53,13 @@ def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canva
     drawn = decoded(decode_mask, folder, request.mask_hash, request.mask)
     grey = fit(drawn, size, request.resize)
     redrawn = grey.point(lambda value: 255 if (value >= WHITE) != request.mask_invert else 0)
-    return Canvas(fitted, redrawn, redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur)))
+    soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
+    return Canvas(fitted, redrawn, _inside(redrawn, soft) if inside else soft)
+
+
+def _inside(area: Image.Image, soft: Image.Image) -> Image.Image:
+    """Return an area's blurred edge from half of it on: as soft, but nowhere outside the area."""
+    return ImageChops.darker(area, soft.point(lambda value: max(0, 2 * value - 255)))
 
 
 def read_picture(
