@@ -66,23 +66,6 @@ _KOHYA = {
     "n": "negative_prompt", "w": "width", "h": "height", "s": "steps", "d": "seed",
     "l": "cfg_scale", "t": "denoising_strength",
 }  # fmt: skip
-# The flags of InvokeAI and stable-diffusion.cpp; some have another meaning in each.
-SHORT_FLAGS = {
-    "s": "--steps",
-    "S": "--seed",
-    "W": "--width",
-    "H": "--height",
-    "C": "--cfg_scale",
-    "A": "--sampler",
-    "f": "--denoising_strength",
-    "I": "--image",
-    "i": "--image",
-    "m": "--checkpoint",
-    "n": "count (InvokeAI) or negative_prompt (stable-diffusion.cpp)",
-    "b": "--count",
-    "p": "the prompt first, without a flag",
-    "o": "nothing: pictures are in outbox/",
-}
 _HINTS = (
     {word: hint for words, hint in _WORDS.items() for word in words.split()}
     | {word: f"Write {field}." for field, words in _FIELDS.items() for word in words.split()}

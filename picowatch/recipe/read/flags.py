@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from picowatch.recipe.fields import CUTOUT, MAPPINGS, SWITCHES
-from picowatch.recipe.messages.other_programs import OFF, SHORT_FLAGS
+from picowatch.recipe.messages.other_programs import OFF
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.read.names import excuse_prompt, field_called, field_named, put, unknown
@@ -24,10 +24,14 @@ _NO_FLAG = re.compile(
     rf"|(?:(?<!\S){_DASH}{{2,9}} |(?<!\S)-|(?<=[^\s-])--){_NUMBER_FOLLOWS})"
     rf"{_NAME}(?P<after>[.:][\w.]*)?"
 )
-# Two of these, or one with a number at the end, are a command line, not an old BMW -S 54 engine.
+# The flags of InvokeAI and stable-diffusion.cpp. Two of these, or one with a number at the end, are
+# a command line, not an old BMW -S 54 engine.
 _SHORT = re.compile(
-    rf"(?<!\S)-(?P<name>[{''.join(SHORT_FLAGS)}])(?: ?(?=\d)| )"
-    r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"'-]\S*)"
+    r"(?<!\S)-[AbCfHIimnopsSW](?: ?(?=\d)| )(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"'-]\S*)"
+)
+_LONG_ONES = (
+    "It is a short flag of another program. Write the prompt first, and then long flags: --steps, "
+    "--seed, --width, --height, --cfg_scale, --sampler, --image, --denoising_strength, --count."
 )
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 # A1111 reads its lines as a shell does; a single quote without a closing one is an apostrophe.
@@ -178,9 +182,9 @@ def _no_flags(text: str, start: int, end: int) -> Iterator[tuple[re.Match[str], 
     for found in _NO_FLAG.finditer(text, start, end):
         if remedy := _why_no_flag(found):
             yield found, remedy
-    short = list(islice(_SHORT.finditer(text, start, end), MAX_FLAGS))
+    short = list(islice(_SHORT.finditer(text, start, end), 2))
     if len(short) > 1 or (short and _ends_in_number(short[0], end)):
-        yield from ((one, _instead_of_short(one)) for one in short)
+        yield short[0], _LONG_ONES
 
 
 def _why_no_flag(found: re.Match[str]) -> str:
@@ -194,11 +198,6 @@ def _why_no_flag(found: re.Match[str]) -> str:
         flag = f"--{name} {after.strip('.:')}".rstrip()
         return f"For a flag, write a space and two hyphens: {flag}."
     return 'For text, write --prompt "…" around all of it.' if dashes == "--" else ""
-
-
-def _instead_of_short(found: re.Match[str]) -> str:
-    flag = SHORT_FLAGS[found["name"]]
-    return f"Write {flag} {shown(found['value'])}." if flag.startswith("--") else f"Write {flag}."
 
 
 def _ends_in_number(found: re.Match[str], end: int) -> bool:
