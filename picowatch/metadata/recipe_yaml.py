@@ -10,7 +10,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.families import DEMO
 from picowatch.recipe import RecipeInvalid, no_hash, read_recipes
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import FINISHING, SIZE, ScheduleType
+from picowatch.recipe.fields import FINISHED, SIZE, ScheduleType
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
 from picowatch.recipe.pictures import Pictures
@@ -77,7 +77,7 @@ def _fields(request: ImageRequest) -> dict[str, Any]:
     """Return every field of a recipe for the request, in the table's order."""
     if not request.draws:
         values = recipe_values(request)
-        return {name: values[name] for name in ("image", *FINISHING, "exact")} | {"sweep": False}
+        return {name: values[name] for name in FINISHED} | {"sweep": False}
     values = recipe_values(request) | {"width": f"{request.width}x{request.height}"}
     del values["height"]
     values |= {"count": 1, "sweep": False}

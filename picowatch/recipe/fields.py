@@ -52,6 +52,8 @@ CUTOUT = "cutout"
 FINISHING = ("upscale", CUTOUT)
 # How the picture's file is written.
 WRITING = ("format", "quality", "keep_exif")
+# The fields of a picture that is only finished.
+FINISHED = ("image", *FINISHING, *WRITING, "exact")
 
 _NO_SINGLE_IMAGE = "It does not change individual images."
 

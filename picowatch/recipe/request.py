@@ -12,12 +12,11 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe.fields import (
     CUTOUT,
-    FINISHING,
+    FINISHED,
     MAPPINGS,
     OFF,
     PICTURE_FIELDS,
     ROWS,
-    WRITING,
     ImageFields,
     idle_fields,
 )
@@ -270,9 +269,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
 
 # The fields of an image that is not drawn, only enlarged or cut out; its seed is 0, and its size is
 # the picture's.
-WITHOUT_DRAWING = (
-    "prompt", "image", *FINISHING, "width", "height", "seed", "exact", *WRITING,
-)  # fmt: skip
+WITHOUT_DRAWING = ("prompt", *FINISHED, "width", "height", "seed")
 _NEVER = object()
 _OFF = {
     field.name: OFF.get(field.name, _NEVER) if field.name in ROWS else field.default

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from picowatch.families import DEMO
 from picowatch.recipe.converters import seed_in
-from picowatch.recipe.fields import FINISHING, NEEDS, PICTURE, PROMPTS, ROWS, WRITING
+from picowatch.recipe.fields import FINISHED, NEEDS, PICTURE, PROMPTS, ROWS
 from picowatch.recipe.inventory import DEMO_CUTOUT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.prompts import probable_mistakes
@@ -29,9 +29,7 @@ _MOST_EMBEDDINGS = 200
 # Without a start image the denoising strength is that of hires.
 _NEEDS = NEEDS | {"denoising_strength": ("image", "hires")}
 # The fields of a recipe without a prompt, whose start image is only finished.
-_WITHOUT_DRAWING = (
-    "image", *FINISHING, *WRITING, "exact", "sweep", "grid", "grid_seconds", "priority",
-)  # fmt: skip
+_WITHOUT_DRAWING = (*FINISHED, "sweep", "grid", "grid_seconds", "priority")
 _FOR_DRAWINGS = (
     "demo-cutout was trained only on the demo model's drawings, and is of little use for other "
     "pictures. Put a model into models/cutout/ (docs/models.md, Cutout models)."
