@@ -100,13 +100,13 @@ def name_of(number: int, of: int) -> str:
     return name if number < of * 9 // 10 else f"folder{number % 100:02}/{name}"
 
 
-def text_of(seed: int) -> str:
-    return f"prompt: corgi {seed}\nseed: {seed}\nsize: 64x64\nsteps: 1\n"
+def text_of(seed: int, word: str = "corgi") -> str:
+    return f"prompt: {word} {seed}\nseed: {seed}\nsize: 64x64\nsteps: 1\n"
 
 
-def write_recipes(folder: Path, count: int) -> None:
+def write_recipes(folder: Path, count: int, word: str = "corgi") -> None:
     """`count` recipes with the seeds 0, 1, 2, …"""
     for number in range(count):
         path = folder / name_of(number, count)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text_of(number))
+        path.write_text(text_of(number, word))

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(1800)
 log = logging.getLogger(__name__)
 
 MANY = 10_000
-RECIPES_A_SECOND = 450  # of processor time; measured: 550
+RECIPES_A_SECOND = 500  # of processor time; measured: 680
 FRAMES_A_SECOND = 100
 IDLE_SHARE = 0.004  # of a core, with a thousand recipes; measured: 0.003
 IDLE_SECONDS = 30
@@ -45,8 +45,8 @@ def accepted(house: House) -> int:
 
 @pytest.mark.heavy
 def test_ten_thousand_recipes_at_once(house: House) -> None:
-    """One that has a higher priority overtakes them."""
-    write_recipes(house.folder / "source", MANY)
+    """Each has a warning, as most have; one that has a higher priority overtakes them."""
+    write_recipes(house.folder / "source", MANY, "zorgnub")
     house.save("live/_defaults.yaml", "priority: 10\n")
     slowness = Slowness()
 
