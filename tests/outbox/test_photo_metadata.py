@@ -84,13 +84,20 @@ def tags_of(*paths: Path) -> list[dict[str, Any]]:
     return found  # type: ignore[no-any-return]
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for photo, (tags, _) in PHOTOS.items():
+        write(folder / photo, tags)
+    return folder
+
+
 @needs_exiftool
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_result_keeps_what_the_photo_says(house: House, name: str) -> None:
+def test_every_result_keeps_what_the_photo_says(house: House, photos: Path, name: str) -> None:
     """Not what is true of the photo only; its picture is upright."""
     house.save("p/_pictures.yaml", f"prompt: a star\nsize: picture\nformat: {name}\n")
-    for photo, (tags, _) in PHOTOS.items():
-        write(house.inbox / "p" / photo, tags)
+    shutil.copytree(photos, house.inbox / "p", dirs_exist_ok=True)
     assert house.once()
     results = [house.outbox / "p" / Path(photo).with_suffix(SUFFIXES[name]) for photo in PHOTOS]
     for result, (_, kept), found in zip(results, PHOTOS.values(), tags_of(*results), strict=True):
