@@ -10,7 +10,14 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from picowatch.errors import PictureUnreadable, RenderFailed
-from picowatch.files.pictures import WHITE, decode_mask, decode_picture, mask_warnings
+from picowatch.files.pictures import (
+    WHITE,
+    decode_alpha,
+    decode_mask,
+    decode_picture,
+    mask_warnings,
+)
+from picowatch.recipe.fields import ALPHA
 from picowatch.recipe.request import ImageRequest
 
 Size = tuple[int, int]
@@ -41,25 +48,26 @@ def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canva
     A mask without a start image belongs to the first reference. Its soft edge lies inside: nothing
     of a reference is kept in what is drawn, so a mixture outside would show a seam.
     """
-    kept, path = request.image_hash, request.image
-    inside = bool(request.references and request.mask and not path)
-    if inside:
-        kept, path = request.references[0].hash, request.references[0].image
-    if not path:
+    path, kept = request.masked
+    if not request.image and not request.mask:
         return None
     fitted = read_picture(folder, kept, path, size, request.resize)
     if not request.mask:
         return Canvas(fitted)
-    drawn = decoded(decode_mask, folder, request.mask_hash, request.mask)
-    grey = fit(drawn, size, request.resize)
+    grey = fit(_read_mask(folder, request), size, request.resize)
     redrawn = grey.point(lambda value: 255 if (value >= WHITE) != request.mask_invert else 0)
     soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
-    return Canvas(fitted, redrawn, _inside(redrawn, soft) if inside else soft)
+    return Canvas(fitted, redrawn, soft if request.image else _inside(redrawn, soft))
 
 
 def _inside(area: Image.Image, soft: Image.Image) -> Image.Image:
     """Return an area's blurred edge from half of it on: as soft, but nowhere outside the area."""
     return ImageChops.darker(area, soft.point(lambda value: max(0, 2 * value - 255)))
+
+
+def _read_mask(folder: Path | None, request: ImageRequest) -> Image.Image:
+    decode = decode_alpha if request.mask_is_alpha else decode_mask
+    return decoded(decode, folder, request.mask_hash, request.mask)
 
 
 def read_picture(
@@ -121,23 +129,17 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     """
     found: list[str] = []
     if request.mask:
-        counts = _greys(folder, request.mask_hash, request.mask, decode_mask)
-        found += mask_warnings(request.mask, counts, request.mask_invert)
+        name = f"{ALPHA} of {request.mask}" if request.mask_is_alpha else request.mask
+        counts = _read_mask(folder, request).histogram()
+        found += mask_warnings(name, counts, request.mask_invert)
     for use in request.control:
         follows_lines = _FOLLOWS_LINES.search(use.kind or use.model)
         if use.preprocess != "none" or not use.image_hash or not follows_lines:
             continue
-        counts = _greys(folder, use.image_hash, use.image, decode_picture)
+        counts = decoded(decode_picture, folder, use.image_hash, use.image).convert("L").histogram()
         if sum(counts[WHITE:]) >= _LIGHT_GROUND * sum(counts):
             found.append(
                 f"'{use.image}' has dark lines on a light ground, and '{use.model}' follows light "
                 "lines on black. Write preprocess: invert."
             )
     return found
-
-
-def _greys(
-    folder: Path | None, digest: str, path: str, decode: Callable[[bytes], Image.Image]
-) -> list[int]:
-    """Count a picture's pixels of each grey, black first."""
-    return decoded(decode, folder, digest, path).convert("L").histogram()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import IO, cast
 
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageChops, ImageCms
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_other_picture_name
@@ -146,6 +146,11 @@ def decode_mask(content: bytes) -> Image.Image:
     mask = _upright(BytesIO(content)).convert("RGBA")
     black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, mask).convert("L")
+
+
+def decode_alpha(content: bytes) -> Image.Image:
+    """Return a picture as its own mask, what is transparent white. Raises like `decode_picture`."""
+    return ImageChops.invert(_upright(BytesIO(content)).convert("RGBA").getchannel("A"))
 
 
 def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:

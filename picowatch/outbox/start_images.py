@@ -21,6 +21,7 @@ from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import (
     MAX_BYTES,
     check_picture,
+    decode_alpha,
     decode_mask,
     mask_warnings,
     picture_size,
@@ -28,6 +29,7 @@ from picowatch.files.pictures import (
 )
 from picowatch.metadata import PARAMETERS, read_texts, texts_in
 from picowatch.outbox.photo_metadata import NONE, PhotoMetadata, photo_metadata
+from picowatch.recipe.fields import ALPHA
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.a1111 import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
@@ -122,10 +124,12 @@ class NamedPictures(Pictures):
         with self._opened(path) as file:
             check_picture(file)
 
-    def mask_warnings(self, path: str, inverted: bool) -> list[str]:
+    def mask_warnings(self, path: str, inverted: bool, is_alpha: bool) -> list[str]:
         """Return why a mask has no effect, or not the one that was meant."""
         with self._opened(path) as file:
-            return [*mask_warnings(path, decode_mask(file.read()).histogram(), inverted)]
+            mask = (decode_alpha if is_alpha else decode_mask)(file.read())
+        name = f"{ALPHA} of {path}" if is_alpha else path
+        return [*mask_warnings(name, mask.histogram(), inverted)]
 
     def texts(self, path: str) -> dict[str, str]:
         """Return the texts in a picture's metadata. Each picture is read once."""

@@ -39,6 +39,7 @@ MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 BAKED = "baked"
 SIZE = "size"
 PICTURE = "picture"  # as a size: the start image's
+ALPHA = "alpha"  # as a mask: the transparent parts of the picture itself
 MAX_UPSCALED_PIXELS = 100_000_000  # of the result of `upscale`: 300 MB
 FROM = "from"
 # What a picture's settings hold besides the fields: the beginning of the hash of its checkpoint's
@@ -333,7 +334,7 @@ class ImageFields:
         str,
         Row(
             "The part of the start image, or of the first reference, to redraw: white areas. A "
-            "path like that of image.",
+            "path like that of image, or alpha: what is transparent in the picture itself.",
             needs=("image", "references"),
             same_in_batch=False,
         ),

@@ -162,6 +162,11 @@ class Recipe(RecipeFields):
         return self.grid or self.grid_seconds or bool(self.sweep)
 
     @property
+    def mask_is_alpha(self) -> bool:
+        """Return whether the masked picture is its own mask, by what is transparent in it."""
+        return bool(self.mask) and self.mask in (self.image, *self.references[:1])
+
+    @property
     def pictures(self) -> list[tuple[str, str]]:
         """Field and path of the pictures that it and a sweep's combinations name."""
         named = [pair for variant in self.variants for pair in variant._pictures() if pair[1]]
@@ -174,7 +179,8 @@ class Recipe(RecipeFields):
             if control.image != self.image
         ]
         looked_at = [(f"references.{index}", path) for index, path in enumerate(self.references)]
-        return [("image", self.image), ("mask", self.mask), *looked_at, *followed]
+        mask = "" if self.mask_is_alpha else self.mask
+        return [("image", self.image), ("mask", mask), *looked_at, *followed]
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """Return an error at a field's position, for problems that only the caller can find."""

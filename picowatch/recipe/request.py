@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe.fields import (
+    ALPHA,
     CUTOUT,
     FINISHED,
     MAPPINGS,
@@ -171,6 +172,17 @@ class ImageRequest(ImageFields):
         return {name: hash_ for name, hash_ in (hires | at_last).items() if hash_}
 
     @property
+    def masked(self) -> tuple[str, str]:
+        """Path and hash of the start image, or else of the first reference."""
+        looked_at = [(use.image, use.hash) for use in self.references[:1]]
+        return (self.image, self.image_hash) if self.image else next(iter(looked_at), ("", ""))
+
+    @property
+    def mask_is_alpha(self) -> bool:
+        """Return whether the masked picture is its own mask, by what is transparent in it."""
+        return bool(self.mask) and self.mask == self.masked[0]
+
+    @property
     def pictures(self) -> dict[str, str]:
         """The hashes of all pictures that it names, by their paths as in the recipe."""
         named = {self.image: self.image_hash, self.mask: self.mask_hash}
@@ -252,6 +264,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         if field.name not in idle
     }
     values |= {name: values[name] or "none" for name in PICTURE_FIELDS if name in values}
+    values |= {"mask": ALPHA} if request.mask_is_alpha else {}
     values |= {name: values[name] or False for name in (*MAPPINGS, CUTOUT) if name in values}
     if request.draws:
         values["prediction"] = request.prediction or AUTOMATIC

@@ -28,6 +28,7 @@ from tests.engine.requests import (
     circle,
     difference,
     draw,
+    half,
     keep,
     pixels,
     plain_options,
@@ -240,6 +241,23 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
     with pytest.raises(KeyboardInterrupt):
         renderer.render([request(tiling=True)], broken)
     assert alone(renderer).pixels == before.pixels
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_what_is_transparent_in_a_picture_is_redrawn(
+    renderer: Renderer, kept: Path, invert: bool
+) -> None:
+    """As with a mask that is white there; an opaque picture as its own mask is told of."""
+    picture = circle()
+    picture.putalpha(half().point(lambda value: 255 - value))
+    begun = start(kept, 0.8, picture)
+    own = {"mask": begun["image"], "mask_hash": begun["image_hash"], "mask_invert": invert}
+    by_hand = alone(renderer, **begun, **right_half(kept, invert))
+    assert alone(renderer, **begun, **own, mask_blur=0).pixels == by_hand.pixels
+    begun = start(kept, 0.8)
+    own |= {"mask_hash": begun["image_hash"], "mask_invert": False}
+    (said,) = alone(renderer, **begun, **own).warnings
+    assert said == "The mask 'alpha of it.png' has no white, so nothing is redrawn."
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import (
+    ALPHA,
     BAKED,
     CUTOUT,
     DEFAULTS,
@@ -20,7 +21,6 @@ from picowatch.recipe.fields import (
     MAX_SIDE,
     PARTS,
     PICTURE,
-    PICTURE_FIELDS,
     WRITING,
     Loras,
     idle_fields,
@@ -107,8 +107,8 @@ class _Resolving:
         values["prediction"] = values.get("prediction") or checkpoint.prediction
         vae = self._find("vae", "vae", BAKED) if "vae" in self.layer else ""
         values["vae"] = vae or BAKED
-        values |= {name: self._path(name) for name in PICTURE_FIELDS}
-        values["references"] = self._references()
+        values |= {"image": self._path("image"), "references": self._references()}
+        values["mask"] = self._mask(values["image"], values["references"])
         values["seed"] = self._seeds(values["seed"])
         values |= {"hires": self._hires(checkpoint, values), "upscale": self._upscale()}
         values[CUTOUT] = self._cutout()
@@ -243,6 +243,13 @@ class _Resolving:
         elif "references" not in layer:
             layer["image"] = dropped
         self.judge.layer = layer
+
+    def _mask(self, image: str, references: tuple[str, ...]) -> str:
+        """Return the mask's path; for `alpha` that of the masked picture itself."""
+        written = self.layer.get("mask")
+        if written is None or written.text.strip().casefold() != ALPHA:
+            return self._path("mask")
+        return image or next(iter(references), "")
 
     def _references(self) -> tuple[str, ...]:
         written = self.layer.get("references")

@@ -111,6 +111,24 @@ def test_an_editing_checkpoint_edits_what_is_dropped(
     assert (recipe.image, recipe.references) == (image, references)
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "others", "masked"),
+    [
+        ("klein", "references: [a.png, b.png]", "a.png"),
+        ("demo", "image: b.png", "b.png"),
+    ],
+)
+def test_a_picture_may_be_its_own_mask(checkpoint: str, others: str, masked: str) -> None:
+    """What is transparent in it is redrawn; a dropped picture's, too."""
+    text = f"prompt: red\ncheckpoint: {checkpoint}\nmask: Alpha\n"
+    found = request_of(f"{text}{others}\nsize: 512x512", inventory=INSTALLED, pictures=PHOTOS)
+    assert (found.mask, found.masked[0], found.mask_is_alpha) == (masked, masked, True)
+    recipe = dropped(f"{text}size: 512x512")
+    assert (recipe.mask, recipe.mask_is_alpha) == ("edit/photo.jpg", True)
+    without = dropped(text.replace("Alpha", "none") + "size: 512x512")
+    assert recipe.digest(hash_of) != without.digest(hash_of)
+
+
 def test_a_mask_beside_a_dropped_picture_is_the_references() -> None:
     recipe = dropped("prompt: red\ncheckpoint: klein", mask="edit/photo.mask.png")
     assert (recipe.mask, recipe.references) == ("edit/photo.mask.png", ("edit/photo.jpg",))
