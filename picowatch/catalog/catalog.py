@@ -40,6 +40,7 @@ from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO, FAMILIES
 from picowatch.files.attempt import Ended
+from picowatch.recipe.fields import ZERO_SNR
 from picowatch.recipe.inventory import (
     DEMO_RULES,
     Checkpoint,
@@ -342,13 +343,19 @@ def _checkpoint(model: Model) -> Checkpoint:
         model.name,
         model.native_size,
         model.text_layers,
-        model.zero_snr,
         FAMILIES[model.family].name,
         rules_of(model.family, model.variant),
-        "v" if model.velocity_beside else "",
+        _prediction(model),
         bool(model.prediction) or model.family not in _SILENT,
         model.text_width,
     )
+
+
+def _prediction(model: Model) -> str:
+    """Return what recipes for a checkpoint predict unless they say, "" for what its file says."""
+    if model.zero_snr and model.prediction != "epsilon":
+        return ZERO_SNR
+    return "v" if model.velocity_beside else ""
 
 
 def _called(model: Model) -> str:

@@ -10,7 +10,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.families import DEMO
 from picowatch.recipe import RecipeInvalid, no_hash, read_recipes
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import FINISHED, SIZE, ScheduleType
+from picowatch.recipe.fields import FINISHED, SIZE, ZERO_SNR, ScheduleType
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
 from picowatch.recipe.pictures import Pictures
@@ -60,7 +60,8 @@ def differing_fields(request: ImageRequest) -> list[str]:
     usual = _fields(ImageRequest(**given)) if request.draws else {}
     named = {"prompt", "checkpoint", SIZE, "seed"}
     named |= {name for name in _WITH_FIELDS_OF_THEIR_OWN if getattr(request, name)}
-    if (request.sampler, request.schedule_type) != (USUAL_SAMPLER, USUAL_SCHEDULE):
+    usual_one = (request.sampler, request.schedule_type) == (USUAL_SAMPLER, USUAL_SCHEDULE)
+    if not usual_one or request.prediction == ZERO_SNR:
         named |= {"sampler", "schedule_type"}  # a sampler resets the schedule type
     if request.checkpoint == DEMO:
         named |= set(DEMO_RULES.defaults)

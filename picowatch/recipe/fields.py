@@ -154,7 +154,7 @@ class ImageFields:
             "and spaces do not matter.",
             aliases=("sampler_name",),
             a1111="Sampler",
-            default_text=f"{DEFAULT_SAMPLER}; Euler for flow models",
+            default_text=f"{DEFAULT_SAMPLER}; Euler for flow models and zero terminal SNR",
         ),
     ] = DEFAULT_SAMPLER
 

@@ -87,9 +87,9 @@ DEMO_RULES = rules_of(DEMO)
 class Checkpoint:
     """A checkpoint that is installed: its name and the side of its native square, in pixels.
 
-    `text_layers` counts the layers of its text encoder: clip_skip cannot skip more. `zero_snr`:
-    it was trained to begin with pure noise. `family` is the name of its family: LoRAs and
-    embeddings of another family do not fit. `rules` say what else it can and cannot do.
+    `text_layers` counts the layers of its text encoder: clip_skip cannot skip more. `family` is
+    the name of its family: LoRAs and embeddings of another family do not fit. `rules` say what else
+    it can and cannot do.
     `prediction` is used for recipes that set none, "" means what its file says. `says_prediction`
     tells whether its file, its weights or its family say what it predicts. `text_width` is the
     width of the text embeddings that its UNet reads, 0 if unknown. `known_words` are all the words
@@ -99,7 +99,6 @@ class Checkpoint:
     name: str
     native_size: int
     text_layers: int = 12
-    zero_snr: bool = False
     family: str = ""
     rules: FamilyRules = UNET
     prediction: str = ""

@@ -143,6 +143,10 @@ SAMPLERS = (
     KnownSampler("TCD", "TCD", options=_UNCUT, spacing="leading", noisy=True),
 )
 DEFAULT_SAMPLER = "DPM++ 2M Karras"
+# Pure noise is a level of 4,096; other checkpoints' most is 14.6. The three spread steps over the
+# levels between, where nothing is drawn: two of three steps of Karras.
+SAMPLER_OF_ZERO_SNR = "Euler SGM Uniform"
+WASTED_ON_PURE_NOISE = ("karras", "exponential", "beta")
 
 # A1111's and ComfyUI's samplers that picowatch does not have, and what comes closest.
 _MISSING = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from picowatch.families import DEMO
 from picowatch.recipe.converters import seed_in
-from picowatch.recipe.fields import FINISHED, NEEDS, PICTURE, PROMPTS, ROWS
+from picowatch.recipe.fields import FINISHED, NEEDS, PICTURE, PROMPTS, ROWS, ZERO_SNR
 from picowatch.recipe.inventory import DEMO_CUTOUT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.prompts import probable_mistakes
@@ -20,6 +20,7 @@ from picowatch.recipe.prompts.grammar import (
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.severity import Finding
+from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
 from picowatch.recipe.written import Layer, Origin, Written
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
@@ -107,6 +108,11 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
         yield (
             f"The checkpoint '{name}' was trained for cfg_scale 1: a higher one takes longer, and "
             "may change nothing or make pictures worse."
+        )
+    if recipe.prediction == ZERO_SNR and recipe.schedule_type in WASTED_ON_PURE_NOISE:
+        yield (
+            f"The schedule type '{recipe.schedule_type}' spends most steps near pure noise, where "
+            f"'{name}' draws little: sgm_uniform suits it."
         )
     is_said = recipe.prediction or checkpoint.says_prediction
     if not is_said and _V_PREDICTION.search(checkpoint.name):

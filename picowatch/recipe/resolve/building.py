@@ -22,6 +22,7 @@ from picowatch.recipe.fields import (
     PARTS,
     PICTURE,
     WRITING,
+    ZERO_SNR,
     Loras,
     idle_fields,
 )
@@ -41,6 +42,7 @@ from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     DEFAULT_SAMPLER,
+    SAMPLER_OF_ZERO_SNR,
     SIMPLE,
     decide_schedule_type,
     find_sampler,
@@ -98,13 +100,11 @@ class _Resolving:
             self.layer, self.entry.embeddings, checkpoint, self.known.inventory
         )
         loras, families = read_loras(self.layer, self.known.inventory, self.judge)
-        defaults = self._defaults(checkpoint, loras)
-        values = (
-            defaults
-            | read_values(self.layer, self.judge)
-            | {"loras": loras, "checkpoint": checkpoint.name}
-        )
-        values["prediction"] = values.get("prediction") or checkpoint.prediction
+        written = read_values(self.layer, self.judge)
+        prediction = written.get("prediction") or checkpoint.prediction
+        defaults = self._defaults(checkpoint, loras, prediction)
+        values = defaults | written | {"loras": loras, "checkpoint": checkpoint.name}
+        values["prediction"] = prediction
         vae = self._find("vae", "vae", BAKED) if "vae" in self.layer else ""
         values["vae"] = vae or BAKED
         values |= {"image": self._path("image"), "references": self._references()}
@@ -123,7 +123,7 @@ class _Resolving:
         off = {name: DEFAULTS[name] for name in idle_fields(partial(getattr, recipe))}
         return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
 
-    def _defaults(self, checkpoint: Checkpoint, loras: Loras) -> dict[str, Any]:
+    def _defaults(self, checkpoint: Checkpoint, loras: Loras, prediction: str) -> dict[str, Any]:
         """Return the values of fields that are not written, where the checkpoint has its own."""
         rules, native = checkpoint.rules, checkpoint.native_size
         found = {"prompt": "", "width": native, "height": native, "seed": RANDOM, **rules.defaults}
@@ -132,7 +132,8 @@ class _Resolving:
             tags = lora_tags(prompt.text) if prompt else []
             found |= steps_of_lightning([name for name, _ in loras] + [tag.name for tag in tags])
         if not rules.flow:
-            sampler, schedule_type = find_sampler(DEFAULT_SAMPLER)
+            usual = SAMPLER_OF_ZERO_SNR if prediction == ZERO_SNR else DEFAULT_SAMPLER
+            sampler, schedule_type = find_sampler(usual)
             found |= {"sampler": sampler.name, "schedule_type": schedule_type}
         return found
 

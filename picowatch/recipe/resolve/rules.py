@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from picowatch.families import FAMILIES
+from picowatch.families import EULER, FAMILIES
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.fields import (
     BAKED,
@@ -155,14 +155,13 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
     """Check the sampler: only some work for flow models, only some can begin with pure noise."""
     checkpoint = recipe.installed_checkpoint
     able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
-    zero_snr = recipe.prediction == ZERO_SNR if recipe.prediction else checkpoint.zero_snr
     if not checkpoint.rules.flow:
-        able = tuple(one.name for one in SAMPLERS if one.zero_snr or not zero_snr)
+        able = tuple(one.name for one in SAMPLERS if one.zero_snr or recipe.prediction != ZERO_SNR)
         why = "it cannot begin with pure noise (zero terminal SNR)"
     if recipe.sampler not in able:
         what = f"the sampler {recipe.sampler} cannot be used with '{checkpoint.name}': {why}."
         remedy = f"Use {listed(able, 'or', most=len(able))}, or leave it out."
-        yield Finding("sampler", what, remedy, able[0])
+        yield Finding("sampler", what, remedy, able[0] if checkpoint.rules.flow else EULER)
 
 
 def _schedule_type(recipe: Recipe) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ INVENTORY = Inventory(
     demo=DEMO,
     checkpoints=(
         Checkpoint("dream", 512, family=SD1),
-        Checkpoint("zero", 512, family=SD1, zero_snr=True),
+        Checkpoint("zero", 512, family=SD1, prediction="v_zero_snr"),
         Checkpoint("dev", 1024, family=FLUX, rules=rules_of("flux", "dev")),
     ),
     vaes=("ae",),
@@ -27,7 +27,7 @@ INVENTORY = Inventory(
 IMPOSSIBLE: list[tuple[str, str, str, str, Any, str]] = [
     ("dream", "vae: ae", "VAE: ae", "vae", "baked", "the VAE 'ae' is for FLUX.1"),
     ("dream", "loras: pixel", "", "loras", (), "the LoRA 'pixel' is for Stable Diffusion XL"),
-    ("zero", "sampler: LMS", "Sampler: LMS", "sampler", "DPM++ 2M", "the sampler LMS cannot be"),
+    ("zero", "sampler: LMS", "Sampler: LMS", "sampler", "Euler", "the sampler LMS cannot be"),
     ("dev", "sampler: LMS", "Sampler: LMS", "sampler", "Euler", "the sampler LMS cannot be used"),
     ("dev", "schedule_type: karras", "Schedule type: Karras", "schedule_type", "simple",
      "FLUX.1 does not take the schedule type 'karras'"),
