@@ -7,7 +7,6 @@ are compared with the file before anything is read.
 
 import os
 import struct
-from collections import Counter
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +14,6 @@ from typing import BinaryIO
 from picowatch.catalog.headers import Header, check_size, read_header
 from picowatch.errors import ModelRefused
 from picowatch.files.inside import open_regular
-from picowatch.recipe.messages.problems import shown
 
 GGUF = ".gguf"
 MAGIC = b"GGUF"
@@ -175,49 +173,3 @@ class _Reader:
                 "or its download was interrupted."
             )
         return found
-
-
-_WORDS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-FP8 = ("F8_E4M3", "F8_E5M2")
-# The endings, after a layer's name, of the factors of its fp8 weights.
-SCALES = (".scale_weight", ".weight_scale")
-# The endings of all tensors that a layer of fp8 weights may have.
-_BESIDE_FP8 = {*SCALES, ".weight", ".bias", ".scale_input", ".input_scale", ".comfy_quant"}
-_MATRICES = {*_WORDS, *FP8, *BLOCKS, "F64", ""}
-
-
-def stored(header: Header) -> str:
-    """Return the type of most weights, in words. ModelRefused if the engine cannot read one."""
-    sizes: Counter[str] = Counter()
-    for name, kind in header.types.items():
-        sizes[kind] += prod(header.shapes[name])
-        if len(header.shapes[name]) > 1 and name.endswith("weight") and kind not in _MATRICES:
-            raise _refusal(f"{name} has the type {kind}")
-    scales = [name for name in header.shapes if name.endswith(SCALES)]
-    _check_scales(header, scales)
-    most = sizes.most_common(1)[0][0] if sizes else ""
-    if most in FP8:
-        return "scaled fp8" if scales else "fp8"
-    mixture = MIXTURES.get(header.metadata.get("general.file_type", ""), "")
-    return mixture if mixture.startswith(f"{most}_") else _WORDS.get(most, most)
-
-
-def _check_scales(header: Header, scales: list[str]) -> None:
-    """Raise ModelRefused unless each scale is one number for a layer, or one for each row."""
-    layers = {name.rpartition(".")[0] for name in scales}
-    for name in scales:
-        rows = (*header.shapes.get(f"{name.rpartition('.')[0]}.weight", ()), 1)[0]
-        fits = header.shapes[name] in ((), (1,), (1, 1), (rows,), (rows, 1))
-        if not fits or header.types.get(name, "F32") not in _WORDS:
-            raise _refusal(f"{name} has the shape {list(header.shapes[name])}")
-    for name in header.shapes:
-        layer, _, ending = name.rpartition(".")
-        if layer in layers and f".{ending}" not in _BESIDE_FP8:
-            raise _refusal(f"it has {name}")
-
-
-def _refusal(what: str) -> ModelRefused:
-    return ModelRefused(
-        f"is quantised in a form that picowatch does not know: {shown(what, 120)}. "
-        "Get it in bfloat16, in fp8, or as a GGUF file."
-    )

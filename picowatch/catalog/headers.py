@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from picowatch.errors import ModelRefused
 from picowatch.files.inside import open_regular
@@ -25,15 +25,21 @@ _MAX_SIDES = 16
 _MAX_NAME = 1000  # real ones have up to some hundred characters
 _MAX_NUMBER = 2**53
 _SHOWN_TENSORS = 3
+# The ending of a tensor of JSON that says how ComfyUI has quantised a layer.
+_DESCRIPTION, _MAX_DESCRIPTION = ".comfy_quant", 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The tensors' shapes and types by name, and the file's free-form metadata."""
+    """The tensors' shapes and types by name, and the file's free-form metadata.
+
+    `formats` describe the layers that ComfyUI has quantised, by name.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
     types: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def has(self, prefix: str | tuple[str, ...]) -> bool:
         """Return whether a tensor's name starts with a prefix."""
@@ -56,27 +62,38 @@ def read_header(path: Path) -> Header:
             size = os.fstat(file.fileno()).st_size
             length = _header_length(file.read(64), size)
             file.seek(8)
-            raw = file.read(length)
+            return _header(file, file.read(length), size - 8 - length)
     except OSError as error:
         raise ModelRefused(f"cannot be read: {error.strerror or error}.") from error
-    try:
-        entries = small_json(raw)
-        metadata = entries.pop("__metadata__", {})
-        shapes = {name: _shape(entry) for name, entry in entries.items()}
-        types = {name: str(entry["dtype"]) for name, entry in entries.items()}
-        ends = [_number(entry["data_offsets"][1]) for entry in entries.values()]
-        texts = {key: text for key, text in metadata.items() if isinstance(text, str)}
-        if max(map(len, entries), default=0) > _MAX_NAME:
-            raise ValueError("a tensor's name is too long")
     except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
         raise ModelRefused("is damaged: its header cannot be read.") from error
-    promised, held = max(ends, default=0), size - 8 - length
+
+
+def _header(file: BinaryIO, raw: bytes, held: int) -> Header:
+    """Return the parsed header of a file with so many bytes of weights."""
+    entries = small_json(raw)
+    metadata = entries.pop("__metadata__", {})
+    shapes = {name: _shape(entry) for name, entry in entries.items()}
+    types = {name: str(entry["dtype"]) for name, entry in entries.items()}
+    places = {name: tuple(map(_number, one["data_offsets"])) for name, one in entries.items()}
+    texts = {key: text for key, text in metadata.items() if isinstance(text, str)}
+    if max(map(len, entries), default=0) > _MAX_NAME:
+        raise ValueError("a tensor's name is too long")
+    promised = max((end for _, end in places.values()), default=0)
     check_size(promised, held)
     if promised < held:
         raise ModelRefused(
             f"is damaged: {held - promised:,} bytes more than its header says; download it again."
         )
-    return Header(shapes, texts, types)
+    for name, shape in shapes.items():  # nvfp4 packs two numbers in a byte
+        if types[name] == "U8" and f"{name}_scale_2" in shapes and shape:
+            shapes[name] = (*shape[:-1], shape[-1] * 2)
+    formats = small_json(texts.get("_quantization_metadata", "{}")).get("layers", {})
+    for name, (begin, end) in places.items():
+        if name.endswith(_DESCRIPTION) and end - begin <= _MAX_DESCRIPTION:
+            file.seek(8 + len(raw) + begin)
+            formats[name.removesuffix(_DESCRIPTION)] = small_json(file.read(end - begin))
+    return Header(shapes, texts, types, {name: dict(one) for name, one in formats.items()})
 
 
 def check_size(promised: int, held: int) -> None:

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from picowatch.catalog import cutouts
 from picowatch.catalog.encoders import ENCODERS, contents, text_encoder, vae_of_header
-from picowatch.catalog.gguf import stored
 from picowatch.catalog.headers import Header
 from picowatch.catalog.loras import lora
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
+from picowatch.catalog.quantised import stored
 from picowatch.catalog.upscalers import layout_of
 from picowatch.errors import ModelRefused
 from picowatch.families import (
@@ -218,8 +218,7 @@ def unet(header: Header) -> Recognised | None:
     family = _unet_family(header, prefix)
     if not family:
         return None
-    if stored(header) == "scaled fp8":
-        raise ModelRefused("is quantised (scaled fp8): get it in float16, bfloat16 or plain fp8.")
+    stored(header)  # the engine can read its weights
     row = FAMILIES[family]
     if lacks := _lacks(header, family):
         raise ModelRefused(

@@ -23,10 +23,11 @@ from safetensors import safe_open
 from picowatch.catalog import Model, weight_files
 from picowatch.catalog.encoders import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.catalog.folder_files import read_json, read_schedule
-from picowatch.catalog.gguf import BLOCKS, FP8, SCALES, is_gguf, read_any_header, stays_quantised
+from picowatch.catalog.gguf import BLOCKS, is_gguf, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Part
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
+from picowatch.catalog.quantised import BESIDE, FP8, SCALES, SECOND_SCALE
 from picowatch.engine.devices import Target
 from picowatch.engine.latents import LATENT_CHANNELS, begin_again_in_tiles
 from picowatch.engine.memory import Weights
@@ -39,6 +40,7 @@ from picowatch.engine.part_files import (
     type_of,
 )
 from picowatch.engine.processors import number_pictures, read_image_processor, read_processor
+from picowatch.engine.quantised import dequantised
 from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
@@ -226,8 +228,7 @@ def bytes_of_parts(model: Model, target: Target) -> Weights:
     return replace(found, encoders=tuple(encoders))
 
 
-# Tensors beside quantised layers: scales of weights and of inputs, and descriptions.
-_NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
+_NOT_WEIGHTS = (*BESIDE, "scaled_fp8")
 
 
 def read_tensors(
@@ -288,7 +289,7 @@ def bytes_in(
 def _stays(header: Header, name: str, narrow: frozenset[str]) -> bool:
     """Return whether a tensor stays in its type: a matrix without a scale."""
     matrix = name.endswith(".weight") and len(header.shapes[name]) > 1
-    return matrix and header.types[name] in narrow and not _scale_name(header, name)
+    return matrix and header.types[name] in narrow and not _scales(header, name)
 
 
 def _read_safetensors(
@@ -305,44 +306,31 @@ def _read_safetensors(
             if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS):
                 bare = name.removeprefix(prefix)
                 tensor, dtype = opened.get_tensor(name), type_of(bare)
+                if scales := [*map(opened.get_tensor, _scales(header, name))]:
+                    told = header.formats.get(name.removesuffix(".weight"), {})
+                    tensor = dequantised(tensor, *scales, told=told)
                 kept = dtype == type_of("") and _stays(header, name, narrow)
                 if kept and tensor.dtype.itemsize < dtype.itemsize:
                     dtype = tensor.dtype
-                yield bare, _on_device(tensor, _scale(header, name, opened), dtype, device, copy)
+                yield bare, _on_device(tensor, dtype, device, copy)
 
 
 def _on_device(
-    tensor: torch.Tensor,
-    scale: torch.Tensor | None,
-    dtype: torch.dtype,
-    device: torch.device,
-    copy: bool,
+    tensor: torch.Tensor, dtype: torch.dtype, device: torch.device, copy: bool
 ) -> torch.Tensor:
-    """Return a tensor in this type, multiplied by its scale if it has one."""
+    """Return a tensor in this type."""
     if not tensor.is_floating_point():
         return tensor.to(device, copy=copy)
     if tensor.dtype.itemsize > 1 or tensor.dtype == dtype:
         return tensor.to(device, dtype, copy=copy)
-    # fp8, which not every device supports.
-    if scale is None:
-        return tensor.to(dtype).to(device)
-    if scale.numel() > 1:  # one for each row
-        scale = scale.reshape(-1, *[1] * (tensor.ndim - 1))
-    return (tensor.float() * scale).to(device, dtype)
+    return tensor.to(dtype).to(device)  # fp8, which not every device supports
 
 
-def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:
-    """Return the scale of a layer's fp8 weights, None without one."""
-    found = _scale_name(header, name)
-    scale: torch.Tensor | None = opened.get_tensor(found).float() if found else None
-    return scale
-
-
-def _scale_name(header: Header, name: str) -> str:
-    if header.types[name] not in FP8:
-        return ""
+def _scales(header: Header, name: str) -> list[str]:
+    """Return the names of the scales of a layer's weights: one, nvfp4's two, or none."""
     layer = name.removesuffix(".weight")
-    return next((layer + one for one in SCALES if layer + one in header.shapes), "")
+    endings = (*SCALES, SECOND_SCALE) if name != layer else ()
+    return [layer + one for one in endings if layer + one in header.shapes]
 
 
 def _read_gguf(

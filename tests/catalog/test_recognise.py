@@ -335,7 +335,8 @@ Types = dict[str, str]  # of some tensors by their names, and of all others unde
 
 SMOOTHED: Shapes = {WEIGHT: (8, 8), SCALE: (), f"{LAYER}.pre_quant_scale": (8,)}
 BY_LAYER: Shapes = {WEIGHT: (8, 8), f"{LAYER}.scale_weight": (1,), "scaled_fp8": (2,)}
-UNET_SCALE = f"{UNET}out.2.scale_weight"
+UNET_SCALE, SECOND = f"{UNET}out.2.scale_weight", f"{SCALE}_2"
+PACKED = {WEIGHT: "U8", SCALE: FP8, SECOND: "F32"}
 UNKNOWN_FORM = "is quantised in a form that picowatch does not know"
 STORED: list[tuple[Shapes, Types, str]] = [
     (Z_IMAGE, {}, "float16"),
@@ -343,14 +344,14 @@ STORED: list[tuple[Shapes, Types, str]] = [
     (Z_IMAGE | {WEIGHT: (8, 8)}, {"": FP8}, "fp8"),
     (Z_IMAGE | BY_LAYER, {"": FP8, f"{LAYER}.scale_weight": "F32"}, "scaled fp8"),
     (Z_IMAGE | {WEIGHT: (8, 8), SCALE: (8, 1)}, {"": FP8, SCALE: "F32"}, "scaled fp8"),
-    # NF4, Nunchaku's, mxfp8, int8, with scales for blocks or smoothed inputs: without their scales
-    # such weights would be noise.
+    (SDXL | {UNET_SCALE: ()}, {"": FP8, UNET_SCALE: "F32"}, ""),
+    (Z_IMAGE | {WEIGHT: (8192, 8192), SCALE: (8192, 512), SECOND: ()}, PACKED, "nvfp4"),
+    # NF4, Nunchaku's, mxfp8, int8 of others, with smoothed inputs: without their scales such
+    # weights would be noise.
     (Z_IMAGE | {WEIGHT: (8, 8)}, {WEIGHT: "U8"}, UNKNOWN_FORM),
     (Z_IMAGE | {WEIGHT: (8, 64), SCALE: (8, 2)}, {WEIGHT: FP8, SCALE: "F8_E8M0"}, UNKNOWN_FORM),
     (Z_IMAGE | {WEIGHT: (8, 8), SCALE: ()}, {WEIGHT: "I8"}, UNKNOWN_FORM),
     (Z_IMAGE | SMOOTHED, {WEIGHT: FP8}, UNKNOWN_FORM),
-    # The engine multiplies the scales of transformers alone.
-    (SDXL | {UNET_SCALE: ()}, {"": FP8, UNET_SCALE: "F32"}, "is quantised (scaled fp8)"),
 ]
 
 
@@ -365,6 +366,35 @@ def test_how_weights_are_stored_is_told_by_the_header(
         assert recognise(header).stored == expected
         return
     with pytest.raises(ModelRefused, match=re.escape(expected)):
+        recognise(header)
+
+
+INT8, ROWS = {WEIGHT: "I8", SCALE: "F32"}, {WEIGHT: (8, 64), SCALE: (8, 1)}
+ROTATED = {"format": "int8_tensorwise", "convrot": True}
+TOLD: list[tuple[Types, dict[str, Any], str]] = [
+    (INT8, {"format": "int8_tensorwise"}, "int8"),
+    (INT8, {**ROTATED, "convrot_groupsize": 64}, "int8"),
+    (INT8, {**ROTATED, "convrot_groupsize": 32}, "int8_tensorwise"),
+    (INT8, ROTATED, "int8_tensorwise"),  # in groups of 256
+    (INT8, {"format": "asym_w4a8_int8"}, "asym_w4a8_int8"),
+    ({WEIGHT: FP8, SCALE: "U8"}, {"format": "mxfp8"}, "mxfp8"),
+    ({WEIGHT: FP8, SCALE: "F32"}, {"format": "float8_e4m3fn"}, "scaled fp8"),
+    ({WEIGHT: FP8, SCALE: "F32"}, {"format": "nvfp4"}, "nvfp4"),
+    ({WEIGHT: FP8, SCALE: "F32"}, {}, "None"),
+]
+
+
+@pytest.mark.parametrize(("types", "told", "expected"), TOLD)
+def test_comfyui_tells_how_layers_are_quantised(
+    types: Types, told: dict[str, Any], expected: str
+) -> None:
+    """What the engine does not read is refused by its format's name."""
+    shapes = Z_IMAGE | ROWS
+    header = Header(shapes, {}, dict.fromkeys(shapes, "F16") | types, {LAYER: told})
+    if expected in ("int8", "scaled fp8"):
+        assert recognise(header).family == "z_image"
+        return
+    with pytest.raises(ModelRefused, match=f"{UNKNOWN_FORM}: {expected} "):
         recognise(header)
 
 

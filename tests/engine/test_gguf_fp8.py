@@ -16,6 +16,7 @@ import diffusers
 import pytest
 import torch
 import transformers
+from diffusers.quantizers.bfl import utils as bfl
 from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tensor
 from safetensors.torch import load_file, save_file
 
@@ -23,7 +24,7 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.devices import choose_target
-from picowatch.engine.load import bytes_of_parts, load_part, load_vae
+from picowatch.engine.load import bytes_of_parts, load_part, load_vae, read_tensors
 from tests.engine.adapters import write
 from tests.engine.demo import load
 from tests.engine.flow_requests import flow_renderer, requests_of
@@ -58,6 +59,7 @@ from tests.engine.rungs import lora_of
 from tests.engine.tiny_flows import tiny_flow
 
 CPU = torch.device("cpu")
+WRITTEN = Path(__file__).with_name("comfy_kitchen.safetensors")
 FULL = choose_target("cpu", "float32")
 _T: Any = transformers
 
@@ -144,13 +146,46 @@ SCALED_FP8 = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
 
 
 def widened(tensors: Tensors) -> Tensors:
-    """Return the values of fp8 weights with their scales."""
-    scales = {name.rpartition(".")[0]: one for name, one in tensors.items() if "scale" in name}
-    return {
-        name: tensor.float() * scales.get(name.removesuffix(".weight"), torch.ones(()))
-        for name, tensor in tensors.items()
-        if not name.endswith(("scale", "scale_weight", "comfy_quant", "scaled_fp8"))
-    }
+    """Return the values of quantised weights with their scales."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        if name.endswith(("scale", "scale_weight", "scale_2", "comfy_quant", "scaled_fp8")):
+            continue
+        stem = name.removesuffix(".weight")
+        endings = (".scale_weight", ".weight_scale", ".weight_scale_2")
+        scales = [tensors[stem + ending] for ending in endings if stem + ending in tensors]
+        if tensor.dtype == torch.uint8:
+            made[name] = bfl.dequantize_nvfp4(tensor, *scales)
+        else:
+            scale = scales[0] if scales else torch.ones(())
+            made[name] = tensor.float() * (scale[:, None] if scale.ndim == 1 else scale)
+    return made
+
+
+def with_scales_for_rows(tensors: Tensors) -> Tensors:
+    """Black Forest Labs' form of fp8."""
+    made = dict(tensors)
+    for name in matrices(tensors):
+        made[name], made[f"{name}_scale"] = bfl.quantize_fp8r(tensors[name])
+    return made
+
+
+def nvfp4(tensors: Tensors) -> Tensors:
+    """ModelOpt's form of nvfp4, as diffusers writes it."""
+    made = dict(tensors)
+    for name in matrices(tensors):
+        made[name], made[f"{name}_scale"], made[f"{name}_scale_2"] = bfl.quantize_nvfp4(
+            tensors[name]
+        )
+    return made
+
+
+def matrices(tensors: Tensors) -> list[str]:
+    return [
+        name
+        for name, one in tensors.items()
+        if name.endswith(".weight") and one.ndim == 2 and one.shape[1] % 16 == 0
+    ]
 
 
 FP8: dict[str, Callable[[Tensors], Tensors]] = {
@@ -158,6 +193,8 @@ FP8: dict[str, Callable[[Tensors], Tensors]] = {
     "scaled_fp8": lambda tensors: fp8(tensors, ".scale_weight") | SCALED_FP8,
     "a scale for each row": lambda tensors: fp8(tensors, ".weight_scale", rows=True),
     "comfy_quant": comfy,
+    "fp8r": with_scales_for_rows,
+    "nvfp4": nvfp4,
 }
 
 
@@ -171,6 +208,20 @@ def test_fp8_weights_are_multiplied_out(models: Path, kind: str) -> None:
     ours = read(found(models))
     assert same(ours, state(read(found(models, "wide-turbo"))))
     assert not same(ours, weights_of(Z_IMAGE))
+
+
+def test_every_form_of_comfyui_is_multiplied_out(models: Path) -> None:
+    """The file was written by comfy-kitchen 0.2.40, half of it with descriptions beside layers.
+
+    Its layers are random ones of this seed, which forms round by at most so much.
+    """
+    torch.manual_seed(7)
+    read = read_tensors(WRITTEN, lambda _: torch.float32, CPU)
+    bounds = {"fp8": 0.003, "int8": 0.0004, "ConvRot": 0.0007, "nvfp4": 0.012}
+    assert len(read) == len(bounds)
+    for number, (form, bound) in enumerate(bounds.items()):
+        weight = torch.randn(144, 128) * 0.02
+        assert (read[f"blocks.{number}.weight"] - weight).abs().max() < bound, form
 
 
 def halves(tensors: Tensors) -> Tensors:

@@ -1,0 +1,91 @@
+"""Tells how a file's weights are stored, and whether the engine can read them.
+
+ComfyUI describes each quantised layer, in the header's metadata or in a small tensor of JSON beside
+the layer (comfy/quant_ops.py, comfy/utils.py). Files of other programs have scales alone.
+"""
+
+from collections import Counter
+from math import log, prod
+from typing import Any
+
+from picowatch.catalog.gguf import BLOCKS, MIXTURES
+from picowatch.catalog.headers import Header
+from picowatch.errors import ModelRefused
+from picowatch.recipe.messages.problems import shown
+
+_WORDS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+FP8 = ("F8_E4M3", "F8_E5M2")
+# The endings, after a layer's name, of the factors of its weights, and of nvfp4's second one.
+SCALES, SECOND_SCALE = (".scale_weight", ".weight_scale"), ".weight_scale_2"
+# What else a quantised layer may have: factors of inputs, and descriptions.
+BESIDE = (*SCALES, SECOND_SCALE, ".scale_input", ".input_scale", ".comfy_quant")
+_MATRICES = {*_WORDS, *FP8, *BLOCKS, "F64", ""}
+# ComfyUI's formats that the engine reads, the types of their weights, and their names for people.
+_FORMATS = {
+    "float8_e4m3fn": ("F8_E4M3", "scaled fp8"),
+    "float8_e5m2": ("F8_E5M2", "scaled fp8"),
+    "int8_tensorwise": ("I8", "int8"),
+    "nvfp4": ("U8", "nvfp4"),
+}
+GROUP = 256  # the sides that ConvRot rotates together, if a description has no number
+
+
+def stored(header: Header) -> str:
+    """Return the type of most weights, in words. ModelRefused if the engine cannot read one."""
+    sizes: Counter[str] = Counter()
+    beside: dict[str, set[str]] = {}
+    for name, kind in header.types.items():
+        sizes[kind] += prod(header.shapes[name])
+        layer, dot, ending = name.rpartition(".")
+        beside.setdefault(layer, set()).add(dot + ending)
+    for name, kind in header.types.items():
+        if len(header.shapes[name]) > 1 and name.endswith("weight"):
+            layer = name.removesuffix(".weight")
+            _check_layer(header, layer, kind, beside.get(layer, set()))
+    most = sizes.most_common(1)[0][0] if sizes else ""
+    if most in FP8:
+        return "scaled fp8" if any(name.endswith(SCALES) for name in header.shapes) else "fp8"
+    quantised = {kind: word for kind, word in _FORMATS.values() if kind not in FP8}
+    mixture = MIXTURES.get(header.metadata.get("general.file_type", ""), "")
+    if mixture.startswith(f"{most}_"):
+        return mixture
+    return (_WORDS | quantised).get(most, most)
+
+
+def _check_layer(header: Header, layer: str, kind: str, beside: set[str]) -> None:
+    """Raise ModelRefused unless the engine reads this layer's form and has its scales."""
+    told = header.formats.get(layer)
+    if told is not None:
+        name = str(told.get("format"))
+        if name not in _FORMATS or _FORMATS[name][0] != kind or not _rotates(header, layer, told):
+            raise _refusal(f"{name} ({layer})")
+    scales = [layer + ending for ending in SCALES if ending in beside]
+    if kind == "U8" and scales and SECOND_SCALE in beside:
+        fits = header.types[scales[0]] == "F8_E4M3"
+    else:
+        rows = (*header.shapes[f"{layer}.weight"], 1)[0] if scales else 1
+        one = ((), (1,), (1, 1), (rows,), (rows, 1))
+        fits = all(
+            header.shapes[name] in one and header.types.get(name, "F32") in _WORDS
+            for name in scales
+        )
+        fits = fits and (kind in _MATRICES or (kind == "I8" and bool(told and scales)))
+    if not fits:
+        raise _refusal(f"{layer}.weight has the type {kind}")
+    if scales and (unknown := beside - {*BESIDE, ".weight", ".bias"}):
+        raise _refusal(f"it has {layer}{min(unknown)}")
+
+
+def _rotates(header: Header, layer: str, told: dict[str, Any]) -> bool:
+    """Return whether a layer's columns can be rotated back in the groups that it names."""
+    group = told.get("convrot_groupsize", GROUP)
+    columns = header.inputs(f"{layer}.weight")
+    valid = type(group) is int and group > 1 and columns % group == 0 and log(group, 4).is_integer()
+    return valid or not told.get("convrot")
+
+
+def _refusal(what: str) -> ModelRefused:
+    return ModelRefused(
+        f"is quantised in a form that picowatch does not know: {shown(what, 120)}. "
+        "Get it in bfloat16, in fp8, or as a GGUF file."
+    )
