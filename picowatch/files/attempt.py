@@ -113,6 +113,7 @@ class Attempts:
     def __init__(self, stop: threading.Event, folder: Path, limit: float | None = None) -> None:
         """Wait for `folder` until `stop`, or for `limit` seconds at most, as in `run --once`."""
         self._stop, self._folder, self.limit = stop, folder, limit
+        self.keeps_trying = limit is None
         self._lock = threading.Lock()
         self._refusals: dict[tuple[str, str], _Refusal] = {}  # by step and file
         self._note: Note | None = None
@@ -168,11 +169,6 @@ class Attempts:
             raise one.error
         if self._stop.wait(max(0.0, one.next_at - now) if one else 0.0):
             raise Ended
-
-    @property
-    def keeps_trying(self) -> bool:
-        """Whether there is no limit."""
-        return self.limit is None
 
     def has_ended(self) -> bool:
         """Whether picowatch is ending: nothing is waited for, and nothing long is begun."""

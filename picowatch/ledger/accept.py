@@ -49,7 +49,8 @@ def accept(
     """
     requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
     with ledger.transaction() as sql:
-        outcome = outcome_of(sql, save.path)
+        row = sql.execute("SELECT outcome FROM recipes WHERE path = ?", (save.path,)).fetchone()
+        outcome = row and row["outcome"]
         before: dict[Key, tuple[int, int]] = {}
         if outcome:  # an unknown recipe has no entries
             forget_archived(sql, save.path)
@@ -155,12 +156,6 @@ def prioritise(ledger: Ledger, recipe: str, priorities: Sequence[int]) -> None:
             [(priority, recipe, place) for place, priority in enumerate(priorities)],
         )
         prioritise_images(sql, recipe)
-
-
-def outcome_of(sql: sqlite3.Connection, recipe: str) -> str | None:
-    """Return what became of the recipe's last save; None if the recipe is not known."""
-    row = sql.execute("SELECT outcome FROM recipes WHERE path = ?", (recipe,)).fetchone()
-    return row["outcome"] if row else None
 
 
 def _is_refused(sql: sqlite3.Connection, save: Save, problem: str) -> bool:

@@ -70,7 +70,7 @@ class Commands:
     """Commands as the daemon reads and answers them."""
 
     def __init__(self, outbox: Path) -> None:
-        self._folder = _folder(outbox)
+        self._folder = outbox / COMMANDS
         make_folder(self._folder, durable=False)
         for left in chain(self._folder.glob("*.answer"), leftovers(self._folder)):
             with suppress(OSError):
@@ -116,7 +116,7 @@ class Commands:
 
 def new_file(outbox: Path) -> Path:
     """Return a path for a new command's file."""
-    return _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
+    return outbox / COMMANDS / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
 
 
 def send(outbox: Path, command: Command, path: Path | None = None) -> Path:
@@ -158,10 +158,6 @@ def withdraw(path: Path) -> None:
     for file in (path, path.with_suffix(".answer")):
         with suppress(OSError):
             file.unlink()
-
-
-def _folder(outbox: Path) -> Path:
-    return outbox / COMMANDS
 
 
 def _read(path: Path) -> Command:
