@@ -89,7 +89,8 @@ class ProblemFiles:
     def warning(self, recipe: str) -> str:
         """Return the recipe's name and its warnings; "" without any."""
         text = self._text(self._names.warning_file(recipe), -1) or ""
-        return text and harmless(f"inbox/{recipe}") + text[text.index("\n") :]
+        _, line_break, rest = text.partition("\n")
+        return line_break and harmless(f"inbox/{recipe}") + line_break + rest
 
     def remove_error(self, recipe: str) -> None:
         """Delete the error file of a recipe that is valid now, or gone."""
