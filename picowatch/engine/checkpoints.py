@@ -29,22 +29,22 @@ class Checkpoints:
     def __init__(self, verified: Verified, target: Target) -> None:
         self._verified = verified
         self._target = target
-        self._kept: OrderedDict[tuple[str, str], Loaded] = OrderedDict()  # the last used last
+        self._kept: OrderedDict[tuple[str, ...], Loaded] = OrderedDict()  # the last used last
         self._weights = cache(self._weights_of)
         self._controlnet_bytes = cache(self._bytes_of_controlnet)
 
     def weights(self, request: ImageRequest) -> Weights:
         """Return the size of this image's checkpoint in memory; ControlNets count as denoiser."""
-        weights = self._weights(request.checkpoint, request.checkpoint_hash)
+        weights = self._weights(*_key(request))
         controlnets = _controlnets(request).items()
         size = sum(self._controlnet_bytes(use.model, hash_) for hash_, use in controlnets)
         return replace(weights, denoiser=weights.denoiser + size)
 
-    def _weights_of(self, name: str, sha256: str) -> Weights:
+    def _weights_of(self, name: str, sha256: str, quantize: str) -> Weights:
         with self._verified("checkpoint", name, sha256) as model:
             row = FAMILIES[model.family]
             takes_turns = row.kind == "flow" and not row.short
-            return replace(bytes_of_parts(model, self._target), takes_turns=takes_turns)
+            return replace(bytes_of_parts(model, self._target, quantize), takes_turns=takes_turns)
 
     def _bytes_of_controlnet(self, name: str, sha256: str) -> int:
         with self._verified("controlnet", name, sha256) as model:
@@ -126,7 +126,7 @@ class Checkpoints:
             for name in names:
                 device = self._read_to(place, name)
                 if name != "vae" or request.vae == BAKED:
-                    found[name] = load_part(model, self._target, device, name)
+                    found[name] = load_part(model, self._target, device, name, request.quantize)
                     continue
                 with self._verified("vae", request.vae, request.vae_hash) as vae:
                     found[name] = load_vae(model, vae, self._target, device)
@@ -148,8 +148,8 @@ class Checkpoints:
                 held[name] = load_controlnet(model, loaded.denoiser, target, device)
 
 
-def _key(request: ImageRequest) -> tuple[str, str]:
-    return request.checkpoint, request.checkpoint_hash
+def _key(request: ImageRequest) -> tuple[str, str, str]:
+    return request.checkpoint, request.checkpoint_hash, request.quantize
 
 
 def _vae(request: ImageRequest) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffusers
 import torch
@@ -42,14 +42,20 @@ from picowatch.engine.part_files import (
 from picowatch.engine.processors import number_pictures, read_image_processor, read_processor
 from picowatch.engine.quantised import dequantised
 from picowatch.engine.samplers import scheduler_of
+from picowatch.errors import RenderFailed
 
 _CPU = torch.device("cpu")
 # This image processor needs torchvision; only its tokenizer is used.
 _TOKENIZERS = {"PixtralProcessor": "PreTrainedTokenizerFast"}
 
 
-def load_part(model: Model, target: Target, device: torch.device, name: str) -> Any:
-    """Load one part of a checkpoint by diffusers' name, with weights in the types of `target`."""
+def load_part(
+    model: Model, target: Target, device: torch.device, name: str, quantize: str = ""
+) -> Any:
+    """Load one part of a checkpoint by diffusers' name, with weights in the types of `target`.
+
+    `quantize` is the recipe's.
+    """
     part = next(part for part in parts_of(model) if part.name == name)
     if name.startswith("tokenizer"):
         kind = getattr(transformers, _TOKENIZERS.get(part.class_name, part.class_name))
@@ -65,7 +71,7 @@ def load_part(model: Model, target: Target, device: torch.device, name: str) -> 
         return _scheduler(model, part)
     what = f"{_NAMES.get(name, 'text encoder')} of {model.name!r}"
     config = _config(model, part)
-    narrow = _narrow(model, part, target) if device.type != "mps" else frozenset[str]()
+    narrow = _narrow(model, part, target, quantize)
     read = _read(part, config, what, _dtype(model, part, config, target), device, narrow)
     if part.class_name == "Qwen2_5_VLForConditionalGeneration":
         number_pictures(read)
@@ -169,16 +175,50 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
     return config
 
 
-def _narrow(model: Model, part: Part, target: Target) -> frozenset[str]:
-    """Return the types of matrices that a part keeps in memory: fp8, which MPS does not know.
+class Narrow(NamedTuple):
+    """The types of matrices that stay as they are in memory, whatever type computes.
+
+    `fp8`: those in the blocks of a denoiser are rounded to it.
+    """
+
+    types: frozenset[str] = frozenset()
+    fp8: bool = False
+
+    def type_of(self, header: Header, name: str, dtype: torch.dtype) -> torch.dtype:
+        """Return the type of a tensor in memory, where `dtype` computes."""
+        if not name.endswith(".weight") or len(header.shapes[name]) < 2:
+            return dtype
+        kind = header.types[name]
+        if self.fp8 and _IN_BLOCKS.search(name) and kind not in FP8:
+            return torch.float8_e4m3fn
+        kept = kind in self.types and not _scales(header, name)
+        own = _TYPES[kind] if kept else dtype
+        return own if own.itemsize < dtype.itemsize else dtype
+
+
+_TYPES = {
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}
+_IN_BLOCKS = re.compile(r"(?:block|layer|refiner)s?\.\d+\.")
+_WIDE = Narrow()
+
+
+def _narrow(model: Model, part: Part, target: Target, quantize: str) -> Narrow:
+    """Return what a part keeps narrow in memory: fp8, which Apple's GPUs do not know.
 
     Where a flow family computes in float32, because a device only emulates bfloat16, it keeps the
     16 bits of its files.
     """
-    if part.name == "vae":
-        return frozenset()
+    if quantize and target.device.type == "mps":
+        raise RenderFailed("Apple's GPUs do not know fp8.", "Remove quantize from the recipe.")
+    if part.name == "vae" or target.device.type == "mps":
+        return _WIDE
     halves = not is_unet(model) and target.flow_dtype == torch.float32
-    return frozenset((*FP8, "BF16", "F16") if halves else FP8)
+    types = frozenset((*FP8, "BF16", "F16") if halves else FP8)
+    return Narrow(types, quantize == "fp8" and part.name in ("unet", "transformer"))
 
 
 def _read(
@@ -187,7 +227,7 @@ def _read(
     what: str,
     dtype: torch.dtype,
     device: torch.device,
-    narrow: frozenset[str] = frozenset(),
+    narrow: Narrow = _WIDE,
 ) -> Any:
     """Read a part with weights from its file or folder."""
     encoder = part.name.startswith(("text_encoder", "siglip"))
@@ -206,14 +246,14 @@ DRAWING, DECODING = 300, 770
 DECODING_OF = {"AutoencoderKLQwenImage": 1730, "AutoencoderKLQwenImage21": 3220}
 
 
-def bytes_of_parts(model: Model, target: Target) -> Weights:
-    """Return what a checkpoint's parts take in memory."""
+def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Weights:
+    """Return what a checkpoint's parts take in memory; `quantize` is the recipe's."""
     encoders, found = [], Weights()
     for part in parts_of(model):
         if part.name.startswith(("tokenizer", "scheduler")) or part.name.endswith("processor"):
             continue
         config = read_json(part.folder / "config.json")
-        dtype, narrow = _dtype(model, part, config, target), _narrow(model, part, target)
+        dtype, narrow = _dtype(model, part, config, target), _narrow(model, part, target, quantize)
         size = bytes_in(part.weights or part.folder, dtype, part.prefix, narrow)
         match part.name:
             case "unet" | "transformer":
@@ -228,6 +268,7 @@ def bytes_of_parts(model: Model, target: Target) -> Weights:
     return replace(found, encoders=tuple(encoders))
 
 
+_MOST = torch.finfo(torch.float8_e4m3fn).max
 _NOT_WEIGHTS = (*BESIDE, "scaled_fp8")
 
 
@@ -238,14 +279,13 @@ def read_tensors(
     prefix: str = "",
     *,
     copy: bool = True,
-    narrow: frozenset[str] = frozenset(),
+    narrow: Narrow = _WIDE,
 ) -> Tensors:
     """Read the tensors whose names begin with `prefix`, which is removed, to the device.
 
     They are copies, because files are memory-mapped: overwriting one in place would change the
     model, and truncating it would end the process (SIGBUS). Without `copy`, some are not copied:
-    the caller must copy them soon. GGUF's matrices stay quantised, and those of types in `narrow`
-    as they are.
+    the caller must copy them soon. GGUF's matrices stay quantised, and some others `narrow`.
     """
     found: Tensors = {}
     for file in _files(path):
@@ -262,10 +302,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def bytes_in(
-    path: Path,
-    dtype: torch.dtype,
-    prefix: str = "",
-    narrow: frozenset[str] | None = frozenset(),
+    path: Path, dtype: torch.dtype, prefix: str = "", narrow: Narrow | None = _WIDE
 ) -> int:
     """Return the bytes of the tensors that `read_tensors` would read in this type.
 
@@ -277,19 +314,13 @@ def bytes_in(
         for name, shape in header.shapes.items():
             if name.startswith(prefix):
                 kind, numbers, taken = header.types[name], 1, dtype.itemsize
-                if is_gguf(file):
-                    if narrow is not None and stays_quantised(name, kind, shape):
+                if narrow and is_gguf(file):
+                    if stays_quantised(name, kind, shape):
                         numbers, taken = BLOCKS[kind]
-                elif narrow and _stays(header, name, narrow):
-                    taken = min(taken, 1 if kind in FP8 else 2)
+                elif narrow:
+                    taken = narrow.type_of(header, name, dtype).itemsize
                 size += prod(shape) // numbers * taken
     return size
-
-
-def _stays(header: Header, name: str, narrow: frozenset[str]) -> bool:
-    """Return whether a tensor stays in its type: a matrix without a scale."""
-    matrix = name.endswith(".weight") and len(header.shapes[name]) > 1
-    return matrix and header.types[name] in narrow and not _scales(header, name)
 
 
 def _read_safetensors(
@@ -299,7 +330,7 @@ def _read_safetensors(
     type_of: TypeOf,
     device: torch.device,
     copy: bool,
-    narrow: frozenset[str],
+    narrow: Narrow,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     with safe_open(file, framework="pt") as opened:
         for name in header.shapes:
@@ -309,9 +340,8 @@ def _read_safetensors(
                 if scales := [*map(opened.get_tensor, _scales(header, name))]:
                     told = header.formats.get(name.removesuffix(".weight"), {})
                     tensor = dequantised(tensor, *scales, told=told)
-                kept = dtype == type_of("") and _stays(header, name, narrow)
-                if kept and tensor.dtype.itemsize < dtype.itemsize:
-                    dtype = tensor.dtype
+                if dtype == type_of(""):  # some layers always compute in float32
+                    dtype = narrow.type_of(header, name, dtype)
                 yield bare, _on_device(tensor, dtype, device, copy)
 
 
@@ -321,6 +351,8 @@ def _on_device(
     """Return a tensor in this type."""
     if not tensor.is_floating_point():
         return tensor.to(device, copy=copy)
+    if dtype.itemsize == 1 < tensor.dtype.itemsize:  # what is larger would not be a number
+        return tensor.to(device).clamp(-_MOST, _MOST).to(dtype)
     if tensor.dtype.itemsize > 1 or tensor.dtype == dtype:
         return tensor.to(device, dtype, copy=copy)
     return tensor.to(dtype).to(device)  # fp8, which not every device supports

@@ -67,8 +67,8 @@ _CARD_SLACK = 2**29
 WORKING_BYTES = 2 * 2**30
 # The side of a VAE's tile: in the configs of many it is that of a whole picture.
 TILE_SIDE = 512
-# Forms of a denoiser, and the bytes of a number in them.
-_SMALLER = {"a GGUF file (Q8_0)": 34 / 32, "an fp8 file": 1, "a GGUF file (Q4_K_S)": 144 / 256}
+# Ways to a smaller denoiser, and the bytes of a number in it.
+_SMALLER = {"Write quantize: fp8": 1, "Get its transformer as a GGUF file (Q4_K_S)": 144 / 256}
 
 
 class Room(NamedTuple):
@@ -220,11 +220,11 @@ def _too_large(request: ImageRequest, weights: Weights, room: Room) -> RenderFai
     if room.card is not None:
         free = f"{_gigabytes(room.card)} of the card and {free}"
     remedy = "Use a smaller checkpoint, or a computer with more memory."
-    for form, size in _SMALLER.items():
+    for way, size in _SMALLER.items():
         smaller = replace(weights, denoiser=int(weights.numbers * size))
         if smaller.denoiser < weights.denoiser and _fitting(smaller, room, _pixels(request), 1):
             before, after = map(_gigabytes, (weights.denoiser, smaller.denoiser))
-            remedy = f"Get its transformer as {form}, which takes {after} instead of {before}."
+            remedy = f"{way}: it then takes {after} instead of {before}."
             break
     taken = _gigabytes(weights.total)
     return RenderFailed(
@@ -256,7 +256,7 @@ def _key(request: ImageRequest) -> tuple[object, ...]:
     # Photos have many sizes, but are edited in about the same number of pixels.
     size = ("editing",) if request.references else (request.width, request.height, hires)
     controls = tuple(use.model_hash for use in request.control)
-    return (request.checkpoint_hash, *size, request.shrink_to_fit, *controls)
+    return (request.checkpoint_hash, request.quantize, *size, request.shrink_to_fit, *controls)
 
 
 def shrunken(request: ImageRequest, times: int) -> ImageRequest:

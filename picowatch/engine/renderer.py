@@ -209,8 +209,8 @@ class Renderer:
 
     def _compiled(self, loaded: Loaded, request: ImageRequest, rung: Rung) -> Compiled | None:
         """Return the compiled denoiser, None if the request changes its graph."""
-        eager = rung != FULL or request.exact or request.tiling or request.loras or request.control
-        if not self._compile or eager:
+        eager = rung != FULL or request.exact or request.tiling or bool(request.quantize)
+        if not self._compile or eager or request.loras or request.control:
             return None
         if loaded.compiled is None:
             key, device = request.checkpoint_hash, self._target.device

@@ -430,6 +430,17 @@ class ImageFields:
         ),
     ] = ""
 
+    quantize: Annotated[
+        Literal["", "fp8"],
+        Row(
+            "fp8: the denoiser's blocks are rounded to 8 bits, which halves its memory and changes "
+            "pixels a little.",
+            reads=word_in,
+            wanted="fp8 or false",
+            default_text="off",
+        ),
+    ] = ""
+
     shrink_to_fit: Annotated[
         bool,
         Row(

@@ -81,7 +81,7 @@ def reads() -> Iterator[list[tuple[str, Any]]]:
         patch.setattr(checkpoints, reader, recorded)
 
     with pytest.MonkeyPatch.context() as patch:
-        record("load_part", lambda model, target, device, name: name)
+        record("load_part", lambda model, target, device, name, *_: name)
         record("load_vae", lambda *_: "vae")
         record("load_controlnet", lambda *_: "controlnet")
         yield found

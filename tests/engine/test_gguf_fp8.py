@@ -54,7 +54,7 @@ from tests.engine.part_files import (
     weights_of,
     write_gguf,
 )
-from tests.engine.requests import draw
+from tests.engine.requests import difference, draw
 from tests.engine.rungs import lora_of
 from tests.engine.tiny_flows import tiny_flow
 
@@ -208,6 +208,25 @@ def test_fp8_weights_are_multiplied_out(models: Path, kind: str) -> None:
     ours = read(found(models))
     assert same(ours, state(read(found(models, "wide-turbo"))))
     assert not same(ours, weights_of(Z_IMAGE))
+
+
+@pytest.mark.parametrize("folder", [FLUX, "demo"])
+def test_quantize_halves_a_full_file_and_is_part_of_the_picture(models: Path, folder: str) -> None:
+    """The request says it, the picture differs a little, and what is not quantised stays loaded."""
+    checkpoint = Catalog(models).demo if folder == "demo" else lend(models, folder)
+    text = "prompt: a red cube"
+    (plain,) = requests_of(models, folder, text)
+    (rounded_,) = requests_of(models, folder, f"{text}\nquantize: fp8")
+    assert "quantize" not in plain.as_dict() and plain.digest != rounded_.digest
+    renderer = flow_renderer(models)
+    one, two, again = (draw(renderer, each)[0] for each in (plain, rounded_, plain))
+    assert one.pixels == again.pixels
+    assert 0 < difference(one, two) < 128
+    name = "unet" if folder == "demo" else "transformer"
+    narrow = load_part(checkpoint, FULL, CPU, name, "fp8")
+    nbytes = sum(tensor.nbytes for tensor in narrow.state_dict().values())
+    assert bytes_of_parts(checkpoint, FULL, "fp8").denoiser == pytest.approx(nbytes, rel=0.01)
+    assert nbytes < 0.6 * bytes_of_parts(checkpoint, FULL).denoiser
 
 
 def test_every_form_of_comfyui_is_multiplied_out(models: Path) -> None:

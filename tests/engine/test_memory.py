@@ -119,10 +119,9 @@ FLUX = weights(9.4, 22.2, takes_turns=True)
 @pytest.mark.parametrize(
     ("ladder", "remedy"),
     [
-        (cuda(12, main=29), r"GGUF file \(Q8_0\), which takes 12.7 GB instead of 23.8 GB"),
-        (cuda(8, main=23), r"an fp8 file, which takes 11.9 GB instead of 23.8 GB"),
-        (cuda(9, main=19), r"GGUF file \(Q4_K_S\), which takes 6.7 GB instead of 23.8 GB"),
-        (computer(14), r"an fp8 file"),
+        (cuda(8, main=23), "Write quantize: fp8: it then takes 11.9 GB instead of 23.8 GB."),
+        (cuda(9, main=19), r"GGUF file \(Q4_K_S\): it then takes 6.7 GB instead of 23.8 GB."),
+        (computer(14), "Write quantize: fp8"),
         (computer(4), "Use a smaller checkpoint"),
     ],
 )

@@ -158,6 +158,7 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
         hires_upscaler_hash=HASH["upscaler"] if hires and hires.upscaler not in UPSCALERS else "",
         upscale=upscale,
         upscaler_hash=HASH["upscaler"] if upscale else "",
+        quantize=draw(st.sampled_from(["", "fp8"])),
         shrink_to_fit=draw(st.booleans()),
     )
 

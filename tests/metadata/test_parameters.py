@@ -102,8 +102,8 @@ WITHOUT_PICTURES: dict[str, Any] = {name: getattr(CORGI, name) for name in PICTU
 
 @given(image_requests(prompts=PROMPTS.filter(_keeps_its_form)))
 def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
-    """Start image, mask and ControlNets, `exact`, `shrink_to_fit` and other predictions than zero
-    terminal SNR's, which A1111 has no words for, are all that is not in the text.
+    """Start image, mask and ControlNets, `exact`, `quantize`, `shrink_to_fit` and other predictions
+    than zero terminal SNR's, which A1111 has no words for, are all that is not in the text.
     """
     text = parameters_text(request, "0.1.0")
     recipe = read_one(text, "shown.txt", inventory_for(request))
@@ -119,6 +119,7 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
         negative_prompt=request.negative_prompt.strip(),
         **WITHOUT_PICTURES,
         hires=hires,
+        quantize="",
         shrink_to_fit=False,
         exact=False,
         prediction=request.prediction if request.prediction == ZERO_SNR else "",

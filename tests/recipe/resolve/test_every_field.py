@@ -19,7 +19,7 @@ ALONE = (
     *("cfg_start: 0.25", "cfg_end: 0.75", "guidance: 2.25", "width: 512", "height: 512"),
     *("ensd: 31337", "clip_skip: 2", "hires: true", "upscale: true", "cutout: true"),
     *("loras: film", "tiling: true", "references: a.png", "shrink_to_fit: true", "exact: true"),
-    *("format: jpeg", "quality: 60"),
+    *("format: jpeg", "quality: 60", "quantize: fp8"),
     *("image: a.png", "control: {image: a.png, model: canny}", "variation_strength: 0.5"),
 )
 SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
@@ -46,7 +46,7 @@ HONOURED = {
     *("width", "height", "hires", "hires.scale", "hires.steps", "hires.denoising_strength"),
     *("hires.upscaler", "upscale", "upscale.model", "upscale.scale", "image", "resize", "mask"),
     *("mask_blur", "mask_invert", "denoising_strength", "checkpoint", "vae", "loras", "exact"),
-    *("shrink_to_fit", "references", "cutout", "format", "quality", "keep_exif"),
+    *("quantize", "shrink_to_fit", "references", "cutout", "format", "quality", "keep_exif"),
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))
