@@ -187,36 +187,29 @@ class Loaded:
                 net.to("cpu")
 
     def use_loras(self, uses: Sequence[LoraUse]) -> None:
-        """Use exactly these LoRAs; where parts take turns, only on the denoiser."""
+        """Use exactly these LoRAs, where parts take turns on each as it comes."""
         self._uses = tuple(uses)
-        if self.denoiser is not None:
-            self._apply_loras()
+        self._apply_loras()
 
     def _apply_loras(self) -> None:
         if self._loras is None and self._uses:
             # Imported here: every engine's start would wait for peft.
             from picowatch.engine.loras import Loras
 
-            self._loras = Loras(self.pipeline(), self.row.key, self._verified)
+            self._loras = Loras(self.pipeline, self.row.key, self._verified)
         if self._loras is None or self._loras.applied == self._uses:
             return
         if self._base is not None:
             # diffusers would put them back for another device.
             self._base.remove_all_hooks()
-        adapted = self._loras.adapts_encoders
+        before = self._loras.of_texts
         try:
             self._loras.apply(self._uses)
         finally:
-            if adapted or self._loras.adapts_encoders:
-                self._forget_prompts()
+            if self.row.kind == "unet" and before != self._loras.of_texts:
+                self.prompts.forget()
             if self._base is not None:
                 self.place_weights()
-
-    def _forget_prompts(self) -> None:
-        """Forget encoded prompts, since the text encoders have changed."""
-        self._texts.clear()
-        if self.row.kind == "unet":
-            self.prompts.forget()
 
     def encoded(self, text: str) -> Encoded:
         """Return the embeddings of a text for a flow family."""
@@ -238,6 +231,7 @@ class Loaded:
 
     def _known(self, key: object, encode: Callable[[], Any]) -> Any:
         """Return what the text encoders, which come for it, made of a text before or make now."""
+        key = self._loras.of_texts if self._loras else (), key
         if key not in self._texts:
             if self.place == "turns":
                 self._exchange([self._denoiser_name], self._encoder_names)
@@ -259,5 +253,4 @@ class Loaded:
         self.drop(dropped)
         gc.collect()  # frees modules that refer to each other
         self.restore(brought)
-        if self.denoiser is not None:
-            self._apply_loras()
+        self._apply_loras()

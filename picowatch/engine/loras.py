@@ -11,7 +11,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,23 +32,20 @@ _NAMED_KEYS = 3
 
 
 class Loras:
-    """The LoRAs of one checkpoint, which `pipeline` is made of.
+    """The LoRAs of one checkpoint, whose parts in memory are those of `pipeline`.
 
     `applied` are those in use, `warnings` say which parts of their files have no effect.
+    `of_texts` are hashes and weights of those that change what text encoders make of a prompt.
     """
 
-    def __init__(self, pipeline: Any, family: str, verified: Verified) -> None:
+    def __init__(self, pipeline: Callable[[], Any], family: str, verified: Verified) -> None:
         self._pipeline = pipeline
         self._family = family
         self._verified = verified
-        self._unused: dict[str, list[str]] = {}  # by hash: the keys that do nothing
+        self._files: dict[str, _File] = {}  # by hash
         self.applied: tuple[LoraUse, ...] = ()
         self.warnings: tuple[str, ...] = ()
-
-    @property
-    def adapts_encoders(self) -> bool:
-        """True while LoRAs change the text encoders' embeddings."""
-        return any(getattr(part, "peft_config", None) for part in self._encoders())
+        self.of_texts: tuple[tuple[str, float], ...] = ()
 
     def apply(self, uses: Sequence[LoraUse]) -> None:
         """Use exactly these LoRAs. If one cannot be used, RenderFailed is raised, and none is."""
@@ -60,43 +57,54 @@ class Loras:
             weights[use.hash] = weights.get(use.hash, 0) + use.weight
         weights = {sha256: weight for sha256, weight in weights.items() if weight}
         names = {use.hash: use.name for use in wanted if use.hash in weights}
-        if names.keys() != self._unused.keys():
-            self._unload()
+        pipeline = self._pipeline()
+        if names.keys() != self._files.keys():
+            self._unload(pipeline)
             try:
                 for sha256, name in names.items():
                     with self._verified("lora", name, sha256) as model:
-                        self._load(name, sha256, model.path)
+                        self._files[sha256] = self._load(name, sha256, model.path, pipeline)
             except BaseException:
-                self._unload()
+                self._unload(pipeline)
                 raise
-        if weights:
-            self._pipeline.set_adapters([*map(_adapter, weights)], [*weights.values()])
+        # Parts that are not in memory have no layers of a LoRA.
+        here = {sha256: weight for sha256, weight in weights.items() if self._files[sha256].tensors}
+        if here:
+            pipeline.set_adapters([*map(_adapter, here)], [*here.values()])
         self.applied = wanted
-        unused = ((name, self._unused[sha256]) for sha256, name in names.items())
+        unused = ((name, self._files[sha256].unused) for sha256, name in names.items())
         self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused if keys)
+        self.of_texts = tuple(one for one in weights.items() if self._files[one[0]].of_texts)
 
-    def _load(self, name: str, sha256: str, path: Path) -> None:
+    def _load(self, name: str, sha256: str, path: Path, pipeline: Any) -> "_File":
         """Let diffusers wrap the layers of a file."""
-        tensors, unused = read_lora(name, path, self._pipeline, self._family)
+        file = read_lora(name, path, pipeline, self._family)
+        by_part: dict[str, Tensors] = {}
+        for key, tensor in file.tensors.items():
+            by_part.setdefault(key.partition(".")[0], {})[key] = tensor
+        options = {"adapter_name": _adapter(sha256), "_pipeline": pipeline}
         with warnings.catch_warnings():
             # Several LoRAs in one model are intended.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
-            self._pipeline.load_lora_weights(tensors, adapter_name=_adapter(sha256))
-        self._unused[sha256] = unused
+            for part, tensors in by_part.items():
+                model = getattr(pipeline, part)
+                if part.startswith("text_encoder"):
+                    pipeline.load_lora_into_text_encoder(tensors, None, model, part, **options)
+                else:
+                    model.load_lora_adapter(tensors, prefix=part, **options)
+        return file._replace(tensors=dict.fromkeys(file.tensors, torch.empty(0)))
 
-    def _unload(self) -> None:
+    def _unload(self, pipeline: Any) -> None:
         """Unwrap every layer."""
-        self._unused.clear()
-        self.applied = self.warnings = ()
-        self._pipeline.unload_lora_weights()
-        for part in self._encoders():
-            # Otherwise group offloading still has the layers of the unloaded LoRA: diffusers renews
-            # the groups of its own models, but those of text encoders only when a LoRA is loaded.
-            _maybe_remove_and_reapply_group_offloading(part)
-
-    def _encoders(self) -> list[nn.Module]:
-        parts = self._pipeline.components.items()
-        return [one for name, one in parts if name.startswith("text_encoder") and one is not None]
+        self._files.clear()
+        self.applied = self.warnings = self.of_texts = ()
+        pipeline.unload_lora_weights()
+        for name, part in pipeline.components.items():
+            if name.startswith("text_encoder") and part is not None:
+                # Otherwise group offloading still has the layers of the unloaded LoRA: diffusers
+                # renews the groups of its own models, but those of text encoders only when a LoRA
+                # is loaded.
+                _maybe_remove_and_reapply_group_offloading(part)
 
 
 def _adapter(sha256: str) -> str:
@@ -122,15 +130,30 @@ class _Layer(NamedTuple):
 _Target = tuple[str, str]
 
 
-def read_lora(name: str, path: Path, pipeline: Any, family: str) -> tuple[Tensors, list[str]]:
-    """Return a file's tensors for a pipeline in diffusers' names, and the keys of all others.
+class _File(NamedTuple):
+    """A file's tensors for the parts of a pipeline that are in memory, in diffusers' names.
+
+    `unused` are the keys of those that are for no part. `of_texts`: some are for text encoders.
+    """
+
+    tensors: Tensors
+    unused: list[str]
+    of_texts: bool
+
+
+def read_lora(name: str, path: Path, pipeline: Any, family: str) -> _File:
+    """Return what a file has for a pipeline.
 
     RenderFailed says why the LoRA of this name cannot be used; a damaged file raises other errors.
     The catalog has already refused the kinds that names of tensors tell.
     """
     layers, unused = _layers(name, path)
-    found = _modules(layers, pipeline, family)
-    if not found:
+    # The attribute for the parts that its loader takes is private.
+    parts = {one: getattr(pipeline, one, None) for one in pipeline._lora_loadable_modules}
+    missing = {part for part, model in parts.items() if model is None}
+    absent = {stem for stem in layers if _named(stem, family, parts)[0] in missing}
+    found = _modules(layers, parts, family)
+    if not found and not absent:
         raise RenderFailed(
             f"The LoRA {name!r} is for another kind of model: this checkpoint has no layer for "
             f"names like {next(iter(layers), '')[:80]!r}.",
@@ -139,16 +162,16 @@ def read_lora(name: str, path: Path, pipeline: Any, family: str) -> tuple[Tensor
         )
     tensors: Tensors = {}
     # Asking a large model for its type takes some milliseconds.
-    types = {part: getattr(pipeline, part).dtype for part in {part for part, _ in found}}
+    types = {part: parts[part].dtype for part in {part for part, _ in found}}
     for (part, module), (stem, rows) in found.items():
         layer = layers[stem]
-        halves = _fitting(name, getattr(pipeline, part), module, layer.down, layer.up[rows])
+        halves = _fitting(name, parts[part], module, layer.down, layer.up[rows])
         for half, tensor in zip("AB", halves, strict=True):
             # peft converts them, too, but not for quantised weights.
             tensors[f"{part}.{module}.lora_{half}.weight"] = tensor.to(types[part])
-    for stem in layers.keys() - {stem for stem, _ in found.values()}:
+    for stem in layers.keys() - {stem for stem, _ in found.values()} - absent:
         unused += layers[stem].keys.values()
-    return tensors, sorted(unused)
+    return _File(tensors, sorted(unused), any(map(_OF_TEXTS.match, layers)))
 
 
 # The end of a key, which tells the tensor's role in its layer: in kohya's or peft's form, that of
@@ -250,31 +273,30 @@ _OF_TEXTS = re.compile(r"(?:base_model\.model\.)?(?:lora_te|text_encoder_?)(\d?)
 
 
 def _modules(
-    layers: Mapping[str, _Layer], pipeline: Any, family: str
+    layers: Mapping[str, _Layer], parts: Mapping[str, Any], family: str
 ) -> dict[_Target, tuple[str, torch.Tensor]]:
-    """Return the modules of a pipeline that layers are for, with each one's rows of `up`."""
-    # The attribute for the parts that its loader takes is private.
-    parts = {one: getattr(pipeline, one, None) for one in pipeline._lora_loadable_modules}
+    """Return the modules of parts that layers are for, with each one's rows of `up`."""
     known = {part: _adaptable(model) for part, model in parts.items() if model is not None}
     found: dict[_Target, tuple[str, torch.Tensor]] = {}
     for stem, layer in layers.items():
-        part, names = _named(stem, family, "unet" if "unet" in known else "transformer")
-        modules = [known[part].get(name, "") for name in names] if part in known else []
-        if all(modules):
-            sizes = [_size(getattr(pipeline, part), module) for module in modules]
+        part, names = _named(stem, family, parts)
+        modules = [known.get(part, {}).get(name, "") for name in names]
+        if modules and all(modules):
+            sizes = [_size(parts[part], module) for module in modules]
             for module, rows in zip(modules, _rows(stem, layer, sizes, names), strict=True):
                 found[part, module] = stem, rows
     return found
 
 
-def _named(stem: str, family: str, denoiser: str) -> tuple[str, tuple[str, ...]]:
+def _named(stem: str, family: str, parts: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """Return the part that a layer is for, and its modules' names with "_" for the dots."""
     if found := _OF_TEXTS.fullmatch(stem):
         flat = found[2].replace(".", "_").removeprefix("text_model_")
         # Before it used peft, diffusers named them as the UNet's.
         flat = re.sub(r"(self_attn)_to_(q|k|v|out)$", r"\1_\2_proj", flat)
         return f"text_encoder_{found[1]}".removesuffix("_1").removesuffix("_"), (flat,)
-    return denoiser, places(family, PREFIX.sub("", stem).replace(".", "_"))
+    names = places(family, PREFIX.sub("", stem).replace(".", "_"))
+    return "unet" if "unet" in parts else "transformer", names
 
 
 class _Size(NamedTuple):

@@ -1,12 +1,12 @@
 """Parts and whole checkpoints of tiny flow families in files, as people share them."""
 
+import importlib
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 import transformers
@@ -85,11 +85,12 @@ def tensors_of(folder: str, part: str) -> Tensors:
 PREFIX = "model.diffusion_model."
 
 
-def weights_of(name: str) -> Tensors:
-    """The transformer of a tiny folder, in diffusers' names."""
+def weights_of(name: str, part: str = "transformer") -> Tensors:
+    """A part of a tiny folder, in its library's names."""
     index = json.loads((tiny_flow(name) / "model_index.json").read_text())
-    kind = getattr(diffusers, index["transformer"][1])
-    return dict(kind.from_pretrained(tiny_flow(name), subfolder="transformer").state_dict())
+    library, kind = index[part]
+    made = getattr(importlib.import_module(library), kind)
+    return dict(made.from_pretrained(tiny_flow(name), subfolder=part).state_dict())
 
 
 def write_gguf(path: Path, tensors: Tensors, kind: str) -> None:

@@ -48,18 +48,21 @@ def three_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
     return [one for recipe in recipes for one in requests_of(models, name, recipe)]
 
 
-def lora_of(models: Path, name: str, mark: str) -> LoraUse:
+def lora_of(models: Path, name: str, mark: str, *more: str) -> LoraUse:
     """Write a LoRA for all attention of a transformer, in diffusers' names with this `mark`.
+
+    `more` are further parts with attention.
 
     Its numbers have 16 bits, as those of most LoRAs.
     """
     tensors: dict[str, torch.Tensor] = {}
-    for key, weight in weights_of(name).items():
-        if re.search(r"(attn|attention)\.to_.*weight", key) and weight.ndim > 1:
-            down, up = random_layer(SimpleNamespace(weight=weight), seed=len(tensors), size=2)
-            layer = f"transformer.{key.removesuffix('.weight')}"
-            tensors[f"{layer}.lora_A.weight"] = down.half()
-            tensors[f"{layer}.lora_B.weight"] = up.half()
+    for part in ("transformer", *more):
+        for key, weight in weights_of(name, part).items():
+            if re.search(r"(attn|attention)\.(to_|[qkv]_).*weight", key) and weight.ndim > 1:
+                down, up = random_layer(SimpleNamespace(weight=weight), seed=len(tensors), size=2)
+                layer = f"{part}.{key.removesuffix('.weight')}"
+                tensors[f"{layer}.lora_A.weight"] = down.half()
+                tensors[f"{layer}.lora_B.weight"] = up.half()
     write(models / "loras/a.safetensors", tensors, {"ss_base_model_version": mark})
     return LoraUse("a", hash_of(models, "lora", "a"), 0.7)
 

@@ -83,7 +83,7 @@ def used(tensors: Tensors, folder: Path, pipeline: Any, family: str) -> dict[str
     assert found.family == family
     expect_usable(found, "lora")
     path = write(folder / "it.safetensors", tensors)
-    given, unused = read_lora("it", path, pipeline, family)
+    given, unused, _ = read_lora("it", path, pipeline, family)
     assert unused == []
     mark = ".lora_B.weight"
     start = f"{part_of(family)}."

@@ -37,7 +37,7 @@ def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tens
     """Return the modules by name, with the change of their weights."""
     path = write(folder / "it.safetensors", tensors, metadata or None)
     with files_in(folder)("lora", "it", "it"):
-        given, unused = read_lora("it", path, found, "sd1")
+        given, unused, _ = read_lora("it", path, found, "sd1")
     assert not unused
     return {
         key.removesuffix(".lora_A.weight"): torch.einsum(
@@ -169,7 +169,7 @@ def loras_in(folder: Path, pipeline: Any) -> Loras:
     """Return a pipeline's LoRAs, which are files by name; `hash` is the name, too."""
     row = row_of_pipeline(type(pipeline).__name__)
     assert row
-    return Loras(pipeline, row.key, files_in(folder))
+    return Loras(lambda: pipeline, row.key, files_in(folder))
 
 
 @pytest.fixture

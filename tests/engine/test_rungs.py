@@ -1,5 +1,6 @@
 """Every rung of the memory ladder draws the same pictures, with its placement of weights."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
@@ -112,6 +113,16 @@ def test_layers_of_loras_come_with_the_others(models: Models, renderer: Renderer
                     assert all("group_offloading" in one for one in hooks)
 
 
+def test_a_vae_is_released_when_another_is_named_after_a_lora(models: Models) -> None:
+    """Nothing of what loaded the LoRA holds it."""
+    renderer, given = Renderer(models.options), {"loras": {"both": 0.7}, **SMALL}
+    with reads() as found:
+        for wanted in (given, {**given, "vae": "warm"}):
+            draw(renderer, models.request(wanted))
+        gc.collect()
+        assert [part for part, vae in found if part == "vae" and vae() is not None] == ["vae"]
+
+
 FLOWS = (
     *("Z-Image-Turbo", "FLUX.1-dev", "Qwen-Image", "ERNIE-Image", "FLUX.2-klein", "Chroma1-HD"),
     *("sd3.5-medium", "Lumina-Image-2.0", "Krea-2-Raw"),
@@ -174,6 +185,21 @@ def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
         assert sorted(part for part, _ in found) == sorted(read)
         assert difference(image, picture) <= 1
     assert alive == {"vae", "transformer"}
+
+
+def test_a_lora_of_a_text_encoder_counts_where_parts_take_turns() -> None:
+    """Its texts are others, and are encoded again with the next LoRA; nothing of it is unused."""
+    models = flow_models("FLUX.1-dev")
+    lora = lora_of(models, "FLUX.1-dev", "flux1", "text_encoder")
+    (wanted, other, *_) = three_of(models, "FLUX.1-dev")
+    batches = [replace(wanted, loras=uses) for uses in ((lora,), (), (replace(lora, weight=0.2),))]
+    batches.append(replace(other, loras=(lora,)))
+    plain = [draw(flow_renderer(models), one)[0] for one in batches]
+    turning = on_rung(flow_renderer(models), TURNS)
+    for one, expected in zip(batches, plain, strict=True):
+        (image,) = draw(turning, one)
+        assert difference(image, expected) <= 1
+        assert image.warnings == ()
 
 
 @pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
