@@ -32,8 +32,10 @@ _GENERAL = (
 # Web pages and keyboards produce no-break and wide spaces, which look like ordinary ones.
 _OTHER_SPACES = re.compile("[\u00a0\u202f\u3000]")
 _NULLS = ("", "~", "null", "Null", "NULL")
-# Half a character beyond the first 65,536: JSON writes two escapes, YAML one for the whole.
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+# Of valid JSON: texts, brackets, numbers and words, and line breaks; commas and colons say no more.
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|[^\s\[\]{},:"]+|\n')
+_STARTS = {"{": yaml.MappingStartEvent, "[": yaml.SequenceStartEvent}
+_ENDS = {"}": yaml.MappingEndEvent, "]": yaml.SequenceEndEvent}
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # A name and a colon without a space after it, another sign, or no sign before a number.
 _NEARLY_FIELD = re.compile(
@@ -52,9 +54,9 @@ def compose(source: Source, problems: Problems) -> list[Written]:
     Tags, anchors and references are added to `problems`. Raises RecipeInvalid if it is not YAML or
     beyond the limits.
     """
-    text = _OTHER_SPACES.sub(" ", source.text)
     try:
-        return list(_Composer(source, text, problems).documents())
+        events = yaml.parse(_OTHER_SPACES.sub(" ", source.text), _LOADER)
+        return list(_Composer(source, events, problems).documents())
     except yaml.YAMLError as error:
         refuse(*_explained(source, error))
 
@@ -62,7 +64,7 @@ def compose(source: Source, problems: Problems) -> list[Written]:
 def compose_json(source: Source) -> Written:
     """Return the value of a JSON file. Raises RecipeInvalid if it is not JSON or beyond the limits.
 
-    PyYAML finds the positions, once `json.loads` has accepted the text.
+    `json.loads` has the words for what is wrong; it knows no positions of values.
     """
     try:
         json.loads(source.text, parse_int=str)
@@ -76,31 +78,30 @@ def compose_json(source: Source) -> Written:
         )
     except RecursionError:
         refuse(source.whole_line(1), TOO_DEEP)
-    text = _SURROGATE.sub("tttttt", source.text.replace("\t", " "))
-    try:
-        return next(_JsonComposer(source, text, Problems()).documents())
-    except yaml.YAMLError:  # a line break before a colon, or a name of over 1,024 characters
-        if source.text.count(",") > MAX_NODES:
-            refuse(source.whole_line(1), TOO_MANY)
-        values = json.loads(source.text, parse_int=str, parse_float=str, object_pairs_hook=_Pairs)
-        return _json_value(values, source.whole_line(1))
+    events = _json_events(source.text)
+    return _Composer(source, events, Problems(), keeps_nulls=False).node(next(events), 0)
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """The names and values of a JSON object, repeated ones included."""
+def _json_events(text: str) -> Iterator[Any]:
+    """Yield the events that YAML would have for valid JSON.
 
-
-def _json_value(value: Any, position: Position, depth: int = 0) -> Written:
-    """Return a value without its own position. Raises RecipeInvalid if it is nested too deeply."""
-    if depth > MAX_DEPTH:
-        refuse(position, TOO_DEEP)
-    if isinstance(value, _Pairs):
-        pairs = [(name, _json_value(one, position, depth + 1)) for name, one in value]
-        return mapping_at(position, None, [pair for pair in pairs if pair[1].value is not None])
-    if isinstance(value, list):
-        return list_at(position, None, [_json_value(one, position, depth + 1) for one in value])
-    text = json.dumps(value) if isinstance(value, bool) else value
-    return Written(text, position, str(text))
+    YAML itself allows no line break before a colon, and no names of over 1,024 characters.
+    """
+    line = start = 0
+    for token in _JSON_TOKEN.finditer(text):
+        sign = token[0]
+        if sign == "\n":
+            line, start = line + 1, token.end()
+            continue
+        begin, end = (yaml.Mark("", at, line, at - start, None, 0) for at in token.span())
+        if sign in _STARTS:
+            yield _STARTS[sign](None, None, True, begin, end)
+        elif sign in _ENDS:
+            yield _ENDS[sign](begin, end)
+        else:
+            style = '"' if sign.startswith('"') else None
+            value = json.loads(sign) if style else sign
+            yield yaml.ScalarEvent(None, None, (True, True), value, begin, end, style)
 
 
 def nearly_field(line: str) -> tuple[int, str] | None:
@@ -113,14 +114,18 @@ def nearly_field(line: str) -> tuple[int, str] | None:
 
 
 class _Composer:
-    """Builds values from `text`, which is as long as the source's and may differ in spaces."""
+    """Builds values from events, whose marks are positions in the source.
 
-    keeps_nulls = True
+    Without `keeps_nulls` a null is as good as no field.
+    """
 
-    def __init__(self, source: Source, text: str, problems: Problems) -> None:
+    def __init__(
+        self, source: Source, events: Iterator[Any], problems: Problems, *, keeps_nulls: bool = True
+    ) -> None:
         self.source = source
         self.problems = problems
-        self.events: Iterator[Any] = yaml.parse(text, _LOADER)
+        self.events = events
+        self.keeps_nulls = keeps_nulls
         self.nodes = 0
 
     def documents(self) -> Iterator[Written]:
@@ -144,19 +149,12 @@ class _Composer:
         if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
             is_text = isinstance(event, yaml.ScalarEvent)
             raw = self.raw(event)
-            return Written(self.scalar(event, raw) if is_text else raw, position, raw, key)
+            return Written(_scalar(event) if is_text else raw, position, raw, key)
         if isinstance(event, yaml.MappingStartEvent):
             pairs, end = self.pairs(depth + 1)
             return mapping_at(self.position(event, end), key, pairs)
         parts, end = self.elements(depth + 1)
         return list_at(self.position(event, end), key, parts)
-
-    def scalar(self, event: Any, raw: str) -> str | None:
-        text = str(event.value)
-        if not event.style and text in _NULLS:
-            return None
-        # The last line break of a block is part of the syntax, not of the text.
-        return text.removesuffix("\n") if event.style in ("|", ">") else text
 
     def elements(self, depth: int) -> tuple[list[Written], Any]:
         """Return the elements of a list, and the event of its end."""
@@ -217,15 +215,12 @@ class _Composer:
         return Position(self.source, start.line + 1, start.column + 1, max(1, width))
 
 
-class _JsonComposer(_Composer):
-    """The same for JSON, in which null is the default."""
-
-    keeps_nulls = False
-
-    def scalar(self, event: Any, raw: str) -> str | None:
-        if event.style == '"':
-            return str(json.loads(raw))
-        return None if raw == "null" else raw
+def _scalar(event: Any) -> str | None:
+    text = str(event.value)
+    if not event.style and text in _NULLS:
+        return None
+    # The last line break of a block is part of the syntax, not of the text.
+    return text.removesuffix("\n") if event.style in ("|", ">") else text
 
 
 def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:

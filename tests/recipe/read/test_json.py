@@ -28,9 +28,9 @@ MISTAKES = [
     ('{"prompt": "\\ud83d"}', (1, 12), "prompt contains the invisible character U+D83D"),
     ('{"3": {"class_type": "KSampler", "inputs": {}}}', (1, 2), "this is a workflow of ComfyUI, … "
      'save the picture beside a recipe {"from": "picture.png"}.'),
-    (f'{{"prompt"\n:{"[" * 30}{"]" * 30}}}', (1, 1), "this is nested more than 20 levels deep."),
-    (f'{{"prompt"\n:[{"0," * 60_000}0]}}', (1, 1), "the file holds more than 50,000 values."),
-    ('{"prompt": "a", "stesp"\n: 3}', (1, 1), "unknown field 'stesp'. Did you mean 'steps'?"),
+    (f'{{"prompt"\n:{"[" * 30}{"]" * 30}}}', (2, 22), "this is nested more than 20 levels deep."),
+    (f'{{"prompt"\n:[{"0," * 60_000}0]}}', (2, 99_997), "the file holds more than 50,000 values."),
+    ('{"prompt": "a", "stesp"\n: 3}', (1, 17), "unknown field 'stesp'. Did you mean 'steps'?"),
     ("[" * 100_000, (1, 1), "this is nested more than 20 levels deep. A recipe needs three."),
     ("[" + "0," * 60_000 + "0]", (1, 100_000), "the file holds more than 50,000 values."),
     (f'{{"prompt": "a", "seed": {"9" * 5000}}}', (1, 25), "seed must be"),
