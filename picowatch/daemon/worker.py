@@ -309,7 +309,8 @@ class Worker:
         Its share may be unmounted.
         """
         requests = [image.request for image in batch]
-        names = {name for one in requests for name in (one.checkpoint, one.cutout, *one.upscalers)}
+        names = {name for one in requests for name in (one.checkpoint, *one.upscalers)}
+        names |= {one.cutout.model for one in requests if one.cutout}
         if names <= EMBEDDED_NAMES | {""}:
             return False
         return not Catalog(self.run.settings.models).scan().models

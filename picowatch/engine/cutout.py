@@ -26,6 +26,7 @@ from picowatch.catalog.cutouts import (
 from picowatch.catalog.headers import Header
 from picowatch.engine.part_files import Tensors
 from picowatch.files.pictures import on_white
+from picowatch.recipe.parts import Cutout
 
 _MOST_DIGITS = 4
 # Their authors' settings for training: sides, and the mean and spread of colours.
@@ -36,6 +37,7 @@ _SPREADS = {U2NET: (0.229, 0.224, 0.225), ISNET: (1.0, 1.0, 1.0)}
 # figure.
 _UNSURE, _SURE = 192, 250
 _EDGE = 2  # the width of soft edges, in pixels that the network sees
+_SEEN = 16  # of 255: fainter pixels do not count for where a figure is
 _FOUND = 0.002  # the least share of a picture that counts as a figure
 NOTHING_FOUND = "No figure stood out from the background, so hardly anything of it was left."
 
@@ -156,6 +158,29 @@ def cut_out(network: Network, drawn: Image.Image) -> tuple[Image.Image, tuple[st
         alpha = ImageChops.multiply(alpha, drawn.getchannel("A"))
     cut.putalpha(alpha)
     return cut, () if found else (NOTHING_FOUND,)
+
+
+def framed(cut: Image.Image, wanted: Cutout) -> Image.Image:
+    """Return what was cut out: centred if a size or a margin is wanted, before its background."""
+    if wanted.size or wanted.margin is not None:
+        cut = _centred(cut, wanted.sides or cut.size, wanted.margin or 0)
+    if not wanted.background:
+        return cut
+    ground = Image.new("RGBA", cut.size, wanted.background)
+    return Image.alpha_composite(ground, cut).convert("RGB")
+
+
+def _centred(cut: Image.Image, size: tuple[int, int], margin: float) -> Image.Image:
+    """Return what is visible in the middle of a picture, as large as the margins allow."""
+    seen = cut.getchannel("A").point(lambda level: 255 if level >= _SEEN else 0).getbbox()
+    figure = cut.crop(seen) if seen else cut
+    room = 1 - 2 * margin / 100
+    scale = min(room * side / own for side, own in zip(size, figure.size, strict=True))
+    width, height = (max(1, round(side * scale)) for side in figure.size)
+    canvas = Image.new("RGBA", size)
+    place = (size[0] - width) // 2, (size[1] - height) // 2
+    canvas.paste(figure.resize((width, height), Image.Resampling.LANCZOS), place)
+    return canvas
 
 
 def with_counts(network: Network, tensors: Tensors) -> Tensors:

@@ -105,10 +105,13 @@ class Finishing:
 
     def _cut_out(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         self._look()
-        network = self._network_of("cutout", request.cutout, request.cutout_hash)
+        wanted = request.cutout
+        assert wanted is not None
+        network = self._network_of("cutout", wanted.model, request.cutout_hash)
         cut, warnings = cutout.cut_out(network, drawn.picture)
         self._done += 1
-        return drawn._replace(picture=cut, warnings=(*drawn.warnings, *warnings))
+        picture = cutout.framed(cut, wanted)
+        return drawn._replace(picture=picture, warnings=(*drawn.warnings, *warnings))
 
     def _enlarged(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         """Enlarge a picture, with `tiling` together with a margin from the opposite edges."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from picowatch.recipe.a1111_keys import FINISHED, FIRST, LAST, UPSCALERS
 from picowatch.recipe.converters import NVIDIA
-from picowatch.recipe.fields import BAKED, CUTOUT, MAPPINGS, PARTS, ROWS, ZERO_SNR
+from picowatch.recipe.fields import BAKED, FINISHING, MAPPINGS, PARTS, ROWS, ZERO_SNR
 from picowatch.recipe.parts import Row
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
@@ -49,8 +49,11 @@ def parameters_text(
 
 def postprocessing_text(request: ImageRequest) -> str:
     """Return the text of A1111's tab "Extras", for a picture that was only finished."""
-    upscaled = _parts(PARTS["upscale"], request.upscale) if request.upscale else {}
-    return _line(upscaled | {ROWS[CUTOUT].a1111: request.cutout}, FINISHED)
+    values: dict[str, str] = {}
+    for field in FINISHING:
+        if mapping := getattr(request, field):
+            values |= _parts(PARTS[field], mapping)
+    return _line(values, FINISHED)
 
 
 def without_postprocessing(parameters: str) -> str:

@@ -259,7 +259,8 @@ def kind_wanted(request: ImageRequest | None, settings: Settings) -> Format:
 
 
 def _fits(request: ImageRequest, kind: Format) -> bool:
-    has_room = kind.name != "jpeg" or (fits_jpeg(request) and not request.cutout)
+    is_transparent = request.cutout is not None and not request.cutout.background
+    has_room = kind.name != "jpeg" or (fits_jpeg(request) and not is_transparent)
     return has_room and max(request.published_size) <= kind.longest_side
 
 

@@ -31,6 +31,9 @@ _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 _NUMBER = r"([-+]?(?:\d{1,10}(?:\.\d{0,9})?|\.\d{1,9}))"
 _RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
 _SEVERAL = re.compile(r"\[?[\d\s,-]+,[\d\s,-]+\]?")
+_COLOUR = re.compile(r"#?([0-9a-f]{6})")
+_COLOURS = {"transparent": "", "white": "#ffffff", "black": "#000000"}
+_SIZE = re.compile(r"([1-9]\d{1,3})(?:\s*[x×*]\s*([1-9]\d{1,3}))?")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
 
 
@@ -90,6 +93,25 @@ def format_in(written: Written) -> Any:
     """Return a file format by its name or its ending: jpg is jpeg."""
     word = str(word_in(written)).removeprefix(".")
     return "jpeg" if word == "jpg" else word
+
+
+def colour_in(written: Written) -> str | None:
+    """Return a colour like "#f4f4f4", "" for transparent; None for what is none."""
+    word = written.text.strip().casefold()
+    if found := _COLOUR.fullmatch(word):
+        return f"#{found[1]}"
+    return _COLOURS.get(word)
+
+
+def percent_in(written: Written) -> Any:
+    """Return a number with or without a per cent sign."""
+    return number_in(written.with_value(written.text.strip().removesuffix("%").rstrip()))
+
+
+def size_in(written: Written) -> str | None:
+    """Return a size like 1000x1000, one number for a square; None for what is none."""
+    found = _SIZE.fullmatch(written.text.strip().casefold())
+    return f"{found[1]}x{found[2] or found[1]}" if found else None
 
 
 def quality_in(written: Written) -> Any:

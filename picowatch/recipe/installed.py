@@ -13,7 +13,6 @@ from picowatch.recipe.inventory import Checkpoint, Inventory, is_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.parts import UPSCALERS, usual_upscaler
-from picowatch.recipe.written import switch
 
 # The smallest one has the Apache licence; the larger ones exclude commercial use.
 DEPTH = "Depth-Anything-V2-Small-hf"
@@ -150,7 +149,7 @@ def _once(asked: tuple[str, str | None], find: Callable[[], str], inventory: Inv
 
 
 def _find(kind: str, written: str | None, inventory: Inventory) -> str:
-    if written is None or (kind == "cutout" and switch(written)):
+    if written is None:
         return _only(kind, inventory)
     if kind == "vae" and written.strip().casefold() in _BAKED_WORDS:
         return BAKED

@@ -1,12 +1,12 @@
-"""The row of a field, and the fields that are mappings: `hires`, `upscale` and `control`."""
+"""The row of a field, and the fields that are mappings: `hires`, `upscale`, `cutout`, `control`."""
 
-from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, Literal, get_args
+from dataclasses import KW_ONLY, asdict, dataclass
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.converters import Converter, raw
+from picowatch.recipe.converters import Converter, colour_in, percent_in, raw, size_in
 from picowatch.recipe.messages.suggestions import squeezed
 
 
@@ -115,6 +115,59 @@ class Upscale:
         """Return the size that a picture of this size becomes."""
         scale = self.scale or 1
         return round(width * scale), round(height * scale)
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Cutout:
+    """Removing the background: what the mapping `cutout` can say.
+
+    A resolved recipe has a model's name, and with a size a margin.
+    """
+
+    model: Annotated[str, Row("A name in models/cutout.", aliases=("name",), a1111="Rembg")] = ""
+
+    background: Annotated[
+        str,
+        Row(
+            "What is behind it: transparent, white, black or a colour.",
+            reads=colour_in,
+            wanted='transparent, white, black, or a colour in quotes like "#f4f4f4"',
+            default_text="transparent",
+        ),
+    ] = ""
+
+    margin: Annotated[
+        Annotated[float, Field(strict=True, ge=0, le=45, allow_inf_nan=False)] | None,
+        Row("It is centred, with so many per cent of each side free around it.", reads=percent_in),
+    ] = None
+
+    size: Annotated[
+        str,
+        Row(
+            "The picture's, of which it fills what the margin leaves.",
+            reads=size_in,
+            wanted="a size like 1000x1000, with sides of 10 to 9999 pixels",
+        ),
+    ] = ""
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Width and height of the picture; None if they stay."""
+        width, _, height = self.size.partition("x")
+        return (int(width), int(height)) if self.size else None
+
+    @staticmethod
+    def of(value: Any) -> Any:
+        """Return the value of a mapping, or of a model's name alone, as it is stored."""
+        return {"model": value} if isinstance(value, str) and value else value or None
+
+    def stored(self) -> Any:
+        """Return the values that are not defaults, or the name if that is all."""
+        values = {name: value for name, value in asdict(self).items() if value not in ("", None)}
+        return self.model if [*values] == ["model"] else values
+
+
+USUAL_MARGIN = 8  # per cent, with a size
 
 
 def usual_upscaler(written: str) -> str | None:

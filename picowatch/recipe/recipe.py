@@ -244,7 +244,7 @@ class Recipe(RecipeFields):
             "mask": ("mask", self.mask),
             "hires_upscaler": ("upscaler", self.hires.model if self.hires else ""),
             "upscaler": ("upscaler", self.upscale.model if self.upscale else ""),
-            "cutout": ("cutout", self.cutout),
+            "cutout": ("cutout", self.cutout.model if self.cutout else ""),
         }
 
     def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:

@@ -12,7 +12,6 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe.fields import (
     ALPHA,
-    CUTOUT,
     FINISHED,
     MAPPINGS,
     OFF,
@@ -21,7 +20,7 @@ from picowatch.recipe.fields import (
     ImageFields,
     idle_fields,
 )
-from picowatch.recipe.parts import Control
+from picowatch.recipe.parts import Control, Cutout
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
@@ -235,6 +234,8 @@ def digest_of(values: Mapping[str, object]) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_without_defaults(p) if isinstance(p, _LATER) else asdict(p) for p in value]
+    if isinstance(value, Cutout):
+        return value.stored()
     return asdict(value) if value else value
 
 
@@ -265,7 +266,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
     }
     values |= {name: values[name] or "none" for name in PICTURE_FIELDS if name in values}
     values |= {"mask": ALPHA} if request.mask_is_alpha else {}
-    values |= {name: values[name] or False for name in (*MAPPINGS, CUTOUT) if name in values}
+    values |= {name: values[name] or False for name in MAPPINGS if name in values}
     if request.draws:
         values["prediction"] = request.prediction or AUTOMATIC
         values["loras"] = {

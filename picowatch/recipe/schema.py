@@ -58,7 +58,7 @@ _FORMS: dict[str, Schema] = {
     "variation_seed": {"type": ["integer", "string"], "minimum": -1, "maximum": MAX_SEED},
     "hires": {"type": _SWITCH_OR_MORE},
     "upscale": {"type": _SWITCH_OR_MORE},
-    CUTOUT: {"type": ["boolean", "number", "string"]},
+    CUTOUT: {"type": _SWITCH_OR_MORE},
     "control": {"type": [*_SWITCH_OR_MORE, "array"], "items": {"$ref": "#/definitions/control"}},
     "references": {"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 10},
     "loras": {"type": ["string", "array", "object"], "additionalProperties": _WEIGHT},
@@ -158,7 +158,7 @@ def _field(schema: Schema, form: Schema | None = None) -> Schema:
 
 def _propose(fields: Schema, inventory: Inventory) -> None:
     """Add the names of samplers and of what is installed as examples."""
-    hires, upscale, control = (fields[name]["properties"] for name in KINDS)
+    hires, upscale, cutout, control = (fields[name]["properties"] for name in KINDS)
     upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
     for schema, names in (
         (fields["sampler"], [DEFAULT_SAMPLER, *(one.name for one in SAMPLERS)]),
@@ -167,7 +167,7 @@ def _propose(fields: Schema, inventory: Inventory) -> None:
         (fields["loras"], list(inventory.loras)),
         (hires["upscaler"], [*UPSCALERS, *upscalers]),
         (upscale["model"], upscalers),
-        (fields[CUTOUT], [*inventory.cutouts, DEMO_CUTOUT]),
+        (cutout["model"], [*inventory.cutouts, DEMO_CUTOUT]),
         (control["model"], [one.name for one in inventory.controlnets]),
         (control["depth"], list(inventory.depths)),
     ):

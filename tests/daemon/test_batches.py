@@ -11,14 +11,15 @@ import pytest
 from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
 from picowatch.daemon.durations import Durations, Rendering
 from picowatch.ledger.ledger import Ledger
-from picowatch.recipe.fields import ROWS
-from picowatch.recipe.parts import Hires, Upscale
+from picowatch.recipe.fields import ROWS, WRITING
+from picowatch.recipe.parts import Cutout, Hires, Upscale
 from picowatch.recipe.request import ControlUse, ImageRequest, LoraUse, ReferenceUse
 from tests.digest_engine import digest_picture
 from tests.engine.requests import request
 
 PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
 OF_OTHER_TYPES: dict[str, Any] = {
+    "cutout": Cutout("isnet"),
     "hires": Hires(),
     "control": (ControlUse("a.png", "canny"),),
     "loras": (LoraUse("a", "1", 0.5),),
@@ -63,6 +64,7 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
         *("prompt", "negative_prompt", "seed"),
         *("ensd", "variation_seed", "variation_strength"),
         *("image", "references", "resize", "mask", "mask_blur", "mask_invert", "cutout"),
+        *WRITING,
     }
 
 

@@ -19,6 +19,7 @@ from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import reading, watch
 from picowatch.inbox.scan import Scan, scan
 from picowatch.outbox.start_images import NamedPictures
+from picowatch.recipe.parts import Cutout
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
 from tests.outcome import error_files
@@ -657,7 +658,8 @@ def test_a_template_may_only_cut_out(house: House) -> None:
     assert house.pictures() == ["cut/a ü.png", "cut/b.png"]
     found = house.requests()
     assert [(one.width, one.height) for one in found] == [(97, 301), (64, 3)]
-    assert {(one.draws, one.cutout, one.upscale) for one in found} == {(False, "demo-cutout", None)}
+    cutout = Cutout("demo-cutout")
+    assert {(one.draws, one.cutout, one.upscale) for one in found} == {(False, cutout, None)}
     house.save("large/_pictures.yaml", "cutout: true\nupscale: {model: demo-compact, scale: 2}\n")
     Image.new("L", (64, 3)).save(house.inbox / "large/c.png")
     assert house.once()

@@ -42,13 +42,15 @@ def named(
     def hash_of(kind: Kind, name: str) -> str:
         return catalog.sha256(catalog.find(kind, name))
 
-    kinds: tuple[Kind, ...] = ("checkpoint", "vae", "cutout")
+    kinds: tuple[Kind, ...] = ("checkpoint", "vae")
     hashes = {f"{kind}_hash": hash_of(kind, values[kind]) for kind in kinds if values.get(kind)}
     for field in ("image", "mask"):
         if values.get(field) in pictures:
             hashes[f"{field}_hash"] = pictures[values[field]]
     if "upscale" in values:
         hashes["upscaler_hash"] = hash_of("upscaler", values["upscale"].model)
+    if "cutout" in values:
+        hashes["cutout_hash"] = hash_of("cutout", values["cutout"].model)
     if "hires" in values and "demo" in values["hires"].upscaler:
         hashes["hires_upscaler_hash"] = hash_of("upscaler", values["hires"].upscaler)
     loras, embeddings = values.pop("loras", {}), values.pop("embeddings", ())

@@ -16,7 +16,7 @@ from picowatch.engine.cutout import NOTHING_FOUND, Network
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
-from picowatch.recipe.parts import Upscale
+from picowatch.recipe.parts import Cutout, Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.engine.demo import named
 from tests.engine.requests import difference, draw, ignore_steps, keep, pixels, plain_options
@@ -61,6 +61,8 @@ def request(
 ) -> ImageRequest:
     """A small drawn picture, or a given one, that is enlarged or cut out."""
     given: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, **values}
+    if isinstance(values.get("cutout"), str):
+        given["cutout"] = Cutout(values["cutout"])
     if scale:
         given["upscale"] = Upscale(DEMO_UPSCALER, scale)
     if picture:
@@ -174,6 +176,32 @@ def test_a_given_picture_loses_its_background(engine: Renderer, folder: Path) ->
     green.putpixel((100, 100), (255, 0, 0))
     (image,) = draw(engine, request(folder, green, cutout="red"))
     assert image.warnings == (NOTHING_FOUND,)
+
+
+@pytest.mark.parametrize("background", ["", "#f4f4f4"])
+def test_what_is_cut_out_is_centred_in_a_size_of_its_own(
+    engine: Renderer, folder: Path, background: str
+) -> None:
+    """As large as the margins allow, in its proportions; on a background nothing is transparent."""
+    picture = Image.new("RGB", (301, 200), GREEN)
+    picture.paste(RED, (20, 100, 170, 200))  # 150x100, in the corner
+    wanted = Cutout("red", background, 10, "500x400")
+    (image,) = draw(engine, request(folder, picture, cutout=wanted))
+    assert (image.width, image.height, bool(image.alpha)) == (500, 400, not background)
+    shown = pixels(image)
+    if background:
+        figure = np.abs(shown - RED).max(2) < 30
+        assert (shown[:40] == 0xF4).all() and (shown[:, :45] == 0xF4).all()
+    else:
+        figure = alpha_of(image) > 250
+    (rows,), (columns,) = (np.nonzero(figure.any(axis)) for axis in (1, 0))
+    # 400 wide: ten per cent of 500 on either side; 267 high, in the middle of 400.
+    for found, meant in ((columns, (50, 449)), (rows, (67, 332))):
+        assert np.abs(np.array([found[0], found[-1]]) - meant).max() < 12
+    wanted = Cutout("red", "#ffffff")
+    (image,) = draw(engine, request(folder, square(), cutout=wanted))
+    assert (image.width, image.height, bool(image.alpha)) == (301, 200, False)
+    assert (pixels(image)[0, 0] == 255).all()
 
 
 def test_the_embedded_model_cuts_out_what_the_demo_model_draws(

@@ -186,12 +186,13 @@ def test_a_recipe_a_template_and_a_photo_have_formats_of_their_own(house: House)
     house.save("cut/_pictures.yaml", "cutout: true\nformat: same\n")
     for name in ("beach.jpg", "Möbel.webp", "old.BMP", "sub/x.JPEG", "a.avif"):
         house.draw(f"photos/{name}")
-    house.draw("cut/shoe.jpg"), house.draw("cut/boot.jpg")
+    house.save("shop/_pictures.yaml", "cutout: {background: white, size: 64}\nformat: same\n")
+    house.draw("cut/shoe.jpg"), house.draw("cut/boot.jpg"), house.draw("shop/hat.jpg")
     assert house.once(format="avif")
     assert house.pictures() == [
         *("a/0001-7.webp", "b/0001-7.jpg", "c/0001-7.avif", "cut/boot.png", "cut/shoe.png"),
         *("photos/Möbel.webp", "photos/a.avif", "photos/beach.jpg", "photos/old.png"),
-        "photos/sub/x.jpg",
+        *("photos/sub/x.jpg", "shop/hat.jpg"),
     ]
     with Image.open(house.outbox / "a/0001-7.webp") as picture:
         assert picture.tobytes() == digest_pixels(house.chunk("a/0001-7.webp").request)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from picowatch.recipe.fields import CUTOUT, MAPPINGS, SWITCHES
+from picowatch.recipe.fields import MAPPINGS, SWITCHES
 from picowatch.recipe.messages.other_programs import OFF
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
@@ -151,7 +151,7 @@ def _put_flag(
         excuse_prompt(layer, flag, written)
     elif field and written.raw:
         put(layer, field, written, problems)
-    elif field in (*SWITCHES, *MAPPINGS, CUTOUT):
+    elif field in (*SWITCHES, *MAPPINGS):
         put(layer, field, Written("true", key, "true", key), problems)
     elif field:
         problems.add(key, f"--{flag} has no value. Write one after it.")

@@ -52,7 +52,7 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
         yield from recipe.warnings
         if recipe.draws:
             yield from checkpoint_advice(recipe)
-        if recipe.cutout == DEMO_CUTOUT and recipe.checkpoint != DEMO:
+        if recipe.cutout and recipe.cutout.model == DEMO_CUTOUT and recipe.checkpoint != DEMO:
             yield _FOR_DRAWINGS
 
 

@@ -30,7 +30,7 @@ from picowatch.recipe.installed import find, find_checkpoint, is_whole_name
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS
+from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS, USUAL_MARGIN
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
@@ -316,10 +316,15 @@ class _Resolving:
         usual = float(self.known.inventory.named("upscaler")[model].scale)
         return {"model": model, "scale": _values_of("upscale", written).get("scale") or usual}
 
-    def _cutout(self) -> str:
-        """Return the model that cuts out; "" for none."""
+    def _cutout(self) -> dict[str, Any] | None:
+        """Return what cuts out and how, with the usual margin where only a size is given."""
         written = self.layer.get(CUTOUT)
-        return (self._find(CUTOUT, "cutout") or "") if written and not written.is_off else ""
+        is_on = written is not None and not written.is_off
+        model = self._find(f"{CUTOUT}.model", "cutout") if is_on else None
+        if not written or not model:
+            return None
+        usual = {"margin": USUAL_MARGIN} if find_in(self.layer, f"{CUTOUT}.size") else {}
+        return usual | _values_of(CUTOUT, written) | {"model": model}
 
     def _controls(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """Return the ControlNets; those whose model or picture is missing are left out."""

@@ -187,17 +187,13 @@ def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
         raise ValueInvalid(wrong_value(field, written))
     if _says_off(written) or number(written.text) == 0:
         return written.with_value(OFF)
-    if number(written.text) is not None:
+    if number(written.text) is not None and "scale" in PARTS[field]:
         return written.with_pairs((("scale", written),))
     if switch(written.text):
         return written.with_pairs(())
     if named and isinstance(written.value, str):
         return written.with_pairs(((named, written),))
     raise ValueInvalid(wrong_value(field, written))
-
-
-def _cutout(written: Written, judge: Judge) -> Written:
-    return written.with_value(OFF) if _says_off(written) else written
 
 
 def _controls(written: Written, judge: Judge) -> Written:
@@ -242,7 +238,7 @@ def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
 _FORMS: dict[str, Callable[[Written, Judge], Written]] = {
     "hires": partial(_mapping, "hires", ""),
     "upscale": partial(_mapping, "upscale", "model"),
-    CUTOUT: _cutout,
+    CUTOUT: partial(_mapping, CUTOUT, "model"),
     "references": _references,
     CONTROL: _controls,
     LORAS: loras_form,

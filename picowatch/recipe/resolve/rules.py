@@ -279,7 +279,7 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
 
 def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
     """Check the size of the published picture, whether it is drawn or only finished."""
-    width, height = recipe.published_size
+    width, height = recipe.size_after_upscale
     if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
         before = recipe.size_before_upscale
         what = (

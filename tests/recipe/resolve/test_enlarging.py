@@ -9,9 +9,17 @@ from picowatch.metadata import parameters_text, recipe_yaml
 from picowatch.metadata.a1111 import without_postprocessing
 from picowatch.recipe import Inventory
 from picowatch.recipe.inventory import Upscaler
-from picowatch.recipe.parts import Hires, Upscale
+from picowatch.recipe.parts import Cutout, Hires, Upscale
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, HASHES, PicturesWith, check_refused, read_one, request_of
+from tests.recipe.reading import (
+    DEMO,
+    HASHES,
+    PicturesWith,
+    check_refused,
+    hash_of,
+    read_one,
+    request_of,
+)
 
 OLD = {"4x-Old.pth": "4x-Old.pth is a pickle file.", "4x-Old": "4x-Old.pth is a pickle file."}
 INSTALLED = Inventory(
@@ -85,8 +93,40 @@ def test_a_cutout_model_is_named_as_other_models_are() -> None:
         "cutout: none": "",
     }.items():
         found = only(f"prompt: a\n{written}")
-        assert (found.cutout, found.cutout_hash) == (meant, HASHES["cutout"] * 64 * bool(meant))
+        assert found.cutout == (Cutout(meant) if meant else None)
+        assert found.cutout_hash == HASHES["cutout"] * 64 * bool(meant)
         assert (found.digest == only("prompt: a").digest) == (not meant)
+
+
+def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
+    """It is stored as a name if the recipe says no more."""
+    isnet = INSTALLED.cutouts[0]
+    for written, meant in {
+        "{model: isnet}": isnet,
+        "{model: isnet, background: transparent}": isnet,
+        "{model: isnet, background: White}": {"model": isnet, "background": "#ffffff"},
+        "{model: isnet, background: '#F4f4f4'}": {"model": isnet, "background": "#f4f4f4"},
+        "{model: isnet, margin: 5 %}": {"model": isnet, "margin": 5},
+        "{model: isnet, margin: 0, size: 900}": {"model": isnet, "margin": 0, "size": "900x900"},
+        "{model: isnet, size: 1000 x 800}": {"model": isnet, "margin": 8, "size": "1000x800"},
+    }.items():
+        found = only(f"image: a.png\ncutout: {written}")
+        assert found.as_dict()["cutout"] == meant, written
+        again = ImageRequest.from_dict(found.as_dict())
+        assert (again, again.digest) == (found, found.digest)
+        assert only(recipe_yaml(found)).digest == found.digest
+    assert found.published_size == (1000, 800)
+    text = "prompt: a\ncutout: isnet\nsweep: {'cutout: margin': [3, 9]}"
+    swept = read_one(text, inventory=INSTALLED).variants
+    assert [one.cutout and one.cutout.margin for one in swept] == [3, 9]
+
+
+def test_a_recipe_with_a_cutout_is_the_one_that_was_accepted_before() -> None:
+    """Since 0.3 the field may be a mapping; these digests are older."""
+    text = "image: a.png\ncutout: isnet"
+    recipe = read_one(text, inventory=INSTALLED, pictures=PHOTO)
+    assert recipe.digest(hash_of).startswith("0176da02342de54f")
+    assert only(text).digest.startswith("f3e78231522a7e0e")
 
 
 def test_without_a_name_it_is_the_only_one_installed() -> None:
@@ -102,7 +142,7 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
         old = replace(NONE, refused={"upscaler": OLD})
         check_refused(text, f"{what} {remedy}", inventory=old)
     for inventory, name in ((NONE, "demo-cutout"), (ONE, "isnet-general-use")):
-        assert only("prompt: a\ncutout: true", inventory).cutout == name
+        assert only("prompt: a\ncutout: true", inventory).cutout == Cutout(name)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +160,13 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
         ("upscale: {model: demo-compact, scale: 8}\nsize: 2048x2048",
          "upscale makes 16384x16384 from 2048x2048; the limit is 100 million pixels. Use a …"),
         ("upscale: R-ESRGAN 4x+", "no upscaler … Put RealESRGAN_x4plus.safetensors there; …"),
-        ("cutout: [a]", "cutout must be true, false, or a model's name…"),
-        ("cutout: {model: isnet}", "cutout must be true, false, or a model's name…"),
+        ("cutout: [a]", "cutout must be true, false, a model's name, or a mapping like …"),
+        ("cutout: {model: isnet, shadow: true}", "cutout has no 'shadow'. Its fields are model, …"),
+        ("cutout: {model: isnet, background: #f4f4f4\n  }", "cutout background has no value. "
+         'Write transparent, white, black, or a colour in quotes like "#f4f4f4", or delete …'),
+        ("cutout: {model: isnet, background: mauve}", "cutout background must be transparent, …"),
+        ("cutout: {model: isnet, size: 9x9}", "cutout size must be a size like 1000x1000, with …"),
+        ("cutout: {model: isnet, margin: 50 %}", "cutout margin must be a number from 0 to 45, …"),
     ],
 )  # fmt: skip
 def test_what_they_cannot_do_is_refused(written: str, message: str) -> None:
@@ -141,9 +186,10 @@ def test_a_picture_without_a_prompt_is_only_finished() -> None:
     assert request_of(f"{text}\nstrength: 0.3", "a.yaml", INSTALLED, "prompt: a dog").draws
     assert only(f"{text}\nprompt: ''").draws  # an empty prompt is a prompt
     cut = only("image: a.png\ncutout: isnet", defaults=defaults)
-    assert (cut.draws, cut.cutout, cut.published_size) == (False, INSTALLED.cutouts[0], TRUE_SIZE)
+    isnet = Cutout(INSTALLED.cutouts[0])
+    assert (cut.draws, cut.cutout, cut.published_size) == (False, isnet, TRUE_SIZE)
     both = only(f"{text}\ncutout: isnet")
-    assert (both.upscale, both.cutout) == (Upscale("4x-UltraSharp", 4), INSTALLED.cutouts[0])
+    assert (both.upscale, both.cutout) == (Upscale("4x-UltraSharp", 4), isnet)
     assert both.published_size == ENLARGED
 
 
@@ -186,7 +232,7 @@ def test_a1111s_texts_are_read() -> None:
     values = "Postprocess upscale by: 2, Postprocess upscaler: R-ESRGAN 4x+, Rembg: u2netp"
     found = only(lines + values, real, name="a.txt")
     assert found.upscale == Upscale("RealESRGAN_x4plus", 2)
-    assert found.cutout == "people/u2netp"
+    assert found.cutout == Cutout("people/u2netp")
     values = "Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+"
     found = only(lines + values, real, name="a.txt")
     assert found.hires == Hires(2.0, 40, 0.5, "RealESRGAN_x4plus")

@@ -38,6 +38,10 @@ SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
     "hires.upscaler": "hires: {upscaler: Nearest}",
     "upscale.model": "upscale: demo-compact",
     "upscale.scale": "upscale: {scale: 3}",
+    "cutout.model": "cutout: demo-cutout",
+    "cutout.background": "cutout: {background: white}",
+    "cutout.margin": "cutout: {margin: 3}",
+    "cutout.size": "cutout: {size: 100x100}",
 }
 # What the engine reads of a request for a flow family; the pictures that come of it are compared
 # with diffusers' in tests/engine/test_flows.py.
@@ -46,7 +50,8 @@ HONOURED = {
     *("width", "height", "hires", "hires.scale", "hires.steps", "hires.denoising_strength"),
     *("hires.upscaler", "upscale", "upscale.model", "upscale.scale", "image", "resize", "mask"),
     *("mask_blur", "mask_invert", "denoising_strength", "checkpoint", "vae", "loras", "exact"),
-    *("quantize", "shrink_to_fit", "references", "cutout", "format", "quality", "keep_exif"),
+    *("quantize", "shrink_to_fit", "references", "format", "quality", "keep_exif"),
+    *("cutout", "cutout.model", "cutout.background", "cutout.margin", "cutout.size"),
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))
