@@ -598,6 +598,15 @@ def test_the_same_warning_of_many_recipes_is_one_line(house: House) -> None:
     ]
 
 
+def test_a_warning_has_its_file_though_that_of_an_equal_one_was_deleted(house: House) -> None:
+    with house.running():
+        for name in ("a", "b"):
+            house.save(f"{name}.txt", "a zebra\n")
+            file = house.outbox / f"{name}.txt.warning.txt"
+            wait_for(file.exists, "the warning")
+            file.unlink()
+
+
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
     """Defaults apply field by field, and a change of them only from the next save on.
 
