@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from picowatch.settings import load_settings
-from tests.commands.picowatch import PROJECT, clean_environment
+from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch
+from tests.house import House
 
 HOOKS = PROJECT / "contrib/hooks"
 
@@ -85,6 +86,22 @@ def test_an_address_is_called(tmp_path: Path) -> None:
     assert codes[0] == 0
     assert codes[1] != 0
     assert received[0] == ("application/json", told)
+
+
+def test_the_shown_copy_keeps_folders(house: House) -> None:
+    """Two pictures of one name stay two, each in its folder; picowatch's own files stay behind."""
+    if not shutil.which("rsync"):
+        pytest.skip("rsync is not installed")
+    page = (PROJECT / "docs/hooks.md").read_text()
+    (shown,) = re.findall(r"```\n(hooks:\n  picture: .*rsync.*\n)```", page)
+    (house.folder / "picowatch.yaml").write_text(shown.replace("/srv/photos", "copy"))
+    for name, word in (("a/cat.txt", "red"), ("b/cat.txt", "blue")):
+        house.save(name, f"a {word} cat --seed 1\n")
+    assert picowatch(house.folder, "run", "--once", program=DIGESTS).returncode == 0
+    for picture in ("a/cat/0001-1.png", "b/cat/0001-1.png"):
+        copied = (house.folder / "copy" / picture).read_bytes()
+        assert copied == (house.outbox / picture).read_bytes()
+    assert not list((house.folder / "copy").rglob(".picowatch*"))
 
 
 def test_the_shown_settings_are_good_ones(tmp_path: Path) -> None:
