@@ -48,10 +48,11 @@ class Page:
         self.is_live = False  # a daemon writes meanwhile what the page reads
 
     def open(self, page: Path, fragment: str = "") -> None:
-        """Open a file, without a server, and wait until all pictures are known."""
+        """Open a file, without a server, and wait for all pictures and the news above them."""
         self.driver.get("about:blank")
         self.driver.get(page.resolve().as_uri() + fragment)
-        wait_for(lambda: self.js("return typeof Pictures === 'undefined' || Pictures.loaded"))
+        is_whole = "Pictures.loaded && document.getElementById('line').textContent"
+        wait_for(lambda: self.js(f"return typeof Pictures === 'undefined' || {is_whole}"))
 
     def js(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)

@@ -52,7 +52,7 @@ def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, pag
     house.once()
     page.open(house.outbox / INDEX)
     assert len(page.shown()) == len(HOSTILE)
-    page.find("#fold").click()
+    page.find("#problems > summary").click()
     refused = [one for one in page.all("#problems summary strong") if "Error" in one.text]
     assert len(refused) == len(HOSTILE)
     prompts = set()

@@ -1,6 +1,7 @@
 """The open gallery: new and deleted pictures, work in progress, errors, originals."""
 
 import re
+import shlex
 import threading
 from collections.abc import Iterator
 
@@ -175,7 +176,9 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
     wrong = "{ file: 'a', recipe: 'settings', is_error: true, text: 'Too many.\\n\\nFix it.' }"
     page.js(f"{killed} images: {{ queued: 0 }}, inbox: '', problems: [{wrong}] }})")
     assert page.text("#line") == "picowatch is not running"
-    assert page.text("#problems .first") == "Too many."  # settings begin with what is wrong
+    assert (
+        page.text("#problems .first") == "settings: Too many."
+    )  # settings begin with what is wrong
 
 
 def test_what_is_ignored_in_the_inbox_is_told_with_the_reason(live: House, page: Page) -> None:
@@ -207,7 +210,7 @@ def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page
     live.save("wrong.yaml", WRONG)
     wait_for(recipes, "the error")
     line = page.find("#problems summary").text
-    assert line.startswith("Error wrong.yaml") and "Did you mean 'steps'?" in line
+    assert line.startswith("1 error wrong.yaml: ") and "Did you mean 'steps'?" in line
     assert "Error: wrong.yaml" in page.text("#live")
     page.find("#problems summary").click()
     assert page.text("#problems pre") == live.error("wrong.yaml")
@@ -215,6 +218,11 @@ def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page
     assert quoted.index("stesp") == carets.index("^")
     link = page.find("#problems a").get_attribute("href") or ""
     assert link.endswith("/outbox/wrong.yaml.error.txt")
+    page.js("navigator.clipboard.writeText = async text => { globalThis.written = text; }")
+    page.find("#problems .error .buttons button").click()
+    again = shlex.split(page.js("return written"))
+    assert again == ["picowatch", "retry", "--outbox", str(live.outbox), "wrong.yaml"]
+    assert picowatch(live.folder, *again[1:]).returncode == 0
     for name in ("one", "two"):
         live.save(f"{name}.yaml", WRONG)
     live.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
@@ -226,13 +234,14 @@ def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page
     assert recipes() == ["one.yaml"]
     live.save("two.yaml", f"{WRONG}seed: x\n")
     wait_for(lambda: recipes() == ["one.yaml", "two.yaml"], "what is new")
-    page.find("#problems .buttons button").click()
+    page.find("#problems > summary").click()
+    page.all("#problems > div > .buttons button")[1].click()
     assert recipes() == []
     assert live.error("two.yaml"), "the file stays"
 
 
-def test_errors_are_folded_to_three(house: House, page: Page) -> None:
-    """There are at most twenty, warnings included. A failed image's headline is its reason."""
+def test_any_number_of_errors_takes_one_line(house: House, page: Page) -> None:
+    """At most twenty are behind it, warnings included. A failed image's headline is its reason."""
     for number in range(24):
         house.save(f"wrong{number:02}.yaml", WRONG)
     house.once()
@@ -240,21 +249,20 @@ def test_errors_are_folded_to_three(house: House, page: Page) -> None:
     house.save("failing.yaml", "prompt: bad\nseed: [1, 2]\n")
     house.once()
     page.open(house.outbox / INDEX)
-    wait_for(lambda: len(page.all("#problems details")) == 3, "the first ones")
-    assert page.find("#problems .first").text == "2 images failed. Bad."
-    assert "and 6 more: look for .error.txt" in page.find("#problems .buttons").text
-    page.find("#fold").click()
+    line = page.find("#problems > summary")
+    assert line.text == "20 errors and more failing.yaml: 2 images failed. Bad."
+    line.click()
     assert len(page.all("#problems details")) == 20
+    assert "and 6 more: look for .error.txt" in page.find("#problems > div > .buttons").text
 
 
 # -- what a picture was made from
 
 
 def before(page: Page) -> str:
-    """Return what is shown beside the picture; "" for nothing."""
-    return str(
-        page.js("const b = document.getElementById('before'); return b.offsetWidth ? b.src : ''")
-    )
+    """Return what is shown beside the picture; "" for nothing, and while a place is tried."""
+    found = "const b = document.getElementById('before');"
+    return str(page.js(f"{found} return b.offsetWidth && b.naturalWidth ? b.src : ''"))
 
 
 def is_offered(page: Page) -> bool:
@@ -320,4 +328,33 @@ def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
     page.press(Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
     wait_for(lambda: is_offered(page))
     assert not before(page), "the choice stays"
+    page.leave_large()
+
+
+def test_holding_a_picture_shows_the_original_in_its_place(house: House, page: Page) -> None:
+    """A mouse or a finger holds it; the picture has its photo's name in the grid and the title."""
+    house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
+    house.draw("photos/beach.jpg", size=(96, 64))
+    house.once()
+    page.open(house.outbox / INDEX)
+    tile = page.tile("photos/beach.png")
+    assert tile.get_attribute("data-name") == "beach.jpg"
+    tile.click()
+    assert page.text("#large-title") == "beach.jpg: a corgi"
+    wait_for(lambda: is_offered(page))
+    box = page.find("#stage").rect
+    point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    shown = "return document.elementFromPoint(arguments[0].x, arguments[0].y)"
+    shown += ".closest('#sides.held')?.querySelector('#small:not([hidden])')?.src ?? ''"
+    mouse, touch = {**point, "button": "left", "clickCount": 1}, "Input.dispatchTouchEvent"
+    for hold, release in (
+        (("Input.dispatchMouseEvent", {"type": "mousePressed", **mouse}),
+         ("Input.dispatchMouseEvent", {"type": "mouseReleased", **mouse})),
+        ((touch, {"type": "touchStart", "touchPoints": [point]}),
+         (touch, {"type": "touchEnd", "touchPoints": []})),
+    ):  # fmt: skip
+        page.tell(hold[0], **hold[1])
+        wait_for(lambda: page.js(shown, point).endswith("/inbox/photos/beach.jpg"), "the original")
+        page.tell(release[0], **release[1])
+        wait_for(lambda: page.js(shown, point) == "", "the picture")
     page.leave_large()

@@ -27,7 +27,7 @@ function headings() {
   return ({ made_at: madeAt }) => {
     if (!madeAt) return "Earlier";
     const date = new Date(madeAt * 1000), day = dayOf(date);
-    if (!words.has(day)) words.set(day, date.toLocaleDateString(undefined, { dateStyle: "long" }));
+    if (!words.has(day)) words.set(day, date.toLocaleDateString(undefined, { dateStyle: "medium" }));
     return words.get(day);
   };
 }
@@ -74,7 +74,7 @@ jump.onchange = () => {
 function showCount() {
   const all = Pictures.all.length, some = shownList.length, words = all === 1 ? "picture" : "pictures";
   const count = some === all ? "" : `${some.toLocaleString()} of `;
-  part("count").textContent = `${count}${all.toLocaleString()} ${words}`;
+  part("count").replaceChildren(`${count}${all.toLocaleString()}`, wide(` ${words}`));
   if (all) part("icon").href = thumbnail(Pictures.all[0]);
   part("none").hidden = some > 0 || !all || !Pictures.loaded;
   const unknown = some || !Filter.query ? undefined : unknownSetting(Filter.query);

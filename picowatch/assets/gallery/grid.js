@@ -161,6 +161,8 @@ const Grid = (() => {
     open.type = pick.type = "button";
     open.tabIndex = entry.file === current ? 0 : -1;
     pick.tabIndex = -1;
+    const name = entry.sheet ? "contact sheet" : photoOf(entry);
+    if (name) open.dataset.name = name;
     open.ariaLabel = (entry.sheet ? "Contact sheet: " : "") + [titleOf(entry), ...origin].join(", ");
     pick.title = "Pick to compare (c)";
     pick.ariaLabel = "Pick to compare";

@@ -42,6 +42,7 @@ const Large = (() => {
   // Show the thumbnail until the picture is loaded, as the previous one is another picture.
   function showFile() {
     const { entry } = self, file = address(entry.file);
+    release();
     frame.hidden = false;
     part("deleted").hidden = true;
     for (const [image, source] of [[small, thumbnail(entry)], [full, file]]) {
@@ -149,6 +150,33 @@ const Large = (() => {
     one.addEventListener("scroll", () => other.scrollTo(one.scrollLeft, one.scrollTop));
   }
 
+  // Press and hold the picture to see the original in its place.
+  const HOLD = 300, STILL = 8; // milliseconds; pixels that a finger may move
+  let holding = 0, from = null;
+
+  stage.addEventListener("pointerdown", event => {
+    if (!isFound || event.button || !event.isPrimary) return;
+    from = event;
+    holding = setTimeout(() => {
+      touched = null; // it is no swipe
+      small.src = original.src;
+      small.hidden = false;
+      part("sides").classList.add("held");
+    }, HOLD);
+  });
+  stage.addEventListener("pointermove", event => {
+    if (from && Math.hypot(event.x - from.x, event.y - from.y) > STILL) clearTimeout(holding);
+  });
+  const isHeld = () => part("sides").classList.contains("held");
+  stage.addEventListener("contextmenu", event => { if (isHeld()) event.preventDefault(); });
+  function release() {
+    clearTimeout(holding);
+    if (!isHeld()) return;
+    part("sides").classList.remove("held");
+    small.hidden = full.complete;
+  }
+  for (const end of ["pointerup", "pointercancel", "pointerleave"]) stage.addEventListener(end, release);
+
   // -- zooming: `zoom` is screen pixels per picture pixel, null if the picture fills the window
 
   const LARGEST_FIT = 5; // the largest magnification of a picture that fills the window
@@ -227,7 +255,7 @@ const Large = (() => {
     smaller: () => zoomBy(0.8),
     recipe: () => self.entry.yaml && copy(self.entry.yaml, "The recipe is copied."),
     path: () => copy(pathOf(self.entry), "The path is copied."),
-    delete: () => copy(deleteCommand(self.entry.file), "The command that deletes this picture is copied. Run it in a terminal."),
+    delete: () => copy(commandLine("delete", self.entry.file), "The command that deletes this picture is copied. Run it in a terminal."),
   };
   const KEYS = {
     ArrowLeft: "previous", ArrowRight: "next", b: "before", c: "pick", y: "recipe", p: "path", Delete: "delete",

@@ -44,28 +44,26 @@ const News = (() => {
 
   function tellWaiting({ images: { queued }, waiting }) {
     const more = queued - waiting.reduce((sum, [, count]) => sum + count, 0);
-    const rows = waiting.map(([recipe, count]) => {
-      const row = element("li", recipe);
-      row.append(element("small", ` ${count}`));
-      return row;
-    });
-    if (more > 0) rows.push(element("li", `and ${more.toLocaleString()} more images`));
-    part("waiting").hidden = !queued;
-    part("waiting").querySelector("summary").textContent = `${queued.toLocaleString()} ${queued === 1 ? "image" : "images"} queued`;
-    part("waiting").querySelector("ol").replaceChildren(...rows);
+    tellFolded("waiting", queued, [wide(queued === 1 ? " image" : " images"), " queued"], waiting, more && `${more.toLocaleString()} more images`);
   }
 
   // Files and folders of the inbox that are not run, such as notes.md, and why.
   function tellIgnored({ ignored = [], ignored_count: count = 0 }) {
-    const rows = ignored.map(([path, why]) => {
-      const row = element("li", path);
-      row.append(element("small", ` ${why}`));
+    const more = count - ignored.length;
+    tellFolded("ignored", count, [" ignored", wide(" in the inbox")], ignored, more && `${more.toLocaleString()} more`);
+  }
+
+  // A line, and behind it a list.
+  function tellFolded(id, count, words, rows, more) {
+    const list = rows.map(([name, text]) => {
+      const row = element("li", name);
+      row.append(element("small", ` ${text}`));
       return row;
     });
-    if (count > ignored.length) rows.push(element("li", `and ${(count - ignored.length).toLocaleString()} more`));
-    part("ignored").hidden = !count;
-    part("ignored").querySelector("summary").textContent = `${count.toLocaleString()} ignored in the inbox`;
-    part("ignored").querySelector("ul").replaceChildren(...rows);
+    if (more) list.push(element("li", `and ${more}`));
+    part(id).hidden = !count;
+    part(id).querySelector("summary").replaceChildren(count.toLocaleString(), ...words);
+    part(id).lastElementChild.replaceChildren(...list);
   }
 
   const ask = () => { load("pages.js"); load("now.js"); showNewDay(); };
@@ -75,13 +73,12 @@ const News = (() => {
   return self;
 })();
 
-// Errors and warnings of recipes, until they are fixed, or dismissed in this browser.
+// Errors and warnings of recipes, behind a line, until they are fixed, or dismissed in this browser.
 const Problems = (() => {
-  const FEW = 3; // shown at once
   const DISMISSED = `picowatch dismissed ${outboxFolder()}`;
   const box = document.getElementById("problems");
   const keyOf = problem => JSON.stringify([problem.file, problem.text]);
-  let problems = [], more = 0, shown = "", known = null, isUnfolded = false;
+  let problems = [], more = 0, shown = "", known = null;
   let dismissed = new Set(kept(() => JSON.parse(localStorage.getItem(DISMISSED))) ?? []);
 
   function tell(news) {
@@ -96,22 +93,43 @@ const Problems = (() => {
     known = new Set(problems.map(({ file }) => file));
   }
 
+  // The line says how many there are, and what is wrong with the newest.
   function show() {
     const left = problems.filter(problem => !dismissed.has(keyOf(problem)));
+    const errors = left.filter(problem => problem.is_error), [first] = left;
     const open = new Set([...box.querySelectorAll("[open]")].map(made => made.dataset.file));
-    const rows = left.slice(0, isUnfolded ? left.length : FEW).map(problem => row(problem, open));
-    const buttons = element("p", undefined, "buttons");
-    if (left.length > FEW) buttons.append(fold(left.length - FEW));
+    const [summary, list] = box.children, buttons = element("p", undefined, "buttons");
+    list.replaceChildren(...left.map(problem => row(problem, left.length === 1 || open.has(problem.file))));
+    box.hidden = !first;
+    if (!first) return;
+    box.className = errors.length ? "error" : "warning";
+    summary.replaceChildren(element("strong", inCounts(errors.length, left.length - errors.length)),
+      " ", element("span", `${first.recipe}: ${firstWords(first.text)}`, "first"));
+    if (errors.length > 1) buttons.append(retryButton(commonFolder(errors)));
     if (left.length > 1) buttons.append(button("Dismiss all", () => dismiss(left)));
     if (more) buttons.append(`and ${more.toLocaleString()} more: look for .error.txt and .warning.txt in the outbox`);
-    box.replaceChildren(...rows, ...buttons.hasChildNodes() ? [buttons] : []);
+    if (buttons.hasChildNodes()) list.append(buttons);
   }
 
-  function row(problem, open) {
+  function inCounts(errors, warnings) {
+    const counts = [[errors, "error"], [warnings, "warning"]].filter(([count]) => count);
+    return counts.map(([count, word]) => `${count} ${word}${count === 1 ? "" : "s"}`).join(", ") + (more ? " and more" : "");
+  }
+
+  // The folder of all errors; "" if there are several.
+  function commonFolder(errors) {
+    const folders = new Set(errors.map(({ recipe }) => folderOf(recipe)));
+    return folders.size === 1 && !more ? [...folders][0] : "";
+  }
+  const retryButton = name => button("Copy retry command", () =>
+    copy(commandLine("retry", name), "The command that tries again is copied. Run it in a terminal."));
+
+  function row(problem, isOpen) {
     const made = element("div", undefined, problem.is_error ? "error" : "warning");
-    const details = element("details"), summary = element("summary", problem.recipe), text = element("pre"), link = element("a", "Open the file");
+    const details = element("details"), summary = element("summary", problem.recipe), text = element("pre");
+    const link = element("a", "Open the file"), buttons = element("p", undefined, "buttons");
     details.dataset.file = problem.file;
-    details.open = open.has(problem.file);
+    details.open = isOpen;
     summary.prepend(element("strong", problem.is_error ? "Error " : "Warning "));
     summary.append(" ", element("span", firstWords(problem.text), "first"));
     text.append(...problem.text.split(QUOTED).map((some, place) => place % 2 ? element("span", some, "quoted") : some));
@@ -119,19 +137,10 @@ const Problems = (() => {
     const out = button("✕", () => dismiss([problem]));
     out.title = "Dismiss: the file stays until the recipe is fixed";
     out.ariaLabel = `Dismiss the message about ${problem.recipe}`;
-    details.append(summary, text, link);
+    if (problem.is_error && problem.recipe !== "settings") buttons.append(retryButton(problem.recipe));
+    buttons.append(link);
+    details.append(summary, text, buttons);
     made.append(details, out);
-    return made;
-  }
-
-  function fold(count) {
-    const made = button(isUnfolded ? "Show fewer" : `Show ${count} more`, () => {
-      isUnfolded = !isUnfolded;
-      show();
-      document.getElementById("fold")?.focus();
-    });
-    made.id = "fold";
-    made.ariaExpanded = String(isUnfolded);
     return made;
   }
 

@@ -8,6 +8,8 @@ function element(tag, text, kind) {
   return made;
 }
 
+const wide = text => element("span", text, "wide"); // not on phones
+
 // Replace a list's elements, but do not touch those that stay: they may have the focus or a finger.
 function fill(list, wanted) {
   const stays = new Set(wanted);
@@ -71,10 +73,11 @@ function outboxFolder() {
 
 const quoted = text => /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
-// The command line that deletes a picture; a name like a flag's comes after "--".
-function deleteCommand(file) {
+// The command line that deletes a picture or tries a recipe again; without a name, all that failed.
+function commandLine(command, name) {
   const outbox = isFromDisk ? ["--outbox", outboxFolder()] : [];
-  return ["picowatch", "delete", ...outbox, ...file.startsWith("-") ? ["--"] : [], file].map(quoted).join(" ");
+  const names = name ? [...name.startsWith("-") ? ["--"] : [], name] : []; // it may be like a flag's
+  return ["picowatch", command, ...outbox, ...names].map(quoted).join(" ");
 }
 
 // -- going back

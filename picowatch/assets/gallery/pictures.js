@@ -93,21 +93,29 @@ function gather() {
 const address = path => path.split("/").map(encodeURIComponent).join("/");
 const thumbnail = entry => `${FOLDER}thumbs/${entry.thumb}`;
 const folderOf = path => path.slice(0, Math.max(0, path.lastIndexOf("/")));
-const titleOf = entry => entry.prompt || entry.file;
+const titleOf = entry => [photoOf(entry), entry.prompt].filter(Boolean).join(": ") || entry.file;
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const timeOf = entry => entry.made_at ? clock.format(entry.made_at * 1000) : "";
 
-// Where the picture that another was made from may be: its start image, or its first reference. A
-// copy is named by its hash. The file in the inbox is another picture if newer results say so.
+// The picture that another was made from: its start image, or its first reference.
+const originalOf = ({ image, image_hash, references }) =>
+  image ? [image, image_hash] : [references?.[0]?.image, references?.[0]?.hash];
+
+// The name of the dropped picture that this one was made from; "" for a recipe's.
+function photoOf(entry) {
+  const [path] = originalOf(entry);
+  return path && path === entry.recipe ? path.split("/").at(-1) : "";
+}
+
+// Where the original may be. A copy is named by its hash. The file in the inbox is another picture if
+// newer results say so.
 function originalsOf(entry) {
-  const named = ({ image, image_hash, references }) =>
-    image ? [image, image_hash] : [references?.[0]?.image, references?.[0]?.hash];
-  const [path, hash] = named(entry);
+  const [path, hash] = originalOf(entry);
   if (!path || !hash) return [];
   const copy = `.picowatch/start-images/${hash}`, folder = folderOf(entry.recipe);
-  const newest = Pictures.all.find(other => named(other)[0] === path && folderOf(other.recipe) === folder);
-  if (newest && named(newest)[1] !== hash) return [copy];
-  const isDropped = path === entry.recipe, archived = `${folder}/originals/${path.split("/").at(-1)}`;
+  const newest = Pictures.all.find(other => originalOf(other)[0] === path && folderOf(other.recipe) === folder);
+  if (newest && originalOf(newest)[1] !== hash) return [copy];
+  const isDropped = photoOf(entry), archived = `${folder}/originals/${path.split("/").at(-1)}`;
   const inbox = isDropped ? [path] : [`${folder}/${path}`, path, path.replace(/^inbox\//, "")];
   const outbox = isDropped ? [archived] : [path, path.replace(/^outbox\//, "")];
   const isNear = isFromDisk && News.inbox.startsWith("/");
