@@ -210,7 +210,7 @@ def _fitting(weights: Weights, room: Room, pixels: int, images: int) -> list[Run
         one
         for one in _possible(weights, room)
         if weights.on_device(one, pixels, images) <= free
-        and (room.card is None or weights.in_main(one) + WORKING_BYTES <= room.main)
+        and (not weights.in_main(one) or weights.in_main(one) + WORKING_BYTES <= room.main)
     ]
 
 

@@ -3,7 +3,7 @@
 Every renderer computes on it.
 Its tensors say that they are on `cuda:0` and are computed on the CPU. An operation that mixes them
 with others fails as it would on a card, so this finds what forgets to move a tensor. It says
-nothing about a card's arithmetic, memory or speed.
+nothing about a card's arithmetic or speed.
 
 It uses private functions of torch, as torch's own fake tensors do (torch/_subclasses), and works
 without inference mode, in which a parameter cannot be such a tensor.
@@ -11,6 +11,7 @@ without inference mode, in which a parameter cannot be such a tensor.
 
 import subprocess
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,31 @@ C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 """
 
 
+class Memory:
+    """The card's memory: `used` counts the bytes of all tensors, `most` those at once."""
+
+    def __init__(self) -> None:
+        self.size, self.used, self.most = BYTES, 0, 0
+        self._held: dict[int, int] = {}
+
+    def hold(self, storage: Any) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._held:
+            return
+        if self.used + size > self.size:
+            raise torch.OutOfMemoryError("CUDA out of memory: it is pretended.")
+        self._held[key] = size
+        self.used += size
+        self.most = max(self.most, self.used)
+        weakref.finalize(storage, self._release, key)
+
+    def _release(self, key: int) -> None:
+        self.used -= self._held.pop(key)
+
+
+MEMORY = Memory()
+
+
 class OnCard(torch.Tensor):
     """A tensor on the card; `held` is what it is computed with."""
 
@@ -69,6 +95,7 @@ class OnCard(torch.Tensor):
             device=CARD,
         )
         made.held = held
+        MEMORY.hold(held.untyped_storage())
         return made
 
     @classmethod
@@ -216,15 +243,15 @@ def install() -> None:
         "current_device": 0,
         "get_device_name": "a pretended card",
         "get_device_properties": SimpleNamespace(total_memory=BYTES),
-        "mem_get_info": (BYTES, BYTES),
-        "memory_reserved": 0,
-        "memory_allocated": 0,
         "current_stream": MagicMock(),
         "stream": nullcontext(),
         **dict.fromkeys(("_lazy_init", "set_device", "empty_cache", "synchronize")),
     }
     for name, value in values.items():
         setattr(cuda, name, lambda *_, value=value, **__: value)
+    cuda.mem_get_info = lambda *_: (MEMORY.size - MEMORY.used, MEMORY.size)
+    cuda.memory_reserved = cuda.memory_allocated = lambda *_: MEMORY.used
+    cuda.max_memory_reserved = lambda *_: MEMORY.most
     cuda.Event = cuda.Stream = MagicMock  # everything is done at once
     pool: Any = ThreadPoolExecutor
     submit = pool.submit

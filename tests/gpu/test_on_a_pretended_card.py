@@ -18,7 +18,11 @@ PICTURES = "engine/test_rungs.py::test_every_rung_draws_the_stored_picture"
 @pytest.mark.heavy
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 @pytest.mark.parametrize(
-    ("tests", "which"), [(FAMILIES, ""), (RUNGS, ""), (PICTURES, "not heavy"), ("gpu/steps.py", "")]
+    ("tests", "which"),
+    [
+        *((FAMILIES, ""), (RUNGS, ""), (PICTURES, "not heavy")),
+        *(("gpu/steps.py", ""), ("gpu/memory.py", "")),
+    ],
 )
 def test_nothing_forgets_to_move_a_tensor(tests: str, which: str) -> None:
     """The pretended card is a plugin of pytest, in a process of its own."""
