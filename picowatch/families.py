@@ -644,7 +644,11 @@ _ROWS = (
         parts={
             **_parts("ZImageTransformer2DModel", _KL, _QWEN3_ANY),
             "siglip": ("Siglip2VisionModel",),
-            "siglip_processor": ("Siglip2ImageProcessor", "Siglip2ImageProcessorFast"),
+            # The last is written where torchvision is not installed.
+            "siglip_processor": (
+                *("Siglip2ImageProcessor", "Siglip2ImageProcessorFast"),
+                "Siglip2ImageProcessorPil",
+            ),
         },
         signs=("siglip_embedder.",),
         vaes=(SIXTEEN, FLUX_VAE),

@@ -29,6 +29,7 @@ IS_FLAT = {"stage5", "stage6", "stage5d"}
 LEVELS = 6
 _COLOURS = 3
 COUNTED = ".num_batches_tracked"  # missing in files from before PyTorch 0.4.1
+WRAPPED = "net."  # of training programs, before all names
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -59,6 +60,7 @@ class Layout:
 
 def layout_of(shapes: Shapes) -> Layout | None:
     """Return the network that has exactly these weights; None for any other."""
+    shapes = {name.removeprefix(WRAPPED): shape for name, shape in shapes.items()}
     try:
         stem = shapes["conv_in.weight"][0] if "conv_in.weight" in shapes else 0
         layout = Layout(stem, dict(_stages(shapes, stem or _COLOURS)))

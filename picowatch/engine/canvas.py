@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -15,7 +16,9 @@ from picowatch.files.pictures import (
     decode_alpha,
     decode_mask,
     decode_picture,
+    decode_with_alpha,
     mask_warnings,
+    on_white,
 )
 from picowatch.recipe.fields import ALPHA
 from picowatch.recipe.request import ImageRequest
@@ -39,7 +42,8 @@ class Canvas(NamedTuple):
         """Return the new picture over the start image, which outside the mask stays unchanged."""
         if self.opacity is None:
             return drawn
-        return Image.composite(drawn, self.picture.convert(drawn.mode), self.opacity)
+        kept = self.picture.convert("RGBA") if drawn.mode == "RGBA" else on_white(self.picture)
+        return Image.composite(drawn, kept, self.opacity)
 
 
 def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canvas | None:
@@ -51,7 +55,9 @@ def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canva
     path, kept = request.masked
     if not request.image and not request.mask:
         return None
-    fitted = read_picture(folder, kept, path, size, request.resize)
+    # Only a reference is seen with its transparency.
+    decode = decode_picture if request.image else decode_with_alpha
+    fitted = fit(decoded(decode, folder, kept, path), size, request.resize)
     if not request.mask:
         return Canvas(fitted)
     grey = fit(_read_mask(folder, request), size, request.resize)
@@ -122,6 +128,14 @@ _FOLLOWS_LINES = re.compile(r"canny|lineart|scribble|sketch|soft_?edge|hed|mlsd|
 _LIGHT_GROUND = 0.8  # the least share of light pixels in a picture of dark lines
 
 
+@lru_cache(maxsize=64)
+def _greys(
+    decode: Callable[[bytes], Image.Image], folder: Path | None, digest: str, path: str
+) -> list[int]:
+    """Count a picture's pixels of each grey; many images have the same mask."""
+    return decoded(decode, folder, digest, path).convert("L").histogram()
+
+
 def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     """Return warnings about masks and sketches that probably have no or an unexpected effect.
 
@@ -130,13 +144,14 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     found: list[str] = []
     if request.mask:
         name = f"{ALPHA} of {request.mask}" if request.mask_is_alpha else request.mask
-        counts = _read_mask(folder, request).histogram()
+        decode = decode_alpha if request.mask_is_alpha else decode_mask
+        counts = _greys(decode, folder, request.mask_hash, request.mask)
         found += mask_warnings(name, counts, request.mask_invert)
     for use in request.control:
         follows_lines = _FOLLOWS_LINES.search(use.kind or use.model)
         if use.preprocess != "none" or not use.image_hash or not follows_lines:
             continue
-        counts = decoded(decode_picture, folder, use.image_hash, use.image).convert("L").histogram()
+        counts = _greys(decode_picture, folder, use.image_hash, use.image)
         if sum(counts[WHITE:]) >= _LIGHT_GROUND * sum(counts):
             found.append(
                 f"'{use.image}' has dark lines on a light ground, and '{use.model}' follows light "

@@ -19,6 +19,7 @@ from picowatch.catalog.cutouts import (
     ISNET,
     LEVELS,
     U2NET,
+    WRAPPED,
     Layout,
     layers_of,
     layout_of,
@@ -185,6 +186,7 @@ def _centred(cut: Image.Image, size: tuple[int, int], margin: float) -> Image.Im
 
 def with_counts(network: Network, tensors: Tensors) -> Tensors:
     """Return a file's tensors with counts of batches, which have no effect and may be missing."""
+    tensors = {name.removeprefix(WRAPPED): tensor for name, tensor in tensors.items()}
     counts = (name for name in network.state_dict() if name.endswith(COUNTED))
     return dict.fromkeys(counts, torch.tensor(0)) | tensors
 

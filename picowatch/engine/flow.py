@@ -97,7 +97,8 @@ class FlowPasses(Passes):
         if one.steps != variant.defaults["steps"]:
             inputs |= row.inputs_at_other_steps
         own = self.loaded.parts["scheduler"]
-        if row.lightning and any("lightning" in use.name.casefold() for use in first.loras):
+        used = (one.name.casefold() for one in first.loras if one.weight)
+        if row.lightning and any("lightning" in name for name in used):
             own = own.from_config(own.config, **row.lightning)
         scheduler = scheduler_for(first.sampler, own)
         pipeline = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)

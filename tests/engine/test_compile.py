@@ -65,6 +65,27 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
     assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 
 
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def changed(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(64) + content[middle + 64 :]
+
+
+@pytest.mark.parametrize(("name", "damaged"), [("model.xml", cut), ("model.bin", changed)])
+def test_what_is_damaged_in_the_cache_is_converted_again(
+    tmp_path: Path, name: str, damaged: Callable[[bytes], bytes]
+) -> None:
+    """OpenVINO notices no changed weights."""
+    expected = draw(compiling_renderer(tmp_path))
+    (file,) = tmp_path.glob(f"*/{name}")
+    file.write_bytes(damaged(file.read_bytes()))
+    image = draw(compiling_renderer(tmp_path))
+    assert (image.compiled, image.warnings, image.pixels) == (True, (), expected.pixels)
+
+
 def fail(*_: Any, **__: Any) -> Any:
     raise RuntimeError("No rule\nDetails: many")
 

@@ -73,7 +73,8 @@ def test_published_files_are_recognised(name: str) -> None:
     text = "\n".join(f"{tensor} {list(shape)}" for tensor, shape in sorted(shapes.items()))
     assert hashlib.sha256(text.encode()).hexdigest() == NAMES[name]
     counted = shapes | {"stage1.rebnconv1.bn_s1.num_batches_tracked": ()}
-    for known in (shapes, counted):
+    wrapped = {f"net.{tensor}": shape for tensor, shape in shapes.items()}
+    for known in (shapes, counted, wrapped):
         found = recognise(Header(known, {}))
         assert (found.kind, found.variant) == ("cutout", "IS-Net" if name == "isnet" else "U²-Net")
     del shapes["stage3d.rebnconv2.bn_s1.bias"]
@@ -85,7 +86,8 @@ def test_networks_compute_as_published(name: str) -> None:
     """For sides that no halving divides, too."""
     shapes = published_shapes(name)
     network = network_in(Header(shapes, {})).eval()
-    made = with_counts(network, weights(shapes))
+    wrapped = {f"net.{tensor}": weight for tensor, weight in weights(shapes).items()}
+    made = with_counts(network, wrapped)
     network.load_state_dict({tensor: made[tensor] for tensor in network.state_dict()})
     seen = torch.linspace(-2, 2, 3 * 40 * 56).view(1, 3, 40, 56).sin()
     with torch.inference_mode():

@@ -235,6 +235,8 @@ def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
     Beyond it is what is drawn without a mask.
     """
     original, size = photo(0, (90, 75)), (90, 75)
+    if name == QWEN21:  # the only one that sees transparency
+        original.putalpha(photo(2, size).convert("L").point(lambda value: max(0, value - 99)))
     models = models_with(name, original)
     white = np.zeros((size[1], size[0]), bool)
     white[10:60, 20:80] = True
@@ -246,8 +248,7 @@ def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
     masked = f"{text}\nmask: white.png"
     (found,) = drawn(models, [request_of(models, name, masked, "size: 90x75")])
     pixels, outside = np.asarray(found), ~white
-    assert (pixels[outside, :3] == np.asarray(original)[outside]).all()
-    assert (pixels[outside, 3:] == 255).all()
+    assert (pixels[outside] == np.asarray(original)[outside]).all()
     assert (pixels[inner] == np.asarray(free)[inner]).all()
     assert (pixels != np.asarray(free)).any()
 
@@ -268,6 +269,8 @@ def test_a_lightning_lora_brings_its_schedule() -> None:
     assert difference(plainly, script(PLUS, picture, request, **values)) <= 1
     assert difference(quick, script(PLUS, picture, request, lightning=True, **values)) <= 1
     assert difference(quick, plainly) > 1
+    off = replace(request, loras=(replace(lora, name=name, weight=0),))
+    assert difference(*(drawn(models, [one])[0] for one in (off, request))) == 0
 
 
 @pytest.mark.parametrize("rung", (MODELS, LAYERS, TURNS), ids=lambda rung: rung.name)

@@ -287,3 +287,5 @@ def test_a_picture_that_is_probably_not_meant_so(
         wanted = request(mask="it", mask_hash=kept, **values)
     found = picture_warnings(tmp_path, wanted)
     assert len(found) == bool(said) and said in "".join(found)
+    (tmp_path / kept).unlink()
+    assert picture_warnings(tmp_path, wanted) == found  # it is read once, for all images

@@ -132,7 +132,7 @@ def _written(name: str, tiny: Tiny) -> Path:
     built(row, variant, "text", parts).save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
     for part in parts:  # the class that was made without what asks for torchvision
-        if row.parts[part][0].endswith("Processor"):
+        if part == "processor" and row.parts[part][0].endswith("Processor"):
             index[part] = ["transformers", row.parts[part][0]]
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder

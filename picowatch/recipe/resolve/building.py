@@ -130,7 +130,8 @@ class _Resolving:
         if rules.lightning:
             prompt = self.layer.get("prompt")
             tags = lora_tags(prompt.text) if prompt else []
-            found |= steps_of_lightning([name for name, _ in loras] + [tag.name for tag in tags])
+            used = [*loras, *((tag.name, tag.weight) for tag in tags)]
+            found |= steps_of_lightning(name for name, weight in used if weight)
         if not rules.flow:
             usual = SAMPLER_OF_ZERO_SNR if prediction == ZERO_SNR else DEFAULT_SAMPLER
             sampler, schedule_type = find_sampler(usual)

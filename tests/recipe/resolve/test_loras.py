@@ -57,6 +57,8 @@ def test_a_lightning_lora_says_its_steps() -> None:
     for checkpoint, text, expected in (
         ("qwen", "prompt: a\nloras: {Edit-Lightning-4steps-V1: 1}", (4, 1.0)),
         ("qwen", "prompt: a\nloras: {add_detail: 1}", (50, 4.0)),
+        ("qwen", "prompt: a\nloras: {Edit-Lightning-4steps-V1: 0}", (50, 4.0)),
+        ("qwen", "prompt: a <lora:Edit-Lightning-4steps-V1:0>", (50, 4.0)),
         ("qwen", "prompt: a <lora:Edit-Lightning-4steps-V1>\nsteps: 8\ncfg: 1.5", (8, 1.5)),
         ("qwen", "prompt: a <lora:Edit-Lightning-4steps-V1>", (4, 1.0)),
         ("demo", "prompt: a\nloras: {Edit-Lightning-4steps-V1: 1}", (24, 7.5)),
