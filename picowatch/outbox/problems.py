@@ -74,7 +74,6 @@ class ProblemFiles:
         self._files: dict[str, None] = {}  # newest last
         self._settings_error: str | None = None  # not known yet
         self._last = ("", "")  # the last file that was written, and its text
-        self._shown: tuple[int, list[ShownProblem], int] = (-1, [], 0)  # at this many changes
         self.changes = 0
 
     def write_error(self, recipe: str, text: str) -> bool:
@@ -162,16 +161,9 @@ class ProblemFiles:
 
         Files that the user deleted do not count.
         """
-        at, problems, _ = self._shown
-        are_there = all(os.path.lexists(f"{self._root}/{one.file}") for one in problems)
-        if at != self.changes or not are_there:
-            self._shown = self.changes, *self._newest()
-        return self._shown[1:]
-
-    def _newest(self) -> tuple[list[ShownProblem], int]:
         with self._lock:
-            files = list(reversed(self._files))
-        files.sort(key=lambda file: not file.endswith(ERROR_ENDING))
+            newest = list(reversed(self._files))
+        files = sorted(newest, key=lambda file: not file.endswith(ERROR_ENDING))
         problems: list[ShownProblem] = []
         for index, file in enumerate(files):
             if len(problems) == MOST_SHOWN:
