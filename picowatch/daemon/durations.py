@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from picowatch.ledger.rows import QueuedImage
 
-MOST_KINDS = 500  # the latest ones, as a daemon runs for weeks
 NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get busy
 
 
@@ -71,14 +70,12 @@ class Durations:
 
     def learn(self, kind: str, seconds: float) -> None:
         """Record how long an image of this kind took in a batch."""
-        self._means[kind] = _mean(self._means.pop(kind, None), seconds)
+        self._means[kind] = _mean(self._means.get(kind), seconds)
         self._all = _mean(self._all, seconds)
-        if len(self._means) > MOST_KINDS:
-            del self._means[next(iter(self._means))]
 
     def left(self, images: Mapping[str, float], engines: int) -> Left:
         """Return how long so many images of each kind take."""
-        means, mean = self._means.copy(), self._all
+        means, mean = self._means, self._all
         if mean is None or not images:
             return Left()
         seconds = sum(count * means.get(kind, mean) for kind, count in images.items())
