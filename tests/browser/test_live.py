@@ -224,20 +224,24 @@ def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page
     assert again == ["picowatch", "retry", "--outbox", str(live.outbox), "wrong.yaml"]
     assert picowatch(live.folder, *again[1:]).returncode == 0
     for name in ("one", "two"):
-        live.save(f"{name}.yaml", WRONG)
+        live.save(f"night/{name}.yaml", WRONG)
     live.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
-    wait_for(lambda: recipes() == ["one.yaml", "two.yaml"], "one is fixed")
-    page.find('[aria-label="Dismiss the message about two.yaml"]').click()
-    assert recipes() == ["one.yaml"]
+    wait_for(lambda: recipes() == ["night/one.yaml", "night/two.yaml"], "one is fixed")
+    page.find('[aria-label="Dismiss the message about night/two.yaml"]').click()
+    assert recipes() == ["night/one.yaml"]
     page.open(live.outbox / INDEX)
     wait_for(recipes, "the other")
-    assert recipes() == ["one.yaml"]
-    live.save("two.yaml", f"{WRONG}seed: x\n")
-    wait_for(lambda: recipes() == ["one.yaml", "two.yaml"], "what is new")
+    assert recipes() == ["night/one.yaml"]
+    live.save("night/two.yaml", f"{WRONG}seed: x\n")
+    wait_for(lambda: recipes() == ["night/one.yaml", "night/two.yaml"], "what is new")
     page.find("#problems > summary").click()
-    page.all("#problems > div > .buttons button")[1].click()
+    retry, dismiss = page.all("#problems > div > .buttons button")
+    page.js("navigator.clipboard.writeText = async text => { globalThis.written = text; }")
+    retry.click()
+    assert shlex.split(page.js("return written"))[-1] == "night", "the folder of all of them"
+    dismiss.click()
     assert recipes() == []
-    assert live.error("two.yaml"), "the file stays"
+    assert live.error("night/two.yaml"), "the file stays"
 
 
 def test_any_number_of_errors_takes_one_line(house: House, page: Page) -> None:

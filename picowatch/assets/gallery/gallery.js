@@ -182,22 +182,21 @@ function showFolders() {
 function row(name, count, { folder = "", sheets = false, depth = 0 }) {
   const key = sheets ? "/sheets" : folder;
   if (!rowOf.has(key)) {
-    const made = element("li"), button = element("button", name);
-    button.type = "button";
-    button.dataset.folder = folder;
-    button.style.setProperty("--depth", depth);
-    button.append(element("small"));
-    button.onclick = () => {
+    const made = element("li");
+    const choice = button(name, () => {
       Object.assign(Filter, { folder, sheets });
       showFolders();
       showAnew();
-    };
-    made.append(button);
+    });
+    choice.dataset.folder = folder;
+    choice.style.setProperty("--depth", depth);
+    choice.append(element("small"));
+    made.append(choice);
     rowOf.set(key, made);
   }
-  const [button] = rowOf.get(key).children;
-  button.ariaCurrent = Filter.folder === folder && Filter.sheets === sheets ? "true" : null;
-  button.lastChild.textContent = count.toLocaleString();
+  const [choice] = rowOf.get(key).children;
+  choice.ariaCurrent = Filter.folder === folder && Filter.sheets === sheets ? "true" : null;
+  choice.lastChild.textContent = count.toLocaleString();
   return rowOf.get(key);
 }
 

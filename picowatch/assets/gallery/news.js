@@ -144,13 +144,6 @@ const Problems = (() => {
     return made;
   }
 
-  function button(text, action) {
-    const made = element("button", text);
-    made.type = "button";
-    made.onclick = action;
-    return made;
-  }
-
   // A text that changes is another problem. Problems that are gone are forgotten.
   function dismiss(some) {
     const present = new Set(problems.map(keyOf));

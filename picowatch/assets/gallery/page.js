@@ -8,6 +8,13 @@ function element(tag, text, kind) {
   return made;
 }
 
+function button(text, action) {
+  const made = element("button", text);
+  made.type = "button";
+  made.onclick = action;
+  return made;
+}
+
 const wide = text => element("span", text, "wide"); // not on phones
 
 // Replace a list's elements, but do not touch those that stay: they may have the focus or a finger.
