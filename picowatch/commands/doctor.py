@@ -136,7 +136,10 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         (folder / "inbox/doctor.yaml").write_text(RECIPE)
         inbox, outbox, models = (folder / name for name in ("inbox", "outbox", "models"))
         plain = Settings(inbox=inbox, outbox=outbox, models=models, file_name="{number}")
-        engine = ("device", "precision", "memory", "batch_size", "executor", "stall_seconds")
+        engine = (
+            *("device", "precision", "memory", "batch_size", "executor", "stall_seconds"),
+            "graphs",
+        )
         changes = {name: getattr(settings, name) for name in engine}
         began = time.monotonic()
         try:
@@ -152,6 +155,9 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
     versions = ", ".join(" ".join(one) for one in rendered["versions"].items())
     yield Check("libraries", versions)
     yield _device(settings, rendered)
+    if settings.graphs:
+        steps = "a graph" if rendered["compiled"] == "graph" else "computed one by one"
+        yield Check("graphs", f"a step of the demo model is {steps}")
     if settings.compile and rendered["device"] == "cpu" and not find_spec("openvino"):
         remedy = f"Install it: {install_command('openvino')}; or set compile: false."
         yield Check("compile", "OpenVINO is not installed, so nothing is compiled", remedy)

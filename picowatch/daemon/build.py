@@ -107,6 +107,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         hash_cache=settings.hash_cache,
         start_images=settings.start_images,
         compile=settings.compile,
+        graphs=settings.graphs,
         cache=cache_folder(),
         preview_seconds=settings.preview_seconds,
     )

@@ -44,7 +44,7 @@ class Steps:
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Return what the denoiser predicts."""
         raise_if(self._job.interrupted)
-        return (self._job.compiled or self._module)(*given, **named)
+        return (self._job.instead or self._module)(*given, **named)
 
     def after_step(
         self, _: Any, __: int, ___: Any, kept: dict[str, torch.Tensor]

@@ -98,7 +98,9 @@ class Checkpoints:
         return bool(others or unused)
 
     def give_memory_back(self) -> None:
-        """Give the memory of released checkpoints back to the device."""
+        """Give the memory of graphs and of released checkpoints back to the device."""
+        for loaded in self._kept.values():
+            loaded.forget_graphs()
         gc.collect()
         if self._target.device.type == "cuda":
             torch.cuda.empty_cache()

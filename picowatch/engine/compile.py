@@ -1,6 +1,7 @@
 """Denoisers compiled for the machine that they run on: `compile: true`.
 
-On a GPU, diffusers compiles a denoiser's repeated blocks at their first use. On a CPU, OpenVINO
+On a GPU, torch compiles a transformer's repeated blocks at their first use, or all of it if it
+names none; a UNet is faster as a graph (graphs.py). On a CPU, OpenVINO
 computes the whole denoiser: it is converted once for each shape of its inputs, and cached on disk.
 The module itself is unchanged and can still run uncompiled: on a CPU by calling it, on a GPU inside
 `Compiled.eager`.
@@ -67,10 +68,10 @@ class Compiled:
                 self._fail("needs a folder for what it converts: set XDG_CACHE_HOME.")
             return
         torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
-        try:
-            denoiser.compile_repeated_blocks(fullgraph=True)
-        except (ValueError, AttributeError):  # a class that names no blocks; no model of diffusers'
-            self._fail(f"does nothing for {type(denoiser).__name__}: it has no repeated blocks.")
+        if denoiser._repeated_blocks:
+            denoiser.compile_repeated_blocks(fullgraph=True, dynamic=False)
+        else:
+            denoiser.compile(dynamic=False)
 
     def eager(self) -> Any:
         """Return a context in which the module runs uncompiled; on a CPU it always does."""

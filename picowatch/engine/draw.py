@@ -21,7 +21,7 @@ from picowatch.engine.canvas import Canvas, read_canvas
 from picowatch.engine.latents import Enlarge
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
-from picowatch.engine.protocol import OnStep, RgbPicture, unseen
+from picowatch.engine.protocol import CompileState, OnStep, RgbPicture, unseen
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -36,7 +36,7 @@ class Drawn(NamedTuple):
     chunks: int = 0
     batch_size: int = 1
     precision: str = "float32"
-    compiled: bool = False
+    compiled: CompileState = False
     rung: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -52,8 +52,8 @@ class Job:
 
     `start_images` has the start images and masks under their hashes. `enlarge_for_hires` returns
     the function that enlarges a picture for the second pass, `guess_depth` the depth of an RGB
-    picture in grey. `timings` are added to. `alone`: each image by itself. `compiled` is called
-    instead of the denoiser, unless it is None.
+    picture in grey. `timings` are added to. `alone`: each image by itself. `instead` is called in
+    the denoiser's place, unless it is None.
     """
 
     device: torch.device
@@ -65,7 +65,7 @@ class Job:
     guess_depth: Callable[[Any, ControlUse], Any]
     enlarge_for_hires: Callable[[ImageRequest], Enlarge]
     alone: bool
-    compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
+    instead: Callable[..., tuple[torch.Tensor, ...]] | None = None
 
 
 @contextmanager

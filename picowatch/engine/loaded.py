@@ -29,6 +29,7 @@ from picowatch.recipe.request import LoraUse
 
 if TYPE_CHECKING:
     from picowatch.engine.compile import Compiled
+    from picowatch.engine.graphs import Graphed
     from picowatch.engine.loras import Loras
 
 _KEPT_TEXTS = 32  # up to ten megabytes each
@@ -60,6 +61,7 @@ class Loaded:
         self._base: Any = None  # the pipeline that moves weights
         self._moved: WeakSet[torch.nn.Module] = WeakSet()  # with group offloading
         self.compiled: Compiled | None = None  # the denoiser
+        self.graphed: Graphed | None = None  # … and its graphs
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()
         self._texts: dict[object, Any] = {}  # what a flow family's text encoders made of them
@@ -206,10 +208,16 @@ class Loaded:
         try:
             self._loras.apply(self._uses)
         finally:
+            self.forget_graphs()
             if self.row.kind == "unet" and before != self._loras.of_texts:
                 self.prompts.forget()
             if self._base is not None:
                 self.place_weights()
+
+    def forget_graphs(self) -> None:
+        """Release the denoiser's graphs, because its layers change or memory is short."""
+        if self.graphed:
+            self.graphed.forget()
 
     def encoded(self, text: str) -> Encoded:
         """Return the embeddings of a text for a flow family."""

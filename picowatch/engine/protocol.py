@@ -16,6 +16,7 @@ from picowatch.recipe.request import ImageRequest
 
 Precision = Literal["auto", "float16", "bfloat16", "float32"]
 Memory = Literal["auto", "full", "low"]
+CompileState = bool | Literal["graph"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,8 @@ class EngineOptions:
     engine reads it and never writes it. `threads` bounds the CPU threads of one batch; None
     means this engine's share of the cores. `start_images` is the folder of start images and
     masks, each named by its sha256. `memory` says where the memory ladder begins. `compile`:
-    denoisers are compiled (compile.py), and for a CPU stored in the folder `cache`, if it is set.
+    denoisers are compiled (compile.py), and for a CPU stored in the folder `cache`, if it is set;
+    `graphs`: on a card they are recorded (graphs.py).
     A preview comes at least `preview_seconds` after the last one; 0 means never. The engine has the
     number `ordinal` of the machine's `engines`, which share its GPUs or cores.
     """
@@ -40,6 +42,7 @@ class EngineOptions:
     start_images: Path | None = None
     memory: Memory = "auto"
     compile: bool = False
+    graphs: bool = False
     cache: Path | None = None
     preview_seconds: float = 0
     ordinal: int = 0
@@ -96,7 +99,7 @@ class RenderedImage:
     device: str
     precision: str
     batch_size: int
-    compiled: bool
+    compiled: CompileState
     memory_rung: str
     chunks: int
     timings: dict[str, float] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from picowatch.engine.edit import EditPasses
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.finishing import Finishing, given_picture, read_network
 from picowatch.engine.flow import FlowPasses
+from picowatch.engine.graphs import Graphed
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import (
     FULL,
@@ -31,6 +32,7 @@ from picowatch.engine.memory import (
 from picowatch.engine.preprocess import Pixels, guess_depth
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import (
+    CompileState,
     EngineOptions,
     OnPreview,
     OnStep,
@@ -61,6 +63,8 @@ class Renderer:
         self._previewer = Previewer(on_preview, options.preview_seconds)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache
+        self._on_card = device.type == "cuda"
+        self._graphs = options.graphs and self._on_card
         self._ladder = MemoryLadder(options.memory, partial(room_on, device))
 
     @torch.inference_mode()
@@ -174,15 +178,18 @@ class Renderer:
             self._guess_depth,
             finishing.for_hires,
             alone=rung.tiled or first.exact,
-            compiled=self._compiled(loaded, first, rung),
+            instead=self._instead(loaded, first, rung),
         )
         drawn = self._draw(loaded, batch, job)
         unable = loaded.compiled.failure if loaded.compiled else ""
+        compiled: CompileState = isinstance(job.instead, Compiled) and not unable
+        if isinstance(job.instead, Graphed) and job.instead.replayed:
+            compiled = "graph"
         warnings = (*loaded.lora_warnings, *([unable] if unable else []))
         return [
             one._replace(
                 precision=precision_name(loaded.denoiser.dtype),
-                compiled=job.compiled is not None and not unable,
+                compiled=compiled,
                 rung=TILED.name if loaded.vae.use_tiling and not rung.tiled else rung.name,
                 warnings=(*warnings, *one.warnings),
             )
@@ -207,25 +214,38 @@ class Renderer:
         self._previewer.follow(loaded.row, loaded.denoiser)
         return loaded
 
-    def _compiled(self, loaded: Loaded, request: ImageRequest, rung: Rung) -> Compiled | None:
-        """Return the compiled denoiser, None if the request changes its graph."""
-        eager = rung != FULL or request.exact or request.tiling or bool(request.quantize)
-        if not self._compile or eager or request.loras or request.control:
+    def _instead(
+        self, loaded: Loaded, request: ImageRequest, rung: Rung
+    ) -> Compiled | Graphed | None:
+        """Return what computes in the denoiser's place, None if nothing can."""
+        if rung != FULL:
+            loaded.forget_graphs()
+        if rung != FULL or request.exact or request.tiling:
             return None
-        if loaded.compiled is None:
-            key, device = request.checkpoint_hash, self._target.device
-            loaded.compiled = Compiled(loaded.denoiser, key, device, self._cache)
-        return None if loaded.compiled.failure else loaded.compiled
+        changed = request.loras or request.control or request.quantize
+        # On a card, diffusers compiles a third of a UNet, which becomes slower.
+        if self._compile and not changed and not (self._on_card and loaded.row.kind == "unet"):
+            if loaded.compiled is None:
+                key, device = request.checkpoint_hash, self._target.device
+                loaded.compiled = Compiled(loaded.denoiser, key, device, self._cache)
+            if not loaded.compiled.failure:
+                return loaded.compiled
+        if not self._graphs:
+            return None
+        loaded.graphed = loaded.graphed or Graphed(loaded.denoiser, self._target.device)
+        loaded.graphed.replayed = False
+        return loaded.graphed
 
     def _draw(self, loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
         """Draw the pictures; an interrupted batch leaves no changes behind."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
         if batch[0].references:
             kind = EditPasses
-        eager = loaded.compiled.eager() if loaded.compiled and not job.compiled else nullcontext()
+        compiled = isinstance(job.instead, Compiled)
+        eager = loaded.compiled.eager() if loaded.compiled and not compiled else nullcontext()
         look = partial(raise_if, job.interrupted)
         # Compiled code cannot be watched.
-        watched = nullcontext() if job.compiled else loaded.watched(look)
+        watched = nullcontext() if compiled else loaded.watched(look)
         repeating = seamless(loaded.modules if batch[0].tiling else [])
         try:
             with eager, watched, repeating, self._algorithms(exact=batch[0].exact):

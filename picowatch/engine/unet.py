@@ -53,7 +53,7 @@ class UnetPasses(Passes):
         """The number of parts of a batch: a small model is as fast on one core as on several."""
         small = self.loaded.native_size < LARGE_NATIVE_SIZE
         small = small and self.loaded.denoiser.dtype == torch.float32
-        small = small and self.job.device.type == "cpu" and self.job.compiled is None
+        small = small and self.job.device.type == "cpu" and self.job.instead is None
         return torch.get_num_threads() if small else 1
 
     def run(self, group: Group, one: Pass, before: Denoised | None) -> Denoised:

@@ -146,6 +146,14 @@ def test_a_cpu_that_cannot_compile_has_a_remedy(
     assert "not installed" in on["text"] and "[openvino]'" in on["remedy"]
 
 
+def test_graphs_are_said_to_be_used_or_not(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they were asked for."""
+    for compiled, said in (("graph", "a graph"), (False, "computed one by one")):
+        rendered_with(monkeypatch, device="cuda:0", compiled=compiled)
+        assert "graphs" not in checks()
+        assert checks(graphs=True)["graphs"]["text"].endswith(said)
+
+
 def test_a_card_that_torch_cannot_use_has_a_remedy(
     house: House, checks: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

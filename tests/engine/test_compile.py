@@ -170,8 +170,13 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     torch.compiler.reset()
 
 
-def test_a_cards_blocks_are_compiled_and_can_be_left(unet: Any, backend: list[Any]) -> None:
-    """At more sizes than torch's own limit allows."""
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_cards_blocks_are_compiled_and_can_be_left(
+    unet: Any, backend: list[Any], monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """At more sizes than torch's own limit allows; the whole module if it names no blocks."""
+    if whole:
+        monkeypatch.setattr(type(unet), "_repeated_blocks", [])
     plain = predicted(unet)
     compiled = Compiled(unet, "tiny", CARD)
     torch.testing.assert_close(predicted(compiled), plain, atol=1e-4, rtol=0)

@@ -2,8 +2,9 @@
 
 Every renderer computes on it.
 Its tensors say that they are on `cuda:0` and are computed on the CPU. An operation that mixes them
-with others fails as it would on a card, so this finds what forgets to move a tensor. It says
-nothing about a card's arithmetic or speed.
+with others fails as it would on a card, so this finds what forgets to move a tensor. Waits and
+starts of operations are counted, graphs are computed again in the same memory. It says nothing
+about a card's arithmetic or speed.
 
 It uses private functions of torch, as torch's own fake tensors do (torch/_subclasses), and works
 without inference mode, in which a parameter cannot be such a tensor.
@@ -13,9 +14,9 @@ import subprocess
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,6 +47,7 @@ ASKING = (
 )
 # What starts nothing, besides views.
 EMPTY = ("aten::empty", "aten::empty_strided", "aten::empty_like", "aten::_unsafe_view")
+REFUSED = {"waits": "default"}
 COUNTS: Counter[str] = Counter()  # of "waits", and of operations that a card would compute
 GUARD = """
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -160,12 +162,75 @@ def computed(operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any
         waits_for_card(name)
     elif is_on and not operation.is_view and name not in EMPTY:
         COUNTS["launches"] += 1
+    if Graph.recording and (on or is_on):
+        Graph.recording.record(operation, args, kwargs, found)
     return found
 
 
 def waits_for_card(what: str) -> None:
     """Count that the processor waits until the card has done all that is queued."""
     COUNTS["waits"] += 1
+    if Graph.recording or REFUSED["waits"] == "error":
+        raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing: {what}")
+
+
+class Graph:
+    """Operations that were recorded, and are computed again in the same memory."""
+
+    recording: "Graph | None" = None
+    replayed: "Graph | None" = None
+
+    def __init__(self) -> None:
+        self._recorded: list[tuple[Any, Any, Any, list[torch.Tensor]]] = []
+        self._pool: object = None
+
+    @classmethod
+    @contextmanager
+    def record_into(cls, graph: "Graph", pool: object, capture_error_mode: str) -> Iterator[None]:
+        """Replace `torch.cuda.graph`."""
+        assert capture_error_mode == "thread_local"
+        graph._pool, cls.recording = pool, graph
+        try:
+            yield
+        finally:
+            cls.recording = None
+
+    def record(self, operation: Any, args: Any, kwargs: Any, found: Any) -> None:
+        """Keep an operation with its tensors; one in main memory is copied, as it is then."""
+
+        def held(one: Any) -> Any:
+            if isinstance(one, torch.device):
+                return CPU if one.type == "cuda" else one
+            if isinstance(one, OnCard):
+                return one.held
+            return one.clone() if isinstance(one, torch.Tensor) else one
+
+        given = tree_map(held, (args, kwargs))
+        read = {one.untyped_storage().data_ptr() for one in _tensors(given)}
+        written = _tensors(tree_map(held, found))
+        if operation._schema.is_mutable:
+            written = []
+        elif any(one.untyped_storage().data_ptr() in read for one in written):
+            return  # a view
+        self._recorded.append((operation, *given, written))
+
+    def replay(self) -> None:
+        """Compute it again, in memory that graphs of one pool share."""
+        assert self._recorded
+        COUNTS["launches"] += 1
+        before, Graph.replayed = Graph.replayed, self
+        if before and before._pool is self._pool and before is not self:
+            for one in (one for *_, written in before._recorded for one in written):
+                if one.is_floating_point():
+                    one.fill_(torch.nan)
+        for operation, args, kwargs, written in self._recorded:
+            again = _tensors(operation(*args, **kwargs))
+            for old, new in zip(written, again, strict=bool(written)):
+                old.copy_(new)
+
+
+def _tensors(found: Any) -> list[torch.Tensor]:
+    return [one for one in tree_leaves(found) if isinstance(one, torch.Tensor)]
 
 
 def _copies(name: str, args: Sequence[Any], kwargs: dict[str, Any], found: Any) -> bool:
@@ -210,6 +275,16 @@ class Below(TorchFunctionMode):
         return called(*args, **(kwargs or {}))
 
 
+class Done:
+    """A stream or an event: everything is done at once."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
 def on_card(call: Callable[..., Any]) -> Callable[..., Any]:
     """The function, where the card is there."""
 
@@ -252,7 +327,9 @@ def install() -> None:
     cuda.mem_get_info = lambda *_: (MEMORY.size - MEMORY.used, MEMORY.size)
     cuda.memory_reserved = cuda.memory_allocated = lambda *_: MEMORY.used
     cuda.max_memory_reserved = lambda *_: MEMORY.most
-    cuda.Event = cuda.Stream = MagicMock  # everything is done at once
+    cuda.set_sync_debug_mode = lambda mode: REFUSED.update(waits=mode)
+    cuda.CUDAGraph, cuda.graph, cuda.graph_pool_handle = Graph, Graph.record_into, object
+    cuda.Event = cuda.Stream = Done
     pool: Any = ThreadPoolExecutor
     submit = pool.submit
     pool.submit = lambda self, call, *args, **kwargs: submit(self, on_card(call), *args, **kwargs)

@@ -3,6 +3,8 @@
 Run by test_on_a_pretended_card.py.
 """
 
+import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,16 @@ from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
+from tests.commands.picowatch import PROJECT
 from tests.engine.flow_requests import edits_only, flow_models, flow_renderer, requests_of
-from tests.engine.requests import ignore_steps, request
+from tests.engine.reference import requests as reference
+from tests.engine.reference.models import Models
+from tests.engine.requests import draw, ignore_steps, request
+from tests.engine.test_edits import small
 from tests.engine.tiny_flows import FOLDERS
 from tests.gpu.pretended import COUNTS
+
+__all__ = ["small"]  # a fixture
 
 
 def counted(renderer: Renderer, images: list[ImageRequest], what: str) -> list[int]:
@@ -58,28 +66,52 @@ def test_no_step_of_a_sampler_waits_for_the_card(demo: Renderer, sampler: KnownS
         assert max(counted(demo, [image], "waits")) == most
 
 
-# The most waits a step that diffusers' pipelines and transformers cause; of other families, none.
-WAITS = {
-    "AuraFlow": 2,
-    "CogView4": 16,
-    "Chroma1-HD": 2,
-    "ERNIE-Image": 1,
-    "ERNIE-Image-Turbo": 1,
-    "Lumina-Image-2.0": 8,
-    "Qwen-Image-2.1": 7,
-    "Qwen-Image-Edit-2511": 2,
-    "Sana-Sprint": 1,  # its noise
-    "Z-Image-Omni": 5,
+# By checkpoint: waits in a step, and whether a card can record it. Others wait for nothing.
+_ROW = re.compile(r"^\| `(\S+)` \| (\d+) \| (yes|no) \|$", re.MULTILINE)
+TOLD = {
+    name: (int(waits), recorded == "yes")
+    for name, waits, recorded in _ROW.findall((PROJECT / "docs/models.md").read_text())
 }
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_no_step_of_a_family_waits_for_the_card(name: str) -> None:
-    """Previews do not, either, until one is due."""
+def test_no_step_of_a_family_waits_and_its_graph_draws_the_same(name: str) -> None:
+    """Previews do not, either, until one is due. The second image is computed by replays alone."""
     models = flow_models(name)
-    recipe = "prompt: a red cube\nexact: false\nsteps: 3"
+    recipe = "prompt: a red cube\nexact: false\nsteps: 3\nseed: [7, 8]"
     if edits_only(name):
         recipe += "\nreferences: start.png"
+    images = requests_of(models, name, recipe)
     renderer = flow_renderer(models, preview_seconds=60)
-    *_, last = counted(renderer, requests_of(models, name, recipe), "waits")
-    assert last == WAITS.get(name, 0)
+    *_, last = counted(renderer, images[:1], "waits")
+    waits, is_recorded = TOLD.get(name, (0, True))
+    assert last == waits
+    plain = [draw(renderer, one)[0] for one in images]
+    renderer._graphs = True
+    quick = [draw(renderer, one)[0] for one in images]
+    assert [one.pixels for one in quick] == [one.pixels for one in plain]
+    assert [one.compiled for one in quick] == [is_recorded and "graph"] * 2
+
+
+@pytest.fixture(scope="module")
+def both(models: Models) -> list[Renderer]:
+    """Return a renderer without graphs and one with them."""
+    return [Renderer(replace(models.options, graphs=graphs)) for graphs in (False, True)]
+
+
+# In this order: shapes, guidance and LoRAs come and go.
+CASES = (
+    *("seeds", "editing-alternating", "cfg-interval", "hires-latent", "control-two", "lora-two"),
+    *("lora-control", "seeds", "exact", "inpainting", "sdxl", "sdxl-lora", "sdxl-control"),
+)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_graphs_draw_the_same_pixels(models: Models, both: list[Renderer], name: str) -> None:
+    """An exact image uses none."""
+    exact = name == "exact"
+    values = reference.CASES["seeds"][:1] if exact else reference.CASES[name]
+    batch = [models.request({**one, "steps": 4, "width": 64, "exact": exact}) for one in values]
+    expected, found = (renderer.render(batch, ignore_steps) for renderer in both)
+    assert [one.pixels for one in found] == [one.pixels for one in expected]
+    assert {one.compiled for one in found} == {"graph" if not exact else False}

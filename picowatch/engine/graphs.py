@@ -1,0 +1,114 @@
+"""Denoisers whose kernels a card records once for each shape, and starts as one: `graphs: true`.
+
+A card that computes faster than the processor starts kernels waits for it. The recorded kernels are
+the same, and compute the same bits.
+https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import torch
+
+# Private, since torch has no public equivalent; the arguments of diffusers' models are nested.
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+
+# A denoiser that starts its kernels in less than this share of its time does not wait for the
+# processor: a graph would only take memory.
+_START_BOUND = 0.7
+_KEPT = 8  # they share their memory
+
+
+class Graphed:
+    """A denoiser on a card; `replayed`, which others may reset, says whether a graph computed.
+
+    It is called as the module is, with `return_dict=False`. A graph has the addresses of the
+    weights: `forget` it when they change.
+    """
+
+    def __init__(self, denoiser: Any, device: torch.device) -> None:
+        self._denoiser = denoiser
+        self._device = device
+        self._graphs: dict[str, _Graph | None] = {}  # by call, the last used last
+        self._pool: Any = None
+        self._can_be_recorded = True
+        self.replayed = False
+
+    def forget(self) -> None:
+        """Release the memory of all graphs."""
+        self._graphs.clear()
+        self._pool = None
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Return the output; the module computes what cannot be recorded, or is not worth it."""
+        leaves, tree = tree_flatten((given, named))
+        shapes = [(one.shape, one.dtype) if torch.is_tensor(one) else one for one in leaves]
+        call = repr((tree, shapes))
+        if call not in self._graphs:
+            if len(self._graphs) == _KEPT:
+                del self._graphs[next(iter(self._graphs))]
+            self._graphs[call] = self._recorded(leaves, tree)
+        self._graphs[call] = graph = self._graphs.pop(call)
+        if graph is None:
+            return self._denoiser(*given, **named)
+        self.replayed = True
+        return graph.replay(leaves)
+
+    def _recorded(self, leaves: Sequence[Any], tree: TreeSpec) -> "_Graph | None":
+        if not self._can_be_recorded:
+            return None
+        own = [one.to(self._device, copy=True) if torch.is_tensor(one) else one for one in leaves]
+        given, named = tree_unflatten(own, tree)
+        call = partial(self._denoiser, *given, **named)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            if not self._waits_for_processor(call):
+                return None
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                output = call()
+        except torch.OutOfMemoryError:  # the module itself needs less
+            return None
+        except RuntimeError:
+            self._can_be_recorded = False
+            return None
+        return _Graph(graph, own, output)
+
+    def _waits_for_processor(self, call: partial[Any]) -> bool:
+        """Measure a call. Raises RuntimeError if it needs a number from the card.
+
+        The call before it sets up what libraries need once. Both are on a stream of their own, as
+        a recording is.
+        """
+        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            call()
+            side.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                began = perf_counter()
+                call()
+                started = perf_counter() - began
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            side.synchronize()
+        return started >= _START_BOUND * (perf_counter() - began)
+
+
+class _Graph(NamedTuple):
+    """A graph, the inputs that it reads, and the output that it writes."""
+
+    graph: Any
+    inputs: Sequence[Any]
+    output: Any
+
+    def replay(self, leaves: Sequence[Any]) -> Any:
+        """Return the output for these inputs."""
+        for own, one in zip(self.inputs, leaves, strict=True):
+            if torch.is_tensor(own):
+                own.copy_(one, non_blocking=True)
+        self.graph.replay()
+        return tree_map_only(torch.Tensor, torch.clone, self.output)
