@@ -20,6 +20,7 @@ from picowatch.files.pictures import (
     mask_warnings,
     on_white,
 )
+from picowatch.recipe.extend import margins_of
 from picowatch.recipe.fields import ALPHA
 from picowatch.recipe.request import ImageRequest
 
@@ -55,6 +56,8 @@ def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canva
     path, kept = request.masked
     if not request.image and not request.mask:
         return None
+    if request.extend:
+        return _extended(decoded(decode_picture, folder, kept, path), request, size)
     # Only a reference is seen with its transparency.
     decode = decode_picture if request.image else decode_with_alpha
     fitted = fit(decoded(decode, folder, kept, path), size, request.resize)
@@ -64,6 +67,36 @@ def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canva
     redrawn = grey.point(lambda value: 255 if (value >= WHITE) != request.mask_invert else 0)
     soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
     return Canvas(fitted, redrawn, soft if request.image else _inside(redrawn, soft))
+
+
+def _extended(picture: Image.Image, request: ImageRequest, size: Size) -> Canvas:
+    """Return a picture with margins of its outermost pixels, which are redrawn.
+
+    The soft edge lies in the picture, too, so that no seam shows.
+    """
+    margins = margins_of(request.extend, picture.size)
+    whole = margins.around(picture.size)
+    scale = size[0] / whole[0], size[1] / whole[1]
+    left, top = round(margins.left * scale[0]), round(margins.top * scale[1])
+    right = size[0] - round(margins.right * scale[0])
+    bottom = size[1] - round(margins.bottom * scale[1])
+    inner = picture.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.LANCZOS)
+    box = left, top, left + inner.width, top + inner.height
+    redrawn = Image.new("L", size, 255)
+    redrawn.paste(0, box)
+    soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
+    return Canvas(_padded(inner, size, left, top), redrawn, soft)
+
+
+def _padded(picture: Image.Image, size: Size, left: int, top: int) -> Image.Image:
+    """Return a picture of this size, with the outermost pixels of the one in it around that."""
+    pixels = np.asarray(picture)
+    margins = [
+        (top, size[1] - picture.height - top),
+        (left, size[0] - picture.width - left),
+        *[(0, 0)] * (pixels.ndim - 2),
+    ]
+    return Image.fromarray(np.pad(pixels, margins, mode="edge"))
 
 
 def _inside(area: Image.Image, soft: Image.Image) -> Image.Image:
@@ -99,11 +132,8 @@ def fit(picture: Image.Image, size: Size, resize: str) -> Image.Image:
     width, height = size
     scale = min(width / picture.width, height / picture.height)
     inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    pixels = np.asarray(picture.resize(inner, Image.Resampling.LANCZOS))
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    margins = [(top, height - inner[1] - top), (left, width - inner[0] - left)]
-    margins += [(0, 0)] * (pixels.ndim - 2)
-    return Image.fromarray(np.pad(pixels, margins, mode="edge"))
+    return _padded(picture.resize(inner, Image.Resampling.LANCZOS), size, left, top)
 
 
 def decoded(decode: Callable[[bytes], T], folder: Path | None, digest: str, path: str) -> T:

@@ -69,9 +69,9 @@ class UnetPasses(Passes):
             self.loaded.row.key,
         )
         hints, maps = hints_of(group, one, self.loaded.controlnets, self.job)
-        start = self._start_latents(group) if first.mask or before is None else None
+        start = self._start_latents(group) if first.redraws_a_part or before is None else None
         # As in diffusers' inpainting pipelines, at full strength masked areas begin with noise.
-        visible = None if first.mask and first.denoising_strength == 1 else start
+        visible = None if first.redraws_a_part and first.denoising_strength == 1 else start
         begin = self._enlarged(before, first) if before else visible
         if begin is not None and not len(sampler.timesteps):
             return Denoised(begin, maps)

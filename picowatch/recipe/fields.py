@@ -39,6 +39,7 @@ from picowatch.recipe.converters import (
     variation_seed_in,
     word_in,
 )
+from picowatch.recipe.extend import WANTED, extend_in
 from picowatch.recipe.parts import Control, Cutout, Hires, Row, Share, Upscale, final_side
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
@@ -352,7 +353,7 @@ class ImageFields:
         Field(ge=0, le=64),
         Row(
             "Width of the mask's soft edge, in pixels.",
-            needs=("mask",),
+            needs=("mask", "extend"),
             same_in_batch=False,
             a1111="Mask blur",
         ),
@@ -361,6 +362,20 @@ class ImageFields:
     mask_invert: Annotated[
         bool, Row("true: black is redrawn.", needs=("mask",), same_in_batch=False)
     ] = False
+
+    extend: Annotated[
+        str,
+        Row(
+            "What is drawn around the start image: pixels or per cent of each side, or the shape "
+            "of the whole, like 16:9.",
+            aliases=("outpaint", "outpainting"),
+            reads=extend_in,
+            needs=("image",),
+            same_in_batch=False,
+            wanted=WANTED,
+            default_text="nothing",
+        ),
+    ] = ""
 
     hires: Annotated[
         Hires | None,

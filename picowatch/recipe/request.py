@@ -146,7 +146,7 @@ class ImageRequest(ImageFields):
                 self.hires_upscaler_hash,
                 self.upscaler_hash,
                 "references" if self.references else bool(self.image),
-                bool(self.mask),
+                self.redraws_a_part,
                 self.digest if self.exact else None,
             )
         )
@@ -162,6 +162,11 @@ class ImageRequest(ImageFields):
     def draws(self) -> bool:
         """Return whether something is drawn. Otherwise the start image is only finished."""
         return bool(self.checkpoint)
+
+    @property
+    def redraws_a_part(self) -> bool:
+        """Return whether something of the start image, or around it, is drawn and the rest kept."""
+        return bool(self.mask or self.extend)
 
     @property
     def upscalers(self) -> dict[str, str]:

@@ -243,6 +243,24 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
     assert alone(renderer).pixels == before.pixels
 
 
+@pytest.mark.parametrize("hires", [None, Hires(2.0, steps=2, upscaler="Lanczos")])
+def test_more_is_drawn_around_a_picture(
+    renderer: Renderer, kept: Path, hires: Hires | None
+) -> None:
+    """Its own pixels stay but for the soft edge, in both passes; the rest is the model's."""
+    picture = circle().resize((64, 64))
+    begun = start(kept, 1.0, picture)
+    drawn = alone(renderer, **begun, extend="right 100 %", width=128, hires=hires, mask_blur=2)
+    scale = 2 if hires else 1
+    assert (drawn.width, drawn.height) == (128 * scale, 64 * scale)
+    pixels = np.frombuffer(drawn.pixels, np.uint8).reshape(drawn.height, drawn.width, 3)
+    own = picture.resize((64 * scale, 64 * scale), Image.Resampling.LANCZOS)
+    assert np.array_equal(pixels[:, : 64 * scale - 10], np.asarray(own)[:, :-10])
+    assert pixels[:, 64 * scale :].std() > 5
+    other = alone(renderer, **begun, extend="right 100 %", width=128, hires=hires, seed=8)
+    assert other.pixels != drawn.pixels
+
+
 @pytest.mark.parametrize("invert", [False, True])
 def test_what_is_transparent_in_a_picture_is_redrawn(
     renderer: Renderer, kept: Path, invert: bool

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.converters import RANDOM
+from picowatch.recipe.extend import margins_of
 from picowatch.recipe.fields import (
     ALPHA,
     BAKED,
@@ -127,6 +128,8 @@ class _Resolving:
         """Return the values of fields that are not written, where the checkpoint has its own."""
         rules, native = checkpoint.rules, checkpoint.native_size
         found = {"prompt": "", "width": native, "height": native, "seed": RANDOM, **rules.defaults}
+        if extend := self.layer.get("extend"):  # the margins begin with noise
+            found |= {} if extend.is_off else {"denoising_strength": 1.0}
         if rules.lightning:
             prompt = self.layer.get("prompt")
             tags = lora_tags(prompt.text) if prompt else []
@@ -240,7 +243,8 @@ class _Resolving:
         if not dropped:
             return
         layer = {name: one for name, one in self.layer.items() if name != "image"}
-        if checkpoint.rules.references and "references" not in layer:
+        extends = "extend" in layer and not layer["extend"].is_off
+        if checkpoint.rules.references and "references" not in layer and not extends:
             layer["references"] = dropped.with_parts((dropped,))
         elif "references" not in layer:
             layer["image"] = dropped
@@ -349,11 +353,20 @@ class _Resolving:
             found.append(parts)
         return tuple(found)
 
+    def _extended(self, extend: str, size: tuple[int, int]) -> tuple[int, int]:
+        """Return a picture's size with what is drawn around it."""
+        try:
+            return margins_of(extend, size).around(size)
+        except ValueInvalid as error:
+            self.judge.wrong("extend", str(error))
+            return size
+
     def _picture_size(self, values: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, int]:
         """Return the sides to take from a picture; next to a given side, in proportion."""
         sides = [side for side in ("width", "height") if values[side] == PICTURE]
         references = values["references"]
-        if references and not {"width", "height"}.intersection(self.layer):
+        extend = values.get("extend", "") if values["image"] else ""
+        if (references or extend) and not {"width", "height"}.intersection(self.layer):
             sides = ["width", "height"]
         if not sides:
             return {}
@@ -366,6 +379,8 @@ class _Resolving:
             except PictureUnreadable as error:
                 field = "image" if values["image"] else "references.0" if references else CONTROL
                 self.judge.wrong(field, named(path, str(error)))
+            if extend:
+                size = self._extended(extend, size)
         elif not image or image.is_none:
             what = "size: picture is the size of the start image. Add image, or a size."
             self.judge.wrong(sides[0], what)

@@ -144,7 +144,10 @@ def _files(recipe: Recipe) -> Iterator[Finding]:
 def _lacks(recipe: Recipe) -> Iterator[Finding]:
     """Find fields that the checkpoint's family has no use for."""
     checkpoint = recipe.installed_checkpoint
-    for field, why in checkpoint.rules.lacks.items():
+    lacks = checkpoint.rules.lacks
+    if "mask" in lacks:  # margins are redrawn as what a mask selects
+        lacks = {**lacks, "extend": lacks["mask"]}
+    for field, why in lacks.items():
         usual = checkpoint.rules.default(field)
         if getattr(recipe, field) != usual:
             what = f"{checkpoint.family or 'this checkpoint'} has no {field}: {why}."
@@ -224,6 +227,11 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
 def _start_image(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.installed_checkpoint
     missing = [field for field in PICTURE_FIELDS if not getattr(recipe, field)]
+    if recipe.extend and recipe.mask:
+        what = "extend and mask together: extend redraws what is around the picture."
+        yield Finding("mask", what, "Remove one of them.", "", of_checkpoint=False)
+    elif recipe.extend:
+        missing = [field for field in missing if field != "mask"]
     if checkpoint.rules.fills and missing:
         what = (
             f"the checkpoint '{checkpoint.name}' redraws the part of a picture that a mask selects."

@@ -28,6 +28,7 @@ SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
     "variation_seed": "variation_strength: 0.5\nvariation_seed: 3",
     "denoising_strength": "image: a.png\ndenoising_strength: 0.4",
     "resize": "image: a.png\nresize: fit",
+    "extend": "image: a.png\nextend: 16:9",
     "keep_exif": "image: a.png\nkeep_exif: none",
     "mask": "image: a.png\nmask: b.png",
     "mask_blur": "image: a.png\nmask: b.png\nmask_blur: 9",
@@ -51,7 +52,7 @@ HONOURED = {
     *("hires.upscaler", "upscale", "upscale.model", "upscale.scale", "image", "resize", "mask"),
     *("mask_blur", "mask_invert", "denoising_strength", "checkpoint", "vae", "loras", "exact"),
     *("quantize", "shrink_to_fit", "references", "format", "quality", "keep_exif"),
-    *("cutout", "cutout.model", "cutout.background", "cutout.margin", "cutout.size"),
+    *("extend", "cutout", "cutout.model", "cutout.background", "cutout.margin", "cutout.size"),
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))
@@ -72,6 +73,7 @@ def test_a_field_is_honoured_warned_about_or_refused(field: str) -> None:
             usual += "image: start.png\nmask: start.png\n"
         if rules.references and rules.references.required:
             usual += "references: start.png\n"
+        said |= {"mask"} if field == "extend" else set()  # it makes one of its own
         kept = [line for line in usual.split("\n") if line.partition(":")[0] not in said]
         try:
             recipe = read_one("\n".join([*kept, own]), inventory=inventory, pictures=SEEN)
