@@ -44,7 +44,11 @@ class Checkpoints:
         with self._verified("checkpoint", name, sha256) as model:
             row = FAMILIES[model.family]
             takes_turns = row.kind == "flow" and not row.short
-            return replace(bytes_of_parts(model, self._target, quantize), takes_turns=takes_turns)
+            return replace(
+                bytes_of_parts(model, self._target, quantize),
+                takes_turns=takes_turns,
+                references=row.variant(model.variant).references,
+            )
 
     def _bytes_of_controlnet(self, name: str, sha256: str) -> int:
         with self._verified("controlnet", name, sha256) as model:

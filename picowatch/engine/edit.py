@@ -27,6 +27,7 @@ from picowatch.recipe.passes import Pass
 from picowatch.recipe.request import ImageRequest
 
 Size = tuple[int, int]
+_LEAST = 64  # FLUX.2 refuses smaller pictures (diffusers, flux2/image_processor.py)
 _LANCZOS = Image.Resampling.LANCZOS
 
 
@@ -63,8 +64,8 @@ def frame_for(size: Size, references: References) -> Frame:
             _nearest(wide * height / width, references.multiple),
         )
         return Frame(shown, shown)
-    scale = min(1.0, sqrt(references.area / (width * height)))
-    shown = max(1, int(width * scale)), max(1, int(height * scale))
+    scale = max(min(1.0, sqrt(references.area / (width * height))), _LEAST / min(size))
+    shown = int(width * scale), int(height * scale)
     return Frame(
         (_above(shown[0], references.multiple), _above(shown[1], references.multiple)), shown
     )
@@ -80,8 +81,8 @@ def _above(side: int, multiple: int) -> int:
 
 def read_references(
     folder: Path | None, request: ImageRequest, references: References
-) -> tuple[Frame, list[Image.Image]]:
-    """Return the frame of a request, and its references as its family's pipeline takes them.
+) -> tuple[Frame, list[Image.Image], list[str]]:
+    """Return the frame of a request, its references as its family's pipeline takes them, warnings.
 
     They are read from `folder`, where they have their hashes as names: as RGB, or as RGBA if the
     family reads transparency. RenderFailed if one is missing or damaged.
@@ -96,10 +97,16 @@ def read_references(
     if references.stretched:  # the pipeline scales each in its own proportions
         if in_place and pictures[0].size != size:
             pictures[0] = pictures[0].resize(size, _LANCZOS)
-        return frame, pictures
+        return frame, pictures, []
+    small = [
+        f"The reference '{use.image}' has only {one.width}x{one.height} pixels, and is enlarged."
+        for use, one in zip(request.references, pictures, strict=True)
+        if min(one.size) < _LEAST
+    ]
     frames = [frame if in_place else frame_for(pictures[0].size, references)]
     frames += [frame_for(other.size, references) for other in pictures[1:]]
-    return frame, [one.hold(picture) for one, picture in zip(frames, pictures, strict=True)]
+    held = [one.hold(picture) for one, picture in zip(frames, pictures, strict=True)]
+    return frame, held, small
 
 
 def is_in_proportion(one: Size, other: Size) -> bool:
@@ -123,12 +130,12 @@ class EditPasses(FlowPasses):
         """Implement `Passes.encode`; no images share a call."""
         rules = self.loaded.variant.references
         assert rules
-        frame, pictures = read_references(self.job.start_images, request, rules)
+        frame, pictures, small = read_references(self.job.start_images, request, rules)
         hashes = tuple(use.hash for use in request.references)
         texts = self._texts(request)
         read = [self.loaded.read_with(text, pictures, hashes) for text in texts.values()]
         edit = Edit(frame, pictures, texts, read)
-        return Prompted(request.digest, edit, warnings=self._warnings(request))
+        return Prompted(request.digest, edit, warnings=(*self._warnings(request), *small))
 
     def run(self, group: Group, one: Pass, before: list[Image.Image] | None) -> list[Image.Image]:
         """Implement `Passes.run`."""

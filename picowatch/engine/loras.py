@@ -149,7 +149,8 @@ def read_lora(name: str, path: Path, pipeline: Any, family: str) -> _File:
     """
     layers, unused = _layers(name, path)
     # The attribute for the parts that its loader takes is private.
-    parts = {one: getattr(pipeline, one, None) for one in pipeline._lora_loadable_modules}
+    loadable = pipeline._lora_loadable_modules
+    parts: dict[str, Any] = {part: getattr(pipeline, part, None) for part in loadable}
     missing = {part for part, model in parts.items() if model is None}
     absent = {stem for stem in layers if _named(stem, family, parts)[0] in missing}
     found = _modules(layers, parts, family)

@@ -19,6 +19,7 @@ import psutil  # type: ignore[import-untyped]
 
 from picowatch.engine.protocol import Memory, MemoryUse
 from picowatch.errors import RenderFailed
+from picowatch.families import References
 from picowatch.recipe.passes import passes_of
 from picowatch.recipe.request import ImageRequest
 
@@ -88,6 +89,7 @@ class Weights:
 
     `numbers` is the number of the denoiser's weights. `takes_turns`: its text encoders may make
     room for it. A UNet's are small, and a short family's pipeline encodes prompts itself.
+    `references` say in how many pixels its pictures are edited.
     """
 
     encoders: tuple[int, ...] = ()
@@ -97,6 +99,7 @@ class Weights:
     drawing: int = 0
     decoding: int = 0
     takes_turns: bool = False
+    references: References | None = None
 
     @property
     def total(self) -> int:
@@ -157,7 +160,7 @@ class MemoryLadder:
             ladder = [FULL, *(one for one in ladder if one != FULL)]
         elif not ladder or not (fit or room.card is None or LAYERS in ladder):
             raise _too_large(request, weights, room)
-        rungs = [*ladder, *_shrinking(request, ladder[-1])]
+        rungs = [*ladder, *_shrinking(request, ladder[-1], weights.references)]
         first = ladder[0]
         if self._setting == "low":
             first = next((one for one in ladder if one.place not in _NEAR), ladder[-1])
@@ -242,13 +245,24 @@ def _pixels(request: ImageRequest) -> int:
     return width * height * (1 + len(request.references))
 
 
-def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:
+def _shrinking(request: ImageRequest, last: Rung, references: References | None) -> Iterator[Rung]:
     """Yield the rungs of smaller pictures down to the smallest, if the image allows any."""
+    drawn = _drawn_pixels(request, references)
     for times in count(1):
-        smaller = shrunken(request, times) != shrunken(request, times - 1)
-        if not request.shrink_to_fit or not smaller:
+        smaller = shrunken(request, times)
+        if not request.shrink_to_fit or smaller == shrunken(request, times - 1):
             return
-        yield replace(last, name="smaller picture", shrunk=times)
+        if _drawn_pixels(smaller, references) < drawn:
+            drawn = _drawn_pixels(smaller, references)
+            yield replace(last, name="smaller picture", shrunk=times)
+
+
+def _drawn_pixels(request: ImageRequest, references: References | None) -> int:
+    """Return the pixels in which a picture is drawn: one that is edited has a size of its own."""
+    pixels = request.width * request.height
+    if not request.references or references is None:
+        return pixels
+    return references.area if references.stretched else min(references.area, pixels)
 
 
 def _key(request: ImageRequest) -> tuple[object, ...]:

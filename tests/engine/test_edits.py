@@ -202,6 +202,23 @@ def test_two_references_are_those_of_a_script(name: str) -> None:
     assert difference(found, alone) > 0
 
 
+@pytest.mark.parametrize("name", [KLEIN, DEV, OMNI])
+def test_a_reference_that_is_too_small_for_a_model_is_enlarged(name: str) -> None:
+    """FLUX.2's pipelines refuse sides below 64 pixels; a warning says so."""
+    first, second = photo(0, (128, 128)), photo(1, (48, 40))
+    models = models_with(name, first, second)
+    text = "prompt: both of them\nreferences: [photo-0.png, photo-1.png]"
+    request = request_of(models, name, text, "size: 128x128")
+    (found,) = renderer(models).render([request], ignore_steps)
+    said = "The reference 'photo-1.png' has only 48x40 pixels, and is enlarged."
+    assert [one for one in found.warnings if "only" in one] == [said]
+    scaled = np.asarray(second.resize((76, 64), Image.Resampling.LANCZOS))
+    second = Image.fromarray(np.pad(scaled, [(0, 0), (0, 4), (0, 0)], mode="edge"))
+    values = SCRIPTS.get(name, {}) | {"width": 128, "height": 128}
+    picture = Image.frombytes("RGB", (128, 128), found.pixels)
+    assert difference(picture, plain(name, [first, second], request, **values)) <= 1
+
+
 # The size in which a photo is edited for a picture of 165x101, and the part of it that is shown.
 PADDED, STRETCHED = ((176, 112), (163, 100)), ((160, 96), (160, 96))
 FRAMES = dict.fromkeys((KLEIN, KONTEXT), PADDED)

@@ -22,7 +22,8 @@ from picowatch.engine.memory import (
 )
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
-from picowatch.recipe.request import ImageRequest
+from picowatch.families import References
+from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.reference.models import Models
 from tests.engine.requests import difference, draw, request
@@ -194,6 +195,27 @@ def test_smaller_pictures_come_last_and_only_on_request(
     ladder.worked(wanted, rungs[-2])
     assert list(ladder.rungs(wanted, SMALL_ONE)) == rungs[-2:]
     assert names(cuda(), replace(wanted, shrink_to_fit=False)) == CARD
+
+
+@pytest.mark.parametrize(
+    ("stretched", "made"), [(True, []), (False, [(864, 864), (640, 640), (480, 480), (384, 384)])]
+)
+def test_an_edit_becomes_smaller_than_what_is_drawn_or_not_at_all(
+    stretched: bool, made: list[tuple[int, int]]
+) -> None:
+    """A photo of 2048x2048 is edited in a megapixel; a later, smaller one begins anew."""
+    parts = weights(0.25, 1, references=References(most=1, stretched=stretched))
+    photo = (ReferenceUse("it", ""),)
+    large, small = (
+        request(width=side, height=side, references=photo, shrink_to_fit=True)
+        for side in (2048, 256)
+    )
+    ladder = cuda()
+    rungs = list(ladder.rungs(large, parts))
+    smaller = [shrunken(large, rung.shrunk) for rung in rungs if rung.shrunk]
+    assert [(one.width, one.height) for one in smaller] == made
+    ladder.worked(large, rungs[-1])
+    assert list(ladder.rungs(small, parts))
 
 
 def card(renderer: Renderer) -> Renderer:

@@ -177,12 +177,14 @@ def test_a_failure_in_one_part_fails_the_batch(
 ) -> None:
     """The error is that of the part; the number of threads is restored."""
     wanted = [request(seed=1), request(seed=2, noise="nvidia")]
-    with pytest.raises(RenderFailed, match="of an NVIDIA card, and none renders here") as refused:
+    with pytest.raises(
+        RenderFailed, match="needs an NVIDIA card, and none renders here"
+    ) as refused:
         draw(two_cores, *wanted)
     assert refused.value.remedy == "Set noise: cpu, or render on such a card."
     assert torch.get_num_threads() == 2
     monkeypatch.setattr(torch.version, "hip", "6.4")  # torch calls an AMD card a CUDA device, too
-    with pytest.raises(RenderFailed, match="of an NVIDIA card"):
+    with pytest.raises(RenderFailed, match="needs an NVIDIA card"):
         noise_of(wanted[1:], 64, 64, torch.device("cuda"))
 
 
