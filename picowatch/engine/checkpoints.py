@@ -11,9 +11,11 @@ import torch
 
 from picowatch.engine.control import load_controlnet
 from picowatch.engine.devices import Target
-from picowatch.engine.load import bytes_in, bytes_of_parts, load_part, load_vae
+from picowatch.engine.load import bytes_of_parts, load_part, load_vae
 from picowatch.engine.loaded import Loaded
-from picowatch.engine.memory import WORKING_BYTES, Place, Weights, free_bytes
+from picowatch.engine.measures import free_bytes
+from picowatch.engine.memory import WORKING_BYTES, Place, Weights
+from picowatch.engine.tensors import bytes_in
 from picowatch.engine.verify import Verified
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import BAKED

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from picowatch.engine.failures import explain_error
-from picowatch.engine.memory import broken_gpu
+from picowatch.engine.measures import broken_gpu
 from picowatch.engine.protocol import (
     Batch,
     BatchRenderer,

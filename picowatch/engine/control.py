@@ -28,10 +28,10 @@ from picowatch.engine.canvas import Canvas, read_picture
 from picowatch.engine.devices import Target
 from picowatch.engine.draw import Group, Job
 from picowatch.engine.latents import LATENT_CHANNELS
-from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import Tensors, diffusers_model
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import RgbPicture
+from picowatch.engine.tensors import read_tensors
 from picowatch.recipe.parts import KINDS
 from picowatch.recipe.passes import Pass
 from picowatch.recipe.request import ControlUse, ImageRequest

@@ -17,10 +17,10 @@ from picowatch.engine.canvas import decoded
 from picowatch.engine.devices import Target
 from picowatch.engine.draw import Drawn, Interrupted, timed
 from picowatch.engine.latents import Enlarge
-from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import Tensors, filled
 from picowatch.engine.preprocess import load_depth
 from picowatch.engine.protocol import OnStep
+from picowatch.engine.tensors import read_tensors
 from picowatch.engine.upscale import MOST_OVERLAP, enlarged, network_in, weights_of
 from picowatch.engine.verify import Verified
 from picowatch.files.pictures import decode_with_alpha

@@ -1,4 +1,4 @@
-"""The memory ladder, and measurements of memory. Does not import torch itself.
+"""The memory ladder. Does not import torch.
 
 Each rung of the ladder renders a batch in less memory than the last. A rung is chosen before a
 batch and never changed during it: when memory runs out, the batch is rendered again from its first
@@ -6,25 +6,16 @@ step on the next rung. So a picture records exactly how it was rendered, and the
 is the same on every rung.
 """
 
-import re
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import psutil  # type: ignore[import-untyped]
-
-from picowatch.engine.protocol import Memory, MemoryUse
+from picowatch.engine.protocol import Memory
 from picowatch.errors import RenderFailed
 from picowatch.families import References
 from picowatch.recipe.passes import passes_of
 from picowatch.recipe.request import ImageRequest
-
-if TYPE_CHECKING:
-    import torch
 
 SMALLEST_SIDE = 384
 _SHRINK = 0.75
@@ -294,85 +285,3 @@ def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str
         f"Memory ran out, so this picture was rendered at {rendered.width}x{rendered.height} "
         f"instead of {requested.width}x{requested.height}.",
     )
-
-
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def held_memory() -> MemoryUse | None:
-    """Return the GPU memory that torch holds in this process, else its main memory (Linux).
-
-    The counters are torch's own, so reading them does not wait for kernels. torch is not imported
-    here: an engine that computes on a GPU has imported it.
-    """
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        return MemoryUse(torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved())
-    try:
-        lines = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    kilobytes = re.findall(r"^Vm(?:RSS|HWM):\s*(\d+) kB$", lines, re.MULTILINE)
-    peak, now = (int(number) * 1024 for number in kilobytes)
-    return MemoryUse(now, max(now, peak))  # the kernel updates the peak a little later
-
-
-def broken_gpu() -> str:
-    """Return the error of a GPU that this process can no longer use, "" for one that works.
-
-    It waits until all queued kernels are done, because an error of one appears at some later call.
-    Like `held_memory`, it does not import torch.
-    """
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return ""
-    try:
-        torch.cuda.synchronize()
-    # Its class differs by version of torch.
-    except Exception as error:
-        return str(error) or type(error).__name__
-    return ""
-
-
-CARDS = ("cuda", "xpu")  # devices with memory of their own
-
-
-def room_on(device: "torch.device") -> Room:
-    """Return the memory that this process could use with a device."""
-    memory = psutil.virtual_memory()
-    free = min(int(memory.available), _left_to_container())
-    main = free + int(psutil.Process().memory_info().rss)
-    card = _card(device)
-    if card is None:
-        return Room(main, None, int(memory.total))
-    return Room(main, card.mem_get_info(device)[0] + card.memory_reserved(device))
-
-
-def free_bytes(device: "torch.device") -> int:
-    """Return the free bytes of a card, or of the main memory."""
-    card = _card(device)
-    if card is None:
-        return min(int(psutil.virtual_memory().available), _left_to_container())
-    cached = card.memory_reserved(device) - card.memory_allocated(device)
-    return int(card.mem_get_info(device)[0] + cached)
-
-
-def _card(device: "torch.device") -> Any:
-    """Return torch's module for a card, None for other devices."""
-    import torch
-
-    return getattr(torch, device.type) if device.type in CARDS else None
-
-
-def _left_to_container(cgroup: Path = _CGROUP) -> int:
-    """Return the bytes left to the container's limit (cgroup v2), not counting its page cache.
-
-    The kernel kills processes that exceed the limit.
-    """
-    with suppress(OSError, ValueError):  # the limit is "max" if there is none
-        limit = int((cgroup / "memory.max").read_text())
-        used = int((cgroup / "memory.current").read_text())
-        lines = (cgroup / "memory.stat").read_text().splitlines()
-        files = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-        return max(0, limit - used + files)
-    return 2**63

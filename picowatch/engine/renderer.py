@@ -19,13 +19,12 @@ from picowatch.engine.finishing import Finishing, given_picture, read_network
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.graphs import Graphed
 from picowatch.engine.loaded import Loaded
+from picowatch.engine.measures import held_memory, room_on
 from picowatch.engine.memory import (
     FULL,
     TILED,
     MemoryLadder,
     Rung,
-    held_memory,
-    room_on,
     shrink_warning,
     shrunken,
 )

@@ -10,10 +10,10 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from picowatch.engine import child_main, memory
+from picowatch.engine import child_main, measures
 from picowatch.engine.devices import choose_target
 from picowatch.engine.failures import explain_error, explain_exit
-from picowatch.engine.memory import broken_gpu
+from picowatch.engine.measures import broken_gpu
 from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineDied, RenderFailed
@@ -114,7 +114,7 @@ def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_system_reports_a_process_on_the_cpu() -> None:
     """Memory now and at most."""
     code = (
-        "from picowatch.engine.memory import held_memory as held; kept = bytearray(10**8);"
+        "from picowatch.engine.measures import held_memory as held; kept = bytearray(10**8);"
         "del kept; found = held(); assert 10**6 < found.now < found.peak - 5 * 10**7"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -129,7 +129,7 @@ def test_a_containers_limit_counts(tmp_path: Path, limit: str | None, left: int)
         (tmp_path / "memory.max").write_text(limit + "\n")
         (tmp_path / "memory.current").write_text(f"{2**30}\n")
         (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**28}\nactive_file 7\n")
-    assert memory._left_to_container(tmp_path) == left
+    assert measures._left_to_container(tmp_path) == left
 
 
 COMPUTER = "The computer does not have enough memory for this image."

@@ -24,7 +24,8 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.devices import choose_target
-from picowatch.engine.load import bytes_of_parts, load_part, load_vae, read_tensors
+from picowatch.engine.load import bytes_of_parts, load_part, load_vae
+from picowatch.engine.tensors import read_tensors
 from tests.engine.adapters import write
 from tests.engine.demo import load
 from tests.engine.flow_requests import flow_renderer, requests_of
