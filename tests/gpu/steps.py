@@ -70,7 +70,7 @@ def test_no_step_of_a_sampler_waits_for_the_card(demo: Renderer, sampler: KnownS
 _ROW = re.compile(r"^\| `(\S+)` \| (\d+) \| (yes|no) \|$", re.MULTILINE)
 TOLD = {
     name: (int(waits), recorded == "yes")
-    for name, waits, recorded in _ROW.findall((PROJECT / "docs/models.md").read_text())
+    for name, waits, recorded in _ROW.findall((PROJECT / "benchmarks/RESULTS.md").read_text())
 }
 
 
