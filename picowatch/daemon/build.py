@@ -59,7 +59,7 @@ def build_daemon(
         settings=settings,
         ledger=ledger,
         outbox=outbox,
-        inbox=Inbox(settings, ledger, lasting.wake, lasting.mode.only),
+        inbox=Inbox(settings, ledger, lasting.wake, lasting.mode.only, once=lasting.mode.once),
         lock=lock,
         hashes=ModelHashes(settings, attempts.has_ended),
         attempts=attempts,

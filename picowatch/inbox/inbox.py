@@ -35,7 +35,7 @@ from picowatch.inbox.reading import (
     template_above,
 )
 from picowatch.inbox.scan import scan
-from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, note
+from picowatch.inbox.settling import HELD_OPEN_LIMIT, SINGLE_RUN_PATIENCE, Pending, note
 from picowatch.inbox.watch import Watch
 from picowatch.ledger import questions
 from picowatch.ledger.ledger import Ledger
@@ -58,9 +58,16 @@ class Inbox:
     """Compares the inbox with the ledger; `wake` is set by events."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, wake: threading.Event, first: Sequence[str] = ()
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        wake: threading.Event,
+        first: Sequence[str] = (),
+        *,
+        once: bool = False,
     ) -> None:
-        """Report recipes and folders of `first` before all others."""
+        """Report recipes and folders of `first` before all others; `once`: for a single run."""
+        self._once = once
         self._first = tuple(f"{one}/" for one in first)
         self._settings = settings
         self.path = settings.inbox  # it may be a link
@@ -315,7 +322,7 @@ class Inbox:
         """Read a complete file; None if it is empty, or not complete after all.
 
         A picture that cannot be decoded may still be incomplete: it counts as damaged only if it
-        was left alone for HELD_OPEN_LIMIT, or if the ledger has the same bytes.
+        was left alone for long, or if the ledger has the same bytes.
         """
         assert one.size_and_time is not None
         try:
@@ -333,10 +340,11 @@ class Inbox:
             self._pending.pop(one.path, None)
             return None
         is_new = known is None or known.digest != saved.digest
-        left_alone = now - one.since
-        if saved.damage and is_new and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
-            one.patience = HELD_OPEN_LIMIT
-            return None
+        if saved.damage and is_new and is_picture_name(one.path):
+            quiet = SINGLE_RUN_PATIENCE * self._settings.settle_seconds
+            one.patience = min(HELD_OPEN_LIMIT, quiet) if self._once else HELD_OPEN_LIMIT
+            if now < one.quiet_at:
+                return None
         return replace(saved, old=old) if old else saved
 
     def _renamed_from(self, saved: Saved) -> str | None:

@@ -8,6 +8,8 @@ from picowatch.ledger.rows import SizeAndTime
 HELD_OPEN_LIMIT = 30.0
 # Pictures, which are large and may come over slow connections, have to be quiet this much longer.
 PICTURE_PATIENCE = 6
+# … and in a single run, which waits ten times `settle_seconds` at most, one that is incomplete.
+SINGLE_RUN_PATIENCE = 8
 
 
 @dataclass(slots=True)

@@ -420,6 +420,13 @@ def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
         wait_for(lambda: errors(house) == [], "no error")
 
 
+def test_a_single_run_refuses_a_picture_that_stays_incomplete(house: House) -> None:
+    """It would otherwise end with "still being written", each time."""
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/cut.jpg": "\xff\xd8", "frames/1.png": 1})
+    assert not house.once()
+    assert (house.pictures(), errors(house)) == (["frames/1.png"], ["frames/cut.jpg"])
+
+
 def test_a_picture_that_the_template_itself_rendered_is_refused(house: House) -> None:
     """A hook that copies results back would never end; other folders accept them."""
     put(house, {"frames/_pictures.yaml": CORGI, "stars/_pictures.yaml": STAR, "frames/1.png": 1})
