@@ -125,9 +125,9 @@ def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOS
     return "\n".join([*paragraphs, closing + "\n"])
 
 
-def error_line(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
+def error_line(invalid: RecipeInvalid) -> str:
     """Return the problems in one line, for the log."""
-    return "; ".join(_briefly(invalid.problems, inbox))
+    return "; ".join(_briefly(invalid.problems))
 
 
 def shown(value: str, limit: int = 60) -> str:
@@ -136,12 +136,12 @@ def shown(value: str, limit: int = 60) -> str:
     return harmless(cut)
 
 
-def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]:
+def _briefly(problems: Sequence[Problem]) -> Iterator[str]:
     file, (different, left) = None, _different(problems)
     for problem in different:
-        head = _head(problem, inbox)
+        head = _head(problem, "inbox")
         if problem.file == file:
-            head = head.removeprefix(harmless(_path(problem, inbox))).removeprefix(", ")
+            head = head.removeprefix(harmless(f"inbox/{file}")).removeprefix(", ")
         file = problem.file
         message = " ".join(harmless_lines(problem.message).split("\n"))
         yield f"{head}: {message}" if head else message
@@ -185,11 +185,7 @@ def _paragraph(problem: Problem, inbox: str) -> str:
 def _head(problem: Problem, inbox: str) -> str:
     """Return the file and the position in it."""
     place = f", line {problem.line}, column {problem.column}" if problem.line else ""
-    return harmless(f"{_path(problem, inbox)}{place}")
-
-
-def _path(problem: Problem, inbox: str) -> str:
-    return f"{inbox}/{problem.file}" if inbox else problem.file
+    return harmless(f"{inbox}/{problem.file}{place}" if inbox else f"{problem.file}{place}")
 
 
 def _excerpt(problem: Problem) -> tuple[str, str]:

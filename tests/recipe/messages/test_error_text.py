@@ -18,8 +18,8 @@ def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
         f"               ^^^\n{multiple}\n\n"
         "Nothing in this file was run. Fix it and save again.\n"
     )
-    assert error_line(invalid, "in") == (
-        f"in/corgi.yaml, line 3, column 1: {unknown}; line 4, column 8: {multiple}"
+    assert error_line(invalid) == (
+        f"inbox/corgi.yaml, line 3, column 1: {unknown}; line 4, column 8: {multiple}"
     )
 
 
