@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test tests test-heavy test-pythons lint format types docs strips storm meetings \
-	fuzz bench test-gpu bench-gpu train release up down image-check clean
+	fuzz bench test-gpu bench-gpu first-gpu train release up down image-check clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ test-gpu: $(READY)  ## The engine's tests on a GPU (a minute or two).
 
 bench-gpu: $(READY)  ## Test and time everything on a GPU (ten minutes); results go into gpu-results/.
 	$(BIN)/python -m benchmarks.gpu --minutes 10 --out gpu-results
+
+first-gpu: $(READY)  ## What decides most on a GPU, in eight minutes; results go into gpu-results/.
+	$(BIN)/python -m benchmarks.gpu --first --minutes 8 --out gpu-results
 
 train: $(READY)  ## Train the demo model from scratch (hours on a CPU, minutes on a GPU).
 	$(BIN)/python -m training.train

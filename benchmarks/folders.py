@@ -21,6 +21,7 @@ PROJECT = Path(__file__).parents[1]
 PATIENCE = 1800.0
 END_SECONDS = 30.0
 LOOK_SECONDS = 0.01  # between looks at images.jsonl
+_HOW = {True: "compiled", "graph": "by graphs"}
 
 
 def with_project() -> dict[str, str]:
@@ -82,7 +83,7 @@ class Folders:
         found = (_rendered(self.picture(picture.seed)) for picture in pictures)
         counts = Counter(
             f"batch {one['batch_size']}, {one['precision']}, "
-            f"{'compiled' if one['compiled'] else 'eager'}, memory: {one['memory_rung']}"
+            f"{_HOW.get(one['compiled'], 'eager')}, memory: {one['memory_rung']}"
             for one in found
         )
         return "; ".join(f"{count} in {how}" for how, count in counts.items())

@@ -1,6 +1,6 @@
 """A check in some minutes of what works on a card and how fast: a JSON file for each part.
 
-    python -m benchmarks.gpu --minutes 10 --out DIR [--parts demo rungs] [--device cpu]
+    python -m benchmarks.gpu --minutes 10 --out DIR [--first | --parts demo rungs] [--device cpu]
 
 Each part runs in a process of its own, has a share of the minutes, stops itself when they are over,
 and writes DIR/PART.json as it goes: a run that is cut off tells what was found before. A part that
@@ -100,7 +100,7 @@ def against_diffusers(family: str, part: Part) -> None:
     from benchmarks.peers.diffusers_loop import draw, pipeline
 
     steps = {"sd15": (4, 24), "sdxl": (2, 8)}[family] if part.on_cuda else (1, 3)
-    engine, job, held = part.engine(), part.job(family, 1, steps[0]), [0, 0]
+    engine, job, held = part.engine(graphs=True), part.job(family, 1, steps[0]), [0, 0]
     engine.render(part.batch(family, 1, steps[0]), ignore_steps)
     held[1] = torch.cuda.memory_allocated() if part.on_cuda else 0
     pipe = pipeline(job.asked())
@@ -236,14 +236,19 @@ def killed(part: Part) -> None:
 
 
 def folder(part: Part) -> None:
-    """Recipes of the demo model that wait, `picowatch run --once`, and their pictures."""
-    job = part.job("demo", *((64, 24) if part.on_cuda else (4, 4)))
-    folders = Folders(part.work / "folder", device=part.device)
-    folders.save(job, *job.pictures)
-    seconds, at = run_once(folders), folders.published_at()
-    part.add("pictures", folders.how_made(job.pictures))
-    part.add("images a second", round(len(at) / seconds, 2))  # the start included
-    part.add("seconds from the first to the last", round(at[-1] - at[0], 2))
+    """Recipes that wait, `picowatch run --once`, and their pictures."""
+
+    def saved(family: str, images: int, steps: int) -> Found:
+        job = part.job(family, images, steps)
+        folders = Folders(part.work / family, job.checkpoint, device=part.device, graphs="true")
+        folders.save(job, *job.pictures)
+        seconds, at = run_once(folders), folders.published_at()
+        told: Found = {"pictures": folders.how_made(job.pictures)}
+        told["images a second"] = round(len(at) / seconds, 2)  # the start included
+        return told | {"seconds from the first to the last": round(at[-1] - at[0], 2)}
+
+    cases = (("sd15", 48, 20), ("demo", 64, 24)) if part.on_cuda else (("demo", 4, 4),)
+    part.measure({family: partial(saved, family, *how) for family, *how in cases})
 
 
 def edit(part: Part) -> None:
@@ -252,45 +257,80 @@ def edit(part: Part) -> None:
     from diffusers import Flux2KleinPipeline
     from PIL import Image
 
-    from tests.engine.flow_requests import flow_models, requests_of
-    from tests.engine.tiny_flows import tiny_flow
-
-    folder, side = (jobs.full_size_klein(), 1024) if part.on_cuda else (tiny_flow(KLEIN), 64)
-    models, steps, prompt = flow_models(KLEIN, folder), (1, 4), "make it red"
+    prompt, steps = "make it red", (1, 4)
+    folder, models, side = _klein(part)
     photo = Image.radial_gradient("L").convert("RGB").resize((side, side))
     photo.save(models / "photo.png")
     pipe = Flux2KleinPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16).to(part.device)
     pipe.set_progress_bar_config(disable=True)
-    folders: Any = {"models": models, "start_images": models, "hash_cache": models / jobs.HASHES}
-    engine = part.engine(precision="bfloat16", **folders)
-    text = f"references: photo.png\nsize: {side}x{side}\nexact: false\nprompt: {prompt}\nsteps:"
-    requests = {number: requests_of(models, KLEIN, f"{text} {number}") for number in steps}
 
     def theirs(number: int) -> Any:
         how = {"num_inference_steps": number, "width": side, "height": side}
         return pipe(photo, prompt, generator=torch.Generator("cpu").manual_seed(7), **how).images
 
-    ways: dict[str, Way] = {"picowatch": lambda n: engine.render(requests[n], ignore_steps)}
-    ways["diffusers"] = theirs
+    recipe = f"references: photo.png\nprompt: {prompt}"
+    ways: dict[str, Way] = {"picowatch": _by_klein(part, recipe, graphs=True), "diffusers": theirs}
     part.measure({"edit": partial(_compared, part, ways, steps)})
 
 
+def _klein(part: Part) -> tuple[Path, Path, int]:
+    """The folder of FLUX.2 klein, one of models with it, and the side of its pictures."""
+    from tests.engine.flow_requests import flow_models
+    from tests.engine.tiny_flows import tiny_flow
+
+    folder, side = (jobs.full_size_klein(), 1024) if part.on_cuda else (tiny_flow(KLEIN), 64)
+    return folder, flow_models(KLEIN, folder), side
+
+
+def _by_klein(part: Part, recipe: str, **options: Any) -> Way:
+    from tests.engine.flow_requests import requests_of
+
+    _, models, side = _klein(part)
+    folders: Any = {"models": models, "start_images": models, "hash_cache": models / jobs.HASHES}
+    engine = part.engine(precision="bfloat16", **folders, **options)
+
+    def draw(steps: int) -> Any:
+        text = f"{recipe}\nsize: {side}x{side}\nexact: false\nsteps: {steps}"
+        return engine.render(requests_of(models, KLEIN, text), ignore_steps)
+
+    return draw
+
+
+def graphs(part: Part) -> None:
+    """`graphs: true` beside `graphs: false`: the same pixels, where a card waits for the CPU."""
+    quick, eager = part.engine(graphs=True), part.engine()
+    steps = (4, 24) if part.on_cuda else (1, 3)
+
+    def batch(family: str, images: int) -> Found:
+        both = [_ours(part, engine, family, images, steps) for engine in (quick, eager)]
+        return _switched(part, dict(zip(("graphs", "eager"), both, strict=True)), steps)
+
+    cases = (("sd15", 1), ("sdxl", 1), ("sd15", 4)) if part.on_cuda else (("sd15", 1),)
+    part.measure(
+        {f"{family}, batch {images}": partial(batch, family, images) for family, images in cases}
+    )
+
+
 def compiled(part: Part) -> None:
-    """`compile: true` beside `compile: false`."""
+    """`compile: true` beside `compile: false`; a card compiles no UNet, but FLUX.2 klein."""
     if not part.on_cuda and find_spec("openvino") is None:
         part.skip("compile: true", "OpenVINO is not installed")
         return
-    steps, sizes = ((4, 24), (1, 4)) if part.on_cuda else ((1, 3), (1,))
-    quick, eager = part.engine(compile=True, cache=part.work / "cache"), part.engine()
+    steps, options = (1, 4), dict[str, Any](compile=True, cache=part.work / "cache")
+    if part.on_cuda:
+        ways = {"compiled": _by_klein(part, "prompt: a boat", **options)}
+        ways["eager"] = _by_klein(part, "prompt: a boat")
+    else:
+        engines = {"compiled": part.engine(**options), "eager": part.engine()}
+        ways = {name: _ours(part, one, "sd15", 1, steps) for name, one in engines.items()}
+    part.measure({"batch 1": partial(_switched, part, ways, steps)})
 
-    def batch(images: int) -> Found:
-        ours = partial(_ours, part, family="sd15", images=images, steps=steps)
-        ways = {"compiled": ours(quick), "eager": ours(eager)}
-        (first, made), _ = [_timed(way, steps[0]) for way in ways.values()]
-        told = {"first": first, "compiled": made[0].compiled, "warnings": made[0].warnings}
-        return told | _compared(part, ways, steps)
 
-    part.measure({f"batch {size}": partial(batch, size) for size in sizes})
+def _switched(part: Part, ways: Mapping[str, Way], steps: tuple[int, int]) -> Found:
+    """Two settings by turns: the first picture by the first of them, and what `_compared` finds."""
+    (first, made), _ = [_timed(way, steps[0]) for way in ways.values()]
+    told = {"first": first, "compiled": made[0].compiled, "warnings": made[0].warnings}
+    return told | _compared(part, ways, steps)
 
 
 def _timed(call: Callable[..., Any], *given: Any) -> tuple[float, Any]:
@@ -301,6 +341,7 @@ def _timed(call: Callable[..., Any], *given: Any) -> tuple[float, Any]:
 
 PARTS: dict[str, tuple[int, Callable[[Part], None]]] = {  # in this order, with shares of the time
     "versions": (10, versions),
+    "graphs": (20, graphs),
     "demo": (10, demo),
     "sd15": (15, partial(against_diffusers, "sd15")),
     "sdxl": (20, partial(against_diffusers, "sdxl")),
@@ -311,6 +352,8 @@ PARTS: dict[str, tuple[int, Callable[[Part], None]]] = {  # in this order, with 
     "edit": (16, edit),
     "compile": (20, compiled),
 }
+# What a new card or a change of the engine decides, in eight minutes.
+FIRST = ("versions", "graphs", "sd15", "sdxl", "edit", "folder", "compile", "memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -319,6 +362,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    first: Any = {"dest": "parts", "action": "store_const", "const": FIRST}
+    parser.add_argument("--first", **first, help="the parts that decide most, in this order")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--here", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

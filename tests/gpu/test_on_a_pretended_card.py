@@ -16,6 +16,7 @@ PICTURES = "engine/test_rungs.py::test_every_rung_draws_the_stored_picture"
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 @pytest.mark.parametrize(
     ("tests", "which"),
