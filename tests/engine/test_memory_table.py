@@ -126,13 +126,14 @@ def level(parts: Weights, card: float, main: float, side: int) -> str:
 
 
 def cell(parts: Weights, card: int, side: int) -> str:
-    """The level for each size of main memory; sizes are named where they differ."""
+    """The levels, with the least main memory that each needs if it is more than the smallest."""
     found = {main: level(parts, card, main, side) for main in COMPUTERS}
-    shown = [found[COMPUTERS[0]]]
+    least = found[COMPUTERS[0]]
+    shown = [] if least == "–" else [least]
     for before, main in pairwise(COMPUTERS):
         if found[main] != found[before]:
-            shown.append(f"{main}: {found[main]}")
-    return ", ".join(shown)
+            shown.append(f"{found[main]} ({main})")
+    return ", ".join(shown) or least
 
 
 def lines() -> Iterator[str]:
