@@ -35,7 +35,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -c 'import tomllib; whole = tomllib.load(open("pyproject.toml", "rb")); \
 project = whole["project"]; \
 print(*project["dependencies"], *project["optional-dependencies"]["metrics"], \
-*whole["build-system"]["requires"], sep="\n")' > requirements.txt \
+*project["optional-dependencies"]["heic"], *whole["build-system"]["requires"], sep="\n")' > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt
 
 # Any user may be told to run this (compose's `user:`); this one is for when none is.

@@ -6,11 +6,17 @@ No file is opened here, and no module is imported that opens any.
 import re
 
 # Suffixes of the formats that pictures.py reads.
-ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".heic", ".heif", ".hif"),  # with the extra heic
+)
+RAW_ENDINGS = (
+    *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+)
 # Suffixes of pictures and films that people drop, but that are not read.
 OTHER_ENDINGS = (
-    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".psd", ".psb", ".xcf", ".kra", ".svg", ".pdf"),
-    *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+    *RAW_ENDINGS,
+    *(".jxl", ".jp2", ".psd", ".psb", ".xcf", ".kra", ".svg", ".pdf"),
     *(".exr", ".hdr", ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"),
     *(".tga", ".dds", ".ico", ".icns", ".pcx", ".ppm", ".pgm", ".pnm"),
 )

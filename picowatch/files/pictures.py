@@ -12,16 +12,19 @@ from typing import IO, cast
 
 from PIL import ExifTags, Image, ImageChops, ImageCms
 
-from picowatch.errors import PictureUnreadable
-from picowatch.files.names import is_other_picture_name
+from picowatch.errors import PictureUnreadable, install_command
+from picowatch.files import wide_gamut
+from picowatch.files.names import RAW_ENDINGS, is_other_picture_name
 
 MAX_BYTES = 64 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
-_READABLE = f"Readable formats: {', '.join(FORMATS)}. Convert it to one of them"
+HEIF, HEIF_BEGINS = "HEIF", 32  # what phones write as .heic; bytes that tell it
+_READABLE = f"Readable formats: {', '.join(FORMATS)}, HEIC. Convert it to one of them"
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # Larger pictures are refused by their headers. This many pixels are checked within a second and
 # 200 MB, including the file's own bytes: Pillow takes 4 bytes a pixel for most formats, 15 for
-# WebP, and for TIFF up to 12 if one strip holds the whole picture. A JPEG is checked at an eighth
-# of its size, but reading a progressive one takes 6 to 8 bytes for each of its pixels.
+# WebP, 8 for HEIC, and for TIFF up to 12 if one strip holds the whole picture. A JPEG is checked at
+# an eighth of its size, but reading a progressive one takes 6 to 8 bytes for each of its pixels.
 MAX_PIXELS = {
     "JPEG": 64_000_000,
     "PNG": 20_000_000,
@@ -30,9 +33,11 @@ MAX_PIXELS = {
     "WEBP": 8_000_000,
     "AVIF": 8_000_000,
     "TIFF": 10_000_000,
+    HEIF: 25_000_000,  # phones' largest have 24.5 million
 }
 MAX_PROGRESSIVE_PIXELS = 20_000_000
 MAX_16_BIT_PIXELS = 10_000_000
+MAX_DEEP_HEIF_PIXELS = 10_000_000  # with more than 8 bits, or transparency
 # Parts (chunks, markers, blocks) that a file is read in; a photo has some thousand at most.
 MAX_READS = 200_000
 # What is read before the pixels: metadata, and a TIFF's directory, of which each number becomes a
@@ -88,10 +93,39 @@ def refuse_other_name(path: str) -> None:
     Pillow takes most cameras' RAW files for TIFFs, of which it reads the thumbnail.
     """
     if is_other_picture_name(path):
+        remedy = f"{_READABLE}, or give it its own ending if it is one."
+        if path.lower().endswith(RAW_ENDINGS):
+            name, stem = path.rpartition("/")[2], path.rpartition("/")[2].rpartition(".")[0]
+            remedy = (
+                f"Develop it: darktable-cli '{name}' '{stem}.jpg'. Or take the camera's own JPEG "
+                f"out of it: exiftool -b -PreviewImage '{name}' > '{stem}.jpg'."
+            )
+        ending = path.rpartition(".")[2].lower()
+        raise PictureUnreadable(f"Files that end in .{ending} are not read.", remedy)
+
+
+def is_heif(begin: bytes) -> bool:
+    """Return whether a file that begins so is a HEIC; AVIFs are in the same container."""
+    return begin[4:8] == b"ftyp" and begin[8:12] in _HEIF_BRANDS and b"avif" not in begin
+
+
+def formats_of(file: IO[bytes]) -> tuple[str, ...]:
+    """Return Pillow's names of the formats that a file may have, by how it begins.
+
+    Raises PictureUnreadable for a HEIC if the package that reads it is not installed.
+    """
+    file.seek(0)
+    if not is_heif(file.read(HEIF_BEGINS)):
+        return FORMATS
+    try:
+        import pillow_heif  # the extra heic
+    except ImportError as error:
         raise PictureUnreadable(
-            f"Files that end in .{path.rpartition('.')[2].lower()} are not read.",
-            f"{_READABLE}, or give it its own ending if it is one.",
-        )
+            "Reading HEIC needs pillow-heif, which is not installed.",
+            f"Type: {install_command('heic')}. Or save the photo as JPEG.",
+        ) from error
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return (HEIF,)
 
 
 def picture_size(file: IO[bytes]) -> tuple[int, int]:
@@ -181,7 +215,7 @@ def _in_srgb(picture: Image.Image) -> Image.Image:
     elif picture.mode not in ("RGB", "L", "CMYK"):  # those with profiles of their own
         picture = picture.convert("RGB")
     mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    if profile := picture.info.get("icc_profile"):
+    if profile := picture.info.get("icc_profile") or wide_gamut.profile_of(picture.info):
         with suppress(OSError, ImageCms.PyCMSError):
             theirs, srgb = (
                 ImageCms.ImageCmsProfile(BytesIO(profile)),
@@ -230,9 +264,9 @@ def _opened(file: IO[bytes]) -> Image.Image:
             f"It has {size / 1e6:.0f} MB; the limit is {MAX_BYTES / 1e6:.0f} MB.",
             "Make it smaller.",
         )
-    few = FewReads(file)
+    formats, few = formats_of(file), FewReads(file)
     try:
-        image = Image.open(cast(IO[bytes], few), formats=FORMATS)
+        image = Image.open(cast(IO[bytes], few), formats=formats)
     except Image.DecompressionBombError as error:
         raise _too_large(max(MAX_PIXELS.values()), "a picture") from error
     except Exception as error:
@@ -243,6 +277,8 @@ def _opened(file: IO[bytes]) -> Image.Image:
     limit, kind = _most_pixels(image)
     if image.width * image.height > limit:
         raise _too_large(limit, kind)
+    if wide_gamut.is_hdr(image.info):
+        raise PictureUnreadable("It is an HDR picture (PQ or HLG).", "Export it as JPEG.")
     if _has_several_frames(image):
         raise PictureUnreadable(
             "It is animated or has several pages.", "Save the frame you want as a picture."
@@ -258,15 +294,18 @@ def _most_pixels(image: Image.Image) -> tuple[int, str]:
         return MAX_PROGRESSIVE_PIXELS, "a progressive JPEG"
     if kind == "PNG" and any("16" in str(tile.args) for tile in image.tile):  # type: ignore[attr-defined]
         return MAX_16_BIT_PIXELS, "a PNG with 16 bits"
+    if kind == HEIF and (image.mode != "RGB" or image.info.get("bit_depth", 8) > 8):
+        return MAX_DEEP_HEIF_PIXELS, "a HEIC with transparency or more than 8 bits"
     return MAX_PIXELS[kind], f"{'an' if kind == 'AVIF' else 'a'} {kind}"
 
 
 def _has_several_frames(image: Image.Image) -> bool:
     """Whether there are more frames or pages; damage is found when the first one is decoded.
 
-    In Pillow's MPO, a JPEG with a camera's previews and gain maps behind it, only the first counts.
+    In Pillow's MPO, a JPEG with a camera's previews and gain maps behind it, only the first counts;
+    in a HEIC, its primary picture.
     """
-    if image.format == "MPO":
+    if image.format in ("MPO", HEIF):
         return False
     try:
         return bool(getattr(image, "is_animated", False))

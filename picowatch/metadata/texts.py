@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import open_regular
-from picowatch.files.pictures import MAX_BYTES, FewReads
+from picowatch.files.pictures import HEIF_BEGINS, MAX_BYTES, FewReads, is_heif
 from picowatch.recipe.request import ImageRequest
 
 # The keywords of our texts, and of those that ComfyUI writes into the tags of a camera's names:
@@ -81,8 +81,8 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
     """
     size = file.seek(0, SEEK_END)
     file.seek(0)
-    start = file.read(4)
-    if start.startswith(_WITHOUT_TEXTS):
+    start = file.read(HEIF_BEGINS)
+    if start.startswith(_WITHOUT_TEXTS) or is_heif(start):
         return {}
     if size > MAX_BYTES and not start.startswith(_READ_IN_PIECES):
         raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")

@@ -56,7 +56,7 @@ PNG = FORMATS["png"]
 # The formats of `format: same`, by the photo's suffix; others are without loss.
 _SAME_AS = {
     **{one.ending: one.name for one in FORMATS.values()},
-    **dict.fromkeys((".jpeg", ".jpe", ".jfif", ".heic", ".heif"), "jpeg"),
+    **dict.fromkeys((".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".hif"), "jpeg"),
 }
 ENDINGS = tuple(one.ending for one in FORMATS.values())
 PILLOW_NAMES = tuple(one.pillow_name for one in FORMATS.values())

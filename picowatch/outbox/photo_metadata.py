@@ -17,7 +17,7 @@ from xml.dom import minidom
 from PIL import ExifTags, Image, IptcImagePlugin
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.pictures import FORMATS, FewReads
+from picowatch.files.pictures import FewReads, formats_of
 from picowatch.metadata.texts import Directory, exif_directories
 from picowatch.recipe.request import ImageRequest
 
@@ -107,18 +107,19 @@ def photo_metadata(file: IO[bytes], keep: str) -> PhotoMetadata:
     """
     if keep == NOTHING_KEPT:
         return NONE
+    formats = formats_of(file)
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(cast(IO[bytes], FewReads(file)), formats=FORMATS) as image:
+            with Image.open(cast(IO[bytes], FewReads(file)), formats=formats) as image:
                 info, kind = dict(image.info), image.format
                 iptc = IptcImagePlugin.getiptcinfo(image) or {}
         except Exception as error:  # Pillow's readers raise whatever they stumble over
             raise PictureUnreadable("it is not a picture that can be read.") from error
-    tiff = BytesIO(info.get("exif", b"").removeprefix(b"Exif\0\0")) if kind != "TIFF" else file
+    tiff = BytesIO((info.get("exif") or b"").removeprefix(b"Exif\0\0")) if kind != "TIFF" else file
     exif, said = _or_warning("EXIF", lambda: exif_directories(tiff) if _size(tiff) else {}, {})
-    xmp, more = _or_warning("XMP", lambda: _kept_xmp(info.get("xmp", b""), iptc, keep), "")
+    xmp, more = _or_warning("XMP", lambda: _kept_xmp(info.get("xmp") or b"", iptc, keep), "")
     if keep == NO_PLACE:
         exif = {directory: tags for directory, tags in exif.items() if directory != _GPS}
     return PhotoMetadata(exif, xmp, (*said, *more))

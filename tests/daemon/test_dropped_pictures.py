@@ -133,7 +133,8 @@ def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
     assert not house.once()
     request = house.request("frames/1.png")
     assert (request.prompt, request.seed, request.steps) == ("a hat", 5, 3)
-    assert house.pictures() == ["frames/1.png", *(f"plain/{n}.png" for n in range(len(ENDINGS)))]
+    plain = sorted(f"plain/{n}.png" for n in range(len(ENDINGS)))
+    assert house.pictures() == ["frames/1.png", *plain]
     assert len(errors(house)) == len(ENDINGS)
     said = house.error("frames/without.png") or ""
     assert said.startswith("inbox/frames/without.png\n\nframes/without.png: it contains no sett")
@@ -320,7 +321,7 @@ def test_each_file_that_is_ignored_is_told_once(house: House) -> None:
     """
     junk = ("Thumbs.db", ".DS_Store", "2.png.part", "2.jpg.crdownload", "desktop.ini", "a.tmp",
             "1.xmp", "._e.tga")  # fmt: skip
-    others = ("frames/b.HEIC", "frames/a.cr2", "frames/deep/c.tga", "elsewhere/d.psd")
+    others = ("frames/b.JXL", "frames/a.cr2", "frames/deep/c.tga", "elsewhere/d.psd")
     ignored = ("frames/d.json", "frames/deep/e.CSV")
     put(house, {"frames/_pictures.yaml": CORGI, **each(1, "frames/1.png", "frames/._1.png")})
     put(house, dict.fromkeys([*(f"frames/{name}" for name in junk), *others, *ignored], "other"))
@@ -335,10 +336,10 @@ def test_each_file_that_is_ignored_is_told_once(house: House) -> None:
             assert house.log().count(said) == starts
         assert house.log().count("is not run:") == 4 * starts
     assert house.pictures() == ["frames/1.png"]
-    assert errors(house) == ["frames/a.cr2", "frames/b.HEIC", "frames/deep/c.tga"]
-    assert "Readable formats: PNG, JPEG" in (house.error("frames/b.HEIC") or "")
+    assert errors(house) == ["frames/a.cr2", "frames/b.JXL", "frames/deep/c.tga"]
+    assert "Readable formats: PNG, JPEG" in (house.error("frames/b.JXL") or "")
     assert "the inbox is not run" not in house.log(), "it may be a recipe's start image"
-    for name in ("a.cr2", "b.HEIC"):
+    for name in ("a.cr2", "b.JXL"):
         (house.inbox / "frames" / name).unlink()
     assert house.once()
     assert errors(house) == ["frames/deep/c.tga"]
@@ -365,23 +366,25 @@ def test_a_raw_photo_is_refused_by_its_name_although_its_thumbnail_can_be_read(
 ) -> None:
     """RAW files of most cameras are TIFFs that hold a thumbnail; a recipe may not name one either.
 
-    A JPEG that has the name of a HEIC is told to take its own ending.
+    A JPEG that has the name of a JPEG XL is told to take its own ending.
     """
     house.draw("frames/thumbnail.tif")
     house.draw("frames/phone.jpg")
     (house.inbox / "frames/thumbnail.tif").rename(house.inbox / "frames/DSC1.NEF")
-    (house.inbox / "frames/phone.jpg").rename(house.inbox / "frames/phone.heic")
+    (house.inbox / "frames/phone.jpg").rename(house.inbox / "frames/phone.jxl")
     house.save("frames/_pictures.yaml", CORGI)
     house.save("a.yaml", f"{CORGI}image: frames/DSC1.NEF\n")
     assert not house.once()
-    assert errors(house) == ["a.yaml", "frames/DSC1.NEF", "frames/phone.heic"]
+    assert errors(house) == ["a.yaml", "frames/DSC1.NEF", "frames/phone.jxl"]
     for path, ending in (
         ("a.yaml", "nef"),
         ("frames/DSC1.NEF", "nef"),
-        ("frames/phone.heic", "heic"),
+        ("frames/phone.jxl", "jxl"),
     ):
         assert f"Files that end in .{ending} are not read." in (house.error(path) or "")
-    assert "or give it its own ending" in (house.error("frames/phone.heic") or "")
+    remedy = "darktable-cli 'DSC1.NEF' 'DSC1.jpg'"
+    assert all(remedy in (house.error(path) or "") for path in ("a.yaml", "frames/DSC1.NEF"))
+    assert "or give it its own ending" in (house.error("frames/phone.jxl") or "")
 
 
 def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(

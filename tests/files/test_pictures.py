@@ -1,10 +1,12 @@
 """Users' pictures: decoded alike everywhere, or refused with a message."""
 
 import struct
+import sys
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
@@ -18,6 +20,7 @@ from picowatch.files.pictures import (
     picture_size,
 )
 
+pillow_heif.register_heif_opener()
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 QUARTERS = {(8, 8): RED, (24, 8): GREEN, (8, 24): BLUE, (24, 24): WHITE}  # by their middles
 
@@ -55,6 +58,7 @@ KINDS: list[tuple[str, str, dict[str, Any]]] = [
     ("WEBP", "RGB", {"lossless": True}),
     ("AVIF", "RGB", {"quality": 95}),
     ("BMP", "RGB", {}),
+    *(("HEIF", mode, {"quality": 95}) for mode in ("RGB", "RGBA")),
 ]
 
 
@@ -80,7 +84,7 @@ def test_exif_orientation_is_followed(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert is_quarters(decode_picture(written(stored, "JPEG", exif=exif, quality=95)))
-    for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF"):
+    for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "HEIF"):
         content = written(Image.new("RGB", (24, 8)), kind, exif=exif)
         assert picture_size(BytesIO(content)) == decode_picture(content).size
 
@@ -192,7 +196,7 @@ def test_the_colours_are_those_of_srgb(mode: str) -> None:
     assert near(decode_picture(grey), (4, 4), (124, 124, 124))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "HEIF"])
 def test_a_picture_that_breaks_off_is_refused(kind: str) -> None:
     """It may end anywhere; a half-copied file is never a half-grey start image."""
     rng = np.random.default_rng(1)
@@ -201,3 +205,51 @@ def test_a_picture_that_breaks_off_is_refused(kind: str) -> None:
     for share in (0.2, 0.5, 0.9):
         with pytest.raises(PictureUnreadable):
             decode_picture(whole[: int(len(whole) * share)])
+
+
+# The same colours in sRGB and, by CSS Color 4's matrices, in Display P3 and Rec. 2020; code points.
+WIDE = {12: ((200, 64, 48), (185, 74, 57)), 9: ((200, 64, 48), (166, 83, 57))}
+
+
+@pytest.mark.parametrize("primaries", WIDE)
+@pytest.mark.parametrize("bits", [8, 10])
+def test_wide_colours_of_a_heic_become_srgb(primaries: int, bits: int) -> None:
+    """Without an ICC profile its code points say which colours they are; 10 bits become 8."""
+    meant, stored = WIDE[primaries]
+    deep = np.full((32, 32, 3), np.array(stored) * 257, np.uint16)
+    picture = pillow_heif.from_bytes("RGB;16", (32, 32), deep.tobytes())
+    if bits == 8:
+        picture = pillow_heif.from_pillow(Image.new("RGB", (32, 32), stored))
+    file = BytesIO()
+    codes = {"color_primaries": primaries, "transfer_characteristics": 13}
+    picture.save(file, quality=98, chroma=444, matrix_coefficients=6, full_range_flag=1, **codes)
+    found = np.asarray(decode_picture(file.getvalue())).astype(int)
+    assert np.abs(found - meant).max() <= 2, found[9, 9]
+
+
+def test_an_hdr_heic_and_one_of_too_many_pixels_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before anything is decoded; with transparency or more bits it takes more memory."""
+    hdr = BytesIO()
+    picture = pillow_heif.from_pillow(quarters())
+    picture.save(hdr, color_primaries=9, transfer_characteristics=16, matrix_coefficients=9)
+    with pytest.raises(PictureUnreadable, match=r"HDR picture .* Export it as JPEG"):
+        check_picture(hdr)
+    limits = (pictures.MAX_PIXELS, "HEIF"), "a HEIF", "a HEIC with transparency or more than 8 bits"
+    monkeypatch.setitem(*limits[0], 1000)
+    monkeypatch.setattr(pictures, "MAX_DEEP_HEIF_PIXELS", 1000)
+    for mode, kind in zip(("RGB", "RGBA"), limits[1:], strict=True):
+        with pytest.raises(PictureUnreadable, match=f"the limit for {kind}"):
+            check_picture(BytesIO(written(quarters(mode), "HEIF")))
+
+
+def test_without_its_package_a_heic_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An AVIF and a film begin alike."""
+    heic = written(quarters(), "HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(PictureUnreadable, match=r"pip install 'picowatch-diffusion\[heic\]'"):
+        check_picture(BytesIO(heic))
+    check_picture(BytesIO(written(quarters(), "AVIF")))
+    with pytest.raises(PictureUnreadable, match="not a picture"):
+        check_picture(BytesIO(b"\0\0\0\x20ftypisom" + bytes(99)))

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pillow_heif
 import pytest
 from PIL import ExifTags, Image
 
@@ -179,12 +180,13 @@ def test_transparency_is_written_where_a_format_has_it(
 
 def test_a_recipe_a_template_and_a_photo_have_formats_of_their_own(house: House) -> None:
     """`same` is the photo's; what JPEG cannot hold is a PNG, with one warning."""
+    pillow_heif.register_heif_opener()
     house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nformat: webp\nquality: lossless\n")
     house.save("b.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nformat: jpg\nquality: 20\n")
     house.save("c.yaml", "prompt: a star\nseed: 7\nsize: 64x64\n")
     house.save("photos/_pictures.yaml", "prompt: a star\nformat: same\n")
     house.save("cut/_pictures.yaml", "cutout: true\nformat: same\n")
-    for name in ("beach.jpg", "Möbel.webp", "old.BMP", "sub/x.JPEG", "a.avif"):
+    for name in ("beach.jpg", "Möbel.webp", "old.BMP", "sub/x.JPEG", "a.avif", "phone.heic"):
         house.draw(f"photos/{name}")
     house.save("shop/_pictures.yaml", "cutout: {background: white, size: 64}\nformat: same\n")
     house.draw("cut/shoe.jpg"), house.draw("cut/boot.jpg"), house.draw("shop/hat.jpg")
@@ -192,7 +194,7 @@ def test_a_recipe_a_template_and_a_photo_have_formats_of_their_own(house: House)
     assert house.pictures() == [
         *("a/0001-7.webp", "b/0001-7.jpg", "c/0001-7.avif", "cut/boot.png", "cut/shoe.png"),
         *("photos/Möbel.webp", "photos/a.avif", "photos/beach.jpg", "photos/old.png"),
-        *("photos/sub/x.jpg", "shop/hat.jpg"),
+        *("photos/phone.jpg", "photos/sub/x.jpg", "shop/hat.jpg"),
     ]
     with Image.open(house.outbox / "a/0001-7.webp") as picture:
         assert picture.tobytes() == digest_pixels(house.chunk("a/0001-7.webp").request)
