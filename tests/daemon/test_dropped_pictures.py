@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pillow_heif
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
@@ -23,6 +24,8 @@ from picowatch.recipe.parts import Cutout
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
 from tests.outcome import error_files
+
+pillow_heif.register_heif_opener()  # to write the photos of tests
 
 SMALL = "seed: 7\nsize: 64x64\n"
 CORGI = f"prompt: a corgi\n{SMALL}"
