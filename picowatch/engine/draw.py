@@ -184,20 +184,23 @@ def _drawn_in_parts(passes: Passes, images: Images) -> list[Drawn]:
     """Draw equal parts of the images at once, at most one per core, each in a thread.
 
     The parts are equal because a picture's last bit may depend on the number of pictures in its
-    part, and must not depend on its position. Steps, previews and times are the first part's.
+    part, and must not depend on its position: the last one is filled up with images that are drawn
+    for nothing. Steps, previews and times are the first part's.
     """
     if passes.parts == 1:
         return _drawn_group(passes, images)
-    parts = next(parts for parts in range(passes.parts, 0, -1) if len(images) % parts == 0)
+    size = -(-len(images) // passes.parts)
+    parts = -(-len(images) // size)
+    filled = [*images, *[images[-1]] * (parts * size - len(images))]
     silent = replace(passes.job, previewer=Previewer(unseen), timings={})
     others = type(passes)(passes.loaded, silent)
-    size, threads = len(images) // parts, torch.get_num_threads()
+    threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             drawn = [
-                pool.submit(_drawn_group, others if begin else passes, images[begin : begin + size])
-                for begin in range(0, len(images), size)
+                pool.submit(_drawn_group, others if begin else passes, filled[begin : begin + size])
+                for begin in range(0, len(filled), size)
             ]
     finally:
         torch.set_num_threads(threads)  # MKL has one number for all threads
-    return [picture for future in drawn for picture in future.result()]
+    return [picture for future in drawn for picture in future.result()][: len(images)]

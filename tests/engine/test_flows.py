@@ -366,6 +366,22 @@ def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(ours: Ours, name: st
     assert not image.warnings
 
 
+# The tiny VAE of Qwen-Image has fewer channels than its colours are for.
+WITH_COLOURS = those(
+    lambda name: FAMILIES[FOLDERS[name].family].preview not in ("", "wan") and kind_of(name, "text")
+)
+
+
+@pytest.mark.parametrize("name", WITH_COLOURS)
+def test_every_family_with_colours_has_previews(name: str) -> None:
+    """Whatever its scheduler knows of noise levels."""
+    previews: list[RgbPicture] = []
+    watched = flow_renderer(flow_models(name), on_preview=previews.append, preview_seconds=1e-9)
+    (wanted,) = requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3")
+    watched.render([wanted], ignore_steps)
+    assert len(previews) == 2  # not the first step
+
+
 @pytest.mark.parametrize("name", ["Z-Image-Turbo", "FLUX.1-dev"])
 def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> None:
     """It has a pixel for each latent, and does not change the picture."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -79,6 +80,25 @@ def test_the_position_in_a_batch_changes_no_pixel(two_cores: Renderer, count: in
     assert [image.pixels for image in forward] == [image.pixels for image in backward][::-1]
     assert {image.batch_size for image in forward} == {count}
     assert torch.get_num_threads() == 2
+
+
+def test_every_core_draws_also_where_the_number_is_odd(
+    two_cores: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last part is filled up: fifteen pictures take no longer than sixteen."""
+    rows: list[int] = []
+    unet: Any = diffusers.UNet2DConditionModel
+    forward = unet.forward
+
+    def counted(self: Any, latents: torch.Tensor, *given: Any, **named: Any) -> Any:
+        rows.append(len(latents))
+        return forward(self, latents, *given, **named)
+
+    monkeypatch.setattr(unet, "forward", counted)
+    wanted = [request(seed=seed, steps=2) for seed in range(4)]
+    three, four = draw(two_cores, *wanted[:3]), draw(two_cores, *wanted)
+    assert set(rows) == {4} and len(rows) == 8  # two images with guidance, in two parts
+    assert [one.pixels for one in three] == [one.pixels for one in four[:3]]
 
 
 def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:
