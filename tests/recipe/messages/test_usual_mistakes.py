@@ -68,7 +68,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("strength: 0.5", STRENGTH),
         ("image: none\nstrength: 0.5", STRENGTH),
         ("mask: a.png", "mask has no effect without image or references. Add it, or remove mask."),
-        ("image: a.png\nmask_blur: 3", "mask_blur has no effect without mask. Add it, or remove …"),
+        ("image: a.png\nmask_blur: 3", "mask_blur has no effect without mask or extend. Add it, …"),
         ("sweep: [steps]", "sweep must be a mapping like {steps: … not [steps]."),
         ("batch_size: 4", "unknown field 'batch_size'. Write count for … In picowatch.yaml, …"),
         ("scheduler: karras\nschedule_type: beta", "'schedule_type' is … 'scheduler'…"),
