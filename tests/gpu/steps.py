@@ -78,7 +78,7 @@ TOLD = {
 def test_no_step_of_a_family_waits_and_its_graph_draws_the_same(name: str) -> None:
     """Previews do not, either, until one is due. The second image is computed by replays alone."""
     models = flow_models(name)
-    recipe = "prompt: a red cube\nexact: false\nsteps: 2\nseed: [7, 8]"
+    recipe = "prompt: a red cube\nexact: false\nsteps: 3\nseed: [7, 8]"
     if edits_only(name):
         recipe += "\nreferences: start.png"
     images = requests_of(models, name, recipe)
@@ -102,7 +102,7 @@ def both(models: Models) -> list[Renderer]:
 # In this order: shapes, guidance and LoRAs come and go.
 CASES = (
     *("seeds", "editing-alternating", "cfg-interval", "hires-latent", "control-two", "lora-two"),
-    *("lora-control", "seeds", "exact", "inpainting", "sdxl", "sdxl-lora", "sdxl-control"),
+    *("after-loras", "lora-control", "exact", "inpainting", "sdxl", "sdxl-lora", "sdxl-control"),
 )
 
 
