@@ -37,7 +37,8 @@ MAX_PIXELS = {
 }
 MAX_PROGRESSIVE_PIXELS = 20_000_000
 MAX_16_BIT_PIXELS = 10_000_000
-MAX_DEEP_HEIF_PIXELS = 10_000_000  # with more than 8 bits, or transparency
+# With transparency, or a colour for each pixel: 20 bytes for each; phones' have 4:2:0 and need 8.
+MAX_FULL_HEIF_PIXELS = 8_000_000
 # Parts (chunks, markers, blocks) that a file is read in; a photo has some thousand at most.
 MAX_READS = 200_000
 # What is read before the pixels: metadata, and a TIFF's directory, of which each number becomes a
@@ -294,8 +295,8 @@ def _most_pixels(image: Image.Image) -> tuple[int, str]:
         return MAX_PROGRESSIVE_PIXELS, "a progressive JPEG"
     if kind == "PNG" and any("16" in str(tile.args) for tile in image.tile):  # type: ignore[attr-defined]
         return MAX_16_BIT_PIXELS, "a PNG with 16 bits"
-    if kind == HEIF and (image.mode != "RGB" or image.info.get("bit_depth", 8) > 8):
-        return MAX_DEEP_HEIF_PIXELS, "a HEIC with transparency or more than 8 bits"
+    if kind == HEIF and (image.has_transparency_data or image.info.get("chroma") in (422, 444)):
+        return MAX_FULL_HEIF_PIXELS, "a HEIC with transparency or without 4:2:0"
     return MAX_PIXELS[kind], f"{'an' if kind == 'AVIF' else 'a'} {kind}"
 
 

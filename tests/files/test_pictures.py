@@ -230,15 +230,15 @@ def test_wide_colours_of_a_heic_become_srgb(primaries: int, bits: int) -> None:
 def test_an_hdr_heic_and_one_of_too_many_pixels_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before anything is decoded; with transparency or more bits it takes more memory."""
+    """Before anything is decoded; with transparency it takes more memory."""
     hdr = BytesIO()
     picture = pillow_heif.from_pillow(quarters())
     picture.save(hdr, color_primaries=9, transfer_characteristics=16, matrix_coefficients=9)
     with pytest.raises(PictureUnreadable, match=r"HDR picture .* Export it as JPEG"):
         check_picture(hdr)
-    limits = (pictures.MAX_PIXELS, "HEIF"), "a HEIF", "a HEIC with transparency or more than 8 bits"
+    limits = (pictures.MAX_PIXELS, "HEIF"), "a HEIF", "a HEIC with transparency or without 4:2:0"
     monkeypatch.setitem(*limits[0], 1000)
-    monkeypatch.setattr(pictures, "MAX_DEEP_HEIF_PIXELS", 1000)
+    monkeypatch.setattr(pictures, "MAX_FULL_HEIF_PIXELS", 1000)
     for mode, kind in zip(("RGB", "RGBA"), limits[1:], strict=True):
         with pytest.raises(PictureUnreadable, match=f"the limit for {kind}"):
             check_picture(BytesIO(written(quarters(mode), "HEIF")))

@@ -9,8 +9,10 @@ from functools import cache
 from io import BytesIO
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
+pillow_heif.register_heif_opener()
 Files = dict[str, bytes]
 MEGABYTE = 1_000_000
 
@@ -176,6 +178,10 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
     ),
     "AVIF of 8 million pixels": (
         lambda: _photo(2_824, "AVIF", "RGBA", speed=10, subsampling="4:4:4"),
+        *(None, _NOTHING),
+    ),
+    "HEIC of 8 million pixels": (
+        lambda: _photo(2_824, "HEIF", "RGBA", quality=20, chroma=444),
         *(None, _NOTHING),
     ),
     "TIFF in one strip": (
