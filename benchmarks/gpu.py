@@ -32,8 +32,8 @@ from benchmarks import jobs
 from benchmarks.folders import Folders, run_once, with_project
 from benchmarks.measuring import spread
 from benchmarks.parts import Found, Part, run_parts
-from picowatch.engine.child import ChildEngine
-from picowatch.engine.memory import CARD_LADDER, Rung
+from picowatch.engine.model.memory import CARD_LADDER, Rung
+from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import versions as libraries
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.recipe.parts import Hires
@@ -370,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.here:
         shares = {name: PARTS[name][0] for name in given.parts}
         return 1 - run_parts(shares, given.minutes, given.device, given.out.resolve())
-    import picowatch.engine.renderer  # the libraries, before its time begins  # noqa: F401
+    import picowatch.engine.drawing.renderer  # the libraries, before its time begins  # noqa: F401
 
     name, *where = given.here
     part = Part(name, *where, seconds=float(sys.stdin.readline()))

@@ -86,7 +86,7 @@ class Part(Findings):
 
     def engine(self, kind: Callable[[EngineOptions], Any] | None = None, **options: Any) -> Any:
         """An engine on the part's device, in this process unless its kind is another."""
-        from picowatch.engine.renderer import Renderer
+        from picowatch.engine.drawing.renderer import Renderer
 
         models = self.work / "models"
         named: Any = {"models": models, "hash_cache": models / jobs.HASHES, "device": self.device}

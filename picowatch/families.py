@@ -5,8 +5,8 @@ models' authors and of diffusers (loaders/single_file_utils.py), also as in Comf
 (comfy/model_detection.py) and InvokeAI (model_manager/configs). Steps and guidance are those of the
 models' own cards and programs; docs/models.md names them.
 
-To add a family that diffusers draws: a row here, a row in engine/families.py unless it is `short`,
-a tiny folder in tests/engine/tiny_flows.py, and a paragraph in docs/models.md.
+To add a family that diffusers draws: a row here, a row in engine/model/families.py unless it is
+`short`, a tiny folder in tests/engine/tiny_flows.py, and a paragraph in docs/models.md.
 """
 
 import math

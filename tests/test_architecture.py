@@ -59,6 +59,18 @@ def test_imports_point_down() -> None:
     assert not upward
 
 
+def test_the_engine_s_folders_import_one_way() -> None:
+    """From a process down to a loaded checkpoint; the modules beside them are for all."""
+    order = ("process", "drawing", "networks", "model")
+    for level, own in enumerate(order):
+        for path in (PACKAGE / "engine" / own).glob("*.py"):
+            named = {name.split(".")[2] for name in imports_of(path) if ".engine." in name}
+            assert named.isdisjoint(order[:level]), path
+    for path in (PACKAGE / "engine").glob("*.py"):
+        named = {name.split(".")[2] for name in imports_of(path) if ".engine." in name}
+        assert named.isdisjoint(order), path
+
+
 def test_reading_and_resolving_recipes_do_not_know_of_each_other() -> None:
     """One reads what is written, the other finds what it means; reading.py composes them."""
     for own, other in (("read", "resolve"), ("resolve", "read")):

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from picowatch.catalog.cutouts import DEPTHS, Layout, Widths
-from picowatch.engine.cutout import Network, as_seen
+from picowatch.engine.networks.cutout import Network, as_seen
 from training.canvas import Canvas, jittered
 from training.drawing import LARGEST_SHADING, SHADE, SHADING_SHARE, draw_scene
 from training.scenes import COLOURS, Scene, random_scene

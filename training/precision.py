@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from picowatch.engine.devices import choose_target
+from picowatch.engine.model.devices import choose_target
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -52,7 +52,8 @@ from picowatch.recipe.inventory import (
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.prompts.known_words import KnownWords
 
-# Families whose files need not say what they predict. For 2.x the weights tell (engine/load.py).
+# Families whose files need not say what they predict. For 2.x the weights tell
+# (engine/model/load.py).
 _SILENT = ("sd1", "sdxl")
 
 

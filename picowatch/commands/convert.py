@@ -21,7 +21,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 def convert_files(files: Sequence[Path], *, force: bool) -> int:
     """Convert each file; one that cannot be converted does not stop the others."""
     # Imports torch, which takes seconds: other commands do without.
-    from picowatch.engine.convert import convert
+    from picowatch.engine.networks.convert import convert
 
     code = SUCCEEDED
     for path in files:

@@ -25,7 +25,7 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.run import Mode
 from picowatch.daemon.supervise import run_daemon
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid, install_command
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
@@ -120,7 +120,7 @@ def _cluster(executor: RaySettings) -> Check:
     if find_spec("ray") is None:
         remedy = f"Install it: {install_command('ray')}"
         return Check("cluster", "executor: ray needs Ray, which is not installed", remedy)
-    from picowatch.engine.ray import cluster_parts
+    from picowatch.engine.process.ray import cluster_parts
 
     try:
         return Check("cluster", cluster_parts(executor))

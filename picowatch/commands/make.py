@@ -23,7 +23,7 @@ from picowatch.commands.status import current_status, rows_of
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.run import Mode
 from picowatch.daemon.supervise import run_daemon
-from picowatch.engine.child import started_engine
+from picowatch.engine.process.child import started_engine
 from picowatch.errors import (
     FAILED,
     INTERRUPTED,

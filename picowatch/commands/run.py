@@ -12,7 +12,7 @@ from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.run import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import run_daemon
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, SUCCEEDED
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import FILE_NAME, Settings

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from picowatch.engine.memory import MODELS, TURNS
+from picowatch.engine.model.memory import MODELS, TURNS
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.attempt import PASSING
 from picowatch.ledger import questions
@@ -31,8 +31,8 @@ LONGEST_SECONDS = 20.0  # of a batch, so that urgent images need not wait long
 SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
 # With fewer evaluations of the UNet, what is done once for each image takes as long as they do.
 FEW_EVALUATIONS = 8
-# Images with references are drawn one by one (engine/edit.py), so a batch saves nothing, unless
-# text encoders and denoiser take turns in memory: then a batch of this size swaps them once.
+# Images with references are drawn one by one (engine/drawing/edit.py), so a batch saves nothing,
+# unless text encoders and denoiser take turns in memory: then a batch of this size swaps them once.
 READ_TOGETHER = 4
 _IN_TURN = (MODELS.name, TURNS.name)
 

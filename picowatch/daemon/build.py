@@ -10,7 +10,7 @@ from pathlib import Path
 from picowatch.daemon.daemon import Daemon
 from picowatch.daemon.model_hashes import ModelHashes
 from picowatch.daemon.run import Lasting, Run, RunResult
-from picowatch.engine.child import LocalEngines
+from picowatch.engine.process.child import LocalEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import held
@@ -84,7 +84,7 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
             return LocalEngines(options, engines, make_engine)
         case RaySettings():
             _check_ray(settings)
-            from picowatch.engine.ray import RayEngines
+            from picowatch.engine.process.ray import RayEngines
 
             return RayEngines(options, settings.executor)
 

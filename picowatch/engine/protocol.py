@@ -160,7 +160,7 @@ FromEngine = Ready | Step | RgbPicture | Outcome
 
 
 class BatchRenderer(Protocol):
-    """Renders batches in the engine's process; see `picowatch.engine.renderer.Renderer`."""
+    """Renders batches in the engine's process; see `picowatch.engine.drawing.renderer.Renderer`."""
 
     def render(
         self,

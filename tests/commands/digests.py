@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from picowatch.engine import child
+from picowatch.engine.process import child
 from picowatch.signals import heed_early_signals
 from tests.digest_renderer import DigestRenderer
 

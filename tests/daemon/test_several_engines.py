@@ -9,7 +9,7 @@ import pytest
 
 from picowatch.daemon import publish
 from picowatch.daemon.dropped import DroppedPictures
-from picowatch.engine.child import LocalEngines
+from picowatch.engine.process.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
 from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage

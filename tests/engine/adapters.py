@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from picowatch.engine.verify import Verified, verified
+from picowatch.engine.model.verify import Verified, verified
 from tests.engine.original_names import Rules, unet_names
 
 Tensors = dict[str, torch.Tensor]

@@ -10,8 +10,8 @@ import torch
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.parts import parts_of
-from picowatch.engine.devices import Target, choose_target
-from picowatch.engine.load import load_part
+from picowatch.engine.model.devices import Target, choose_target
+from picowatch.engine.model.load import load_part
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.requests import request
 

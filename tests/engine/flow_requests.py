@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
-from picowatch.engine.processors import read_processor
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.processors import read_processor
 from picowatch.engine.protocol import OnPreview, unseen
-from picowatch.engine.renderer import Renderer
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import circle, keep, plain_options

@@ -19,7 +19,7 @@ _CATALOG = Catalog(Path("nowhere"))
 _DEMO_HASH = _CATALOG.sha256(_CATALOG.demo)
 
 if TYPE_CHECKING:
-    from picowatch.engine.renderer import Renderer
+    from picowatch.engine.drawing.renderer import Renderer
 
 Pixels = NDArray[np.int16]
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine import checkpoints
-from picowatch.engine.memory import MemoryLadder, Room, Rung
-from picowatch.engine.renderer import Renderer
+from picowatch.engine.drawing import checkpoints
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.memory import MemoryLadder, Room, Rung
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import random_layer, write

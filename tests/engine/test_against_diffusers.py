@@ -16,8 +16,8 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from picowatch.catalog import Catalog
-from picowatch.engine.renderer import Renderer
-from picowatch.engine.samplers import NOISE_LEVELS, STOP_EARLY, build_sampler, class_of
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.samplers import NOISE_LEVELS, STOP_EARLY, build_sampler, class_of
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_named
 from tests.engine.demo import named

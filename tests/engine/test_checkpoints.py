@@ -12,12 +12,12 @@ from torch import nn
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine import checkpoints as module
-from picowatch.engine import load as loading
-from picowatch.engine.checkpoints import Checkpoints
-from picowatch.engine.devices import Target, choose_target
-from picowatch.engine.renderer import Renderer
-from picowatch.engine.verify import verified
+from picowatch.engine.drawing import checkpoints as module
+from picowatch.engine.drawing.checkpoints import Checkpoints
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model import load as loading
+from picowatch.engine.model.devices import Target, choose_target
+from picowatch.engine.model.verify import verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import demo

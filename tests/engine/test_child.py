@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.engine.child import ChildEngine, started_engine
+from picowatch.engine.process.child import ChildEngine, started_engine
 from picowatch.engine.protocol import EngineOptions, MakeRenderer, RenderedImage
 from picowatch.errors import EngineStopped, RenderFailed
 from tests.digest_renderer import DigestRenderer
@@ -150,7 +150,7 @@ DAEMON = """
 import sys
 import threading
 from pathlib import Path
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import EngineOptions
 from tests.engine.requests import request
 from tests.faults.faulty_engine import FaultyRenderer

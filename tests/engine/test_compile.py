@@ -12,10 +12,10 @@ import diffusers
 import pytest
 import torch
 
-from picowatch.engine import compile as compiling
-from picowatch.engine.compile import Compiled
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model import compile as compiling
+from picowatch.engine.model.compile import Compiled
 from picowatch.engine.protocol import EngineOptions, RenderedImage
-from picowatch.engine.renderer import Renderer
 from tests.engine import requests
 from tests.engine.requests import difference
 from tests.engine.tiny_flows import FIRST, tiny_unet

@@ -13,9 +13,9 @@ from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, D
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import Model
-from picowatch.engine.control import load_controlnet
-from picowatch.engine.preprocess import Pixels, canny, preprocess
-from picowatch.engine.renderer import Renderer
+from picowatch.engine.drawing.control import load_controlnet
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.networks.preprocess import Pixels, canny, preprocess
 from picowatch.recipe.request import ControlUse
 from tests.engine.adapters import ControlNet, acting, controlnet_of, save_original, write
 from tests.engine.demo import CPU, assert_equal

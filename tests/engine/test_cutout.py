@@ -9,7 +9,7 @@ from PIL import Image
 from picowatch.catalog.cutouts import DEPTHS, Layout, Shapes, Widths, layout_of, tensors_of
 from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import recognise
-from picowatch.engine.cutout import as_seen, network_in, with_counts
+from picowatch.engine.networks.cutout import as_seen, network_in, with_counts
 
 # The names and shapes in the published networks' state_dict, and what these make of a picture with
 # the weights of `weights`; written by the authors' own code.

@@ -10,12 +10,13 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from picowatch.engine import child_main, measures
-from picowatch.engine.devices import choose_target
+from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.failures import explain_error, explain_exit
-from picowatch.engine.measures import broken_gpu
+from picowatch.engine.model import measures
+from picowatch.engine.model.devices import choose_target
+from picowatch.engine.model.measures import broken_gpu
+from picowatch.engine.process import child_main
 from picowatch.engine.protocol import EngineOptions
-from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineDied, RenderFailed
 
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32
@@ -114,7 +115,7 @@ def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_system_reports_a_process_on_the_cpu() -> None:
     """Memory now and at most."""
     code = (
-        "from picowatch.engine.measures import held_memory as held; kept = bytearray(10**8);"
+        "from picowatch.engine.model.measures import held_memory as held; kept = bytearray(10**8);"
         "del kept; found = held(); assert 10**6 < found.now < found.peak - 5 * 10**7"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,9 +15,9 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwen
 from diffusers.pipelines.qwenimage21 import pipeline_qwenimage21
 from PIL import Image
 
-from picowatch.engine.memory import LAYERS, MODELS, TURNS, Rung
-from picowatch.engine.processors import number_pictures
-from picowatch.engine.renderer import Renderer
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.memory import LAYERS, MODELS, TURNS, Rung
+from picowatch.engine.model.processors import number_pictures
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import write

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 from picowatch.catalog import DEMO_UPSCALER
 from picowatch.catalog.cutouts import DEPTHS, Layout, Widths
-from picowatch.engine import upscale
-from picowatch.engine.cutout import NOTHING_FOUND, Network
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.networks import upscale
+from picowatch.engine.networks.cutout import NOTHING_FOUND, Network
 from picowatch.engine.protocol import RenderedImage
-from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
 from picowatch.recipe.parts import Cutout, Upscale
 from picowatch.recipe.request import ImageRequest

@@ -15,11 +15,11 @@ from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.parts import parts_of
-from picowatch.engine.families import pipeline_class
-from picowatch.engine.preview import COLOURS
+from picowatch.engine.drawing.preview import COLOURS
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.families import pipeline_class
+from picowatch.engine.networks.upscale import enlarged
 from picowatch.engine.protocol import RgbPicture
-from picowatch.engine.renderer import Renderer
-from picowatch.engine.upscale import enlarged
 from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES, FLOWS, UNETS
 from tests.engine.flow_requests import (

@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.parts import ASSETS
-from picowatch.engine.devices import choose_target
-from picowatch.engine.load import bytes_of_parts, load_part, load_vae
-from picowatch.engine.tensors import read_tensors
+from picowatch.engine.model.devices import choose_target
+from picowatch.engine.model.load import bytes_of_parts, load_part, load_vae
+from picowatch.engine.model.tensors import read_tensors
 from tests.engine.adapters import write
 from tests.engine.demo import load
 from tests.engine.flow_requests import flow_renderer, requests_of

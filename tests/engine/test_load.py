@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.parts import CONFIGS, parts_of
-from picowatch.engine import load as loading
-from picowatch.engine.devices import choose_target
-from picowatch.engine.load import load_part, load_vae
+from picowatch.engine.model import load as loading
+from picowatch.engine.model.devices import choose_target
+from picowatch.engine.model.load import load_part, load_vae
 from picowatch.errors import RenderFailed
 from tests.catalog.files import sd2_shapes, sd15_shapes, sdxl_shapes, write_model
 from tests.engine.adapters import write

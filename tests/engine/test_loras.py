@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from picowatch.catalog import Catalog
-from picowatch.engine.loras import Loras, read_lora
+from picowatch.engine.model.loras import Loras, read_lora
 from picowatch.errors import RenderFailed
 from picowatch.families import row_of_pipeline
 from picowatch.recipe.request import LoraUse

@@ -10,8 +10,9 @@ import diffusers
 import pytest
 import torch
 
-from picowatch.engine import checkpoints
-from picowatch.engine.memory import (
+from picowatch.engine.drawing import checkpoints
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.memory import (
     ENCODERS,
     MODELS,
     TILED,
@@ -20,7 +21,6 @@ from picowatch.engine.memory import (
     Weights,
     shrunken,
 )
-from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import References
 from picowatch.recipe.request import ImageRequest, ReferenceUse

@@ -15,8 +15,8 @@ import transformers
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.gguf import BLOCKS, stays_quantised
 from picowatch.catalog.parts import ASSETS
-from picowatch.engine.load import DECODING, DECODING_OF, DRAWING
-from picowatch.engine.memory import CARD_LADDER, MemoryLadder, Room, Weights
+from picowatch.engine.model.load import DECODING, DECODING_OF, DRAWING
+from picowatch.engine.model.memory import CARD_LADDER, MemoryLadder, Room, Weights
 from picowatch.errors import RenderFailed
 from tests.engine.requests import request
 

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
-from picowatch.engine.canvas import picture_warnings
-from picowatch.engine.latents import noise_of
+from picowatch.engine.drawing.canvas import picture_warnings
+from picowatch.engine.drawing.latents import noise_of
+from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.protocol import RenderedImage
-from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ControlUse, ImageRequest

@@ -10,10 +10,10 @@ import torch
 
 from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.preview import COLOURS, Previewer
+from picowatch.engine.drawing.preview import COLOURS, Previewer
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.samplers import build_sampler
 from picowatch.engine.protocol import EngineOptions, RgbPicture
-from picowatch.engine.renderer import Renderer
-from picowatch.engine.samplers import build_sampler
 from picowatch.families import DEMO_WIDTH, FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import draw, ignore_steps, request

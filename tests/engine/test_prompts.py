@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.families import prompt_encoder
-from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, Conditions, PromptEncoder, read_vectors
+from picowatch.engine.model.families import prompt_encoder
+from picowatch.engine.model.prompts import (
+    CHUNK_TOKENS,
+    Chunk,
+    Conditions,
+    PromptEncoder,
+    read_vectors,
+)
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires

@@ -12,8 +12,8 @@ from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
 from diffusers.hooks.group_offloading import ModuleGroup
 
 from picowatch.catalog import Catalog
-from picowatch.engine.memory import ENCODERS, FULL, LAYERS, MODELS, TURNS, Rung
-from picowatch.engine.renderer import Renderer
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.memory import ENCODERS, FULL, LAYERS, MODELS, TURNS, Rung
 from picowatch.families import FAMILIES
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.part_files import weights_of, write_gguf

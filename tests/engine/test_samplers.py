@@ -10,7 +10,7 @@ import torch
 
 from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.samplers import build_sampler, class_of
+from picowatch.engine.model.samplers import build_sampler, class_of
 from picowatch.recipe.passes import evaluations
 from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_named
 from tests.engine.requests import request

@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from picowatch.catalog.headers import Header
-from picowatch.engine import upscale
-from picowatch.engine.upscale import Network, enlarged_once, input_sizes, network_in, weights_of
+from picowatch.engine.networks import upscale
+from picowatch.engine.networks.upscale import (
+    Network,
+    enlarged_once,
+    input_sizes,
+    network_in,
+    weights_of,
+)
 from tests.catalog.files import Shapes
 from tests.catalog.shapes import compact_shapes, esrgan_shapes, span_shapes
 

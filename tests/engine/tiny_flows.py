@@ -16,8 +16,8 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTokenizer
 
-from picowatch.engine.families import built
-from picowatch.engine.processors import without_videos
+from picowatch.engine.model.families import built
+from picowatch.engine.model.processors import without_videos
 from picowatch.families import (
     COGVIEW4_VAE,
     FAMILIES,

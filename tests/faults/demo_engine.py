@@ -46,7 +46,7 @@ class HoldingEngine:
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         from picowatch.catalog.parts import CONFIGS
-        from picowatch.engine import renderer
+        from picowatch.engine.drawing import renderer
 
         renderer.Catalog = SwappingCatalog  # type: ignore[attr-defined]
         demo = Catalog(options.models).demo.path

@@ -14,7 +14,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.process.child import ChildEngine
 from tests.digest_engine import digest_pixels
 from tests.faults.faulty_engine import PROCESSES_FILE, START_FILE, FaultyRenderer
 from tests.house import House, wait_for

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from picowatch.catalog import Catalog, Kind
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.process.child import ChildEngine
 from tests.engine.ldm import write_single_file
 from tests.faults.demo_engine import GO_FILE, HOLD, SWAPPED, HoldingEngine, another
 from tests.house import House, wait_for

@@ -140,7 +140,9 @@ def safetensors_file(data: bytes) -> None:
 
 def pickled_model(data: bytes) -> None:
     """What `picowatch convert` gets: a safetensors file that can be read, or a reason."""
-    from picowatch.engine.convert import convert  # torch, which the other targets do without
+    from picowatch.engine.networks.convert import (
+        convert,  # torch, which the other targets do without
+    )
 
     with _models() as models:
         (models / "it.pth").write_bytes(data)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.engine import memory
-from picowatch.engine.memory import CARD_LADDER, TURNS, MemoryLadder, Room
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model import memory
+from picowatch.engine.model.memory import CARD_LADDER, TURNS, MemoryLadder, Room
 from picowatch.engine.protocol import EngineOptions, RenderedImage
-from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of

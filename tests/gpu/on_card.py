@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.protocol import EngineOptions
-from picowatch.engine.renderer import Renderer
 
 # Tests of what happens on a CPU alone, or without a card.
 ON_CPU = (

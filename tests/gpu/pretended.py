@@ -337,7 +337,7 @@ def install() -> None:
 
 install()
 
-from picowatch.engine.renderer import Renderer  # noqa: E402  (made for the card that is there)
+from picowatch.engine.drawing.renderer import Renderer  # noqa: E402  (made for the card that is there)
 
 _init = Renderer.__init__
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.protocol import EngineOptions
-from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.commands.picowatch import PROJECT

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from picowatch.engine.memory import ENCODERS, FULL, LAYERS, MODELS
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.memory import ENCODERS, FULL, LAYERS, MODELS
 from picowatch.engine.protocol import EngineOptions
-from picowatch.engine.renderer import Renderer
 from tests.engine.flow_requests import edits_only, flow_models
 from tests.engine.requests import difference, draw
 from tests.engine.rungs import lora_of, on_rung, three_of

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
+from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.protocol import EngineOptions
-from picowatch.engine.renderer import Renderer
 from tests.commands.picowatch import picowatch
 from tests.engine.flow_requests import requests_of
 from tests.engine.requests import ignore_steps
@@ -169,5 +169,5 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
     )
     users = {path.name for path in package.rglob("*.py") if ways.search(path.read_text())}
     assert users == {"child.py", "child_main.py", "convert.py"}
-    text = (package / "engine/convert.py").read_text()
+    text = (package / "engine/networks/convert.py").read_text()
     assert text.count("torch.load(path") == text.count("weights_only=True, ") == 1

@@ -11,8 +11,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from picowatch.engine.process.ray import RayEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Look, RenderedImage, go_on
-from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
 from tests.engine.ray.renderer import DigestRenderer
 from tests.engine.requests import PATIENCE, begin, request

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from picowatch.engine.process.ray import cluster_parts
 from picowatch.engine.protocol import EngineLost
-from picowatch.engine.ray import cluster_parts
 from picowatch.settings import RaySettings
 from tests.engine.ray.conftest import HEAD, ROOT, SECOND, MakeExecutor, Nodes, environment
 from tests.house import House, wait_for

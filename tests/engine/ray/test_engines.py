@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.engine.process.ray import cluster_parts
 from picowatch.engine.protocol import EngineLost, RgbPicture
-from picowatch.engine.ray import cluster_parts
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.settings import RaySettings
 from tests.digest_engine import digest_pixels

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from picowatch.catalog import DEMO_CONTROLNET, DEMO_UPSCALER
-from picowatch.engine.renderer import Renderer
+from picowatch.engine.drawing.renderer import Renderer
 from picowatch.recipe.parts import Hires, Upscale
 from tests.engine.reference.models import Models, Values
 from tests.engine.requests import Pixels, ignore_steps, pixels

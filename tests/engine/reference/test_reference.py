@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from picowatch.engine.renderer import Renderer
+from picowatch.engine.drawing.renderer import Renderer
 from tests.engine.reference.models import Models
 from tests.engine.reference.requests import CASES, PICTURES, drawn, stored
 

@@ -19,8 +19,8 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
-from picowatch.engine import child_main
 from picowatch.engine.failures import explain_exit
+from picowatch.engine.process import child_main
 from picowatch.engine.protocol import (
     Batch,
     Engine,

@@ -24,14 +24,14 @@ from picowatch.catalog import Model
 from picowatch.catalog.folder_files import read_json
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.recognise import ORIGINAL
-from picowatch.engine.canvas import Canvas, read_picture
-from picowatch.engine.devices import Target
-from picowatch.engine.draw import Group, Job
-from picowatch.engine.latents import LATENT_CHANNELS
-from picowatch.engine.part_files import Tensors, diffusers_model
-from picowatch.engine.preprocess import preprocess
+from picowatch.engine.drawing.canvas import Canvas, read_picture
+from picowatch.engine.drawing.draw import Group, Job
+from picowatch.engine.model.devices import Target
+from picowatch.engine.model.part_files import Tensors, diffusers_model
+from picowatch.engine.model.tensors import read_tensors
+from picowatch.engine.model.vae import LATENT_CHANNELS
+from picowatch.engine.networks.preprocess import preprocess
 from picowatch.engine.protocol import RgbPicture
-from picowatch.engine.tensors import read_tensors
 from picowatch.recipe.parts import KINDS
 from picowatch.recipe.passes import Pass
 from picowatch.recipe.request import ControlUse, ImageRequest

@@ -7,20 +7,22 @@ from functools import lru_cache, partial
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.callbacks import raise_if
-from picowatch.engine.canvas import picture_warnings
-from picowatch.engine.checkpoints import Checkpoints
-from picowatch.engine.compile import Compiled
-from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
-from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
-from picowatch.engine.edit import EditPasses
+from picowatch.engine.drawing.callbacks import raise_if
+from picowatch.engine.drawing.canvas import picture_warnings
+from picowatch.engine.drawing.checkpoints import Checkpoints
+from picowatch.engine.drawing.draw import Drawn, Interrupted, Job, Passes, draw, timed
+from picowatch.engine.drawing.edit import EditPasses
+from picowatch.engine.drawing.finishing import Finishing, given_picture, read_network
+from picowatch.engine.drawing.flow import FlowPasses
+from picowatch.engine.drawing.preview import Previewer
+from picowatch.engine.drawing.unet import UnetPasses, seamless
 from picowatch.engine.failures import SMALLER, out_of_memory
-from picowatch.engine.finishing import Finishing, given_picture, read_network
-from picowatch.engine.flow import FlowPasses
-from picowatch.engine.graphs import Graphed
-from picowatch.engine.loaded import Loaded
-from picowatch.engine.measures import held_memory, room_on
-from picowatch.engine.memory import (
+from picowatch.engine.model.compile import Compiled
+from picowatch.engine.model.devices import choose_target, compute_float32_in_full, precision_name
+from picowatch.engine.model.graphs import Graphed
+from picowatch.engine.model.loaded import Loaded
+from picowatch.engine.model.measures import held_memory, room_on
+from picowatch.engine.model.memory import (
     FULL,
     TILED,
     MemoryLadder,
@@ -28,8 +30,8 @@ from picowatch.engine.memory import (
     shrink_warning,
     shrunken,
 )
-from picowatch.engine.preprocess import Pixels, guess_depth
-from picowatch.engine.preview import Previewer
+from picowatch.engine.model.verify import verified
+from picowatch.engine.networks.preprocess import Pixels, guess_depth
 from picowatch.engine.protocol import (
     CompileState,
     EngineOptions,
@@ -39,8 +41,6 @@ from picowatch.engine.protocol import (
     unseen,
     versions,
 )
-from picowatch.engine.unet import UnetPasses, seamless
-from picowatch.engine.verify import verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse, ImageRequest
 

@@ -16,14 +16,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from picowatch.engine.child_main import new_renderer
 from picowatch.engine.failures import as_clause
+from picowatch.engine.process.child_main import new_renderer
 from picowatch.engine.protocol import Engine, EngineLost, EngineOptions, Executor, MakeRenderer
 from picowatch.errors import EngineStopped, PicowatchError
 from picowatch.settings import RaySettings
 
 if TYPE_CHECKING:  # it imports Ray, which only the thread does
-    from picowatch.engine.ray_engine import RayEngine
+    from picowatch.engine.process.ray_engine import RayEngine
 
 log = logging.getLogger("picowatch")
 
@@ -111,7 +111,7 @@ class RayEngines(Executor):
 
     def _keep_engines(self, node: Place) -> None:
         """Keep as many engines as are wanted. Raises when the connection is lost."""
-        from picowatch.engine.ray_engine import RayEngine
+        from picowatch.engine.process.ray_engine import RayEngine
 
         cpus, own = self._settings.cpus_per_engine, self._options.device
         gpus = 0.0 if own in ("cpu", "mps") else self._settings.gpus_per_engine

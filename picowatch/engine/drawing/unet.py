@@ -14,14 +14,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from picowatch.engine.callbacks import Guide, UnetSteps
-from picowatch.engine.canvas import Canvas
-from picowatch.engine.control import hints_of
-from picowatch.engine.devices import LARGE_NATIVE_SIZE
-from picowatch.engine.draw import Drawn, Group, Passes, Prompted
-from picowatch.engine.latents import LATENT_FACTOR, decode, encode, noise_of, upscale
+from picowatch.engine.drawing.callbacks import Guide, UnetSteps
+from picowatch.engine.drawing.canvas import Canvas
+from picowatch.engine.drawing.control import hints_of
+from picowatch.engine.drawing.draw import Drawn, Group, Passes, Prompted
+from picowatch.engine.drawing.latents import decode, encode, noise_of, upscale
+from picowatch.engine.model.devices import LARGE_NATIVE_SIZE
+from picowatch.engine.model.samplers import build_sampler
+from picowatch.engine.model.vae import LATENT_FACTOR
 from picowatch.engine.protocol import RgbPicture
-from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.passes import Pass, evaluations
 from picowatch.recipe.request import ImageRequest
 

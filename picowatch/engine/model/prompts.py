@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import safe_open
 
-from picowatch.engine.verify import Verified
+from picowatch.engine.model.verify import Verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.prompts.editing import parse_edits, text_at

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from picowatch.engine.failures import out_of_memory
-from picowatch.engine.measures import CARDS
+from picowatch.engine.model.measures import CARDS
 from picowatch.engine.protocol import Precision
 from picowatch.errors import RenderFailed
 

@@ -11,18 +11,18 @@ from PIL import Image
 
 from picowatch.catalog import Kind
 from picowatch.catalog.headers import Header, read_header
-from picowatch.engine import cutout
-from picowatch.engine.callbacks import raise_if
-from picowatch.engine.canvas import decoded
-from picowatch.engine.devices import Target
-from picowatch.engine.draw import Drawn, Interrupted, timed
-from picowatch.engine.latents import Enlarge
-from picowatch.engine.part_files import Tensors, filled
-from picowatch.engine.preprocess import load_depth
+from picowatch.engine.drawing.callbacks import raise_if
+from picowatch.engine.drawing.canvas import decoded
+from picowatch.engine.drawing.draw import Drawn, Interrupted, timed
+from picowatch.engine.drawing.latents import Enlarge
+from picowatch.engine.model.devices import Target
+from picowatch.engine.model.part_files import Tensors, filled
+from picowatch.engine.model.tensors import read_tensors
+from picowatch.engine.model.verify import Verified
+from picowatch.engine.networks import cutout
+from picowatch.engine.networks.preprocess import load_depth
+from picowatch.engine.networks.upscale import MOST_OVERLAP, enlarged, network_in, weights_of
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.tensors import read_tensors
-from picowatch.engine.upscale import MOST_OVERLAP, enlarged, network_in, weights_of
-from picowatch.engine.verify import Verified
 from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
 

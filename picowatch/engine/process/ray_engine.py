@@ -14,8 +14,8 @@ from uuid import uuid4
 import ray
 from ray import exceptions
 
-from picowatch.engine.child import CHECK_SECONDS, ChildEngine, RemoteEngine
 from picowatch.engine.failures import as_clause
+from picowatch.engine.process.child import CHECK_SECONDS, ChildEngine, RemoteEngine
 from picowatch.engine.protocol import (
     Batch,
     EngineCannotStart,

@@ -25,7 +25,7 @@ from picowatch.catalog.cutouts import (
     layout_of,
 )
 from picowatch.catalog.headers import Header
-from picowatch.engine.part_files import Tensors
+from picowatch.engine.model.part_files import Tensors
 from picowatch.files.pictures import on_white
 from picowatch.recipe.parts import Cutout
 

@@ -21,18 +21,18 @@ from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
 from picowatch.catalog.quantised import FP8
-from picowatch.engine.devices import Target
-from picowatch.engine.latents import LATENT_CHANNELS, begin_again_in_tiles
-from picowatch.engine.memory import Weights
-from picowatch.engine.part_files import (
+from picowatch.engine.model.devices import Target
+from picowatch.engine.model.memory import Weights
+from picowatch.engine.model.part_files import (
     Config,
     diffusers_model,
     text_encoder,
     type_of,
 )
-from picowatch.engine.processors import number_pictures, read_image_processor, read_processor
-from picowatch.engine.samplers import scheduler_of
-from picowatch.engine.tensors import WIDE, Narrow, bytes_in, read_tensors
+from picowatch.engine.model.processors import number_pictures, read_image_processor, read_processor
+from picowatch.engine.model.samplers import scheduler_of
+from picowatch.engine.model.tensors import WIDE, Narrow, bytes_in, read_tensors
+from picowatch.engine.model.vae import LATENT_CHANNELS, begin_again_in_tiles
 from picowatch.errors import RenderFailed
 
 _CPU = torch.device("cpu")

@@ -7,7 +7,6 @@ of another seed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,11 @@ from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_off
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.engine.failures import out_of_memory
-from picowatch.engine.memory import TILE_SIDE
+from picowatch.engine.model.vae import LATENT_CHANNELS, LATENT_FACTOR
 from picowatch.errors import RenderFailed
 from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.request import ImageRequest
 
-# Those of Stable Diffusion.
-LATENT_CHANNELS = 4
-LATENT_FACTOR = 8
 # Returns an RGB picture in another size.
 Enlarge = Callable[[Image.Image], Image.Image]
 # Above this cosine A1111 takes two noises as equal, and does not divide by the angle between them.
@@ -96,40 +91,6 @@ def slerp(start: torch.Tensor, goal: torch.Tensor, share: float) -> torch.Tensor
     kept, taken = ((weight / angle.sin()).unsqueeze(1) for weight in weights)
     mixed: torch.Tensor = kept * start + taken * goal
     return mixed
-
-
-def begin_again_in_tiles(vae: Any) -> Any:
-    """Let a VAE that runs out of memory compute again, from what it was given, in tiles.
-
-    Tiles cannot continue at the opposite edge of `seamless` pictures.
-    """
-    whole = getattr(vae, "tile_sample_min_size", 0)
-    if whole > TILE_SIDE:
-        vae.tile_latent_min_size = vae.tile_latent_min_size * TILE_SIDE // whole
-        vae.tile_sample_min_size = TILE_SIDE
-    kind: Any = type(vae)
-    vae.__class__ = _beginning_again(kind)
-    return vae
-
-
-@cache
-def _beginning_again(kind: Any) -> Any:
-    def again(name: str) -> Callable[..., Any]:
-        def computed(vae: Any, *given: Any, **named: Any) -> Any:
-            compute = getattr(kind, name)
-            try:
-                return compute(vae, *given, **named)
-            except Exception as error:
-                if vae.use_tiling or vae.seamless or not out_of_memory(error):
-                    raise
-            # Only here are the tensors free that the traceback kept.
-            vae.enable_tiling()
-            return compute(vae, *given, **named)
-
-        return computed
-
-    changed = {"encode": again("encode"), "decode": again("decode"), "seamless": False}
-    return type(kind.__name__, (kind,), {"__module__": kind.__module__, **changed})
 
 
 def decode(vae: Any, latents: torch.Tensor) -> list[Image.Image]:

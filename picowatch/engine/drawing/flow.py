@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from picowatch.engine.callbacks import FlowSteps
-from picowatch.engine.draw import Drawn, Group, Passes, Prompted
-from picowatch.engine.families import (
+from picowatch.engine.drawing.callbacks import FlowSteps
+from picowatch.engine.drawing.draw import Drawn, Group, Passes, Prompted
+from picowatch.engine.drawing.latents import as_picture, generators_for
+from picowatch.engine.drawing.preview import FlowPreview
+from picowatch.engine.model.families import (
     SHORT,
     Encoded,
     guidance_inputs,
@@ -16,9 +18,7 @@ from picowatch.engine.families import (
     takes,
     words,
 )
-from picowatch.engine.latents import as_picture, generators_for
-from picowatch.engine.preview import FlowPreview
-from picowatch.engine.samplers import scheduler_for
+from picowatch.engine.model.samplers import scheduler_for
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ImageRequest
 

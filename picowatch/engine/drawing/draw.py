@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from picowatch.engine.canvas import Canvas, read_canvas
-from picowatch.engine.latents import Enlarge
-from picowatch.engine.loaded import Loaded
-from picowatch.engine.preview import Previewer
+from picowatch.engine.drawing.canvas import Canvas, read_canvas
+from picowatch.engine.drawing.latents import Enlarge
+from picowatch.engine.drawing.preview import Previewer
+from picowatch.engine.model.loaded import Loaded
 from picowatch.engine.protocol import CompileState, OnStep, RgbPicture, unseen
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ControlUse, ImageRequest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]
 
-from picowatch.engine.memory import Room
+from picowatch.engine.model.memory import Room
 from picowatch.engine.protocol import MemoryUse
 
 if TYPE_CHECKING:

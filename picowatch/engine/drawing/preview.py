@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from picowatch.engine.latents import LATENT_FACTOR
+from picowatch.engine.model.vae import LATENT_FACTOR
 from picowatch.engine.protocol import OnPreview, RgbPicture
 from picowatch.families import DEMO, DEMO_WIDTH, Family
 

@@ -12,8 +12,8 @@ import diffusers
 import torch
 from PIL import Image
 
-from picowatch.engine.prompts import PromptEncoder, TextTower
-from picowatch.engine.verify import Verified
+from picowatch.engine.model.prompts import PromptEncoder, TextTower
+from picowatch.engine.model.verify import Verified
 from picowatch.families import Family, Variant
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
 from picowatch.recipe.request import ImageRequest

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from torch import nn
 
 from picowatch.catalog.lora_names import PREFIX, places
-from picowatch.engine.verify import Verified
+from picowatch.engine.model.verify import Verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from picowatch.catalog import Model
 from picowatch.catalog.folder_files import depth_config
-from picowatch.engine.devices import Target
-from picowatch.engine.part_files import transformers_model
-from picowatch.engine.tensors import read_tensors
+from picowatch.engine.model.devices import Target
+from picowatch.engine.model.part_files import transformers_model
+from picowatch.engine.model.tensors import read_tensors
 from picowatch.recipe.request import ControlUse
 
 Pixels = NDArray[np.uint8]

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from picowatch.engine.control import load_controlnet
-from picowatch.engine.devices import Target
-from picowatch.engine.load import bytes_of_parts, load_part, load_vae
-from picowatch.engine.loaded import Loaded
-from picowatch.engine.measures import free_bytes
-from picowatch.engine.memory import WORKING_BYTES, Place, Weights
-from picowatch.engine.tensors import bytes_in
-from picowatch.engine.verify import Verified
+from picowatch.engine.drawing.control import load_controlnet
+from picowatch.engine.model.devices import Target
+from picowatch.engine.model.load import bytes_of_parts, load_part, load_vae
+from picowatch.engine.model.loaded import Loaded
+from picowatch.engine.model.measures import free_bytes
+from picowatch.engine.model.memory import WORKING_BYTES, Place, Weights
+from picowatch.engine.model.tensors import bytes_in
+from picowatch.engine.model.verify import Verified
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ControlUse, ImageRequest

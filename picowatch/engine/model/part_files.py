@@ -25,7 +25,7 @@ from diffusers.quantizers.gguf.utils import GGUFParameter
 
 from picowatch.catalog.models import Part
 from picowatch.catalog.recognise import UNET
-from picowatch.engine.narrow import FP8, narrowed, widening
+from picowatch.engine.model.narrow import FP8, narrowed, widening
 from picowatch.errors import RenderFailed
 
 Config = Mapping[str, Any]

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from picowatch.engine.failures import explain_error
-from picowatch.engine.measures import broken_gpu
+from picowatch.engine.model.measures import broken_gpu
 from picowatch.engine.protocol import (
     Batch,
     BatchRenderer,
@@ -96,7 +96,7 @@ def surroundings() -> Iterator[None]:
 def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
     """Import torch and the libraries around it, and create the renderer."""
     gc.disable()  # hundreds of searches for garbage take a second of four
-    from picowatch.engine.renderer import Renderer
+    from picowatch.engine.drawing.renderer import Renderer
 
     gc.freeze()  # imported objects stay: searching them for garbage takes a quarter second
     gc.enable()

@@ -14,23 +14,23 @@ from diffusers.hooks import apply_group_offloading
 
 from picowatch.catalog import Model
 from picowatch.catalog.parts import parts_of
-from picowatch.engine.families import (
+from picowatch.engine.model.families import (
     Encoded,
     built,
     editor_of,
     prompt_encoder,
     reader_of,
 )
-from picowatch.engine.memory import Place
-from picowatch.engine.prompts import PromptEncoder
-from picowatch.engine.verify import Verified
+from picowatch.engine.model.memory import Place
+from picowatch.engine.model.prompts import PromptEncoder
+from picowatch.engine.model.verify import Verified
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import LoraUse
 
 if TYPE_CHECKING:
-    from picowatch.engine.compile import Compiled
-    from picowatch.engine.graphs import Graphed
-    from picowatch.engine.loras import Loras
+    from picowatch.engine.model.compile import Compiled
+    from picowatch.engine.model.graphs import Graphed
+    from picowatch.engine.model.loras import Loras
 
 _KEPT_TEXTS = 32  # up to ten megabytes each
 
@@ -196,7 +196,7 @@ class Loaded:
     def _apply_loras(self) -> None:
         if self._loras is None and self._uses:
             # Imported here: every engine's start would wait for peft.
-            from picowatch.engine.loras import Loras
+            from picowatch.engine.model.loras import Loras
 
             self._loras = Loras(self.pipeline, self.row.key, self._verified)
         if self._loras is None or self._loras.applied == self._uses:

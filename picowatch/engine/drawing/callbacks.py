@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from picowatch.engine.control import Hint, residuals_of
-from picowatch.engine.draw import Interrupted, Passes
-from picowatch.engine.preview import FlowPreview
-from picowatch.engine.prompts import Conditions, joined
-from picowatch.engine.samplers import PreparedSampler
+from picowatch.engine.drawing.control import Hint, residuals_of
+from picowatch.engine.drawing.draw import Interrupted, Passes
+from picowatch.engine.drawing.preview import FlowPreview
+from picowatch.engine.model.prompts import Conditions, joined
+from picowatch.engine.model.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest

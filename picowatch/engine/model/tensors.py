@@ -16,8 +16,8 @@ from picowatch.catalog import weight_files
 from picowatch.catalog.gguf import BLOCKS, is_gguf, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header
 from picowatch.catalog.quantised import BESIDE, FP8, SCALES, SECOND_SCALE
-from picowatch.engine.part_files import Tensors, TypeOf
-from picowatch.engine.quantised import dequantised
+from picowatch.engine.model.part_files import Tensors, TypeOf
+from picowatch.engine.model.quantised import dequantised
 
 
 class Narrow(NamedTuple):

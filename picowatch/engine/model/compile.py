@@ -29,7 +29,7 @@ import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from picowatch.engine.failures import as_clause
-from picowatch.engine.measures import free_bytes
+from picowatch.engine.model.measures import free_bytes
 from picowatch.errors import install_command
 from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_file, sync_folder
 

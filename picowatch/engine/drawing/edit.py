@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from picowatch.engine.canvas import decoded
-from picowatch.engine.draw import Group, Prompted
-from picowatch.engine.families import editor_of, pipeline_class, takes
-from picowatch.engine.flow import FlowPasses
+from picowatch.engine.drawing.canvas import decoded
+from picowatch.engine.drawing.draw import Group, Prompted
+from picowatch.engine.drawing.flow import FlowPasses
+from picowatch.engine.model.families import editor_of, pipeline_class, takes
 from picowatch.families import References
 from picowatch.files.pictures import decode_picture, decode_with_alpha
 from picowatch.recipe.passes import Pass

@@ -1,0 +1,1 @@
+"""Draws the images of a batch, step by step, and finishes them."""

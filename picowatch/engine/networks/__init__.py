@@ -1,0 +1,1 @@
+"""Networks beside the checkpoint: upscalers, cutouts, and what prepares control images."""
