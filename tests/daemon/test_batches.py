@@ -64,6 +64,7 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
         *("prompt", "negative_prompt", "seed"),
         *("ensd", "variation_seed", "variation_strength"),
         *("image", "references", "resize", "mask", "mask_blur", "mask_invert", "cutout"),
+        "extend",
         *WRITING,
     }
 

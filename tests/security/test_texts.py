@@ -141,6 +141,7 @@ def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> 
     for number, steering in enumerate(STEERING.values()):
         hires = {"scale": 2, "steps": 1, "denoising_strength": 0.5, "upscaler": steering}
         forged.append(dict.fromkeys(texts, f"a{steering}b: c\nseed: 9") | {"hires": hires})
+        forged[-1]["mask"] += "m"  # the image's own name would be its transparency
         text = json.dumps(chunk | {"request": chunk["request"] | forged[-1]}, ensure_ascii=False)
         pictures.append(save_picture(house.folder / f"{number}.png", "picowatch", text))
     shown = picowatch(house.folder, "show", *pictures)
