@@ -34,7 +34,7 @@ PACKAGES = (
         "safetensors",
         "watchdog",
     ),
-    *("gguf", "hypothesis", "jsonschema", "prometheus-client", "sd-parsers"),
+    *("gguf", "hypothesis", "jsonschema", "pillow-heif", "prometheus-client", "sd-parsers"),
     *("pytest", "pytest-timeout", "pytest-xdist"),
 )
 # Prints the version, if it is one that picowatch supports.
