@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,7 @@ from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.requests import difference, ignore_steps
 
 REPETITIONS, GIB, ON_CUDA, KLEIN = 5, 2**30, "only on CUDA", "FLUX.2-klein"
+SAME_BATCH = 0.4  # seconds in which the pictures of a batch are written
 Way = Callable[[int], Any]  # renders a batch in so many steps
 
 
@@ -236,19 +238,38 @@ def killed(part: Part) -> None:
 
 
 def folder(part: Part) -> None:
-    """Recipes that wait, `picowatch run --once`, and their pictures."""
+    """Recipes that wait, `picowatch run --once`, and their pictures; beside a script's loop."""
 
     def saved(family: str, images: int, steps: int) -> Found:
         job = part.job(family, images, steps)
         folders = Folders(part.work / family, job.checkpoint, device=part.device, graphs="true")
         folders.save(job, *job.pictures)
         seconds, at = run_once(folders), folders.published_at()
-        told: Found = {"pictures": folders.how_made(job.pictures)}
+        told: Found = {"pictures": folders.how_made(job.pictures), "seconds": seconds}
         told["images a second"] = round(len(at) / seconds, 2)  # the start included
-        return told | {"seconds from the first to the last": round(at[-1] - at[0], 2)}
+        later = [one for one in at if one > at[0] + SAME_BATCH]
+        script = _script(part, family, min(images, 12), steps)
+        told["script: seconds a picture"] = spread(script)
+        if later:  # than the first batch
+            each = (at[-1] - at[0]) / len(later)
+            told |= {"seconds a picture": each, "times as fast": median(script) / each}
+        return told
 
     cases = (("sd15", 48, 20), ("demo", 64, 24)) if part.on_cuda else (("demo", 4, 4),)
     part.measure({family: partial(saved, family, *how) for family, *how in cases})
+
+
+def _script(part: Part, family: str, images: int, steps: int) -> list[float]:
+    """Seconds of each picture that a loop around diffusers draws and saves, after one more."""
+    from benchmarks.peers.diffusers_loop import draw, pipeline
+
+    asked = part.job(family, images, steps).asked()
+    pipe = pipeline(asked)
+
+    def picture(one: Any) -> None:
+        draw(pipe, asked, [one])[0].save(part.work / "script.png")
+
+    return [_timed(picture, one)[0] for one in (asked["pictures"][0], *asked["pictures"])][1:]
 
 
 def edit(part: Part) -> None:
@@ -348,7 +369,7 @@ PARTS: dict[str, tuple[int, Callable[[Part], None]]] = {  # in this order, with 
     "rungs": (12, rungs),
     "memory": (8, memory),
     "killed": (10, killed),
-    "folder": (7, folder),
+    "folder": (15, folder),
     "edit": (16, edit),
     "compile": (20, compiled),
 }

@@ -155,7 +155,7 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
     versions = ", ".join(" ".join(one) for one in rendered["versions"].items())
     yield Check("libraries", versions)
     yield _device(settings, rendered)
-    if settings.graphs:
+    if settings.graphs and rendered["device"].startswith("cuda"):
         steps = "a graph" if rendered["compiled"] == "graph" else "computed one by one"
         yield Check("graphs", f"a step of the demo model is {steps}")
     if settings.compile and rendered["device"] == "cpu" and not find_spec("openvino"):

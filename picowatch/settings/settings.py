@@ -146,9 +146,9 @@ class Settings(BaseModel):
         "docs/speed.md.",
     )
     graphs: bool = Field(
-        False,
-        description="true: a card records a step of each size and batch, and starts it as one: the "
-        "same pixels, faster where the card waits for the processor. Not yet tried on a card.",
+        True,
+        description="A card records a step of each size and batch, and starts it as one: the same "
+        "pixels, faster where the card waits for the processor.",
     )
     unload_after_minutes: Float = Field(
         15,

@@ -147,11 +147,13 @@ def test_a_cpu_that_cannot_compile_has_a_remedy(
 
 
 def test_graphs_are_said_to_be_used_or_not(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where they were asked for."""
+    """On a card, unless they are off."""
     for compiled, said in (("graph", "a graph"), (False, "computed one by one")):
         rendered_with(monkeypatch, device="cuda:0", compiled=compiled)
-        assert "graphs" not in checks()
-        assert checks(graphs=True)["graphs"]["text"].endswith(said)
+        assert "graphs" not in checks(graphs=False)
+        assert checks()["graphs"]["text"].endswith(said)
+    rendered_with(monkeypatch, device="cpu")
+    assert "graphs" not in checks()
 
 
 def test_a_card_that_torch_cannot_use_has_a_remedy(

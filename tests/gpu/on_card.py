@@ -21,7 +21,7 @@ _init = Renderer.__init__
 
 
 def _init_on_card(self: Renderer, options: EngineOptions, *more: Any, **named: Any) -> None:
-    _init(self, replace(options, device="cuda"), *more, **named)
+    _init(self, replace(options, device="cuda", graphs=True), *more, **named)
 
 
 Renderer.__init__ = _init_on_card  # type: ignore[method-assign]
