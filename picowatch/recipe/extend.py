@@ -71,7 +71,8 @@ def margins_of(extend: str, size: tuple[int, int]) -> Margins:
         texts = dict(part.split(" ", 1) for part in extend.split(", "))
         found = Margins(*(_pixels(texts.get(s, "0"), size[i % 2]) for i, s in enumerate(SIDES)))
     if not any(found):
-        raise ValueInvalid(f"extend: {extend} adds nothing to {size[0]}x{size[1]}.")
+        why = ", which has that shape" if shape else ""
+        raise ValueInvalid(f"extend: {extend} adds nothing to {size[0]}x{size[1]}{why}.")
     if any(margin > MOST * size[i % 2] for i, margin in enumerate(found)):
         raise ValueInvalid(
             f"extend: {extend} adds more than {MOST} times the side of {size[0]}x{size[1]}."

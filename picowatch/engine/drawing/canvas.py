@@ -72,18 +72,19 @@ def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canva
 def _extended(picture: Image.Image, request: ImageRequest, size: Size) -> Canvas:
     """Return a picture with margins of its outermost pixels, which are redrawn.
 
-    The soft edge lies in the picture, too, so that no seam shows.
+    It keeps its shape where the size is not in proportion: the margins take the difference. The
+    soft edge lies in the picture, too, so that no seam shows.
     """
     margins = margins_of(request.extend, picture.size)
-    whole = margins.around(picture.size)
-    scale = size[0] / whole[0], size[1] / whole[1]
-    left, top = round(margins.left * scale[0]), round(margins.top * scale[1])
-    right = size[0] - round(margins.right * scale[0])
-    bottom = size[1] - round(margins.bottom * scale[1])
-    inner = picture.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.LANCZOS)
-    box = left, top, left + inner.width, top + inner.height
+    added = margins.left + margins.right, margins.top + margins.bottom
+    scales = [size[i] / (picture.size[i] + added[i]) for i in (0, 1)]
+    scale = min([scales[i] for i in (0, 1) if not added[i]] or scales)
+    width, height = (max(1, min(size[i], round(picture.size[i] * scale))) for i in (0, 1))
+    left = round((size[0] - width) * margins.left / (added[0] or 1))
+    top = round((size[1] - height) * margins.top / (added[1] or 1))
+    inner = picture.resize((width, height), Image.Resampling.LANCZOS)
     redrawn = Image.new("L", size, 255)
-    redrawn.paste(0, box)
+    redrawn.paste(0, (left, top, left + width, top + height))
     soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
     return Canvas(_padded(inner, size, left, top), redrawn, soft)
 

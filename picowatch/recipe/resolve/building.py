@@ -368,7 +368,7 @@ class _Resolving:
         extend = values.get("extend", "") if values["image"] else ""
         if (references or extend) and not {"width", "height"}.intersection(self.layer):
             sides = ["width", "height"]
-        if not sides:
+        if not sides and not extend:
             return {}
         followed = (one["image"] for one in values["control"])
         path = values["image"] or next(chain(references, followed), "")

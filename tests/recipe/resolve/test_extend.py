@@ -41,7 +41,9 @@ def test_a_side_may_be_given_and_a_mask_may_not() -> None:
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("4:3", "extend: 4:3 adds nothing to 640x480."),
+        ("4:3", "extend: 4:3 adds nothing to 640x480, which has that shape."),
+        ("4:3\nwidth: 256", "extend: 4:3 adds nothing to 640x480, which has that shape."),
+        ("4:3\nsize: 256x128", "extend: 4:3 adds nothing to 640x480, which has that shape."),
         ("{left: 0}", "extend adds nothing. It takes margins like …"),
         ("wide", "extend takes margins like …"),
         ("{lefft: 20}", "extend takes margins like …"),
