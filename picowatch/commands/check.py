@@ -142,7 +142,9 @@ def _read(
 def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
     """Warn about masks that have no black or no white, which the engine does later."""
     masks = {
-        (one.mask, one.mask_invert, one.mask_is_alpha): None for one in recipe.variants if one.mask
+        (one.painted_mask, one.mask_invert, one.mask_is_alpha): None
+        for one in recipe.variants
+        if one.painted_mask
     }
     found = [why for mask in masks for why in pictures.mask_warnings(*mask)]
     return recipe.warned([*recipe.warnings, *found])

@@ -34,6 +34,7 @@ _SEVERAL = re.compile(r"\[?[\d\s,-]+,[\d\s,-]+\]?")
 _COLOUR = re.compile(r"#?([0-9a-f]{6})")
 _COLOURS = {"transparent": "", "white": "#ffffff", "black": "#000000"}
 _SIZE = re.compile(r"([1-9]\d{1,3})(?:\s*[x×*]\s*([1-9]\d{1,3}))?")
+MOST_PHRASE = 300  # characters of what a picture is searched for
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
 
 
@@ -112,6 +113,12 @@ def size_in(written: Written) -> str | None:
     """Return a size like 1000x1000, one number for a square; None for what is none."""
     found = _SIZE.fullmatch(written.text.strip().casefold())
     return f"{found[1]}x{found[2] or found[1]}" if found else None
+
+
+def phrase_in(written: Written) -> str | None:
+    """Return what to look for, without spare spaces; None for what has no letters, or too many."""
+    words = " ".join(written.text.split())
+    return words if len(words) <= MOST_PHRASE and any(map(str.isalnum, words)) else None
 
 
 def quality_in(written: Written) -> Any:

@@ -40,7 +40,7 @@ from picowatch.recipe.converters import (
     word_in,
 )
 from picowatch.recipe.extend import WANTED, extend_in
-from picowatch.recipe.parts import Control, Cutout, Hires, Row, Share, Upscale, final_side
+from picowatch.recipe.parts import Control, Cutout, Find, Hires, Row, Share, Upscale, final_side
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
@@ -339,12 +339,17 @@ class ImageFields:
     ] = "crop"
 
     mask: Annotated[
-        str,
+        Find | str,
+        BeforeValidator(Find.of),
+        PlainSerializer(lambda mask: mask.stored() if isinstance(mask, Find) else mask),
         Row(
             "The part of the start image, or of the first reference, to redraw: white areas. A "
-            "path like that of image, or alpha: what is transparent in the picture itself.",
+            "path like that of image; alpha: what is transparent in the picture itself; or what is "
+            "found there: find says what in words, confidence 0 to 1 (0.3), grow in pixels (4), "
+            "model a name in models/segmentation; preview true writes the mask beside the picture.",
             needs=("image", "references"),
             same_in_batch=False,
+            wanted="a path, alpha, or a mapping like {find: the sky}",
         ),
     ] = ""
 
@@ -485,6 +490,16 @@ class ImageFields:
     ] = False
 
     @property
+    def painted_mask(self) -> str:
+        """The mask's path; "" without one, or if it is found."""
+        return self.mask if isinstance(self.mask, str) else ""
+
+    @property
+    def found_mask(self) -> Find | None:
+        """The mask that is found by words, if there is one."""
+        return self.mask if isinstance(self.mask, Find) else None
+
+    @property
     def size_before_upscale(self) -> tuple[int, int]:
         """Width and height of the drawn picture, after `hires`, or of the given one."""
         width, height = self.width or 0, self.height or 0
@@ -561,8 +576,8 @@ class RecipeFields(BaseModel, ImageFields):
         Row(
             "Every combination of these values, with the same seed, and a contact sheet. Any "
             'field that changes the image; a piece of the prompt as `"prompt: old": [new, '
-            'newer]`; also `"lora: name"`, `"hires: scale"`, `"upscale: model"` and `"control: '
-            'weight"`.',
+            'newer]`; also `"lora: name"`, `"hires: scale"`, `"upscale: model"`, `"mask: find"` '
+            'and `"control: weight"`.',
             changes_pixels=False,
             wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
         ),
@@ -605,9 +620,9 @@ def _reader(hint: Any) -> Converter:
     return _reader(parts[0]) if is_one else raw
 
 
-# The fields that are mappings; with `control`, whose entries are mappings; the parts of each.
+# The fields that are mappings; with those that may be one, or have some; the parts of each.
 MAPPINGS: dict[str, type] = {"hires": Hires, "upscale": Upscale, CUTOUT: Cutout}
-KINDS = MAPPINGS | {"control": Control}
+KINDS = MAPPINGS | {"mask": Find, "control": Control}
 PARTS = {field: dict(_rows(kind)) for field, kind in KINDS.items()}
 # The parts of all by their full names: `hires.scale`.
 PART_FIELDS = {

@@ -22,6 +22,11 @@ _NO_DEPTH = (
     "finished depth map, with 'preprocess: none'."
 )
 
+_NO_FINDER = (
+    "a model that finds things by words is needed, and none is installed. Put one into "
+    "models/segmentation/ (docs/models.md)."
+)
+
 
 class _Kind(NamedTuple):
     """A kind of models: its name in messages, its folder, and the field that names one.
@@ -45,6 +50,7 @@ _KINDS = {
     "upscaler": _Kind("upscaler", "upscalers", "'upscale: {{model: {}}}'"),
     "hires upscaler": _Kind("upscaler", "upscalers", also=UPSCALERS),
     "cutout": _Kind("cutout model", "cutout", "'cutout: {}'"),
+    "segmentation": _Kind("model that finds", "segmentation", "'model: {}' there", _NO_FINDER),
 }
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.

@@ -1,4 +1,4 @@
-"""The row of a field, and the fields that are mappings: `hires`, `upscale`, `cutout`, `control`."""
+"""The row of a field, and the fields that are mappings: `hires`, `upscale`, `cutout`, `mask` …"""
 
 from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.converters import Converter, colour_in, percent_in, raw, size_in
+from picowatch.recipe.converters import (
+    MOST_PHRASE,
+    Converter,
+    colour_in,
+    percent_in,
+    phrase_in,
+    raw,
+    size_in,
+)
 from picowatch.recipe.messages.suggestions import squeezed
 
 
@@ -168,6 +176,50 @@ class Cutout:
 
 
 USUAL_MARGIN = 8  # per cent, with a size
+
+# What is found in a picture by words, wherever a field looks for something.
+Phrase = Annotated[
+    str,
+    Row(
+        "What is looked for, in words; several things have commas between them.",
+        reads=phrase_in,
+        wanted=f"words like the sky, or face, hands: letters, at most {MOST_PHRASE} characters",
+    ),
+]
+Confidence = Annotated[
+    Share, Row("How certain it must be that something is there.", aliases=("threshold",))
+]
+Grow = Annotated[
+    int,
+    Field(strict=True, ge=-128, le=128),
+    Row("How much wider it is than what was found, in pixels.", aliases=("dilate_erode",)),
+]
+FinderName = Annotated[str, Row("A name in models/segmentation.", aliases=("name",))]
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Find:
+    """A mask that is found by words: what the mapping `mask` can say."""
+
+    find: Phrase
+
+    confidence: Confidence = 0.3
+
+    grow: Grow = 4
+
+    model: FinderName = ""
+
+    preview: Annotated[bool, Row("true: the mask is written beside the picture.")] = False
+
+    @staticmethod
+    def of(value: Any) -> Any:
+        """Return the value of a mapping; anything else stays as it is."""
+        return Find(**value) if isinstance(value, dict) else value
+
+    def stored(self) -> dict[str, Any]:
+        """Return the values that are not defaults, so that later options change no digest."""
+        usual = asdict(Find(""))
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 
 def usual_upscaler(written: str) -> str | None:

@@ -30,8 +30,8 @@ from picowatch.recipe.request import (
 from picowatch.recipe.written import NOTE, Layer, Position, find_in
 
 # Returns the sha256 of a file that a recipe names, by kind and name. Kinds: "checkpoint", "vae",
-# "lora", "embedding", "controlnet", "depth", "upscaler", "cutout", "image" and "mask". Its errors
-# reach the caller.
+# "lora", "embedding", "controlnet", "depth", "upscaler", "cutout", "segmentation", "image", "mask".
+# Its errors reach the caller.
 HashOf = Callable[[str, str], str]
 
 
@@ -179,7 +179,7 @@ class Recipe(RecipeFields):
             if control.image != self.image
         ]
         looked_at = [(f"references.{index}", path) for index, path in enumerate(self.references)]
-        mask = "" if self.mask_is_alpha else self.mask
+        mask = "" if self.mask_is_alpha else self.painted_mask
         return [("image", self.image), ("mask", mask), *looked_at, *followed]
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
@@ -241,7 +241,8 @@ class Recipe(RecipeFields):
             "checkpoint": ("checkpoint", self.checkpoint),
             "vae": ("vae", "" if self.vae == BAKED else self.vae),
             "image": ("image", self.image),
-            "mask": ("mask", self.mask),
+            "mask": ("mask", self.painted_mask),
+            "mask_finder": ("segmentation", self.found_mask.model if self.found_mask else ""),
             "hires_upscaler": ("upscaler", self.hires.model if self.hires else ""),
             "upscaler": ("upscaler", self.upscale.model if self.upscale else ""),
             "cutout": ("cutout", self.cutout.model if self.cutout else ""),

@@ -20,7 +20,7 @@ from picowatch.recipe.fields import (
     ImageFields,
     idle_fields,
 )
-from picowatch.recipe.parts import Control, Cutout
+from picowatch.recipe.parts import Control, Cutout, Find
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
@@ -100,6 +100,7 @@ class ImageRequest(ImageFields):
     references: tuple[ReferenceUse, ...] = ()
     image_hash: str = ""
     mask_hash: str = ""
+    mask_finder_hash: str = ""
     hires_upscaler_hash: str = ""
     upscaler_hash: str = ""
     cutout_hash: str = ""
@@ -189,7 +190,7 @@ class ImageRequest(ImageFields):
     @property
     def pictures(self) -> dict[str, str]:
         """The hashes of all pictures that it names, by their paths as in the recipe."""
-        named = {self.image: self.image_hash, self.mask: self.mask_hash}
+        named = {self.image: self.image_hash, self.painted_mask: self.mask_hash}
         named |= {use.image: use.hash for use in self.references}
         named |= {use.image: use.image_hash for use in self.control}
         return {path: digest for path, digest in named.items() if path}
@@ -199,7 +200,7 @@ class ImageRequest(ImageFields):
         return replace(
             self,
             image=names.get(self.image, self.image),
-            mask=names.get(self.mask, self.mask),
+            mask=names.get(self.painted_mask, self.mask),
             references=tuple(
                 replace(use, image=names.get(use.image, use.image)) for use in self.references
             ),
@@ -239,9 +240,9 @@ def digest_of(values: Mapping[str, object]) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_without_defaults(p) if isinstance(p, _LATER) else asdict(p) for p in value]
-    if isinstance(value, Cutout):
+    if isinstance(value, Cutout | Find):
         return value.stored()
-    return asdict(value) if value else value
+    return asdict(value) if value and not isinstance(value, str) else value
 
 
 def _without_defaults(use: Any) -> dict[str, Any]:
@@ -264,7 +265,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
     idle = request.idle
     values = {
         field.name: _plain(getattr(request, field.name))
-        if field.name in MAPPINGS
+        if field.name in (*MAPPINGS, "mask")
         else getattr(request, field.name)
         for field in fields(ImageFields)
         if field.name not in idle
@@ -300,5 +301,5 @@ _SAME_IN_BATCH = [
     for name, row in ROWS.items()
     if row.changes_pixels and row.same_in_batch and name != "control"
 ]
-_STRUCTURED = {"loras", "embeddings", "references", "control", *MAPPINGS}
+_STRUCTURED = {"loras", "embeddings", "references", "mask", "control", *MAPPINGS}
 _LATER = (ControlUse, LoraUse)

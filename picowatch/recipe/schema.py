@@ -59,6 +59,7 @@ _FORMS: dict[str, Schema] = {
     "hires": {"type": _SWITCH_OR_MORE},
     "upscale": {"type": _SWITCH_OR_MORE},
     CUTOUT: {"type": _SWITCH_OR_MORE},
+    "mask": {"type": ["string", "object"]},
     "control": {"type": [*_SWITCH_OR_MORE, "array"], "items": {"$ref": "#/definitions/control"}},
     "references": {"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 10},
     "loras": {"type": ["string", "array", "object"], "additionalProperties": _WEIGHT},
@@ -158,7 +159,7 @@ def _field(schema: Schema, form: Schema | None = None) -> Schema:
 
 def _propose(fields: Schema, inventory: Inventory) -> None:
     """Add the names of samplers and of what is installed as examples."""
-    hires, upscale, cutout, control = (fields[name]["properties"] for name in KINDS)
+    hires, upscale, cutout, _, control = (fields[name]["properties"] for name in KINDS)
     upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
     for schema, names in (
         (fields["sampler"], [DEFAULT_SAMPLER, *(one.name for one in SAMPLERS)]),

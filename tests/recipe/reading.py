@@ -50,6 +50,7 @@ HASHES = {
     "depth": "f",
     "upscaler": "9",
     "cutout": "8",
+    "segmentation": "7",
     "image": "1",
     "mask": "2",
 }

@@ -107,7 +107,7 @@ def _inside(area: Image.Image, soft: Image.Image) -> Image.Image:
 
 def _read_mask(folder: Path | None, request: ImageRequest) -> Image.Image:
     decode = decode_alpha if request.mask_is_alpha else decode_mask
-    return decoded(decode, folder, request.mask_hash, request.mask)
+    return decoded(decode, folder, request.mask_hash, request.painted_mask)
 
 
 def read_picture(
@@ -173,10 +173,10 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     `folder` has the pictures under their hashes. RenderFailed if one is missing or damaged.
     """
     found: list[str] = []
-    if request.mask:
-        name = f"{ALPHA} of {request.mask}" if request.mask_is_alpha else request.mask
+    if path := request.painted_mask:
+        name = f"{ALPHA} of {path}" if request.mask_is_alpha else path
         decode = decode_alpha if request.mask_is_alpha else decode_mask
-        counts = _greys(decode, folder, request.mask_hash, request.mask)
+        counts = _greys(decode, folder, request.mask_hash, path)
         found += mask_warnings(name, counts, request.mask_invert)
     for use in request.control:
         follows_lines = _FOLLOWS_LINES.search(use.kind or use.model)

@@ -250,12 +250,22 @@ class _Resolving:
             layer["image"] = dropped
         self.judge.layer = layer
 
-    def _mask(self, image: str, references: tuple[str, ...]) -> str:
-        """Return the mask's path; for `alpha` that of the masked picture itself."""
+    def _mask(self, image: str, references: tuple[str, ...]) -> str | dict[str, Any]:
+        """Return the mask's path, for `alpha` that of the masked picture; or what to find there."""
         written = self.layer.get("mask")
+        if written is not None and isinstance(written.value, dict):
+            return self._find_by_words("mask", written)
         if written is None or written.text.strip().casefold() != ALPHA:
             return self._path("mask")
         return image or next(iter(references), "")
+
+    def _find_by_words(self, field: str, written: Written) -> str | dict[str, Any]:
+        """Return what a mapping wants to be found, and by which model; "" if it does not say it."""
+        parts = _values_of(field, written)
+        if "find" not in parts:
+            self.judge.wrong(field, f"{field} does not say what to find. Write 'find: …' there.")
+            return ""
+        return parts | {"model": self._find(f"{field}.model", "segmentation") or ""}
 
     def _references(self) -> tuple[str, ...]:
         written = self.layer.get("references")

@@ -196,6 +196,14 @@ def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
     raise ValueInvalid(wrong_value(field, written))
 
 
+def _mask(written: Written, judge: Judge) -> Written:
+    """Write out what to find; a path stays as it is."""
+    if isinstance(written.value, tuple):
+        raise ValueInvalid(wrong_value("mask", written))
+    is_found = isinstance(written.value, dict)
+    return _with_first_names("mask", written, judge) if is_found else written
+
+
 def _controls(written: Written, judge: Judge) -> Written:
     """Write out one mapping as a list of it."""
     if _says_off(written):
@@ -239,6 +247,7 @@ _FORMS: dict[str, Callable[[Written, Judge], Written]] = {
     "hires": partial(_mapping, "hires", ""),
     "upscale": partial(_mapping, "upscale", "model"),
     CUTOUT: partial(_mapping, CUTOUT, "model"),
+    "mask": _mask,
     "references": _references,
     CONTROL: _controls,
     LORAS: loras_form,

@@ -73,7 +73,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("batch_size: 4", "unknown field 'batch_size'. Write count for … In picowatch.yaml, …"),
         ("scheduler: karras\nschedule_type: beta", "'schedule_type' is … 'scheduler'…"),
         ("image: [a.png, b.png]", "image must be text, not … write a recipe for each."),
-        ("image: c.png\nmask:\n- a.png\n- b.png", "mask must be text, not - a.png. For several …"),
+        ("image: c.png\nmask:\n- a.png\n- b.png", "mask must be a path, … not - a.png. For sev…"),
         ("control: {image: {a: 1}}", "control image must be text, not {a: 1}."),
         ("hires: {a5: 1}", "hires has no 'a5'. Its fields are scale, steps, … and upscaler."),
         ("sweep: {size: [64x64], width: [64]}", BOTH_SIZES),

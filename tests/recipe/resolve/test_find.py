@@ -1,0 +1,104 @@
+"""Masks that are found by words: `mask: {find: the sky}`."""
+
+from dataclasses import replace
+
+import pytest
+
+from picowatch.recipe.fields import ROWS
+from picowatch.recipe.parts import Find
+from picowatch.recipe.request import ImageRequest, recipe_values
+from tests.recipe.reading import INVENTORY, check_refused, hash_of, read, read_one, request_of
+
+INSTALLED = replace(INVENTORY, segmentations=("clipseg",))
+SKY = "prompt: red\nimage: a.png\nmask: "
+
+
+def found(mask: str, others: str = "") -> ImageRequest:
+    """Return the request of a recipe with this mask."""
+    return request_of(f"{SKY}{mask}\n{others}", inventory=INSTALLED)
+
+
+def test_a_mask_is_what_words_find_with_a_model() -> None:
+    """The only one that is installed, if none is named."""
+    request = found("{find: the  sky}", "mask_blur: 9\nmask_invert: true")
+    assert request.mask == Find("the sky", 0.3, 4, "clipseg", False)
+    assert (request.mask_finder_hash, request.mask_hash) == ("7" * 64, "")
+    assert (request.mask_blur, request.mask_invert, request.redraws_a_part) == (9, True, True)
+    assert request.pictures == {"a.png": "1" * 64}
+    said = "{Find: face, Threshold: 50%, grow: -3, model: clip, preview: yes}"
+    said = said.replace("50%", "0.5").replace("face", "'face, hands'")
+    assert found(said).mask == Find("face, hands", 0.5, -3, "clipseg", True)
+
+
+def test_words_and_settings_and_the_model_are_part_of_the_identity() -> None:
+    """What is a default is not, so that later options change no digest."""
+    masks = ("{find: sky}", "{find: sea}", "{find: sky, confidence: 0.4}", "{find: sky, grow: 0}")
+    requests = [found(mask) for mask in masks]
+    requests.append(replace(requests[0], mask_finder_hash="6" * 64))
+    assert len({request.digest for request in requests}) == len(requests)
+    assert len({request.batch_key for request in (*requests, found("b.png"))}) == 1
+    assert requests[0].as_dict()["mask"] == {"find": "sky", "model": "clipseg"}
+    digests = {read_one(SKY + mask, inventory=INSTALLED).digest(hash_of) for mask in masks}
+    assert len(digests) == len(masks)
+
+
+@pytest.mark.parametrize("mask", ["{find: sky, grow: 0, preview: true}", "b.png"])
+def test_a_request_is_stored_and_shown_with_its_mask(mask: str) -> None:
+    """As JSON, and as a recipe that makes the same again."""
+    request = found(mask)
+    assert ImageRequest.from_dict(request.as_dict()) == request
+    assert recipe_values(request)["mask"] == (request.as_dict()["mask"])
+    renamed = request.with_names({"a.png": "c.png", "b.png": "d.png"})
+    assert renamed.mask == ("d.png" if mask == "b.png" else request.mask)
+
+
+def test_a_sweep_varies_what_is_found() -> None:
+    """Or where: with a painted mask, too."""
+    swept = 'sweep: {"mask: find": [hat, bow tie]}'
+    (recipe,) = read(f"{SKY}{{find: x, grow: 9}}\n{swept}", inventory=INSTALLED)
+    assert [one.mask for one in recipe.variants] == [
+        Find("hat", grow=9, model="clipseg"),
+        Find("bow tie", grow=9, model="clipseg"),
+    ]
+    whole = f"{SKY}b.png\nsweep: {{mask: [b.png, {{find: hat}}]}}"
+    (recipe,) = read(whole, inventory=INSTALLED)
+    assert [one.mask for one in recipe.variants] == ["b.png", Find("hat", model="clipseg")]
+    assert [path for _, path in recipe.pictures] == ["a.png", "b.png"]
+
+
+WORDS = "mask find must be words like the sky, or face, hands: letters, at most 300 characters, not"
+WRONG = {
+    "{find: ''}": f"{WORDS} ''.",
+    "{find: 🙂🙂}": f"{WORDS} '🙂🙂'.",
+    f"{{find: {'sky' * 4000}}}": f"{WORDS} 'sky…",
+    "{find: [hat, tie]}": f"{WORDS} [hat, tie].",
+    "{find: }": "mask find has no value. Write words like …",
+    "{}": "mask does not say what to find. Write 'find: …' there.",
+    "{grow: 9}": "mask does not say what to find. Write 'find: …' there.",
+    "{find: hat, confidence: 30}": "mask confidence must be a number from 0 to 1, not 30.",
+    "{find: hat, grow: 500}": "mask grow must be a whole number from -128 to 128, not 500.",
+    "{find: hat, preview: maybe}": "mask preview must be true or false, not 'maybe'.",
+    "{find: hat, blur: 4}": "mask has no 'blur'. …",
+    "{find: hat, model: sam9}": "no model that finds 'sam9' in models/segmentation. Only clip…",
+}
+
+
+@pytest.mark.parametrize(("mask", "message"), WRONG.items())
+def test_what_cannot_be_found_is_refused(mask: str, message: str) -> None:
+    """With the field, its limits, and what was written."""
+    check_refused(SKY + mask, message, inventory=INSTALLED)
+
+
+def test_without_a_model_the_remedy_is_to_install_one() -> None:
+    """Nothing is embedded for it."""
+    check_refused(f"{SKY}{{find: hat}}", "a model that finds things by words is needed, and none …")
+
+
+def test_a_folder_may_say_what_is_found() -> None:
+    """For each of its pictures; an entry's own mask replaces it."""
+    defaults = "mask: {find: hat, grow: 9}"
+    request = request_of("prompt: a\nimage: b.png", defaults=defaults, inventory=INSTALLED)
+    assert request.mask == Find("hat", grow=9, model="clipseg")
+    own = request_of("prompt: a\nimage: b.png\nmask: none", defaults=defaults, inventory=INSTALLED)
+    assert own.mask == ""
+    assert ROWS["mask"].needs == ("image", "references")
