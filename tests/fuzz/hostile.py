@@ -55,6 +55,7 @@ TEXTS = {
     "open quotes": "a" + ' --seed "' * 100_000,
     "long dashes": "a" + " \u2014steps" * 100_000,
     "prompts": "a\n" * 500_000,
+    "long words": ("a" * 20_000 + "\n") * 50,
     "unknown fields": "".join(f"{number:05}tps: 1\n" for number in range(24_000)),
     "wrong values": "[" + "{prompt: a, steps: 0, seed: x}, " * 6_000 + "]",
     "parameters": "Steps: 1, Sampler: Euler, a" + " " * MEGABYTE,
@@ -280,11 +281,11 @@ HOSTILE: dict[str, Hostile] = {
     "wildcards: a long line": _wildcards(b"a" * 4_900_000),
     "wildcards: of themselves": _wildcards(b"{a|__x__}\n" * 20_000),
     "a thousand wildcards in a thousand images": _recipe(
-        "prompt: '" + "{a|b}" * 1000 + A_THOUSAND, "characters of prompts"
+        "prompt: '" + "{a|b}" * 1000 + A_THOUSAND, "80 times"
     ),
     "a thousand pieces of a long prompt": _recipe(
         f"prompt: '{'{a|b}' * 300}x'\nsweep: {{'prompt: x': {[f'y{n}' for n in range(1000)]}}}",
-        "wildcards and brackets",
+        "80 times",
     ),
     "as many signs as may be": _recipe("prompt: '" + "{a|b}" * 80 + A_THOUSAND),
     "a long prompt in a thousand images": _recipe(

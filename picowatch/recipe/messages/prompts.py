@@ -50,7 +50,8 @@ _UNLIKELY = _compiled(
         r"(?<!\w)(\w+)::(-?\d[\d.]{0,5})(?![\d.\s]*\])": (
             "'{0}' is drawn as plain text: it is a weight of Midjourney. Write ({1}:1.2)."
         ),
-        r"(?<!\w)\w*[a-z]\w*\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)|\)\.(?:blend|and)\(": (
+        r"(?<!\w)(?=\w*[a-z])\w+\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)"
+        r"|\)\.(?:blend|and)\(": (
             "'{0}' is drawn as plain text: it is a weight of InvokeAI. Write (word:1.2)."
         ),
         r"https?://\S+": (
