@@ -23,7 +23,7 @@ _VIEWS = (
 _TYPE = torch.bfloat16
 
 
-class _Launches(TorchDispatchMode):
+class _Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of a `with` block."""
 
     count = 0
@@ -73,6 +73,6 @@ def test_a_call_starts_no_more_kernels(name: str, monkeypatch: pytest.MonkeyPatc
         return torch.mul(query, query)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
-    with torch.no_grad(), _Launches() as counted:
+    with torch.no_grad(), _Launches() as counted:  # type: ignore[no-untyped-call]
         denoiser(**_given(shapes), return_dict=False)
     assert most * 0.97 < counted.count <= most
