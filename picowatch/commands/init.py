@@ -14,6 +14,7 @@ from picowatch.commands.schema import KINDS, schema_text
 from picowatch.errors import CommandFailed
 from picowatch.files.atomic import make_folder, write_atomically
 from picowatch.inbox.names import PICTURES_NAME
+from picowatch.outbox.status import is_running
 from picowatch.settings import FILE_NAME, Settings, settings_text
 
 # Editors look a schema up from the file that names it.
@@ -47,7 +48,10 @@ def init(folder: Path, ready: str | None = None) -> int:
         ) from error
     there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     print("Recipes are saved in inbox/, and their pictures appear in outbox/.")
-    print(f"Next: {there}picowatch run")
+    if is_running(folder / "outbox"):
+        print("picowatch is running here, and takes what you save.")
+    else:
+        print(f"Next: {there}picowatch run")
     return 0
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 
 from picowatch.daemon.commands import Control
-from picowatch.daemon.durations import Left
+from picowatch.daemon.durations import Left, Rendering
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
 from picowatch.daemon.worker import Worker
@@ -132,9 +132,13 @@ class Reporting:
                 return folder
         return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
 
+    def _renderings(self) -> list[Rendering]:
+        """Return the batches in progress, but for those that stop as nobody requests them."""
+        return [now for now in self.pool.renderings() if queue.are_running(self.ledger, now.batch)]
+
     def _left(self, waiting: "_Waiting", name: str = "") -> Left:
         """Return how long everything queued and in progress takes, or this recipe or folder."""
-        renderings = self.pool.renderings()
+        renderings = self._renderings()
         images: dict[str, float] = {}
         for one, kinds in waiting.items():
             if not name or _is_in(name, one):
@@ -150,7 +154,7 @@ class Reporting:
 
         Pictures being published count as neither rendered nor queued.
         """
-        renderings = self.pool.renderings()
+        renderings = self._renderings()
         running = [queue.recipe_of(self.ledger, one.batch[0]) for one in renderings]
         names = dict.fromkeys([*map(self._name_of, running), *waiting])
         folders = [name for name in names if not name.lower().endswith(ENDINGS)][:NAMED]
@@ -158,7 +162,7 @@ class Reporting:
         status = replace(status, folders=tuple(one for one in shown if one.of))
         requested = questions.requested(self.ledger, next(iter(names))) if running else Counter()
         del requested["cancelled"]
-        if not requested:  # nobody requests it any more: it is stopped
+        if not requested:
             return status
         now, name = renderings[0], next(iter(names))
         in_progress = sum(

@@ -14,6 +14,7 @@ from picowatch.settings import DAILY, Settings
 from tests.catalog.files import checkpoint_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
 from tests.engine.tiny_flows import tiny_flow
+from tests.house import House
 
 
 def schema_without_complaints(file: Path) -> Path:
@@ -78,6 +79,13 @@ def test_init_again_renews_the_schemas_alone(tmp_path: Path) -> None:
     assert not recipe.exists(), "a daemon would render what the user deleted"
     assert (tmp_path / "picowatch.yaml").read_text() == "settle_seconds: 1\n"
     assert ".schema" not in picowatch(tmp_path, "init").stdout
+
+
+def test_init_beside_a_running_picowatch_starts_no_second_one(house: House) -> None:
+    """It says what becomes of what is saved now."""
+    with house.running():
+        made = picowatch(house.folder, "init", "--with", "photos").stdout
+    assert made.endswith("\npicowatch is running here, and takes what you save.\n")
 
 
 @pytest.mark.parametrize("folder", ["file/below", "x" * 300, "a\udcff/\x1b[2J"])

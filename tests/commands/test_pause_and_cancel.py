@@ -93,6 +93,20 @@ def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(house: House
     assert house.seeds("a") == [1, 2, 3]
 
 
+def test_what_is_cancelled_counts_for_nothing_while_it_stops(house: House) -> None:
+    """Its engine may take some seconds for the step in progress."""
+    held = HeldEngine(house, after=1)
+    with house.running(batch_size=1):
+        house.save("f/a.txt", "one\ntwo\nthree\n")
+        held.wait_until_held()
+        wait_for(lambda: house.status()["recipe"] == "f/a.txt", "the second image")
+        control(house, "cancel", "inbox/f")
+        wait_for(lambda: house.status()["images"]["cancelled"] == 2, "the next status")
+        status = house.status()
+        assert (status["recipe"], status["all_seconds_left"]) == ("", None)
+        held.release()
+
+
 def test_cancel_takes_folders_and_globs(house: House) -> None:
     """A folder means all below it; exit code 1 if one of several could not be done."""
     held = HeldEngine(house)
