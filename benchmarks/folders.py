@@ -78,6 +78,13 @@ class Folders:
         """When each picture was written, in Unix seconds, in order."""
         return sorted(path.stat().st_mtime for path in self.outbox.glob("*/*.png"))
 
+    def seconds_of_phases(self, pictures: Sequence[Picture]) -> dict[str, float]:
+        """What the engine took for all of them, by phase."""
+        found: Counter[str] = Counter()
+        for one in pictures:
+            found.update(_rendered(self.picture(one.seed))["timings"])
+        return {phase: round(seconds, 2) for phase, seconds in found.items()}
+
     def how_made(self, pictures: Sequence[Picture]) -> str:
         """Batch size, precision and so on of these pictures, as their metadata says, in words."""
         found = (_rendered(self.picture(picture.seed)) for picture in pictures)

@@ -246,6 +246,7 @@ def folder(part: Part) -> None:
         folders.save(job, *job.pictures)
         seconds, at = run_once(folders), folders.published_at()
         told: Found = {"pictures": folders.how_made(job.pictures), "seconds": seconds}
+        told["engine's seconds"] = folders.seconds_of_phases(job.pictures)
         told["images a second"] = round(len(at) / seconds, 2)  # the start included
         later = [one for one in at if one > at[0] + SAME_BATCH]
         script = _script(part, family, min(images, 12), steps)
