@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from picowatch.catalog.encoders import families_of
+from picowatch.catalog.finders import finders_in, outlined
 from picowatch.catalog.folder_files import INDEX, folder_files, is_file, is_folder
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block, unreadable
@@ -126,6 +127,7 @@ class Catalog:
             vae_families={one.name: families_of(one.variant) for one in vaes},
             controlnets=tuple(map(_controlnet, controlnets)),
             depths=_names(found.of_kind("depth")),
+            segmentations=finders_in(found.of_kind("segmentation")),
             lora_families=_families(loras),
             lora_names={one.name: one.trained_as for one in loras if one.trained_as},
             embedding_families=_families(embeddings),
@@ -157,8 +159,9 @@ class Catalog:
         """Return the model of that name, ending optional. Raises ModelRefused with the reason."""
         if kind in EMBEDDED and EMBEDDED[kind][0] == name:
             return embedded(kind)
-        # Checkpoints complete each other, and are few, so all of them are scanned.
-        found = FoundModels.of(self._scan_kind(kind, "" if kind == "checkpoint" else name))
+        # Some complete each other, and are few, so all of them are scanned.
+        every = kind in ("checkpoint", "segmentation")
+        found = FoundModels.of(self._scan_kind(kind, "" if every else name))
         for model in chain(found.models, *(one.others for one in found.models)):
             if name in (model.name, f"{model.name}.safetensors"):
                 if model.missing:
@@ -246,6 +249,8 @@ class Catalog:
             elif isinstance(entry, Model):
                 taken[entry.name] = candidate.place
             entries.append(entry)
+        if kind == "segmentation":
+            return outlined(entries)
         return self._completed(entries) if kind == "checkpoint" else entries
 
     def _completed(self, entries: list[Model | Refused]) -> list[Model | Refused]:
@@ -317,9 +322,9 @@ def _code() -> str:
 def _files(model: Model) -> dict[str, Path]:
     """Return the files of a model's hash by name. Raises ModelRefused if they are gone."""
     try:
-        if model.parts:
-            return files_of(model.parts)
-        return {"": model.path} if model.layout == "file" else folder_files(model.path)
+        if model.layout == "file":
+            return files_of(model.parts) if model.parts else {"": model.path}
+        return folder_files(model.path) | files_of(model.parts)
     except OSError as error:
         raise unreadable(model.path, error) from error
 

@@ -35,6 +35,7 @@ _WEIGHT_NAMES = tuple(
 _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
 _OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 _MAX_TEXT_BYTES = 64_000_000  # a vocabulary of CLIP has 1 to 4 MB, of Gemma 34 MB
 # Limits for configs. They are strangers' files: a single large number costs gigabytes or minutes
 # before the first weight is read.
@@ -162,6 +163,15 @@ def check_weights(part: Path) -> None:
     raise ModelRefused(f"is a diffusers folder without weights in {part.name}/.")
 
 
+def check_vocabulary(folder: Path) -> None:
+    """Raise ModelRefused without a vocabulary: transformers would silently make one up."""
+    if not any(is_file(folder / name) for name in _VOCABULARIES):
+        raise ModelRefused(
+            f"is a folder without a vocabulary in {folder.name}/ "
+            "(tokenizer.json, or vocab.json, or spiece.model): copy the whole folder."
+        )
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Return a config. Raises ModelRefused if it is missing, damaged or beyond the limits."""
     config = read_json(path)
@@ -172,10 +182,11 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_schedule(folder: Path) -> dict[str, Any]:
     """Return the settings of a scheduler's config that are about the model. Raises ModelRefused."""
     name = "scheduler_config.json"
-    return _known(f"{folder.name}/{name}", read_json(folder / name), _OF_THE_MODEL)
+    return known_values(f"{folder.name}/{name}", read_json(folder / name), _OF_THE_MODEL)
 
 
-def _known(name: str, values: dict[str, Any], keys: str) -> dict[str, Any]:
+def known_values(name: str, values: dict[str, Any], keys: str) -> dict[str, Any]:
+    """Return a config's values of these keys. Raises ModelRefused beyond the limits."""
     known = {key: values[key] for key in keys.split() if key in values}
     _check_numbers(name, known)
     return known
@@ -191,8 +202,8 @@ def depth_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             "is not a folder of Depth Anything with the backbone DINOv2, the only supported one."
         )
     return (
-        _known("config.json", values, _DEPTH_ANYTHING),
-        _known("its backbone_config", backbone, _DINO_V2),
+        known_values("config.json", values, _DEPTH_ANYTHING),
+        known_values("its backbone_config", backbone, _DINO_V2),
     )
 
 

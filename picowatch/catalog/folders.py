@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.encoders import vae_of_config
+from picowatch.catalog.finders import recognise_finder
 from picowatch.catalog.folder_files import (
     INDEX,
     WEIGHTS_ENDINGS,
     check_files,
+    check_vocabulary,
     check_weights,
     depth_config,
     is_file,
@@ -34,7 +36,6 @@ from picowatch.recipe.messages.problems import shown
 _MOST_PIXELS = 2048  # the longest side in a recipe
 _VAE_FACTOR = 8
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 _SDXL_DEPTHS = [2, 10]  # blocks of transformers in the two levels of the UNet that have them
 _FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")
 _CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel")
@@ -48,7 +49,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     configs = {}
     for part in classes_of(folder):
         if part.startswith(("tokenizer", "processor")):
-            _check_vocabulary(folder / part)
+            check_vocabulary(folder / part)
         elif part == "siglip_processor":
             read_json(folder / part / "preprocessor_config.json")
         elif part == "scheduler":
@@ -185,15 +186,6 @@ def _class_name(index: dict[str, Any], part: str) -> str | None:
     return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
 
 
-def _check_vocabulary(folder: Path) -> None:
-    """Raise ModelRefused without a vocabulary: transformers would silently make one up."""
-    if not any(is_file(folder / name) for name in _VOCABULARIES):
-        raise ModelRefused(
-            f"is a diffusers folder without a vocabulary in {folder.name}/ "
-            "(tokenizer.json, or vocab.json, or spiece.model): copy the whole folder."
-        )
-
-
 def is_part_folder(folder: Path) -> bool:
     """Return whether a folder is a single part, like a VAE: it has a config.json itself."""
     return is_file(folder / "config.json") and not is_file(folder / INDEX)
@@ -236,6 +228,7 @@ PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
     "vae": _vae_folder,
     "controlnet": _controlnet_folder,
     "depth": _depth_folder,
+    "segmentation": recognise_finder,
 }
 
 

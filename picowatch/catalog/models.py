@@ -17,6 +17,7 @@ Kind = Literal[
     "cutout",
     "controlnet",
     "depth",
+    "segmentation",
 ]
 Layout = Literal["file", "folder"]
 
@@ -35,6 +36,8 @@ _FOLDERS: dict[Kind, tuple[str, ...]] = {
     "cutout": ("cutout", "background_removal", "rembg", "u2net", "RMBG"),
     "controlnet": ("controlnet", "ControlNet"),
     "depth": ("depth",),
+    # ComfyUI's nodes, and those of A1111's ADetailer, whose models are refused.
+    "segmentation": ("segmentation", "grounding-dino", "sams", "clip_seg", "adetailer"),
 }
 FOLDERS: dict[Kind, str] = {kind: names[0] for kind, names in _FOLDERS.items()}
 

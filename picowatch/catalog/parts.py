@@ -200,7 +200,7 @@ def files_of(parts: Sequence[Part]) -> dict[str, Path]:
     A file with several parts counts once, as the transformer.
     """
     found = {}
-    (whole,) = (part.weights for part in parts if part.name == "transformer")
+    whole = next((part.weights for part in parts if part.name == "transformer"), None)
     for part in parts:
         for relative, path in folder_files(part.folder).items():
             is_other_weight = part.weights and path.suffix == ".safetensors"

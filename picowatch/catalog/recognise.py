@@ -42,6 +42,7 @@ ARTICLES: dict[Kind, str] = {
     "cutout": "a cutout model",
     "controlnet": "a ControlNet",
     "depth": "a depth model",
+    "segmentation": "a segmentation model",
 }
 
 UNET = "model.diffusion_model."

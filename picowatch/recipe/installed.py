@@ -21,10 +21,11 @@ _NO_DEPTH = (
     f"hf download depth-anything/{DEPTH} --local-dir models/depth/{DEPTH} (99 MB). Or use a "
     "finished depth map, with 'preprocess: none'."
 )
-
+# Under the Apache licence; SAM 3 finds more, but its licence has to be accepted first.
+FINDER = "grounding-dino-tiny"
 _NO_FINDER = (
-    "a model that finds things by words is needed, and none is installed. Put one into "
-    "models/segmentation/ (docs/models.md)."
+    "'find' needs a segmentation model, and none is installed. Fetch one once: hf download "
+    f"IDEA-Research/{FINDER} --local-dir models/segmentation/{FINDER} (690 MB)."
 )
 
 
@@ -32,6 +33,7 @@ class _Kind(NamedTuple):
     """A kind of models: its name in messages, its folder, and the field that names one.
 
     `none` says what to do if a recipe needs one and none is installed; `also` are further values.
+    `ranked`: of several, the first is used.
     """
 
     called: str
@@ -39,6 +41,7 @@ class _Kind(NamedTuple):
     field: str = ""
     none: str = ""
     also: tuple[str, ...] = ()
+    ranked: bool = False
 
 
 _KINDS = {
@@ -50,7 +53,9 @@ _KINDS = {
     "upscaler": _Kind("upscaler", "upscalers", "'upscale: {{model: {}}}'"),
     "hires upscaler": _Kind("upscaler", "upscalers", also=UPSCALERS),
     "cutout": _Kind("cutout model", "cutout", "'cutout: {}'"),
-    "segmentation": _Kind("model that finds", "segmentation", "'model: {}' there", _NO_FINDER),
+    "segmentation": _Kind(
+        "segmentation model", "segmentation", "'model: {}'", _NO_FINDER, ranked=True
+    ),
 }
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
@@ -61,6 +66,7 @@ _FOLDERS = (
     *("diffusion_models", "DiffusionModels", "unet", "vae", "VAE", "loras", "Lora", "LyCORIS"),
     *("upscalers", "ESRGAN", "RealESRGAN", "upscale_models", "controlnet", "ControlNet", "depth"),
     *("cutout", "background_removal", "rembg", "u2net", "RMBG"),
+    *("segmentation", "grounding-dino", "sams", "clip_seg", "adetailer"),
 )
 # A folder before a name, and the beginning of the hash, which A1111 writes after it.
 _AROUND = re.compile(rf"^(?:\./)?(?:models/)?(?:{'|'.join(_FOLDERS)})/|\s*\[[0-9a-fA-F]{{8,64}}\]$")
@@ -205,7 +211,7 @@ def _only(kind: str, inventory: Inventory) -> str:
     why = next(iter(inventory.refused_as(kind).values()), "")
     if kind == "checkpoint":
         why = inventory.unusable_checkpoint
-    if len(names) > 1:
+    if len(names) > 1 and not row.ranked:
         more = " here, or name one in the settings (picowatch.yaml)" if kind == "checkpoint" else ""
         what = f"no {row.called} is named, and several are installed: {listed(names)}."
         raise NotInstalled(f"{what} Write {row.field.format('…')}{more}.")

@@ -155,8 +155,8 @@ class Inventory:
 
     `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers,
     `cutouts` those of models/cutout; the embedded ones are always there, as `demo`, DEMO_UPSCALER
-    and DEMO_CUTOUT. `depths` are models that estimate depth, `segmentations` those that find
-    things by words. `vae_families` has the names of the
+    and DEMO_CUTOUT. `depths` are models that estimate depth, `segmentations` those that find things
+    by words, the best first. `vae_families` has the names of the
     families that each VAE is for, `lora_families` and `embedding_families` the family of each LoRA
     and embedding, where its file tells it. `lora_names` has the names that trainers gave LoRAs.
     `refused` maps, for each kind, the names of unusable files to the reason, which errors quote;

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from picowatch.catalog import Kind
+from picowatch.catalog import Kind, Model
 from picowatch.catalog.headers import Header, read_header
 from picowatch.engine.drawing.callbacks import raise_if
 from picowatch.engine.drawing.canvas import decoded
@@ -20,6 +20,7 @@ from picowatch.engine.model.part_files import Tensors, filled
 from picowatch.engine.model.tensors import read_tensors
 from picowatch.engine.model.verify import Verified
 from picowatch.engine.networks import cutout
+from picowatch.engine.networks.find import load_finder
 from picowatch.engine.networks.preprocess import load_depth
 from picowatch.engine.networks.upscale import MOST_OVERLAP, enlarged, network_in, weights_of
 from picowatch.engine.protocol import OnStep
@@ -35,17 +36,20 @@ _NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Te
     "upscaler": (network_in, weights_of),
     "cutout": (cutout.network_in, cutout.with_counts),
 }
-
+_LOADERS: dict[Kind, Callable[[Model, Target], Any]] = {
+    "depth": load_depth,
+    "segmentation": load_finder,
+}
 
 # Returns a network that does not draw, by kind, name and hash.
 NetworkOf = Callable[[Kind, str, str], Any]
 
 
 def read_network(verified: Verified, target: Target, kind: Kind, name: str, sha256: str) -> Any:
-    """Read a network for depth, or one that finishes: in float32, since less is visible."""
+    """Read a network that does not draw: those that finish in float32, since less is visible."""
     with verified(kind, name, sha256) as model:
-        if kind == "depth":
-            return load_depth(model, target)
+        if kind in _LOADERS:
+            return _LOADERS[kind](model, target)
         made, renamed = _NETWORKS[kind]
         with torch.device("meta"):
             network = made(read_header(model.path))

@@ -98,7 +98,7 @@ def text_encoder(
     transformers itself converts the names that its models had in earlier versions.
     """
     kind = getattr(transformers, part.class_name)
-    given = _about_weights(config)
+    given = about_weights(config)
     if part.class_name == "Qwen2_5_VLTextModel":  # of a folder that sees pictures, too
         whole: Any = transformers.Qwen2_5_VLConfig
         made = whole.from_dict(given).text_config
@@ -135,10 +135,10 @@ def transformers_model(
 _NOT_ABOUT_WEIGHTS = ("attn_implementation", "quantization_config", "auto_map", "kernel_config")
 
 
-def _about_weights(config: Config) -> dict[str, Any]:
+def about_weights(config: Config) -> dict[str, Any]:
     """Remove keys that are not about weights, at any depth."""
     return {
-        key: _about_weights(value) if isinstance(value, dict) else value
+        key: about_weights(value) if isinstance(value, dict) else value
         for key, value in config.items()
         if not key.startswith("_") and key not in _NOT_ABOUT_WEIGHTS
     }

@@ -23,6 +23,7 @@ _KIND_NAMES: dict[Kind, str] = {
     "controlnet": "ControlNet",
     "depth": "depth model",
     "cutout": "cutout model",
+    "segmentation": "segmentation model",
 }
 _WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
 

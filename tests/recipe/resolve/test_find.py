@@ -79,7 +79,7 @@ WRONG = {
     "{find: hat, grow: 500}": "mask grow must be a whole number from -128 to 128, not 500.",
     "{find: hat, preview: maybe}": "mask preview must be true or false, not 'maybe'.",
     "{find: hat, blur: 4}": "mask has no 'blur'. …",
-    "{find: hat, model: sam9}": "no model that finds 'sam9' in models/segmentation. Only clip…",
+    "{find: hat, model: sam9}": "no segmentation model 'sam9' in models/segmentation. Only clip…",
 }
 
 
@@ -91,7 +91,9 @@ def test_what_cannot_be_found_is_refused(mask: str, message: str) -> None:
 
 def test_without_a_model_the_remedy_is_to_install_one() -> None:
     """Nothing is embedded for it."""
-    check_refused(f"{SKY}{{find: hat}}", "a model that finds things by words is needed, and none …")
+    check_refused(
+        f"{SKY}{{find: hat}}", "'find' needs a segmentation model, and none is installed. …"
+    )
 
 
 def test_a_folder_may_say_what_is_found() -> None:

@@ -1,0 +1,149 @@
+"""Recognises folders of models that find places in a picture by words.
+
+They are in transformers' layout. The table is an allowlist: the engine loads no other classes,
+whatever a config names. Processors of pictures get only the keys of their configs that are known.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from picowatch.catalog.folder_files import check_vocabulary, known_values, read_config, read_json
+from picowatch.catalog.models import Model, Part, Recognised, Refused
+from picowatch.errors import ModelRefused
+from picowatch.recipe.messages.problems import shown
+
+DINO, SAM = "Grounding DINO", "SAM"
+PIXELS_FILE = "preprocessor_config.json"
+_PIXELS = "size pad_size image_mean image_std resample"
+_MOST_PIXELS = 4096  # of a side that a network sees; SAM 3 sees the most, 1008
+# Keys that would load a backbone of another library, or from the network.
+_OTHER_BACKBONES = ("backbone", "backbone_kwargs", "use_timm_backbone", "use_pretrained_backbone")
+
+
+@dataclass(frozen=True, slots=True)
+class FinderRow:
+    """A kind of folder: its name, what it does, and its classes of transformers.
+
+    `words` is the class of its tokenizer, "" for none, `pixels` that of its processor of pictures.
+    Configs inside its own are of types that begin with one of `inside`. A folder that is more than
+    the finder has its config in `within`, and its tensors' names begin with `prefix`.
+    """
+
+    name: str
+    does: str
+    class_name: str
+    words: str
+    pixels: str
+    inside: tuple[str, ...]
+    within: str = ""
+    prefix: str = ""
+
+
+_DINO = FinderRow(
+    DINO,
+    "finds things in boxes",
+    "GroundingDinoForObjectDetection",
+    "BertTokenizer",
+    "GroundingDinoImageProcessorPil",
+    ("bert", "swin"),
+)
+_SAM3 = FinderRow(
+    "SAM 3",
+    "finds things with their outlines",
+    "Sam3Model",
+    "CLIPTokenizer",
+    "ViTImageProcessorPil",
+    ("sam3", "clip_text_model"),
+)
+# By the `model_type` of a folder's config.
+FINDERS = {
+    "sam3": _SAM3,
+    "sam3_video": replace(_SAM3, within="detector_config", prefix="detector_model."),
+    "grounding-dino": _DINO,
+    "mm-grounding-dino": replace(_DINO, class_name="MMGroundingDinoForObjectDetection"),
+    "clipseg": FinderRow(
+        "CLIPSeg",
+        "finds areas",
+        "CLIPSegForImageSegmentation",
+        "CLIPTokenizer",
+        "ViTImageProcessorPil",
+        ("clipseg",),
+    ),
+    "sam": FinderRow(
+        SAM, f"outlines what {DINO} finds", "SamModel", "", "SamImageProcessorPil", ("sam_",)
+    ),
+}
+_NAMES = ("SAM 3", "Grounding DINO with SAM", "CLIPSeg", "Grounding DINO")  # the best first
+
+
+def finder_in(folder: Path) -> tuple[FinderRow, dict[str, Any]]:
+    """Return a folder's kind and its config. Raises ModelRefused for any other model."""
+    config = read_config(folder / "config.json")
+    row = FINDERS.get(str(config.get("model_type")))
+    values = config.get(row.within) if row and row.within else config
+    if row is None or not isinstance(values, dict):
+        raise ModelRefused(
+            f"is the folder of another model ({shown(str(config.get('model_type')))}): "
+            "picowatch finds by SAM 3, Grounding DINO and CLIPSeg, and outlines by SAM."
+        )
+    for kind in _types_within(values):
+        if not kind.startswith(row.inside):
+            raise ModelRefused(f"is a {row.name} with another network inside ({shown(kind)}).")
+    return row, {name: one for name, one in values.items() if name not in _OTHER_BACKBONES}
+
+
+def _types_within(config: dict[str, Any]) -> Iterator[str]:
+    for value in config.values():
+        if isinstance(value, dict):
+            if kind := value.get("model_type"):
+                yield str(kind)
+            yield from _types_within(value)
+
+
+def pixels_config(folder: Path) -> dict[str, Any]:
+    """Return the known values of the config of a folder's processor of pictures."""
+    values = known_values(PIXELS_FILE, read_json(folder / PIXELS_FILE), _PIXELS)
+    for name in ("size", "pad_size"):
+        sides = values.get(name, {})
+        for side in sides.values() if isinstance(sides, dict) else [sides]:
+            if type(side) is not int or not 0 < side <= _MOST_PIXELS:
+                raise ModelRefused(
+                    f"cannot be used: {PIXELS_FILE} says {name}: {shown(str(side))}; "
+                    f"the limit is {_MOST_PIXELS}."
+                )
+    return values
+
+
+def recognise_finder(folder: Path) -> Recognised:
+    """Recognise the folder of a finder, or of SAM. Raises ModelRefused."""
+    row, _ = finder_in(folder)
+    pixels_config(folder)
+    if row.words:
+        check_vocabulary(folder)
+    return Recognised("segmentation", "", variant=row.name)
+
+
+def outlined(entries: Sequence[Model | Refused]) -> list[Model | Refused]:
+    """Return the entries, with each Grounding DINO completed by the largest SAM."""
+    models = [one for one in entries if isinstance(one, Model)]
+    sams = [one for one in models if one.variant == SAM]
+    if not sams:
+        return [*entries]
+    largest = max(sams, key=lambda one: one.bytes)
+    parts = (Part("sam", FINDERS["sam"].class_name, largest.path),)
+    return [
+        replace(one, parts=parts) if isinstance(one, Model) and one.variant == DINO else one
+        for one in entries
+    ]
+
+
+def finders_in(models: Sequence[Model]) -> tuple[str, ...]:
+    """Return the names of those that find by themselves, the best first, the larger of two."""
+    ranks = {name: rank for rank, name in enumerate(_NAMES)}
+
+    def order(one: Model) -> tuple[int, int]:
+        return ranks[f"{one.variant} with SAM" if one.parts else one.variant], -one.bytes
+
+    return tuple(one.name for one in sorted(models, key=order) if one.variant != SAM)

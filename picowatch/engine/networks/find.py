@@ -1,0 +1,289 @@
+"""Finds places in a picture by words: by SAM 3, by Grounding DINO with or without SAM, by CLIPSeg.
+
+The networks and what they make of pictures and words are transformers' own. A phrase names several
+things with commas. SAM 3 and Grounding DINO find each thing by itself; CLIPSeg tells how much each
+pixel belongs to a thing, and its areas are the things.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional
+
+from picowatch.catalog.finders import finder_in, pixels_config
+from picowatch.catalog.models import Model
+from picowatch.engine.model.devices import Target
+from picowatch.engine.model.part_files import about_weights, transformers_model
+from picowatch.engine.model.tensors import read_tensors
+from picowatch.errors import RenderFailed
+from picowatch.files.pictures import on_white
+from picowatch.recipe.messages.problems import shown
+
+# Two boxes with so much in common, as a share of what they cover, are of one thing.
+_SAME = 0.8
+# Areas of a smaller share of the picture are specks.
+_SPECK = 0.001
+# A mask rises from 0 to 1 around the cut, from 60 to 140 % of it.
+_SOFT = 0.4
+_CUT = 0.5
+_NARROW = 20  # of pictures that are longer, networks see hardly a row of pixels
+_MOST_NUMBERS = 2**28  # in all masks of a picture
+
+
+class Found(NamedTuple):
+    """A thing: how sure the network is, its box, and its mask from 0 to 1 in the picture's size.
+
+    The box is left, top, right and bottom in pixels.
+    """
+
+    score: float
+    box: tuple[int, int, int, int]
+    mask: NDArray[np.float32]
+
+
+class _Place(NamedTuple):
+    """A thing before its mask is made: score, box, and each pixel's share in it, seen smaller."""
+
+    score: float
+    box: torch.Tensor
+    shares: torch.Tensor | None = None
+    cut: float = _CUT
+
+
+class _Folder:
+    """A network of transformers with its tokenizer and its processor of pictures."""
+
+    def __init__(self, folder: Path, target: Target, what: str) -> None:
+        import transformers
+
+        library: Any = transformers
+        row, config = finder_in(folder)
+        kind, device = getattr(library, row.class_name), target.device
+        dtype = torch.float32
+        tensors = read_tensors(folder, lambda _: dtype, device, row.prefix)
+        made = kind.config_class.from_dict(about_weights(config))
+        self.name, self.device, self.dtype = row.name, device, dtype
+        self.model = transformers_model(kind, made, tensors, what, dtype).to(device)
+        self.processor = getattr(library, row.pixels)(**pixels_config(folder))
+        if row.words:
+            self._words = getattr(library, row.words).from_pretrained(folder, local_files_only=True)
+
+    def seen(self, picture: Image.Image) -> dict[str, torch.Tensor]:
+        """Return the picture as the network sees it."""
+        found = self.processor(picture, return_tensors="pt", input_data_format="channels_last")
+        return {name: self.on_device(one) for name, one in found.items()}
+
+    def read(self, text: str, most: int, **how: Any) -> dict[str, torch.Tensor]:
+        """Return a text's tokens, at most so many. RenderFailed if the network cannot read it."""
+        found = self._words(text, return_tensors="pt", verbose=False, **how)
+        tokens, where = found["input_ids"][0].tolist(), f"{self.name} cannot read {shown(text)!r}"
+        if len(tokens) > most:
+            raise RenderFailed(
+                f"{where}: it has {len(tokens)} tokens, and the limit is {most}.",
+                "Write fewer words after find.",
+            )
+        if not {*tokens} - {*self._words.all_special_ids, self._words.convert_tokens_to_ids(".")}:
+            raise RenderFailed(f"{where}: it knows none of these signs.", "Write words after find.")
+        return {name: one.to(self.device) for name, one in found.items()}
+
+    def on_device(self, values: torch.Tensor) -> torch.Tensor:
+        return values.to(self.device, self.dtype if values.is_floating_point() else None)
+
+
+class Finder(ABC):
+    """Finds things in pictures by words."""
+
+    def __init__(self, network: _Folder, sam: _Folder | None = None) -> None:
+        self._network, self._sam = network, sam
+
+    @torch.inference_mode()
+    def find(self, picture: Image.Image, phrase: str, confidence: float) -> list[Found]:
+        """Return the things of which the network is at least so sure, the surest first.
+
+        A thing that is found twice counts once. RenderFailed if it cannot read the phrase.
+        """
+        picture, things = on_white(picture), things_in(phrase)
+        if not things:
+            raise RenderFailed("After find there are no words.", "Write what to find: a hat.")
+        if max(picture.size) > _NARROW * min(picture.size):
+            size = f"{picture.width}x{picture.height}"
+            raise RenderFailed(f"Nothing can be found in a picture of {size}: it is too narrow.")
+        places = (one for one in self._places(picture, things) if one.score >= confidence)
+        apart = _apart(sorted(places, key=lambda one: -one.score))
+        kept = apart[: max(1, _MOST_NUMBERS // (picture.width * picture.height))]
+        masks = self._masks(picture, kept)
+        found = [
+            Found(one.score, _whole_pixels(one.box, picture.size), mask)
+            for one, mask in zip(kept, masks, strict=True)
+        ]
+        return [one for one in found if one.mask.any()]
+
+    @abstractmethod
+    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
+        """Yield everything that the network proposes."""
+
+    def _masks(self, picture: Image.Image, places: Sequence[_Place]) -> Iterator[NDArray[Any]]:
+        """Yield the masks of places, in the picture's size."""
+        for place in places:
+            assert place.shares is not None
+            yield _mask(_in_size(place.shares, picture), place.cut)
+
+
+class Sam3(Finder):
+    """Finds each thing with its outline."""
+
+    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
+        network, most = self._network.model, self._network.model.config.text_config
+        views = network.get_vision_features(**self._network.seen(picture))
+        limit = most.max_position_embeddings
+        for thing in things:
+            tokens = self._network.read(thing, limit, padding="max_length", max_length=limit)
+            made = network(vision_embeds=views, **tokens)
+            scores = made.pred_logits.sigmoid() * made.presence_logits.sigmoid()
+            boxes = made.pred_boxes[0].float() * _sides(picture, scores.device)
+            for score, box, shares in zip(scores[0], boxes, made.pred_masks[0], strict=True):
+                yield _Place(float(score), box, shares.float().sigmoid())
+
+
+class GroundingDino(Finder):
+    """Finds each thing in a box, which SAM outlines if there is one."""
+
+    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
+        network = self._network
+        text = "".join(f"{thing.lower().replace('.', ' ')}. " for thing in things).strip()
+        tokens = network.read(text, network.model.config.max_text_len)
+        made = network.model(**network.seen(picture), **tokens)
+        boxes = network.processor.post_process_object_detection(
+            made, threshold=0, target_sizes=[(picture.height, picture.width)]
+        )[0]
+        for score, box in zip(boxes["scores"], boxes["boxes"], strict=True):
+            yield _Place(float(score), box.float())
+
+    def _masks(self, picture: Image.Image, places: Sequence[_Place]) -> Iterator[NDArray[Any]]:
+        if self._sam is None:
+            for place in places:
+                mask = np.zeros((picture.height, picture.width), np.float32)
+                left, top, right, bottom = _whole_pixels(place.box, picture.size)
+                mask[top:bottom, left:right] = 1
+                yield mask
+        elif places:
+            yield from self._outlined(self._sam, picture, places)
+
+    def _outlined(
+        self, sam: _Folder, picture: Image.Image, places: Sequence[_Place]
+    ) -> Iterator[NDArray[Any]]:
+        seen = sam.seen(picture)
+        height, width = seen["reshaped_input_sizes"][0].tolist()
+        scale = torch.tensor([width / picture.width, height / picture.height] * 2)
+        view = sam.model.get_image_embeddings(seen["pixel_values"])
+        for place in places:
+            box = sam.on_device((place.box * scale.to(place.box.device))[None, None])
+            made = sam.model(image_embeddings=view, input_boxes=box, multimask_output=False)
+            (levels,) = sam.processor.post_process_masks(
+                made.pred_masks.float(),
+                seen["original_sizes"],
+                seen["reshaped_input_sizes"],
+                binarize=False,
+            )
+            yield _mask(levels[0, 0].sigmoid(), _CUT)
+
+
+class ClipSeg(Finder):
+    """Finds areas: what is above half of the surest pixel and hangs together is a thing."""
+
+    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
+        seen, network = self._network.seen(picture), self._network.model
+        most = network.config.text_config.max_position_embeddings
+        for thing in things:
+            made = network(**seen, **self._network.read(thing, most))
+            shares = made.logits.float().sigmoid().squeeze()
+            cut = float(shares.max()) / 2
+            scale = _sides(picture, shares.device) / shares.shape[0]
+            for area in _areas(shares > cut):
+                rows, columns = (area.any(side).nonzero() for side in (1, 0))
+                box = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])[:, 0]
+                near = functional.max_pool2d(area[None].float(), 3, 1, 1)[0] > 0
+                yield _Place(float(shares[area].max()), box * scale, shares * near, cut)
+
+
+_KINDS: dict[str, type[Finder]] = {
+    "SAM 3": Sam3,
+    "Grounding DINO": GroundingDino,
+    "CLIPSeg": ClipSeg,
+}
+
+
+def load_finder(model: Model, target: Target) -> Finder:
+    """Load a finder, with the SAM that completes it."""
+    what = f"segmentation model {model.name!r}"
+    sams = [_Folder(part.folder, target, f"SAM of the {what}") for part in model.parts]
+    return _KINDS[model.variant](_Folder(model.path, target, what), *sams)
+
+
+def things_in(phrase: str) -> list[str]:
+    """Return the things that a phrase names, with commas between them."""
+    return [words for part in phrase.split(",") if (words := " ".join(part.split()))]
+
+
+def _apart(places: Sequence[_Place]) -> list[_Place]:
+    """Return the places, sorted, without those that are nearly the same as a surer one."""
+    kept: list[_Place] = []
+    for place in places:
+        if all(_common(place.box, one.box) < _SAME for one in kept):
+            kept.append(place)
+    return kept
+
+
+def _common(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the share of two boxes' area that both cover."""
+
+    def area(box: torch.Tensor) -> float:
+        return float((box[2:] - box[:2]).clamp(min=0).prod())
+
+    both = area(torch.cat([torch.maximum(one[:2], other[:2]), torch.minimum(one[2:], other[2:])]))
+    return both / max(area(one) + area(other) - both, 1e-9)
+
+
+def _areas(inside: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield what hangs together, corners included, but for specks.
+
+    The largest number of its pixels spreads over each area.
+    """
+    numbers = torch.arange(1.0, inside.numel() + 1, device=inside.device).view(inside.shape)
+    numbers, before = numbers * inside, None
+    while before is None or not torch.equal(numbers, before):
+        before = numbers
+        numbers = functional.max_pool2d(numbers[None], 3, 1, 1)[0] * inside
+    names, sizes = torch.unique(numbers, return_counts=True)
+    for name, size in zip(names, sizes, strict=True):
+        if name and size >= _SPECK * inside.numel():
+            yield numbers == name
+
+
+def _sides(picture: Image.Image, device: torch.device) -> torch.Tensor:
+    return torch.tensor([picture.width, picture.height] * 2, device=device)
+
+
+def _in_size(shares: torch.Tensor, picture: Image.Image) -> torch.Tensor:
+    size = (picture.height, picture.width)
+    return functional.interpolate(shares[None, None], size, mode="bilinear")[0, 0]
+
+
+def _mask(shares: torch.Tensor, cut: float) -> NDArray[Any]:
+    """Return a mask with soft edges: 0.5 at the cut."""
+    mask = ((shares / cut - 1) / (2 * _SOFT) + 0.5).clamp(0, 1)
+    return mask.float().cpu().numpy()
+
+
+def _whole_pixels(box: torch.Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return a box in pixels, inside the picture and not empty."""
+    left, top, right, bottom = box.round().int().tolist()
+    left, top = (min(max(one, 0), side - 1) for one, side in zip((left, top), size, strict=True))
+    right, bottom = min(max(right, left + 1), size[0]), min(max(bottom, top + 1), size[1])
+    return left, top, right, bottom

@@ -1,0 +1,190 @@
+"""Finding places by words: as transformers' own classes find them in the same folders."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from picowatch.catalog import Catalog
+from picowatch.engine.model.devices import choose_target
+from picowatch.engine.networks.find import Finder, load_finder
+from tests.engine.tiny_find import make
+from tests.engine.tiny_flows import folder_until_exit
+
+_T: Any = transformers
+THINGS, CONFIDENCE = ("a hat", "Two shoes"), 0.3
+SIZES = ((96, 64), (64, 64), (90, 200))
+
+
+class Plain(NamedTuple):
+    """What a plain script finds: the score, the box, and each pixel's share in the thing."""
+
+    score: float
+    box: NDArray[Any]
+    shares: NDArray[Any] | None
+    cut: float = 0.5
+
+    def mask(self, picture: Image.Image) -> NDArray[Any]:
+        """A slope around the cut; the whole box without an outline."""
+        if self.shares is not None:
+            return ((self.shares / self.cut - 0.6) / 0.8).clip(0, 1)
+        left, top, right, bottom = self.pixels(picture)
+        mask = np.zeros((picture.height, picture.width))
+        mask[top:bottom, left:right] = 1
+        return mask
+
+    def pixels(self, picture: Image.Image) -> tuple[int, ...]:
+        """The box in whole pixels, at least one."""
+        limits = np.array(picture.size)
+        first = np.clip(self.box[:2].round(), 0, limits - 1).astype(int)
+        last = np.clip(self.box[2:].round(), first + 1, limits).astype(int)
+        return (*first.tolist(), *last.tolist())
+
+    def same(self, other: "Plain") -> bool:
+        """Whether both are of one thing: boxes that share nearly everything."""
+        both = (self.box[2:], other.box[2:]), (self.box[:2], other.box[:2])
+        common = (np.minimum(*both[0]) - np.maximum(*both[1])).clip(0).prod()
+        own, theirs = ((one.box[2:] - one.box[:2]).prod() for one in (self, other))
+        return bool(common / (own + theirs - common) >= 0.8)
+
+
+@cache
+def folder(name: str) -> Path:
+    return make(folder_until_exit("finders-") / name, name)
+
+
+def read(class_name: str, name: str) -> Any:
+    return getattr(_T, class_name).from_pretrained(folder(name), local_files_only=True)
+
+
+def size_of(picture: Image.Image) -> tuple[int, int]:
+    return picture.height, picture.width
+
+
+def by_sam3(picture: Image.Image) -> Iterator[Plain]:
+    small = np.asarray(picture.resize((112, 112), Image.Resampling.BILINEAR), np.float32)
+    values = torch.from_numpy((small / 255 - 0.5) / 0.5).permute(2, 0, 1)[None]
+    tokens, model = read("CLIPTokenizer", "sam3"), read("Sam3Model", "sam3")
+    for thing in THINGS:
+        words = tokens(thing, return_tensors="pt", padding="max_length", max_length=32)
+        made = model(pixel_values=values, **words)
+        scores = made.pred_logits[0].sigmoid() * made.presence_logits[0].sigmoid()
+        boxes = made.pred_boxes[0] * torch.tensor([*picture.size] * 2)
+        masks = interpolate(made.pred_masks.sigmoid(), size_of(picture), mode="bilinear")[0]
+        for score, box, mask in zip(scores, boxes, masks, strict=True):
+            yield Plain(float(score), box.numpy(), mask.numpy())
+
+
+def by_dino(picture: Image.Image) -> Iterator[Plain]:
+    name = "grounding-dino"
+    pixels, tokens = read("GroundingDinoImageProcessorPil", name), read("BertTokenizer", name)
+    processor = _T.GroundingDinoProcessor(pixels, tokens)
+    given = processor(picture, "a hat. two shoes.", return_tensors="pt")
+    made = read("GroundingDinoForObjectDetection", name)(**given)
+    (found,) = processor.post_process_grounded_object_detection(
+        made, given["input_ids"], CONFIDENCE, 0.25, [size_of(picture)]
+    )
+    for score, box in zip(found["scores"], found["boxes"], strict=True):
+        yield Plain(float(score), box.numpy(), None)
+
+
+def by_dino_with_sam(picture: Image.Image) -> Iterator[Plain]:
+    places = [*by_dino(picture)]
+    processor = _T.SamProcessor(read("SamImageProcessorPil", "sam"))
+    boxes = [[one.box.tolist() for one in places]]
+    given = processor(picture, input_boxes=boxes, return_tensors="pt").to(torch.float32)
+    made = read("SamModel", "sam")(**given, multimask_output=False)
+    (levels,) = processor.post_process_masks(
+        made.pred_masks, given["original_sizes"], given["reshaped_input_sizes"], binarize=False
+    )
+    for place, mask in zip(places, levels[:, 0].sigmoid().numpy(), strict=True):
+        yield place._replace(shares=mask)
+
+
+def by_clipseg(picture: Image.Image) -> Iterator[Plain]:
+    pixels, tokens = read("ViTImageProcessorPil", "clipseg"), read("CLIPTokenizer", "clipseg")
+    processor = _T.CLIPSegProcessor(pixels, tokens)
+    model = read("CLIPSegForImageSegmentation", "clipseg")
+    for thing in THINGS:
+        given = processor(text=[thing], images=[picture], return_tensors="pt")
+        shares = model(**given).logits.sigmoid().squeeze().numpy()
+        cut = shares.max() / 2
+        for area in areas(shares > cut):
+            near, around = np.zeros_like(shares), (-1, 0, 1)
+            for row, column in {(r + i, c + j) for r, c in area for i in around for j in around}:
+                if min(row, column) >= 0 and max(row, column) < len(near):
+                    near[row, column] = shares[row, column]
+            rows, columns = zip(*area, strict=True)
+            box = np.array([min(columns), min(rows), max(columns) + 1, max(rows) + 1])
+            large = interpolate(
+                torch.from_numpy(near)[None, None], size_of(picture), mode="bilinear"
+            )
+            yield Plain(
+                float(max(shares[at] for at in area)),
+                box * np.tile(picture.size, 2) / len(shares),
+                large[0, 0].numpy(),
+                cut,
+            )
+
+
+def areas(inside: NDArray[np.bool_]) -> Iterator[set[tuple[int, int]]]:
+    """Yield what hangs together, one pixel after the other."""
+    left = set(zip(*(one.tolist() for one in np.nonzero(inside)), strict=True))
+    while left:
+        area, edge = set(), {left.pop()}
+        while edge:
+            area |= edge
+            edge = left & {(r + i, c + j) for r, c in edge for i in (-1, 0, 1) for j in (-1, 0, 1)}
+            left -= edge
+        if len(area) >= inside.size / 1000:
+            yield area
+
+
+SCRIPTS: dict[str, Callable[[Image.Image], Iterator[Plain]]] = {
+    "sam3": by_sam3,
+    "grounding-dino": by_dino,
+    "grounding-dino with sam": by_dino_with_sam,
+    "clipseg": by_clipseg,
+}
+
+
+def finder_of(models: Path, kind: str) -> Finder:
+    """The finder of a models folder with only this kind."""
+    (models / "segmentation").mkdir(parents=True)
+    for name in kind.split(" with "):
+        (models / "segmentation" / name).symlink_to(folder(name))
+    model = Catalog(models).find("segmentation", kind.split(" ")[0])
+    return load_finder(model, choose_target("cpu", "float32"))
+
+
+def photo(size: tuple[int, int]) -> Image.Image:
+    """Smooth colours, the same for each size."""
+    small = np.random.default_rng(sum(size)).integers(0, 255, (9, 9, 3), np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_it_finds_what_a_plain_script_finds(tmp_path: Path, kind: str) -> None:
+    """In three pictures of different sizes: the surest first, and nothing twice."""
+    finder = finder_of(tmp_path, kind)
+    for picture in map(photo, SIZES):
+        kept: list[Plain] = []
+        for one in sorted(SCRIPTS[kind](picture), key=lambda one: -one.score):
+            if one.score >= CONFIDENCE and not any(map(one.same, kept)):
+                kept.append(one)
+        expected = [one for one in kept if one.mask(picture).any()]
+        found = finder.find(picture, " a hat,Two  shoes ,", CONFIDENCE)
+        assert expected
+        for one, own in zip(expected, found, strict=True):
+            assert own.score == pytest.approx(one.score, abs=1e-4)
+            assert own.box == one.pixels(picture)
+            assert np.abs(own.mask - one.mask(picture)).max() < 1e-4

@@ -1,0 +1,172 @@
+"""Tiny folders of networks that find places by words: transformers' classes with random weights.
+
+Their tokenizers are the smallest possible, so words mean nothing to them.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from tests.engine.tiny_flows import LETTERS, clip_tokenizer
+
+_T: Any = transformers
+_SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+_TEXT = {
+    **_SMALL,
+    "vocab_size": 2 * len(LETTERS) + 2,
+    "num_hidden_layers": 2,
+    "projection_dim": 32,
+    "bos_token_id": 2 * len(LETTERS),
+    "eos_token_id": 2 * len(LETTERS) + 1,
+}
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+def _bert_words(folder: Path) -> None:
+    letters = [chr(one) for one in range(97, 123)]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
+    words = [*special, *letters, *(f"##{one}" for one in letters)]
+    _T.BertTokenizer({word: number for number, word in enumerate(words)}).save_pretrained(folder)
+
+
+def clipseg(folder: Path) -> None:
+    config = _T.CLIPSegConfig(
+        text_config=_TEXT | {"max_position_embeddings": 77},
+        vision_config=_SMALL | {"num_hidden_layers": 3, "image_size": 64, "patch_size": 8},
+        projection_dim=32,
+        reduce_dim=16,
+        extract_layers=[0, 1, 2],
+        decoder_num_attention_heads=4,
+        decoder_intermediate_size=32,
+    )
+    model = _T.CLIPSegForImageSegmentation(config)
+    model.decoder.transposed_convolution.weight.data.mul_(0.02)  # else each score is 1
+    _save(model, folder)
+    clip_tokenizer("<|endoftext|>").save_pretrained(folder)
+    size = {"height": 64, "width": 64}
+    _T.ViTImageProcessorPil(size=size, **_IMAGENET).save_pretrained(folder)
+
+
+def grounding_dino(folder: Path, name: str = "GroundingDino") -> None:
+    heads = {
+        f"{part}_{what}": number
+        for part in ("encoder", "decoder")
+        for what, number in {"attention_heads": 4, "ffn_dim": 64, "layers": 2}.items()
+    }
+    config = getattr(_T, f"{name}Config")(
+        backbone_config={
+            "model_type": "swin",
+            "embed_dim": 16,
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 2, 4, 8],
+            "window_size": 4,
+            "out_indices": [2, 3, 4],
+            "image_size": 64,
+        },
+        text_config=_SMALL
+        | {"model_type": "bert", "vocab_size": 58, "num_hidden_layers": 2}
+        | {"max_position_embeddings": 256},
+        d_model=32,
+        num_queries=20,
+        num_feature_levels=4,
+        **heads,
+    )
+    model = getattr(_T, f"{name}ForObjectDetection")(config)
+    model.model.decoder.layer_norm.weight.data.fill_(0.01)  # else each score is 1
+    _save(model, folder)
+    _bert_words(folder)
+    size = {"shortest_edge": 128, "longest_edge": 192}
+    _T.GroundingDinoImageProcessorPil(size=size).save_pretrained(folder)
+
+
+def sam(folder: Path) -> None:
+    vision = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "mlp_dim": 64,
+        "image_size": 64,
+        "patch_size": 8,
+        "output_channels": 16,
+        "window_size": 4,
+        "global_attn_indexes": [1],
+        "num_pos_feats": 8,
+    }
+    prompt = {"hidden_size": 16, "image_size": 64, "patch_size": 8, "image_embedding_size": 8}
+    decoder = {
+        "hidden_size": 16,
+        "mlp_dim": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "iou_head_hidden_dim": 16,
+    }
+    config = _T.SamConfig(
+        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder
+    )
+    _save(_T.SamModel(config), folder, times=5)
+    _T.SamImageProcessorPil(
+        size={"longest_edge": 64},
+        pad_size={"height": 64, "width": 64},
+        mask_size={"longest_edge": 16},
+        mask_pad_size={"height": 16, "width": 16},
+    ).save_pretrained(folder)
+
+
+def sam3(folder: Path) -> None:
+    backbone = {
+        **_SMALL,
+        "model_type": "sam3_vit_model",
+        "num_hidden_layers": 2,
+        "image_size": 112,
+        "patch_size": 14,
+        "window_size": 4,
+        "global_attn_indexes": [1],
+        "pretrain_image_size": 56,
+    }
+    config = _T.Sam3Config(
+        vision_config={
+            "backbone_config": backbone,
+            "fpn_hidden_size": 32,
+            "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        },
+        text_config=_TEXT | {"max_position_embeddings": 32},
+        geometry_encoder_config=_SMALL | {"num_layers": 1},
+        detr_encoder_config=_SMALL | {"num_layers": 1},
+        detr_decoder_config=_SMALL | {"num_layers": 1, "num_queries": 10},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 4},
+    )
+    _save(_T.Sam3Model(config), folder)
+    clip_tokenizer("<|endoftext|>").save_pretrained(folder)
+    values = {
+        "size": {"height": 112, "width": 112},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+
+
+def _save(model: Any, folder: Path, times: float = 3) -> None:
+    """Save a model with weights so large that its answers differ from place to place."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(times)
+    model.eval().save_pretrained(folder)
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "clipseg": clipseg,
+    "grounding-dino": grounding_dino,
+    "sam": sam,
+    "sam3": sam3,
+}
+
+
+def make(folder: Path, name: str) -> Path:
+    """Make the folder of a kind, the same each time."""
+    torch.manual_seed(1)
+    MAKERS[name](folder)
+    return folder
