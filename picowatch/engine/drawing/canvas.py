@@ -47,11 +47,14 @@ class Canvas(NamedTuple):
         return Image.composite(drawn, kept, self.opacity)
 
 
-def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canvas | None:
+def read_canvas(
+    folder: Path | None, request: ImageRequest, size: Size, found: Image.Image | None = None
+) -> Canvas | None:
     """Return the request's start image and mask from `folder` in another size, None without any.
 
-    A mask without a start image belongs to the first reference. Its soft edge lies inside: nothing
-    of a reference is kept in what is drawn, so a mixture outside would show a seam.
+    `found` is a mask that words found. A mask without a start image belongs to the first reference.
+    Its soft edge lies inside: nothing of a reference is kept in what is drawn, so a mixture outside
+    would show a seam.
     """
     path, kept = request.masked
     if not request.image and not request.mask:
@@ -63,10 +66,30 @@ def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canva
     fitted = fit(decoded(decode, folder, kept, path), size, request.resize)
     if not request.mask:
         return Canvas(fitted)
-    grey = fit(_read_mask(folder, request), size, request.resize)
-    redrawn = grey.point(lambda value: 255 if (value >= WHITE) != request.mask_invert else 0)
+    redrawn = redrawn_area(found or _read_mask(folder, request), request, size)
     soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
     return Canvas(fitted, redrawn, soft if request.image else _inside(redrawn, soft))
+
+
+def redrawn_area(mask: Image.Image, request: ImageRequest, size: Size) -> Image.Image:
+    """Return what a mask selects, white on black, in another size.
+
+    Where nothing was found, nothing is redrawn, inverted or not.
+    """
+    area = fit(mask, size, request.resize).point(lambda grey: 255 if grey >= WHITE else 0)
+    if request.found_mask and not area.getbbox():
+        return area
+    area = _grown(area, request.found_mask.grow if request.found_mask else 0)
+    return ImageOps.invert(area) if request.mask_invert else area
+
+
+def _grown(area: Image.Image, pixels: int) -> Image.Image:
+    """Return a white area that is wider by so many pixels on each side, below 0 narrower."""
+    if pixels < 0:
+        return ImageOps.invert(_grown(ImageOps.invert(area), -pixels))
+    for radius in ((pixels, 0), (0, pixels)):
+        area = area.filter(ImageFilter.BoxBlur(radius)).point(lambda share: 255 if share else 0)
+    return area
 
 
 def _extended(picture: Image.Image, request: ImageRequest, size: Size) -> Canvas:

@@ -14,6 +14,7 @@ from picowatch.engine.drawing.draw import Drawn, Interrupted, Job, Passes, draw,
 from picowatch.engine.drawing.edit import EditPasses
 from picowatch.engine.drawing.finishing import Finishing, given_picture, read_network
 from picowatch.engine.drawing.flow import FlowPasses
+from picowatch.engine.drawing.masks import Masks
 from picowatch.engine.drawing.preview import Previewer
 from picowatch.engine.drawing.unet import UnetPasses, seamless
 from picowatch.engine.failures import SMALLER, out_of_memory
@@ -59,6 +60,7 @@ class Renderer:
         opened = partial(verified, catalog)
         self._checkpoints = Checkpoints(opened, self._target)
         self._network_of = lru_cache(_KEPT)(partial(read_network, opened, self._target))
+        self._masks = Masks(self._network_of, self._start_images)
         self._previewer = Previewer(on_preview, options.preview_seconds)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache
@@ -125,7 +127,10 @@ class Renderer:
         first, timings = batch[0], dict[str, float]()
         finishing = Finishing(self._network_of, batch, on_step, interrupted)
         if first.draws:
-            drawn = self._drawn(rung, batch, finishing, timings)
+            draw = partial(self._drawn, rung, finishing=finishing, timings=timings)
+            with self._algorithms(exact=first.exact):
+                self._masks.search(batch, finishing.look, timings)
+            drawn = self._masks.around(batch, draw)
         else:
             drawn = [given_picture(request, self._start_images) for request in batch]
         with self._algorithms(exact=first.exact):
@@ -152,6 +157,7 @@ class Renderer:
                     *shrink_warning(request, smaller),
                 ),
                 control_maps=one.control_maps,
+                places=one.places,
                 memory=memory,
             )
             for one, request, smaller in zip(drawn, requested, batch, strict=True)
@@ -175,6 +181,7 @@ class Renderer:
             timings,
             self._previewer,
             self._guess_depth,
+            self._masks.picture_of,
             finishing.for_hires,
             alone=rung.tiled or first.exact,
             instead=self._instead(loaded, first, rung),
