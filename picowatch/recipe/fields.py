@@ -473,6 +473,11 @@ class ImageFields:
         ),
     ] = ""
 
+    step_cache: Annotated[
+        bool,
+        Row("true: steps reuse what earlier ones computed: faster, with slightly other pixels."),
+    ] = False
+
     shrink_to_fit: Annotated[
         bool,
         Row(

@@ -54,7 +54,8 @@ class Job:
     `start_images` has the start images and masks under their hashes, `found_mask` returns a mask
     that words found. `enlarge_for_hires` returns the function that enlarges a picture for the
     second pass, `guess_depth` the depth of an RGB picture in grey. `timings` are added to. `alone`:
-    each image by itself. `instead` is called in the denoiser's place, unless it is None.
+    each image by itself. `instead` is called in the denoiser's place, unless it is None. `cached`:
+    steps reuse what others computed.
     """
 
     device: torch.device
@@ -68,6 +69,7 @@ class Job:
     enlarge_for_hires: Callable[[ImageRequest], Enlarge]
     alone: bool
     instead: Callable[..., tuple[torch.Tensor, ...]] | None = None
+    cached: bool = False
 
 
 @contextmanager

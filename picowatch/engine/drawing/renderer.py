@@ -16,6 +16,7 @@ from picowatch.engine.drawing.finishing import Finishing, given_picture, read_ne
 from picowatch.engine.drawing.flow import FlowPasses
 from picowatch.engine.drawing.masks import Masks
 from picowatch.engine.drawing.preview import Previewer
+from picowatch.engine.drawing.step_cache import need_cache_dit
 from picowatch.engine.drawing.unet import UnetPasses, seamless
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.model.compile import Compiled
@@ -172,6 +173,8 @@ class Renderer:
     ) -> list[Drawn]:
         """Return the pictures before they are finished; adds to `timings`."""
         first = batch[0]
+        if first.step_cache:
+            need_cache_dit()
         loaded = self._loaded(first, rung, timings)
         job = Job(
             self._target.device,
@@ -183,8 +186,10 @@ class Renderer:
             self._guess_depth,
             self._masks.picture_of,
             finishing.for_hires,
-            alone=rung.tiled or first.exact,
+            alone=rung.tiled or first.exact or first.step_cache,
             instead=self._instead(loaded, first, rung),
+            # Layers that are moved one by one are expected in the order of the first step.
+            cached=first.step_cache and rung.place != "layers",
         )
         drawn = self._draw(loaded, batch, job)
         unable = loaded.compiled.failure if loaded.compiled else ""
@@ -192,6 +197,8 @@ class Renderer:
         if isinstance(job.instead, Graphed) and job.instead.replayed:
             compiled = "graph"
         warnings = (*loaded.lora_warnings, *([unable] if unable else []))
+        if first.step_cache and not job.cached:
+            warnings += ("step_cache had no effect, because memory is short.",)
         return [
             one._replace(
                 precision=precision_name(loaded.denoiser.dtype),
@@ -226,7 +233,7 @@ class Renderer:
         """Return what computes in the denoiser's place, None if nothing can."""
         if rung != FULL:
             loaded.forget_graphs()
-        if rung != FULL or request.exact or request.tiling:
+        if rung != FULL or request.exact or request.tiling or request.step_cache:
             return None
         changed = request.loras or request.control or request.quantize
         # On a card, diffusers compiles a third of a UNet, which becomes slower.
