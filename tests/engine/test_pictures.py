@@ -101,6 +101,18 @@ def test_every_core_draws_also_where_the_number_is_odd(
     assert [one.pixels for one in three] == [one.pixels for one in four[:3]]
 
 
+@pytest.mark.parametrize(("side", "threads"), [(128, 1), (384, 2)])
+def test_a_single_large_picture_is_drawn_by_all_cores(
+    two_cores: Renderer, side: int, threads: int
+) -> None:
+    """The layers of a small one are not worth splitting, and an exact one takes one core."""
+    at_work: list[int] = []
+    for exact in (False, True):
+        image = request(steps=1, width=side, height=side, exact=exact)
+        two_cores.render([image], lambda done, total: at_work.append(torch.get_num_threads()))
+    assert at_work == [threads, 1]
+
+
 def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:
     """A prompt is not padded to the length of another image's prompt."""
     short, long = request("a red circle"), request("a green star, " * 30)

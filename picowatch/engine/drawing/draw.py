@@ -184,7 +184,9 @@ def _drawn_group(passes: Passes, images: Images) -> list[Drawn]:
 
 # Small pictures on a CPU: a part of the batch on each core. Their layers are too small to be split
 # among threads, which would wait for each other, and for other programs, some thousand times a
-# second. So every core renders some of the pictures by itself (benchmarks/RESULTS.md).
+# second. So every core renders some of the pictures by itself (benchmarks/RESULTS.md). A single
+# picture of this many pixels has layers that are worth splitting.
+_SPLIT_PIXELS = 384 * 384
 
 
 def _drawn_in_parts(passes: Passes, images: Images) -> list[Drawn]:
@@ -194,7 +196,7 @@ def _drawn_in_parts(passes: Passes, images: Images) -> list[Drawn]:
     part, and must not depend on its position: the last one is filled up with images that are drawn
     for nothing. Steps, previews and times are the first part's.
     """
-    if passes.parts == 1:
+    if passes.parts == 1 or (len(images) == 1 and _is_worth_splitting(images[0][0])):
         return _drawn_group(passes, images)
     size = -(-len(images) // passes.parts)
     parts = -(-len(images) // size)
@@ -211,3 +213,9 @@ def _drawn_in_parts(passes: Passes, images: Images) -> list[Drawn]:
     finally:
         torch.set_num_threads(threads)  # MKL has one number for all threads
     return [picture for future in drawn for picture in future.result()][: len(images)]
+
+
+def _is_worth_splitting(request: ImageRequest) -> bool:
+    """Return whether all cores draw this picture together; one alone is always exact."""
+    width, height = passes_of(request)[-1].size
+    return width * height >= _SPLIT_PIXELS and not request.exact
