@@ -125,10 +125,12 @@ _FLOW_LACKS = {
     "tiling": "its transformer does not draw with convolutions",
 }
 _LACKS = _NO_GUIDANCE | _FLOW_LACKS
+_NO_CACHE = {"step_cache": "cache-dit cannot reuse the steps of its transformer"}
 _NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), "it cannot start from a picture")
 _FROM_TEXT = _LACKS | _NO_PICTURES
 _BY_GUIDANCE = {"cfg_scale": "it follows the prompt by guidance alone"}
 _NO_NEGATIVE = {"negative_prompt": "its pipeline reads none"}
+_TWO_STEPS = {"step_cache": "it draws in two steps"}
 _PREDICTS = {"prediction": "its folder says what it predicts"}
 
 
@@ -346,7 +348,9 @@ class _Unet(Family):
     pipelines: Pipelines = Pipelines(text="StableDiffusionPipeline")
     size_multiple: int = 8
     samplers: tuple[str, ...] = ()
-    lacks: Mapping[str, str] = field(default_factory=lambda: _NO_GUIDANCE)
+    lacks: Mapping[str, str] = field(
+        default_factory=lambda: _NO_GUIDANCE | {"step_cache": "it reuses blocks of transformers"}
+    )
     variants: Mapping[str, Variant] = field(
         default_factory=lambda: {"": Variant(options=_NO_CHECKER)}
     )
@@ -637,7 +641,7 @@ _ROWS = (
         name="Z-Image Omni",
         pipelines=Pipelines(text="ZImageOmniPipeline", edit="ZImageOmniPipeline"),
         guidance="cfg_scale_less_one",
-        lacks=_LACKS | _ONLY_EDITS,
+        lacks=_LACKS | _ONLY_EDITS | _NO_CACHE,
         variants={"": _steps(50, 5, references=_LOOKS_AT_TEN)},
         hub="Tongyi-MAI/Z-Image-Omni-Base",
         preview="flux",
@@ -703,7 +707,7 @@ _ROWS = (
         pipelines=Pipelines(text="QwenImage21Pipeline", edit="QwenImage21Pipeline"),
         guidance="true_cfg_scale",
         size_multiple=32,
-        lacks=_LACKS | _ONLY_EDITS,
+        lacks=_LACKS | _ONLY_EDITS | _NO_CACHE,
         variants={
             "": _steps(
                 40,
@@ -828,7 +832,7 @@ _ROWS = (
         size_multiple=32,
         latent_pixels=32,
         samplers=("LCM",),
-        lacks=_FLOW_LACKS | _NO_PICTURES | _PREDICTS | _BY_GUIDANCE,
+        lacks=_FLOW_LACKS | _NO_PICTURES | _PREDICTS | _BY_GUIDANCE | _TWO_STEPS,
         variants={"": _steps(2, guidance=4.5)},
         hub="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
         parts=_parts("SanaTransformer2DModel", "AutoencoderDC", _GEMMA2, scheduler="SCMScheduler"),

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -328,6 +328,13 @@ def _maps_of(picture: RenderedImage) -> list[Image.Image]:
     ]
 
 
+def _found(picture: RenderedImage) -> dict[str, Any]:
+    """Return the metadata of what was looked for in a picture."""
+    if picture.places is None:
+        return {}
+    return {"found": len(picture.places), "places": [asdict(one) for one in picture.places]}
+
+
 def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
     """Return the request for other programs to read, with the size that memory allowed."""
     if request.published_size == (picture.width, picture.height):
@@ -349,6 +356,7 @@ def _chunk_of(image: QueuedImage, picture: RenderedImage) -> Chunk:
         rendered={
             **({"node": picture.node} if picture.node else {}),
             **{name: getattr(picture, name) for name in RENDERED},
+            **_found(picture),
             "size": f"{picture.width}x{picture.height}",
             "warnings": list(picture.warnings),
             "versions": {**picture.versions, "picowatch": __version__},

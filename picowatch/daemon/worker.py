@@ -311,6 +311,7 @@ class Worker:
         requests = [image.request for image in batch]
         names = {name for one in requests for name in (one.checkpoint, *one.upscalers)}
         names |= {one.cutout.model for one in requests if one.cutout}
+        names |= {one.found_mask.model for one in requests if one.found_mask}
         if names <= EMBEDDED_NAMES | {""}:
             return False
         return not Catalog(self.run.settings.models).scan().models

@@ -87,10 +87,12 @@ class RenderedImage:
     `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top; `alpha` is a
     byte for each, or empty where nothing is transparent.
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
-    ("encode", "denoise", "decode", and where a batch has them "load", "upscale" and "cutout"), each
-    phase's time divided by the batch size. `memory_rung` names the rung of the memory
-    ladder. `node` names the machine, if it is not the daemon's. `control_maps` are those that its
-    ControlNets followed and the request wants to see. `memory` is the engine's, if it is known.
+    ("encode", "denoise", "decode", and where a batch has them "load", "find", "upscale" and
+    "cutout"), each phase's time divided by the batch size. `memory_rung` names the rung of the
+    memory ladder. `node` names the machine, if it is not the daemon's. `control_maps` are the
+    pictures that its ControlNets followed, and its mask, where the request wants to see them.
+    `places` are those that words found, None if nothing was looked for. `memory` is the engine's,
+    if it is known.
     """
 
     width: int
@@ -108,7 +110,20 @@ class RenderedImage:
     node: str = ""
     alpha: bytes = b""
     control_maps: tuple["RgbPicture", ...] = ()
+    places: tuple["Place", ...] | None = None
     memory: MemoryUse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place that the words of a field found: how surely, and its box in pixels of the picture.
+
+    The box is left, top, right and bottom.
+    """
+
+    field: str
+    score: float
+    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)

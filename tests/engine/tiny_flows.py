@@ -116,6 +116,20 @@ def tiny_flow(name: str) -> Path:
     return _written(name, FOLDERS[name])
 
 
+_DEPTHS = {
+    *("num_layers", "num_single_layers", "n_layers"),
+    *("num_mmdit_layers", "num_single_dit_layers"),
+}
+
+
+@cache
+def deep_flow(name: str) -> Path:
+    """Return one of `FOLDERS` like `tiny_flow`, with four blocks of each kind."""
+    tiny = FOLDERS[name]
+    four = dict.fromkeys(_DEPTHS & tiny.transformer.keys(), 4)
+    return _written(name, replace(tiny, transformer={**tiny.transformer, **four}))
+
+
 @cache
 def tiny_unet(name: str) -> Path:
     """Return one of `UNETS` like `tiny_flow`."""

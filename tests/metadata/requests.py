@@ -73,7 +73,7 @@ START_IMAGES: Parts = st.builds(
 )  # fmt: skip
 MASKS: Parts = st.builds(
     dict, mask=PATHS, mask_hash=st.just(HASH["mask"]), mask_blur=st.integers(0, 64),
-    mask_invert=st.booleans(), mask_padding=st.none() | st.integers(0, 256),
+    mask_invert=st.booleans(),
 )  # fmt: skip
 HIRES = st.builds(
     Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from([*UPSCALERS, "4x-Own"])
@@ -123,8 +123,6 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
     pictures = draw(NO_PICTURES | START_IMAGES)
     if pictures:
         pictures = pictures | draw(NO_PICTURES | MASKS)
-        if pictures.get("mask_padding") is not None:
-            pictures["given_size"] = (0, 0)  # of a picture that is not there
     followed = draw(st.lists(controls("mask" in pictures), max_size=2))
     if followed:
         pictures = pictures | {"control": tuple(followed), "resize": draw(RESIZES)}

@@ -29,12 +29,14 @@ def raise_if(interrupted: Interrupted) -> None:
 class Steps:
     """A pipeline's denoiser in one call, and the call's `after_step`.
 
-    Each evaluation first checks whether the batch is to end. All other attributes are the module's.
+    Each evaluation first checks whether the batch is to end, then calls `computing`. All other
+    attributes are the module's.
     """
 
     def __init__(self, passes: Passes) -> None:
         self._module = passes.loaded.denoiser
         self._job = passes.job
+        self.computing = passes.job.instead or self._module
         self._on_step = passes.on_step
         self._queued: Any = None  # the end of a GPU's last step
 
@@ -44,7 +46,7 @@ class Steps:
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Return what the denoiser predicts."""
         raise_if(self._job.interrupted)
-        return (self._job.instead or self._module)(*given, **named)
+        return self.computing(*given, **named)
 
     def after_step(
         self, _: Any, __: int, ___: Any, kept: dict[str, torch.Tensor]

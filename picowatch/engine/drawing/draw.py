@@ -21,7 +21,7 @@ from picowatch.engine.drawing.canvas import Canvas, read_canvas
 from picowatch.engine.drawing.latents import Enlarge
 from picowatch.engine.drawing.preview import Previewer
 from picowatch.engine.model.loaded import Loaded
-from picowatch.engine.protocol import CompileState, OnStep, RgbPicture, unseen
+from picowatch.engine.protocol import CompileState, OnStep, Place, RgbPicture, unseen
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -33,6 +33,7 @@ class Drawn(NamedTuple):
 
     picture: Image.Image
     control_maps: tuple[RgbPicture, ...] = ()
+    places: tuple[Place, ...] | None = None
     chunks: int = 0
     batch_size: int = 1
     precision: str = "float32"
@@ -50,10 +51,11 @@ class Drawn(NamedTuple):
 class Job:
     """How a batch is drawn: the device, the files and the callbacks.
 
-    `start_images` has the start images and masks under their hashes. `enlarge_for_hires` returns
-    the function that enlarges a picture for the second pass, `guess_depth` the depth of an RGB
-    picture in grey. `timings` are added to. `alone`: each image by itself. `instead` is called in
-    the denoiser's place, unless it is None.
+    `start_images` has the start images and masks under their hashes, `found_mask` returns a mask
+    that words found. `enlarge_for_hires` returns the function that enlarges a picture for the
+    second pass, `guess_depth` the depth of an RGB picture in grey. `timings` are added to. `alone`:
+    each image by itself. `instead` is called in the denoiser's place, unless it is None. `cached`:
+    steps reuse what others computed.
     """
 
     device: torch.device
@@ -63,9 +65,11 @@ class Job:
     timings: dict[str, float]
     previewer: Previewer
     guess_depth: Callable[[Any, ControlUse], Any]
+    found_mask: Callable[[ImageRequest], Image.Image | None]
     enlarge_for_hires: Callable[[ImageRequest], Enlarge]
     alone: bool
     instead: Callable[..., tuple[torch.Tensor, ...]] | None = None
+    cached: bool = False
 
 
 @contextmanager
@@ -164,7 +168,10 @@ def _drawn_group(passes: Passes, images: Images) -> list[Drawn]:
     group = Group(requests, conditions, [])
     with timed(job.timings, "denoise"):
         for one in passes_of(requests[0]):
-            canvases = [read_canvas(job.start_images, request, one.size) for request in requests]
+            canvases = [
+                read_canvas(job.start_images, request, one.size, job.found_mask(request))
+                for request in requests
+            ]
             group = group._replace(canvases=canvases)
             result = passes.run(group, one, result)
     with timed(job.timings, "decode"):

@@ -10,7 +10,6 @@ scaled back to the size of the recipe. Two different grids would move and zoom t
 picture (QwenLM/Qwen-Image #229).
 """
 
-from hashlib import sha256
 from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from picowatch.engine.drawing.canvas import decoded, read_canvas
+from picowatch.engine.drawing.canvas import decoded
 from picowatch.engine.drawing.draw import Group, Prompted
 from picowatch.engine.drawing.flow import FlowPasses
 from picowatch.engine.model.families import editor_of, pipeline_class, takes
@@ -88,14 +87,12 @@ def read_references(
     They are read from `folder`, where they have their hashes as names: as RGB, or as RGBA if the
     family reads transparency. RenderFailed if one is missing or damaged.
     """
-    size = request.drawn_size
-    frame = frame_for(size, references)
+    frame = frame_for(request.size_before_upscale, references)
     read = decode_with_alpha if references.alpha else decode_picture
     pictures = [decoded(read, folder, use.hash, use.image) for use in request.references]
-    if request.mask_padding is not None and (canvas := read_canvas(folder, request, size)):
-        pictures[0] = canvas.picture
     if references.alpha:
         pictures = [one.convert("RGBA") for one in pictures]
+    size = request.size_before_upscale
     in_place = is_in_proportion(pictures[0].size, size)
     if references.stretched:  # the pipeline scales each in its own proportions
         if in_place and pictures[0].size != size:
@@ -135,8 +132,6 @@ class EditPasses(FlowPasses):
         assert rules
         frame, pictures, small = read_references(self.job.start_images, request, rules)
         hashes = tuple(use.hash for use in request.references)
-        if request.mask_padding is not None:  # a part of the first one
-            hashes = (sha256(pictures[0].tobytes()).hexdigest(), *hashes[1:])
         texts = self._texts(request)
         read = [self.loaded.read_with(text, pictures, hashes) for text in texts.values()]
         edit = Edit(frame, pictures, texts, read)

@@ -86,11 +86,11 @@ class Finishing:
     def for_hires(self, request: ImageRequest) -> Enlarge:
         """Return the function that enlarges a picture for the second pass."""
         assert request.hires is not None
-        name, size = request.hires.upscaler, request.drawn_size
+        name, size = request.hires.upscaler, request.size_before_upscale
         if name in _RESAMPLING:
             return lambda picture: picture.resize(size, _RESAMPLING[name])
         model = partial(self._network_of, "upscaler", name, request.hires_upscaler_hash)
-        return lambda picture: enlarged(model(), picture, size, self._look)
+        return lambda picture: enlarged(model(), picture, size, self.look)
 
     def finished(self, pictures: Sequence[Drawn], timings: dict[str, float]) -> list[Drawn]:
         """Return what was drawn or given, enlarged and cut out where the requests say so.
@@ -108,7 +108,7 @@ class Finishing:
         return found
 
     def _cut_out(self, request: ImageRequest, drawn: Drawn) -> Drawn:
-        self._look()
+        self.look()
         wanted = request.cutout
         assert wanted is not None
         network = self._network_of("cutout", wanted.model, request.cutout_hash)
@@ -126,7 +126,7 @@ class Finishing:
         pixels = np.asarray(picture.convert("RGB"))
         image = Image.fromarray(np.pad(pixels, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap"))
         network = self._network_of("upscaler", upscale.model, request.upscaler_hash)
-        large = enlarged(network, image, upscale.size_of(*image.size), self._look)
+        large = enlarged(network, image, upscale.size_of(*image.size), self.look)
         size = upscale.size_of(*picture.size)
         large = large.crop((edge, edge, edge + size[0], edge + size[1]))
         if picture.mode == "RGBA":
@@ -134,7 +134,7 @@ class Finishing:
         self._done += 1
         return drawn._replace(picture=large)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Report that the engine is alive, and raise EngineStopped if the batch is to end."""
         self._on_step(self._done, self._total)
         raise_if(self.interrupted)

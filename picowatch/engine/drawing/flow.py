@@ -1,6 +1,7 @@
 """Draws with a transformer, by a pipeline of diffusers that makes the noise and decodes."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from picowatch.engine.drawing.callbacks import FlowSteps
 from picowatch.engine.drawing.draw import Drawn, Group, Passes, Prompted
 from picowatch.engine.drawing.latents import as_picture, generators_for
 from picowatch.engine.drawing.preview import FlowPreview
+from picowatch.engine.drawing.step_cache import cached
 from picowatch.engine.model.families import (
     SHORT,
     Encoded,
@@ -104,19 +106,20 @@ class FlowPasses(Passes):
         pipeline = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)
         if read:
             pipeline.encode_prompt = _answering(read)
-        found: torch.Tensor = pipeline(
-            **inputs,
-            **steps.inputs(),
-            **row.inputs,
-            **guidance_inputs(row, variant, first),
-            width=size[0],
-            height=size[1],
-            num_inference_steps=one.steps,
-            # New ones in each pass, as in A1111.
-            generator=generators_for(group.requests, self.job.device),
-            output_type="pt",
-            return_dict=False,
-        )[0]
+        with cached(steps, self.loaded.denoiser) if self.job.cached else nullcontext():
+            found: torch.Tensor = pipeline(
+                **inputs,
+                **steps.inputs(),
+                **row.inputs,
+                **guidance_inputs(row, variant, first),
+                width=size[0],
+                height=size[1],
+                num_inference_steps=one.steps,
+                # New ones in each pass, as in A1111.
+                generator=generators_for(group.requests, self.job.device),
+                output_type="pt",
+                return_dict=False,
+            )[0]
         return list(map(as_picture, found.float()))
 
     def decode(self, result: list[Image.Image]) -> list[Drawn]:

@@ -14,7 +14,9 @@ from picowatch.engine.drawing.draw import Drawn, Interrupted, Job, Passes, draw,
 from picowatch.engine.drawing.edit import EditPasses
 from picowatch.engine.drawing.finishing import Finishing, given_picture, read_network
 from picowatch.engine.drawing.flow import FlowPasses
+from picowatch.engine.drawing.masks import Masks
 from picowatch.engine.drawing.preview import Previewer
+from picowatch.engine.drawing.step_cache import need_cache_dit
 from picowatch.engine.drawing.unet import UnetPasses, seamless
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.model.compile import Compiled
@@ -59,6 +61,7 @@ class Renderer:
         opened = partial(verified, catalog)
         self._checkpoints = Checkpoints(opened, self._target)
         self._network_of = lru_cache(_KEPT)(partial(read_network, opened, self._target))
+        self._masks = Masks(self._network_of, self._start_images)
         self._previewer = Previewer(on_preview, options.preview_seconds)
         device = self._target.device
         self._compile, self._cache = options.compile, options.cache
@@ -125,7 +128,10 @@ class Renderer:
         first, timings = batch[0], dict[str, float]()
         finishing = Finishing(self._network_of, batch, on_step, interrupted)
         if first.draws:
-            drawn = self._drawn(rung, batch, finishing, timings)
+            draw = partial(self._drawn, rung, finishing=finishing, timings=timings)
+            with self._algorithms(exact=first.exact):
+                self._masks.search(batch, finishing.look, timings)
+            drawn = self._masks.around(batch, draw)
         else:
             drawn = [given_picture(request, self._start_images) for request in batch]
         with self._algorithms(exact=first.exact):
@@ -152,6 +158,7 @@ class Renderer:
                     *shrink_warning(request, smaller),
                 ),
                 control_maps=one.control_maps,
+                places=one.places,
                 memory=memory,
             )
             for one, request, smaller in zip(drawn, requested, batch, strict=True)
@@ -166,6 +173,8 @@ class Renderer:
     ) -> list[Drawn]:
         """Return the pictures before they are finished; adds to `timings`."""
         first = batch[0]
+        if first.step_cache:
+            need_cache_dit()
         loaded = self._loaded(first, rung, timings)
         job = Job(
             self._target.device,
@@ -175,9 +184,12 @@ class Renderer:
             timings,
             self._previewer,
             self._guess_depth,
+            self._masks.picture_of,
             finishing.for_hires,
-            alone=rung.tiled or first.exact,
+            alone=rung.tiled or first.exact or first.step_cache,
             instead=self._instead(loaded, first, rung),
+            # Layers that are moved one by one are expected in the order of the first step.
+            cached=first.step_cache and rung.place != "layers",
         )
         drawn = self._draw(loaded, batch, job)
         unable = loaded.compiled.failure if loaded.compiled else ""
@@ -185,6 +197,8 @@ class Renderer:
         if isinstance(job.instead, Graphed) and job.instead.replayed:
             compiled = "graph"
         warnings = (*loaded.lora_warnings, *([unable] if unable else []))
+        if first.step_cache and not job.cached:
+            warnings += ("step_cache had no effect, because memory is short.",)
         return [
             one._replace(
                 precision=precision_name(loaded.denoiser.dtype),
@@ -219,7 +233,7 @@ class Renderer:
         """Return what computes in the denoiser's place, None if nothing can."""
         if rung != FULL:
             loaded.forget_graphs()
-        if rung != FULL or request.exact or request.tiling:
+        if rung != FULL or request.exact or request.tiling or request.step_cache:
             return None
         changed = request.loras or request.control or request.quantize
         # On a card, diffusers compiles a third of a UNet, which becomes slower.

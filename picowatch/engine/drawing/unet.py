@@ -120,7 +120,7 @@ class UnetPasses(Passes):
             self.loaded.vae,
             before.latents,
             request.hires.upscaler,
-            request.drawn_size,
+            request.size_before_upscale,
             self.job.enlarge_for_hires(request),
         )
 

@@ -19,7 +19,7 @@ ALONE = (
     *("cfg_start: 0.25", "cfg_end: 0.75", "guidance: 2.25", "width: 512", "height: 512"),
     *("ensd: 31337", "clip_skip: 2", "hires: true", "upscale: true", "cutout: true"),
     *("loras: film", "tiling: true", "references: a.png", "shrink_to_fit: true", "exact: true"),
-    *("format: jpeg", "quality: 60", "quantize: fp8"),
+    *("format: jpeg", "quality: 60", "quantize: fp8", "step_cache: true"),
     *("image: a.png", "control: {image: a.png, model: canny}", "variation_strength: 0.5"),
 )
 SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
@@ -32,7 +32,6 @@ SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
     "keep_exif": "image: a.png\nkeep_exif: none",
     "mask": "image: a.png\nmask: b.png",
     "mask_blur": "image: a.png\nmask: b.png\nmask_blur: 9",
-    "mask_padding": "image: a.png\nmask: b.png\nmask_padding: 9",
     "mask_invert": "image: a.png\nmask: b.png\nmask_invert: true",
     "hires.scale": "hires: {scale: 1.5}",
     "hires.steps": "hires: {steps: 5}",
@@ -51,17 +50,8 @@ HONOURED = {
     *("prompt", "negative_prompt", "sampler", "cfg_scale", "guidance", "steps", "noise", "seed"),
     *("width", "height", "hires", "hires.scale", "hires.steps", "hires.denoising_strength"),
     *("hires.upscaler", "upscale", "upscale.model", "upscale.scale", "image", "resize", "mask"),
-    *(
-        "mask_blur",
-        "mask_invert",
-        "mask_padding",
-        "denoising_strength",
-        "checkpoint",
-        "vae",
-        "loras",
-        "exact",
-    ),
-    *("quantize", "shrink_to_fit", "references", "format", "quality", "keep_exif"),
+    *("mask_blur", "mask_invert", "denoising_strength", "checkpoint", "vae", "loras", "exact"),
+    *("quantize", "step_cache", "shrink_to_fit", "references", "format", "quality", "keep_exif"),
     *("extend", "cutout", "cutout.model", "cutout.background", "cutout.margin", "cutout.size"),
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)

@@ -1,0 +1,127 @@
+"""Masks that words find in start images: found once for each picture, and kept for later images."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from picowatch.engine.drawing.canvas import decoded, read_canvas, redrawn_area
+from picowatch.engine.drawing.draw import Drawn, timed
+from picowatch.engine.drawing.finishing import NetworkOf
+from picowatch.engine.protocol import Place, RgbPicture
+from picowatch.files.pictures import decode_picture
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.parts import Find
+from picowatch.recipe.request import ImageRequest
+
+_KEPT = 500  # a few kB each
+_LONGEST = 2048  # of what is searched; networks see fewer pixels, and each thing has a mask
+_HALF = 0.5  # from here on a pixel belongs to what was found
+
+
+Box = tuple[int, int, int, int]
+
+
+class Mask(NamedTuple):
+    """What was found in a picture, the surest first, and all of it in white, as a PNG."""
+
+    places: tuple[Place, ...]
+    png: bytes
+
+    @property
+    def picture(self) -> Image.Image:
+        """The mask, in the picture's size."""
+        return Image.open(BytesIO(self.png)).convert("L")
+
+
+class Masks:
+    """Finds the masks of requests with the networks that `network_of` returns."""
+
+    def __init__(self, network_of: NetworkOf, start_images: Path | None) -> None:
+        self._network_of, self._start_images = network_of, start_images
+        self._kept = lru_cache(_KEPT)(self._found)
+
+    def picture_of(self, request: ImageRequest) -> Image.Image | None:
+        """Return the mask that words find; None if the request has none."""
+        return self._of(request).picture if request.found_mask else None
+
+    def search(
+        self, batch: Sequence[ImageRequest], look: Callable[[], None], timings: dict[str, float]
+    ) -> None:
+        """Find the masks of a batch; `look` is called before each, and `timings` are added to."""
+        for request in batch:
+            if request.found_mask:
+                look()
+                with timed(timings, "find"):
+                    self._of(request)
+
+    def around(
+        self, batch: Sequence[ImageRequest], draw: Callable[[list[ImageRequest]], list[Drawn]]
+    ) -> list[Drawn]:
+        """Return a batch that `draw` draws, but for pictures in which nothing was found."""
+        left = [one for one in batch if self._redraws(one)]
+        drawn = iter(draw(left) if left else ())
+        pictures = (next(drawn) if self._redraws(one) else self._as_it_is(one) for one in batch)
+        return [self._told(*pair) for pair in zip(batch, pictures, strict=True)]
+
+    def _redraws(self, request: ImageRequest) -> bool:
+        return not request.found_mask or bool(self._of(request).places)
+
+    def _of(self, request: ImageRequest) -> Mask:
+        wanted = request.found_mask
+        assert wanted
+        model = wanted.model, request.mask_finder_hash
+        return self._kept(*request.masked, wanted.find, wanted.confidence, *model)
+
+    def _found(
+        self, path: str, digest: str, phrase: str, confidence: float, model: str, sha256: str
+    ) -> Mask:
+        picture = decoded(decode_picture, self._start_images, digest, path)
+        whole = picture.size
+        picture.thumbnail((_LONGEST, _LONGEST))
+        scale = whole[0] / picture.width
+        network = self._network_of("segmentation", model, sha256)
+        found = network.find(picture, phrase, confidence)
+        white = np.zeros((picture.height, picture.width), bool)
+        for one in found:
+            white |= one.mask >= _HALF
+        file = BytesIO()
+        Image.fromarray(white).save(file, "PNG")
+        places = (Place("mask", one.score, _enlarged(one.box, scale)) for one in found)
+        return Mask(tuple(places), file.getvalue())
+
+    def _as_it_is(self, request: ImageRequest) -> Drawn:
+        """Return the start image, or the first reference, in the size of the request."""
+        size, mask = request.size_before_upscale, self.picture_of(request)
+        canvas = read_canvas(self._start_images, request, size, mask)
+        assert canvas and request.found_mask
+        warnings = (_nothing_found(request.found_mask),)
+        return Drawn(canvas.under(canvas.picture.convert("RGB")), warnings=warnings)
+
+    def _told(self, request: ImageRequest, drawn: Drawn) -> Drawn:
+        """Add what was found to a picture, and the mask if the request wants to see it."""
+        if (wanted := request.found_mask) is None:
+            return drawn
+        mask = self._of(request)
+        drawn = drawn._replace(places=mask.places)
+        if not wanted.preview:
+            return drawn
+        size = request.size_before_upscale
+        pixels = redrawn_area(mask.picture, request, size).convert("RGB").tobytes()
+        return drawn._replace(control_maps=(*drawn.control_maps, RgbPicture(*size, pixels)))
+
+
+def _enlarged(box: Box, scale: float) -> Box:
+    left, top, right, bottom = (round(side * scale) for side in box)
+    return left, top, right, bottom
+
+
+def _nothing_found(wanted: Find) -> str:
+    return (
+        f"Nothing was found for '{shown(wanted.find)}' with a confidence of {wanted.confidence:g}, "
+        "so the picture stays as it is. Try other words, or a lower confidence."
+    )

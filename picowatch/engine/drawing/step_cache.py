@@ -1,0 +1,93 @@
+"""`step_cache: true`: blocks of a transformer that change little between steps are not computed.
+
+cache-dit computes the first block of each step, and reuses what the others did to the picture in an
+earlier step if the first changed little since. Its numbers here are those of SGLang, whose figures
+docs/speed.md quotes.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from picowatch.engine.drawing.callbacks import Steps
+from picowatch.errors import RenderFailed, install_command
+
+_ALWAYS = 4  # steps at the beginning of a picture
+_NUMBERS = {
+    "Fn_compute_blocks": 1,
+    "Bn_compute_blocks": 0,
+    "residual_diff_threshold": 0.24,
+    "max_continuous_cached_steps": 3,
+}
+
+
+def need_cache_dit() -> None:
+    """Raise RenderFailed if cache-dit is not installed."""
+    if find_spec("cache_dit") is None:
+        raise RenderFailed(
+            "step_cache needs cache-dit, which is not installed.",
+            f"Type: {install_command('cache')}. Or remove step_cache from the recipe.",
+        )
+
+
+@contextmanager
+def cached(steps: Steps, denoiser: Any) -> Iterator[None]:
+    """Cache blocks of the denoiser in one call of a pipeline, which draws one image.
+
+    Afterwards the denoiser is as it was: cache-dit itself would leave other methods behind.
+    """
+    before = [(module, dict(vars(module))) for module in denoiser.modules()]
+    steps.computing = _Cached(denoiser)
+    try:
+        yield
+    finally:
+        for module, own in before:
+            vars(module).clear()
+            vars(module).update(own)
+
+
+class _Cached:
+    """A denoiser that caches once it is known how often the pipeline calls it in a step.
+
+    With guidance some pipelines call it twice, each time with half of the prompts.
+    """
+
+    def __init__(self, denoiser: Any) -> None:
+        self._denoiser = denoiser
+        self._calls = 0  # in the first step
+        self._first: torch.Tensor | None = None  # the timestep of the first step
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Return what the denoiser predicts."""
+        if self._calls >= 0:
+            self._count(named["timestep"] if "timestep" in named else given[1])
+        return self._denoiser(*given, **named)
+
+    def _count(self, timestep: torch.Tensor) -> None:
+        if self._first is None:
+            self._first = timestep
+        if torch.equal(self._first, timestep):
+            self._calls += 1
+            return
+        _enable(self._denoiser, twice=self._calls == 2)
+        self._calls = -1
+
+
+def _enable(denoiser: Any, *, twice: bool) -> None:
+    """Let cache-dit compute the denoiser's blocks from its second step on."""
+    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")  # it would print on standard output
+    cache_dit, cached = import_module("cache_dit"), denoiser
+    if type(denoiser).__name__ == "SD3Transformer2DModel":  # it knows the pipeline's name only
+        blocks, pattern = denoiser.transformer_blocks, cache_dit.ForwardPattern.Pattern_1
+        cached = cache_dit.BlockAdapter(
+            transformer=denoiser, blocks=blocks, forward_pattern=pattern
+        )
+    config = cache_dit.DBCacheConfig(
+        max_warmup_steps=_ALWAYS - 1, enable_separate_cfg=twice, **_NUMBERS
+    )
+    cache_dit.enable_cache(cached, cache_config=config)

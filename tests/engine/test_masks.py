@@ -1,0 +1,181 @@
+"""Masks that words find, with a tiny CLIPSeg: it says how sure it is of anything in a picture."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from picowatch.engine.drawing.canvas import redrawn_area
+from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.networks.find import ClipSeg
+from picowatch.engine.protocol import RenderedImage
+from picowatch.recipe.parts import Find
+from picowatch.recipe.request import ImageRequest
+from tests.engine.flow_requests import SIDE, flow_models, flow_renderer, requests_of
+from tests.engine.requests import circle, draw, request
+from tests.engine.tiny_find import make
+from tests.engine.tiny_flows import folder_until_exit
+
+FLOW, EDITS = "Z-Image-Turbo", "FLUX.2-klein"
+# Between what it is sure of in a circle, and in a plain picture.
+SURE = 0.88
+Pixels = NDArray[np.uint8]
+
+
+@cache
+def clipseg() -> Path:
+    return make(folder_until_exit("clipseg-"), "clipseg")
+
+
+@cache
+def models_of(checkpoint: str) -> Path:
+    """A models folder with a checkpoint, the finder, and a circle on a ground and a plain one."""
+    models = folder_until_exit("masks-") if checkpoint == "demo" else flow_models(checkpoint)
+    (models / "segmentation").mkdir()
+    (models / "segmentation/clipseg").symlink_to(clipseg())
+    circle(SIDE).save(models / "start.png")
+    Image.new("RGB", (SIDE, SIDE), "grey").save(models / "plain.png")
+    return models
+
+
+@cache
+def renderer(checkpoint: str) -> Renderer:
+    return flow_renderer(models_of(checkpoint))
+
+
+def requested(mask: str, others: str = "", checkpoint: str = "demo") -> ImageRequest:
+    """Return the request of a circle, or the picture that `others` name, with a mask."""
+    start = "references: start.png" if checkpoint == EDITS else "image: start.png"
+    text = f"prompt: a cube\nmask: {mask}\n{others}"
+    text += f"\n{start}" if start.split(":")[0] not in others else ""
+    (found,) = requests_of(models_of(checkpoint), checkpoint, text)
+    return found
+
+
+def pixels(image: RenderedImage) -> Pixels:
+    return np.frombuffer(image.pixels, np.uint8).reshape(image.height, image.width, 3)
+
+
+def seen(path: str, checkpoint: str = "demo") -> Pixels:
+    return np.asarray(Image.open(models_of(checkpoint) / path))
+
+
+@pytest.mark.parametrize("checkpoint", ["demo", FLOW, EDITS])
+@pytest.mark.parametrize("how", ["mask_blur: 3", "mask_invert: true\nmask_blur: 0"])
+def test_a_found_mask_is_as_good_as_a_painted_one(checkpoint: str, how: str) -> None:
+    """Its preview shows what is redrawn; painted so, it gives the same picture."""
+    words = requested("{find: the hat, grow: 0, preview: true}", how, checkpoint)
+    (found,) = draw(renderer(checkpoint), words)
+    assert found.places
+    assert all(SURE < one.score < 1 and one.field == "mask" for one in found.places)
+    (shown,) = found.control_maps
+    mask = Image.frombytes("RGB", (shown.width, shown.height), shown.pixels).convert("L")
+    mask.save(models_of(checkpoint) / "found.png")
+    painted = requested("found.png", how.replace("mask_invert: true", ""), checkpoint)
+    (same,) = draw(renderer(checkpoint), painted)
+    assert same.pixels == found.pixels
+    kept = np.asarray(mask) == 0
+    if "mask_blur: 0" in how:
+        assert (pixels(found)[kept] == seen("start.png", checkpoint)[kept]).all()
+    assert kept.any()
+    assert (pixels(found) != seen("start.png", checkpoint)).any()
+    assert (same.places, same.control_maps) == (None, ())
+
+
+@pytest.mark.parametrize("checkpoint", ["demo", EDITS])
+def test_a_picture_in_which_nothing_is_found_stays_as_it_is(checkpoint: str) -> None:
+    """With a warning, inverted or not; the others of its batch are drawn."""
+    mask = f"{{find: hat, confidence: {SURE}, preview: true}}"
+    names = ("start.png", "plain.png", "start.png")
+    field = "references" if checkpoint == EDITS else "image"
+    more = "mask_invert: true\nexact: false"
+    batch = [
+        requested(mask, f"{field}: {name}\n{more}\nseed: {seed}", checkpoint)
+        for seed, name in enumerate(names)
+    ]
+    first, plain, last = draw(renderer(checkpoint), *batch)
+    assert first.places and first.places == last.places
+    assert not first.warnings and plain.places == ()
+    assert plain.warnings == (
+        "Nothing was found for 'hat' with a confidence of 0.88, so the picture stays as it is. "
+        "Try other words, or a lower confidence.",
+    )
+    assert (pixels(plain) == seen("plain.png", checkpoint)).all()
+    assert not any(plain.control_maps[0].pixels)
+    assert {first.batch_size, last.batch_size} == ({1} if checkpoint == EDITS else {2})
+    (alone,) = draw(flow_renderer(models_of(checkpoint)), batch[1])
+    assert alone.pixels == plain.pixels
+    assert alone.timings.keys() == {"find"}, "no checkpoint was loaded for it"
+
+
+def test_a_picture_is_searched_once_for_each_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For any seed, grow, blur and prompt; after a crash the same is found again."""
+    asked: list[tuple[str, float]] = []
+    search: Callable[..., Any] = ClipSeg.find
+
+    def find(self: ClipSeg, picture: Image.Image, phrase: str, confidence: float) -> Any:
+        asked.append((phrase, confidence))
+        return search(self, picture, phrase, confidence)
+
+    monkeypatch.setattr(ClipSeg, "find", find)
+    ours = flow_renderer(models_of("demo"))
+    (first,) = draw(ours, requested("{find: hat}"))
+    draw(ours, requested("{find: hat, grow: 9}", "seed: 1\nmask_invert: true"))
+    draw(ours, *[requested("{find: hat}", f"seed: {one}\nexact: false") for one in range(3)])
+    assert asked == [("hat", 0.3)]
+    draw(ours, requested("{find: tie}"))
+    draw(ours, requested("{find: hat, confidence: 0.5}"))
+    draw(ours, requested("{find: hat}", "image: plain.png"))
+    assert asked[1:] == [("tie", 0.3), ("hat", 0.5), ("hat", 0.3)]
+    (again,) = draw(flow_renderer(models_of("demo")), requested("{find: hat}"))
+    assert (again.pixels, again.places) == (first.pixels, first.places)
+    assert len(asked) == 5
+
+
+def test_a_large_picture_is_searched_smaller() -> None:
+    """Its places are in its own pixels, and its mask is where they are."""
+    circle(2400, 1200).save(models_of("demo") / "large.png")
+    mask = "{find: hat, grow: 0, preview: true}"
+    (image,) = draw(renderer("demo"), requested(mask, "image: large.png\nsize: 128x64"))
+    assert image.places and image.places[0].box == (0, 0, 2400, 1200)
+    assert 0.4 < np.frombuffer(image.control_maps[0].pixels, np.uint8).mean() / 255 < 0.9
+
+
+def area(grow: int, points: list[tuple[int, int]], invert: bool = False) -> tuple[Any, int]:
+    """Return the box and the size of what is redrawn around white pixels of a 40x30 mask."""
+    mask = Image.new("L", (40, 30))
+    for point in points:
+        mask.putpixel(point, 255)
+    wanted = request(image="a.png", mask=Find("it", grow=grow), mask_invert=invert)
+    found = redrawn_area(mask, wanted, (40, 30))
+    return found.getbbox(), found.histogram()[255]
+
+
+ALL = [(x, y) for x in range(40) for y in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("grow", "points", "box", "size"),
+    [
+        (0, [(20, 9)], (20, 9, 21, 10), 1),
+        (4, [(20, 9)], (16, 5, 25, 14), 81),
+        (4, [(0, 0), (39, 29)], (0, 0, 40, 30), 50),
+        (128, [(20, 9)], (0, 0, 40, 30), 1200),
+        (-1, [(x, y) for x in range(5, 9) for y in range(5, 9)], (6, 6, 8, 8), 4),
+        (-4, [(20, 9)], None, 0),
+        (-9, ALL, (0, 0, 40, 30), 1200),
+        (4, [], None, 0),
+    ],
+)
+def test_a_mask_grows_by_pixels(
+    grow: int, points: list[tuple[int, int]], box: Any, size: int
+) -> None:
+    """On each side, within the picture; nothing stays nothing."""
+    assert area(grow, points) == (box, size)
+    inverted = area(grow, points, invert=True)[1]
+    assert inverted == (1200 - size if points else 0)
