@@ -14,6 +14,7 @@ from picowatch.engine.protocol import (
     MemoryUse,
     OnPreview,
     OnStep,
+    Place,
     RenderedImage,
     RgbPicture,
     go_on,
@@ -122,7 +123,9 @@ def digest_pixels(request: ImageRequest) -> bytes:
 
 
 def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
-    """Return the request's picture as an engine does."""
+    """Return the request's picture as an engine does. In those called bare no words find a mask."""
+    found = (Place("mask", 0.9, (1, 2, 3, 4)),) if "bare" not in request.masked[0] else ()
+    shown = [request.found_mask] if request.found_mask else []
     return RenderedImage(
         width=request.width,
         height=request.height,
@@ -138,7 +141,9 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         memory=MemoryUse(5_000_000, 7_000_000),
         control_maps=tuple(
             RgbPicture(request.width, request.height, digest_pixels(request))
-            for use in request.control
+            for use in (*request.control, *shown)
             if use.preview
         ),
+        places=found if shown else None,
+        warnings=() if found or not shown else ("Nothing was found.",),
     )

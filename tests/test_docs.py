@@ -26,7 +26,7 @@ from picowatch.recipe import (
 )
 from picowatch.recipe.fields import FIRST_NAME_OF, ROWS
 from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
-from picowatch.recipe.parts import Control, Hires, Upscale
+from picowatch.recipe.parts import Control, Find, Hires, Upscale
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.reading import check_template
 from picowatch.settings import LocalSettings, RaySettings, Settings
@@ -65,6 +65,7 @@ INVENTORY = Inventory(
     ),
     upscalers=(Upscaler("4x-UltraSharp", 4),),
     cutouts=("isnet-general-use",),
+    segmentations=("grounding-dino-tiny",),
     loras=("pixel-art", "watercolour", "sdxl_lightning_4step_lora", "lcm-lora-sdv1-5"),
     controlnets=tuple(ControlNet(name, "") for name in CONTROLNETS),
     depths=("Depth-Anything-V2-Small-hf",),
@@ -210,7 +211,7 @@ def headings(page: Path) -> set[str]:
 
 
 SETTINGS = {name for kind in (Settings, LocalSettings, RaySettings) for name in kind.model_fields}
-PARTS = {part.name for kind in (Control, Hires, Upscale) for part in fields(kind)}
+PARTS = {part.name for kind in (Control, Find, Hires, Upscale) for part in fields(kind)}
 # Of shapes that are explained, not fields; and what recipes and settings have besides.
 OTHER_KEYS = {"name", "field", "key", "size", "from", "local", "ray"}
 

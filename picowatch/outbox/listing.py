@@ -25,6 +25,7 @@ OWN = {
     "device": "what rendered it: `cpu`, `cuda:0 (NVIDIA H200)`",
     "size": "the picture's, after `hires` and `upscale`: `512x768`; `width` and `height` are those "
     "of the first pass",
+    "found": "how many places words found, where something was looked for",
     "digest": "sha256 of the request: equal digests are equal pictures",
     "save_digest": "sha256 of the recipe's bytes",
     "entry_index": "which entry of the recipe it was in the save of `save_digest`, from 0",
@@ -144,6 +145,7 @@ def line_of(file: str, chunk: Chunk, finished_at: float, entry_digest: str = "")
         "seconds": round(sum(rendered["timings"].values()), 3),
         "device": rendered["device"],
         "size": rendered["size"],
+        **({"found": rendered["found"]} if "found" in rendered else {}),
         **chunk.request.as_dict(),
         "digest": chunk.request.digest,
         "save_digest": chunk.save_digest,

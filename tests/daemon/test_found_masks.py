@@ -1,0 +1,77 @@
+"""Masks that words find, from a template or a recipe to the pictures and what they say."""
+
+import json
+
+import pytest
+
+from picowatch.metadata import read_texts
+from picowatch.outbox.encoding import SHEET_KEYWORD
+from picowatch.recipe.parts import Find
+from tests.catalog.files import write_model
+from tests.house import House
+
+TEMPLATE = "prompt: red\nseed: 1\nsize: 64x64\nmask: {find: the sky, preview: true}\n"
+
+
+@pytest.fixture
+def house(house: House) -> House:
+    """Return a house with a finder, and a folder of pictures of which one has nothing to find."""
+    finder = house.models / "segmentation/clipseg"
+    write_model(finder / "model.safetensors", {"logit_scale": ()})
+    for name, values in {"config": {"model_type": "clipseg"}, "tokenizer": {}}.items():
+        (finder / f"{name}.json").write_text(json.dumps(values))
+    (finder / "preprocessor_config.json").write_text("{}")
+    house.save("sky/_pictures.yaml", TEMPLATE)
+    for number, name in enumerate(("1.png", "2.png", "bare-3.png", "bare-4.png")):
+        house.draw(f"sky/{name}", f"rgb({number},0,0)")
+    return house
+
+
+def published(house: House) -> list[str]:
+    """Return the pictures in the order in which they were made, without previews of masks."""
+    return [line["file"] for line in house.listed()]
+
+
+def test_a_folder_says_what_was_found_in_each_picture(house: House) -> None:
+    """And once that there was nothing, which is no failure."""
+    assert house.once(batch_size=4), house.error("sky/_pictures.yaml")
+    found = {name: house.chunk(name).rendered for name in published(house)}
+    place = {"field": "mask", "score": 0.9, "box": [1, 2, 3, 4]}
+    assert {name: (one["found"], one["places"]) for name, one in found.items()} == {
+        "sky/1.png": (1, [place]),
+        "sky/2.png": (1, [place]),
+        "sky/bare-3.png": (0, []),
+        "sky/bare-4.png": (0, []),
+    }
+    assert [line["found"] for line in house.listed()] == [1, 1, 0, 0]
+    assert house.log().count("Nothing was found.") == 1
+    assert (house.outbox / "sky/1.control.png").exists()
+    assert house.request("sky/1.png").mask_finder_hash
+    house.save("shown.yaml", "from: outbox/sky/1.png\n")
+    assert house.once(), house.error("shown.yaml")
+    assert house.request(published(house)[-1]).mask == house.request("sky/1.png").mask
+
+
+def test_other_words_are_another_request(house: House) -> None:
+    """The same words draw nothing twice."""
+    assert house.once(batch_size=4)
+    assert house.answer("retry all", "sky").done
+    assert len(published(house)) == 4
+    house.save("sky/_pictures.yaml", TEMPLATE.replace("the sky", "the sea"))
+    assert house.answer("retry all", "sky").done
+    masks = [house.request(name).found_mask for name in published(house)]
+    assert [mask and mask.find for mask in masks] == ["the sky"] * 4 + ["the sea"] * 4
+
+
+def test_a_sweep_shows_each_phrase(house: House) -> None:
+    """With the words on its contact sheet."""
+    swept = 'mask: {find: x}\nsweep: {"mask: find": [hat, bow tie]}\n'
+    house.save("a.yaml", f"prompt: red\nimage: sky/1.png\nseed: 1\nsize: 64x64\n{swept}")
+    assert house.once(batch_size=4), house.error("a.yaml")
+    *pictures, sheet = house.pictures("a")
+    assert [house.request(one).mask for one in pictures] == [
+        Find("hat", model="clipseg"),
+        Find("bow tie", model="clipseg"),
+    ]
+    axes = json.loads(read_texts(house.outbox / sheet)[SHEET_KEYWORD])["axes"]
+    assert axes == [{"label": "mask: find", "values": ["hat", "bow tie"]}]
