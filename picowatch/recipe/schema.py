@@ -159,7 +159,7 @@ def _field(schema: Schema, form: Schema | None = None) -> Schema:
 
 def _propose(fields: Schema, inventory: Inventory) -> None:
     """Add the names of samplers and of what is installed as examples."""
-    hires, upscale, cutout, _, control = (fields[name]["properties"] for name in KINDS)
+    hires, upscale, cutout, mask, control = (fields[name]["properties"] for name in KINDS)
     upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
     for schema, names in (
         (fields["sampler"], [DEFAULT_SAMPLER, *(one.name for one in SAMPLERS)]),
@@ -169,6 +169,7 @@ def _propose(fields: Schema, inventory: Inventory) -> None:
         (hires["upscaler"], [*UPSCALERS, *upscalers]),
         (upscale["model"], upscalers),
         (cutout["model"], [*inventory.cutouts, DEMO_CUTOUT]),
+        (mask["model"], [*inventory.named("segmentation")]),
         (control["model"], [one.name for one in inventory.controlnets]),
         (control["depth"], list(inventory.depths)),
     ):

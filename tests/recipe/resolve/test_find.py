@@ -7,7 +7,16 @@ import pytest
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Find
 from picowatch.recipe.request import ImageRequest, recipe_values
-from tests.recipe.reading import INVENTORY, check_refused, hash_of, read, read_one, request_of
+from tests.recipe.reading import (
+    INVENTORY,
+    check_refused,
+    check_warned,
+    chunk_of,
+    hash_of,
+    read,
+    read_one,
+    request_of,
+)
 
 INSTALLED = replace(INVENTORY, segmentations=("clipseg",))
 SKY = "prompt: red\nimage: a.png\nmask: "
@@ -87,6 +96,14 @@ WRONG = {
 def test_what_cannot_be_found_is_refused(mask: str, message: str) -> None:
     """With the field, its limits, and what was written."""
     check_refused(SKY + mask, message, inventory=INSTALLED)
+
+
+def test_a_model_of_a_picture_that_is_missing_is_replaced() -> None:
+    """The whole picture is not redrawn for that."""
+    texts = chunk_of(replace(found("{find: hat, grow: 9}"), mask=Find("hat", grow=9, model="sam")))
+    recipe = read_one("from: corgi.png", inventory=INSTALLED, texts=texts)
+    assert recipe.mask == Find("hat", grow=9, model="clipseg")
+    check_warned(recipe, "no segmentation model 'sam' in … clipseg is used instead. (in corgi.png)")
 
 
 def test_without_a_model_the_remedy_is_to_install_one() -> None:
