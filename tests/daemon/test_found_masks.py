@@ -8,7 +8,8 @@ from picowatch.metadata import read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.recipe.parts import Find
 from tests.catalog.files import write_model
-from tests.house import House
+from tests.daemon.processes import process
+from tests.house import House, wait_for
 
 TEMPLATE = "prompt: red\nseed: 1\nsize: 64x64\nmask: {find: the sky, preview: true}\n"
 
@@ -75,3 +76,21 @@ def test_a_sweep_shows_each_phrase(house: House) -> None:
     ]
     axes = json.loads(read_texts(house.outbox / sheet)[SHEET_KEYWORD])["axes"]
     assert axes == [{"label": "mask: find", "values": ["hat", "bow tie"]}]
+
+
+def test_a_kill_in_the_middle_changes_nothing_of_it(house: House) -> None:
+    """Each picture is there once, with what was found in it, and a second phrase begins anew."""
+    with process(house):
+        wait_for(house.listed, "the first picture")
+    house.save("sky/_pictures.yaml", TEMPLATE.replace("the sky", "the sea"))
+    assert house.once(), house.error("sky/_pictures.yaml")
+    assert {line["recipe"]: line["found"] for line in house.listed()} == {
+        "sky/1.png": 1,
+        "sky/2.png": 1,
+        "sky/bare-3.png": 0,
+        "sky/bare-4.png": 0,
+    }
+    assert len(house.listed()) == 4
+    assert house.answer("retry all", "sky").done
+    words = [(line["recipe"], line["mask"]["find"]) for line in house.listed()]
+    assert len({*words}) == len(words) == 8
