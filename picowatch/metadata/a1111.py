@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from picowatch.recipe.a1111_keys import FINISHED, FIRST, LAST, UPSCALERS
+from picowatch.recipe.a1111_keys import AREA, FINISHED, FIRST, LAST, ONLY_MASKED, UPSCALERS
 from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.fields import BAKED, FINISHING, MAPPINGS, PARTS, ROWS, ZERO_SNR
 from picowatch.recipe.parts import Row
@@ -93,6 +93,7 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
     return (
         values
         | {
+            AREA: "" if request.mask_padding is None else ONLY_MASKED,
             "RNG": "NV" if request.noise == NVIDIA else "CPU",  # without it, A1111 takes its GPU's
             "Size": f"{request.width}x{request.height}",
             "Model hash": request.checkpoint_hash[:_HASH_DIGITS],

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from picowatch.recipe.fields import PARTS, ROWS, SIZE
 from picowatch.recipe.parts import Row
 
+AREA = "Inpaint area"
+ONLY_MASKED = "Only masked"
 # A1111's order; other keys of the table come between these. "CFG rescale" is SD.Next's,
 # "Distilled CFG Scale" and "Module 1", which is the VAE, are Forge's.
 FIRST = (
     *("Steps", "Sampler", "Schedule type", "CFG scale", "Distilled CFG Scale", "CFG rescale"),
     *("Seed", "Size", "Model hash", "Model", "VAE hash", "VAE", "Module 1"),
-    *("Denoising strength", "Clip skip", "Mask blur"),
+    *("Denoising strength", "Clip skip", "Mask blur", AREA, "Masked area padding"),
     *("Hires upscale", "Hires steps", "Hires upscaler"),
 )
 # "Rembg" is https://github.com/AUTOMATIC1111/stable-diffusion-webui-rembg's.
@@ -64,6 +66,7 @@ INFORMATION = {
     *("civitai metadata", "template", "negative template", "app", "pipeline"),
     *("operations", "lora networks", "hires size", "wildcard prompt", "raw prompt"),
     *("raw negative prompt", "batch size", "batch pos", "old prompt editing timelines"),
+    AREA.casefold(),
 }
 KNOWN = frozenset({*FIELDS, *PARTS_BY_KEY, *INFORMATION, *EMBEDDINGS, MODEL_HASH, HIRES_SIZE})
 # Values that say nothing: Civitai's placeholders for the sampler, and what holds without the key.

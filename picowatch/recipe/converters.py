@@ -70,6 +70,12 @@ def switch_in(written: Written) -> Any:
     return written.value if value is None else value
 
 
+def padding_in(written: Written) -> Any:
+    """Return a number of pixels; None for off."""
+    value = number_in(written)
+    return None if written.is_off or (switch_in(written) is False and value != 0) else value
+
+
 def word_in(written: Written) -> Any:
     """Return one of several words, in lower case."""
     return written.text.strip().casefold() if isinstance(written.value, str) else written.value

@@ -30,6 +30,7 @@ from picowatch.recipe.converters import (
     format_in,
     noise_in,
     number_in,
+    padding_in,
     prediction_in,
     quality_in,
     raw,
@@ -368,6 +369,21 @@ class ImageFields:
         bool, Row("true: black is redrawn.", needs=("mask",), same_in_batch=False)
     ] = False
 
+    mask_padding: Annotated[
+        Annotated[int, Field(ge=0, le=256)] | None,
+        Row(
+            "Only the masked part, and so many pixels around it, is drawn, in this size; the "
+            "picture keeps its own.",
+            aliases=("inpaint_full_res_padding",),
+            reads=padding_in,
+            needs=("mask",),
+            same_in_batch=False,
+            a1111="Masked area padding",
+            wanted="a whole number from 0 to 256, or false",
+            default_text="off",
+        ),
+    ] = None
+
     extend: Annotated[
         str,
         Row(
@@ -505,12 +521,17 @@ class ImageFields:
         return self.mask if isinstance(self.mask, Find) else None
 
     @property
-    def size_before_upscale(self) -> tuple[int, int]:
-        """Width and height of the drawn picture, after `hires`, or of the given one."""
+    def drawn_size(self) -> tuple[int, int]:
+        """Width and height of what is drawn, after `hires`: a picture, or a part of one."""
         width, height = self.width or 0, self.height or 0
         if not self.hires:
             return width, height
         return final_side(width, self.hires.scale), final_side(height, self.hires.scale)
+
+    @property
+    def size_before_upscale(self) -> tuple[int, int]:
+        """Width and height of the drawn picture, after `hires`, or of the given one."""
+        return self.drawn_size
 
     @property
     def published_size(self) -> tuple[int, int]:

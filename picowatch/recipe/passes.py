@@ -36,7 +36,7 @@ def passes_of(image: ImageFields) -> list[Pass]:
     size = image.width or 0, image.height or 0
     passes = [Pass(_evaluations(image.sampler, taken), planned, None, size, image.steps, strength)]
     if image.hires:
-        size, steps = image.size_before_upscale, image.hires.steps or image.steps
+        size, steps = image.drawn_size, image.hires.steps or image.steps
         strength = image.hires.denoising_strength
         taken = steps_taken(steps, strength)
         # A1111's second pass takes all steps that it plans: 1.5 is its middle.

@@ -42,9 +42,10 @@ class Context:
     `checkpoint` is the one that it names, as it was installed then, and `layer` has its fields as
     written. `lora_families` are the families that it gives for its LoRAs, and `swept_loras` are the
     names of those whose weights a sweep varies. `variants` are a sweep's
-    combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture
-    that is only finished, and `dropped` are the paths of a dropped picture and its mask: their
-    names are not part of the identity, so a renamed picture is still the same request.
+    combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture of
+    which nothing (not `draws`) or only a part is drawn, and `dropped` are the paths of a dropped
+    picture and its mask: their names are not part of the identity, so a renamed picture is still
+    the same request.
     """
 
     inventory: Inventory
@@ -55,7 +56,8 @@ class Context:
     swept_loras: frozenset[str] = frozenset()
     variants: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
-    given_size: tuple[int, int] = (0, 0)
+    given_size: tuple[int, int] | None = None
+    draws: bool = True
     dropped: frozenset[str] = frozenset()
 
 
@@ -120,7 +122,7 @@ class Recipe(RecipeFields):
     @property
     def draws(self) -> bool:
         """Return whether something is drawn. Otherwise the start image is only finished."""
-        return self.context.given_size == (0, 0)
+        return self.context.draws
 
     @property
     def draws_from_files(self) -> bool:
@@ -129,8 +131,9 @@ class Recipe(RecipeFields):
 
     @property
     def size_before_upscale(self) -> tuple[int, int]:
-        """Width and height of the drawn picture, or of one that is only finished."""
-        return super().size_before_upscale if self.draws else self.context.given_size
+        """Width and height of the drawn picture, or of one that keeps its size."""
+        keeps = not self.draws or self.mask_padding is not None
+        return (self.context.given_size if keeps else None) or self.drawn_size
 
     @property
     def wants_random_seed(self) -> bool:
@@ -309,8 +312,9 @@ class Recipe(RecipeFields):
         values |= {field: getattr(drawn, field) for field in PROMPTS}
         values |= {f"{name}_hash": _hash(file, hash_of) for name, file in self._files.items()}
         if not self.draws:
-            width, height = self.context.given_size
-            values |= {"width": width, "height": height}
+            values["width"], values["height"] = self.size_before_upscale
+        elif self.mask_padding is not None:
+            values["given_size"] = self.context.given_size
         families = self.context.lora_families
         return ImageRequest(
             **values | {"seed": seed, "variation_seed": variation_seed},

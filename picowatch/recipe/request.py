@@ -24,8 +24,8 @@ from picowatch.recipe.parts import Control, Cutout, Find
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
-# In the metadata, but no part of the identity: they change no pixel.
-_TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt", "notes")
+# In the metadata, but no part of the identity: they change no pixel, or follow from hashes.
+_TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt", "notes", "given_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ class ImageRequest(ImageFields):
     It has every field of the table that changes pixels, under its name. Names are as the catalog
     gives them; hashes are whole sha256 hex digests of files, so that another file under the same
     name is another request. `sampler` is A1111's name without schedule type ("DPM++ 2M");
-    `schedule_type` is never "automatic", and `upscale` has a scale. `loras` are those of the
+    `schedule_type` is never "automatic", and `upscale` has a scale. `given_size` is the size of the
+    picture of which only the masked part is drawn. `loras` are those of the
     recipe's field, then those of the tags in the prompt, in its order. `notes` are the columns of a
     table that begin with an underscore.
     """
@@ -104,6 +105,7 @@ class ImageRequest(ImageFields):
     hires_upscaler_hash: str = ""
     upscaler_hash: str = ""
     cutout_hash: str = ""
+    given_size: tuple[int, int] | None = None
     unexpanded_prompt: str = ""
     unexpanded_negative_prompt: str = ""
     notes: dict[str, str] = field(default_factory=dict, hash=False)
@@ -117,7 +119,8 @@ class ImageRequest(ImageFields):
     def digest(self) -> str:
         """The sha256 of the canonical JSON of the fields that make the picture.
 
-        Versions of libraries are not part of it, nor are notes and prompts before wildcards.
+        Versions of libraries are not part of it, nor are notes, prompts before wildcards and the
+        given size.
         """
         values = {name: value for name, value in self.as_dict().items() if name not in _TOLD_ONLY}
         return digest_of(values)
@@ -163,6 +166,11 @@ class ImageRequest(ImageFields):
     def draws(self) -> bool:
         """Return whether something is drawn. Otherwise the start image is only finished."""
         return bool(self.checkpoint)
+
+    @property
+    def size_before_upscale(self) -> tuple[int, int]:
+        """Width and height of the drawn picture, or of the given one."""
+        return self.given_size or self.drawn_size
 
     @property
     def redraws_a_part(self) -> bool:
@@ -273,6 +281,8 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
     values |= {name: values[name] or "none" for name in PICTURE_FIELDS if name in values}
     values |= {"mask": ALPHA} if request.mask_is_alpha else {}
     values |= {name: values[name] or False for name in MAPPINGS if name in values}
+    if values.get("mask_padding", 0) is None:
+        values["mask_padding"] = "none"
     if request.draws:
         values["prediction"] = request.prediction or AUTOMATIC
         values["loras"] = {

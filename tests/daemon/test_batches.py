@@ -23,6 +23,7 @@ OF_OTHER_TYPES: dict[str, Any] = {
     "hires": Hires(),
     "control": (ControlUse("a.png", "canny"),),
     "loras": (LoraUse("a", "1", 0.5),),
+    "mask_padding": 0,
     "noise": "nvidia",
     "prediction": "v",
     "references": (ReferenceUse("b.png", "2"),),
@@ -64,7 +65,7 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
         *("prompt", "negative_prompt", "seed"),
         *("ensd", "variation_seed", "variation_strength"),
         *("image", "references", "resize", "mask", "mask_blur", "mask_invert", "cutout"),
-        "extend",
+        *("extend", "mask_padding"),
         *WRITING,
     }
 

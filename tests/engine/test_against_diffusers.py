@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.engine.drawing.renderer import Renderer
@@ -27,6 +28,7 @@ from tests.engine.requests import (
     circle,
     draw,
     half,
+    keep,
     pixels,
     plain_options,
     right_half,
@@ -163,6 +165,59 @@ def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Ren
     assert np.abs(picture - expected)[:, 64:].max() <= 1
     assert np.abs(picture - as_pixels(circle()))[:, 64:].max() > 5
     assert np.array_equal(picture[:, :64], as_pixels(circle())[:, :64])
+
+
+LANCZOS = Image.Resampling.LANCZOS
+# White in a picture of 128x96, with so many pixels around it, and the box that is drawn of it.
+PLACES = {
+    "inside": ((60, 40, 80, 50), 8, (52, 27, 88, 63)),
+    "in a corner": ((0, 0, 10, 6), 4, (0, 0, 14, 14)),
+    "at the right and below": ((120, 90, 128, 96), 4, (116, 84, 128, 96)),
+    "a pixel wide": ((64, 20, 65, 60), 0, (45, 20, 85, 60)),
+    "the whole picture": ((0, 0, 128, 96), 8, (0, 0, 128, 96)),
+    "nothing": ((0, 0, 0, 0), 32, (0, 0, 128, 96)),
+}
+
+
+def in_a_square(picture: Image.Image, resampling: Any) -> Image.Image:
+    """Return a part of 64x64, or of 64x48 with its first and last row repeated."""
+    small = picture.resize((64, 64 * picture.height // picture.width), resampling)
+    margin = (64 - small.height) // 2
+    pixels = np.asarray(small)
+    margins = [(margin, margin), *[(0, 0)] * (pixels.ndim - 1)]
+    return Image.fromarray(np.pad(pixels, margins, mode="edge"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.usefixtures("modes")
+def test_only_the_masked_part_is_drawn(name: str, models: Path, ours: Renderer) -> None:
+    """As a crop, a drawing and a paste by hand, all in one batch; the picture keeps its size."""
+    photo, of = circle(128, 96), pipeline(name, "Inpaint")
+    square: dict[str, Any] = {"width": 64, "height": 64}
+    wanted, expected = [], list[Pixels]()
+    for white, padding, box in PLACES.values():
+        mask = Image.new("L", photo.size)
+        mask.paste(255, white)
+        given = {"mask": "m.png", "mask_hash": keep(models, mask), "mask_blur": 0, **square}
+        given |= {"mask_padding": padding, "exact": False}
+        wanted.append(asked(models, name, **start(models, 0.8, photo), **given))
+        # A latent is redrawn if any of its pixels is white.
+        holes = np.asarray(in_a_square(mask.crop(box), Image.Resampling.BOX))
+        holes = holes.reshape(8, 8, 8, 8).max((1, 3)).repeat(8, 0).repeat(8, 1)
+        part = in_a_square(photo.crop(box), LANCZOS)
+        more = {"image": part, "mask_image": Image.fromarray(holes), "strength": 0.8}
+        drawn = Image.fromarray(theirs(of, wanted[-1], **more, **square).astype(np.uint8))
+        size = box[2] - box[0], box[3] - box[1]
+        high = 64 * size[1] // size[0]
+        shown = drawn.crop((0, (64 - high) // 2, 64, (64 + high) // 2)).resize(size, LANCZOS)
+        by_hand = photo.copy()
+        by_hand.paste(shown, box[:2], mask.crop(box))
+        expected.append(as_pixels(by_hand))
+    for place, image, pasted in zip(PLACES, draw(ours, *wanted), expected, strict=True):
+        picture = pixels(image)
+        assert picture.shape == (96, 128, 3)
+        assert np.abs(picture - pasted).max() <= 1, place
+        assert (picture != as_pixels(photo)).any() == (place != "nothing")
 
 
 # The samplers that were published with "leading": it is their "uniform".

@@ -270,6 +270,25 @@ def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
     assert (pixels != np.asarray(free)).any()
 
 
+@pytest.mark.parametrize("name", (KLEIN, KONTEXT))
+def test_only_the_masked_part_of_a_photo_is_edited(name: str) -> None:
+    """As a script edits a crop, and pastes it back inside the mask."""
+    original = photo(0, (90, 75))
+    models, mask = models_with(name, original), Image.new("L", original.size)
+    mask.paste(255, (30, 20, 50, 40))
+    mask.save(models / "white.png")
+    text = f"{PROMPT}\nreferences: photo-0.png\nmask: white.png\nmask_padding: 6\nmask_blur: 0"
+    request = request_of(models, name, text, "size: 64x64")
+    (found,) = drawn(models, [request])
+    box = (24, 14, 56, 46)
+    part = original.crop(box).resize((64, 64), Image.Resampling.LANCZOS)
+    shown = script(name, part, request).resize((32, 32), Image.Resampling.LANCZOS)
+    expected = original.copy()
+    expected.paste(shown, box[:2], mask.crop(box))
+    assert difference(found, expected) <= 1
+    assert difference(found, original) > 1
+
+
 def test_a_lightning_lora_brings_its_schedule() -> None:
     """By its name; with guidance off it is four steps of equal shifts, whatever the size."""
     models, (picture, _) = two_photos(PLUS)

@@ -66,7 +66,9 @@ def seen(path: str, checkpoint: str = "demo") -> Pixels:
 
 
 @pytest.mark.parametrize("checkpoint", ["demo", FLOW, EDITS])
-@pytest.mark.parametrize("how", ["mask_blur: 3", "mask_invert: true\nmask_blur: 0"])
+@pytest.mark.parametrize(
+    "how", ["mask_blur: 3", "mask_padding: 8\nmask_blur: 0", "mask_invert: true\nmask_blur: 0"]
+)
 def test_a_found_mask_is_as_good_as_a_painted_one(checkpoint: str, how: str) -> None:
     """Its preview shows what is redrawn; painted so, it gives the same picture."""
     words = requested("{find: the hat, grow: 0, preview: true}", how, checkpoint)

@@ -73,7 +73,7 @@ START_IMAGES: Parts = st.builds(
 )  # fmt: skip
 MASKS: Parts = st.builds(
     dict, mask=PATHS, mask_hash=st.just(HASH["mask"]), mask_blur=st.integers(0, 64),
-    mask_invert=st.booleans(),
+    mask_invert=st.booleans(), mask_padding=st.none() | st.integers(0, 256),
 )  # fmt: skip
 HIRES = st.builds(
     Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from([*UPSCALERS, "4x-Own"])

@@ -69,9 +69,10 @@ END = "Version: picowatch 0.1.0"
         ),
         (
             {"image": "a.png", "image_hash": "1" * 64, "denoising_strength": 0.3, "resize": "crop",
-             "mask": "b.png", "mask_hash": "2" * 64, "mask_blur": 8, "mask_invert": False,
+             "mask": "b.png", "mask_hash": "2" * 64, "mask_blur": 8, "mask_padding": 16,
              "negative_prompt": "", "prediction": "v_zero_snr"},
-            f"a corgi\n{BEGIN}, {MODEL}, Denoising strength: 0.3, Mask blur: 8, Noise Schedule: "
+            f"a corgi\n{BEGIN}, {MODEL}, Denoising strength: 0.3, Mask blur: 8, Inpaint area: Only "
+            "masked, Masked area padding: 16, Noise Schedule: "
             f"Zero Terminal SNR, {CPU}, {END}",
         ),
     ],
@@ -96,7 +97,7 @@ def _keeps_its_form(text: str) -> bool:
 
 
 PICTURES = ("image", "image_hash", "denoising_strength", "resize", "mask", "mask_hash", "mask_blur",
-            "mask_invert", "control")  # fmt: skip
+            "mask_invert", "mask_padding", "control")  # fmt: skip
 WITHOUT_PICTURES: dict[str, Any] = {name: getattr(CORGI, name) for name in PICTURES}
 
 

@@ -49,8 +49,8 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
     assert "\ncfg_scale: 7.5\ncfg_rescale: 0\n" in text
     assert "\nsize: 512x768\nseed: 42\n" in text
     assert text.endswith("\nloras: {}\nreferences: none\ncontrol: none\ncount: 1\nsweep: false\n")
-    idle = {"height", "width", "mask", "mask_blur", "mask_invert", "variation_seed", "resize"}
-    idle |= {"denoising_strength", "keep_exif", "extend"} | {
+    idle = {"height", "width", "mask", "mask_blur", "mask_invert", "mask_padding", "resize"}
+    idle |= {"denoising_strength", "keep_exif", "extend", "variation_seed"} | {
         name for name, row in ROWS.items() if not row.changes_pixels
     }
     idle -= {"count", "sweep"}

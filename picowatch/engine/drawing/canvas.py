@@ -25,6 +25,7 @@ from picowatch.recipe.fields import ALPHA
 from picowatch.recipe.request import ImageRequest
 
 Size = tuple[int, int]
+Box = tuple[int, int, int, int]
 T = TypeVar("T")
 
 
@@ -32,19 +33,31 @@ class Canvas(NamedTuple):
     """The start image and mask of one image, at the size of its pass.
 
     `redrawn` is white in the area to redraw and black elsewhere. `opacity` is the same with a soft
-    edge: how much the new picture covers the start image. Both are None without a mask.
+    edge: how much the new picture covers the start image. Both are None without a mask. If only a
+    part is drawn, `picture` and `redrawn` are what is in the `box` of the `whole` start image, and
+    `opacity` has the box's own size.
     """
 
     picture: Image.Image
     redrawn: Image.Image | None = None
     opacity: Image.Image | None = None
+    whole: Image.Image | None = None
+    box: Box = (0, 0, 0, 0)
 
     def under(self, drawn: Image.Image) -> Image.Image:
         """Return the new picture over the start image, which outside the mask stays unchanged."""
         if self.opacity is None:
             return drawn
-        kept = self.picture.convert("RGBA") if drawn.mode == "RGBA" else on_white(self.picture)
-        return Image.composite(drawn, kept, self.opacity)
+        whole = self.whole or self.picture
+        kept = whole.convert("RGBA") if drawn.mode == "RGBA" else on_white(whole).copy()
+        size = self.opacity.size
+        shown = fit(drawn.crop(_inner(size, drawn.size)), size, "stretch")
+        kept.paste(shown, self.box[:2], self.opacity)
+        return kept
+
+    def part_of(self, other: Image.Image) -> Image.Image:
+        """Return the part of another picture of the same size that is drawn, as it is drawn."""
+        return fit(other.crop(self.box), self.picture.size, "fit")
 
 
 def read_canvas(
@@ -63,12 +76,48 @@ def read_canvas(
         return _extended(decoded(decode_picture, folder, kept, path), request, size)
     # Only a reference is seen with its transparency.
     decode = decode_picture if request.image else decode_with_alpha
-    fitted = fit(decoded(decode, folder, kept, path), size, request.resize)
+    picture = decoded(decode, folder, kept, path)
+    if request.mask_padding is None:
+        picture = fit(picture, size, request.resize)
     if not request.mask:
-        return Canvas(fitted)
-    redrawn = redrawn_area(found or _read_mask(folder, request), request, size)
+        return Canvas(picture)
+    redrawn = redrawn_area(found or _read_mask(folder, request), request, picture.size)
     soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
-    return Canvas(fitted, redrawn, soft if request.image else _inside(redrawn, soft))
+    whole = Canvas(picture, redrawn, soft if request.image else _inside(redrawn, soft))
+    padding = request.mask_padding
+    return whole if padding is None else _part(whole, padding, size)
+
+
+def _part(whole: Canvas, padding: int, size: Size) -> Canvas:
+    """Return the part of a canvas to draw: the mask with its soft edge, and what is around it."""
+    picture, redrawn, opacity, *_ = whole
+    assert redrawn and opacity
+    area = ImageChops.lighter(redrawn, opacity).getbbox() or (0, 0, *picture.size)
+    box = part_around(area, padding, picture.size, size)
+    part = Canvas(fit(picture.crop(box), size, "fit"), None, opacity.crop(box), picture, box)
+    # Each pixel that has a share of the area is redrawn, so that no thin line is lost.
+    shares = fit(redrawn.crop(box), size, "fit", Image.Resampling.BOX)
+    return part._replace(redrawn=shares.point(lambda share: 255 if share else 0))
+
+
+def part_around(area: Box, padding: int, whole: Size, size: Size) -> Box:
+    """Return an area of a picture with so many pixels around it, in the proportions of `size`.
+
+    The part lies within the `whole` picture, which may be too narrow for the proportions.
+    """
+    left, top = max(0, area[0] - padding), max(0, area[1] - padding)
+    right, bottom = min(whole[0], area[2] + padding), min(whole[1], area[3] + padding)
+    wide, high = right - left, bottom - top
+    left, right = _widened(left, right, round(high * size[0] / size[1]), whole[0])
+    top, bottom = _widened(top, bottom, round(wide * size[1] / size[0]), whole[1])
+    return left, top, right, bottom
+
+
+def _widened(begin: int, end: int, length: int, most: int) -> tuple[int, int]:
+    """Return a stretch of at least this length around another one, from 0 to at most `most`."""
+    length = min(max(length, end - begin), most)
+    begin = max(0, min(begin - (length - (end - begin)) // 2, most - length))
+    return begin, begin + length
 
 
 def redrawn_area(mask: Image.Image, request: ImageRequest, size: Size) -> Image.Image:
@@ -133,14 +182,12 @@ def _read_mask(folder: Path | None, request: ImageRequest) -> Image.Image:
     return decoded(decode, folder, request.mask_hash, request.painted_mask)
 
 
-def read_picture(
-    folder: Path | None, digest: str, path: str, size: Size, resize: str
+def fit(
+    picture: Image.Image,
+    size: Size,
+    resize: str,
+    resampling: Image.Resampling = Image.Resampling.LANCZOS,
 ) -> Image.Image:
-    """Return a picture from `folder` in another size, as RGB."""
-    return fit(decoded(decode_picture, folder, digest, path), size, resize)
-
-
-def fit(picture: Image.Image, size: Size, resize: str) -> Image.Image:
     """Return the picture in another size.
 
     "crop" fills the size and cuts off the excess on two sides, "stretch" changes the proportions.
@@ -150,14 +197,19 @@ def fit(picture: Image.Image, size: Size, resize: str) -> Image.Image:
     if picture.size == size:
         return picture
     if resize == "stretch":
-        return picture.resize(size, Image.Resampling.LANCZOS)
+        return picture.resize(size, resampling)
     if resize == "crop":
-        return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
-    width, height = size
-    scale = min(width / picture.width, height / picture.height)
-    inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    return _padded(picture.resize(inner, Image.Resampling.LANCZOS), size, left, top)
+        return ImageOps.fit(picture, size, resampling)
+    left, top, right, bottom = _inner(picture.size, size)
+    return _padded(picture.resize((right - left, bottom - top), resampling), size, left, top)
+
+
+def _inner(shown: Size, size: Size) -> Box:
+    """Return where a picture lies in one of another size that shows all of it."""
+    scale = min(size[0] / shown[0], size[1] / shown[1])
+    width, height = (max(1, round(side * scale)) for side in shown)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
 
 
 def decoded(decode: Callable[[bytes], T], folder: Path | None, digest: str, path: str) -> T:

@@ -24,7 +24,7 @@ from picowatch.catalog import Model
 from picowatch.catalog.folder_files import read_json
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.recognise import ORIGINAL
-from picowatch.engine.drawing.canvas import Canvas, read_picture
+from picowatch.engine.drawing.canvas import Canvas, decoded, fit
 from picowatch.engine.drawing.draw import Group, Job
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.part_files import Tensors, diffusers_model
@@ -32,6 +32,7 @@ from picowatch.engine.model.tensors import read_tensors
 from picowatch.engine.model.vae import LATENT_CHANNELS
 from picowatch.engine.networks.preprocess import preprocess
 from picowatch.engine.protocol import RgbPicture
+from picowatch.files.pictures import decode_picture
 from picowatch.recipe.parts import KINDS
 from picowatch.recipe.passes import Pass
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -142,8 +143,10 @@ def _map(
     request: ImageRequest, use: ControlUse, canvas: Canvas | None, size: tuple[int, int], job: Job
 ) -> NDArray[np.float32]:
     """Return the map of an image: height x width x RGB, 0 to 1."""
-    kept = read_picture(job.start_images, use.image_hash, use.image, size, request.resize)
-    picture = np.asarray(kept)
+    kept = decoded(decode_picture, job.start_images, use.image_hash, use.image)
+    if canvas and canvas.whole:
+        kept = canvas.part_of(fit(kept, canvas.whole.size, request.resize))
+    picture = np.asarray(fit(kept, size, request.resize))
     if use.preprocess == "depth":
         picture = job.guess_depth(picture, use)
     elif use.preprocess != "inpaint":

@@ -10,6 +10,7 @@ scaled back to the size of the recipe. Two different grids would move and zoom t
 picture (QwenLM/Qwen-Image #229).
 """
 
+from hashlib import sha256
 from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from picowatch.engine.drawing.canvas import decoded
+from picowatch.engine.drawing.canvas import decoded, read_canvas
 from picowatch.engine.drawing.draw import Group, Prompted
 from picowatch.engine.drawing.flow import FlowPasses
 from picowatch.engine.model.families import editor_of, pipeline_class, takes
 from picowatch.families import References
-from picowatch.files.pictures import decode_picture, decode_with_alpha
+from picowatch.files.pictures import decode_picture, decode_with_alpha, on_white
 from picowatch.recipe.passes import Pass
 from picowatch.recipe.request import ImageRequest
 
@@ -80,19 +81,25 @@ def _above(side: int, multiple: int) -> int:
 
 
 def read_references(
-    folder: Path | None, request: ImageRequest, references: References
+    folder: Path | None,
+    request: ImageRequest,
+    references: References,
+    part: Image.Image | None = None,
 ) -> tuple[Frame, list[Image.Image], list[str]]:
     """Return the frame of a request, its references as its family's pipeline takes them, warnings.
 
     They are read from `folder`, where they have their hashes as names: as RGB, or as RGBA if the
-    family reads transparency. RenderFailed if one is missing or damaged.
+    family reads transparency. Of the first one only the `part` is seen, if there is one.
+    RenderFailed if one is missing or damaged.
     """
-    frame = frame_for(request.size_before_upscale, references)
+    size = request.drawn_size
+    frame = frame_for(size, references)
     read = decode_with_alpha if references.alpha else decode_picture
     pictures = [decoded(read, folder, use.hash, use.image) for use in request.references]
+    if part:
+        pictures[0] = part if references.alpha else on_white(part)
     if references.alpha:
         pictures = [one.convert("RGBA") for one in pictures]
-    size = request.size_before_upscale
     in_place = is_in_proportion(pictures[0].size, size)
     if references.stretched:  # the pipeline scales each in its own proportions
         if in_place and pictures[0].size != size:
@@ -130,8 +137,15 @@ class EditPasses(FlowPasses):
         """Implement `Passes.encode`; no images share a call."""
         rules = self.loaded.variant.references
         assert rules
-        frame, pictures, small = read_references(self.job.start_images, request, rules)
+        folder, part = self.job.start_images, None
+        if request.mask_padding is not None:
+            mask = self.job.found_mask(request)
+            part = read_canvas(folder, request, request.drawn_size, mask)
+        seen = part and part.picture
+        frame, pictures, small = read_references(folder, request, rules, seen)
         hashes = tuple(use.hash for use in request.references)
+        if part:
+            hashes = (sha256(pictures[0].tobytes()).hexdigest(), *hashes[1:])
         texts = self._texts(request)
         read = [self.loaded.read_with(text, pictures, hashes) for text in texts.values()]
         edit = Edit(frame, pictures, texts, read)

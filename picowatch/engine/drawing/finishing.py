@@ -86,7 +86,7 @@ class Finishing:
     def for_hires(self, request: ImageRequest) -> Enlarge:
         """Return the function that enlarges a picture for the second pass."""
         assert request.hires is not None
-        name, size = request.hires.upscaler, request.size_before_upscale
+        name, size = request.hires.upscaler, request.drawn_size
         if name in _RESAMPLING:
             return lambda picture: picture.resize(size, _RESAMPLING[name])
         model = partial(self._network_of, "upscaler", name, request.hires_upscaler_hash)

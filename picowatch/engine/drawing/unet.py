@@ -120,7 +120,7 @@ class UnetPasses(Passes):
             self.loaded.vae,
             before.latents,
             request.hires.upscaler,
-            request.size_before_upscale,
+            request.drawn_size,
             self.job.enlarge_for_hires(request),
         )
 

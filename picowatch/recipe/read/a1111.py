@@ -263,6 +263,8 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
             found.put(keys.FIELDS.get(key, "vae"), text, name)
         else:
             found.leave_out(name, text)
+    if said.get(keys.AREA.casefold(), "").casefold() == keys.ONLY_MASKED.casefold():
+        values.setdefault("mask_padding", "32")
     if resized := said.get(keys.HIRES_SIZE):  # if no scale gives this size, hires is left out
         scale, hires = _scale(resized, values.get(SIZE, "")), values.pop("hires", {})
         found.leave_out("Hires resize", None if scale else resized)

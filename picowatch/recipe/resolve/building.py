@@ -116,7 +116,8 @@ class _Resolving:
         values["control"] = self._controls(values)
         values |= self._picture_size(values, checkpoint)
         values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
-        context = self._context(checkpoint, lora_families=families)
+        given = self._size_kept(values)
+        context = self._context(checkpoint, lora_families=families, given_size=given)
         recipe = self._validated(values, defaults, context)
         if recipe is None:
             return None
@@ -155,7 +156,9 @@ class _Resolving:
         written = read_values(self.layer, self.judge)
         values = {name: written[name] for name in others if name in written}
         values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale, CUTOUT: cutout}
-        recipe = self._validated(values, {}, self._context(NO_CHECKPOINT, given_size=size))
+        recipe = self._validated(
+            values, {}, self._context(NO_CHECKPOINT, given_size=size, draws=False)
+        )
         if recipe:
             for finding in (one for rule in RULES_OF_FINISHING for one in rule(recipe)):
                 self.judge.replaces(finding)
@@ -375,11 +378,20 @@ class _Resolving:
             self.judge.wrong("extend", str(error))
             return size
 
+    def _size_kept(self, values: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Return the size of the picture, if only its masked part is drawn."""
+        if values.get("mask_padding") is not None:
+            with suppress(PictureUnreadable):  # reported where pictures are kept
+                return self.known.pictures.size(values["image"] or values["references"][0])
+        return None
+
     def _picture_size(self, values: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, int]:
         """Return the sides to take from a picture; next to a given side, in proportion."""
         sides = [side for side in ("width", "height") if values[side] == PICTURE]
         references = values["references"]
         extend = values.get("extend", "") if values["image"] else ""
+        if values["mask"] and values.get("mask_padding") is not None:  # the picture keeps its own
+            return dict.fromkeys(sides, checkpoint.native_size)
         if (references or extend) and not {"width", "height"}.intersection(self.layer):
             sides = ["width", "height"]
         if not sides and not extend:

@@ -212,7 +212,7 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
             # No checkpoint can draw sides that are not multiples of 8.
             what = not_multiple_of(multiple, field, side)
             yield Finding(field, what, instead=nearest, of_checkpoint=side % 8 == 0)
-    sides = recipe.size_before_upscale
+    sides = recipe.drawn_size
     what = f"hires makes {sides[0]}x{sides[1]} from {recipe.size}"
     if recipe.hires and max(sides) > most:
         what = f"{what}; the limit is {most} pixels a side."

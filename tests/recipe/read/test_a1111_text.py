@@ -185,6 +185,8 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         ('Civitai resources: [{"type":"lora","modelName":"Ink"}], Civitai metadata: {}',
          ignored('Civitai resources: [{"type":"lora","modelName":"Ink"}]')),
         ("Mask blur: 4", ["mask_blur has no effect without mask or extend. It was ignored."]),
+        ("Inpaint area: Only masked", ["mask_padding has no effect without mask. It was ignored."]),
+        ("Inpaint area: Whole picture", []),
         ("Seed: 71415104642", ["the seed 71415104642 has more than 32 bits; 2695627906 is used …"]),
         (f"Variation seed: {2**32 + 5}, Variation seed strength: 1, Seed resize from: 64x64",
          ["the seed 4294967301 has … 5 is used …", *ignored("Seed resize from: 64x64")]),

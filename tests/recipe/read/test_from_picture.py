@@ -53,6 +53,9 @@ def test_a_picture_without_mask_sets_the_folders_mask_aside() -> None:
     assert (recipe.image, recipe.mask) == ("photo.png", "")
     own = read("from: corgi.png\nmask: own.png", CHUNK, defaults=defaults)
     assert (own.mask, own.mask_blur) == ("own.png", 9)
+    for text, padding in (("", 32), (", Masked area padding: 0", 0)):
+        texts = {"parameters": f"a corgi\nSteps: 3, Inpaint area: Only masked{text}"}
+        assert read("from: corgi.png\nimage: a.png\nmask: b.png", texts).mask_padding == padding
 
 
 def test_what_a_recipe_switches_off_takes_along_what_belongs_to_it() -> None:

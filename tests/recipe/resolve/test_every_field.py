@@ -32,6 +32,7 @@ SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
     "keep_exif": "image: a.png\nkeep_exif: none",
     "mask": "image: a.png\nmask: b.png",
     "mask_blur": "image: a.png\nmask: b.png\nmask_blur: 9",
+    "mask_padding": "image: a.png\nmask: b.png\nmask_padding: 9",
     "mask_invert": "image: a.png\nmask: b.png\nmask_invert: true",
     "hires.scale": "hires: {scale: 1.5}",
     "hires.steps": "hires: {steps: 5}",
@@ -50,7 +51,8 @@ HONOURED = {
     *("prompt", "negative_prompt", "sampler", "cfg_scale", "guidance", "steps", "noise", "seed"),
     *("width", "height", "hires", "hires.scale", "hires.steps", "hires.denoising_strength"),
     *("hires.upscaler", "upscale", "upscale.model", "upscale.scale", "image", "resize", "mask"),
-    *("mask_blur", "mask_invert", "denoising_strength", "checkpoint", "vae", "loras", "exact"),
+    *("mask_blur", "mask_invert", "denoising_strength", "checkpoint", "vae", "loras"),
+    *("exact", "mask_padding"),
     *("quantize", "step_cache", "shrink_to_fit", "references", "format", "quality", "keep_exif"),
     *("extend", "cutout", "cutout.model", "cutout.background", "cutout.margin", "cutout.size"),
 }

@@ -2,8 +2,10 @@
 
 import pytest
 
-from picowatch.recipe import RecipeInvalid, error_text
-from tests.recipe.reading import check_refused, read_one, request_of
+from picowatch.families import FAMILIES
+from picowatch.recipe import Checkpoint, ImageRequest, Inventory, RecipeInvalid, error_text
+from picowatch.recipe.inventory import rules_of
+from tests.recipe.reading import DEMO, PicturesWith, check_refused, read_one, request_of
 
 
 def test_without_a_start_image_a_request_has_none() -> None:
@@ -41,6 +43,28 @@ def test_a_folder_may_say_how_start_images_are_used() -> None:
     assert read_one("prompt: a", defaults=defaults).denoising_strength == 0.75
     with_image = read_one("prompt: a\nimage: b.png", defaults=defaults)
     assert with_image.denoising_strength == 0.3
+
+
+@pytest.mark.parametrize("picture", ["image: a.png", "references: [a.png, b.png]"])
+def test_only_the_masked_part_is_drawn_in_the_checkpoints_size(picture: str) -> None:
+    """The picture keeps its own, whatever that is."""
+    key, variant = ("flux2", "klein 4B") if "references" in picture else ("sd1", "")
+    it = Checkpoint("it", 512, family=FAMILIES[key].name, rules=rules_of(key, variant))
+    usual = f"prompt: a hat\ncheckpoint: it\n{picture}\nmask: m.png\n"
+
+    def asked(text: str) -> ImageRequest:
+        pictures = PicturesWith(lambda _: {}, size=(4001, 3000))
+        return request_of(usual + text, inventory=Inventory(DEMO, (it,)), pictures=pictures)
+
+    for size in ("", "size: picture"):
+        request = asked(f"mask_padding: 0\n{size}")
+        assert (request.drawn_size, request.mask_padding) == ((512, 512), 0)
+        assert request.published_size == (4001, 3000)
+    request = asked("mask_padding: 32\nsize: 256x384\nupscale: {model: demo-compact, scale: 2}")
+    assert (request.drawn_size, request.published_size) == ((256, 384), (8002, 6000))
+    for off in ("false", "none", "off"):
+        request = asked(f"mask_padding: {off}\nsize: 64x64")
+        assert (request.mask_padding, request.published_size) == (None, (64, 64))
 
 
 def test_whoever_finds_a_picture_missing_can_say_where_it_is_named() -> None:
