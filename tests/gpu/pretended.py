@@ -186,7 +186,9 @@ class Graph:
 
     @classmethod
     @contextmanager
-    def record_into(cls, graph: "Graph", pool: object, capture_error_mode: str) -> Iterator[None]:
+    def record_into(
+        cls, graph: "Graph", pool: object, stream: object, capture_error_mode: str
+    ) -> Iterator[None]:
         """Replace `torch.cuda.graph`."""
         assert capture_error_mode == "thread_local"
         graph._pool, cls.recording = pool, graph

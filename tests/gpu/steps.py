@@ -115,3 +115,21 @@ def test_graphs_draw_the_same_pixels(models: Models, both: list[Renderer], name:
     expected, found = (renderer.render(batch, ignore_steps) for renderer in both)
     assert [one.pixels for one in found] == [one.pixels for one in expected]
     assert {one.compiled for one in found} == {"graph" if not exact else False}
+
+
+def test_all_recordings_share_a_stream(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries keep memory for each stream that they ever computed on."""
+    made: list[object] = []
+    stream: Any = torch.cuda.Stream
+
+    def counted_stream(*given: Any) -> Any:
+        made.append(given)
+        return stream(*given)
+
+    monkeypatch.setattr(torch.cuda, "Stream", counted_stream)
+    for _ in range(2):
+        renderer = Renderer(replace(models.options, graphs=True))
+        for side in (64, 72):
+            (image,) = draw(renderer, models.request({"steps": 2, "width": side, "height": 64}))
+            assert image.compiled == "graph"
+    assert len(made) <= 1

@@ -6,7 +6,7 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -67,7 +67,8 @@ class Graphed:
             if not self._waits_for_processor(call):
                 return None
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            how: Any = {"stream": _side(self._device), "capture_error_mode": "thread_local"}
+            with torch.cuda.graph(graph, pool=self._pool, **how):
                 output = call()
         except torch.OutOfMemoryError:  # the module itself needs less
             return None
@@ -79,10 +80,9 @@ class Graphed:
     def _waits_for_processor(self, call: partial[Any]) -> bool:
         """Measure a call. Raises RuntimeError if it needs a number from the card.
 
-        The call before it sets up what libraries need once. Both are on a stream of their own, as
-        a recording is.
+        The call before it sets up what libraries need once. Both are on the recording's stream.
         """
-        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        side = _side(self._device)
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
             call()
@@ -96,6 +96,12 @@ class Graphed:
                 torch.cuda.set_sync_debug_mode("default")
             side.synchronize()
         return started >= _START_BOUND * (perf_counter() - began)
+
+
+@cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream for recordings: cuBLAS keeps 32 MB for each stream that it computed on."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class _Graph(NamedTuple):
