@@ -10,7 +10,7 @@ from picowatch.daemon.accept_pictures import saved_picture, saved_template
 from picowatch.daemon.answer import queue_images, recipes_of, refuse, those_refused, warnings_of
 from picowatch.daemon.events import Event, said_once, warned
 from picowatch.daemon.model_hashes import NotHashed
-from picowatch.daemon.run import Run
+from picowatch.daemon.run import SLICE_SECONDS, Run
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.attempt import PASSING, RETRY_SECONDS, unexpected
 from picowatch.inbox.differences import READABLE
@@ -24,9 +24,6 @@ from picowatch.recipe.resolve.start_image import refuse_unusable
 
 log = logging.getLogger("picowatch")
 
-# The longest transaction of accepted saves, unless a single save takes longer: no engine gets its
-# next batch meanwhile.
-SLICE_SECONDS = 0.2
 _NO_TEMPLATE = (
     "Pictures beside this file are not requests, because its name lacks an underscore. Rename it "
     "to _pictures.yaml."

@@ -103,11 +103,12 @@ class Control:
             words = f"No failed image or refused file matches {pattern}."
             return Answer(False, f"{words}{_named('Failed', wrong)}")
         retried = control.retry(self.ledger, chosen)
-        for recipe in retried:
-            log.info("%s: %s queued again, as requested", recipe, images(retried[recipe]))
+        if retried:
+            queued = images(sum(retried.values()))
+            log.info("%s: %s queued again, as requested", _listed([*retried]), queued)
         self.pool.wake()
         again = [recipe for recipe in chosen if recipe in refused]
-        parts = [f"{images(sum(retried.values()))} queued again"] if retried else []
+        parts = [f"{queued} queued again"] if retried else []
         if again:
             control.want_again(self.ledger, again, as_saved=False)
             self.inbox.want_scan()
@@ -140,21 +141,21 @@ class Control:
         inbox, is_meant = self.run.settings.inbox, partial(self._came_before, command.sent_at_ns)
         pending = {one for one in self.inbox.pending() if is_meant(size_and_time_of(inbox, one))}
         unfinished = control.unfinished_recipes(self.ledger, pattern.rstrip("/"))
-        unfinished = unfinished or control.unfinished_recipes(self.ledger)
-        recipes = _matching(pattern, [one for one in unfinished if one not in pending])
-        known = {one: questions.known_recipe(self.ledger, one) for one in recipes}
-        recipes = [one for one, row in known.items() if is_meant(row and row.size_and_time)]
+        if not (matching := _matching(pattern, unfinished)):
+            unfinished = control.unfinished_recipes(self.ledger)
+            matching = _matching(pattern, unfinished)
+        recipes = [one for one in matching if one not in pending and is_meant(unfinished[one])]
         with self.ledger.transaction():
             cancelled, running = control.cancel(self.ledger, recipes)
             waiting = waiting.with_cancelled(cancelled, running)
             if cancelled:
                 control.note_command(self.ledger, command.file, waiting)
-        for recipe in recipes:
-            log.info("%s: images cancelled, as requested", recipe)
+        if recipes:
+            log.info("%s: %s cancelled, as requested", _listed(recipes), images(cancelled))
         if _matching(pattern, pending):
             return None
         if not waiting.cancelled:
-            others = _named("Recipes with queued images", unfinished)
+            others = _named("Recipes with queued images", [*unfinished])
             return Answer(False, f"No image of {pattern} is queued.{others}")
         rest = " Images in progress are stopped." if waiting.running else ""
         return Answer(True, f"{images(waiting.cancelled)} cancelled.{rest}")
@@ -259,7 +260,8 @@ class Control:
             return None
         if questions.is_unfinished_below(self.ledger, folder):
             return None
-        finish.finish_all(self.run)  # the answer names error files and contact sheets
+        if not finish.finish_all(self.run):  # the answer names error files and contact sheets
+            return None
         template = template_above(self.run.settings.inbox, f"{folder}/{PICTURES_NAME}") or ""
         known = questions.known_recipe(self.ledger, template)
         if known and known.outcome == "refused":

@@ -133,7 +133,7 @@ class Daemon:
             if self.control.run_all():
                 self.reporting.hurry()
         self._update_pool(self._more)  # so engines have work while the steps below wait for a disk
-        finish.finish_all(self._shared)
+        self._more |= not finish.finish_all(self._shared)
         self.attempts.attempt("list", "failures.jsonl", partial(finish.list_failures, self._shared))
         self.attempts.attempt("list", "images.jsonl", self.pool.publisher.list_published)
         self._tidy_up(now)

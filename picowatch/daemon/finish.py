@@ -2,11 +2,12 @@
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from picowatch.daemon.run import Run
+from picowatch.daemon.run import SLICE_SECONDS, Run
 from picowatch.daemon.sheets import make_due_sheets
 from picowatch.files.attempt import unexpected
 from picowatch.files.inside import OtherBytes, checked_blocks, sha256_of, unlink_below
@@ -25,12 +26,13 @@ log = logging.getLogger("picowatch")
 FAILURES_SHOWN = 20  # in one error file
 
 
-def finish_all(run: Run) -> None:
-    """Draw the consequences of all that has changed, and commit that at once.
+def finish_all(run: Run) -> bool:
+    """Draw the consequences of what has changed, and commit that; False if time is up before.
 
     What a disk refuses waits alone: one recipe's folder may stay unwritable for good.
     """
     done = []
+    is_all, end = True, time.monotonic() + SLICE_SECONDS
     for recipe, todo in outstanding.todo(run.ledger):
         try:
             is_done = finish(run, recipe)
@@ -42,8 +44,12 @@ def finish_all(run: Run) -> None:
             is_done = True
         if is_done:
             done.append((recipe, todo))
+        if time.monotonic() >= end:
+            is_all = False
+            break
     if done:
         outstanding.done_with(run.ledger, done)
+    return is_all
 
 
 def list_failures(run: Run) -> None:

@@ -20,6 +20,10 @@ from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
+# The longest transaction of accepted saves, unless a single save takes longer: no engine gets its
+# next batch meanwhile. Of finished recipes as many are looked at, so that no save waits for all.
+SLICE_SECONDS = 0.2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.entries import FAILED, QUEUED_ANEW
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import WaitingCommand
+from picowatch.ledger.rows import SizeAndTime, WaitingCommand
 
 _OF_THESE = "recipe IN (SELECT value FROM json_each(:recipes))"
 
@@ -69,11 +69,20 @@ def cancel(ledger: Ledger, recipes: Collection[str]) -> tuple[int, int]:
     return cancelled, running
 
 
-def unfinished_recipes(ledger: Ledger, name: str = "") -> list[str]:
-    """Return the recipes with images that can be cancelled; of this `name`, or in this folder."""
-    which = "(recipe = :name OR (recipe > :name || '/' AND recipe < :name || '0')) AND" * bool(name)
-    query = f"SELECT DISTINCT recipe FROM images WHERE {which} {UNFINISHED} ORDER BY recipe"
-    return [row["recipe"] for row in ledger.select(query, {"name": name})]
+def unfinished_recipes(ledger: Ledger, name: str = "") -> dict[str, SizeAndTime | None]:
+    """Return the recipes with images that can be cancelled, and their versions as they were read.
+
+    With `name`, those of this name or stem, and those in the folder of this name.
+    """
+    # "/" and "0" follow "." in ASCII.
+    which = "(recipe = :name OR (recipe > :name || '.' AND recipe < :name || '0')) AND" * bool(name)
+    rows = ledger.select(
+        f"""SELECT recipe, size_and_time FROM (
+                SELECT DISTINCT recipe FROM images WHERE {which} {UNFINISHED}
+            ) LEFT JOIN recipes ON path = recipe ORDER BY recipe""",
+        {"name": name},
+    )
+    return {recipe: version and SizeAndTime.from_text(version) for recipe, version in rows}
 
 
 def pause(ledger: Ledger, since: float) -> None:

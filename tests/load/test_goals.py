@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from picowatch.inbox.watch import Watch
-from tests.house import House, wait_for
+from picowatch.outbox.commands import Command, send, wait_for_answer
+from tests.house import PATIENCE, House, wait_for
 from tests.load.live_daemon import live_daemon, text_of, write_recipes
 from tests.machine import Slowness, within
 from tests.outcome import error_files, faults
@@ -31,6 +32,7 @@ FRAMES_A_SECOND = 100
 IDLE_SHARE = 0.004  # of a core, with a thousand recipes; measured: 0.003
 IDLE_SECONDS = 30
 ACCEPTED_SECONDS = 1.5  # a save that overtakes, meanwhile
+CANCELLED_SECONDS = 1.0
 RENDERED_SECONDS = 5.0  # … to its picture, beside frames that are rendered
 TEMPLATE = "prompt: a frame\nseed: 1\nsize: 64x64\nsteps: 1\n"
 # Of the daemon at most, and more than with nothing to do, in MiB. To read one of the large frames
@@ -45,7 +47,10 @@ def accepted(house: House) -> int:
 
 @pytest.mark.heavy
 def test_ten_thousand_recipes_at_once(house: House) -> None:
-    """Each has a warning, as most have; one that has a higher priority overtakes them."""
+    """Each has a warning, as most have; one that has a higher priority overtakes them.
+
+    Neither a single one nor all of them take long to cancel, and no save waits for that.
+    """
     write_recipes(house.folder / "source", MANY, "zorgnub")
     house.save("live/_defaults.yaml", "priority: 10\n")
     slowness = Slowness()
@@ -64,14 +69,29 @@ def test_ten_thousand_recipes_at_once(house: House) -> None:
         waited = time.monotonic() - saved
         daemon.wait_for(are_all_accepted, "all")
         seconds, cpu = time.monotonic() - began, daemon.cpu_seconds() - cpu
+        cancelled = [seconds_to_cancel(house, name) for name in ("all/r00001.yaml", "all")]
+        saved = time.monotonic()
+        house.save("live/later.yaml", text_of(2))
+        daemon.wait_for(lambda: "live/later.yaml: saved" in house.log(), "the one after that")
+        waited = max(waited, time.monotonic() - saved)
         log.info(
             "%d recipes in %.1f s, %.1f s of processor time, %.1f MiB; one that overtakes is "
-            "accepted after %.2f s; load %.1f, slowness %.2f",
-            MANY, seconds, cpu, daemon.mebibytes(), waited, os.getloadavg()[0], slowness,
+            "accepted after %.2f s; one is cancelled after %.2f s, all after %.2f s; load %.1f, "
+            "slowness %.2f",
+            MANY, seconds, cpu, daemon.mebibytes(), waited, *cancelled, os.getloadavg()[0],
+            slowness,
         )  # fmt: skip
         assert daemon.mebibytes() < 80
         assert MANY / cpu * float(slowness) > RECIPES_A_SECOND
         assert waited < within(ACCEPTED_SECONDS)
+        assert max(cancelled) < within(CANCELLED_SECONDS), cancelled
+
+
+def seconds_to_cancel(house: House, recipe: str) -> float:
+    began = time.monotonic()
+    answer = wait_for_answer(send(house.outbox, Command("cancel", recipe)), PATIENCE)
+    assert answer and answer.done, answer
+    return time.monotonic() - began
 
 
 def write_frames(folder: Path, count: int) -> None:
