@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory
 from picowatch.recipe.fields import Prediction
 from picowatch.recipe.inventory import ControlNet, Upscaler
-from picowatch.recipe.parts import KINDS, UPSCALERS, ControlKind, Hires, Preprocessor, Upscale
+from picowatch.recipe.parts import KINDS, UPSCALERS, ControlKind, Find, Hires, Preprocessor, Upscale
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.request import ControlUse, LoraUse
@@ -75,6 +75,15 @@ MASKS: Parts = st.builds(
     dict, mask=PATHS, mask_hash=st.just(HASH["mask"]), mask_blur=st.integers(0, 64),
     mask_invert=st.booleans(), mask_padding=st.none() | st.integers(0, 256),
 )  # fmt: skip
+# Masks that words find.
+FINDS = st.builds(
+    Find, st.text(st.characters(categories=("L", "N")), min_size=1, max_size=20), STRENGTHS,
+    st.integers(-128, 128), st.just("clipseg"), st.booleans(),
+)  # fmt: skip
+FOUND: Parts = st.builds(
+    dict, mask=FINDS, mask_finder_hash=st.just(HASH["segmentation"]),
+    mask_blur=st.integers(0, 64), mask_invert=st.booleans(),
+)  # fmt: skip
 HIRES = st.builds(
     Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from([*UPSCALERS, "4x-Own"])
 )
@@ -122,7 +131,7 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
     vae = draw(st.sampled_from(["baked", "vae-ft-mse"]))
     pictures = draw(NO_PICTURES | START_IMAGES)
     if pictures:
-        pictures = pictures | draw(NO_PICTURES | MASKS)
+        pictures = pictures | draw(NO_PICTURES | MASKS | FOUND)
     followed = draw(st.lists(controls("mask" in pictures), max_size=2))
     if followed:
         pictures = pictures | {"control": tuple(followed), "resize": draw(RESIZES)}
@@ -173,4 +182,5 @@ def inventory_for(request: ImageRequest) -> Inventory:
         upscalers=(Upscaler("4x-Own", 4),),
         controlnets=(ControlNet("own_canny", ""), ControlNet("own_union", "", kinds=len(KINDS))),
         depths=("Depth-Own",),
+        segmentations=("clipseg",),
     )

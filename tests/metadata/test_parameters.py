@@ -96,8 +96,8 @@ def _keeps_its_form(text: str) -> bool:
     return "Negative prompt:" not in text and not any(line.startswith("Steps:") for line in lines)
 
 
-PICTURES = ("image", "image_hash", "denoising_strength", "resize", "mask", "mask_hash", "mask_blur",
-            "mask_invert", "mask_padding", "control")  # fmt: skip
+PICTURES = ("image", "image_hash", "denoising_strength", "resize", "mask", "mask_hash",
+            "mask_finder_hash", "mask_blur", "mask_invert", "mask_padding", "control")  # fmt: skip
 WITHOUT_PICTURES: dict[str, Any] = {name: getattr(CORGI, name) for name in PICTURES}
 
 
