@@ -10,7 +10,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import IO, cast
 
-from PIL import ExifTags, Image, ImageChops, ImageCms
+from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError
 
 from picowatch.errors import PictureUnreadable, install_command
 from picowatch.files import wide_gamut
@@ -44,6 +44,9 @@ MAX_READS = 200_000
 # What is read before the pixels: metadata, and a TIFF's directory, of which each number becomes a
 # Python object. Pillow joins a JPEG's pieces of EXIF data by copying all earlier ones each time.
 MAX_HEADER_BYTES = 16 * 1024 * 1024
+# Of files that are read at once, metadata included, of which Pillow holds up to six copies.
+MAX_BYTES_AT_ONCE = 24 * 1024 * 1024
+_TOO_LARGE = "it has too many parts, or too large ones"
 WHITE = 128  # a mask's grey from here on counts as white
 _DARK_GREY, _LIGHT_GREY = 64, 192
 _MOST_GREY = 0.3  # of a mask; soft edges have less
@@ -63,9 +66,9 @@ _TURNED = (5, 6, 7, 8)  # orientations that stand a picture on its side
 class FewReads(io.BufferedIOBase):
     """A file that limits how often it is read, and how much of it as long as `in_header`.
 
-    Pictures may have millions of tiny parts, and metadata as large as the file. WebPs and AVIFs are
-    read at once, which counts for nothing. It has no `fileno`, because Pillow's TIFF reader would
-    use that to read past the limits.
+    Pictures may have millions of tiny parts, and metadata as large as the file. WebPs, AVIFs and
+    HEICs are read at once. It has no `fileno`, because Pillow's TIFF reader would use that to read
+    past the limits.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -76,10 +79,15 @@ class FewReads(io.BufferedIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as any file does. Raises OSError beyond the limits."""
         self._reads += 1
-        self._bytes += max(0, size or 0) if self.in_header else 0
+        if size is None or size < 0:
+            content = self._file.read()
+            if self.in_header and len(content) > MAX_BYTES_AT_ONCE:
+                raise OSError(_TOO_LARGE)
+            return content
+        self._bytes += size if self.in_header else 0
         if self._reads > MAX_READS or self._bytes > MAX_HEADER_BYTES:
-            raise OSError("it has too many parts, or too large ones")
-        return self._file.read(-1 if size is None else size)
+            raise OSError(_TOO_LARGE)
+        return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         return self._file.seek(offset, whence)
@@ -271,6 +279,10 @@ def _opened(file: IO[bytes]) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large(max(MAX_PIXELS.values()), "a picture") from error
     except Exception as error:
+        if not isinstance(error, UnidentifiedImageError):
+            raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
+        if HEIF in formats:  # pillow-heif says no more
+            raise PictureUnreadable("It is damaged.") from error
         raise PictureUnreadable(
             "It is not a picture that can be read.",
             f"{_READABLE}.",

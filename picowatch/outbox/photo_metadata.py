@@ -24,6 +24,7 @@ from picowatch.recipe.request import ImageRequest
 KEPT, NO_PLACE, NOTHING_KEPT = "all", "no_place", "none"
 LOST = "The photo's {} cannot be read, so the picture has none: {}."
 MAX_XMP_BYTES = 1024 * 1024
+MAX_XMP_TAGS = 20_000  # a third of a second; Lightroom writes some thousand
 # Without the segment's length and name (XMP specification part 3, 1.1.3.1).
 MAX_JPEG_XMP_BYTES = 65_502
 
@@ -194,6 +195,8 @@ def _parsed(text: str) -> minidom.Document:
     text = text.strip("\ufeff\0 \r\n\t")
     if len(text) > MAX_XMP_BYTES:
         raise ValueError("it is larger than a megabyte")
+    if text.count("<") > MAX_XMP_TAGS:
+        raise ValueError(f"it has more than {MAX_XMP_TAGS:,} tags")
     if "<!" in text.replace("<!--", ""):
         raise ValueError("it defines entities")
     document = minidom.parseString(text.encode())

@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 
 import numpy as np
@@ -149,19 +149,19 @@ _GIF = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
 _FRAME = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02D\x01\x00"
 _SEGMENT = b"\xff\xe1" + struct.pack(">H", 2 + 65_006) + b"Exif\0\0" + bytes(65_000)
 _PARAMETERS = b"parameters\0a\nSteps: 1, Sampler: Euler, " + b"a: b, " * 170_000
-_NONE, _HUGE, _NOTHING = "not a picture", "more than", "no settings"
+_NONE, _BAD, _HUGE, _NOTHING = "not a picture", "damaged", "more than", "no settings"
 
 # What the answer says of each as a start image, and of its settings.
 PICTURES: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
     "PNG of 20 million pixels": (lambda: _photo(4_472, "PNG", compress_level=1), None, _NOTHING),
     "PNG of 16 bits": (lambda: png(_NO_DATA, width=4_472, height=4_472, depth=16), _HUGE, _NOTHING),
     "endless pixels": (lambda: png(chunk(b"IDAT", _zeros())), None, _NOTHING),
-    "a million chunks": (lambda: png(_NO_DATA * MEGABYTE), "damaged", _NOTHING),
-    "colour profile of 500 MB": (lambda: png(chunk(b"iCCP", b"a\0\0" + _zeros())), _NONE, _NONE),
-    "lying length": (lambda: png()[:33] + b"\x7f\xff\xff\xffIDAT" + bytes(99), "damaged", _NOTHING),
-    "zTXt of 500 MB": (lambda: png(chunk(b"zTXt", b"parameters\0\0" + _zeros())), _NONE, _NONE),
-    "iTXt of 500 MB": (lambda: png(chunk(b"iTXt", b"a\0\1\0\0\0" + _zeros())), _NONE, _NONE),
-    "a hundred texts": (lambda: _texts(100, ("🐶" + "a" * 999_000).encode()), _NONE, _NONE),
+    "a million chunks": (lambda: png(_NO_DATA * MEGABYTE), _BAD, _NOTHING),
+    "colour profile of 500 MB": (lambda: png(chunk(b"iCCP", b"a\0\0" + _zeros())), _BAD, _NONE),
+    "lying length": (lambda: png()[:33] + b"\x7f\xff\xff\xffIDAT" + bytes(99), _BAD, _NOTHING),
+    "zTXt of 500 MB": (lambda: png(chunk(b"zTXt", b"parameters\0\0" + _zeros())), _BAD, _NONE),
+    "iTXt of 500 MB": (lambda: png(chunk(b"iTXt", b"a\0\1\0\0\0" + _zeros())), _BAD, _NONE),
+    "a hundred texts": (lambda: _texts(100, ("🐶" + "a" * 999_000).encode()), _BAD, _NONE),
     "deep JSON": (lambda: png(chunk(b"tEXt", b"picowatch\0" + b"[" * MEGABYTE)), "", "damaged"),
     "a megabyte of settings": (lambda: png(chunk(b"tEXt", _PARAMETERS)), "", ""),
     "EXIF of 48 MB": (
@@ -171,8 +171,8 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
     "JPEG of 64 million pixels": (lambda: _photo(7_996, "JPEG"), None, _NOTHING),
     "JPEG of 65 million pixels": (lambda: _photo(8_064, "JPEG"), _HUGE, ""),
     "progressive": (lambda: _photo(4_480, "JPEG", progressive=True), _HUGE, ""),
-    "a thousand segments of EXIF": (lambda: b"\xff\xd8" + _SEGMENT * 1_000, _NONE, _NONE),
-    "millions of markers": (lambda: b"\xff\xd8" + b"\xff\xe5\0\2" * 15 * MEGABYTE, _NONE, _NONE),
+    "a thousand segments of EXIF": (lambda: b"\xff\xd8" + _SEGMENT * 1_000, _BAD, _NONE),
+    "millions of markers": (lambda: b"\xff\xd8" + b"\xff\xe5\0\2" * 15 * MEGABYTE, _BAD, _NONE),
     "WebP of 8 million pixels": (
         lambda: _photo(2_824, "WEBP", lossless=True, quality=0, method=0),
         *(None, _NOTHING),
@@ -200,6 +200,64 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
     "GIF of three million frames": (lambda: _GIF + _FRAME * 3 * MEGABYTE, "animated", ""),
     "GIF of millions of comments": (lambda: _GIF + b"\x21\xfe\0" * 15 * MEGABYTE, "", ""),
     "64 MB of zeros": (lambda: bytes(64 << 20), _NONE, _NONE),
+}
+
+
+# -- photos, whose EXIF, XMP and colour profile are used
+
+
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_LAUGHS = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
+
+
+def _xmp(inside: str, head: str = "") -> bytes:
+    inner = f'<rdf:Description rdf:about="" xmlns:dc="d">{inside}</rdf:Description>'
+    packet = f'{head}<x:x xmlns:x="x"><rdf:RDF xmlns:rdf="{_RDF}">{inner}</rdf:RDF></x:x>'
+    return packet.encode()
+
+
+def _profile(size: int) -> bytes:
+    """A profile with a table of curves of 4096 numbers, which reaches to its end."""
+    head = struct.pack(">I", size) + b"lcms\4\x30\0\0mntrRGB XYZ " + bytes(12) + b"acsp"
+    row = struct.pack(">I4sII", 1, b"A2B0", 144, size - 144)
+    table = b"mft2\0\0\0\0\3\3\xff\0" + bytes(36) + struct.pack(">HH", 4096, 4096)
+    return (head.ljust(128, b"\0") + row + table).ljust(size, b"\x7f")
+
+
+_LOOP = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x08"
+_LONG_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(60 * MEGABYTE)
+_ALL_KINDS = ("JPEG", "WEBP", "AVIF", "HEIF")
+
+# Photos, and what the error file or the template's warning says; "" for a picture without one.
+PHOTOS: dict[str, tuple[Callable[[], bytes], str]] = {
+    **{
+        f"EXIF in circles, {kind}": (partial(_photo, 64, kind, exif=_LOOP), "")
+        for kind in _ALL_KINDS
+    },
+    **{
+        f"EXIF of 60 MB, {kind}": (partial(_photo, 64, kind, exif=_LONG_EXIF), _BAD)
+        for kind in _ALL_KINDS[1:]
+    },
+    "XMP of 60 MB": (lambda: _photo(64, "WEBP", xmp=bytes(60 * MEGABYTE)), _BAD),
+    "XMP that multiplies": (
+        lambda: _photo(64, "JPEG", xmp=_xmp("&a9;", f'<!DOCTYPE x [<!ENTITY a0 "a">{_LAUGHS}]>')),
+        "it defines entities",
+    ),
+    "XMP of many properties": (
+        lambda: _photo(64, "WEBP", xmp=_xmp("<dc:a/>" * 140_000)),
+        "it has more than",
+    ),
+    **{
+        f"a profile of 10 MB, {kind}": (
+            partial(_photo, 64, kind, icc_profile=_profile(10 * MEGABYTE)),
+            "",
+        )
+        for kind in _ALL_KINDS
+    },
+    **{
+        f"a HEIC cut at {cut} of its bytes": (lambda cut=cut: _photo(256, "HEIF")[:-cut], _BAD)
+        for cut in (1, 1000)
+    },
 }
 
 

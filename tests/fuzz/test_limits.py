@@ -4,16 +4,20 @@ import multiprocessing
 import os
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from picowatch.errors import PictureUnreadable
+from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from tests.commands.picowatch import SERVER
-from tests.fuzz.hostile import HOSTILE
+from tests.fuzz.hostile import HOSTILE, PHOTOS
 from tests.house import House, wait_for
 
 pytestmark = pytest.mark.heavy  # nearly two hundred files, up to three times each
@@ -30,7 +34,7 @@ def test_hostile_files_are_answered_in_a_moment(tmp_path: Path, name: str) -> No
     hostile = HOSTILE[name]
     files = hostile.files()
     for number in range(TRIES):
-        told = in_a_process(tmp_path / str(number), files)
+        told = in_a_process(tmp_path / str(number), files, answer)
         if told["seconds"] <= SECONDS and told["megabytes"] <= MEGABYTES:
             break
     assert told["seconds"] <= SECONDS
@@ -42,13 +46,47 @@ def test_hostile_files_are_answered_in_a_moment(tmp_path: Path, name: str) -> No
         assert ", line " in told["error"] and ", column " in told["error"]
 
 
-def in_a_process(home: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+@pytest.mark.parametrize("name", PHOTOS)
+def test_hostile_photos_become_pictures_or_errors(tmp_path: Path, name: str) -> None:
+    """Within the same memory, decoded as the engine does, and with what they say of themselves.
+
+    A photo is read four times until its picture is published.
+    """
+    content, says = PHOTOS[name]
+    files = {"inbox/p/_pictures.yaml": b"prompt: a star\n", "inbox/p/a.jpg": content()}
+    settle = 1.0 if says == "damaged" else 0.1  # it waits eight times as long for what is cut
+    for number in range(TRIES):
+        told = in_a_process(tmp_path / str(number), files, partial(made, settle_seconds=settle))
+        if told["seconds"] <= 2 * SECONDS and told["megabytes"] <= MEGABYTES:
+            break
+    assert told["seconds"] <= 2 * SECONDS
+    assert told["megabytes"] <= MEGABYTES
+    assert bool(told["said"]) is bool(says) and says in told["said"]
+    assert told["made"] is (says != "damaged")
+
+
+def made(home: Path, pipe: Connection, settle_seconds: float) -> None:
+    """Do a single run, and stop the clock when it has ended."""
+    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+    house = House(home)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    house.once(settle_seconds=settle_seconds)
+    with suppress(PictureUnreadable):
+        decode_with_alpha((house.inbox / "p/a.jpg").read_bytes())
+    said = "".join(path.read_text() for path in house.outbox.glob("p/*.*.txt"))
+    pipe.send(spent(before) | {"said": said, "made": bool(house.pictures())})
+    os._exit(0)
+
+
+def in_a_process(
+    home: Path, files: Mapping[str, bytes], do: Callable[[Path, Connection], None]
+) -> dict[str, Any]:
     """Return how a daemon answers these files, and what that takes."""
     for path, content in files.items():
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (home / path).write_bytes(content)
     reading, writing = multiprocessing.Pipe(duplex=False)
-    process = SERVER.Process(target=answer, args=(home, writing))
+    process = SERVER.Process(target=do, args=(home, writing))
     process.start()
     writing.close()
     told: dict[str, Any] = reading.recv()  # EOFError if the process dies of something else
@@ -66,15 +104,17 @@ def answer(home: Path, pipe: Connection) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF)
     with house.running():
         wait_for(lambda: error_in(house) is not None or ": saved, " in house.log(), "an answer")
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        told = {
-            "seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-            "megabytes": (after.ru_maxrss - before.ru_maxrss) * _RSS_UNIT / 1e6,
-            "error": error_in(house),
-            "log": house.log(),
-        }
-        pipe.send(told)
+        pipe.send(spent(before) | {"error": error_in(house), "log": house.log()})
         os._exit(0)
+
+
+def spent(before: resource.struct_rusage) -> dict[str, float]:
+    """Return the processor's time and the memory since then."""
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "megabytes": (after.ru_maxrss - before.ru_maxrss) * _RSS_UNIT / 1e6,
+    }
 
 
 def error_in(house: House) -> str | None:
