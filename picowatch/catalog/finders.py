@@ -28,7 +28,8 @@ class FinderRow:
 
     `words` is the class of its tokenizer, "" for none, `pixels` that of its processor of pictures.
     Configs inside its own are of types that begin with one of `inside`. A folder that is more than
-    the finder has its config in `within`, and its tensors' names begin with `prefix`.
+    the finder has its config in `within`, and its tensors' names begin with `prefix`. `narrow`: it
+    computes in 16 bits where flow families do, as its authors compute.
     """
 
     name: str
@@ -39,6 +40,7 @@ class FinderRow:
     inside: tuple[str, ...]
     within: str = ""
     prefix: str = ""
+    narrow: bool = False
 
 
 _DINO = FinderRow(
@@ -56,6 +58,7 @@ _SAM3 = FinderRow(
     "CLIPTokenizer",
     "ViTImageProcessorPil",
     ("sam3", "clip_text_model"),
+    narrow=True,
 )
 # By the `model_type` of a folder's config.
 FINDERS = {
@@ -75,7 +78,15 @@ FINDERS = {
         SAM, f"outlines what {DINO} finds", "SamModel", "", "SamImageProcessorPil", ("sam_",)
     ),
 }
+DOES = {row.name: row.does for row in FINDERS.values()}
 _NAMES = ("SAM 3", "Grounding DINO with SAM", "CLIPSeg", "Grounding DINO")  # the best first
+# ADetailer's detectors, and the first files of Grounding DINO and SAM.
+IS_PICKLE = (
+    "is a pickle file, which can run code when it is opened (YOLO's detectors are code, too): get "
+    "the folder of Grounding DINO, which finds by words (hf download IDEA-Research/"
+    "grounding-dino-tiny --local-dir models/segmentation/grounding-dino-tiny), and for outlines "
+    "that of SAM (facebook/sam-vit-base)."
+)
 
 
 def finder_in(folder: Path) -> tuple[FinderRow, dict[str, Any]]:
@@ -132,7 +143,7 @@ def outlined(entries: Sequence[Model | Refused]) -> list[Model | Refused]:
     if not sams:
         return [*entries]
     largest = max(sams, key=lambda one: one.bytes)
-    parts = (Part("sam", FINDERS["sam"].class_name, largest.path),)
+    parts = (Part("outlines", FINDERS["sam"].class_name, largest.path),)
     return [
         replace(one, parts=parts) if isinstance(one, Model) and one.variant == DINO else one
         for one in entries
@@ -146,4 +157,5 @@ def finders_in(models: Sequence[Model]) -> tuple[str, ...]:
     def order(one: Model) -> tuple[int, int]:
         return ranks[f"{one.variant} with SAM" if one.parts else one.variant], -one.bytes
 
-    return tuple(one.name for one in sorted(models, key=order) if one.variant != SAM)
+    finders = [one for one in models if one.variant != SAM]
+    return tuple(one.name for one in sorted(finders, key=order))

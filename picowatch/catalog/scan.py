@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from picowatch.catalog.finders import IS_PICKLE
 from picowatch.catalog.folder_files import (
     ARIA2,
     INDEX,
@@ -230,6 +231,8 @@ def _check_name(candidate: Candidate) -> None:
             "is an ONNX file, which picowatch does not read: get the .pth file of the same model, "
             "and convert it with `picowatch convert`."
         )
+    if ending in PICKLE_ENDINGS and candidate.kind == "segmentation":
+        raise ModelRefused(IS_PICKLE)
     if ending in PICKLE_ENDINGS:
         raise ModelRefused(
             "is a pickle file, which can run code when it is opened: get it as .safetensors, or "

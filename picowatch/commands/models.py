@@ -8,6 +8,7 @@ from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused, embedded
 from picowatch.catalog.encoders import TRANSFORMER, families_of
+from picowatch.catalog.finders import DOES
 from picowatch.catalog.folder_files import is_file, is_folder
 from picowatch.catalog.parts import completed_by
 from picowatch.errors import ModelRefused
@@ -73,6 +74,8 @@ def _family(row: dict[str, Any]) -> str:
     """What a model belongs to or is for, and what is special about a checkpoint."""
     if row["kind"] == "vae":
         return f"for {listed(families_of(row['variant']))}"
+    if row["kind"] == "segmentation":
+        return f"{row['variant']}, {DOES[row['variant']]}"
     if row["scale"]:
         return f"{row['variant']}, {row['scale']}x"
     if not row["family"]:

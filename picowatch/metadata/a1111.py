@@ -11,7 +11,7 @@ from typing import Any
 from picowatch.recipe.a1111_keys import AREA, FINISHED, FIRST, LAST, ONLY_MASKED, UPSCALERS
 from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.fields import BAKED, FINISHING, MAPPINGS, PARTS, ROWS, ZERO_SNR
-from picowatch.recipe.parts import Row
+from picowatch.recipe.parts import Cutout, Row
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 from picowatch.recipe.samplers import SCHEDULE_TYPES
@@ -109,6 +109,8 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
 
 
 def _parts(rows: Mapping[str, Row], holder: Any) -> dict[str, str]:
+    if isinstance(holder, Cutout) and holder.find:  # rembg finds nothing by words
+        return {}
     return {row.a1111: _text(name, row, holder) for name, row in rows.items() if row.a1111}
 
 

@@ -434,7 +434,8 @@ class ImageFields:
             "Removes the background of the finished picture. model: a name in models/cutout (the "
             "only one installed, or demo-cutout if none is); background transparent, white, black "
             'or a colour like "#f4f4f4" (transparent); margin 0 to 45 per cent (8 with size) and '
-            "size 1000x1000 centre what is left. With image and no prompt, nothing is drawn; "
+            "size 1000x1000 centre what is left; find: what stays, in words, found by a model in "
+            "models/segmentation. With image and no prompt, nothing is drawn; "
             "upscale may be added.",
             aliases=("rembg", "remove_background"),
             same_in_batch=False,

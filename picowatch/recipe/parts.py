@@ -125,14 +125,41 @@ class Upscale:
         return round(width * scale), round(height * scale)
 
 
+# What is found in a picture by words, wherever a field looks for something.
+Phrase = Annotated[
+    str,
+    Row(
+        "What is looked for, in words; several things have commas between them.",
+        reads=phrase_in,
+        wanted=f"words like the sky, or face, hands: letters, at most {MOST_PHRASE} characters",
+    ),
+]
+Confidence = Annotated[
+    Share, Row("How certain it must be that something is there.", aliases=("threshold",))
+]
+Grow = Annotated[
+    int,
+    Field(strict=True, ge=-128, le=128),
+    Row("How much wider it is than what was found, in pixels.", aliases=("dilate_erode",)),
+]
+FinderName = Annotated[str, Row("A name in models/segmentation.", aliases=("name",))]
+
+
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Cutout:
     """Removing the background: what the mapping `cutout` can say.
 
-    A resolved recipe has a model's name, and with a size a margin.
+    A resolved recipe has a model's name, and with a size a margin. With `find` it is a finder's.
     """
 
-    model: Annotated[str, Row("A name in models/cutout.", aliases=("name",), a1111="Rembg")] = ""
+    model: Annotated[
+        str,
+        Row(
+            "A name in models/cutout; with find one in models/segmentation.",
+            aliases=("name",),
+            a1111="Rembg",
+        ),
+    ] = ""
 
     background: Annotated[
         str,
@@ -158,11 +185,20 @@ class Cutout:
         ),
     ] = ""
 
+    find: Phrase = ""
+
+    confidence: Confidence = 0.3
+
     @property
     def sides(self) -> tuple[int, int] | None:
         """Width and height of the picture; None if they stay."""
         width, _, height = self.size.partition("x")
         return (int(width), int(height)) if self.size else None
+
+    @property
+    def file(self) -> tuple[Literal["segmentation", "cutout"], str]:
+        """The kind and the name of its model."""
+        return ("segmentation" if self.find else "cutout"), self.model
 
     @staticmethod
     def of(value: Any) -> Any:
@@ -171,30 +207,12 @@ class Cutout:
 
     def stored(self) -> Any:
         """Return the values that are not defaults, or the name if that is all."""
-        values = {name: value for name, value in asdict(self).items() if value not in ("", None)}
+        usual = asdict(Cutout())
+        values = {name: value for name, value in asdict(self).items() if value != usual[name]}
         return self.model if [*values] == ["model"] else values
 
 
 USUAL_MARGIN = 8  # per cent, with a size
-
-# What is found in a picture by words, wherever a field looks for something.
-Phrase = Annotated[
-    str,
-    Row(
-        "What is looked for, in words; several things have commas between them.",
-        reads=phrase_in,
-        wanted=f"words like the sky, or face, hands: letters, at most {MOST_PHRASE} characters",
-    ),
-]
-Confidence = Annotated[
-    Share, Row("How certain it must be that something is there.", aliases=("threshold",))
-]
-Grow = Annotated[
-    int,
-    Field(strict=True, ge=-128, le=128),
-    Row("How much wider it is than what was found, in pixels.", aliases=("dilate_erode",)),
-]
-FinderName = Annotated[str, Row("A name in models/segmentation.", aliases=("name",))]
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -248,7 +248,7 @@ class Recipe(RecipeFields):
             "mask_finder": ("segmentation", self.found_mask.model if self.found_mask else ""),
             "hires_upscaler": ("upscaler", self.hires.model if self.hires else ""),
             "upscaler": ("upscaler", self.upscale.model if self.upscale else ""),
-            "cutout": ("cutout", self.cutout.model if self.cutout else ""),
+            "cutout": self.cutout.file if self.cutout else ("cutout", ""),
         }
 
     def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:

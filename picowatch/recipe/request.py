@@ -185,6 +185,13 @@ class ImageRequest(ImageFields):
         return {name: hash_ for name, hash_ in (hires | at_last).items() if hash_}
 
     @property
+    def finders(self) -> dict[str, str]:
+        """The hashes of the models that find things by words, by their names."""
+        mask = {self.found_mask.model: self.mask_finder_hash} if self.found_mask else {}
+        cutout = self.cutout if self.cutout and self.cutout.find else None
+        return mask | ({cutout.model: self.cutout_hash} if cutout else {})
+
+    @property
     def masked(self) -> tuple[str, str]:
         """Path and hash of the start image, or else of the first reference."""
         looked_at = [(use.image, use.hash) for use in self.references[:1]]

@@ -168,7 +168,7 @@ def _propose(fields: Schema, inventory: Inventory) -> None:
         (fields["loras"], list(inventory.loras)),
         (hires["upscaler"], [*UPSCALERS, *upscalers]),
         (upscale["model"], upscalers),
-        (cutout["model"], [*inventory.cutouts, DEMO_CUTOUT]),
+        (cutout["model"], [*inventory.cutouts, DEMO_CUTOUT, *inventory.segmentations]),
         (mask["model"], [*inventory.named("segmentation")]),
         (control["model"], [one.name for one in inventory.controlnets]),
         (control["depth"], list(inventory.depths)),

@@ -67,7 +67,7 @@ class Settings(BaseModel):
     models: Folder = Field(
         Path("models"),
         description="Contains checkpoints/ vae/ text_encoders/ loras/ embeddings/ wildcards/ "
-        "controlnet/ depth/ upscalers/ cutout/.",
+        "controlnet/ depth/ upscalers/ cutout/ segmentation/.",
     )
     checkpoint: str | None = Field(
         None,

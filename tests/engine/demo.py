@@ -50,7 +50,7 @@ def named(
     if "upscale" in values:
         hashes["upscaler_hash"] = hash_of("upscaler", values["upscale"].model)
     if "cutout" in values:
-        hashes["cutout_hash"] = hash_of("cutout", values["cutout"].model)
+        hashes["cutout_hash"] = hash_of(*values["cutout"].file)
     if "hires" in values and "demo" in values["hires"].upscaler:
         hashes["hires_upscaler_hash"] = hash_of("upscaler", values["hires"].upscaler)
     loras, embeddings = values.pop("loras", {}), values.pop("embeddings", ())

@@ -1,7 +1,8 @@
 """Finding places by words: as transformers' own classes find them in the same folders."""
 
+import shutil
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +12,15 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import interpolate
 
 from picowatch.catalog import Catalog
+from picowatch.engine.drawing.finishing import read_network
 from picowatch.engine.model.devices import choose_target
+from picowatch.engine.model.verify import verified
 from picowatch.engine.networks.find import Finder, load_finder
+from picowatch.errors import RenderFailed
 from tests.engine.tiny_find import make
 from tests.engine.tiny_flows import folder_until_exit
 
@@ -188,3 +193,50 @@ def test_it_finds_what_a_plain_script_finds(tmp_path: Path, kind: str) -> None:
             assert own.score == pytest.approx(one.score, abs=1e-4)
             assert own.box == one.pixels(picture)
             assert np.abs(own.mask - one.mask(picture)).max() < 1e-4
+
+
+def test_what_cannot_be_found_is_told(tmp_path: Path) -> None:
+    """A phrase that a network cannot read, or a picture of which it sees hardly a row."""
+    finder = finder_of(tmp_path, "grounding-dino")
+    for phrase, picture, words in (
+        ("🎩", photo((64, 64)), "Grounding DINO cannot read '🎩': it knows none of these signs."),
+        ("hat " * 2500, photo((64, 64)), "it has 7503 tokens, and the limit is 256."),
+        (" , ", photo((64, 64)), "After find there are no words."),
+        ("hat", photo((90, 4)), "Nothing can be found in a picture of 90x4: it is too narrow."),
+    ):
+        with pytest.raises(RenderFailed) as failed:
+            finder.find(picture, phrase, CONFIDENCE)
+        assert words in failed.value.message
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_pictures_of_any_size_are_searched(tmp_path: Path, kind: str) -> None:
+    """Of one pixel, and of 50 megapixels: boxes in its own pixels, and a smaller mask."""
+    finder = finder_of(tmp_path, kind)
+    (found, *_) = finder.find(photo((1, 1)), "hat", 0)
+    assert (found.box, found.mask.shape) == ((0, 0, 1, 1), (1, 1))
+    places, mask = finder.search(Image.new("RGB", (10_000, 5_000)), "hat", 0)
+    assert mask.shape == (1024, 2048)
+    assert all(0 <= box[0] < box[2] <= 10_000 and 0 <= box[1] < box[3] <= 5000 for _, box in places)
+
+
+def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
+    """What is damaged, which weights do not fit."""
+    root = tmp_path / "segmentation/clipseg"
+    shutil.copytree(folder("clipseg"), root)
+    catalog = Catalog(tmp_path)
+
+    def message() -> str:
+        digest = catalog.sha256(catalog.find("segmentation", "clipseg"))
+        target = choose_target("cpu", "float32")
+        with pytest.raises(RenderFailed) as failed:
+            opened = partial(verified, catalog)
+            read_network(opened, lambda _: target, "segmentation", "clipseg", digest)
+        return failed.value.message
+
+    (root / "tokenizer.json").write_text('{"model": 7}')
+    assert "The segmentation model 'clipseg' is damaged" in message()
+    weights = load_file(root / "model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: torch.zeros(3)}, root / "model.safetensors", {"format": "pt"})
+    assert f"does not fit its kind of model: {name} is [3]" in message()

@@ -1,5 +1,6 @@
 """Finished pictures, drawn or given: enlarged, and without their background."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from picowatch.catalog import DEMO_UPSCALER
+from picowatch.catalog import DEMO_UPSCALER, Catalog
 from picowatch.catalog.cutouts import DEPTHS, Layout, Widths
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks import upscale
 from picowatch.engine.networks.cutout import NOTHING_FOUND, Network
-from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import EngineStopped
+from picowatch.engine.networks.find import load_finder
+from picowatch.engine.protocol import Place, RenderedImage
+from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Cutout, Upscale
 from picowatch.recipe.request import ImageRequest
-from tests.engine.demo import named
+from tests.engine.demo import CPU, named
 from tests.engine.requests import difference, draw, ignore_steps, keep, pixels, plain_options
+from tests.engine.tiny_find import make
 
 GREEN, RED = (40, 170, 60), (200, 30, 30)
 
@@ -30,6 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finishing")
     (root / "cutout").mkdir()
     (root / "pictures").mkdir()
+    make(root / "segmentation/clipseg", "clipseg")
     save_file(red_finder(), root / "cutout/red.safetensors", {"modelspec.resolution": "64x64"})
     return root
 
@@ -202,6 +206,21 @@ def test_what_is_cut_out_is_centred_in_a_size_of_its_own(
     (image,) = draw(engine, request(folder, square(), cutout=wanted))
     assert (image.width, image.height, bool(image.alpha)) == (301, 200, False)
     assert (pixels(image)[0, 0] == 255).all()
+
+
+def test_only_what_words_find_is_kept(engine: Renderer, folder: Path) -> None:
+    """With the other settings of a cut-out; where nothing is found, the picture fails."""
+    wanted, picture = Cutout("clipseg", find="a hat"), square()
+    finder = load_finder(Catalog(folder).find(*wanted.file), CPU)
+    places, mask = finder.search(picture, "a hat", 0.3)
+    (image,) = draw(engine, request(folder, picture, cutout=wanted))
+    assert np.abs(alpha_of(image) / 255 - mask).max() < 0.01 < mask.std()
+    assert image.places == tuple(Place("cutout", *one) for one in places)
+    framed = Cutout("clipseg", "#f4f4f4", 10, "500x400", find="a hat")
+    (image,) = draw(engine, request(folder, picture, cutout=framed))
+    assert (image.width, image.height, image.alpha) == (500, 400, b"")
+    with pytest.raises(RenderFailed, match="Nothing was found for 'a hat' with a confidence of 1"):
+        draw(engine, request(folder, picture, cutout=replace(wanted, confidence=1.0)))
 
 
 def test_the_embedded_model_cuts_out_what_the_demo_model_draws(

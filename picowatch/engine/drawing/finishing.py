@@ -20,7 +20,7 @@ from picowatch.engine.model.part_files import Tensors, filled
 from picowatch.engine.model.tensors import read_tensors
 from picowatch.engine.model.verify import Verified
 from picowatch.engine.networks import cutout
-from picowatch.engine.networks.find import load_finder
+from picowatch.engine.networks.find import bytes_of, load_finder
 from picowatch.engine.networks.preprocess import load_depth
 from picowatch.engine.networks.upscale import MOST_OVERLAP, enlarged, network_in, weights_of
 from picowatch.engine.protocol import OnStep
@@ -45,8 +45,11 @@ _LOADERS: dict[Kind, Callable[[Model, Target], Any]] = {
 NetworkOf = Callable[[Kind, str, str], Any]
 
 
-def read_network(verified: Verified, target: Target, kind: Kind, name: str, sha256: str) -> Any:
+def read_network(
+    verified: Verified, target_for: Callable[[Kind], Target], kind: Kind, name: str, sha256: str
+) -> Any:
     """Read a network that does not draw: those that finish in float32, since less is visible."""
+    target = target_for(kind)
     with verified(kind, name, sha256) as model:
         if kind in _LOADERS:
             return _LOADERS[kind](model, target)
@@ -56,6 +59,12 @@ def read_network(verified: Verified, target: Target, kind: Kind, name: str, sha2
         tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
         weights = renamed(network, tensors)
         return filled(network, weights, f"{kind} {name!r}").to(target.device)
+
+
+def bytes_of_finder(verified: Verified, target: Target, name: str, sha256: str) -> int:
+    """Return what a finder takes in memory."""
+    with verified("segmentation", name, sha256) as model:
+        return bytes_of(model, target)
 
 
 class Finishing:
@@ -111,11 +120,15 @@ class Finishing:
         self.look()
         wanted = request.cutout
         assert wanted is not None
-        network = self._network_of("cutout", wanted.model, request.cutout_hash)
-        cut, warnings = cutout.cut_out(network, drawn.picture)
+        network = self._network_of(*wanted.file, request.cutout_hash)
+        if wanted.find:
+            cut, places = cutout.cut_out_by(network, drawn.picture, wanted)
+            drawn = drawn._replace(places=(*(drawn.places or ()), *places))
+        else:
+            cut, warnings = cutout.cut_out(network, drawn.picture)
+            drawn = drawn._replace(warnings=(*drawn.warnings, *warnings))
         self._done += 1
-        picture = cutout.framed(cut, wanted)
-        return drawn._replace(picture=picture, warnings=(*drawn.warnings, *warnings))
+        return drawn._replace(picture=cutout.framed(cut, wanted))
 
     def _enlarged(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         """Enlarge a picture, with `tiling` together with a margin from the opposite edges."""

@@ -6,7 +6,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from picowatch.engine.drawing.canvas import decoded, read_canvas, redrawn_area
@@ -19,11 +18,7 @@ from picowatch.recipe.parts import Find
 from picowatch.recipe.request import ImageRequest
 
 _KEPT = 500  # a few kB each
-_LONGEST = 2048  # of what is searched; networks see fewer pixels, and each thing has a mask
 _HALF = 0.5  # from here on a pixel belongs to what was found
-
-
-Box = tuple[int, int, int, int]
 
 
 class Mask(NamedTuple):
@@ -81,18 +76,11 @@ class Masks:
         self, path: str, digest: str, phrase: str, confidence: float, model: str, sha256: str
     ) -> Mask:
         picture = decoded(decode_picture, self._start_images, digest, path)
-        whole = picture.size
-        picture.thumbnail((_LONGEST, _LONGEST))
-        scale = whole[0] / picture.width
         network = self._network_of("segmentation", model, sha256)
-        found = network.find(picture, phrase, confidence)
-        white = np.zeros((picture.height, picture.width), bool)
-        for one in found:
-            white |= one.mask >= _HALF
+        places, mask = network.search(picture, phrase, confidence)
         file = BytesIO()
-        Image.fromarray(white).save(file, "PNG")
-        places = (Place("mask", one.score, _enlarged(one.box, scale)) for one in found)
-        return Mask(tuple(places), file.getvalue())
+        Image.fromarray(mask >= _HALF).save(file, "PNG")
+        return Mask(tuple(Place("mask", *one) for one in places), file.getvalue())
 
     def _as_it_is(self, request: ImageRequest) -> Drawn:
         """Return the start image, or the first reference, in the size of the request."""
@@ -113,11 +101,6 @@ class Masks:
         size = request.size_before_upscale
         pixels = redrawn_area(mask.picture, request, size).convert("RGB").tobytes()
         return drawn._replace(control_maps=(*drawn.control_maps, RgbPicture(*size, pixels)))
-
-
-def _enlarged(box: Box, scale: float) -> Box:
-    left, top, right, bottom = (round(side * scale) for side in box)
-    return left, top, right, bottom
 
 
 def _nothing_found(wanted: Find) -> str:

@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import cache, lru_cache, partial
 
 import torch
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, Kind
 from picowatch.engine.drawing.callbacks import raise_if
 from picowatch.engine.drawing.canvas import picture_warnings
 from picowatch.engine.drawing.checkpoints import Checkpoints
 from picowatch.engine.drawing.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.drawing.edit import EditPasses
-from picowatch.engine.drawing.finishing import Finishing, given_picture, read_network
+from picowatch.engine.drawing.finishing import (
+    Finishing,
+    bytes_of_finder,
+    given_picture,
+    read_network,
+)
 from picowatch.engine.drawing.flow import FlowPasses
 from picowatch.engine.drawing.masks import Masks
 from picowatch.engine.drawing.preview import Previewer
@@ -20,15 +26,21 @@ from picowatch.engine.drawing.step_cache import need_cache_dit
 from picowatch.engine.drawing.unet import UnetPasses, seamless
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.model.compile import Compiled
-from picowatch.engine.model.devices import choose_target, compute_float32_in_full, precision_name
+from picowatch.engine.model.devices import (
+    Target,
+    choose_target,
+    compute_float32_in_full,
+    precision_name,
+)
 from picowatch.engine.model.graphs import Graphed
 from picowatch.engine.model.loaded import Loaded
-from picowatch.engine.model.measures import held_memory, room_on
+from picowatch.engine.model.measures import free_bytes, held_memory, room_on
 from picowatch.engine.model.memory import (
     FULL,
     TILED,
     MemoryLadder,
     Rung,
+    Weights,
     shrink_warning,
     shrunken,
 )
@@ -60,7 +72,9 @@ class Renderer:
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         opened = partial(verified, catalog)
         self._checkpoints = Checkpoints(opened, self._target)
-        self._network_of = lru_cache(_KEPT)(partial(read_network, opened, self._target))
+        self._network_of = lru_cache(_KEPT)(partial(read_network, opened, self._target_for))
+        self._finder_bytes = cache(partial(bytes_of_finder, opened, self._target))
+        self._finders_fit, self._beside = True, 0  # on the card, and the bytes of those there
         self._masks = Masks(self._network_of, self._start_images)
         self._previewer = Previewer(on_preview, options.preview_seconds)
         device = self._target.device
@@ -113,6 +127,26 @@ class Renderer:
                 yield rung
             self._checkpoints.give_memory_back()
 
+    def _make_way(self, rung: Rung, batch: Sequence[ImageRequest]) -> None:
+        """Keep finders on a card only where they leave a batch its room, else in main memory."""
+        first = batch[0]
+        sizes = [self._finder_bytes(*one) for request in batch for one in request.finders.items()]
+        size = max(sizes, default=self._beside)
+        weights = self._checkpoints.weights(first) if first.draws else Weights()
+        fits = self._ladder.leaves_room(rung, first, weights, len(batch), size)
+        if not first.draws:  # a checkpoint may still be there
+            fits = fits and (size <= self._beside or size <= free_bytes(self._target.device))
+        if fits != self._finders_fit:
+            self._network_of.cache_clear()
+            self._checkpoints.give_memory_back()
+        self._finders_fit, self._beside = fits, size if fits else 0
+
+    def _target_for(self, kind: Kind) -> Target:
+        """Return where a network that does not draw computes."""
+        if kind != "segmentation" or self._finders_fit:
+            return self._target
+        return replace(self._target, device=torch.device("cpu"), flow_dtype=torch.float32)
+
     def _render_on(
         self,
         rung: Rung,
@@ -126,6 +160,7 @@ class Renderer:
         """
         batch = [shrunken(request, rung.shrunk) for request in requested]
         first, timings = batch[0], dict[str, float]()
+        self._make_way(rung, batch)
         finishing = Finishing(self._network_of, batch, on_step, interrupted)
         if first.draws:
             draw = partial(self._drawn, rung, finishing=finishing, timings=timings)

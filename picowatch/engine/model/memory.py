@@ -167,6 +167,14 @@ class MemoryLadder:
                 begin -= 1
         yield from rungs[begin:]
 
+    def leaves_room(
+        self, rung: Rung, request: ImageRequest, weights: Weights, images: int, beside: int
+    ) -> bool:
+        """Return whether a card has room for so many bytes beside what a batch takes there."""
+        room = self._room()
+        taken = weights.on_device(rung, _pixels(request), images) + beside
+        return room.card is None or taken <= room.card - _CARD_SLACK
+
     def worked(self, request: ImageRequest, rung: Rung) -> None:
         """Remember this rung for images of this checkpoint and size."""
         before, batches = self._worked.get(_key(request), (None, 0))

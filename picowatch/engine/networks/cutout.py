@@ -26,7 +26,11 @@ from picowatch.catalog.cutouts import (
 )
 from picowatch.catalog.headers import Header
 from picowatch.engine.model.part_files import Tensors
+from picowatch.engine.networks.find import Finder
+from picowatch.engine.protocol import Place
+from picowatch.errors import RenderFailed
 from picowatch.files.pictures import on_white
+from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Cutout
 
 _MOST_DIGITS = 4
@@ -37,6 +41,7 @@ _SPREADS = {U2NET: (0.229, 0.224, 0.225), ISNET: (1.0, 1.0, 1.0)}
 # From the second level on, a pixel keeps its colour; below the first, it takes that of the nearby
 # figure.
 _UNSURE, _SURE = 192, 250
+_FINDERS_SIDE = 256  # of the masks of most of them
 _EDGE = 2  # the width of soft edges, in pixels that the network sees
 _SEEN = 16  # of 255: fainter pixels do not count for where a figure is
 _FOUND = 0.002  # the least share of a picture that counts as a figure
@@ -146,19 +151,39 @@ def as_seen(picture: Image.Image, network: Network) -> torch.Tensor:
 @torch.inference_mode()
 def cut_out(network: Network, drawn: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """Return the picture without its background, and warnings. Transparent parts stay so."""
-    picture, seen = drawn.convert("RGB"), as_seen(on_white(drawn), network)
-    seen = seen.to(next(network.parameters()).device)
+    seen = as_seen(on_white(drawn), network).to(next(network.parameters()).device)
     mask = torch.sigmoid(network(seen))[0, 0].cpu()
     least, most = mask.min(), mask.max()
     mask = (mask - least) / (most - least).clamp(min=1e-6)  # as both authors do
     levels = Image.fromarray((mask * 255).round().to(torch.uint8).numpy())
-    alpha = levels.resize(picture.size, Image.Resampling.BICUBIC)
+    alpha = levels.resize(drawn.size, Image.Resampling.BICUBIC)
     found = ImageStat.Stat(alpha).mean[0] >= 255 * _FOUND
-    cut = _with_own_colours(picture, alpha, network.side)
+    return _cut(drawn, alpha, network.side), () if found else (NOTHING_FOUND,)
+
+
+def cut_out_by(
+    finder: Finder, drawn: Image.Image, wanted: Cutout
+) -> tuple[Image.Image, tuple[Place, ...]]:
+    """Return only what the words `find` find in a picture, and where. RenderFailed if nothing."""
+    places, mask = finder.search(drawn, wanted.find, wanted.confidence)
+    if not places:
+        raise RenderFailed(
+            f"Nothing was found for '{shown(wanted.find)}' with a confidence of "
+            f"{wanted.confidence:g}, so nothing can be cut out.",
+            "Try other words, or a lower confidence.",
+        )
+    levels = Image.fromarray((mask * 255).round().astype(np.uint8))
+    alpha = levels.resize(drawn.size, Image.Resampling.BICUBIC)
+    return _cut(drawn, alpha, _FINDERS_SIDE), tuple(Place("cutout", *one) for one in places)
+
+
+def _cut(drawn: Image.Image, alpha: Image.Image, side: int) -> Image.Image:
+    """Return a picture with an alpha, seen by a network in a square of this side."""
+    cut = _with_own_colours(drawn.convert("RGB"), alpha, side)
     if drawn.mode == "RGBA":
         alpha = ImageChops.multiply(alpha, drawn.getchannel("A"))
     cut.putalpha(alpha)
-    return cut, () if found else (NOTHING_FOUND,)
+    return cut
 
 
 def framed(cut: Image.Image, wanted: Cutout) -> Image.Image:

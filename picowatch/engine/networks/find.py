@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.catalog.finders import finder_in, pixels_config
+from picowatch.catalog.finders import FinderRow, finder_in, pixels_config
 from picowatch.catalog.models import Model
 from picowatch.engine.model.devices import Target
+from picowatch.engine.model.memory import WORKING_BYTES
 from picowatch.engine.model.part_files import about_weights, transformers_model
-from picowatch.engine.model.tensors import read_tensors
+from picowatch.engine.model.tensors import bytes_in, read_tensors
 from picowatch.errors import RenderFailed
 from picowatch.files.pictures import on_white
 from picowatch.recipe.messages.problems import shown
@@ -33,7 +34,11 @@ _SPECK = 0.001
 _SOFT = 0.4
 _CUT = 0.5
 _NARROW = 20  # of pictures that are longer, networks see hardly a row of pixels
+_LONGEST = 2048  # side of a picture that is searched; networks see fewer pixels
 _MOST_NUMBERS = 2**28  # in all masks of a picture
+
+
+Box = tuple[int, int, int, int]
 
 
 class Found(NamedTuple):
@@ -43,7 +48,7 @@ class Found(NamedTuple):
     """
 
     score: float
-    box: tuple[int, int, int, int]
+    box: Box
     mask: NDArray[np.float32]
 
 
@@ -65,7 +70,7 @@ class _Folder:
         library: Any = transformers
         row, config = finder_in(folder)
         kind, device = getattr(library, row.class_name), target.device
-        dtype = torch.float32
+        dtype = _type(row, target)
         tensors = read_tensors(folder, lambda _: dtype, device, row.prefix)
         made = kind.config_class.from_dict(about_weights(config))
         self.name, self.device, self.dtype = row.name, device, dtype
@@ -82,7 +87,8 @@ class _Folder:
     def read(self, text: str, most: int, **how: Any) -> dict[str, torch.Tensor]:
         """Return a text's tokens, at most so many. RenderFailed if the network cannot read it."""
         found = self._words(text, return_tensors="pt", verbose=False, **how)
-        tokens, where = found["input_ids"][0].tolist(), f"{self.name} cannot read {shown(text)!r}"
+        tokens = found["input_ids"][0].tolist()
+        where = f"{self.name} cannot read '{shown(text.rstrip('.'))}'"
         if len(tokens) > most:
             raise RenderFailed(
                 f"{where}: it has {len(tokens)} tokens, and the limit is {most}.",
@@ -123,6 +129,23 @@ class Finder(ABC):
             for one, mask in zip(kept, masks, strict=True)
         ]
         return [one for one in found if one.mask.any()]
+
+    def search(
+        self, picture: Image.Image, phrase: str, confidence: float
+    ) -> tuple[list[tuple[float, Box]], NDArray[np.float32]]:
+        """Return scores and boxes of what is found in a picture of any size, and one mask of all.
+
+        A large picture is searched smaller, and so large is the mask: each thing has its own.
+        """
+        small = picture.copy()
+        small.thumbnail((_LONGEST, _LONGEST))
+        scale, mask = picture.width / small.width, np.zeros((small.height, small.width), np.float32)
+        places: list[tuple[float, Box]] = []
+        for one in self.find(small, phrase, confidence):
+            np.maximum(mask, one.mask, out=mask)
+            left, top, right, bottom = (round(side * scale) for side in one.box)
+            places.append((one.score, (left, top, right, bottom)))
+        return places, mask
 
     @abstractmethod
     def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
@@ -226,6 +249,16 @@ def load_finder(model: Model, target: Target) -> Finder:
     return _KINDS[model.variant](_Folder(model.path, target, what), *sams)
 
 
+def bytes_of(model: Model, target: Target) -> int:
+    """Return what a finder and its SAM take in memory, with what computing needs."""
+    folders = [model.path, *(part.folder for part in model.parts)]
+    return sum(bytes_in(one, _type(finder_in(one)[0], target)) for one in folders) + WORKING_BYTES
+
+
+def _type(row: FinderRow, target: Target) -> torch.dtype:
+    return target.flow_dtype if row.narrow else torch.float32
+
+
 def things_in(phrase: str) -> list[str]:
     """Return the things that a phrase names, with commas between them."""
     return [words for part in phrase.split(",") if (words := " ".join(part.split()))]
@@ -281,7 +314,7 @@ def _mask(shares: torch.Tensor, cut: float) -> NDArray[Any]:
     return mask.float().cpu().numpy()
 
 
-def _whole_pixels(box: torch.Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _whole_pixels(box: torch.Tensor, size: tuple[int, int]) -> Box:
     """Return a box in pixels, inside the picture and not empty."""
     left, top, right, bottom = box.round().int().tolist()
     left, top = (min(max(one, 0), side - 1) for one, side in zip((left, top), size, strict=True))

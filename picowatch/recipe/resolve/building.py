@@ -342,7 +342,8 @@ class _Resolving:
         """Return what cuts out and how, with the usual margin where only a size is given."""
         written = self.layer.get(CUTOUT)
         is_on = written is not None and not written.is_off
-        model = self._find(f"{CUTOUT}.model", "cutout") if is_on else None
+        kind = "segmentation" if find_in(self.layer, f"{CUTOUT}.find") else "cutout"
+        model = self._find(f"{CUTOUT}.model", kind) if is_on else None
         if not written or not model:
             return None
         usual = {"margin": USUAL_MARGIN} if find_in(self.layer, f"{CUTOUT}.size") else {}

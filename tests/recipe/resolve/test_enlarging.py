@@ -26,6 +26,7 @@ INSTALLED = Inventory(
     demo=DEMO,
     upscalers=(Upscaler("4x-UltraSharp", 4), Upscaler("anime/2x-Lines", 2)),
     cutouts=("isnet-general-use", "people/u2netp"),
+    segmentations=("clipseg", "sam3"),
     refused={"upscaler": OLD},
 )
 NONE = Inventory(demo=DEMO)
@@ -108,10 +109,14 @@ def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
         "{model: isnet, background: '#F4f4f4'}": {"model": isnet, "background": "#f4f4f4"},
         "{model: isnet, margin: 5 %}": {"model": isnet, "margin": 5},
         "{model: isnet, margin: 0, size: 900}": {"model": isnet, "margin": 0, "size": "900x900"},
+        "{find: the  shoe}": {"find": "the shoe", "model": "clipseg"},
+        "{find: a, model: sam, confidence: 0.4}": {"find": "a", "model": "sam3", "confidence": 0.4},
         "{model: isnet, size: 1000 x 800}": {"model": isnet, "margin": 8, "size": "1000x800"},
     }.items():
         found = only(f"image: a.png\ncutout: {written}")
         assert found.as_dict()["cutout"] == meant, written
+        kind = "segmentation" if "find" in written else "cutout"
+        assert found.cutout_hash == HASHES[kind] * 64
         again = ImageRequest.from_dict(found.as_dict())
         assert (again, again.digest) == (found, found.digest)
         assert only(recipe_yaml(found)).digest == found.digest
@@ -166,6 +171,8 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
          'Write transparent, white, black, or a colour in quotes like "#f4f4f4", or delete …'),
         ("cutout: {model: isnet, background: mauve}", "cutout background must be transparent, …"),
         ("cutout: {model: isnet, size: 9x9}", "cutout size must be a size like 1000x1000, with …"),
+        ("cutout: {find: ''}", "cutout find must be words like the sky, or face, hands: …"),
+        ("cutout: {find: a, model: isnet}", "no segmentation model 'isnet' in …"),
         ("cutout: {model: isnet, margin: 50 %}", "cutout margin must be a number from 0 to 45, …"),
     ],
 )  # fmt: skip

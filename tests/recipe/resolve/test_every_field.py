@@ -44,6 +44,8 @@ SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
     "cutout.background": "cutout: {background: white}",
     "cutout.margin": "cutout: {margin: 3}",
     "cutout.size": "cutout: {size: 100x100}",
+    "cutout.find": "cutout: {find: hat}",
+    "cutout.confidence": "cutout: {find: hat, confidence: 0.4}",
 }
 # What the engine reads of a request for a flow family; the pictures that come of it are compared
 # with diffusers' in tests/engine/test_flows.py.
@@ -55,9 +57,12 @@ HONOURED = {
     *("exact", "mask_padding"),
     *("quantize", "step_cache", "shrink_to_fit", "references", "format", "quality", "keep_exif"),
     *("extend", "cutout", "cutout.model", "cutout.background", "cutout.margin", "cutout.size"),
+    *("cutout.find", "cutout.confidence"),
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
-INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))
+INSTALLED = Inventory(
+    demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,), segmentations=("sam3",)
+)
 SEEN = PicturesWith(lambda _: {})
 
 
