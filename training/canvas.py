@@ -30,6 +30,7 @@ class Canvas:
         outlined: bool = True,
     ) -> None:
         self.outlined = outlined
+        self.layer = ""  # what is being drawn, for those who want to know where it is
         self.unit = OVERSAMPLING * min(width, height) / NATIVE_SIZE
         self.width = width * OVERSAMPLING / self.unit
         self.height = height * OVERSAMPLING / self.unit

@@ -89,6 +89,7 @@ def draw_subject(
         tilt = rng.uniform(-0.12, 0.12)
         draw_animal(Frame(canvas, centre, 0.86 * radius, tilt, 1.8), scene, rng)
         return
+    canvas.layer = subject.kind
     most = TILTS[subject.kind]
     tilt = rng.uniform(-most, most) if rng.random() < 0.75 else 0.0
     frame = Frame(canvas, centre, radius, tilt, outline)
@@ -113,15 +114,19 @@ def draw_animal_scene(canvas: Canvas, scene: AnimalScene, rng: random.Random) ->
 def draw_animal(frame: Frame, scene: AnimalScene, rng: random.Random) -> None:
     """A head and what the scene puts on it."""
     look = random_look(scene.animal, rng)
+    frame.canvas.layer = f"{scene.animal} face"
     draw_head(frame, look)
-    if scene.sunglasses:
-        draw_sunglasses(frame)
-    else:
+    if not scene.sunglasses:
         draw_eyes(frame, look)
     draw_mouth(frame, look)
+    if scene.sunglasses:
+        frame.canvas.layer = f"{scene.animal} sunglasses"
+        draw_sunglasses(frame)
     if scene.hat:
+        frame.canvas.layer = f"{scene.animal} hat"
         draw_hat(frame, jittered(rng, COLOURS[scene.hat], SHADE))
     if scene.bow_tie:
+        frame.canvas.layer = f"{scene.animal} bow tie"
         draw_bow_tie(frame, jittered(rng, COLOURS[scene.bow_tie], SHADE))
 
 

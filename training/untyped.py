@@ -8,5 +8,6 @@ import diffusers
 
 AutoencoderKL: Any = diffusers.AutoencoderKL
 PNDMScheduler: Any = diffusers.PNDMScheduler
+StableDiffusionImg2ImgPipeline: Any = diffusers.StableDiffusionImg2ImgPipeline
 StableDiffusionPipeline: Any = diffusers.StableDiffusionPipeline
 UNet2DConditionModel: Any = diffusers.UNet2DConditionModel
