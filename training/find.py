@@ -25,7 +25,6 @@ from training.layers import (
     LAYERS,
     WORDS,
     Drawing,
-    drawn_crowd,
     phrases_for,
     random_drawing,
 )
@@ -259,7 +258,12 @@ def examples_of(
             phrases.append(phrase)
             masks.append(np.ascontiguousarray(mask[:, ::-1]) if turned else mask)
     tokens = tokenizer(phrases, padding=True, truncation=True, return_tensors="pt").input_ids
-    return disturbed(torch.stack(pixels)), tokens, torch.from_numpy(np.stack(masks)), torch.stack(layers)
+    return (
+        disturbed(torch.stack(pixels)),
+        tokens,
+        torch.from_numpy(np.stack(masks)),
+        torch.stack(layers),
+    )
 
 
 def disturbed(pixels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.canvas import OVERSAMPLING, Canvas, Colour, Frame, Point, jittered
+from training.canvas import Canvas, Colour, Frame, Point, jittered
 from training.captions import (
     ANIMAL_WORDS,
     BOW_TIE_WORDS,
@@ -71,9 +71,7 @@ class Drawing:
 class Layered(Canvas):
     """A canvas that notes for each pixel which layer was drawn there last."""
 
-    def __init__(
-        self, width: int, height: int, background: Colour, shading: float = 0.0
-    ) -> None:
+    def __init__(self, width: int, height: int, background: Colour, shading: float = 0.0) -> None:
         super().__init__(width, height, background, shading)
         self.labels = Image.new("L", self.image.size)
         self.label_pen = ImageDraw.Draw(self.labels)
@@ -147,7 +145,11 @@ def colours_of(scene: Scene) -> dict[str, str]:
     if isinstance(scene, AnimalScene):
         worn = {"hat": scene.hat, "bow tie": scene.bow_tie}
         return {name: colour for name, colour in worn.items() if colour}
-    pair = (Subject(scene.shape, scene.colour),) if hasattr(scene, "shape") else (scene.first, scene.second)
+    pair = (
+        (Subject(scene.shape, scene.colour),)
+        if hasattr(scene, "shape")
+        else (scene.first, scene.second)
+    )
     return {one.kind: one.colour for one in pair if one.colour}
 
 
@@ -163,9 +165,7 @@ def meant(concept: str, layer: str) -> bool:
     return concept in (animal, part)
 
 
-MEANT = {
-    concept: np.array([meant(concept, layer) for layer in LAYERS]) for concept in WORDS
-}
+MEANT = {concept: np.array([meant(concept, layer) for layer in LAYERS]) for concept in WORDS}
 
 
 def mask_of(concept: str, labels: np.ndarray) -> np.ndarray:
@@ -202,7 +202,9 @@ def phrases_for(
     yield words, np.zeros((LABELS_SIDE // 2, LABELS_SIDE // 2), np.float32)
 
 
-def random_drawing(rng: random.Random, size: tuple[int, int], crowds: float) -> tuple[Drawing, Scene | None]:
+def random_drawing(
+    rng: random.Random, size: tuple[int, int], crowds: float
+) -> tuple[Drawing, Scene | None]:
     """A crowd, or a scene that the demo model can draw, with that scene."""
     if rng.random() < crowds:
         return drawn_crowd(rng, size), None

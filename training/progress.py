@@ -175,7 +175,7 @@ def run_stage(
         averages.add(**one_step(step))
         average.follow(network, step)
         step += 1
-        if step % 50 == 0:
+        if step % 100 == 0:
             progress.log(step, rate=rate.of(step), **averages.taken())
         if progress.save_is_due() or step == rate.end(step):
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
