@@ -220,8 +220,11 @@ def _xl_configs(folder: Path) -> None:
     folder.mkdir()
     for part in (ASSETS / "sdxl").iterdir():
         (folder / part.name).symlink_to(part)
-    tokenizer = ASSETS / "sd15" / "tokenizer"
-    for name in ("tokenizer", "tokenizer_2"):
-        (folder / name).symlink_to(tokenizer)
+    tokenizer, second = ASSETS / "sd15/tokenizer", folder / "tokenizer_2"
+    (folder / "tokenizer").symlink_to(tokenizer)
+    second.mkdir()
+    (second / "tokenizer.json").symlink_to(tokenizer / "tokenizer.json")
+    config = json.loads((tokenizer / "tokenizer_config.json").read_text())
+    (second / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "!"}))
     index = {"_class_name": XL_PIPELINE} | _XL_PARTS
     (folder / "model_index.json").write_text(json.dumps(index))

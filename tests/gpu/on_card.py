@@ -1,4 +1,4 @@
-"""A plugin that has renderers compute on the card: `make test-gpu`."""
+"""A plugin that has renderers compute on the card, by graphs: `make test-gpu`."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,14 +8,22 @@ import pytest
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.protocol import EngineOptions
 
-# Tests of what happens on a CPU alone, or without a card.
-ON_CPU = (
+# Tests of what happens on a CPU alone, without a card, or in a step that no graph computes.
+LEFT_OUT = (
     "test_compile.py",
     "test_each_engine_addresses_its_own_card_everywhere",
     "test_it_ends_between_two_tiles",
     "test_a_picture_says_how_it_was_rendered",
     "test_a_failure_in_one_part_fails_the_batch",
     "test_shrink_to_fit_renders_it_smaller_and_says_so",
+    "test_every_core_draws_also_where_the_number_is_odd",
+    "test_a_single_large_picture_is_drawn_by_all_cores",
+    "test_an_interruption_takes_effect_within_a_step",
+    "test_the_next_rungs_are_tried_when_memory_runs_out",
+    "test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out",
+    "test_other_checkpoints_go_before_a_rung_does",
+    "test_what_is_no_lack_of_memory_is_not_tried_again",
+    "test_three_of_eight_steps_reuse_blocks",
 )
 _init = Renderer.__init__
 
@@ -28,7 +36,7 @@ Renderer.__init__ = _init_on_card  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests of the CPU."""
-    left_out = [item for item in items if any(one in item.nodeid for one in ON_CPU)]
+    """Leave out what a card or a graph does in another way."""
+    left_out = [item for item in items if any(one in item.nodeid for one in LEFT_OUT)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

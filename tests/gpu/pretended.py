@@ -12,6 +12,7 @@ without inference mode, in which a parameter cannot be such a tensor.
 
 import subprocess
 import tempfile
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -299,6 +300,13 @@ def on_card(call: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
+def refuse_waits(mode: str) -> None:
+    """Replace `torch.cuda.set_sync_debug_mode`."""
+    REFUSED.update(waits=mode)
+    if mode != "default":
+        warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
+
+
 def install() -> None:
     """Put the card into this process, for good."""
     with tempfile.TemporaryDirectory() as folder:
@@ -329,7 +337,7 @@ def install() -> None:
     cuda.mem_get_info = lambda *_: (MEMORY.size - MEMORY.used, MEMORY.size)
     cuda.memory_reserved = cuda.memory_allocated = lambda *_: MEMORY.used
     cuda.max_memory_reserved = lambda *_: MEMORY.most
-    cuda.set_sync_debug_mode = lambda mode: REFUSED.update(waits=mode)
+    cuda.set_sync_debug_mode = refuse_waits
     cuda.CUDAGraph, cuda.graph, cuda.graph_pool_handle = Graph, Graph.record_into, object
     cuda.Event = cuda.Stream = Done
     pool: Any = ThreadPoolExecutor
