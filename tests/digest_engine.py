@@ -125,7 +125,8 @@ def digest_pixels(request: ImageRequest) -> bytes:
 def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
     """Return the request's picture as an engine does. In those called bare no words find a mask."""
     found = (Place("mask", 0.9, (1, 2, 3, 4)),) if "bare" not in request.masked[0] else ()
-    shown = [request.found_mask] if request.found_mask else []
+    mask = request.found_mask
+    previews = [use.preview for use in request.control] + [mask.preview if mask else False]
     return RenderedImage(
         width=request.width,
         height=request.height,
@@ -141,9 +142,9 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         memory=MemoryUse(5_000_000, 7_000_000),
         control_maps=tuple(
             RgbPicture(request.width, request.height, digest_pixels(request))
-            for use in (*request.control, *shown)
-            if use.preview
+            for wanted in previews
+            if wanted
         ),
-        places=found if shown else None,
-        warnings=() if found or not shown else ("Nothing was found.",),
+        places=found if mask else None,
+        warnings=() if found or not mask else ("Nothing was found.",),
     )
