@@ -5,7 +5,7 @@ models' authors and of diffusers (loaders/single_file_utils.py), also as in Comf
 (comfy/model_detection.py) and InvokeAI (model_manager/configs). Steps and guidance are those of the
 models' own cards and programs; docs/models.md names them.
 
-To add a family that diffusers draws: a row here, a row in engine/model/families.py unless it is
+To add a family that diffusers draws: a row here, a row in engine/model/texts.py unless it is
 `short`, a tiny folder in tests/engine/tiny_flows.py, and a paragraph in docs/models.md.
 """
 
@@ -83,9 +83,9 @@ class Variant:
     only redraws the part of a picture that a mask selects. `references`: how it uses those of a
     recipe, None if it takes none. Sides are at most `largest`; start images have at most
     `most_start_pixels`, if the pipeline would reduce larger ones. `hub` is a folder to download.
-    `pipelines` and `guidance_as` override the family's, `options` are arguments for creating the
-    pipeline. `encoders` are as in `Family`. `configs` is the variant whose configs in the package
-    it shares.
+    `pipelines`, `guidance_as` and `tokens`, the limit of texts, override the family's, `options`
+    create the pipeline. `encoders` are as in `Family`. `configs` is the variant whose configs in
+    the package it shares.
 
     `sign` recognises it by a file's header. `config` recognises it in a folder: by settings of the
     index, or "transformer/" and a setting of that config. With `like`, a file's header looks like
@@ -103,6 +103,7 @@ class Variant:
     hub: str = ""
     pipelines: Pipelines | None = None
     guidance_as: Guidance | None = None
+    tokens: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, str] = field(default_factory=dict)
     configs: str = ""
@@ -588,6 +589,7 @@ _ROWS = (
                 4,
                 guided=False,
                 lacks=_NO_GUIDANCE,
+                tokens=256,  # half as many as dev (its model card)
                 sign=Sign(
                     has=("vector_in.", "time_text_embed.text_embedder."),
                     lacks=_FLUX_GUIDANCE,

@@ -117,7 +117,7 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
     (models / "checkpoints/FLUX.1-dev").symlink_to(tiny_flow("FLUX.1-dev"))
     loads = checkpoints(models, choose_target("cpu", precision))
     wanted = named(models, name)
-    weights, parts = loads.weights(wanted), loads.load(wanted, "device").parts
+    weights, parts = loads.weights(wanted), loads.load(wanted, "device").weights.parts
 
     def size(begin: str) -> Any:
         found = [part for name, part in parts.items() if name.startswith(begin)]
@@ -134,11 +134,11 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
 def test_parts_wait_in_verified_files_until_they_are_restored(models: Path) -> None:
     """Text encoders make room for the denoiser; a changed file is refused."""
     loads, wanted = checkpoints(models), named(models)
-    kept = loads.load(wanted, "device")
+    kept = loads.load(wanted, "device").weights
     kept.drop(["text_encoder", "unet"])
-    assert kept.denoiser is None
+    assert kept.parts["unet"] is None
     kept.restore(["unet"])
-    assert kept.denoiser is not None
+    assert kept.parts["unet"] is not None
     note = models / "checkpoints/mine/scheduler/note.json"
     note.write_text('{"changed": 1}')
     with pytest.raises(RenderFailed, match="'mine' is a different file now"):

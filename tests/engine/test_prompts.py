@@ -2,12 +2,12 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.model.families import prompt_encoder
 from picowatch.engine.model.prompts import (
     CHUNK_TOKENS,
     Chunk,
@@ -15,8 +15,9 @@ from picowatch.engine.model.prompts import (
     PromptEncoder,
     read_vectors,
 )
+from picowatch.engine.model.texts import Texts, reader_of
 from picowatch.errors import RenderFailed
-from picowatch.families import DEMO_WIDTH
+from picowatch.families import DEMO_WIDTH, FAMILIES, Variant
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
 from tests.engine.adapters import files_in, write
@@ -31,7 +32,8 @@ def encoder(
     folder: Path = Path("nowhere"), parts: Any = None, family: str = "sd1"
 ) -> PromptEncoder:
     """Return a checkpoint's encoder, by default the demo model's, with a folder's embeddings."""
-    return prompt_encoder(family, parts or demo(), files_in(folder), CPU.device)
+    reader, files = reader_of(FAMILIES[family], Variant()), files_in(folder)
+    return Texts(reader, parts or demo(), Mock(), Mock(), files, CPU.device).prompts
 
 
 def uses(*names: str) -> tuple[EmbeddingUse, ...]:

@@ -103,11 +103,11 @@ def test_layers_of_loras_come_with_the_others(models: Models, renderer: Renderer
             loaded = renderer._checkpoints.held(wanted, rung.place)
             assert loaded is not None
             for part in ("unet", "text_encoder"):
-                modules = dict(loaded.parts[part].named_modules())
+                modules = dict(loaded.weights.parts[part].named_modules())
                 added = [one for key, one in modules.items() if "lora_A.lora_" in key]
                 assert bool(added) == (part == "unet" or name == "both")
                 if rung.place == "models":
-                    assert isinstance(loaded.parts[part]._hf_hook, CpuOffload)
+                    assert isinstance(loaded.weights.parts[part]._hf_hook, CpuOffload)
                 elif rung.place == "layers" or part == "text_encoder":  # by private names
                     hooks = [getattr(one, "_diffusers_hook").hooks for one in added]  # noqa: B009
                     assert all("group_offloading" in one for one in hooks)

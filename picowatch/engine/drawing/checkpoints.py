@@ -59,9 +59,12 @@ class Checkpoints:
     def held(self, request: ImageRequest, place: Place) -> Loaded | None:
         """Return the image's checkpoint if it is in memory at this place with all it needs."""
         loaded = self._kept.get(_key(request))
-        if loaded is None or (loaded.place, loaded.vae_file) != (place, _vae(request)):
+        if loaded is None:
             return None
-        if _controlnets(request).keys() - loaded.controlnets.keys():
+        weights = loaded.weights
+        if (weights.place, weights.vae_file) != (place, _vae(request)):
+            return None
+        if _controlnets(request).keys() - weights.controlnets.keys():
             return None
         self._kept.move_to_end(_key(request))
         return loaded
@@ -74,20 +77,21 @@ class Checkpoints:
         loaded, needed = self._kept.pop(_key(request), None), {"vae"}
         if place != "device":
             self._kept.clear()
-        if loaded is None or loaded.place != place:
+        if loaded is None or loaded.weights.place != place:
             loaded = None  # its memory is free before the next is read
             self._make_room(self.weights(request).total + WORKING_BYTES)
             with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
                 loaded = Loaded(model, self._verified, self._target.device, place)
             # Where parts take turns, the denoiser comes when it is needed.
-            needed = {*loaded.parts} - ({"transformer"} if place == "turns" else set())
-        loaded.read = partial(self._read, request, place)
-        if loaded.vae_file != _vae(request):
-            loaded.drop(["vae"])
-            loaded.vae_file = _vae(request)
-        loaded.restore(needed)
+            needed = {*loaded.weights.parts} - ({"transformer"} if place == "turns" else set())
+        weights = loaded.weights
+        weights.read = partial(self._read, request, place)
+        if weights.vae_file != _vae(request):
+            weights.drop(["vae"])
+            weights.vae_file = _vae(request)
+        weights.restore(needed)
         self._read_controlnets(request, loaded)
-        loaded.place_weights()
+        weights.set_up()
         self._kept[_key(request)] = loaded
         return loaded
 
@@ -97,7 +101,7 @@ class Checkpoints:
         for one in others:
             del self._kept[one]
         kept = self._kept.get(_key(request))
-        held = kept.controlnets if kept else {}
+        held = kept.weights.controlnets if kept else {}
         unused = held.keys() - _controlnets(request).keys()
         for name in unused:
             del held[name]
@@ -142,7 +146,7 @@ class Checkpoints:
 
     def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
         """Read an image's missing ControlNets, after releasing those it does not use."""
-        wanted, held = _controlnets(request), loaded.controlnets
+        wanted, held = _controlnets(request), loaded.weights.controlnets
         missing = wanted.keys() - held.keys()
         if not missing:
             return
@@ -150,7 +154,7 @@ class Checkpoints:
             del held[name]
         self.give_memory_back()
         target = self._target.for_unet(loaded.native_size)
-        device = self._read_to(loaded.place, "controlnet")
+        device = self._read_to(loaded.weights.place, "controlnet")
         for name in missing:
             with self._verified("controlnet", wanted[name].model, name) as model:
                 held[name] = load_controlnet(model, loaded.denoiser, target, device)

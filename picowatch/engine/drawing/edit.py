@@ -21,7 +21,7 @@ from PIL import Image
 from picowatch.engine.drawing.canvas import decoded, read_canvas
 from picowatch.engine.drawing.draw import Group, Prompted
 from picowatch.engine.drawing.flow import FlowPasses
-from picowatch.engine.model.families import editor_of, pipeline_class, takes
+from picowatch.engine.model.families import pipeline_class, takes
 from picowatch.families import References
 from picowatch.files.pictures import decode_picture, decode_with_alpha, on_white
 from picowatch.recipe.passes import Pass
@@ -147,7 +147,7 @@ class EditPasses(FlowPasses):
         if part:
             hashes = (sha256(pictures[0].tobytes()).hexdigest(), *hashes[1:])
         texts = self._texts(request)
-        read = [self.loaded.read_with(text, pictures, hashes) for text in texts.values()]
+        read = [self.loaded.texts.read_with(text, pictures, hashes) for text in texts.values()]
         edit = Edit(frame, pictures, texts, read)
         return Prompted(request.digest, edit, warnings=(*self._warnings(request), *small))
 
@@ -155,11 +155,14 @@ class EditPasses(FlowPasses):
         """Implement `Passes.run`."""
         self.loaded.bring_denoiser()
         (edit,) = group.conditions
-        editor = editor_of(self.loaded.row, self.loaded.variant)
-        inputs = {"image": edit.pictures if editor.many else edit.pictures[0]}
-        inputs |= editor.inputs(edit.frame.size)
+        rules, (width, height) = self.loaded.variant.references, edit.frame.size
+        many = rules and rules.most > 1
         call = pipeline_class(self.loaded.row, self.loaded.variant, "edit").__call__
-        inputs |= {name: [text] for name, text in edit.texts.items() if takes(call, name)}
-        read = editor.answers(edit.read)
+        # FLUX.1 Kontext takes only proportions from the size; the reference keeps its own.
+        given: dict[str, Any] = {name: [text] for name, text in edit.texts.items()}
+        given |= {"max_area": width * height, "_auto_resize": False}
+        inputs = {name: value for name, value in given.items() if takes(call, name)}
+        inputs |= {"image": edit.pictures if many else edit.pictures[0]}
+        read = self.loaded.texts.reader.answers(edit.read)
         (drawn,) = self._call("edit", group, one, edit.frame.size, inputs, read)
         return [edit.frame.release(drawn, one.size)]

@@ -12,15 +12,9 @@ from picowatch.engine.drawing.draw import Drawn, Group, Passes, Prompted
 from picowatch.engine.drawing.latents import as_picture, generators_for
 from picowatch.engine.drawing.preview import FlowPreview
 from picowatch.engine.drawing.step_cache import cached
-from picowatch.engine.model.families import (
-    SHORT,
-    Encoded,
-    guidance_inputs,
-    pipeline_class,
-    takes,
-    words,
-)
+from picowatch.engine.model.families import guidance_inputs, pipeline_class, takes, words
 from picowatch.engine.model.samplers import scheduler_for
+from picowatch.engine.model.texts import SHORT, Encoded
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ImageRequest
 
@@ -33,14 +27,14 @@ class FlowPasses(Passes):
         conditions: dict[str, Any] = {}
         for name, text in self._texts(request).items():
             prefix = name.removesuffix("prompt")
-            encoded = self.loaded.encoded(text)
+            encoded = self.loaded.texts.encoded(text)
             conditions |= {f"{prefix}{key}": value for key, value in encoded.items()}
         key = tuple(_listed(value) for value in conditions.values())
         return Prompted(key, conditions, warnings=self._warnings(request))
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """Return the texts to encode: `prompt`, and with guidance `negative_prompt`."""
-        reader = self.loaded.reader
+        reader = self.loaded.texts.reader
         texts = {"prompt": reader.preamble + (words(request.prompt) or reader.empty)}
         negative = words(request.negative_prompt) or reader.empty
         # A short family's pipeline has its own default.
@@ -55,12 +49,12 @@ class FlowPasses(Passes):
 
     def _warnings(self, request: ImageRequest) -> tuple[str, ...]:
         """Return a warning for each prompt that the text encoder does not read to its end."""
-        reader = self.loaded.reader
+        reader = self.loaded.texts.reader
         if not reader.reads:
             return ()
         found: list[str] = []
         for name, text in self._texts(request).items():
-            tokens, most = reader.length(self.loaded.parts, text)
+            tokens, most = reader.length(self.loaded.weights.parts, text)
             if tokens > most:
                 found.append(
                     f"The {name.replace('_', ' ')} has {tokens} tokens: its end was ignored, "
@@ -98,12 +92,12 @@ class FlowPasses(Passes):
         )
         if one.steps != variant.defaults["steps"]:
             inputs |= row.inputs_at_other_steps
-        own = self.loaded.parts["scheduler"]
+        own = self.loaded.weights.parts["scheduler"]
         used = (one.name.casefold() for one in first.loras if one.weight)
         if row.lightning and any("lightning" in name for name in used):
             own = own.from_config(own.config, **row.lightning)
         scheduler = scheduler_for(first.sampler, own)
-        pipeline = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)
+        pipeline = self.loaded.weights.pipeline(kind, transformer=steps, scheduler=scheduler)
         if read:
             pipeline.encode_prompt = _answering(read)
         with cached(steps, self.loaded.denoiser) if self.job.cached else nullcontext():

@@ -293,13 +293,13 @@ class Renderer:
         eager = loaded.compiled.eager() if loaded.compiled and not compiled else nullcontext()
         look = partial(raise_if, job.interrupted)
         # Compiled code cannot be watched.
-        watched = nullcontext() if compiled else loaded.watched(look)
-        repeating = seamless(loaded.modules if batch[0].tiling else [])
+        watched = nullcontext() if compiled else loaded.weights.watched(look)
+        repeating = seamless(loaded.weights.modules if batch[0].tiling else [])
         try:
             with eager, watched, repeating, self._algorithms(exact=batch[0].exact):
                 return draw(kind(loaded, job), batch)
         finally:
-            loaded.send_back()
+            loaded.weights.send_back()
 
     @contextmanager
     def _algorithms(self, *, exact: bool) -> Iterator[None]:

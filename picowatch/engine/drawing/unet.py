@@ -42,7 +42,7 @@ class UnetPasses(Passes):
 
     def encode(self, request: ImageRequest) -> Prompted:
         """Encode an image's prompts; only rows with equal numbers of chunks can be joined."""
-        chunks, conditions = self.loaded.prompts.guiding(request)
+        chunks, conditions = self.loaded.texts.prompts.guiding(request)
         return Prompted(chunks, conditions, chunks)
 
     def evaluations(self, request: ImageRequest) -> int:
@@ -69,7 +69,7 @@ class UnetPasses(Passes):
             first.prediction,
             self.loaded.row.key,
         )
-        hints, maps = hints_of(group, one, self.loaded.controlnets, self.job)
+        hints, maps = hints_of(group, one, self.loaded.weights.controlnets, self.job)
         start = self._start_latents(group) if first.redraws_a_part or before is None else None
         # As in diffusers' inpainting pipelines, at full strength masked areas begin with noise.
         visible = None if first.redraws_a_part and first.denoising_strength == 1 else start
@@ -91,7 +91,7 @@ class UnetPasses(Passes):
             guide=self._guide(group, start, noise, one),
             hints=hints,
         )
-        result = self.loaded.pipeline(unet=steps, scheduler=sampler)(
+        result = self.loaded.weights.pipeline(unet=steps, scheduler=sampler)(
             **steps.inputs(),
             width=one.size[0],
             height=one.size[1],

@@ -1,0 +1,154 @@
+"""A checkpoint's weights in memory, and their place: diffusers and accelerate move them."""
+
+import gc
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from accelerate import cpu_offload_with_hook  # type: ignore[import-untyped]
+from diffusers.hooks import apply_group_offloading
+
+from picowatch.engine.model.families import built
+from picowatch.engine.model.memory import Place
+from picowatch.families import Family, Variant
+
+
+class Placed:
+    """The parts of a checkpoint by diffusers' names, and ControlNets by their hashes.
+
+    `place` says where the weights are, `vae_file` is the name and the hash of the VAE. A part is
+    None before `restore` gets it by `read`, and after it was dropped to make room for another.
+    """
+
+    def __init__(
+        self,
+        row: Family,
+        variant: Variant,
+        names: Iterable[str],
+        place: Place,
+        device: torch.device,
+    ) -> None:
+        self.row = row
+        self.variant = variant
+        self.parts: dict[str, Any] = dict.fromkeys(names)
+        self.controlnets: dict[str, Any] = {}
+        self.place = place
+        self.vae_file = ("", "")
+        self.read: Callable[[Iterable[str]], dict[str, Any]]
+        self._device = device
+        self._base: Any = None  # the pipeline that moves weights
+        self._moved: WeakSet[torch.nn.Module] = WeakSet()  # with group offloading
+        self._look: Callable[[], None] | None = None
+        self._handles: list[Any] = []
+
+    @property
+    def denoiser_name(self) -> str:
+        """The name of the UNet or transformer."""
+        return "unet" if "unet" in self.parts else "transformer"
+
+    @property
+    def encoder_names(self) -> list[str]:
+        """The names of the text encoders."""
+        return [name for name in self.parts if name.startswith("text_encoder")]
+
+    @property
+    def modules(self) -> list[Any]:
+        """All modules in memory."""
+        parts = (part for part in self.parts.values() if isinstance(part, torch.nn.Module))
+        return [*parts, *self.controlnets.values()]
+
+    def pipeline(self, kind: str = "text", **parts: Any) -> Any:
+        """Return a pipeline of the family with these parts, some replaced by `parts`."""
+        return built(self.row, self.variant, kind, self.parts | parts)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Release the memory of these parts."""
+        for name in names:
+            self.parts[name] = None
+
+    def restore(self, names: Collection[str]) -> None:
+        """Read those of these parts that are not in memory."""
+        missing = [name for name, part in self.parts.items() if name in names and part is None]
+        found = self.read(missing)
+        self.parts |= found
+        self._watch(*(part for part in found.values() if isinstance(part, torch.nn.Module)))
+
+    def exchange(self, dropped: Sequence[str], brought: Sequence[str]) -> None:
+        """Drop some parts and restore others."""
+        self.drop(dropped)
+        gc.collect()  # frees modules that refer to each other
+        self.restore(brought)
+
+    @contextmanager
+    def watched(self, look: Callable[[], None]) -> Iterator[None]:
+        """Let every block of layers call `look` first, also in parts that are restored meanwhile.
+
+        Hooks on all modules would cost small models some percent of their time.
+        """
+        self._look = look
+        try:
+            self._watch(*self.modules)  # a variable here would keep them in memory
+            yield
+        finally:
+            self._look = None
+            for handle in self._handles:
+                handle.remove()
+            self._handles.clear()
+
+    def _watch(self, *modules: torch.nn.Module) -> None:
+        if look := self._look:
+            for blocks in chain.from_iterable(module.modules() for module in modules):
+                for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
+                    self._handles.append(block.register_forward_pre_hook(lambda *_: look()))
+
+    def set_up(self) -> None:
+        """Set up diffusers' offloading, unless all weights are on the device."""
+        if self.place == "models":
+            if self._base is not None:
+                self._base.remove_all_hooks()
+            self._base = self.pipeline()
+            self._base.enable_model_cpu_offload(device=self._device)
+            for net in self.controlnets.values():
+                if not hasattr(net, "_hf_hook"):
+                    cpu_offload_with_hook(net, self._device)
+        elif self.place in ("layers", "encoders"):
+            encoders = [self.parts[name] for name in self.encoder_names]
+            for part in self.modules if self.place == "layers" else filter(None, encoders):
+                if part not in self._moved:
+                    self._move_by_layers(part)
+                    self._moved.add(part)
+
+    def _move_by_layers(self, part: torch.nn.Module) -> None:
+        if part is self.parts.get("siglip"):
+            part.to(self._device)  # it reads weights of layers that it does not call
+            return
+        streams = self._device.type == "cuda"
+        apply_group_offloading(
+            part,
+            self._device,
+            offload_type="leaf_level",
+            use_stream=streams,
+            record_stream=streams,
+            low_cpu_mem_usage=True,
+        )
+
+    @contextmanager
+    def unhooked(self) -> Iterator[None]:
+        """Let layers change meanwhile: diffusers would put its hooks back for another device."""
+        if self._base is not None:
+            self._base.remove_all_hooks()
+        try:
+            yield
+        finally:
+            if self._base is not None:
+                self.set_up()
+
+    def send_back(self) -> None:
+        """Take the weights off the device after a batch, with model offloading."""
+        if self._base is not None:
+            self._base.maybe_free_model_hooks()
+            for net in self.controlnets.values():  # they compute by turns with the denoiser
+                net.to("cpu")
