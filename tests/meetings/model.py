@@ -50,7 +50,8 @@ class Image:
     def request(self) -> tuple[object, ...]:
         """Return its request; random seeds that are not known yet differ from all others."""
         seed = (self.draw, self.plus) if self.seed is None else self.seed
-        return self.entry.prompt, self.steps, self.entry.start, self.entry.style, seed
+        one = self.entry
+        return one.prompt, self.steps, one.start, one.style, one.mask, seed
 
     @property
     def may_be_cancelled(self) -> bool:
@@ -252,7 +253,7 @@ class Model:
             image
             for image in self.images
             if image.state == "queued"
-            and (image.recipe, *image.request[:4]) == like
+            and (image.recipe, *image.request[:5]) == like
             and image.seed in (None, one.request.seed)
             and (image.seed is not None or image.position == one.image_index)
         ]

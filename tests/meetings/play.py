@@ -18,7 +18,9 @@ PATHS = ("a.yaml", "b.yaml", "c.yaml", "pets/a.yaml", "live/a.yaml", "live/c.yam
 FOLDERS = ("live", "pets", "cats")
 PICTURES = ("one.png", "two.png")
 STYLED = ("styled/1.png", "styled/a/2.png")  # photos whose template names a second picture
+MASKED = ("masked/1.png", "masked/2.png")  # photos that may have a mask
 FRAMES = ("frames/1.png", "frames/2.png", "frames/a/1.png", "frames/a/2.png")
+MASKS: Action = ("save", f"masked/{TEMPLATE}", Text((Entry("masked", seed=1),)))
 WRITING = ("in place", "by rename", "slowly")
 SETTINGS: tuple[dict[str, object], ...] = (
     {},
@@ -93,7 +95,7 @@ def random_script(seed: int) -> Script:
         disks=dice.random() < 0.3,
         forgets=dice.random() < 0.3,
     )
-    actions: list[Action] = [writer.template(), writer.styled(), ("wait", 1.5)]
+    actions: list[Action] = [writer.template(), writer.styled(), MASKS, ("wait", 1.5)]
     while len(actions) < LENGTH:
         actions.append(writer.action())
         if seconds := dice.choice((0.0, 0.0, 0.1, 0.6, 1.5, 3.0, 8.0)):
@@ -136,6 +138,10 @@ class _Writer:
             (1, (pick(("move", "copy")), *self.dice.sample(STYLED, 2))),
             (1, ("again", pick(STYLED), "touch")),
             (1, ("delete", pick(STYLED))),
+            (4, ("mask", pick(MASKED), pick((None, 1, 2, 3)))),
+            (3, ("save", pick(MASKED), Picture(colour=self.dice.randrange(6)), pick(WRITING))),
+            (1, ("again", pick(MASKED), "touch")),
+            (1, ("delete", pick(MASKED))),
             (1, ("move", *pick((("frames/a", "frames/b"), ("frames/b", "frames/a"))))),
             (2, ("lose_picture", number)),
             (2, ("command", pick(("pause", "resume", "resume", "retry")), None)),

@@ -20,8 +20,8 @@ class Entry:
     """An entry of a recipe. Several `steps` are a sweep.
 
     `start` is the sha256 of the start image, once that is looked up: of the picture that `image`
-    names, or of the dropped one that a template's entry is applied to. `style` is that of STYLE,
-    which a template's entry that `has_style` names besides.
+    names, or of the dropped one that a template's entry is applied to; `mask` is that of the mask
+    beside it, and `style` that of STYLE, which a template's entry that `has_style` names besides.
     """
 
     prompt: str
@@ -33,6 +33,7 @@ class Entry:
     start: str = ""
     has_style: bool = False
     style: str = ""
+    mask: str = ""
 
     @property
     def random(self) -> bool:
@@ -73,10 +74,10 @@ class Entry:
             yield from ((seed, plus, steps) for steps in self.steps)
 
 
-def drawn(request: ImageRequest) -> tuple[str, int, str, str]:
-    """Return what a request draws: its prompt, steps, start image and style."""
+def drawn(request: ImageRequest) -> tuple[str, int, str, str, str]:
+    """Return what a request draws: its prompt, steps, start image, style and mask."""
     style = "".join(control.image_hash for control in request.control)
-    return request.prompt, request.steps, request.image_hash, style
+    return request.prompt, request.steps, request.image_hash, style, request.mask_hash
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from tests.meetings.machine import COMMIT, NO_SETTINGS, Habits
-from tests.meetings.play import Script, play, random_script, shorter
+from tests.meetings.play import MASKED, MASKS, Script, play, random_script, shorter
 from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
 from tests.meetings.world import Action
 
@@ -183,6 +183,12 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         HOLD, ("picture", STYLE, 1), STYLED, *(drop(f"styled/{n}.png", n) for n in range(4)),
         A_WHILE, ("picture", STYLE, 2), A_WHILE, drop("styled/late.png", 9), A_WHILE,
         ("picture", STYLE, None), ("stop",), ("start",), *RENDERED,
+    ),
+    "a mask comes x is replaced at its turn x goes x crash: each is drawn with what is there": (
+        MASKS, drop(MASKED[0], 1), A_WHILE, ("mask", MASKED[0], 1), A_WHILE, HOLD,
+        ("mask", MASKED[0], 2), ("mask", MASKED[1], 3), drop(MASKED[1], 2), A_WHILE,
+        ("mask", MASKED[1], 4), ("mask", MASKED[0], None), ("die", COMMIT, 2), *RENDERED,
+        ("start",), ("again", MASKED[0], "touch"), A_WHILE,
     ),
     **{f"{how} x touch x the name again x crash: each is rendered": (
         ("stop",), ("set", "when_done", how), ("start",), *frames(), ("again", FRAMES[0], "touch"),

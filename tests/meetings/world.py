@@ -18,6 +18,7 @@ from watchdog.events import (
     FileSystemEvent,
 )
 
+from picowatch.files.names import with_mask
 from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits, Machine
 from tests.meetings.model import Model
@@ -41,13 +42,14 @@ ENDS: tuple[Action, ...] = (
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a file in the inbox: its sha256 and time.
+    """A version of a file in the inbox: its sha256 and time, and the time of its mask.
 
     No two files are written at the same time, but a rename keeps it.
     """
 
     digest: str
     mtime: int
+    mask: int = 0
 
 
 class World(Machine):
@@ -90,10 +92,10 @@ class World(Machine):
         text = self.texts[save.digest]
         if isinstance(text, Picture):
             template = self.texts[save.template]
-            style = self.pictures.get(STYLED, "")
+            style, mask = self.pictures.get(STYLED, ""), self.mask_beside(save.path)
             found = [
-                replace(entry, start=save.digest, style=style if entry.has_style else "")
-                for entry in template.entries
+                replace(one, start=save.digest, style=style if one.has_style else "", mask=mask)
+                for one in template.entries
             ]
         elif save.path.endswith(TEMPLATE):
             return ()
@@ -155,7 +157,16 @@ class World(Machine):
         """Note what is at a path now."""
         target = self.there / path
         digest = hashlib.sha256(target.read_bytes()).hexdigest()
-        self.files[path] = Version(digest, target.stat().st_mtime_ns)
+        self.files[path] = Version(digest, target.stat().st_mtime_ns, self._mask_time(path))
+
+    def _mask_time(self, path: str) -> int:
+        mask = self.there / with_mask(path)[-1]
+        return mask.stat().st_mtime_ns if mask.is_file() else 0
+
+    def mask_beside(self, path: str) -> str:
+        """Return the sha256 of a dropped picture's mask, or ""."""
+        mask = self.there / with_mask(path)[-1]
+        return hashlib.sha256(mask.read_bytes()).hexdigest() if mask.is_file() else ""
 
     def do_save(self, path: str, text: Text, how: str = "in place") -> None:
         self.texts[hashlib.sha256(text.content()).hexdigest()] = text
@@ -214,6 +225,19 @@ class World(Machine):
         elif self.pictures.pop(name, None):
             (self.there / name).unlink()
             self._tell(FileDeletedEvent, self.there / name)
+
+    def do_mask(self, path: str, colour: int | None) -> None:
+        """Add, replace or delete the mask beside a dropped picture, as `do_picture`."""
+        mask, is_there = with_mask(path)[-1], self.mask_beside(path)
+        if self.habits.halting and is_there:
+            return
+        if colour is not None:
+            self._write(mask, png(colour), "in place")
+        elif is_there:
+            (self.there / mask).unlink()
+            self._tell(FileDeletedEvent, self.there / mask)
+        if path in self.files:
+            self._note(path)
 
     def do_defaults(self, folder: str, priority: int | None) -> None:
         """Give a folder's recipes a priority from their next save on, or none, as `do_picture`."""
@@ -277,7 +301,8 @@ class World(Machine):
             text = self.texts[save.digest]
             is_right = not self.is_wrong(save.digest)
             self.expect(is_right, f"{save.path} was accepted although it is wrong")
-            same = before is not None and before.digest == save.digest
+            now = self.handled[save.path]
+            same = before is not None and (before.digest, before.mask) == (now.digest, now.mask)
             asked = self.again.pop(save.path, "")
             is_same_file = before == self.handled[save.path] and asked == "read" and was_valid
             is_again = asked != "saved" and same and (isinstance(text, Picture) or is_same_file)
@@ -306,7 +331,9 @@ class World(Machine):
 
     def _is_handled_now(self, save: Any) -> bool:
         """Note what was accepted or refused, and whether it had to be."""
-        path, version = save.path, Version(save.digest, save.size_and_time.mtime_ns)
+        path, found = save.path, save.size_and_time
+        mask = self._mask_time(path) if found.sidecars else 0
+        version = Version(save.digest, found.mtime_ns, mask)
         last, recipe = self.handled.get(path), self.model.recipes.get(path)
         if last == version and path not in self.again and (recipe is None or recipe.valid):
             self.expect(False, f"{path} was handled although nobody saved it")
@@ -369,7 +396,8 @@ class World(Machine):
             path = known.recipe if known else image.recipe
             self.again[path] = max(self.again.get(path, ""), "read")
             there = self.files.get(path)
-            was_there = there and there.digest == image.request.image_hash
+            made_of = image.request.image_hash, image.request.mask_hash
+            was_there = there and (there.digest, self.mask_beside(path)) == made_of
             is_away = self.away or path in self.left
             self.expect(is_away or not was_there, f"{path} was put off although it is there")
         self.model.ended(image, "cancelled")
@@ -470,7 +498,10 @@ class World(Machine):
         self._look_into_the_inbox()
         for path, version in self.files.items():
             is_empty = self.texts[version.digest].is_empty or self._waits_for_style(path)
-            if not is_empty and self.handled.get(path) != version:
+            known = self.handled.get(path)
+            if known and not version.mask:  # one that was removed requests nothing
+                known = replace(known, mask=0)
+            if not is_empty and known != version:
                 yield f"{path} is neither accepted nor refused"
             elif not (is_empty or self.model.recipes[path].valid or self.is_wrong(version.digest)):
                 yield f"{path} is refused although what it lacked is there"
