@@ -224,6 +224,10 @@ def _profile(size: int) -> bytes:
     return (head.ljust(128, b"\0") + row + table).ljust(size, b"\x7f")
 
 
+def _cut_heic(cut: int) -> bytes:
+    return _photo(256, "HEIF")[:-cut]
+
+
 _LOOP = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x08"
 _LONG_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(60 * MEGABYTE)
 _ALL_KINDS = ("JPEG", "WEBP", "AVIF", "HEIF")
@@ -254,10 +258,7 @@ PHOTOS: dict[str, tuple[Callable[[], bytes], str]] = {
         )
         for kind in _ALL_KINDS
     },
-    **{
-        f"a HEIC cut at {cut} of its bytes": (lambda cut=cut: _photo(256, "HEIF")[:-cut], _BAD)
-        for cut in (1, 1000)
-    },
+    **{f"a HEIC cut at {cut} of its bytes": (partial(_cut_heic, cut), _BAD) for cut in (1, 1000)},
 }
 
 
