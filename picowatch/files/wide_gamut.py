@@ -1,4 +1,4 @@
-"""Colour profiles for pictures that name their colours by code points, as HEICs without ICC do.
+"""Colour profiles for HEICs and AVIFs that name their colours by code points.
 
 The code points are those of ITU-T H.273; the profile's format is ICC.1:2022.
 """
@@ -16,6 +16,17 @@ _PRIMARIES = {
 _D50 = (0.9642, 1.0, 0.8249)
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _HEADER_BYTES, _ROW_BYTES = 128, 12
+_COLOURS = b"colrnclx"  # the box with code points (ISO/IEC 14496-12, 12.1.5)
+BOX_WITHIN = 64 * 1024  # bytes at the beginning of an AVIF, before its pixels
+
+
+def code_points(begin: bytes) -> dict[str, int]:
+    """Return the code points that an AVIF begins with, as pillow-heif tells those of a HEIC."""
+    box = begin.partition(_COLOURS)[2]
+    if len(box) < struct.calcsize(">HH"):
+        return {}
+    primaries, transfer = struct.unpack_from(">HH", box)
+    return {"color_primaries": primaries, "transfer_characteristics": transfer}
 
 
 def is_hdr(info: Mapping[Any, Any]) -> bool:

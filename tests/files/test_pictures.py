@@ -227,6 +227,26 @@ def test_wide_colours_of_a_heic_become_srgb(primaries: int, bits: int) -> None:
     assert np.abs(found - meant).max() <= 2, found[9, 9]
 
 
+@pytest.mark.parametrize("primaries", WIDE)
+def test_wide_colours_of_an_avif_become_srgb(primaries: int) -> None:
+    """By its code points, as Android writes it; a profile beside them counts before them."""
+    meant, stored = WIDE[primaries]
+    picture = Image.new("RGB", (32, 32), stored)
+    options = {"quality": 98, "subsampling": "4:4:4"}
+    found = np.asarray(decode_picture(with_points(written(picture, "AVIF", **options), primaries)))
+    assert np.abs(found.astype(int) - meant).max() <= 2, found[9, 9]
+    own = with_points(written(picture, "AVIF", icc_profile=SRGB, **options), primaries)
+    assert np.abs(np.asarray(decode_picture(own)).astype(int) - stored).max() <= 2
+    with pytest.raises(PictureUnreadable, match=r"HDR picture .* Export it as JPEG"):
+        check_picture(BytesIO(with_points(written(picture, "AVIF"), primaries, 16)))
+
+
+def with_points(avif: bytes, primaries: int, transfer: int = 13) -> bytes:
+    """Return an AVIF that names its colours by these code points (ITU-T H.273)."""
+    head, box, rest = avif.partition(b"colrnclx")
+    return head + box + struct.pack(">HH", primaries, transfer) + rest[4:]
+
+
 def test_an_hdr_heic_and_one_of_too_many_pixels_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
