@@ -12,7 +12,7 @@ import pytest
 
 from picowatch.ledger import migrations
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.migrations import CHANGES, VERSION
+from picowatch.ledger.migrations import VERSION
 from tests.house import House
 
 RECIPES = {
@@ -26,7 +26,7 @@ RECIPES = {
     "cancelled.yaml": "prompt: a tree\ncount: 2\n",
 }
 QUEUED = ["a fox", "a house", "a house", "a house", "a moon"]
-OLDER = sorted(CHANGES)
+OLDER = (1, 7)  # on its way from 1, a ledger is one of version 6, too
 
 
 def ledger(house: House) -> Path:
@@ -79,7 +79,7 @@ def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_cancelled(upgraded: H
     assert sorted(upgraded.seeds()) == drawn
 
 
-@pytest.mark.parametrize("version", [6, 7])
+@pytest.mark.parametrize("version", [7])
 def test_an_upgrade_has_pictures_read_again_that_had_no_prompt(upgraded: House) -> None:
     with closing(sqlite3.connect(ledger(upgraded))) as sql, sql:
         for table, column in (("recipes", "path"), ("saves", "recipe")):
@@ -107,10 +107,9 @@ def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(
     assert dropped == dict.fromkeys(["photos/red.bmp", "photos/blue.bmp"], *template)
 
 
-@pytest.mark.parametrize("version", [1, 6])
-def test_an_upgrade_knows_which_copies_of_pictures_are_needed(tmp_path: Path, version: int) -> None:
+def test_an_upgrade_knows_which_copies_of_pictures_are_needed(tmp_path: Path) -> None:
     """Those of dropped pictures are made when their turn comes."""
-    put(tmp_path / "ledger.sqlite", version)
+    put(tmp_path / "ledger.sqlite", 1)
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql, sql:
         sql.execute("""UPDATE images SET request = json_set(request, '$.image_hash', '1',
             '$.references', json('[{"image": "2.png", "hash": "2"}]'),
