@@ -185,6 +185,8 @@ class Cutout:
         ),
     ] = ""
 
+    shadow: Annotated[bool, Row("true: it casts a soft shadow downwards.")] = False
+
     find: Phrase = ""
 
     confidence: Confidence = 0.3

@@ -208,6 +208,21 @@ def test_what_is_cut_out_is_centred_in_a_size_of_its_own(
     assert (pixels(image)[0, 0] == 255).all()
 
 
+def test_a_cut_out_may_cast_a_shadow(engine: Renderer, folder: Path) -> None:
+    """Grey below the figure, and white elsewhere; the figure stays as it is."""
+    wanted = Cutout("red", "#ffffff", 20, "500x500")
+    plain, dark = (
+        pixels(draw(engine, request(folder, square(), cutout=one))[0]).astype(int)
+        for one in (wanted, replace(wanted, shadow=True))
+    )
+    rows = np.nonzero((np.abs(plain - RED).max(2) < 30)[:, 250])[0]
+    assert (
+        np.abs(dark[rows[0] : rows[-1] - 12, 250] - plain[rows[0] : rows[-1] - 12, 250]).max() < 3
+    )
+    assert 110 < dark[rows[-1] + 8, 250].mean() < 245
+    assert (dark[:40] == 255).all() and (dark[-20:] == 255).all()
+
+
 def test_only_what_words_find_is_kept(engine: Renderer, folder: Path) -> None:
     """With the other settings of a cut-out; where nothing is found, the picture fails."""
     wanted, picture = Cutout("clipseg", find="a hat"), square()

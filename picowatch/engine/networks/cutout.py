@@ -45,6 +45,7 @@ _FINDERS_SIDE = 256  # of the masks of most of them
 _EDGE = 2  # the width of soft edges, in pixels that the network sees
 _SEEN = 16  # of 255: fainter pixels do not count for where a figure is
 _FOUND = 0.002  # the least share of a picture that counts as a figure
+_DARKNESS = 0.4  # of a shadow
 NOTHING_FOUND = "No figure stood out from the background, so hardly anything of it was left."
 
 
@@ -187,13 +188,24 @@ def _cut(drawn: Image.Image, alpha: Image.Image, side: int) -> Image.Image:
 
 
 def framed(cut: Image.Image, wanted: Cutout) -> Image.Image:
-    """Return what was cut out: centred if a size or a margin is wanted, before its background."""
+    """Return what was cut out: centred if a size or a margin is wanted, over shadow and ground."""
     if wanted.size or wanted.margin is not None:
         cut = _centred(cut, wanted.sides or cut.size, wanted.margin or 0)
+    if wanted.shadow:
+        cut = Image.alpha_composite(_shadow(cut), cut)
     if not wanted.background:
         return cut
     ground = Image.new("RGBA", cut.size, wanted.background)
     return Image.alpha_composite(ground, cut).convert("RGB")
+
+
+def _shadow(cut: Image.Image) -> Image.Image:
+    """Return the soft shadow of what was cut out, a little below it."""
+    reach = max(1, max(cut.size) // 50)
+    dark = cut.getchannel("A").filter(ImageFilter.GaussianBlur(reach))
+    shadow = Image.new("RGBA", cut.size)
+    shadow.paste("black", (0, reach), dark.point(lambda level: round(level * _DARKNESS)))
+    return shadow
 
 
 def _centred(cut: Image.Image, size: tuple[int, int], margin: float) -> Image.Image:

@@ -107,6 +107,8 @@ def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
         "{model: isnet, background: transparent}": isnet,
         "{model: isnet, background: White}": {"model": isnet, "background": "#ffffff"},
         "{model: isnet, background: '#F4f4f4'}": {"model": isnet, "background": "#f4f4f4"},
+        "{model: isnet, shadow: false}": isnet,
+        "{model: isnet, shadow: yes}": {"model": isnet, "shadow": True},
         "{model: isnet, margin: 5 %}": {"model": isnet, "margin": 5},
         "{model: isnet, margin: 0, size: 900}": {"model": isnet, "margin": 0, "size": "900x900"},
         "{find: the  shoe}": {"find": "the shoe", "model": "clipseg"},
@@ -166,7 +168,7 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
          "upscale makes 16384x16384 from 2048x2048; the limit is 100 million pixels. Use a …"),
         ("upscale: R-ESRGAN 4x+", "no upscaler … Put RealESRGAN_x4plus.safetensors there; …"),
         ("cutout: [a]", "cutout must be true, false, a model's name, or a mapping like …"),
-        ("cutout: {model: isnet, shadow: true}", "cutout has no 'shadow'. Its fields are model, …"),
+        ("cutout: {model: isnet, blur: true}", "cutout has no 'blur'. Its fields are model, …"),
         ("cutout: {model: isnet, background: #f4f4f4\n  }", "cutout background has no value. "
          'Write transparent, white, black, or a colour in quotes like "#f4f4f4", or delete …'),
         ("cutout: {model: isnet, background: mauve}", "cutout background must be transparent, …"),

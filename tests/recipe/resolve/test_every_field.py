@@ -44,6 +44,7 @@ SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
     "cutout.background": "cutout: {background: white}",
     "cutout.margin": "cutout: {margin: 3}",
     "cutout.size": "cutout: {size: 100x100}",
+    "cutout.shadow": "cutout: {shadow: true}",
     "cutout.find": "cutout: {find: hat}",
     "cutout.confidence": "cutout: {find: hat, confidence: 0.4}",
 }
@@ -57,7 +58,7 @@ HONOURED = {
     *("exact", "mask_padding"),
     *("quantize", "step_cache", "shrink_to_fit", "references", "format", "quality", "keep_exif"),
     *("extend", "cutout", "cutout.model", "cutout.background", "cutout.margin", "cutout.size"),
-    *("cutout.find", "cutout.confidence"),
+    *("cutout.shadow", "cutout.find", "cutout.confidence"),
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(
