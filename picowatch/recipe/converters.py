@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.samplers import find_prediction, find_schedule_type
-from picowatch.recipe.written import Written, number, switch
+from picowatch.recipe.written import FORBIDDEN, Written, number, switch
 
 Converter = Callable[[Written], Any]
 
@@ -124,7 +124,9 @@ def size_in(written: Written) -> str | None:
 def phrase_in(written: Written) -> str | None:
     """Return what to look for, without spare spaces; None for what has no letters, or too many."""
     words = " ".join(written.text.split())
-    return words if len(words) <= MOST_PHRASE and any(map(str.isalnum, words)) else None
+    if len(words) > MOST_PHRASE or FORBIDDEN.search(words) or not any(map(str.isalnum, words)):
+        return None
+    return words
 
 
 def quality_in(written: Written) -> Any:

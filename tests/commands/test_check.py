@@ -83,6 +83,10 @@ def test_check_shows_what_a_recipe_does_beyond_its_text(tmp_path: Path) -> None:
             "128x128",
             "image i.png  denoising_strength 0.75  mask m.png  cutout demo-cutout",
         ),
+        "prompt: a\n  image: i.png\n  mask: {find: hat, grow: 0}": (
+            "128x128",
+            "mask find hat, grow 0, model demo-find",
+        ),
         "image: i.png\n  upscale: {scale: 2}": ("64x64 to 128x128", ""),
         "prompt: a": ("128x128", ""),
     }

@@ -80,6 +80,7 @@ WRONG = {
     "{find: ''}": f"{WORDS} ''.",
     "{find: 🙂🙂}": f"{WORDS} '🙂🙂'.",
     f"{{find: {'sky' * 4000}}}": f"{WORDS} 'sky…",
+    '{find: "a\\u0000hat"}': f"{WORDS} '…",
     "{find: [hat, tie]}": f"{WORDS} [hat, tie].",
     "{find: }": "mask find has no value. Write words like …",
     "{}": "mask does not say what to find. Write 'find: …' there.",
