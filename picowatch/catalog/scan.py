@@ -45,6 +45,7 @@ EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
     "upscaler": ("demo-compact", "the embedded upscaler", ASSETS / "demo-compact.safetensors"),
     "cutout": ("demo-cutout", "the embedded cutout model", ASSETS / "demo-cutout.safetensors"),
     "controlnet": ("demo-sketch", "the embedded ControlNet", ASSETS / "demo-sketch.safetensors"),
+    "segmentation": ("demo-find", "the embedded segmentation model", ASSETS / "demo-find"),
 }
 EMBEDDED_NAMES = frozenset(name for name, *_ in EMBEDDED.values())
 DEMO_UPSCALER, DEMO_CONTROLNET = (EMBEDDED[kind][0] for kind in ("upscaler", "controlnet"))
@@ -258,9 +259,10 @@ def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) ->
 def embedded(kind: Kind) -> Model:
     """Return the package's model of this kind."""
     name, _, path = EMBEDDED[kind]
-    whole = kind == "checkpoint"
-    found = recognise_checkpoint_folder(path) if whole else recognise(read_any_header(path))
-    return _model(name, path, found)
+    if is_folder(path):
+        recognise_it = recognise_checkpoint_folder if kind == "checkpoint" else PART_FOLDERS[kind]
+        return _model(name, path, recognise_it(path))
+    return _model(name, path, recognise(read_any_header(path)))
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:

@@ -30,7 +30,7 @@ def models(settings: Settings, as_json: bool) -> int:
     keep = is_folder(settings.state_folder)  # a list creates no outbox
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=keep)
     inventory = catalog.scan()
-    ours = (catalog.demo, *map(embedded, ("upscaler", "cutout", "controlnet")))
+    ours = (catalog.demo, *map(embedded, ("upscaler", "cutout", "controlnet", "segmentation")))
     found: list[Model | Refused] = [*ours, *inventory.models, *inventory.refused]
     try:
         _print((_row(catalog, model) for model in found), as_json)

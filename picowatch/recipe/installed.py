@@ -21,12 +21,6 @@ _NO_DEPTH = (
     f"hf download depth-anything/{DEPTH} --local-dir models/depth/{DEPTH} (99 MB). Or use a "
     "finished depth map, with 'preprocess: none'."
 )
-# Under the Apache licence; SAM 3 finds more, but its licence has to be accepted first.
-FINDER = "grounding-dino-tiny"
-_NO_FINDER = (
-    "'find' needs a segmentation model, and none is installed. Fetch one once: hf download "
-    f"IDEA-Research/{FINDER} --local-dir models/segmentation/{FINDER} (690 MB)."
-)
 
 
 class _Kind(NamedTuple):
@@ -53,9 +47,7 @@ _KINDS = {
     "upscaler": _Kind("upscaler", "upscalers", "'upscale: {{model: {}}}'"),
     "hires upscaler": _Kind("upscaler", "upscalers", also=UPSCALERS),
     "cutout": _Kind("cutout model", "cutout", "'cutout: {}'"),
-    "segmentation": _Kind(
-        "segmentation model", "segmentation", "'model: {}'", _NO_FINDER, ranked=True
-    ),
+    "segmentation": _Kind("segmentation model", "segmentation", "'model: {}'", ranked=True),
 }
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.

@@ -146,7 +146,7 @@ class Upscaler:
 
 
 DEMO_UPSCALER = Upscaler("demo-compact", 4)
-DEMO_CUTOUT = "demo-cutout"
+DEMO_CUTOUT, DEMO_FIND = "demo-cutout", "demo-find"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +154,10 @@ class Inventory:
     """Everything that a recipe may name: installed models, wildcards, the setting `checkpoint`.
 
     `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers,
-    `cutouts` those of models/cutout; the embedded ones are always there, as `demo`, DEMO_UPSCALER
-    and DEMO_CUTOUT. `depths` are models that estimate depth, `segmentations` those that find things
-    by words, the best first. `vae_families` has the names of the
-    families that each VAE is for, `lora_families` and `embedding_families` the family of each LoRA
+    `cutouts` those of models/cutout, `segmentations` those that find things by words, the best
+    first; the embedded ones are always there, as `demo`, DEMO_UPSCALER, DEMO_CUTOUT and DEMO_FIND.
+    `depths` are models that estimate depth. `vae_families` has the names of the families that each
+    VAE is for, `lora_families` and `embedding_families` the family of each LoRA
     and embedding, where its file tells it. `lora_names` has the names that trainers gave LoRAs.
     `refused` maps, for each kind, the names of unusable files to the reason, which errors quote;
     `refused_embeddings` has those among them whose names are looked for in prompts.
@@ -196,7 +196,11 @@ class Inventory:
         """The model of a kind that is always there; None for kinds without one."""
         if kind == "checkpoint":
             return self.demo
-        return {"upscaler": DEMO_UPSCALER, "cutout": DEMO_CUTOUT}.get(kind)
+        return {
+            "upscaler": DEMO_UPSCALER,
+            "cutout": DEMO_CUTOUT,
+            "segmentation": DEMO_FIND,
+        }.get(kind)
 
     def named(self, kind: str) -> dict[str, Any]:
         """The models of a kind by their names, the embedded one last."""

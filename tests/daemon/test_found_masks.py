@@ -7,7 +7,6 @@ import pytest
 from picowatch.metadata import read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.recipe.parts import Find
-from tests.catalog.files import write_model
 from tests.daemon.processes import process
 from tests.house import House, wait_for
 
@@ -16,12 +15,7 @@ TEMPLATE = "prompt: red\nseed: 1\nsize: 64x64\nmask: {find: the sky, preview: tr
 
 @pytest.fixture
 def house(house: House) -> House:
-    """Return a house with a finder, and a folder of pictures of which one has nothing to find."""
-    finder = house.models / "segmentation/clipseg"
-    write_model(finder / "model.safetensors", {"logit_scale": ()})
-    for name, values in {"config": {"model_type": "clipseg"}, "tokenizer": {}}.items():
-        (finder / f"{name}.json").write_text(json.dumps(values))
-    (finder / "preprocessor_config.json").write_text("{}")
+    """Return a house with a folder of pictures of which two have nothing to find."""
     house.save("sky/_pictures.yaml", TEMPLATE)
     for number, name in enumerate(("1.png", "2.png", "bare-3.png", "bare-4.png")):
         house.draw(f"sky/{name}", f"rgb({number},0,0)")
@@ -71,8 +65,8 @@ def test_a_sweep_shows_each_phrase(house: House) -> None:
     assert house.once(batch_size=4), house.error("a.yaml")
     *pictures, sheet = house.pictures("a")
     assert [house.request(one).mask for one in pictures] == [
-        Find("hat", model="clipseg"),
-        Find("bow tie", model="clipseg"),
+        Find("hat", model="demo-find"),
+        Find("bow tie", model="demo-find"),
     ]
     axes = json.loads(read_texts(house.outbox / sheet)[SHEET_KEYWORD])["axes"]
     assert axes == [{"label": "mask: find", "values": ["hat", "bow tie"]}]

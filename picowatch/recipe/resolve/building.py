@@ -39,7 +39,7 @@ from picowatch.recipe.resolve.advice import missing_embeddings
 from picowatch.recipe.resolve.layers import CONTROL, read_values, text_of, with_part
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
 from picowatch.recipe.resolve.rules import RULES_OF_FINISHING, Rules
-from picowatch.recipe.resolve.severity import NOTHING, Judge
+from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     DEFAULT_SAMPLER,
@@ -271,7 +271,7 @@ class _Resolving:
         if "find" not in parts:
             self.judge.wrong(field, f"{field} does not say what to find. Write 'find: …' there.")
             return ""
-        best = next(iter(self.known.inventory.named("segmentation")), NOTHING)
+        best = next(iter(self.known.inventory.named("segmentation")))
         return parts | {"model": self._find(f"{field}.model", "segmentation", best) or ""}
 
     def _references(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from picowatch.recipe.fields import ROWS
+from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find
 from picowatch.recipe.request import ImageRequest, recipe_values
 from tests.recipe.reading import (
@@ -89,7 +90,7 @@ WRONG = {
     "{find: hat, grow: 500}": "mask grow must be a whole number from -128 to 128, not 500.",
     "{find: hat, preview: maybe}": "mask preview must be true or false, not 'maybe'.",
     "{find: hat, blur: 4}": "mask has no 'blur'. …",
-    "{find: hat, model: sam9}": "no segmentation model 'sam9' in models/segmentation. Only clip…",
+    "{find: hat, model: sam9}": "no segmentation model 'sam9' in … Available: clipseg and demo-find.",
 }
 
 
@@ -107,11 +108,10 @@ def test_a_model_of_a_picture_that_is_missing_is_replaced() -> None:
     check_warned(recipe, "no segmentation model 'sam' in … clipseg is used instead. (in corgi.png)")
 
 
-def test_without_a_model_the_remedy_is_to_install_one() -> None:
-    """Nothing is embedded for it."""
-    check_refused(
-        f"{SKY}{{find: hat}}", "'find' needs a segmentation model, and none is installed. …"
-    )
+def test_without_a_model_the_embedded_one_finds() -> None:
+    """Any that is installed is better."""
+    found = request_of(f"{SKY}{{find: hat}}").found_mask
+    assert found and found.model == DEMO_FIND
 
 
 def test_a_folder_may_say_what_is_found() -> None:
