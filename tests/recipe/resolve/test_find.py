@@ -90,7 +90,7 @@ WRONG = {
     "{find: hat, grow: 500}": "mask grow must be a whole number from -128 to 128, not 500.",
     "{find: hat, preview: maybe}": "mask preview must be true or false, not 'maybe'.",
     "{find: hat, blur: 4}": "mask has no 'blur'. …",
-    "{find: hat, model: sam9}": "no segmentation model 'sam9' in … Available: clipseg and demo-find.",
+    "{find: hat, model: sam9}": "no segmentation model 'sam9' in … Available: clipseg and …",
 }
 
 
