@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
@@ -11,6 +11,15 @@ from itertools import chain
 from pathlib import Path
 
 from picowatch.catalog.encoders import families_of
+from picowatch.catalog.entries import (
+    called_of,
+    checkpoint_of,
+    controlnet_of,
+    known_words,
+    names_of,
+    reasons_of,
+    trained_for,
+)
 from picowatch.catalog.finders import finders_in, outlined
 from picowatch.catalog.folder_files import INDEX, folder_files, is_file, is_folder
 from picowatch.catalog.gguf import GGUF, read_any_header
@@ -25,7 +34,7 @@ from picowatch.catalog.models import (
     folders_of,
 )
 from picowatch.catalog.parts import completed, files_of, is_transformer
-from picowatch.catalog.recognise import UNIONS, recognise
+from picowatch.catalog.recognise import recognise
 from picowatch.catalog.scan import (
     EMBEDDED,
     SAFETENSORS,
@@ -39,23 +48,14 @@ from picowatch.catalog.scan import (
 )
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
-from picowatch.families import DEMO, FAMILIES
 from picowatch.files.attempt import Ended
-from picowatch.recipe.fields import ZERO_SNR
 from picowatch.recipe.inventory import (
     DEMO_RULES,
     Checkpoint,
-    ControlNet,
     Inventory,
     Upscaler,
-    rules_of,
 )
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.prompts.known_words import KnownWords
-
-# Families whose files need not say what they predict. For 2.x the weights tell
-# (engine/model/load.py).
-_SILENT = ("sd1", "sdxl")
 
 
 class Catalog:
@@ -105,34 +105,34 @@ class Catalog:
         vaes, loras = found.of_kind("vae"), found.of_kind("lora")
         embeddings = found.of_kind("embedding")
         controlnets = (*found.of_kind("controlnet"), embedded("controlnet"))
-        words = _known_words(self.demo)
+        words = known_words(self.demo)
         return Inventory(
-            demo=replace(_checkpoint(self.demo), rules=DEMO_RULES, known_words=words),
+            demo=replace(checkpoint_of(self.demo), rules=DEMO_RULES, known_words=words),
             checkpoints=tuple(
                 self._checkpoint(one) for one in found.of_kind("checkpoint") if not one.missing
             ),
             variants={
                 one.name: {
-                    _called(each): each.missing or self._checkpoint(each)
+                    called_of(each): each.missing or self._checkpoint(each)
                     for each in (one, *one.others)
                 }
                 for one in found.of_kind("checkpoint")
                 if one.others
             },
-            vaes=_names(vaes),
-            loras=_names(loras),
-            embeddings=_names(embeddings),
+            vaes=names_of(vaes),
+            loras=names_of(loras),
+            embeddings=names_of(embeddings),
             upscalers=tuple(Upscaler(one.name, one.scale) for one in found.of_kind("upscaler")),
-            cutouts=_names(found.of_kind("cutout")),
+            cutouts=names_of(found.of_kind("cutout")),
             vae_families={one.name: families_of(one.variant) for one in vaes},
-            controlnets=tuple(map(_controlnet, controlnets)),
-            depths=_names(found.of_kind("depth")),
+            controlnets=tuple(map(controlnet_of, controlnets)),
+            depths=names_of(found.of_kind("depth")),
             segmentations=finders_in(found.of_kind("segmentation")),
-            lora_families=_families(loras),
+            lora_families=trained_for(loras),
             lora_names={one.name: one.trained_as for one in loras if one.trained_as},
-            embedding_families=_families(embeddings),
+            embedding_families=trained_for(embeddings),
             wildcards=wildcards.lines,
-            refused={"wildcard": wildcards.refused, **_reasons(found)},
+            refused={"wildcard": wildcards.refused, **reasons_of(found)},
             refused_embeddings={
                 without_ending(one.name): one.reason
                 for one in found.refused
@@ -183,7 +183,7 @@ class Catalog:
         return all(map(self._hashes.known, _files(model).values()))
 
     def _checkpoint(self, model: Model) -> Checkpoint:
-        return replace(_checkpoint(model), hash=self._known_hash(model))
+        return replace(checkpoint_of(model), hash=self._known_hash(model))
 
     def _known_hash(self, model: Model) -> str:
         """Return the model's hash, "" if files would have to be read for it."""
@@ -327,60 +327,3 @@ def _files(model: Model) -> dict[str, Path]:
         return folder_files(model.path) | files_of(model.parts)
     except OSError as error:
         raise unreadable(model.path, error) from error
-
-
-def _names(models: Sequence[Model]) -> tuple[str, ...]:
-    return tuple(model.name for model in models)
-
-
-def _reasons(found: FoundModels) -> dict[str, dict[str, str]]:
-    """Return the reasons of refused files by kind and name, with and without ending."""
-    reasons: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
-    for entry in found.refused:
-        reasons[entry.kind][entry.name] = entry.reason
-        reasons[entry.kind].setdefault(without_ending(entry.name), entry.reason)
-    checkpoints = found.of_kind("checkpoint")
-    reasons["checkpoint"] |= {one.name: one.missing for one in checkpoints if one.missing}
-    return reasons
-
-
-def _checkpoint(model: Model) -> Checkpoint:
-    return Checkpoint(
-        model.name,
-        model.native_size,
-        model.text_layers,
-        FAMILIES[model.family].name,
-        rules_of(model.family, model.variant),
-        _prediction(model),
-        bool(model.prediction) or model.family not in _SILENT,
-        model.text_width,
-    )
-
-
-def _prediction(model: Model) -> str:
-    """Return what recipes for a checkpoint predict unless they say, "" for what its file says."""
-    if model.zero_snr and model.prediction != "epsilon":
-        return ZERO_SNR
-    return "v" if model.velocity_beside else ""
-
-
-def _called(model: Model) -> str:
-    return f"{FAMILIES[model.family].name} {model.variant}".strip()
-
-
-@cache
-def _known_words(demo: Model) -> KnownWords:
-    """Return the demo model's known words; training/export.py writes the file."""
-    found = json.loads((demo.path / "known_words.json").read_text("utf-8"))
-    subjects = found["subjects"] + found["extras"] + found["colours"]
-    return KnownWords(tuple(subjects), frozenset(found["words"]))
-
-
-def _controlnet(model: Model) -> ControlNet:
-    family = FAMILIES[model.family].name
-    return ControlNet(model.name, family, model.text_width, UNIONS.get(model.variant, 0))
-
-
-def _families(adapters: Sequence[Model]) -> dict[str, str]:
-    """Return the families' names by adapter; the demo model's width does not tell a family."""
-    return {one.name: FAMILIES[one.family].name for one in adapters if one.family not in ("", DEMO)}

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from picowatch.catalog.headers import Header, check_size, read_header
+from picowatch.catalog.headers import Header, check_size, read_header, refuse_foreign
 from picowatch.errors import ModelRefused
 from picowatch.files.inside import open_regular
 
@@ -76,8 +76,8 @@ class _Reader:
         self._values = 0
 
     def header(self) -> Header:
-        if self._size == 0:
-            raise ModelRefused("is empty: its download or copy has not begun or has failed.")
+        refuse_foreign(self._file.read(64), self._size)
+        self._file.seek(0)
         if self._file.read(4) != MAGIC:
             raise ModelRefused("is not a GGUF file: it does not begin with 'GGUF'.")
         version = self._number("I")

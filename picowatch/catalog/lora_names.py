@@ -21,6 +21,15 @@ TRAINERS = {
     "unet.": "diffusers",
 }
 PREFIX = re.compile(f"^(?:{'|'.join(map(re.escape, TRAINERS))})+")
+# The end of a key, which tells the tensor's role in its layer: in kohya's or peft's form, that of
+# diffusers before it used peft (`to_q_lora.down`, `lora_linear_layer.down`), that of XLabs
+# (`qkv_lora1.down`), and LyCORIS'.
+FACTOR = r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?"
+ROLE = re.compile(
+    r"\.lora_(down|up|A|B)(?:\.\w+)?\.weight$"
+    r"|(?:_lora|\.lora|\.lora_linear_layer|(?<=_lora[12]))\.(down|up)\.weight$"
+    rf"|\.({FACTOR})(?:\.weight)?$"
+)
 
 # By the names of blocks, the authors' and diffusers', "" for layers outside of blocks: the authors'
 # layers, and diffusers' whose rows they hold one after the other. Where both are the same, "".

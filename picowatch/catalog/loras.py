@@ -11,18 +11,13 @@ from collections.abc import Mapping
 from math import prod
 
 from picowatch.catalog.headers import Header, small_json
-from picowatch.catalog.lora_names import PREFIX, TRAINERS, places
+from picowatch.catalog.lora_names import PREFIX, ROLE, TRAINERS, places
 from picowatch.catalog.models import Recognised
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, UNETS
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_ROLE = re.compile(
-    r"\.lora_(?:down|up|A|B)(?:\.\w+)?\.weight$"
-    r"|(?:_lora|\.lora|\.lora_linear_layer|(?<=_lora[12]))\.(?:down|up)\.weight$"
-    r"|\.(?:hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)(?:\.weight)?$"
-)
 # Further tensors of a layer: a scale, and differences that ComfyUI extracts, many of them zero.
 _BESIDE = ("alpha", "diff", "diff_b")
 _INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
@@ -54,7 +49,7 @@ _MOST_COUNTED = 1_000_000
 
 def lora(header: Header) -> Recognised | None:
     """Recognise a LoRA and its family ("" if unknown); return None for other files."""
-    layers = {name[: role.start()] for name in header.shapes if (role := _ROLE.search(name))}
+    layers = {name[: role.start()] for name in header.shapes if (role := ROLE.search(name))}
     if not layers:
         return None
     _refuse_other_parts(header, layers)
@@ -73,7 +68,7 @@ def lora(header: Header) -> Recognised | None:
 def _refuse_other_parts(header: Header, layers: set[str]) -> None:
     """Raise ModelRefused for a layer with unknown tensors: without a DoRA's, pictures differ."""
     for name in header.shapes:
-        if _ROLE.search(name):
+        if ROLE.search(name):
             continue
         layer, rest = name.rpartition(".")[0], name.rpartition(".")[2]
         while layer and layer not in layers:

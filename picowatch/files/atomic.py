@@ -63,13 +63,17 @@ def write_atomically(
     copy_atomically(target, (content,), durable=durable, readers=readers)
 
 
+def temporary_beside(target: Path) -> Path:
+    """Return a new name in the target's folder, of which `leftovers` knows."""
+    return target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+
+
 def copy_atomically(
     target: Path, blocks: Iterable[bytes], *, durable: bool = True, readers: int = 0
 ) -> None:
     """Do as `write_atomically`, in blocks; if `blocks` raises, the target stays as it was."""
     make_folder(target.parent, durable=durable)
-    name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-    temporary = target.parent / name
+    temporary = temporary_beside(target)
     try:
         with temporary.open("xb") as file:
             check_in_place(target)

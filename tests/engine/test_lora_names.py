@@ -17,7 +17,7 @@ from torch import nn
 from picowatch.catalog.headers import Header
 from picowatch.catalog.parts import ASSETS
 from picowatch.catalog.recognise import expect_usable, recognise
-from picowatch.engine.model.loras import read_lora
+from picowatch.engine.model.lora_files import read_lora
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
 from tests.engine.adapters import Tensors, write

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from picowatch.catalog import Catalog
-from picowatch.engine.model.loras import Loras, read_lora
+from picowatch.engine.model.lora_files import read_lora
+from picowatch.engine.model.loras import Loras
 from picowatch.errors import RenderFailed
 from picowatch.families import row_of_pipeline
 from picowatch.recipe.request import LoraUse

@@ -13,7 +13,7 @@ from picowatch.engine.drawing.latents import as_picture, generators_for
 from picowatch.engine.drawing.preview import FlowPreview
 from picowatch.engine.drawing.step_cache import cached
 from picowatch.engine.model.families import guidance_inputs, pipeline_class, takes, words
-from picowatch.engine.model.samplers import scheduler_for
+from picowatch.engine.model.flow_samplers import scheduler_for
 from picowatch.engine.model.texts import SHORT, Encoded
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ImageRequest

@@ -11,7 +11,6 @@ import copy
 import gc
 import hashlib
 import os
-import secrets
 import shutil
 import sys
 import warnings
@@ -31,7 +30,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from picowatch.engine.failures import as_clause
 from picowatch.engine.model.measures import free_bytes
 from picowatch.errors import install_command
-from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_file, sync_folder
+from picowatch.files.atomic import sync_file, sync_folder, temporary_beside
 
 # Each width of a denoiser's blocks and each kind of shape needs one: torch's 8 are too few for
 # Stable Diffusion at three sizes.
@@ -191,7 +190,7 @@ def _keep(model: Any, folder: Path, *, narrow: bool) -> None:
     """Write a model to the cache atomically; `narrow`: with weights in float16."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _delete_oldest(folder.parent)
-    temporary = folder.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    temporary = temporary_beside(folder)
     temporary.mkdir()
     try:
         _import_openvino().save_model(model, temporary / "model.xml", compress_to_fp16=narrow)

@@ -2,32 +2,21 @@
 
 No weight of the checkpoint changes: peft wraps each layer in one that adds the LoRA's share to the
 output. When no LoRA is in use, all layers are unwrapped again.
-
-A LoHa or LoKr equals a LoRA of a higher rank, and becomes one. Names and shapes are those of
-https://github.com/KohakuBlueleaf/LyCORIS, described in https://arxiv.org/abs/2309.14859.
 """
 
-import json
-import math
-import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
-from peft.utils.other import get_pattern_key
-from safetensors import safe_open
-from torch import nn
 
-from picowatch.catalog.lora_names import PREFIX, places
+from picowatch.engine.model.lora_files import File, read_lora
+from picowatch.engine.model.part_files import Tensors
 from picowatch.engine.model.verify import Verified
-from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 
-Tensors = dict[str, torch.Tensor]
 _NAMED_KEYS = 3
 
 
@@ -42,7 +31,7 @@ class Loras:
         self._pipeline = pipeline
         self._family = family
         self._verified = verified
-        self._files: dict[str, _File] = {}  # by hash
+        self._files: dict[str, File] = {}  # by hash
         self.applied: tuple[LoraUse, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.of_texts: tuple[tuple[str, float], ...] = ()
@@ -76,7 +65,7 @@ class Loras:
         self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused if keys)
         self.of_texts = tuple(one for one in weights.items() if self._files[one[0]].of_texts)
 
-    def _load(self, name: str, sha256: str, path: Path, pipeline: Any) -> "_File":
+    def _load(self, name: str, sha256: str, path: Path, pipeline: Any) -> File:
         """Let diffusers wrap the layers of a file."""
         file = read_lora(name, path, pipeline, self._family)
         by_part: dict[str, Tensors] = {}
@@ -116,251 +105,3 @@ def _does_nothing(name: str, keys: Sequence[str]) -> str:
     named = ", ".join(key[:80] for key in keys[:_NAMED_KEYS])
     more = f" and {len(keys) - _NAMED_KEYS} more" if len(keys) > _NAMED_KEYS else ""
     return f"The LoRA {name!r} has parts that do nothing with this checkpoint: {named}{more}."
-
-
-class _Layer(NamedTuple):
-    """Two matrices that add up(down(x)) to a layer; `keys` are those in the file, by role."""
-
-    down: torch.Tensor
-    up: torch.Tensor
-    keys: Mapping[str, str]
-
-
-# A part of a pipeline by diffusers' name, and a module in it.
-_Target = tuple[str, str]
-
-
-class _File(NamedTuple):
-    """A file's tensors for the parts of a pipeline that are in memory, in diffusers' names.
-
-    `unused` are the keys of those that are for no part. `of_texts`: some are for text encoders.
-    """
-
-    tensors: Tensors
-    unused: list[str]
-    of_texts: bool
-
-
-def read_lora(name: str, path: Path, pipeline: Any, family: str) -> _File:
-    """Return what a file has for a pipeline.
-
-    RenderFailed says why the LoRA of this name cannot be used; a damaged file raises other errors.
-    The catalog has already refused the kinds that names of tensors tell.
-    """
-    layers, unused = _layers(name, path)
-    # The attribute for the parts that its loader takes is private.
-    loadable = pipeline._lora_loadable_modules
-    parts: dict[str, Any] = {part: getattr(pipeline, part, None) for part in loadable}
-    missing = {part for part, model in parts.items() if model is None}
-    absent = {stem for stem in layers if _named(stem, family, parts)[0] in missing}
-    found = _modules(layers, parts, family)
-    if not found and not absent:
-        raise RenderFailed(
-            f"The LoRA {name!r} is for another kind of model: this checkpoint has no layer for "
-            f"names like {next(iter(layers), '')[:80]!r}.",
-            "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
-            "those of diffusers.",
-        )
-    tensors: Tensors = {}
-    # Asking a large model for its type takes some milliseconds.
-    types = {part: parts[part].dtype for part in {part for part, _ in found}}
-    for (part, module), (stem, rows) in found.items():
-        layer = layers[stem]
-        halves = _fitting(name, parts[part], module, layer.down, layer.up[rows])
-        for half, tensor in zip("AB", halves, strict=True):
-            # peft converts them, too, but not for quantised weights.
-            tensors[f"{part}.{module}.lora_{half}.weight"] = tensor.to(types[part])
-    for stem in layers.keys() - {stem for stem, _ in found.values()} - absent:
-        unused += layers[stem].keys.values()
-    return _File(tensors, sorted(unused), any(map(_OF_TEXTS.match, layers)))
-
-
-# The end of a key, which tells the tensor's role in its layer: in kohya's or peft's form, that of
-# diffusers before it used peft (`to_q_lora.down`, `lora_linear_layer.down`), and that of XLabs
-# (`qkv_lora1.down`).
-_FACTOR = r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?"
-_ROLE = re.compile(
-    r"\.lora_(down|up|A|B)(?:\.\w+)?\.weight$"
-    r"|(?:_lora|\.lora|\.lora_linear_layer|(?<=_lora[12]))\.(down|up)\.weight$"
-    r"|(?:_lora|\.lora|\.lora_linear_layer)?\.(alpha)$"
-    rf"|\.({_FACTOR})(?:\.weight)?$"
-)
-_DIFFERENCE = re.compile(r"\.diff(_b)?$")
-# The limit for a LoHa or LoKr as a LoRA: 2 GiB in 16 bits.
-_MOST_NUMBERS = 2**30
-
-
-def _layers(name: str, path: Path) -> tuple[dict[str, _Layer], list[str]]:
-    """Return the layers by name, with their scales in `up`, and the keys of all other tensors."""
-    with safe_open(path, framework="pt") as file:
-        # Copies: the file is memory-mapped, so that overwriting it would change the pictures.
-        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-        metadata = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
-    # peft's LoraConfig, by part: https://github.com/huggingface/diffusers/pull/11324
-    settings = {key: value for key, value in json.loads(metadata).items() if value}
-    roles: dict[str, dict[str, str]] = {}
-    others = []
-    for key, tensor in tensors.items():
-        if match := _ROLE.search(key):
-            role = next(filter(None, match.groups()))
-            own = roles.setdefault(key[: match.start()], {})
-            own[{"A": "down", "B": "up"}.get(role, role)] = key
-        elif not _DIFFERENCE.search(key):
-            others.append(key)
-        elif tensor.any():  # ComfyUI extracts many that are zero
-            raise _of_another_kind(name, "a file of whole differences")
-    layers: dict[str, _Layer] = {}
-    numbers = 0
-    for stem, own in roles.items():
-        has_factors = any(re.fullmatch(_FACTOR, role) for role in own)
-        if not has_factors and not own.keys() >= {"down", "up"}:
-            others += own.values()
-            continue
-        down, up = _halves(stem, {role: tensors[key] for role, key in own.items()}, settings)
-        layers[stem] = _Layer(down, up, own)
-        numbers += (down.numel() + up.numel()) * has_factors
-        if numbers > _MOST_NUMBERS:
-            raise _of_another_kind(name, "a LoKr with large whole matrices")
-    return layers, others
-
-
-def _halves(
-    stem: str, own: Tensors, settings: Mapping[str, Any]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `down` and `up` of a layer, with its scale in `up`.
-
-    A LoHa is the elementwise product (a1 b1) * (a2 b2): all products of rows of a1 and a2, and of
-    columns of b1 and b2, make the two matrices. A LoKr is kron(w, a b) = kron(w, a) kron(1, b).
-    Alpha has no effect if the larger factor is one matrix: then the result has full rank.
-    """
-    if "down" in own and "up" in own:
-        return own["down"], _scaled(own["up"], stem, len(own["down"]), own, settings)
-    of = {name: factor.float() for name, factor in own.items()}
-    if "hada_w1_a" in of:
-        down = (of["hada_w1_b"][:, None] * of["hada_w2_b"][None]).flatten(0, 1)
-        up = (of["hada_w1_a"][:, :, None] * of["hada_w2_a"][:, None]).flatten(1)
-        return down, _scaled(up, stem, len(of["hada_w1_b"]), own, settings)
-    small = of["lokr_w1"] if "lokr_w1" in of else of["lokr_w1_a"] @ of["lokr_w1_b"]
-    whole = of.get("lokr_w2")
-    down = of["lokr_w2_b"] if whole is None else whole
-    up = of["lokr_w2_a"] if whole is None else torch.eye(len(whole))
-    one = torch.eye(small.shape[1]).reshape(*small.shape[1:] * 2, *[1] * (down.ndim - 2))
-    rank = len(down) if whole is None else 0
-    return torch.kron(one, down), _scaled(torch.kron(small, up), stem, rank, own, settings)
-
-
-def _scaled(
-    up: torch.Tensor, stem: str, rank: int, own: Tensors, settings: Mapping[str, Any]
-) -> torch.Tensor:
-    """Multiply by alpha / rank, or alpha / sqrt(rank) for rsLoRA, https://arxiv.org/abs/2312.03732.
-
-    Without a rank, `up` is returned as it is.
-    """
-    part, _, module = stem.partition(".")
-    root = False
-    if "alpha" in own:
-        alpha = float(own["alpha"])
-    else:
-        patterns = settings.get(f"{part}.alpha_pattern", {})
-        usual = settings.get(f"{part}.lora_alpha", rank)
-        alpha = float(patterns.get(get_pattern_key([*patterns], module), usual))
-        root = f"{part}.use_rslora" in settings
-    divisor = math.sqrt(rank) if root else rank
-    return up.float() * (alpha / divisor) if rank and alpha != divisor else up
-
-
-# What the names of text encoders' layers begin with; kohya's "te" and "te1" are the first one.
-_OF_TEXTS = re.compile(r"(?:base_model\.model\.)?(?:lora_te|text_encoder_?)(\d?)[._](.+)")
-
-
-def _modules(
-    layers: Mapping[str, _Layer], parts: Mapping[str, Any], family: str
-) -> dict[_Target, tuple[str, torch.Tensor]]:
-    """Return the modules of parts that layers are for, with each one's rows of `up`."""
-    known = {part: _adaptable(model) for part, model in parts.items() if model is not None}
-    found: dict[_Target, tuple[str, torch.Tensor]] = {}
-    for stem, layer in layers.items():
-        part, names = _named(stem, family, parts)
-        modules = [known.get(part, {}).get(name, "") for name in names]
-        if modules and all(modules):
-            sizes = [_size(parts[part], module) for module in modules]
-            for module, rows in zip(modules, _rows(stem, layer, sizes, names), strict=True):
-                found[part, module] = stem, rows
-    return found
-
-
-def _named(stem: str, family: str, parts: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Return the part that a layer is for, and its modules' names with "_" for the dots."""
-    if found := _OF_TEXTS.fullmatch(stem):
-        flat = found[2].replace(".", "_").removeprefix("text_model_")
-        # Before it used peft, diffusers named them as the UNet's.
-        flat = re.sub(r"(self_attn)_to_(q|k|v|out)$", r"\1_\2_proj", flat)
-        return f"text_encoder_{found[1]}".removesuffix("_1").removesuffix("_"), (flat,)
-    names = places(family, PREFIX.sub("", stem).replace(".", "_"))
-    return "unet" if "unet" in parts else "transformer", names
-
-
-class _Size(NamedTuple):
-    inputs: int
-    outputs: int
-    kernel: tuple[int, ...]
-
-
-def _rows(
-    stem: str, layer: _Layer, sizes: Sequence[_Size], names: Sequence[str]
-) -> list[torch.Tensor]:
-    """Return the rows of `up` for each of a layer's modules: they follow one another.
-
-    Before the last layer the models' authors have the shift first, diffusers the scale.
-    """
-    rows = torch.arange(len(layer.up))
-    renamed = not stem.replace(".", "_").endswith(names[0])
-    if renamed and "norm" in names[0] and sizes[0].outputs == 2 * sizes[0].inputs:
-        return [rows.roll(len(rows) // 2)]
-    ends = [*accumulate(size.outputs for size in sizes[:-1])]
-    return [*rows.tensor_split(ends)]
-
-
-def _adaptable(model: nn.Module) -> dict[str, str]:
-    """Return the modules that LoRAs may be for, by their names with "_" for the dots."""
-    # peft's name for a layer that another LoRA wraps
-    names = (
-        name.removesuffix(".base_layer")
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    )
-    return {name.removeprefix("text_model.").replace(".", "_"): name for name in names}
-
-
-def _size(model: nn.Module, target: str) -> _Size:
-    module: Any = model.get_submodule(target)
-    module = getattr(module, "base_layer", module)
-    if isinstance(module, nn.Linear):  # quantised weights have another shape than their layer
-        return _Size(module.in_features, module.out_features, ())
-    return _Size(module.in_channels, module.out_channels, module.kernel_size)
-
-
-def _fitting(
-    name: str, model: Any, target: str, down: torch.Tensor, up: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `down` and `up` in the module's shape, checked: diffusers may enlarge FLUX.1's."""
-    inputs, outputs, kernel = _size(model, target)
-    # Stable Diffusion 1.x's `proj_in` is a convolution, for some files a matrix.
-    if down[0].numel() % math.prod(kernel) == 0:
-        down = down.reshape(len(down), -1, *kernel)
-    up = up.reshape(len(up), -1, *[1] * len(kernel))
-    if (down.shape[1], len(up), len(down)) != (inputs, outputs, up.shape[1]):
-        raise RenderFailed(
-            f"The LoRA {name!r} is for a model of another size: its {target} leads from "
-            f"{down.shape[1]} to {len(up)} values, this checkpoint's from {inputs} to {outputs}.",
-            "Use it with a checkpoint of the kind it was trained for, or remove it.",
-        )
-    return down, up
-
-
-def _of_another_kind(name: str, kind: str) -> RenderFailed:
-    return RenderFailed(
-        f"The LoRA {name!r} is {kind}, which picowatch does not render.",
-        "Use a plain LoRA, or a LoHa or LoKr of low rank. ComfyUI can extract a LoRA from a "
-        "model that this file was merged into.",
-    )

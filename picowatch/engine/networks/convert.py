@@ -6,7 +6,6 @@ that a trainer saved, only the weights that authors publish are kept.
 
 import os
 import re
-import secrets
 import warnings
 import zipfile
 from contextlib import suppress
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 
 from picowatch.catalog.headers import refuse_foreign
 from picowatch.errors import CommandFailed, ModelRefused
-from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, rename, sync_file
+from picowatch.files.atomic import rename, sync_file, temporary_beside
 from picowatch.files.inside import open_regular
 
 ENDING = ".safetensors"
@@ -174,8 +173,7 @@ def _separate(tensors: Tensors, size: int) -> Tensors:
 
 def _write(new: Path, tensors: Tensors) -> None:
     """Write the file atomically."""
-    name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-    temporary = new.with_name(name)
+    temporary = temporary_beside(new)
     try:
         save_file(tensors, temporary, {"format": "pt"})
         with temporary.open("rb") as file:

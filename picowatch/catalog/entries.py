@@ -1,0 +1,78 @@
+"""The entries of an inventory: models as recipes see them."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+
+from picowatch.catalog.models import FOLDERS, FoundModels, Model
+from picowatch.catalog.recognise import UNIONS
+from picowatch.catalog.scan import without_ending
+from picowatch.families import DEMO, FAMILIES
+from picowatch.recipe.fields import ZERO_SNR
+from picowatch.recipe.inventory import Checkpoint, ControlNet, rules_of
+from picowatch.recipe.prompts.known_words import KnownWords
+
+# Families whose files need not say what they predict. For 2.x the weights tell
+# (engine/model/load.py).
+_SILENT = ("sd1", "sdxl")
+
+
+def names_of(models: Sequence[Model]) -> tuple[str, ...]:
+    """Return the names of models, in order."""
+    return tuple(model.name for model in models)
+
+
+def reasons_of(found: FoundModels) -> dict[str, dict[str, str]]:
+    """Return the reasons of refused files by kind and name, with and without ending."""
+    reasons: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
+    for entry in found.refused:
+        reasons[entry.kind][entry.name] = entry.reason
+        reasons[entry.kind].setdefault(without_ending(entry.name), entry.reason)
+    checkpoints = found.of_kind("checkpoint")
+    reasons["checkpoint"] |= {one.name: one.missing for one in checkpoints if one.missing}
+    return reasons
+
+
+def checkpoint_of(model: Model) -> Checkpoint:
+    """Return a checkpoint without its hash."""
+    return Checkpoint(
+        model.name,
+        model.native_size,
+        model.text_layers,
+        FAMILIES[model.family].name,
+        rules_of(model.family, model.variant),
+        _prediction(model),
+        bool(model.prediction) or model.family not in _SILENT,
+        model.text_width,
+    )
+
+
+def _prediction(model: Model) -> str:
+    """Return what recipes for a checkpoint predict unless they say, "" for what its file says."""
+    if model.zero_snr and model.prediction != "epsilon":
+        return ZERO_SNR
+    return "v" if model.velocity_beside else ""
+
+
+def called_of(model: Model) -> str:
+    """Return the family and the variant."""
+    return f"{FAMILIES[model.family].name} {model.variant}".strip()
+
+
+@cache
+def known_words(demo: Model) -> KnownWords:
+    """Return the demo model's known words; training/export.py writes the file."""
+    found = json.loads((demo.path / "known_words.json").read_text("utf-8"))
+    subjects = found["subjects"] + found["extras"] + found["colours"]
+    return KnownWords(tuple(subjects), frozenset(found["words"]))
+
+
+def controlnet_of(model: Model) -> ControlNet:
+    """Return a ControlNet with its family."""
+    family = FAMILIES[model.family].name
+    return ControlNet(model.name, family, model.text_width, UNIONS.get(model.variant, 0))
+
+
+def trained_for(adapters: Sequence[Model]) -> dict[str, str]:
+    """Return the families' names by adapter; the demo model's width does not tell a family."""
+    return {one.name: FAMILIES[one.family].name for one in adapters if one.family not in ("", DEMO)}
