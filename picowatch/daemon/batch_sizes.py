@@ -140,7 +140,9 @@ class BatchSizes:
             return measured.next_size(evaluations(request))
 
     def learn(self, batch: Sequence[ImageRequest], images: Sequence[RenderedImage]) -> None:
-        """Learn from a finished batch."""
+        """Learn from a finished batch, unless some of its pictures were not drawn."""
+        if not all(one.batch_size for one in images):
+            return
         first, image = batch[0], images[0]
         device = f"{image.device} {image.precision}"
         with self._lock:

@@ -217,7 +217,8 @@ class Worker:
         self.trouble, self._failed_starts = "", 0
         self.rendered += len(pictures)
         self.node, self.memory = pictures[0].node, pictures[0].memory
-        self.device, self.precision = pictures[0].device, pictures[0].precision
+        drawn = max(pictures, key=lambda one: one.batch_size)
+        self.device, self.precision = drawn.device, drawn.precision
         self._loaded.add(self.checkpoint)
         self.shared.batch_sizes.learn([image.request for image in now.batch], pictures)
 

@@ -86,6 +86,7 @@ class RenderedImage:
 
     `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top; `alpha` is a
     byte for each, or empty where nothing is transparent.
+    `batch_size` is 0 if it was not drawn, because nothing was found where it should change.
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
     ("encode", "denoise", "decode", and where a batch has them "load", "find", "upscale" and
     "cutout"), each phase's time divided by the batch size. `memory_rung` names the rung of the

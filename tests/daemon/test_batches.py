@@ -166,6 +166,17 @@ def test_batches_grow_while_that_renders_images_faster(
     assert max(taken) <= min(2 * last, LARGEST)
 
 
+def test_a_batch_of_which_some_were_not_drawn_says_nothing(ledger: Ledger) -> None:
+    """Nothing was found in these: the others would seem to have taken less time."""
+    sizes = BatchSizes("auto", ledger)
+    learn(sizes, LARGE, 1, 1.0)
+    before = sizes.size(LARGE)
+    drawn = replace(digest_picture(LARGE, 1), timings={"denoise": 0.5})
+    for _ in range(5):
+        sizes.learn([LARGE, LARGE], [drawn, replace(drawn, batch_size=0)])
+    assert sizes.size(LARGE) == before
+
+
 def test_more_steps_are_not_taken_for_a_worse_batch(ledger: Ledger) -> None:
     """Seconds are compared per evaluation of the UNet, whatever the steps and the sampler are."""
     sizes = BatchSizes("auto", ledger)

@@ -88,7 +88,8 @@ class Masks:
         canvas = read_canvas(self._start_images, request, size, mask)
         assert canvas and request.found_mask
         warnings = (_nothing_found(request.found_mask),)
-        return Drawn(canvas.under(canvas.picture.convert("RGB")), warnings=warnings)
+        picture = canvas.under(canvas.picture.convert("RGB"))
+        return Drawn(picture, batch_size=0, warnings=warnings)
 
     def _told(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         """Add what was found to a picture, and the mask if the request wants to see it."""

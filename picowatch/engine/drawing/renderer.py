@@ -106,7 +106,7 @@ class Renderer:
                 if not failure:
                     raise
             else:
-                tiled = images[0].memory_rung == TILED.name
+                tiled = any(one.memory_rung == TILED.name for one in images)
                 self._ladder.worked(batch[0], TILED if tiled else rung)
                 return images
         remedy = SMALLER if batch[0].shrink_to_fit else f"{SMALLER[:-1]}, or shrink_to_fit: true."
