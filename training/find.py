@@ -40,13 +40,14 @@ RUN_FOLDER = Path("training/runs/find")
 SIDE, PATCH = 128, 8
 SIZES = ((128, 128),) * 4 + ((192, 128), (128, 192))
 DRAWINGS, CROWD_SHARE = 1200, 0.3
-BATCH, PHRASES = 16, 2
-SCHEDULE = Schedule(steps=1500, rate=2e-3, rise=60, fall=250)
+BATCH, PHRASES = 16, 3
+SCHEDULE = Schedule(steps=1500, rate=1.5e-3, rise=60, fall=500)
 WEIGHT_DECAY = 1e-4
 AVERAGE_DECAY = 0.995
 # How much of the demo model's drawing is anew; by more, what is where is no longer known.
 STRENGTHS = (0.25, 0.3, 0.35, 0.4)
 DRAWN_TOGETHER = 8
+SUREST = 40  # the pixels of a mask that must be empty and that are looked at once more
 SEED = 5
 VISION = {
     "hidden_size": 128,
@@ -290,6 +291,7 @@ def losses_of(
         "probe": functional.cross_entropy(probed.view(-1, len(LAYERS)), in_patches(layers)),
         "entropy": 2 * functional.binary_cross_entropy_with_logits(logits, masks),
         "dice": 0.5 * dice[there].mean(),
+        "absent": 0.1 * functional.softplus(logits[~there].flatten(1).topk(SUREST).values).mean(),
     }
 
 

@@ -193,12 +193,19 @@ def phrase_for(concept: str, colours: dict[str, str], rng: random.Random) -> str
 def phrases_for(
     drawing: Drawing, rng: random.Random, count: int
 ) -> Iterable[tuple[str, np.ndarray]]:
-    """Some phrases with their masks: the last one names nothing that is there."""
+    """Some phrases with their masks: the last one names nothing that is there.
+
+    What is worn is the smallest, and is asked for most.
+    """
     there = concepts_in(drawing.labels)
-    for concept in [rng.choice(there) for _ in range(count - 1)]:
+    often = there + 2 * [concept for concept in WORN if concept in there]
+    for concept in [rng.choice(often) for _ in range(count - 1)]:
         yield phrase_for(concept, drawing.colours, rng), mask_of(concept, drawing.labels)
-    absent = rng.choice([concept for concept in WORDS if concept not in there])
-    words = made_up_word(rng) if rng.random() < MADE_UP_SHARE else phrase_for(absent, {}, rng)
+    missing = [concept for concept in WORDS if concept not in there]
+    missing += 4 * [concept for concept in WORN if concept not in there]
+    words = made_up_word(rng)
+    if rng.random() > MADE_UP_SHARE:
+        words = phrase_for(rng.choice(missing), {}, rng)
     yield words, np.zeros((LABELS_SIDE // 2, LABELS_SIDE // 2), np.float32)
 
 
