@@ -131,6 +131,7 @@ class Catalog:
             lora_families=trained_for(loras),
             lora_names={one.name: one.trained_as for one in loras if one.trained_as},
             embedding_families=trained_for(embeddings),
+            findable=known_words(embedded("segmentation")),
             wildcards=wildcards.lines,
             refused={"wildcard": wildcards.refused, **reasons_of(found)},
             refused_embeddings={

@@ -61,9 +61,9 @@ def called_of(model: Model) -> str:
 
 @cache
 def known_words(demo: Model) -> KnownWords:
-    """Return the demo model's known words; training/export.py writes the file."""
+    """Return the words that an embedded model knows; training/ writes the file."""
     found = json.loads((demo.path / "known_words.json").read_text("utf-8"))
-    subjects = found["subjects"] + found["extras"] + found["colours"]
+    subjects = [word for kind in ("subjects", "extras", "colours") for word in found.get(kind, ())]
     return KnownWords(tuple(subjects), frozenset(found["words"]))
 
 

@@ -522,6 +522,12 @@ class ImageFields:
         return self.mask if isinstance(self.mask, Find) else None
 
     @property
+    def phrases(self) -> list[tuple[str, str]]:
+        """The words that are looked for, each with the model that looks."""
+        looking = (self.found_mask, self.cutout)
+        return [(one.find, one.model) for one in looking if one and one.find]
+
+    @property
     def drawn_size(self) -> tuple[int, int]:
         """Width and height of what is drawn, after `hires`: a picture, or a part of one."""
         width, height = self.width or 0, self.height or 0

@@ -165,7 +165,7 @@ class Inventory:
     `variants` has the checkpoints whose files do not tell the variant of their family: for each
     variant the checkpoint, or why it cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
     `unusable_checkpoint` says why one of the installed checkpoints cannot be used. `found` has
-    the names that were looked up.
+    the names that were looked up, and `findable` the words that DEMO_FIND knows.
     """
 
     demo: Checkpoint
@@ -188,6 +188,7 @@ class Inventory:
     refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None
     unusable_checkpoint: str = ""
+    findable: KnownWords | None = None
     found: dict[tuple[str, str | None], str] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

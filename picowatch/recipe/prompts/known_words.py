@@ -14,9 +14,9 @@ _WILDCARD = re.compile(r"__[^\s_][\w/.*~@-]*?__")
 _EMBEDDING = re.compile(r"(?<![\w-])embedding:[^\s,()\[\]:<>{}|]*", re.IGNORECASE)
 # Words that show nothing: no picture is worse for them.
 _CONNECTING = {
-    "are", "as", "be", "by", "for", "from", "has", "have", "he", "her", "his", "is", "it", "its",
-    "my", "one", "or", "our", "she", "some", "that", "their", "there", "these", "they", "this",
-    "those", "very", "was", "were", "who", "your",
+    "an", "and", "are", "as", "be", "by", "for", "from", "has", "have", "he", "her", "his", "is",
+    "it", "its", "my", "one", "or", "our", "she", "some", "that", "the", "their", "there",
+    "these", "they", "this", "those", "very", "was", "were", "who", "your",
 }  # fmt: skip
 
 

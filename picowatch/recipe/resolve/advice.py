@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from picowatch.families import DEMO
 from picowatch.recipe.converters import seed_in
 from picowatch.recipe.fields import FINISHED, NEEDS, PICTURE, PROMPTS, ROWS, ZERO_SNR
-from picowatch.recipe.inventory import DEMO_CUTOUT, Checkpoint, Inventory
+from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_FIND, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.prompts import probable_mistakes
 from picowatch.recipe.messages.suggestions import listed
@@ -74,15 +74,20 @@ def missing_embeddings(
 
 
 def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:
-    """Add one warning about words that the demo model was not taught.
-
-    LoRAs teach words of their own.
-    """
-    demo = inventory.demo
+    """Add a warning about words that each of the demo's models was not taught."""
     variants = [one for recipe in recipes for one in recipe.variants]
+    said = [*_unknown_to_demo(variants, inventory), *_unknown_to_find(variants, inventory)]
+    if said:
+        recipes[0] = recipes[0].warned([*recipes[0].warnings, *said])
+    return recipes
+
+
+def _unknown_to_demo(variants: Sequence[Recipe], inventory: Inventory) -> Iterator[str]:
+    """Yield a warning about prompts; LoRAs teach words of their own."""
+    demo = inventory.demo
     drawn = {one.prompt: one for one in variants if one.draws and one.checkpoint == demo.name}
     if demo.known_words is None or not drawn:
-        return recipes
+        return
     known = demo.known_words.and_names(inventory.embeddings)
     unknown: list[str] = []
     left = _MOST_CHARACTERS
@@ -91,9 +96,18 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
         unknown += known.unknown_in(prompt) if left > 0 and not has_loras else ()
         left -= len(prompt)
     if unknown:
-        said = unknown_words(demo.name, known, unknown)
-        recipes[0] = recipes[0].warned([*recipes[0].warnings, said])
-    return recipes
+        yield unknown_words(demo.name, known, unknown)
+
+
+def _unknown_to_find(variants: Sequence[Recipe], inventory: Inventory) -> Iterator[str]:
+    """Yield a warning about what is looked for."""
+    looked_for = {
+        phrase: None for one in variants for phrase, model in one.phrases if model == DEMO_FIND
+    }
+    known = inventory.findable
+    unknown = [word for phrase in looked_for for word in known.unknown_in(phrase)] if known else []
+    if known and unknown:
+        yield unknown_words(DEMO_FIND, known, unknown)
 
 
 def checkpoint_advice(recipe: Recipe) -> Iterator[str]:

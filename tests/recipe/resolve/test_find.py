@@ -7,6 +7,7 @@ import pytest
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find
+from picowatch.recipe.prompts.known_words import KnownWords
 from picowatch.recipe.request import ImageRequest, recipe_values
 from tests.recipe.reading import (
     INVENTORY,
@@ -112,6 +113,18 @@ def test_without_a_model_the_embedded_one_finds() -> None:
     """Any that is installed is better."""
     found = request_of(f"{SKY}{{find: hat}}").found_mask
     assert found and found.model == DEMO_FIND
+
+
+def test_words_that_the_embedded_model_does_not_know_are_told() -> None:
+    """Once for a file; other models may know any."""
+    known = KnownWords(("hat", "bow tie"), frozenset({"hat", "bow", "tie"}))
+    entry = "prompt: a\nimage: a.png\nmask: {find: the big hat, model: demo-find}\n"
+    text = f"{entry}cutout: {{find: 'the shoe, bow tie'}}\n---\n{entry}"
+    first, second = read(text, inventory=replace(INVENTORY, findable=known))
+    what = "the demo-find model does not know 'big' and 'shoe'; it knows hat and bow tie."
+    check_warned(first, what)
+    check_warned(second)
+    check_warned(read_one(f"{SKY}{{find: shoe}}", inventory=replace(INSTALLED, findable=known)))
 
 
 def test_a_folder_may_say_what_is_found() -> None:
