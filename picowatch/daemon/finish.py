@@ -32,8 +32,9 @@ def finish_all(run: Run) -> bool:
     What a disk refuses waits alone: one recipe's folder may stay unwritable for good.
     """
     done = []
-    is_all, end = True, time.monotonic() + SLICE_SECONDS
+    is_all, spent = True, 0.0  # what waits alone takes nobody's time
     for recipe, todo in outstanding.todo(run.ledger):
+        began = time.monotonic()
         try:
             is_done = finish(run, recipe)
         except Exception as error:  # no recipe, picture or hook may end the daemon
@@ -44,9 +45,10 @@ def finish_all(run: Run) -> bool:
             is_done = True
         if is_done:
             done.append((recipe, todo))
-        if time.monotonic() >= end:
-            is_all = False
-            break
+            spent += time.monotonic() - began
+            if spent >= SLICE_SECONDS:
+                is_all = False
+                break
     if done:
         outstanding.done_with(run.ledger, done)
     return is_all

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from picowatch.daemon import finish
 from picowatch.files.attempt import Attempts
 from picowatch.ledger.ledger import Ledger
+from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
     disk,
@@ -272,3 +274,24 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
             wait_for(lambda: house.pictures("c") and house.pictures("d"), "the pictures")
             ends(daemon)
         assert house.error("c.yaml") is None
+
+
+def test_recipes_that_wait_for_a_folder_do_not_use_up_a_round(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are, those after them are archived."""
+    archive = Outbox.archive
+
+    def refuse(outbox: Outbox, file: str, *others: Any) -> str:
+        if file == "a.yaml":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{outbox.root}/a")
+        return archive(outbox, file, *others)
+
+    monkeypatch.setattr(Outbox, "archive", refuse)
+    monkeypatch.setattr(finish, "SLICE_SECONDS", 0.0)
+    with house.running(when_done="archive"):
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: "cannot write a: Permission denied; waiting" in house.log(), "the first")
+        after = house.save("b.yaml", SMALL)
+        wait_for(lambda: not after.exists(), "the one after it")
+    assert (house.inbox / "a.yaml").exists()

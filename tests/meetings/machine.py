@@ -79,6 +79,7 @@ class Habits:
     slowness: float = 0.0  # seconds that pass between two looks at the clock
     halting: float = 0.0  # how often a thread halts at a place
     interrupting: float = 0.0  # seconds until an engine ends its step
+    slices: bool = False  # a round takes one save, and draws one recipe's consequences
     disks: bool = False  # the inbox, and what is mounted in its place, are roots of disks
     forgets: bool = False  # the ledger is lost at the end
 
@@ -152,6 +153,8 @@ class Machine:
 
         patch.setattr(Ledger, "_corruption_named", unless_locked)
         wrap("picowatch.ledger.ledger:Ledger._count_of_commits", self._reading, patch.setattr)
+        for part in ("accept", "finish") if self.habits.slices else ():
+            patch.setattr(f"picowatch.daemon.{part}.SLICE_SECONDS", 0.0)
         if self.habits.disks:
             wrap("picowatch.inbox.inbox:place_of", self._placing, patch.setattr)
         # Other processes on this machine are not part of the simulation.

@@ -92,6 +92,7 @@ def random_script(seed: int) -> Script:
         slowness=dice.choice((0.0, 0.0, 0.0, 0.001, 0.02)),
         halting=dice.choice((0.0, 0.0, 0.02, 0.1)),
         interrupting=dice.choice((0.0, 0.0, 3.0)),
+        slices=dice.random() < 0.3,
         disks=dice.random() < 0.3,
         forgets=dice.random() < 0.3,
     )
