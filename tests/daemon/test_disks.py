@@ -228,7 +228,7 @@ def test_a_single_run_waits_ten_settle_times_for_the_inbox(house: House, what: s
         for number in range(3):
             house.draw(f"p/{number}.png")
     house.engine.after_step = change
-    assert not house.once(when_done="archive", batch_size=2)
+    assert not house.once(when_done="archive", batch_size=2, settle_seconds=0.2)
     is_over.set()
     said = "growing.yaml" if what == "a file grows" else "inbox is not there"
     assert said in house.log().split("picowatch exits: ")[-1]
