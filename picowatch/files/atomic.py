@@ -141,9 +141,9 @@ def rename(temporary: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable: only then is a rename durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync_folder(folder: Path | str, dir_fd: int | None = None) -> None:
+    """Make the folder's entries durable: only then is a rename or a deletion durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY, dir_fd=dir_fd)
     try:
         os.fsync(handle)
     finally:

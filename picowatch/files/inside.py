@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from picowatch.errors import ControlFlow
+from picowatch.files.atomic import sync_folder
 
 # With O_PATH, where there is such a flag, folders that may be entered but not listed can be walked.
 _ROOT = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -84,7 +85,7 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
         if _version(now) != _version(before):
             return False
         os.unlink(target.name, dir_fd=within)
-        _sync_folder(within)
+        sync_folder(".", within)  # else a power cut may bring it back, as a new save
         return True
     finally:
         os.close(within)
@@ -111,15 +112,6 @@ def is_open_for_writing(handle: int) -> bool:
 def _version(status: os.stat_result) -> tuple[int, int, int]:
     """Return numbers that differ between two saves."""
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _sync_folder(folder: int) -> None:
-    """Make a deletion durable: a file that a power cut brings back would count as a new save."""
-    handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def leads_out(root: Path, path: str) -> bool:
