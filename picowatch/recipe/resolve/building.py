@@ -424,6 +424,13 @@ class _Resolving:
             most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
         multiple = 1 if references else rules.multiple
         width, height = picture_sides(size, multiple, most_side, most_pixels)
+        if len(sides) > 1 and (size[0] * size[1] > most_pixels or max(size) > most_side):
+            is_setting = most_pixels == self.known.pictures.most_pixels
+            self.judge.warnings.append(
+                f"A picture of {size[0]}x{size[1]} pixels becomes {width}x{height}: "
+                f"{'max_picture_megapixels' if is_setting else 'this checkpoint'} allows "
+                f"{most_pixels / 1e6:.2g} megapixels, with sides of {most_side} at most."
+            )
         return {side: width if side == "width" else height for side in sides}
 
 

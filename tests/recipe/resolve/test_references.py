@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from picowatch.families import FAMILIES
 from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Checkpoint, DefaultsFile, Inventory, Recipe
 from picowatch.recipe.inventory import rules_of
@@ -50,8 +51,36 @@ def test_the_pictures_size_is_kept_to_the_pixel() -> None:
     assert edited(text).size == "1003x677"
     assert edited(f"{text}\nsize: picture").size == "1003x677"
     assert edited(f"{text}\nsize: 801x333").size == "801x333"
-    large = read_one(text, inventory=INSTALLED, pictures=PicturesWith(lambda _: {}, (1600, 1200)))
-    assert large.size == "1600x1200"  # the engine reduces it, and enlarges the result again
+
+
+EDITING = [
+    (name, variant)
+    for name, family in FAMILIES.items()
+    for variant in ("", *family.variants)
+    if rules_of(name, variant).references
+]
+# A photo's size, and what its result has if that is not the same.
+SIZES: dict[tuple[int, int], tuple[int, int] | None] = {
+    (60, 60): (64, 64), (61, 77): (64, 77), (64, 512): None, (512, 64): None, (333, 187): None,
+    (1003, 677): None, (1600, 1200): None, (1999, 1000): None, (250, 2000): None,
+    (1201, 1999): (1096, 1825), (6000, 4000): (1732, 1155), (4032, 3024): (1633, 1225),
+    (8000, 8000): (1414, 1414), (8000, 1000): (2048, 256), (301, 2401): (257, 2048),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "variant"), EDITING)
+def test_every_editing_family_keeps_a_photos_size_or_says_why_not(name: str, variant: str) -> None:
+    """Up to the setting max_picture_megapixels, and 2048 pixels a side."""
+    one = Checkpoint("it", 1024, family=FAMILIES[name].name, rules=rules_of(name, variant))
+    for size, becomes in SIZES.items():
+        text = "prompt: red\ncheckpoint: it\nreferences: a.jpg"
+        photo = PicturesWith(lambda _: {}, size)
+        recipe = read_one(text, inventory=Inventory(DEMO, checkpoints=(one,)), pictures=photo)
+        assert (recipe.width, recipe.height) == (becomes or size)
+        said = [warning for warning in recipe.warnings if "max_picture_megapixels" in warning]
+        assert bool(said) == (recipe.width < size[0])
+        if said:
+            assert f"{size[0]}x{size[1]}" in said[0] and f"{recipe.size}" in said[0]
 
 
 @pytest.mark.parametrize(
