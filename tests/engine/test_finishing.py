@@ -251,3 +251,8 @@ def test_the_embedded_model_cuts_out_what_the_demo_model_draws(
     assert 0.15 < alpha.mean() / 255 < 0.7
     sure = ((alpha < 16) | (alpha > 239)).mean()
     assert sure > 0.9
+    hat = Cutout("demo-find", find="hat")
+    (image,) = draw(engine, request(folder, cutout=hat, prompt=prompt, seed=2, **size))
+    assert image.places
+    alpha, body = alpha_of(image), slice(80, None)
+    assert alpha[:72].max() == 255 and not alpha[body].any(), image.places

@@ -14,6 +14,7 @@ from picowatch.engine.drawing import checkpoints
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.memory import (
     ENCODERS,
+    FULL,
     MODELS,
     TILED,
     MemoryLadder,
@@ -337,3 +338,13 @@ def test_shrink_to_fit_renders_it_smaller_and_says_so(
     assert (image.width, image.height) == (480, 384)
     assert image.memory_rung == "smaller picture"
     assert "at 480x384 instead of 640x512" in image.warnings[0]
+
+
+def test_a_finder_is_on_a_card_only_beside_what_a_batch_takes_there() -> None:
+    """In main memory it always has room: there is no other."""
+    taken = weights(encoder=1, denoiser=5)
+    for card, beside, has_room in ((None, 99, True), (10, 2, True), (10, 4, False), (7, 2, False)):
+        room = Room(GIGABYTE, card and card * GIGABYTE)
+        ladder = MemoryLadder("auto", lambda room=room: room)
+        found = ladder.leaves_room(FULL, request(), taken, 1, beside * GIGABYTE)
+        assert found == has_room, card

@@ -6,6 +6,7 @@ pixel belongs to a thing, and its areas are the things.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -266,37 +267,52 @@ def things_in(phrase: str) -> list[str]:
 
 def _apart(places: Sequence[_Place]) -> list[_Place]:
     """Return the places, sorted, without those that are nearly the same as a surer one."""
-    kept: list[_Place] = []
-    for place in places:
-        if all(_common(place.box, one.box) < _SAME for one in kept):
-            kept.append(place)
-    return kept
-
-
-def _common(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Return the share of two boxes' area that both cover."""
-
-    def area(box: torch.Tensor) -> float:
-        return float((box[2:] - box[:2]).clamp(min=0).prod())
-
-    both = area(torch.cat([torch.maximum(one[:2], other[:2]), torch.minimum(one[2:], other[2:])]))
-    return both / max(area(one) + area(other) - both, 1e-9)
+    if not places:
+        return []
+    boxes = torch.stack([one.box for one in places]).cpu()
+    (first, last), sizes = boxes.split(2, 1), (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    sides = torch.minimum(last[:, None], last) - torch.maximum(first[:, None], first)
+    common = sides.clamp(min=0).prod(2)
+    same = common >= _SAME * (sizes[:, None] + sizes - common)
+    kept: list[int] = []
+    for number in range(len(places)):
+        if not same[number, kept].any():
+            kept.append(number)
+    return [places[number] for number in kept]
 
 
 def _areas(inside: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield what hangs together, corners included, but for specks.
 
-    The largest number of its pixels spreads over each area.
+    Each row is cut into runs; a run belongs to those that it touches in the row above.
     """
-    numbers = torch.arange(1.0, inside.numel() + 1, device=inside.device).view(inside.shape)
-    numbers, before = numbers * inside, None
-    while before is None or not torch.equal(numbers, before):
-        before = numbers
-        numbers = functional.max_pool2d(numbers[None], 3, 1, 1)[0] * inside
-    names, sizes = torch.unique(numbers, return_counts=True)
-    for name, size in zip(names, sizes, strict=True):
-        if name and size >= _SPECK * inside.numel():
-            yield numbers == name
+    edges = np.diff(np.pad(inside.cpu().numpy(), ((0, 0), (1, 1))).astype(np.int8))
+    rows, begins = (one.tolist() for one in np.nonzero(edges > 0))
+    ends = np.nonzero(edges < 0)[1].tolist()
+    names, above = [*range(len(rows))], 0
+
+    def name(run: int) -> int:
+        while names[run] != run:
+            names[run] = run = names[names[run]]
+        return run
+
+    for run, row in enumerate(rows):
+        while (rows[above], ends[above]) < (row - 1, begins[run]):
+            above += 1
+        touched = above
+        while rows[touched] < row and begins[touched] <= ends[run]:
+            names[name(touched)] = name(run)
+            touched += 1
+    areas = [name(run) for run in range(len(rows))]
+    sizes = Counter[int]()
+    for run, area in enumerate(areas):
+        sizes[area] += ends[run] - begins[run]
+    for area, size in sizes.items():
+        if size >= _SPECK * inside.numel():
+            found = torch.zeros_like(inside)
+            for run in (run for run, its in enumerate(areas) if its == area):
+                found[rows[run], begins[run] : ends[run]] = True
+            yield found
 
 
 def _sides(picture: Image.Image, device: torch.device) -> torch.Tensor:
