@@ -33,7 +33,7 @@ from picowatch.recipe import (
     read_recipes,
 )
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import CUTOUT, PROMPTS, ROWS
+from picowatch.recipe.fields import CUTOUT, DETAIL, PROMPTS, ROWS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable
@@ -47,7 +47,8 @@ _SHOWN = {
 }
 # What a recipe does beyond its text, in the lines of the images with it.
 _BEYOND_TEXT = (
-    *("image", "mask", "denoising_strength", "references", "control", "hires", "upscale", CUTOUT),
+    *("image", "mask", "denoising_strength", "references", "control", "hires"),
+    *(DETAIL, "upscale", CUTOUT),
 )
 
 

@@ -313,6 +313,7 @@ class Worker:
         names = {name for one in requests for name in (one.checkpoint, *one.upscalers)}
         names |= {one.cutout.model for one in requests if one.cutout}
         names |= {one.found_mask.model for one in requests if one.found_mask}
+        names |= {detail.model for one in requests for detail in one.detail}
         if names <= EMBEDDED_NAMES | {""}:
             return False
         return not Catalog(self.run.settings.models).scan().models

@@ -8,10 +8,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from picowatch.recipe.a1111_keys import AREA, FINISHED, FIRST, LAST, ONLY_MASKED, UPSCALERS
+from picowatch.recipe.a1111_keys import (
+    ANY_WORDS,
+    AREA,
+    DETAIL_KEYS,
+    FINDERS,
+    FINISHED,
+    FIRST,
+    LAST,
+    ONLY_MASKED,
+    UPSCALERS,
+)
 from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.fields import BAKED, FINISHING, MAPPINGS, PARTS, ROWS, ZERO_SNR
-from picowatch.recipe.parts import Cutout, Row
+from picowatch.recipe.parts import Cutout, Detail, Row
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 from picowatch.recipe.samplers import SCHEDULE_TYPES
@@ -83,6 +93,10 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
     for field in MAPPINGS:
         if mapping := getattr(request, field):
             values |= _parts(PARTS[field], mapping)
+    for number, detail in enumerate(request.detail, 1):
+        suffix = {1: "", 2: " 2nd", 3: " 3rd"}.get(number, f" {number}th")
+        found = _detail(detail, f"{request.width}x{request.height}")
+        values |= {f"ADetailer {key}{suffix}": text for key, text in found.items()}
     idle = request.idle
     # A1111 has one denoising strength for both; with a start image, it is the start image's.
     values |= _parts({n: row for n, row in ROWS.items() if n not in idle}, request)
@@ -106,6 +120,22 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
             "Version": f"picowatch {version}",
         }
     )
+
+
+def _detail(detail: Detail, size: str) -> dict[str, str]:
+    """Return ADetailer's values; in it, the picture's `size` is that of the details, too."""
+    known = FINDERS.get(detail.find)
+    values = {"model": known or ANY_WORDS, "model classes": "" if known else detail.find}
+    for name, key in DETAIL_KEYS.items():
+        value, default = getattr(detail, name), detail.__dataclass_fields__[name].default
+        values[key] = "" if name in ("count", "steps") and value == default else _plain(value)
+    values["inpaint only masked"] = "True"
+    values["use separate steps"] = "True" if detail.steps else ""
+    if detail.size != size:
+        width, height = map(str, detail.sides)
+        sides = {"inpaint width": width, "inpaint height": height}
+        values |= {"use inpaint width height": "True", **sides}
+    return values
 
 
 def _parts(rows: Mapping[str, Row], holder: Any) -> dict[str, str]:

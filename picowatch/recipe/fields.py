@@ -41,7 +41,17 @@ from picowatch.recipe.converters import (
     word_in,
 )
 from picowatch.recipe.extend import WANTED, extend_in
-from picowatch.recipe.parts import Control, Cutout, Find, Hires, Row, Share, Upscale, final_side
+from picowatch.recipe.parts import (
+    Control,
+    Cutout,
+    Detail,
+    Find,
+    Hires,
+    Row,
+    Share,
+    Upscale,
+    final_side,
+)
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
@@ -58,6 +68,8 @@ EMBEDDINGS = "embeddings"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 CUTOUT = "cutout"
+DETAIL = "detail"
+CONTROL = "control"
 # What is done to a finished picture, or to a given one.
 FINISHING = ("upscale", CUTOUT)
 # How the picture's file is written.
@@ -410,6 +422,23 @@ class ImageFields:
         ),
     ] = None
 
+    detail: Annotated[
+        tuple[Detail, ...],
+        Field(max_length=8),
+        Row(
+            "Things that are found in the drawn picture, each drawn again in its own part, the "
+            "largest first. Words like face, a mapping, or a list of them: find; confidence 0 to 1 "
+            "(0.3); model a name in models/segmentation; count at most so many (8); "
+            "denoising_strength 0 to 1 (0.4); prompt and negative_prompt (the picture's); steps; "
+            "grow (4), mask_blur (4) and mask_padding (32) in pixels; size (the checkpoint's). "
+            "With image and no prompt, nothing else is drawn.",
+            aliases=("adetailer", "face_detailer"),
+            wanted="words like face, a mapping like {find: face, denoising_strength: 0.4}, or a "
+            "list of them",
+            default_text="off",
+        ),
+    ] = ()
+
     tiling: Annotated[
         bool,
         Row("true: the picture repeats without seams, beside and below itself.", a1111="Tiling"),
@@ -524,8 +553,18 @@ class ImageFields:
     @property
     def phrases(self) -> list[tuple[str, str]]:
         """The words that are looked for, each with the model that looks."""
-        looking = (self.found_mask, self.cutout)
+        looking = (self.found_mask, *self.detail, self.cutout)
         return [(one.find, one.model) for one in looking if one and one.find]
+
+    @property
+    def only_details(self) -> bool:
+        """Return whether the start image stays, but for details that are drawn again."""
+        return bool(self.detail and self.image and not self.denoising_strength and not self.hires)
+
+    @property
+    def keeps_size(self) -> bool:
+        """Return whether only parts of a picture are drawn: the masked one, or details."""
+        return self.mask_padding is not None or self.only_details
 
     @property
     def drawn_size(self) -> tuple[int, int]:
@@ -655,7 +694,8 @@ def _reader(hint: Any) -> Converter:
 
 # The fields that are mappings; with those that may be one, or have some; the parts of each.
 MAPPINGS: dict[str, type] = {"hires": Hires, "upscale": Upscale, CUTOUT: Cutout}
-KINDS = MAPPINGS | {"mask": Find, "control": Control}
+LISTS: dict[str, type] = {DETAIL: Detail, CONTROL: Control}
+KINDS = MAPPINGS | {"mask": Find, **LISTS}
 PARTS = {field: dict(_rows(kind)) for field, kind in KINDS.items()}
 # The parts of all by their full names: `hires.scale`.
 PART_FIELDS = {

@@ -242,6 +242,79 @@ class Find:
         return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Detail:
+    """What is drawn again, each thing in its own part: what each entry of `detail` can say.
+
+    A resolved recipe has a model's name and a size.
+    """
+
+    find: Phrase
+
+    confidence: Confidence = 0.3
+
+    grow: Grow = 4
+
+    model: FinderName = ""
+
+    count: Annotated[
+        int,
+        Field(strict=True, ge=1, le=64),
+        Row("At most so many, the largest.", aliases=("mask_k",)),
+    ] = 8
+
+    denoising_strength: Annotated[
+        Share,
+        Row(
+            "How far to go away from what is there.",
+            aliases=("strength",),
+        ),
+    ] = 0.4
+
+    prompt: Annotated[str, Row("What to draw there; by default the picture's prompt.")] = ""
+
+    negative_prompt: Annotated[
+        str,
+        Row(
+            "What to keep out; by default the picture's negative prompt.",
+            aliases=("negative",),
+        ),
+    ] = ""
+
+    steps: Annotated[
+        int,
+        Field(strict=True, ge=0, le=150),
+        Row("Denoising steps; 0: as many as the picture."),
+    ] = 0
+
+    mask_padding: Annotated[
+        int,
+        Field(strict=True, ge=0, le=256),
+        Row("So many pixels around it are drawn, too."),
+    ] = 32
+
+    mask_blur: Annotated[
+        int,
+        Field(strict=True, ge=0, le=64),
+        Row("Width of its soft edge, in pixels."),
+    ] = 4
+
+    size: Annotated[
+        str,
+        Row(
+            "In which its part is drawn; by default the checkpoint's.",
+            reads=size_in,
+            wanted="a size like 512x512",
+        ),
+    ] = ""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Width and height of what is drawn."""
+        width, _, height = self.size.partition("x")
+        return int(width), int(height)
+
+
 def usual_upscaler(written: str) -> str | None:
     """Return the upscaler without a model that this text names; None if it names none."""
     return next((name for name in UPSCALERS if squeezed(written) == squeezed(name)), None)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, with_mask
 from picowatch.recipe.converters import number_in
-from picowatch.recipe.fields import FINISHING, FROM, PICTURE
+from picowatch.recipe.fields import CONTROL, DETAIL, FINISHING, FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
@@ -20,7 +20,7 @@ from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.entries import EntryResolver, folder_layer, too_many
-from picowatch.recipe.resolve.layers import CONTROL, merged
+from picowatch.recipe.resolve.layers import merged
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -105,8 +105,8 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
     return [], {}
 
 
-# One of these says what to do with a picture; `upscale` and `cutout` need no prompt.
-_SAYING_WHAT = ("prompt", FROM, *FINISHING)
+# One of these says what to do with a picture; `detail`, `upscale` and `cutout` need no prompt.
+_SAYING_WHAT = ("prompt", FROM, DETAIL, *FINISHING)
 
 
 @dataclass(frozen=True, slots=True)

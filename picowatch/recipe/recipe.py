@@ -7,20 +7,25 @@ from typing import TYPE_CHECKING, Any, Self
 from picowatch.recipe.converters import RANDOM, SEEDS
 from picowatch.recipe.fields import (
     BAKED,
+    DETAIL,
+    LISTS,
     OFF,
     PICTURE,
     PICTURE_FIELDS,
     PROMPTS,
     ImageFields,
+    Loras,
     RecipeFields,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.messages.wording import EDITED, cannot_edit
+from picowatch.recipe.parts import Detail
 from picowatch.recipe.prompts.drawing import PromptFailed, Prompts
 from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.request import (
     ControlUse,
+    DetailUse,
     EmbeddingUse,
     ImageRequest,
     LoraUse,
@@ -93,9 +98,9 @@ class Recipe(RecipeFields):
     def with_value(self, field: str, value: object) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
         field, _, part = field.partition(".")
-        if part and field == "control":  # another program's are used completely, or not at all
-            index = int(part.partition(".")[0])
-            value = self.control[:index] + self.control[index + 1 :]
+        if part and field in LISTS:  # another program's are used completely, or not at all
+            index, whole = int(part.partition(".")[0]), getattr(self, field)
+            value = whole[:index] + whole[index + 1 :]
         elif part:
             value = replace(getattr(self, field), **{part: value})
         return self.model_copy(update={field: value})
@@ -132,7 +137,7 @@ class Recipe(RecipeFields):
     @property
     def size_before_upscale(self) -> tuple[int, int]:
         """Width and height of the drawn picture, or of one that keeps its size."""
-        keeps = not self.draws or self.mask_padding is not None
+        keeps = not self.draws or self.keeps_size
         return (self.context.given_size if keeps else None) or self.drawn_size
 
     @property
@@ -235,7 +240,10 @@ class Recipe(RecipeFields):
         for control in self.control:
             files += [("image", control.image), ("controlnet", control.model)]
             files.append(("depth", control.depth))
-        return [*self._prompts().named(), *((kind, name) for kind, name in files if name)]
+        files += [("segmentation", detail.model) for detail in self.detail]
+        named = [*self._prompts().named()]
+        named += [pair for detail in self.detail for pair in self._prompts(detail).named()]
+        return [*named, *((kind, name) for kind, name in files if name)]
 
     @property
     def _files(self) -> dict[str, tuple[str, str]]:
@@ -275,10 +283,35 @@ class Recipe(RecipeFields):
             return []
         return self._prompts().refused_embeddings()
 
-    def _prompts(self) -> Prompts:
+    def _prompts(self, detail: Detail | None = None) -> Prompts:
+        """Return the prompts, or those of a detail, which may have its own."""
+        prompt = (detail and detail.prompt) or self.prompt
+        negative = (detail and detail.negative_prompt) or self.negative_prompt
         inventory = self.context.inventory
-        return Prompts(
-            self.prompt, self.negative_prompt, self.loras, inventory, self.context.swept_loras
+        return Prompts(prompt, negative, self.loras, inventory, self.context.swept_loras)
+
+    def _detail(self, index: int, seed: int, hash_of: HashOf) -> DetailUse:
+        """Return what is drawn again; only words of its own are drawn for it."""
+        detail = self.detail[index]
+        use = DetailUse(**asdict(detail), finder_hash=hash_of("segmentation", detail.model))
+        if not detail.prompt and not detail.negative_prompt:
+            return use
+        try:
+            drawn = self._prompts(detail).drawn(seed)
+        except PromptFailed as error:
+            raise self.problem_at(f"{DETAIL}.{index}.{error.field}", str(error)) from None
+        return replace(
+            use,
+            **{name: getattr(drawn, name) for name in PROMPTS if getattr(detail, name)},
+            loras=self._lora_uses(drawn.loras, hash_of),
+            embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
+        )
+
+    def _lora_uses(self, loras: Loras, hash_of: HashOf) -> tuple[LoraUse, ...]:
+        families = self.context.lora_families
+        return tuple(
+            LoraUse(name, hash_of("lora", name), weight, families.get(name, ""))
+            for name, weight in loras
         )
 
     def _seeds(self, index: int, drawn_seed: int | None) -> tuple[int, int | None]:
@@ -313,15 +346,12 @@ class Recipe(RecipeFields):
         values |= {f"{name}_hash": _hash(file, hash_of) for name, file in self._files.items()}
         if not self.draws:
             values["width"], values["height"] = self.size_before_upscale
-        elif self.mask_padding is not None:
+        elif self.keeps_size:
             values["given_size"] = self.context.given_size
-        families = self.context.lora_families
+        values[DETAIL] = tuple(self._detail(i, seed, hash_of) for i in range(len(self.detail)))
         return ImageRequest(
             **values | {"seed": seed, "variation_seed": variation_seed},
-            loras=tuple(
-                LoraUse(name, hash_of("lora", name), weight, families.get(name, ""))
-                for name, weight in drawn.loras
-            ),
+            loras=self._lora_uses(drawn.loras, hash_of),
             embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
             references=tuple(ReferenceUse(p, hash_of("image", p)) for p in self.references),
             control=tuple(

@@ -12,15 +12,18 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe.fields import (
     ALPHA,
+    DETAIL,
     FINISHED,
+    LISTS,
     MAPPINGS,
     OFF,
+    PARTS,
     PICTURE_FIELDS,
     ROWS,
     ImageFields,
     idle_fields,
 )
-from picowatch.recipe.parts import Control, Cutout, Find
+from picowatch.recipe.parts import Control, Cutout, Detail, Find
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
@@ -75,6 +78,18 @@ class ControlUse(Control):
         return self.model_hash, self.model, *how
 
 
+@pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class DetailUse(Detail):
+    """What is drawn again, and the hash of its finder.
+
+    With a prompt of its own it has all its LoRAs and embeddings.
+    """
+
+    finder_hash: str = ""
+    loras: tuple[LoraUse, ...] = ()
+    embeddings: tuple[EmbeddingUse, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest(ImageFields):
     """One picture to make. Its digest is its identity.
@@ -83,7 +98,7 @@ class ImageRequest(ImageFields):
     gives them; hashes are whole sha256 hex digests of files, so that another file under the same
     name is another request. `sampler` is A1111's name without schedule type ("DPM++ 2M");
     `schedule_type` is never "automatic", and `upscale` has a scale. `given_size` is the size of the
-    picture of which only the masked part is drawn. `loras` are those of the
+    picture of which only parts are drawn. `loras` are those of the
     recipe's field, then those of the tags in the prompt, in its order. `notes` are the columns of a
     table that begin with an underscore.
     """
@@ -98,6 +113,7 @@ class ImageRequest(ImageFields):
     loras: tuple[LoraUse, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
     control: tuple[ControlUse, ...] = ()
+    detail: tuple[DetailUse, ...] = ()
     references: tuple[ReferenceUse, ...] = ()
     image_hash: str = ""
     mask_hash: str = ""
@@ -262,7 +278,8 @@ def _plain(value: Any) -> Any:
 
 def _without_defaults(use: Any) -> dict[str, Any]:
     """Return the values that are not defaults, so that options added later change no digest."""
-    return {f.name: v for f in fields(use) if (v := getattr(use, f.name)) != f.default}
+    plain = asdict(use)
+    return {f.name: plain[f.name] for f in fields(use) if getattr(use, f.name) != f.default}
 
 
 def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
@@ -297,6 +314,10 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
             for use in loras_beside_prompt(request)
         }
         values["references"] = [use.image for use in request.references] or "none"
+        values[DETAIL] = [
+            {name: v for name, v in _without_defaults(use).items() if name in PARTS[DETAIL]}
+            for use in request.detail
+        ] or "none"
         values["control"] = [
             {name: v for name, v in _without_defaults(use).items() if not name.endswith("_hash")}
             for use in request.control
@@ -318,5 +339,5 @@ _SAME_IN_BATCH = [
     for name, row in ROWS.items()
     if row.changes_pixels and row.same_in_batch and name != "control"
 ]
-_STRUCTURED = {"loras", "embeddings", "references", "mask", "control", *MAPPINGS}
-_LATER = (ControlUse, LoraUse)
+_STRUCTURED = {"loras", "embeddings", "references", "mask", *LISTS, *MAPPINGS}
+_LATER = (ControlUse, DetailUse, LoraUse)

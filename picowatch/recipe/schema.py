@@ -15,10 +15,12 @@ from picowatch.recipe.converters import MAX_SEED
 from picowatch.recipe.fields import (
     BAKED,
     CUTOUT,
+    DETAIL,
     FINISHING,
     FIRST_NAME_OF,
     FROM,
     KINDS,
+    LISTS,
     NO_SWEEP,
     PART_ALIASES,
     PARTS,
@@ -60,7 +62,10 @@ _FORMS: dict[str, Schema] = {
     "upscale": {"type": _SWITCH_OR_MORE},
     CUTOUT: {"type": _SWITCH_OR_MORE},
     "mask": {"type": ["string", "object"]},
-    "control": {"type": [*_SWITCH_OR_MORE, "array"], "items": {"$ref": "#/definitions/control"}},
+    **{
+        name: {"type": [*_SWITCH_OR_MORE, "array"], "items": {"$ref": f"#/definitions/{name}"}}
+        for name in LISTS
+    },
     "references": {"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 10},
     "loras": {"type": ["string", "array", "object"], "additionalProperties": _WEIGHT},
     "sweep": {"type": _SWITCH_OR_MORE},
@@ -76,7 +81,7 @@ _FORMS: dict[str, Schema] = {
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """Return the schema of a recipe file: one recipe or a list. `inventory` adds the names."""
     # Only a few spellings: editors report a missing property clearly, but not a missing pattern.
-    named = ("prompt", "Prompt", "PROMPT", FROM, *FINISHING)
+    named = ("prompt", "Prompt", "PROMPT", FROM, DETAIL, *FINISHING)
     needed = [{"required": [name]} for name in named]
     definitions = _definitions(inventory) | {"recipe": _recipe() | {"anyOf": needed}}
     return _document(
@@ -159,7 +164,7 @@ def _field(schema: Schema, form: Schema | None = None) -> Schema:
 
 def _propose(fields: Schema, inventory: Inventory) -> None:
     """Add the names of samplers and of what is installed as examples."""
-    hires, upscale, cutout, mask, control = (fields[name]["properties"] for name in KINDS)
+    hires, upscale, cutout, mask, detail, control = (fields[name]["properties"] for name in KINDS)
     upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
     for schema, names in (
         (fields["sampler"], [DEFAULT_SAMPLER, *(one.name for one in SAMPLERS)]),
@@ -170,6 +175,7 @@ def _propose(fields: Schema, inventory: Inventory) -> None:
         (upscale["model"], upscalers),
         (cutout["model"], [*inventory.cutouts, DEMO_CUTOUT, *inventory.segmentations]),
         (mask["model"], [*inventory.named("segmentation")]),
+        (detail["model"], [*inventory.named("segmentation")]),
         (control["model"], [one.name for one in inventory.controlnets]),
         (control["depth"], list(inventory.depths)),
     ):

@@ -187,7 +187,7 @@ def test_folders_for_photos_work_as_they_are(tmp_path: Path) -> None:
     """Each template says what to drop; `check` accepts it, and so does the schema it names."""
     assert picowatch(tmp_path, "init", "--with", "photos").returncode == 0
     templates = sorted((tmp_path / "inbox").glob("*/_pictures.yaml"))
-    names = ["cutout", "edit", "product", "sky", "upscale", "variations", "wide"]
+    names = ["cutout", "edit", "faces", "product", "sky", "upscale", "variations", "wide"]
     assert [path.parent.name for path in templates] == names
     checked = picowatch(tmp_path, "check", *templates)
     assert checked.returncode == 0, checked.stderr

@@ -13,13 +13,14 @@ from picowatch.daemon.durations import Durations, Rendering
 from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.fields import ROWS, WRITING
 from picowatch.recipe.parts import Cutout, Hires, Upscale
-from picowatch.recipe.request import ControlUse, ImageRequest, LoraUse, ReferenceUse
+from picowatch.recipe.request import ControlUse, DetailUse, ImageRequest, LoraUse, ReferenceUse
 from tests.digest_engine import digest_picture
 from tests.engine.requests import request
 
 PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
 OF_OTHER_TYPES: dict[str, Any] = {
     "cutout": Cutout("isnet"),
+    "detail": (DetailUse("face"),),
     "hires": Hires(),
     "control": (ControlUse("a.png", "canny"),),
     "loras": (LoraUse("a", "1", 0.5),),

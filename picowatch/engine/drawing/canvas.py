@@ -55,7 +55,7 @@ class Canvas(NamedTuple):
         kept.paste(shown, self.box[:2], self.opacity)
         return kept
 
-    def part_of(self, other: Image.Image) -> Image.Image:
+    def shown_of(self, other: Image.Image) -> Image.Image:
         """Return the part of another picture of the same size that is drawn, as it is drawn."""
         return fit(other.crop(self.box), self.picture.size, "fit")
 
@@ -85,10 +85,10 @@ def read_canvas(
     soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
     whole = Canvas(picture, redrawn, soft if request.image else _inside(redrawn, soft))
     padding = request.mask_padding
-    return whole if padding is None else _part(whole, padding, size)
+    return whole if padding is None else part_of(whole, padding, size)
 
 
-def _part(whole: Canvas, padding: int, size: Size) -> Canvas:
+def part_of(whole: Canvas, padding: int, size: Size) -> Canvas:
     """Return the part of a canvas to draw: the mask with its soft edge, and what is around it."""
     picture, redrawn, opacity, *_ = whole
     assert redrawn and opacity
@@ -128,14 +128,14 @@ def redrawn_area(mask: Image.Image, request: ImageRequest, size: Size) -> Image.
     area = fit(mask, size, request.resize).point(lambda grey: 255 if grey >= WHITE else 0)
     if request.found_mask and not area.getbbox():
         return area
-    area = _grown(area, request.found_mask.grow if request.found_mask else 0)
+    area = grown(area, request.found_mask.grow if request.found_mask else 0)
     return ImageOps.invert(area) if request.mask_invert else area
 
 
-def _grown(area: Image.Image, pixels: int) -> Image.Image:
+def grown(area: Image.Image, pixels: int) -> Image.Image:
     """Return a white area that is wider by so many pixels on each side, below 0 narrower."""
     if pixels < 0:
-        return ImageOps.invert(_grown(ImageOps.invert(area), -pixels))
+        return ImageOps.invert(grown(ImageOps.invert(area), -pixels))
     for radius in ((pixels, 0), (0, pixels)):
         area = area.filter(ImageFilter.BoxBlur(radius)).point(lambda share: 255 if share else 0)
     return area

@@ -145,7 +145,7 @@ def _map(
     """Return the map of an image: height x width x RGB, 0 to 1."""
     kept = decoded(decode_picture, job.start_images, use.image_hash, use.image)
     if canvas and canvas.whole:
-        kept = canvas.part_of(fit(kept, canvas.whole.size, request.resize))
+        kept = canvas.shown_of(fit(kept, canvas.whole.size, request.resize))
     picture = np.asarray(fit(kept, size, request.resize))
     if use.preprocess == "depth":
         picture = job.guess_depth(picture, use)

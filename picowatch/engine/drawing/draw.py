@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from picowatch.engine.drawing.canvas import Canvas, read_canvas
+from picowatch.engine.drawing.canvas import Canvas
 from picowatch.engine.drawing.latents import Enlarge
 from picowatch.engine.drawing.preview import Previewer
 from picowatch.engine.model.loaded import Loaded
@@ -51,11 +51,11 @@ class Drawn(NamedTuple):
 class Job:
     """How a batch is drawn: the device, the files and the callbacks.
 
-    `start_images` has the start images and masks under their hashes, `found_mask` returns a mask
-    that words found. `enlarge_for_hires` returns the function that enlarges a picture for the
-    second pass, `guess_depth` the depth of an RGB picture in grey. `timings` are added to. `alone`:
-    each image by itself. `instead` is called in the denoiser's place, unless it is None. `cached`:
-    steps reuse what others computed.
+    `start_images` has the start images and masks under their hashes, `canvas_of` returns those of
+    an image in another size, with what words found. `enlarge_for_hires` returns the function that
+    enlarges a picture for the second pass, `guess_depth` the depth of an RGB picture in grey.
+    `timings` are added to. `alone`: each image by itself. `instead` is called in the denoiser's
+    place, unless it is None. `cached`: steps reuse what others computed.
     """
 
     device: torch.device
@@ -65,7 +65,7 @@ class Job:
     timings: dict[str, float]
     previewer: Previewer
     guess_depth: Callable[[Any, ControlUse], Any]
-    found_mask: Callable[[ImageRequest], Image.Image | None]
+    canvas_of: Callable[[ImageRequest, tuple[int, int]], Canvas | None]
     enlarge_for_hires: Callable[[ImageRequest], Enlarge]
     alone: bool
     instead: Callable[..., tuple[torch.Tensor, ...]] | None = None
@@ -168,10 +168,7 @@ def _drawn_group(passes: Passes, images: Images) -> list[Drawn]:
     group = Group(requests, conditions, [])
     with timed(job.timings, "denoise"):
         for one in passes_of(requests[0]):
-            canvases = [
-                read_canvas(job.start_images, request, one.size, job.found_mask(request))
-                for request in requests
-            ]
+            canvases = [job.canvas_of(request, one.size) for request in requests]
             group = group._replace(canvases=canvases)
             result = passes.run(group, one, result)
     with timed(job.timings, "decode"):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from picowatch.engine.drawing.canvas import decoded, read_canvas
+from picowatch.engine.drawing.canvas import decoded
 from picowatch.engine.drawing.draw import Group, Prompted
 from picowatch.engine.drawing.flow import FlowPasses
 from picowatch.engine.model.families import pipeline_class, takes
@@ -139,8 +139,7 @@ class EditPasses(FlowPasses):
         assert rules
         folder, part = self.job.start_images, None
         if request.mask_padding is not None:
-            mask = self.job.found_mask(request)
-            part = read_canvas(folder, request, request.drawn_size, mask)
+            part = self.job.canvas_of(request, request.drawn_size)
         seen = part and part.picture
         frame, pictures, small = read_references(folder, request, rules, seen)
         hashes = tuple(use.hash for use in request.references)

@@ -85,12 +85,17 @@ class Finishing:
         self._on_step = on_step
         self.interrupted = interrupted
         self._steps = sum(bool(one.upscale) + bool(one.cutout) for one in batch)
-        self._done, self._total = 0, self._steps
+        self._before = self._done = 0
+        self._total = self._steps
 
     def drawn(self, done: int, total: int) -> None:
         """Report a step of drawing."""
-        self._done, self._total = done, total + self._steps
+        self._done, self._total = self._before + done, self._before + total + self._steps
         self._on_step(self._done, self._total)
+
+    def goes_on(self) -> None:
+        """Let the steps of what is drawn next count after those before."""
+        self._before = self._done
 
     def for_hires(self, request: ImageRequest) -> Enlarge:
         """Return the function that enlarges a picture for the second pass."""

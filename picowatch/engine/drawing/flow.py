@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,15 +126,17 @@ class FlowPasses(Passes):
     ) -> tuple[str, dict[str, Any]]:
         """Return the kind of pipeline for a pass, and its arguments for start images and masks.
 
-        A family without a pipeline for start images redraws all of one with a white mask.
+        A family without a pipeline for start images redraws all of one with a white mask; one
+        without a pipeline for masks draws all of a detail's part.
         """
         if not start:
             return "text", {}
         masks = [canvas.redrawn for canvas in group.canvases if canvas and canvas.redrawn]
-        if not masks and pipeline_class(self.loaded.row, self.loaded.variant, "image") is None:
+        able = partial(pipeline_class, self.loaded.row, self.loaded.variant)
+        if not masks and able("image") is None:
             masks = [Image.new("L", one.size, "white")] * len(start)
         inputs: dict[str, Any] = {"image": start, "strength": one.strength}
-        if masks:
+        if masks and able("mask"):
             return "mask", inputs | {"mask_image": masks}
         return "image", inputs
 

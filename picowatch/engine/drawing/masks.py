@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from picowatch.engine.drawing.canvas import decoded, read_canvas, redrawn_area
+from picowatch.engine.drawing.canvas import Canvas, Size, decoded, read_canvas, redrawn_area
 from picowatch.engine.drawing.draw import Drawn, timed
 from picowatch.engine.drawing.finishing import NetworkOf
 from picowatch.engine.protocol import Place, RgbPicture
 from picowatch.files.pictures import decode_picture
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.parts import Find
+from picowatch.recipe.parts import Detail, Find
 from picowatch.recipe.request import ImageRequest
 
 _KEPT = 500  # a few kB each
-_HALF = 0.5  # from here on a pixel belongs to what was found
+HALF = 0.5  # from here on a pixel belongs to what was found
 
 
 class Mask(NamedTuple):
@@ -40,9 +40,10 @@ class Masks:
         self._network_of, self._start_images = network_of, start_images
         self._kept = lru_cache(_KEPT)(self._found)
 
-    def picture_of(self, request: ImageRequest) -> Image.Image | None:
-        """Return the mask that words find; None if the request has none."""
-        return self._of(request).picture if request.found_mask else None
+    def canvas_of(self, request: ImageRequest, size: Size) -> Canvas | None:
+        """Return the request's start image, and its painted or found mask, in another size."""
+        mask = self._of(request).picture if request.found_mask else None
+        return read_canvas(self._start_images, request, size, mask)
 
     def search(
         self, batch: Sequence[ImageRequest], look: Callable[[], None], timings: dict[str, float]
@@ -79,15 +80,14 @@ class Masks:
         network = self._network_of("segmentation", model, sha256)
         places, mask = network.search(picture, phrase, confidence)
         file = BytesIO()
-        Image.fromarray(mask >= _HALF).save(file, "PNG")
+        Image.fromarray(mask >= HALF).save(file, "PNG")
         return Mask(tuple(Place("mask", *one) for one in places), file.getvalue())
 
     def _as_it_is(self, request: ImageRequest) -> Drawn:
         """Return the start image, or the first reference, in the size of the request."""
-        size, mask = request.size_before_upscale, self.picture_of(request)
-        canvas = read_canvas(self._start_images, request, size, mask)
+        canvas = self.canvas_of(request, request.size_before_upscale)
         assert canvas and request.found_mask
-        warnings = (_nothing_found(request.found_mask),)
+        warnings = (nothing_found(request.found_mask),)
         picture = canvas.under(canvas.picture.convert("RGB"))
         return Drawn(picture, batch_size=0, warnings=warnings)
 
@@ -104,7 +104,8 @@ class Masks:
         return drawn._replace(control_maps=(*drawn.control_maps, RgbPicture(*size, pixels)))
 
 
-def _nothing_found(wanted: Find) -> str:
+def nothing_found(wanted: Find | Detail) -> str:
+    """Return the warning about a picture that stays as it is."""
     return (
         f"Nothing was found for '{shown(wanted.find)}' with a confidence of {wanted.confidence:g}, "
         "so the picture stays as it is. Try other words, or a lower confidence."

@@ -1,6 +1,6 @@
 """Renders pictures in this process: a batch's way from requests to pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, lru_cache, partial
@@ -9,8 +9,9 @@ import torch
 
 from picowatch.catalog import Catalog, Kind
 from picowatch.engine.drawing.callbacks import raise_if
-from picowatch.engine.drawing.canvas import picture_warnings
+from picowatch.engine.drawing.canvas import Canvas, Size, picture_warnings
 from picowatch.engine.drawing.checkpoints import Checkpoints
+from picowatch.engine.drawing.detail import Details, Part
 from picowatch.engine.drawing.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.drawing.edit import EditPasses
 from picowatch.engine.drawing.finishing import (
@@ -163,12 +164,14 @@ class Renderer:
         self._make_way(rung, batch)
         finishing = Finishing(self._network_of, batch, on_step, interrupted)
         if first.draws:
-            draw = partial(self._drawn, rung, finishing=finishing, timings=timings)
+            drawing = partial(self._drawn, rung, finishing=finishing, timings=timings)
+            draw = self._given if first.only_details else drawing
             with self._algorithms(exact=first.exact):
                 self._masks.search(batch, finishing.look, timings)
             drawn = self._masks.around(batch, draw)
+            drawn = self._with_details(rung, batch, drawn, finishing, timings)
         else:
-            drawn = [given_picture(request, self._start_images) for request in batch]
+            drawn = self._given(batch)
         with self._algorithms(exact=first.exact):
             drawn = finishing.finished(drawn, timings)
         timings = {phase: seconds / len(batch) for phase, seconds in timings.items()}
@@ -205,8 +208,12 @@ class Renderer:
         batch: Sequence[ImageRequest],
         finishing: Finishing,
         timings: dict[str, float],
+        canvases: Mapping[str, Canvas] | None = None,
     ) -> list[Drawn]:
-        """Return the pictures before they are finished; adds to `timings`."""
+        """Return the pictures before they are finished; adds to `timings`.
+
+        `canvases` are those of start images that were made in this batch, by their hashes.
+        """
         first = batch[0]
         if first.step_cache:
             need_cache_dit()
@@ -219,7 +226,7 @@ class Renderer:
             timings,
             self._previewer,
             self._guess_depth,
-            self._masks.picture_of,
+            self._masks.canvas_of if canvases is None else partial(_canvas_in, canvases),
             finishing.for_hires,
             alone=rung.tiled or first.exact or first.step_cache,
             instead=self._instead(loaded, first, rung),
@@ -243,6 +250,32 @@ class Renderer:
             )
             for one in drawn
         ]
+
+    def _given(self, batch: Sequence[ImageRequest]) -> list[Drawn]:
+        """Return the start images as if they had been drawn."""
+        given = [given_picture(request, self._start_images) for request in batch]
+        return [one._replace(batch_size=0) for one in given] if batch[0].draws else given
+
+    def _with_details(
+        self,
+        rung: Rung,
+        batch: Sequence[ImageRequest],
+        drawn: list[Drawn],
+        finishing: Finishing,
+        timings: dict[str, float],
+    ) -> list[Drawn]:
+        """Return the pictures, with the things in them drawn again that the requests name."""
+
+        def draw(parts: Sequence[Part]) -> list[Drawn]:
+            finishing.goes_on()
+            # Pasted later: one picture may have several parts.
+            canvases = {p.request.image_hash: p.canvas._replace(opacity=None) for p in parts}
+            requests = [part.request for part in parts]
+            return self._drawn(rung, requests, finishing, timings, canvases)
+
+        details = Details(self._network_of, finishing.look, timings)
+        with self._algorithms(exact=batch[0].exact):
+            return details.redrawn(batch, drawn, draw)
 
     def _guess_depth(self, picture: Pixels, use: ControlUse) -> Pixels:
         return guess_depth(self._network_of("depth", use.depth, use.depth_hash), picture)
@@ -310,3 +343,8 @@ class Renderer:
             yield
         finally:
             torch.use_deterministic_algorithms(False)
+
+
+def _canvas_in(canvases: Mapping[str, Canvas], request: ImageRequest, size: Size) -> Canvas:
+    """Return the canvas of a part, which has the size in which it is drawn."""
+    return canvases[request.image_hash]

@@ -134,19 +134,23 @@ class Finder(ABC):
     def search(
         self, picture: Image.Image, phrase: str, confidence: float
     ) -> tuple[list[tuple[float, Box]], NDArray[np.float32]]:
-        """Return scores and boxes of what is found in a picture of any size, and one mask of all.
+        """Return scores and boxes of what `things` finds, and one mask of all."""
+        found = self.things(picture, phrase, confidence)
+        masks = [one.mask for one in found] or [np.zeros((1, 1), np.float32)]
+        return [(one.score, one.box) for one in found], np.maximum.reduce(masks)
 
-        A large picture is searched smaller, and so large is the mask: each thing has its own.
+    def things(self, picture: Image.Image, phrase: str, confidence: float) -> list[Found]:
+        """Return what `find` finds in a picture of any size.
+
+        A large picture is searched smaller, and so large are the masks: each thing has its own.
         """
-        small = picture.copy()
+        small, found = picture.copy(), []
         small.thumbnail((_LONGEST, _LONGEST))
-        scale, mask = picture.width / small.width, np.zeros((small.height, small.width), np.float32)
-        places: list[tuple[float, Box]] = []
+        scale = picture.width / small.width
         for one in self.find(small, phrase, confidence):
-            np.maximum(mask, one.mask, out=mask)
             left, top, right, bottom = (round(side * scale) for side in one.box)
-            places.append((one.score, (left, top, right, bottom)))
-        return places, mask
+            found.append(one._replace(box=(left, top, right, bottom)))
+        return found
 
     @abstractmethod
     def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:

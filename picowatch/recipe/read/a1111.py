@@ -21,6 +21,8 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import steps_taken
+from picowatch.recipe.read.adetailer import NAME as ADETAILER
+from picowatch.recipe.read.adetailer import read_details
 from picowatch.recipe.read.found import Found, final
 from picowatch.recipe.written import Entry, Position, Source, Written, number
 
@@ -202,6 +204,7 @@ def _read_block(block: Block, found: Found) -> int:
     texts = [text for _, text in block.text]
     negative = next((i for i, text in enumerate(texts) if _NEGATIVE.match(text)), len(texts))
     found.values["prompt"] = "\n".join(texts[:negative]).strip()
+    read_details(said, found)
     hash_ = said.get(keys.MODEL_HASH)
     if hash_ and not (found.names_checkpoint or "model" in said):
         found.warn(
@@ -250,7 +253,7 @@ def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], foun
     for name, text in pairs:
         key = name.casefold()
         field, part = keys.PARTS_BY_KEY.get(key, ("", ""))
-        if _says_nothing(key, text.casefold(), said):
+        if key.startswith(ADETAILER) or _says_nothing(key, text.casefold(), said):
             continue
         if not name:
             found.warn(left_out(text))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, FINISHED, PROMPTS, SIZE
+from picowatch.recipe.fields import CHECKPOINT_HASH, DETAIL, EMBEDDINGS, FINISHED, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import split_loras
@@ -142,5 +142,7 @@ def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
     fields = recipe_values(request.with_names(names))
     if not request.draws:
         return {name: fields[name] for name in FINISHED}
+    for detail in fields[DETAIL] if request.detail else ():
+        detail |= {name: final(detail[name]) for name in detail.keys() & PROMPTS}
     embeddings = ",".join(use.name for use in request.embeddings)
     return fields | {CHECKPOINT_HASH: request.checkpoint_hash, EMBEDDINGS: embeddings}

@@ -16,8 +16,10 @@ from picowatch.recipe.extend import margins_of
 from picowatch.recipe.fields import (
     ALPHA,
     BAKED,
+    CONTROL,
     CUTOUT,
     DEFAULTS,
+    DETAIL,
     FINISHING,
     MAX_SIDE,
     PARTS,
@@ -36,7 +38,7 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
-from picowatch.recipe.resolve.layers import CONTROL, read_values, text_of, with_part
+from picowatch.recipe.resolve.layers import read_values, text_of, with_part
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
 from picowatch.recipe.resolve.rules import RULES_OF_FINISHING, Rules
 from picowatch.recipe.resolve.severity import Judge
@@ -49,7 +51,7 @@ from picowatch.recipe.samplers import (
     find_sampler,
     sampler_named,
 )
-from picowatch.recipe.written import Entry, Layer, Origin, Position, Written, find_in
+from picowatch.recipe.written import Entry, Layer, Origin, Position, Written, find_in, number
 
 _HASH_DIGITS = 10
 _MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
@@ -92,7 +94,7 @@ class _Resolving:
 
     def drawn(self) -> Recipe | None:
         """Return the recipe, with all that depends on its checkpoint and the files it names."""
-        if "prompt" not in self.layer:
+        if "prompt" not in self.layer and not only_details(self.layer):
             self.judge.wrong("prompt", "a prompt is missing. Write 'prompt: …'.")
         checkpoint = self._checkpoint()
         self._place_dropped(checkpoint)
@@ -113,6 +115,7 @@ class _Resolving:
         values["seed"] = self._seeds(values["seed"])
         values |= {"hires": self._hires(checkpoint, values), "upscale": self._upscale()}
         values[CUTOUT] = self._cutout()
+        values[DETAIL] = self._details(checkpoint)
         values["control"] = self._controls(values)
         values |= self._picture_size(values, checkpoint)
         values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
@@ -131,6 +134,8 @@ class _Resolving:
         found = {"prompt": "", "width": native, "height": native, "seed": RANDOM, **rules.defaults}
         if extend := self.layer.get("extend"):  # the margins begin with noise
             found |= {} if extend.is_off else {"denoising_strength": 1.0}
+        if only_details(self.layer):
+            found["denoising_strength"] = 0.0
         if rules.lightning:
             prompt = self.layer.get("prompt")
             tags = lora_tags(prompt.text) if prompt else []
@@ -246,8 +251,9 @@ class _Resolving:
         if not dropped:
             return
         layer = {name: one for name, one in self.layer.items() if name != "image"}
-        extends = "extend" in layer and not layer["extend"].is_off
-        if checkpoint.rules.references and "references" not in layer and not extends:
+        stays = only_details({**layer, "image": dropped})
+        stays = stays or ("extend" in layer and not layer["extend"].is_off)
+        if checkpoint.rules.references and "references" not in layer and not stays:
             layer["references"] = dropped.with_parts((dropped,))
         elif "references" not in layer:
             layer["image"] = dropped
@@ -269,7 +275,8 @@ class _Resolving:
         """
         parts = _values_of(field, written)
         if "find" not in parts:
-            self.judge.wrong(field, f"{field} does not say what to find. Write 'find: …' there.")
+            name = field.partition(".")[0]
+            self.judge.wrong(field, f"{name} does not say what to find. Write 'find: …' there.")
             return ""
         best = next(iter(self.known.inventory.named("segmentation")))
         return parts | {"model": self._find(f"{field}.model", "segmentation", best) or ""}
@@ -371,6 +378,16 @@ class _Resolving:
             found.append(parts)
         return tuple(found)
 
+    def _details(self, checkpoint: Checkpoint) -> tuple[dict[str, Any], ...]:
+        """Return what is drawn again, with a model's name and a size."""
+        written, found = self.layer.get(DETAIL), []
+        native = f"{checkpoint.native_size}x{checkpoint.native_size}"
+        for index, entry in enumerate(written.parts if written else ()):
+            parts = self._find_by_words(f"{DETAIL}.{index}", entry)
+            if isinstance(parts, dict):
+                found.append({"size": native} | parts)
+        return tuple(found)
+
     def _extended(self, extend: str, size: tuple[int, int]) -> tuple[int, int]:
         """Return a picture's size with what is drawn around it."""
         try:
@@ -380,8 +397,8 @@ class _Resolving:
             return size
 
     def _size_kept(self, values: Mapping[str, Any]) -> tuple[int, int] | None:
-        """Return the size of the picture, if only its masked part is drawn."""
-        if values.get("mask_padding") is not None:
+        """Return the size of the picture, if only parts of it are drawn."""
+        if _keeps_size(values):
             with suppress(PictureUnreadable):  # reported where pictures are kept
                 return self.known.pictures.size(values["image"] or values["references"][0])
         return None
@@ -391,7 +408,7 @@ class _Resolving:
         sides = [side for side in ("width", "height") if values[side] == PICTURE]
         references = values["references"]
         extend = values.get("extend", "") if values["image"] else ""
-        if values["mask"] and values.get("mask_padding") is not None:  # the picture keeps its own
+        if _keeps_size(values):
             return dict.fromkeys(sides, checkpoint.native_size)
         if (references or extend) and not {"width", "height"}.intersection(self.layer):
             sides = ["width", "height"]
@@ -448,9 +465,26 @@ def only_finishes(layer: Layer) -> bool:
     if "prompt" in layer or image is None:
         return False
     finishes = any(not layer[name].is_off for name in FINISHING if name in layer)
-    return finishes and not image.is_none
+    return finishes and not image.is_none and not only_details(layer)
+
+
+def only_details(layer: Layer) -> bool:
+    """Return whether a layer has a start image, details to draw again, and no prompt."""
+    image, detail = layer.get("image"), layer.get(DETAIL)
+    if "prompt" in layer or image is None or image.is_none:
+        return False
+    strength = layer.get("denoising_strength")
+    return bool(detail and not detail.is_off) and (not strength or number(strength.text) == 0)
+
+
+def _keeps_size(values: Mapping[str, Any]) -> bool:
+    """Return whether only parts of a picture are drawn, as `keeps_size` does."""
+    stays = values["image"] and values.get("denoising_strength") == 0 and not values["hires"]
+    only_masked = values["mask"] and values.get("mask_padding") is not None
+    return bool(only_masked or (stays and values[DETAIL]))
 
 
 def _values_of(field: str, mapping: Written) -> dict[str, Any]:
     """Return the values that the parts of a mapping mean."""
-    return {name: PARTS[field][name].reads(part) for name, part in mapping.pairs}
+    parts = PARTS[field.partition(".")[0]]
+    return {name: parts[name].reads(part) for name, part in mapping.pairs}

@@ -12,7 +12,16 @@ from typing import Any
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.converters import Wrong, several_seeds
-from picowatch.recipe.fields import CUTOUT, PART_ALIASES, PARTS, PICTURE, ROWS, SIZE
+from picowatch.recipe.fields import (
+    CONTROL,
+    CUTOUT,
+    DETAIL,
+    PART_ALIASES,
+    PARTS,
+    PICTURE,
+    ROWS,
+    SIZE,
+)
 from picowatch.recipe.messages.other_programs import SHAPE, words_for
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
@@ -34,7 +43,6 @@ from picowatch.recipe.samplers import (
 from picowatch.recipe.written import OFF, Layer, Origin, Written, number, plain_name, switch
 
 SIZE_AND_SIDE = "size together with width or height: keep one of them."
-CONTROL = "control"
 _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
 
 
@@ -204,15 +212,19 @@ def _mask(written: Written, judge: Judge) -> Written:
     return _with_first_names("mask", written, judge) if is_found else written
 
 
-def _controls(written: Written, judge: Judge) -> Written:
-    """Write out one mapping as a list of it."""
+def _list(field: str, named: str, written: Written, judge: Judge) -> Written:
+    """Write out one mapping as a list of it, and texts as their part `named`."""
     if _says_off(written):
         return written.with_value(OFF)
-    entries = written.parts if isinstance(written.value, tuple) else (written,)
-    for entry in entries:
-        if not isinstance(entry.value, dict):
-            raise ValueInvalid(wrong_value(CONTROL, entry))
-    return written.with_parts(tuple(_with_first_names(CONTROL, one, judge) for one in entries))
+    entries = []
+    for entry in written.parts if isinstance(written.value, tuple) else (written,):
+        if named and entry.text and switch(entry.text) is None:
+            entries.append(entry.with_pairs(((named, entry),)))
+        elif isinstance(entry.value, dict):
+            entries.append(_with_first_names(field, entry, judge))
+        else:
+            raise ValueInvalid(wrong_value(field, entry))
+    return written.with_parts(tuple(entries))
 
 
 def _references(written: Written, judge: Judge) -> Written:
@@ -249,7 +261,8 @@ _FORMS: dict[str, Callable[[Written, Judge], Written]] = {
     CUTOUT: partial(_mapping, CUTOUT, "model"),
     "mask": _mask,
     "references": _references,
-    CONTROL: _controls,
+    CONTROL: partial(_list, CONTROL, ""),
+    DETAIL: partial(_list, DETAIL, "find"),
     LORAS: loras_form,
     "sweep": lambda written, _: written.with_value(OFF) if _says_off(written) else written,
 }

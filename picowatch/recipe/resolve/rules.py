@@ -4,6 +4,7 @@ A rule takes a resolved recipe and yields findings; severity.py decides what the
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,11 @@ from picowatch.families import EULER, FAMILIES
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.fields import (
     BAKED,
+    CONTROL,
+    DETAIL,
+    MAX_SIDE,
     MAX_UPSCALED_PIXELS,
+    MIN_SIDE,
     PICTURE_FIELDS,
     PROMPTS,
     ZERO_SNR,
@@ -27,7 +32,6 @@ from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.prompts.grammar import embedding_words, split_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import CONTROL
 from picowatch.recipe.resolve.prompts import mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
 from picowatch.recipe.samplers import (
@@ -63,6 +67,10 @@ class Rules:
     def _prompts(self, recipe: Recipe) -> Iterator[Finding]:
         for field in PROMPTS:
             yield from self._of_prompt(field, getattr(recipe, field), recipe.loras)
+        for index, detail in enumerate(recipe.detail):
+            for field in PROMPTS:
+                for one in self._of_prompt(field, getattr(detail, field), recipe.loras):
+                    yield replace(one, field=f"{DETAIL}.{index}.{field}")
 
     def _findings_of_prompt(self, field: str, text: str, loras: Loras) -> list[Finding]:
         """Find what no prompt may contain."""
@@ -122,6 +130,9 @@ def _files(recipe: Recipe) -> Iterator[Finding]:
         ("prompt", name, recipe.prompt.replace(tag.written, "", 1).strip())
         for tag, name in installed_tags(recipe.prompt, inventory)
     ]
+    for index, detail in enumerate(recipe.detail):
+        tags = installed_tags(detail.prompt, inventory)
+        loras += [(f"{DETAIL}.{index}.prompt", name, "") for _, name in tags]
     said = {name: FAMILIES[key].name for name, key in recipe.context.lora_families.items()}
     key = family_called(checkpoint.family)
     for field, name, without in loras:
@@ -147,6 +158,8 @@ def _lacks(recipe: Recipe) -> Iterator[Finding]:
     lacks = checkpoint.rules.lacks
     if "mask" in lacks:  # margins are redrawn as what a mask selects
         lacks = {**lacks, "extend": lacks["mask"]}
+    if "image" in lacks:
+        lacks = {**lacks, DETAIL: lacks["image"]}
     for field, why in lacks.items():
         usual = checkpoint.rules.default(field)
         if getattr(recipe, field) != usual:
@@ -222,6 +235,19 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
         what = f"{what}, but {family} needs sides that are multiples of {multiple}."
         whole = float(int(recipe.hires.scale))
         yield Finding("hires.scale", what, "Use another scale or size.", whole)
+
+
+def _detail(recipe: Recipe) -> Iterator[Finding]:
+    """Find sizes of details that the family cannot draw."""
+    rules, family = recipe.installed_checkpoint.rules, recipe.installed_checkpoint.family
+    most = min(rules.max_side, MAX_SIDE)
+    for index, detail in enumerate(recipe.detail):
+        for side in detail.sides:
+            if side % rules.multiple or not MIN_SIDE <= side <= most:
+                what = f"detail size is {detail.size}, but {family} draws sides from {MIN_SIDE} to "
+                what += f"{most} pixels that are multiples of {rules.multiple}."
+                yield Finding(f"{DETAIL}.{index}.size", what, "Leave it out for the usual one.", "")
+                break
 
 
 def _start_image(recipe: Recipe) -> Iterator[Finding]:
@@ -388,5 +414,6 @@ _RULES: tuple[Rule, ...] = (
     _references,
     _start_image,
     _sides,
+    _detail,
     _hires_upscaler,
 )

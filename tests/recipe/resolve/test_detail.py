@@ -1,0 +1,144 @@
+"""Details that are drawn again: `detail: {find: face}`, and lists of such."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from picowatch.families import FAMILIES
+from picowatch.recipe import Checkpoint, ImageRequest
+from picowatch.recipe.inventory import rules_of
+from picowatch.recipe.request import LoraUse, recipe_values
+from tests.recipe.reading import (
+    HASHES,
+    INVENTORY,
+    PicturesWith,
+    check_refused,
+    check_warned,
+    chunk_of,
+    hash_of,
+    read,
+    read_one,
+    request_of,
+)
+
+INSTALLED = replace(
+    INVENTORY, segmentations=("clipseg",), loras=("ink", "film"), wildcards={"eye": ("red",)}
+)
+PHOTO = PicturesWith(lambda _: {}, size=(4001, 3000))
+ONE = {"find": "face", "model": "clipseg", "size": "128x128"}
+
+
+def asked(text: str, **options: Any) -> ImageRequest:
+    return request_of(text, inventory=INSTALLED, pictures=PHOTO, **options)
+
+
+def details(text: str) -> list[dict[str, Any]]:
+    found = asked(f"prompt: a man\ndetail: {text}").as_dict().get("detail", [])
+    return [{n: v for n, v in one.items() if n != "finder_hash"} for one in found]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("face", [ONE]),
+        ("{find: face}", [ONE]),
+        ("[face, {Find: hands, strength: 0.25}]",
+         [ONE, {**ONE, "find": "hands", "denoising_strength": 0.25}]),
+        ("{find: face, dilate_erode: -3, mask_blur: 0, mask_padding: 0, count: 2, steps: 9}",
+         [{**ONE, "grow": -3, "mask_blur": 0, "mask_padding": 0, "count": 2, "steps": 9}]),
+        ("{find: face, size: 256x64, confidence: 1, model: clip}",
+         [{**ONE, "size": "256x64", "confidence": 1.0}]),
+        ("off", []), ("[]", []), ("false", []),
+    ],
+)  # fmt: skip
+def test_what_is_drawn_again(written: str, meant: list[dict[str, Any]]) -> None:
+    """Words, a mapping, or a list; defaults are left out of the identity."""
+    assert details(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{denoising_strength: 0.4}", "detail does not say what to find. …"),
+        ("true", "detail must be words like face, a mapping …"),
+        ("{find: '!!'}", "detail find must be words … not '!!'."),
+        ("{find: face, count: 0}", "detail count must be …"),
+        ("{find: face, size: 100x64}", "detail size is 100x64, but … multiples of 8. Leave it …"),
+        ("{find: face, size: 4096x64}", "detail size is 4096x64, but … from 64 to 2048 pixels …"),
+        ("{find: face, size: large}", "detail size must be a size like 512x512, not 'large'."),
+        ("{find: face, prompt: '<lora:gone:1>'}", "no LoRA 'gone' in …"),
+        ("{find: face, paddding: 3}", "detail has no 'paddding'. …"),
+        ("{find: face, model: gone}", "no segmentation model 'gone' in …"),
+    ],
+)
+def test_a_wrong_detail_says_what_is_possible(written: str, said: str) -> None:
+    check_refused(f"prompt: a\ndetail: {written}\n", said, inventory=INSTALLED)
+
+
+def test_a_family_that_starts_from_no_picture_draws_no_details() -> None:
+    """Another program's are left out with a warning."""
+    it = Checkpoint("it", 512, family=FAMILIES["sana"].name, rules=rules_of("sana"))
+    inventory = replace(INSTALLED, checkpoints=(it,))
+    check_refused(
+        "prompt: a\ncheckpoint: it\ndetail: face", "… has no detail: …", inventory=inventory
+    )
+    text = "a\nSteps: 3, Model: it, ADetailer model: face_yolov8n.pt"
+    recipe = read_one(text, "a.txt", inventory=inventory)
+    assert recipe.detail == () and any("has no detail" in one for one in recipe.warnings)
+
+
+def test_a_detail_has_prompts_of_its_own_or_the_pictures() -> None:
+    """Wildcards are drawn, its LoRAs act on it alone, beside those of the field `loras`."""
+    text = "prompt: a man <lora:ink:0.5>\nloras: [film]\nnegative_prompt: blur\nseed: 7\n"
+    own = "{find: face, prompt: '{red|red} eyes __eye__ <lora:ink:0.75>'}"
+    request = asked(f"{text}detail: [{own}, face]")
+    first, second = request.detail
+    assert (first.prompt, first.negative_prompt) == ("red eyes red <lora:ink:0.75>", "")
+    lora = HASHES["lora"] * 64
+    assert first.loras == (LoraUse("film", lora, 1.0), LoraUse("ink", lora, 0.75))
+    assert request.loras[1].weight == 0.5
+    assert (second.prompt, second.loras, second.finder_hash) == ("", (), "7" * 64)
+    recipes = (read_one(f"{text}detail: {one}", inventory=INSTALLED) for one in (own, "face"))
+    assert len({recipe.digest(hash_of) for recipe in recipes}) == 2
+
+
+def test_a_request_is_stored_and_shown_with_its_details() -> None:
+    """As JSON, by `show`, and by `from:`, whose prompts are final."""
+    detail = "[{find: face, prompt: 'an \\{eye} <lora:ink:1>', size: 64x64}, hands]"
+    request = asked(f"prompt: a man\nseed: 5\ndetail: {detail}")
+    assert ImageRequest.from_dict(request.as_dict()) == request
+    again = read("from: a.png", inventory=INSTALLED, texts=chunk_of(request))[0]
+    (same,) = again.image_requests(hash_of)
+    assert same.digest == request.digest
+    assert recipe_values(asked("prompt: a"))["detail"] == "none"
+
+
+@pytest.mark.parametrize("more", ["", "denoising_strength: 0\nprompt: a man"])
+def test_an_existing_picture_keeps_its_size_and_all_but_details(more: str) -> None:
+    """With image and no prompt, or without any denoising."""
+    request = asked(f"image: a.jpg\ndetail: face\n{more}")
+    assert request.only_details and request.draws
+    assert (request.drawn_size, request.published_size) == ((128, 128), (4001, 3000))
+    assert request.image_hash == "1" * 64
+    shown = recipe_values(request)
+    assert (shown["denoising_strength"], shown["image"]) == (0, "a.jpg")
+    larger = asked(f"image: a.jpg\ndetail: face\nupscale: {{scale: 1.5}}\ncutout: true\n{more}")
+    assert larger.published_size == (6002, 4500)
+
+
+def test_a_start_image_with_a_prompt_is_drawn_before_its_details() -> None:
+    request = asked("prompt: a man\nimage: a.jpg\ndetail: face")
+    assert (request.only_details, request.published_size) == (False, (128, 128))
+    check_refused(
+        "image: a.jpg\ndetail: face\ndenoising_strength: 0.5", "a prompt is missing. …",
+        inventory=INSTALLED, pictures=PHOTO,
+    )  # fmt: skip
+
+
+def test_a_sweep_varies_a_part_of_the_only_detail() -> None:
+    sweep = "sweep: {'detail: denoising_strength': [0.2, 0.4]}"
+    recipe = read_one(f"prompt: a\ndetail: face\n{sweep}", inventory=INSTALLED)
+    requests = recipe.image_requests(hash_of, 5)
+    assert [one.detail[0].denoising_strength for one in requests] == [0.2, 0.4]
+    check_warned(recipe)
