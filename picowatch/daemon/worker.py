@@ -310,10 +310,10 @@ class Worker:
         Its share may be unmounted.
         """
         requests = [image.request for image in batch]
-        names = {name for one in requests for name in (one.checkpoint, *one.upscalers)}
+        names = {
+            name for one in requests for name in (one.checkpoint, *one.upscalers, *one.finders)
+        }
         names |= {one.cutout.model for one in requests if one.cutout}
-        names |= {one.found_mask.model for one in requests if one.found_mask}
-        names |= {detail.model for one in requests for detail in one.detail}
         if names <= EMBEDDED_NAMES | {""}:
             return False
         return not Catalog(self.run.settings.models).scan().models

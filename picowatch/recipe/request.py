@@ -205,7 +205,8 @@ class ImageRequest(ImageFields):
         """The hashes of the models that find things by words, by their names."""
         mask = {self.found_mask.model: self.mask_finder_hash} if self.found_mask else {}
         cutout = self.cutout if self.cutout and self.cutout.find else None
-        return mask | ({cutout.model: self.cutout_hash} if cutout else {})
+        details = {use.model: use.finder_hash for use in self.detail}
+        return mask | details | ({cutout.model: self.cutout_hash} if cutout else {})
 
     @property
     def masked(self) -> tuple[str, str]:

@@ -338,11 +338,12 @@ class Renderer:
     def _algorithms(self, *, exact: bool) -> Iterator[None]:
         """Use deterministic algorithms and full float32 while an exact image is rendered."""
         compute_float32_in_full(full=exact or self._all_bits)
+        before = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(exact)
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(False)
+            torch.use_deterministic_algorithms(before)
 
 
 def _canvas_in(canvases: Mapping[str, Canvas], request: ImageRequest, size: Size) -> Canvas:
