@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -344,7 +345,6 @@ def test_a_finder_is_on_a_card_only_beside_what_a_batch_takes_there() -> None:
     """In main memory it always has room: there is no other."""
     taken = weights(encoder=1, denoiser=5)
     for card, beside, has_room in ((None, 99, True), (10, 2, True), (10, 4, False), (7, 2, False)):
-        room = Room(GIGABYTE, card and card * GIGABYTE)
-        ladder = MemoryLadder("auto", lambda room=room: room)
+        ladder = MemoryLadder("auto", partial(Room, GIGABYTE, card and card * GIGABYTE))
         found = ladder.leaves_room(FULL, request(), taken, 1, beside * GIGABYTE)
         assert found == has_room, card

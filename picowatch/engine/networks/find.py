@@ -274,7 +274,8 @@ def _apart(places: Sequence[_Place]) -> list[_Place]:
     if not places:
         return []
     boxes = torch.stack([one.box for one in places]).cpu()
-    (first, last), sizes = boxes.split(2, 1), (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    first, last = boxes[:, :2], boxes[:, 2:]
+    sizes = (last - first).prod(1)
     sides = torch.minimum(last[:, None], last) - torch.maximum(first[:, None], first)
     common = sides.clamp(min=0).prod(2)
     same = common >= _SAME * (sizes[:, None] + sizes - common)
