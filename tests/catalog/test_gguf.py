@@ -113,6 +113,7 @@ TWO, TWO_SIZE = gguf({"img_in.weight": (8, 256), "img_up.weight": (8, 256)})
 TWICE = TWO.replace(b"img_up", b"img_in"), TWO_SIZE  # one would hide the other
 DAMAGED: list[tuple[tuple[bytes, int], str]] = [
     ((b"", 0), "is empty"),
+    ((b"<!DOCTYPE html>", 15), "is a web page"),
     ((b"GGML" + HEAD[4:], SIZE), "is not a GGUF file"),
     (gguf(flux(), version=1), "is a GGUF file of version 1"),
     ((HEAD[:100], 100), "is cut off inside its header"),
