@@ -140,15 +140,6 @@ def test_a_picture_is_searched_once_for_each_phrase(monkeypatch: pytest.MonkeyPa
     assert len(asked) == 5
 
 
-def test_a_large_picture_is_searched_smaller() -> None:
-    """Its places are in its own pixels, and its mask is where they are."""
-    circle(2400, 1200).save(models_of("demo") / "large.png")
-    mask = "{find: hat, grow: 0, preview: true}"
-    (image,) = draw(renderer("demo"), requested(mask, "image: large.png\nsize: 128x64"))
-    assert image.places and image.places[0].box == (0, 0, 2400, 1200)
-    assert 0.4 < np.frombuffer(image.control_maps[0].pixels, np.uint8).mean() / 255 < 0.9
-
-
 def area(grow: int, points: list[tuple[int, int]], invert: bool = False) -> tuple[Any, int]:
     """Return the box and the size of what is redrawn around white pixels of a 40x30 mask."""
     mask = Image.new("L", (40, 30))
