@@ -21,9 +21,9 @@ from picowatch.recipe.a1111_keys import (
 )
 from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.fields import BAKED, FINISHING, MAPPINGS, PARTS, ROWS, ZERO_SNR
-from picowatch.recipe.parts import Cutout, Detail, Row
+from picowatch.recipe.parts import Cutout, Row
 from picowatch.recipe.passes import steps_taken
-from picowatch.recipe.request import ImageRequest, loras_beside_prompt
+from picowatch.recipe.request import DetailUse, ImageRequest, loras_beside_prompt
 from picowatch.recipe.samplers import SCHEDULE_TYPES
 from picowatch.recipe.written import plain_number
 
@@ -48,7 +48,7 @@ def parameters_text(
     """
     if not request.draws:
         return postprocessing_text(request)
-    lines = [" ".join(filter(None, [request.prompt, *_tags(request)]))]
+    lines = [_with_tags(request)]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     values = _values(request, lora_hashes or {}, version)
@@ -77,9 +77,11 @@ def _line(values: Mapping[str, str], order: Sequence[str]) -> str:
     return ", ".join(f"{key}: {_quoted(values[key])}" for key in order if values.get(key))
 
 
-def _tags(request: ImageRequest) -> list[str]:
-    loras = loras_beside_prompt(request)
-    return [f"<lora:{_a1111_name(lora.name)}:{plain_number(lora.weight)}>" for lora in loras]
+def _with_tags(of: ImageRequest | DetailUse) -> str:
+    """Return a prompt, and after it the LoRAs that it does not name."""
+    loras = loras_beside_prompt(of)
+    tags = (f"<lora:{_a1111_name(lora.name)}:{plain_number(lora.weight)}>" for lora in loras)
+    return " ".join(filter(None, [of.prompt, *tags]))
 
 
 def _a1111_name(name: str) -> str:
@@ -122,13 +124,14 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
     )
 
 
-def _detail(detail: Detail, size: str) -> dict[str, str]:
+def _detail(detail: DetailUse, size: str) -> dict[str, str]:
     """Return ADetailer's values; in it, the picture's `size` is that of the details, too."""
     known = FINDERS.get(detail.find)
     values = {"model": known or ANY_WORDS, "model classes": "" if known else detail.find}
     for name, key in DETAIL_KEYS.items():
         value, default = getattr(detail, name), detail.__dataclass_fields__[name].default
         values[key] = "" if name in ("count", "steps") and value == default else _plain(value)
+    values["prompt"] = _with_tags(detail) if detail.prompt else ""
     values["inpaint only masked"] = "True"
     values["use separate steps"] = "True" if detail.steps else ""
     if detail.size != size:

@@ -283,10 +283,10 @@ def _without_defaults(use: Any) -> dict[str, Any]:
     return {f.name: plain[f.name] for f in fields(use) if getattr(use, f.name) != f.default}
 
 
-def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
-    """Return the LoRAs that the prompt does not name: the first ones of a request."""
-    _, tags = split_loras(request.prompt)
-    return request.loras[: max(0, len(request.loras) - len(tags))]
+def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:
+    """Return the LoRAs that the prompt does not name: the first ones."""
+    _, tags = split_loras(of.prompt)
+    return of.loras[: max(0, len(of.loras) - len(tags))]
 
 
 def recipe_values(request: ImageRequest) -> dict[str, Any]:

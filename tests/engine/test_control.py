@@ -74,6 +74,11 @@ def test_an_inpainting_unet_is_controlled_by_four_channels(models: Models) -> No
     assert difference(found, plain) > 5
     shown = np.frombuffer(found.control_maps[0].pixels, np.uint8).reshape(128, 128, 3)
     assert (shown[:, 64:] == 0).all() and (shown[:, :64] > 0).any()
+    part = {"mask_padding": 0, "width": 64, "height": 128}
+    follows |= {"preprocess": "none"}
+    (found,) = draw(renderer, models.request({**values, **part, "control": [follows]}))
+    shown = np.frombuffer(found.control_maps[0].pixels, np.uint8).reshape(128, 64, 3)
+    assert (shown == np.asarray(circle())[:, 64:]).all(), "only the masked part"
 
 
 def use(name: Any, **values: Any) -> ControlUse:

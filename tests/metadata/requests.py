@@ -10,7 +10,7 @@ from picowatch.recipe.inventory import ControlNet, Upscaler
 from picowatch.recipe.parts import KINDS, UPSCALERS, ControlKind, Find, Hires, Preprocessor, Upscale
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
-from picowatch.recipe.request import ControlUse, LoraUse
+from picowatch.recipe.request import ControlUse, DetailUse, LoraUse
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.recipe.written import FORBIDDEN
 from tests.recipe.reading import DEMO, HASHES
@@ -84,6 +84,23 @@ FOUND: Parts = st.builds(
     dict, mask=FINDS, mask_finder_hash=st.just(HASH["segmentation"]),
     mask_blur=st.integers(0, 64), mask_invert=st.booleans(),
 )  # fmt: skip
+DETAILS = st.lists(
+    st.builds(
+        DetailUse,
+        find=st.sampled_from(["face", "the hat, a cat"]),
+        model=st.just("clipseg"),
+        finder_hash=st.just(HASH["segmentation"]),
+        confidence=STRENGTHS,
+        grow=st.integers(-128, 128),
+        count=st.integers(1, 64),
+        denoising_strength=STRENGTHS,
+        steps=st.integers(0, 150),
+        mask_padding=st.integers(0, 256),
+        mask_blur=st.integers(0, 64),
+        size=st.sampled_from(["64x64", "512x768"]),
+    ),
+    max_size=3,
+).map(tuple)
 HIRES = st.builds(
     Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from([*UPSCALERS, "4x-Own"])
 )
@@ -164,6 +181,7 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
         loras=draw(LORAS),
         **pictures,
         hires=hires,
+        detail=draw(DETAILS),
         hires_upscaler_hash=HASH["upscaler"] if hires and hires.upscaler not in UPSCALERS else "",
         upscale=upscale,
         upscaler_hash=HASH["upscaler"] if upscale else "",

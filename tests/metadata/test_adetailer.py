@@ -107,3 +107,13 @@ def test_what_a_recipe_cannot_say_is_a_warning(written: str, said: list[str]) ->
     if "[PROMPT]" in written:
         assert recipe.detail[0].prompt == "a man, smiling"
     assert bool(recipe.detail) == any("is found" in one for one in said)
+
+
+def test_the_loras_of_a_recipe_are_in_the_texts_prompts() -> None:
+    """Those of the field `loras` act on details with a prompt of their own, too."""
+    recipe = "prompt: a man\nloras: {ink: 0.5}\nseed: 1\ndetail: [{find: face, prompt: eyes}, hand]"
+    (request,) = read_one(recipe, inventory=INSTALLED).image_requests(hash_of)
+    text = parameters_text(request, "0.1.0")
+    assert text.count("<lora:ink:0.5>") == 2
+    (again,) = read_one(text, "b.txt", inventory=INSTALLED).image_requests(hash_of)
+    assert [one.loras for one in again.detail] == [request.loras, ()]

@@ -128,7 +128,8 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
     about_prompts = [*probable_mistakes(recipe.prompt), *probable_mistakes(recipe.negative_prompt)]
     about_prompts += checkpoint_advice(recipe)
     left_out = [warning for warning in recipe.warnings if warning not in about_prompts]
-    assert bool(left_out) == bool((request.image and not hires) or request.mask)
+    without = (request.image and not hires) or request.mask or request.detail
+    assert bool(left_out) == bool(without)
 
 
 def _as_a1111(request: ImageRequest) -> Any:
