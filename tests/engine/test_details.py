@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from picowatch.engine.model.memory import MemoryLadder
 from picowatch.engine.networks.find import ClipSeg, Found
 from picowatch.engine.protocol import RenderedImage
 from tests.engine.adapters import kohya_lora, write
@@ -65,10 +66,12 @@ SMALL, LARGE = (4, 6, 12, 14), (40, 30, 60, 54)
 
 
 @pytest.mark.parametrize("checkpoint", ["demo", FLOW])
-def test_each_thing_is_drawn_again_in_its_own_part(checkpoint: str) -> None:
+def test_each_thing_is_drawn_again_in_its_own_part(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As by hand with a painted mask, the largest first, with the seed and its number.
 
-    All things of the pictures of a batch are drawn in one call.
+    All things of the pictures of a batch are drawn in one call, or as many as a card has room for.
     """
     plain = "image: none\nexact: false\nsteps: 2\nseed: {}"
     before = drawn(checkpoint, *(plain.format(seed) for seed in (7, 9)))
@@ -87,6 +90,11 @@ def test_each_thing_is_drawn_again_in_its_own_part(checkpoint: str) -> None:
     assert (pixels(first) != pixels(before[0])).any()
     assert [place.box for place in first.places or ()] == [SMALL, LARGE]
     assert {place.field for place in first.places or ()} == {"detail"}
+    monkeypatch.setattr(MemoryLadder, "leaves_room", lambda *given: given[4] < 2)
+    with finding([SMALL, LARGE], [SMALL]):
+        alone = drawn(checkpoint, *detailed)
+    for image, same in zip((first, second), alone, strict=True):
+        assert np.abs(pixels(image).astype(int) - pixels(same)).max() <= 1
     assert steps == sorted(steps) and len({total for _, total in steps}) == 2
     assert steps[-1][1] - steps[0][1] <= 2, "the steps of one call, whatever is found"
 

@@ -267,15 +267,27 @@ class Renderer:
         """Return the pictures, with the things in them drawn again that the requests name."""
 
         def draw(parts: Sequence[Part]) -> list[Drawn]:
-            finishing.goes_on()
             # Pasted later: one picture may have several parts.
             canvases = {p.request.image_hash: p.canvas._replace(opacity=None) for p in parts}
-            requests = [part.request for part in parts]
-            return self._drawn(rung, requests, finishing, timings, canvases)
+            requests, found = [part.request for part in parts], list[Drawn]()
+            most = self._at_once(rung, requests)
+            for at in range(0, len(parts), most):
+                finishing.goes_on()
+                found += self._drawn(rung, requests[at : at + most], finishing, timings, canvases)
+            return found
 
         details = Details(self._network_of, finishing.look, timings)
         with self._algorithms(exact=batch[0].exact):
             return details.redrawn(batch, drawn, draw)
+
+    def _at_once(self, rung: Rung, requests: Sequence[ImageRequest]) -> int:
+        """Return how many parts are drawn in one call: all that a card has room for."""
+        most, weights = len(requests), self._checkpoints.weights(requests[0])
+        while most > 1 and not self._ladder.leaves_room(
+            rung, requests[0], weights, most, self._beside
+        ):
+            most = -(-most // 2)
+        return most
 
     def _guess_depth(self, picture: Pixels, use: ControlUse) -> Pixels:
         return guess_depth(self._network_of("depth", use.depth, use.depth_hash), picture)

@@ -258,7 +258,7 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("mask", what, "Remove one of them.", "", of_checkpoint=False)
     elif recipe.extend:
         missing = [field for field in missing if field != "mask"]
-    if checkpoint.rules.fills and missing:
+    if checkpoint.rules.fills and missing and not recipe.only_details:
         what = (
             f"the checkpoint '{checkpoint.name}' redraws the part of a picture that a mask selects."
         )

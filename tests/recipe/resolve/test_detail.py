@@ -127,6 +127,14 @@ def test_an_existing_picture_keeps_its_size_and_all_but_details(more: str) -> No
     assert larger.published_size == (6002, 4500)
 
 
+def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
+    """Each detail is its own."""
+    it = Checkpoint("it", 1024, family=FAMILIES["flux"].name, rules=rules_of("flux", "Fill"))
+    inventory = replace(INSTALLED, checkpoints=(it,))
+    text = "image: a.jpg\ncheckpoint: it\ndetail: face"
+    assert read_one(text, inventory=inventory, pictures=PHOTO).only_details
+
+
 def test_a_start_image_with_a_prompt_is_drawn_before_its_details() -> None:
     request = asked("prompt: a man\nimage: a.jpg\ndetail: face")
     assert (request.only_details, request.published_size) == (False, (128, 128))
