@@ -283,13 +283,9 @@ def _opened(file: IO[bytes]) -> Image.Image:
             raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
         if HEIF in formats:  # pillow-heif says no more
             raise PictureUnreadable("It is damaged.") from error
-        raise PictureUnreadable(
-            "It is not a picture that can be read.",
-            f"{_READABLE}.",
-        ) from error
+        raise PictureUnreadable("It is not a picture that can be read.", f"{_READABLE}.") from error
     if image.format == "AVIF":  # Pillow does not tell them
-        file.seek(0)
-        image.info["nclx_profile"] = wide_gamut.code_points(file.read(wide_gamut.BOX_WITHIN))
+        image.info["nclx_profile"] = wide_gamut.code_points(file)
     limit, kind = _most_pixels(image)
     if image.width * image.height > limit:
         raise _too_large(limit, kind)

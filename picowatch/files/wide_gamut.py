@@ -5,7 +5,7 @@ The code points are those of ITU-T H.273; the profile's format is ICC.1:2022.
 
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 _PQ, _HLG = 16, 18  # transfer characteristics
 # The primaries in XYZ under D50, by their code points: Rec. 2020, and Display P3.
@@ -17,12 +17,13 @@ _D50 = (0.9642, 1.0, 0.8249)
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _HEADER_BYTES, _ROW_BYTES = 128, 12
 _COLOURS = b"colrnclx"  # the box with code points (ISO/IEC 14496-12, 12.1.5)
-BOX_WITHIN = 64 * 1024  # bytes at the beginning of an AVIF, before its pixels
+_BOX_WITHIN = 64 * 1024  # bytes at the beginning of an AVIF, before its pixels
 
 
-def code_points(begin: bytes) -> dict[str, int]:
+def code_points(avif: IO[bytes]) -> dict[str, int]:
     """Return the code points that an AVIF begins with, as pillow-heif tells those of a HEIC."""
-    box = begin.partition(_COLOURS)[2]
+    avif.seek(0)
+    box = avif.read(_BOX_WITHIN).partition(_COLOURS)[2]
     if len(box) < struct.calcsize(">HH"):
         return {}
     primaries, transfer = struct.unpack_from(">HH", box)
