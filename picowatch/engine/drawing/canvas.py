@@ -151,9 +151,10 @@ def _extended(picture: Image.Image, request: ImageRequest, size: Size) -> Canvas
     added = margins.left + margins.right, margins.top + margins.bottom
     scales = [size[i] / (picture.size[i] + added[i]) for i in (0, 1)]
     scale = min([scales[i] for i in (0, 1) if not added[i]] or scales)
-    width, height = (max(1, min(size[i], round(picture.size[i] * scale))) for i in (0, 1))
-    left = round((size[0] - width) * margins.left / (added[0] or 1))
-    top = round((size[1] - height) * margins.top / (added[1] or 1))
+    scale = min(scale, *(size[i] / picture.size[i] for i in (0, 1)))
+    width, height = (max(1, round(picture.size[i] * scale)) for i in (0, 1))
+    left = round((size[0] - width) * (margins.left / added[0] if added[0] else 0.5))
+    top = round((size[1] - height) * (margins.top / added[1] if added[1] else 0.5))
     inner = picture.resize((width, height), Image.Resampling.LANCZOS)
     redrawn = Image.new("L", size, 255)
     redrawn.paste(0, (left, top, left + width, top + height))
