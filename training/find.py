@@ -1,8 +1,8 @@
 """Train demo-find, which finds things by words: `python -m training.find`.
 
-It is a CLIPSeg of toy widths. A drawing knows what each of its pixels is; a third of the pictures
-stay drawings, a third go through the demo model's autoencoder, and from a third the demo model
-draws its own, so little changed that what is where stays known.
+It is a CLIPSeg of toy widths. A drawing knows what each of its pixels is. Half of the pictures stay
+drawings, a quarter go through the demo model's autoencoder, and from a quarter the demo model draws
+its own, so little changed that what is where stays known.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from training.layers import (
     LAYERS,
     WORDS,
     Drawing,
+    drawn_crowd,
     phrases_for,
     random_drawing,
 )
@@ -41,7 +42,7 @@ SIDE, PATCH = 128, 8
 SIZES = ((128, 128),) * 4 + ((192, 128), (128, 192))
 DRAWINGS, CROWD_SHARE = 1200, 0.3
 BATCH, PHRASES = 16, 3
-SCHEDULE = Schedule(steps=1500, rate=1.5e-3, rise=60, fall=500)
+SCHEDULE = Schedule(steps=1200, rate=2e-3, rise=60, fall=500)
 WEIGHT_DECAY = 1e-4
 AVERAGE_DECAY = 0.995
 # How much of the demo model's drawing is anew; by more, what is where is no longer known.
@@ -49,7 +50,7 @@ STRENGTHS = (0.25, 0.3, 0.35, 0.4)
 DRAWN_TOGETHER = 8
 SUREST = 40  # the pixels of a mask that must be empty and that are looked at once more
 SEED = 5
-VISION = {
+VISION: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 512,
     "num_hidden_layers": 4,
@@ -58,7 +59,7 @@ VISION = {
     "patch_size": PATCH,
     "hidden_act": "gelu",
 }
-TEXT = {
+TEXT: dict[str, Any] = {
     "hidden_size": 96,
     "intermediate_size": 256,
     "num_hidden_layers": 1,
@@ -184,13 +185,17 @@ def kept_drawings(run_folder: Path, count: int) -> list[Drawing]:
 
 def made_drawings(rng: random.Random, count: int) -> list[Drawing]:
     """Drawings, and drawings as the autoencoder and the demo model give them back."""
-    plain = [random_drawing(rng, rng.choice(SIZES), CROWD_SHARE) for _ in range(count // 2)]
-    coded = [random_drawing(rng, rng.choice(SIZES), CROWD_SHARE) for _ in range(count // 4)]
-    drawn = [random_drawing(rng, (SIDE, SIDE), 0.0) for _ in range(count // 4)]
-    made = [one for one, _ in plain]
-    made += [as_coded(one) for one, _ in coded]
-    made += redrawn(drawn, rng)
+    vae = AutoencoderKL.from_pretrained(DEMO / "vae")
+    made = [one_drawing(rng) for _ in range(count // 2)]
+    made += [as_coded(one_drawing(rng), vae) for _ in range(count // 4)]
+    made += redrawn([random_drawing(rng, (SIDE, SIDE)) for _ in range(count // 4)], rng)
     return [Drawing(as_seen(one.picture), one.labels, one.colours) for one in made]
+
+
+def one_drawing(rng: random.Random) -> Drawing:
+    """A crowd or a scene, in any size."""
+    size = rng.choice(SIZES)
+    return drawn_crowd(rng, size) if rng.random() < CROWD_SHARE else random_drawing(rng, size)[0]
 
 
 def as_seen(picture: Image.Image) -> Image.Image:
@@ -199,24 +204,14 @@ def as_seen(picture: Image.Image) -> Image.Image:
 
 
 @torch.no_grad()
-def as_coded(drawing: Drawing) -> Drawing:
+def as_coded(drawing: Drawing, vae: Any) -> Drawing:
     """The drawing as the autoencoder gives it back from latents that are a little off."""
-    vae = the_vae()
     pixels = torch.from_numpy(np.array(drawing.picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
     latents = vae.encode(pixels).latent_dist.mean
     latents = latents + 0.1 * torch.rand(1) * latents.std() * torch.randn_like(latents)
     levels = (vae.decode(latents).sample[0].clamp(-1, 1) + 1) * 127.5
     picture = Image.fromarray(levels.byte().permute(1, 2, 0).numpy())
     return Drawing(picture, drawing.labels, drawing.colours)
-
-
-_VAE: list[Any] = []
-
-
-def the_vae() -> Any:
-    if not _VAE:
-        _VAE.append(AutoencoderKL.from_pretrained(DEMO / "vae"))
-    return _VAE[0]
 
 
 def redrawn(drawn: list[tuple[Drawing, Scene]], rng: random.Random) -> list[Drawing]:
@@ -320,7 +315,7 @@ def found(network: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
     # A transposed convolution whose stride is its kernel's size: a matrix, which is faster here.
     up = decoder.transposed_convolution
     side = SIDE // PATCH
-    pieces = (squares @ up.weight.flatten(1) + up.bias).view(-1, side, side, PATCH, PATCH)
+    pieces: Tensor = (squares @ up.weight.flatten(1) + up.bias).view(-1, side, side, PATCH, PATCH)
     return pieces.transpose(2, 3).reshape(-1, SIDE, SIDE)
 
 

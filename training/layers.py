@@ -33,6 +33,7 @@ from training.scenes import (
     THINGS,
     AnimalScene,
     Scene,
+    ShapeScene,
     Subject,
     random_animal,
     random_colour,
@@ -55,7 +56,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "background": ("background", "sky"),
 }
 FORMS = ("{}", "{}", "the {}", "the {}", "a {}", "its {}")
-COLOUR_SHARE, MADE_UP_SHARE = 0.25, 0.1
+COLOUR_SHARE, MADE_UP_SHARE, ANIMAL_SHARE = 0.25, 0.1, 0.35
 MOST_IN_A_CROWD = 5
 
 
@@ -145,11 +146,9 @@ def colours_of(scene: Scene) -> dict[str, str]:
     if isinstance(scene, AnimalScene):
         worn = {"hat": scene.hat, "bow tie": scene.bow_tie}
         return {name: colour for name, colour in worn.items() if colour}
-    pair = (
-        (Subject(scene.shape, scene.colour),)
-        if hasattr(scene, "shape")
-        else (scene.first, scene.second)
-    )
+    if isinstance(scene, ShapeScene):
+        return {scene.shape: scene.colour}
+    pair = (scene.first, scene.second)
     return {one.kind: one.colour for one in pair if one.colour}
 
 
@@ -209,12 +208,8 @@ def phrases_for(
     yield words, np.zeros((LABELS_SIDE // 2, LABELS_SIDE // 2), np.float32)
 
 
-def random_drawing(
-    rng: random.Random, size: tuple[int, int], crowds: float
-) -> tuple[Drawing, Scene | None]:
-    """A crowd, or a scene that the demo model can draw, with that scene."""
-    if rng.random() < crowds:
-        return drawn_crowd(rng, size), None
-    scene = random_animal(rng) if rng.random() < 0.35 else random_scene(rng)
+def random_drawing(rng: random.Random, size: tuple[int, int]) -> tuple[Drawing, Scene]:
+    """A sharp scene that the demo model can draw, too."""
+    scene = random_animal(rng) if rng.random() < ANIMAL_SHARE else random_scene(rng)
     scene = replace(scene, blurry=False)
     return drawn_scene(scene, rng, size), scene

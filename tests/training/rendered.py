@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from training.canvas import edge_of
 from training.scenes import COLOURS
 
-Mask = np.ndarray
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 BACKGROUND_REACH, COLOUR_REACH, DARK = 48, 62, 96
 # A thing that covers less or more of the picture was not drawn as asked for.
 PLAUSIBLE = {"hat": (0.01, 0.2), "bow tie": (0.008, 0.16), "sunglasses": (0.01, 0.16)}
@@ -63,7 +64,8 @@ def ground(pixels: np.ndarray) -> Mask:
 
 def figure(pixels: np.ndarray) -> Mask:
     """All that is not background."""
-    return ~ground(pixels)
+    whole: Mask = ~ground(pixels)
+    return whole
 
 
 def coloured(name: str, worn: str) -> Callable[[np.ndarray], Mask]:
@@ -87,7 +89,8 @@ def glasses(pixels: np.ndarray) -> Mask:
     """The dark piece, as far as it is about as wide as at its widest: a nose below is not."""
     piece = largest_piece((pixels.max(-1) < DARK) & figure(pixels))
     wide = piece.sum(1) >= 0.4 * piece.sum(1).max()
-    return piece & wide[:, None]
+    glasses: Mask = piece & wide[:, None]
+    return glasses
 
 
 def largest_piece(mask: Mask) -> Mask:
