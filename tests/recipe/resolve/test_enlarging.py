@@ -119,6 +119,7 @@ def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
         assert found.as_dict()["cutout"] == meant, written
         kind = "segmentation" if "find" in written else "cutout"
         assert found.cutout_hash == HASHES[kind] * 64
+        assert ("Rembg: " in parameters_text(found, "1")) == (kind == "cutout")
         again = ImageRequest.from_dict(found.as_dict())
         assert (again, again.digest) == (found, found.digest)
         assert only(recipe_yaml(found)).digest == found.digest
