@@ -133,6 +133,8 @@ class Renderer:
         first = batch[0]
         sizes = [self._finder_bytes(*one) for request in batch for one in request.finders.items()]
         size = max(sizes, default=self._beside)
+        if not size:
+            return
         weights = self._checkpoints.weights(first) if first.draws else Weights()
         fits = self._ladder.leaves_room(rung, first, weights, len(batch), size)
         if not first.draws:  # a checkpoint may still be there
