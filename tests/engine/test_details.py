@@ -62,18 +62,26 @@ def by_hand(checkpoint: str, before: RenderedImage, box: Box, text: str) -> Pixe
     return pixels(image)
 
 
+HIRES = "\nhires: {{scale: 1.5, upscaler: Lanczos}}"
 SMALL, LARGE = (4, 6, 12, 14), (40, 30, 60, 54)
 
 
-@pytest.mark.parametrize("checkpoint", ["demo", FLOW])
+@pytest.mark.parametrize(
+    ("checkpoint", "more"),
+    [
+        *((name, "") for name in ("demo", FLOW, "sdxl", "FLUX.1-dev", "Qwen-Image")),
+        ("demo", HIRES),
+        ("FLUX.1-dev", HIRES),
+    ],
+)
 def test_each_thing_is_drawn_again_in_its_own_part(
-    checkpoint: str, monkeypatch: pytest.MonkeyPatch
+    checkpoint: str, more: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by hand with a painted mask, the largest first, with the seed and its number.
 
     All things of the pictures of a batch are drawn in one call, or as many as a card has room for.
     """
-    plain = "image: none\nexact: false\nsteps: 2\nseed: {}"
+    plain = "image: none\nexact: false\nsteps: 2\nseed: {}" + more
     before = drawn(checkpoint, *(plain.format(seed) for seed in (7, 9)))
     steps: list[tuple[int, int]] = []
     with finding([SMALL, LARGE], [SMALL]) as phrases:
@@ -123,7 +131,9 @@ def test_passes_follow_each_other_and_draw_what_they_say(checkpoint: str, words:
     assert same.pixels == before.pixels and same.places == ()
 
 
-@pytest.mark.parametrize("checkpoint", ["demo", FLOW])
+@pytest.mark.parametrize(
+    "checkpoint", ["demo", FLOW, "sdxl", "FLUX.1-dev", "FLUX.1-Fill-dev", "Qwen-Image"]
+)
 def test_an_existing_picture_is_repaired(checkpoint: str) -> None:
     """Of any size, with its transparency; all but the thing stays to the bit."""
     photo = Image.effect_noise((90, 75), 50).convert("RGB")

@@ -270,7 +270,7 @@ def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
     assert (pixels != np.asarray(free)).any()
 
 
-@pytest.mark.parametrize("name", (KLEIN, KONTEXT))
+@pytest.mark.parametrize("name", (KLEIN, KONTEXT, EDIT, PLUS))
 def test_only_the_masked_part_of_a_photo_is_edited(name: str) -> None:
     """As a script edits a crop, and pastes it back inside the mask."""
     original = photo(0, (90, 75))
@@ -282,7 +282,10 @@ def test_only_the_masked_part_of_a_photo_is_edited(name: str) -> None:
     (found,) = drawn(models, [request])
     box = (24, 14, 56, 46)
     part = original.crop(box).resize((64, 64), Image.Resampling.LANCZOS)
-    shown = script(name, part, request).resize((32, 32), Image.Resampling.LANCZOS)
+    stretched = {"width": 128, "height": 128} if FRAMES[name] == STRETCHED else {}
+    shown = script(name, part, request, **stretched)
+    for side in (64, 32):
+        shown = shown.resize((side, side), Image.Resampling.LANCZOS)
     expected = original.copy()
     expected.paste(shown, box[:2], mask.crop(box))
     assert difference(found, expected) <= 1

@@ -238,6 +238,23 @@ def test_only_what_words_find_is_kept(engine: Renderer, folder: Path) -> None:
         draw(engine, request(folder, picture, cutout=replace(wanted, confidence=1.0)))
 
 
+@pytest.mark.parametrize(("words", "kept"), [("hat", "left"), ("sunglasses", "right")])
+def test_of_two_things_the_right_one_is_kept(
+    engine: Renderer, folder: Path, words: str, kept: str
+) -> None:
+    """Two corgis side by side: by what one of them wears, in its half of the picture alone."""
+    scene = Image.new("RGB", (256, 128))
+    for left, worn in ((0, "a red hat"), (128, "sunglasses")):
+        prompt = f"a corgi wearing {worn} on a green background"
+        size: dict[str, Any] = {"steps": 12, "width": 128, "height": 128}
+        (image,) = draw(engine, request(folder, prompt=prompt, seed=1, **size))
+        scene.paste(Image.frombytes("RGB", (128, 128), image.pixels), (left, 0))
+    (image,) = draw(engine, request(folder, scene, cutout=Cutout("demo-find", find=words)))
+    halves = dict(zip(("left", "right"), np.split(alpha_of(image), 2, axis=1), strict=True))
+    assert halves.pop(kept).max() == 255
+    assert not any(half.any() for half in halves.values()), image.places
+
+
 def test_the_embedded_model_cuts_out_what_the_demo_model_draws(
     engine: Renderer, folder: Path
 ) -> None:

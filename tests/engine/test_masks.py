@@ -19,7 +19,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import SIDE, flow_models, flow_renderer, requests_of
 from tests.engine.requests import circle, draw, request
 from tests.engine.tiny_find import make
-from tests.engine.tiny_flows import folder_until_exit
+from tests.engine.tiny_flows import UNETS, folder_until_exit, tiny_unet
 
 FLOW, EDITS = "Z-Image-Turbo", "FLUX.2-klein"
 # Between what it is sure of in a circle, and in a plain picture.
@@ -35,7 +35,10 @@ def clipseg() -> Path:
 @cache
 def models_of(checkpoint: str) -> Path:
     """A models folder with a checkpoint, the finder, and a circle on a ground and a plain one."""
-    models = folder_until_exit("masks-") if checkpoint == "demo" else flow_models(checkpoint)
+    if checkpoint == "demo":
+        models = folder_until_exit("masks-")
+    else:
+        models = flow_models(checkpoint, tiny_unet(checkpoint) if checkpoint in UNETS else None)
     (models / "segmentation").mkdir()
     (models / "segmentation/clipseg").symlink_to(clipseg())
     circle(SIDE).save(models / "start.png")
@@ -87,6 +90,29 @@ def test_a_found_mask_is_as_good_as_a_painted_one(checkpoint: str, how: str) -> 
     assert kept.any()
     assert (pixels(found) != seen("start.png", checkpoint)).any()
     assert (same.places, same.control_maps) == (None, ())
+
+
+@pytest.mark.parametrize("checkpoint", ["demo", FLOW])
+def test_hires_draws_the_masked_part_twice(checkpoint: str) -> None:
+    """As by hand, by a crop of the picture; at its edge a paste by hand mixes both pictures."""
+    box, inner, models = (8, 8, 40, 40), (16, 16, 32, 32), models_of(checkpoint)
+    start, mask = circle(SIDE), Image.new("L", (SIDE, SIDE))
+    mask.paste(255, inner)
+    mask.save(models / "mask.png")
+    square = mask.crop(box).resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST)
+    square.save(models / "part-mask.png")
+    start.crop(box).save(models / "part.png")
+    more = "mask_blur: 0\nhires: {scale: 2, upscaler: Lanczos}"
+    in_part = requested("mask.png", f"mask_padding: 8\n{more}", checkpoint)
+    by_hand = requested("part-mask.png", f"image: part.png\n{more}", checkpoint)
+    found, large = draw(renderer(checkpoint), in_part)[0], draw(renderer(checkpoint), by_hand)[0]
+    assert (found.width, large.width) == (SIDE, 2 * SIDE)
+    part = Image.fromarray(pixels(large)).resize((32, 32), Image.Resampling.LANCZOS)
+    picture, expected = pixels(found).astype(int), np.asarray(part)
+    assert np.abs(picture[19:29, 19:29] - expected[11:21, 11:21]).max() <= 1
+    kept = np.asarray(mask) == 0
+    assert (picture[kept] == np.asarray(start)[kept]).all()
+    assert (picture != np.asarray(start)).any()
 
 
 @pytest.mark.parametrize("checkpoint", ["demo", EDITS])
