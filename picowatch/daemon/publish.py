@@ -358,7 +358,8 @@ def _chunk_of(image: QueuedImage, picture: RenderedImage) -> Chunk:
             **{name: getattr(picture, name) for name in RENDERED},
             **_found(picture),
             "size": f"{picture.width}x{picture.height}",
-            "warnings": list(picture.warnings),
+            # Accepting the recipe has told of the size.
+            "warnings": [*filter(None, [image.request.size_warning]), *picture.warnings],
             "versions": {**picture.versions, "picowatch": __version__},
         },
     )

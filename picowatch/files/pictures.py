@@ -196,6 +196,18 @@ def decode_alpha(content: bytes) -> Image.Image:
     return ImageChops.invert(_upright(BytesIO(content)).convert("RGBA").getchannel("A"))
 
 
+def is_transparent(file: IO[bytes]) -> bool:
+    """Return whether anything in a picture is transparent; only one that may be so is decoded.
+
+    Raises like `decode_picture`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        may_be = _opened(file).has_transparency_data
+    file.seek(0)
+    return may_be and decode_alpha(file.read()).getbbox() is not None
+
+
 def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:
     """Yield why a mask selects nothing, everything, or what nobody has drawn.
 

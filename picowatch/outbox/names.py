@@ -259,7 +259,8 @@ def kind_wanted(request: ImageRequest | None, settings: Settings) -> Format:
 
 
 def _fits(request: ImageRequest, kind: Format) -> bool:
-    is_transparent = request.cutout is not None and not request.cutout.background
+    cutout = request.cutout
+    is_transparent = not cutout.background if cutout else request.is_transparent
     has_room = kind.name != "jpeg" or (fits_jpeg(request) and not is_transparent)
     return has_room and max(request.published_size) <= kind.longest_side
 

@@ -23,6 +23,7 @@ from picowatch.files.pictures import (
     check_picture,
     decode_alpha,
     decode_mask,
+    is_transparent,
     mask_warnings,
     picture_size,
     refuse_other_name,
@@ -138,6 +139,10 @@ class NamedPictures(Pictures):
     def size(self, path: str) -> tuple[int, int]:
         """Return width and height of an upright picture. Each picture is read once."""
         return self._once(picture_size, path)
+
+    def is_transparent(self, path: str) -> bool:
+        """Return whether anything in a picture is transparent. Each picture is read once."""
+        return self._once(is_transparent, path)
 
     def _once(self, read: Callable[[IO[bytes]], T], path: str) -> T:
         if (read, path) not in self._read:

@@ -26,6 +26,10 @@ class Pictures:
         """Width and height of a picture, upright."""
         raise _unreadable()
 
+    def is_transparent(self, path: str) -> bool:
+        """Whether anything in a picture is transparent."""
+        raise _unreadable()
+
     def texts(self, path: str) -> Mapping[str, str]:
         """The texts in a picture's metadata, by keyword."""
         raise _unreadable()

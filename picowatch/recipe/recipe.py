@@ -48,9 +48,10 @@ class Context:
     written. `lora_families` are the families that it gives for its LoRAs, and `swept_loras` are the
     names of those whose weights a sweep varies. `variants` are a sweep's
     combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture of
-    which nothing (not `draws`) or only a part is drawn, and `dropped` are the paths of a dropped
-    picture and its mask: their names are not part of the identity, so a renamed picture is still
-    the same request.
+    which nothing (not `draws`) or only a part is drawn, `is_transparent` whether it is so
+    and stays so, `size_warning` that a picture's size was reduced, and `dropped` are the paths of a
+    dropped picture and its mask: their names are not part of the identity, so a renamed picture is
+    still the same request.
     """
 
     inventory: Inventory
@@ -62,6 +63,8 @@ class Context:
     variants: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
     given_size: tuple[int, int] | None = None
+    is_transparent: bool = False
+    size_warning: str = ""
     draws: bool = True
     dropped: frozenset[str] = frozenset()
 
@@ -348,6 +351,7 @@ class Recipe(RecipeFields):
             values["width"], values["height"] = self.size_before_upscale
         elif self.keeps_size:
             values["given_size"] = self.context.given_size
+        values |= {name: getattr(self.context, name) for name in ("is_transparent", "size_warning")}
         values[DETAIL] = tuple(self._detail(i, seed, hash_of) for i in range(len(self.detail)))
         return ImageRequest(
             **values | {"seed": seed, "variation_seed": variation_seed},

@@ -28,7 +28,10 @@ from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
 # In the metadata, but no part of the identity: they change no pixel, or follow from hashes.
-_TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt", "notes", "given_size")
+_TOLD_ONLY = (
+    *("unexpanded_prompt", "unexpanded_negative_prompt", "notes"),
+    *("given_size", "is_transparent", "size_warning"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,8 @@ class ImageRequest(ImageFields):
     gives them; hashes are whole sha256 hex digests of files, so that another file under the same
     name is another request. `sampler` is A1111's name without schedule type ("DPM++ 2M");
     `schedule_type` is never "automatic", and `upscale` has a scale. `given_size` is the size of the
-    picture of which only parts are drawn. `loras` are those of the
+    picture of which only parts are drawn, and the result `is_transparent` where that picture is.
+    `size_warning` says that the size is less than the picture's. `loras` are those of the
     recipe's field, then those of the tags in the prompt, in its order. `notes` are the columns of a
     table that begin with an underscore.
     """
@@ -122,6 +126,8 @@ class ImageRequest(ImageFields):
     upscaler_hash: str = ""
     cutout_hash: str = ""
     given_size: tuple[int, int] | None = None
+    is_transparent: bool = False
+    size_warning: str = ""
     unexpanded_prompt: str = ""
     unexpanded_negative_prompt: str = ""
     notes: dict[str, str] = field(default_factory=dict, hash=False)
@@ -135,8 +141,8 @@ class ImageRequest(ImageFields):
     def digest(self) -> str:
         """The sha256 of the canonical JSON of the fields that make the picture.
 
-        Versions of libraries are not part of it, nor are notes, prompts before wildcards and the
-        given size.
+        Versions of libraries are not part of it, nor are notes, prompts before wildcards and what
+        follows from a picture.
         """
         values = {name: value for name, value in self.as_dict().items() if name not in _TOLD_ONLY}
         return digest_of(values)

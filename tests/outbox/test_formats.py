@@ -152,12 +152,7 @@ def test_transparency_is_written_where_a_format_has_it(
 ) -> None:
     """A JPEG is on white; one warning says so for all pictures of the recipe or template."""
 
-    def half(request: ImageRequest, batch_size: int) -> RenderedImage:
-        picture = digest_picture(request, batch_size)
-        count = picture.width * picture.height // 2
-        return replace(picture, pixels=bytes(6 * count), alpha=bytes(count) + b"\xff" * count)
-
-    monkeypatch.setattr(digest_engine, "digest_picture", half)
+    monkeypatch.setattr(digest_engine, "digest_picture", half_transparent)
     house.save("a.yaml", "prompt: a star\nseed: 1..3\nsize: 64x64\n")
     house.save("photos/_pictures.yaml", "prompt: a star\nsize: 64x64\n")
     for number in range(3):
@@ -176,6 +171,59 @@ def test_transparency_is_written_where_a_format_has_it(
     )
     assert all(text.count("it was put on white") == 1 for text in warnings.values())
     assert house.log().count("it was put on white") == len(warnings)
+
+
+def half_transparent(request: ImageRequest, batch_size: int) -> RenderedImage:
+    """The digest's picture with a transparent black upper half."""
+    picture = digest_picture(request, batch_size)
+    count = picture.width * picture.height // 2
+    return replace(picture, pixels=bytes(6 * count), alpha=bytes(count) + b"\xff" * count)
+
+
+def test_a_transparent_picture_that_is_not_redrawn_becomes_a_png(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one warning for each template; alpha that hides nothing and a background are JPEGs."""
+
+    def as_given(request: ImageRequest, batch_size: int) -> RenderedImage:
+        is_opaque = "opaque" in request.image or request.cutout
+        return (digest_picture if is_opaque else half_transparent)(request, batch_size)
+
+    monkeypatch.setattr(digest_engine, "digest_picture", as_given)
+    templates = {
+        "big": "upscale: true",
+        "shop": "cutout: {background: white}",
+        "dogs": "detail: dog",
+    }
+    for folder, text in templates.items():
+        house.save(f"{folder}/_pictures.yaml", f"{text}\nformat: jpeg\n")
+        inside = house.inbox / folder
+        Image.new("RGBA", (64, 64), "#ff000000").save(inside / "clear.png")
+        Image.new("P", (64, 64)).save(inside / "gif.png", transparency=0)
+        Image.new("RGBA", (64, 64), "red").save(inside / "opaque.png")
+    assert house.once()
+    assert house.pictures() == [
+        *("big/clear.png", "big/gif.png", "big/opaque.jpg"),
+        *("dogs/clear.png", "dogs/gif.png", "dogs/opaque.jpg"),
+        *("shop/clear.jpg", "shop/gif.jpg", "shop/opaque.jpg"),
+    ]
+    assert house.log().count("so it is a PNG") == 2
+    for folder in ("big", "dogs"):
+        warnings = (house.outbox / f"{folder}/_pictures.yaml.warning.txt").read_text()
+        assert warnings.count("so it is a PNG") == 1
+
+
+def test_a_reduced_photo_says_so_in_the_log_and_in_its_metadata(house: House) -> None:
+    """Once each; where the recipe gives the size, nothing is reduced."""
+    house.draw("photos/a.png", size=(640, 480))
+    house.save("photos/_pictures.yaml", "prompt: a star\nsize: picture\n")
+    house.save("b.yaml", "prompt: a star\nimage: photos/a.png\nseed: 7\nsize: 64x64\n")
+    assert house.once(max_picture_megapixels=0.1)
+    says = {file: house.chunk(file).rendered["warnings"] for file in house.pictures()}
+    assert says["b/0001-7.png"] == []
+    (said,) = says["photos/a.png"]
+    assert said.startswith("A picture of 640x480 pixels becomes 368x272: max_picture_megapixels ")
+    assert house.log().count(said) == 1
 
 
 def test_a_recipe_a_template_and_a_photo_have_formats_of_their_own(house: House) -> None:

@@ -76,7 +76,14 @@ def resolve(judge: Judge, known: Known, entry: Entry) -> Recipe | None:
     """
     resolving = _Resolving(judge, known, entry)
     recipe = resolving.finished() if only_finishes(judge.layer) else resolving.drawn()
-    return recipe.warned(judge.warnings) if recipe else None
+    if recipe is None:
+        return None
+    is_transparent = False
+    if not recipe.draws or recipe.only_details:
+        with suppress(PictureUnreadable):  # reported where pictures are kept
+            is_transparent = known.pictures.is_transparent(recipe.image)
+    recipe = recipe.known(is_transparent=is_transparent, size_warning=resolving.size_warning)
+    return recipe.warned(judge.warnings)
 
 
 @dataclass
@@ -86,6 +93,7 @@ class _Resolving:
     judge: Judge
     known: Known
     entry: Entry
+    size_warning: str = ""
 
     @property
     def layer(self) -> Layer:
@@ -443,11 +451,12 @@ class _Resolving:
         width, height = picture_sides(size, multiple, most_side, most_pixels)
         if len(sides) > 1 and (size[0] * size[1] > most_pixels or max(size) > most_side):
             is_setting = most_pixels == self.known.pictures.most_pixels
-            self.judge.warnings.append(
+            self.size_warning = (
                 f"A picture of {size[0]}x{size[1]} pixels becomes {width}x{height}: "
                 f"{'max_picture_megapixels' if is_setting else 'this checkpoint'} allows "
                 f"{most_pixels / 1e6:.2g} megapixels, with sides of {most_side} at most."
             )
+            self.judge.warnings.append(self.size_warning)
         return {side: width if side == "width" else height for side in sides}
 
 
