@@ -24,9 +24,10 @@ from picowatch.recipe import (
     error_text,
     read_recipes,
 )
+from picowatch.recipe.control import Control
 from picowatch.recipe.fields import FIRST_NAME_OF, ROWS
 from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
-from picowatch.recipe.parts import Control, Find, Hires, Upscale
+from picowatch.recipe.parts import Find, Hires, Upscale
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.reading import check_template
 from picowatch.settings import LocalSettings, RaySettings, Settings

@@ -21,6 +21,7 @@ from pydantic import (
     TypeAdapter,
 )
 
+from picowatch.recipe.control import Control
 from picowatch.recipe.converters import (
     MAX_SEED,
     MOST_IMAGES,
@@ -42,7 +43,6 @@ from picowatch.recipe.converters import (
 )
 from picowatch.recipe.extend import WANTED, extend_in
 from picowatch.recipe.parts import (
-    Control,
     Cutout,
     Detail,
     Find,

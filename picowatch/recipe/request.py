@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, get_type_hints
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from picowatch.recipe.control import Control
 from picowatch.recipe.fields import (
     ALPHA,
     DETAIL,
@@ -23,7 +24,7 @@ from picowatch.recipe.fields import (
     ImageFields,
     idle_fields,
 )
-from picowatch.recipe.parts import Control, Cutout, Detail, Find
+from picowatch.recipe.parts import Cutout, Detail, Find
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 

@@ -5,9 +5,10 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory
+from picowatch.recipe.control import KINDS, ControlKind, Preprocessor
 from picowatch.recipe.fields import Prediction
 from picowatch.recipe.inventory import ControlNet, Upscaler
-from picowatch.recipe.parts import KINDS, UPSCALERS, ControlKind, Find, Hires, Preprocessor, Upscale
+from picowatch.recipe.parts import UPSCALERS, Find, Hires, Upscale
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.request import ControlUse, DetailUse, LoraUse

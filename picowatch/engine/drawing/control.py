@@ -33,7 +33,7 @@ from picowatch.engine.model.vae import LATENT_CHANNELS
 from picowatch.engine.networks.preprocess import preprocess
 from picowatch.engine.protocol import RgbPicture
 from picowatch.files.pictures import decode_picture
-from picowatch.recipe.parts import KINDS
+from picowatch.recipe.control import KINDS
 from picowatch.recipe.passes import Pass
 from picowatch.recipe.request import ControlUse, ImageRequest
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageFilter
 
-from picowatch.engine.drawing.canvas import Canvas, grown, part_of
+from picowatch.engine.drawing.canvas import Canvas, Size, grown, part_of
 from picowatch.engine.drawing.draw import Drawn, timed
 from picowatch.engine.drawing.finishing import NetworkOf
 from picowatch.engine.drawing.masks import HALF, nothing_found
@@ -26,6 +26,12 @@ class Part(NamedTuple):
     at: int
     request: ImageRequest
     canvas: Canvas
+
+
+def canvases_of(parts: Sequence[Part]) -> Callable[[ImageRequest, Size], Canvas]:
+    """Return what gives a part's canvas, which is pasted later: a picture may have several."""
+    canvases = {part.request.image_hash: part.canvas._replace(opacity=None) for part in parts}
+    return lambda request, size: canvases[request.image_hash]
 
 
 class Details:

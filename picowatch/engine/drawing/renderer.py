@@ -1,7 +1,7 @@
 """Renders pictures in this process: a batch's way from requests to pixels."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 
@@ -11,7 +11,7 @@ from picowatch.catalog import Catalog, Kind
 from picowatch.engine.drawing.callbacks import raise_if
 from picowatch.engine.drawing.canvas import Canvas, Size, picture_warnings
 from picowatch.engine.drawing.checkpoints import Checkpoints
-from picowatch.engine.drawing.detail import Details, Part
+from picowatch.engine.drawing.detail import Details, Part, canvases_of
 from picowatch.engine.drawing.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.drawing.edit import EditPasses
 from picowatch.engine.drawing.finishing import (
@@ -30,7 +30,7 @@ from picowatch.engine.model.compile import Compiled
 from picowatch.engine.model.devices import (
     Target,
     choose_target,
-    compute_float32_in_full,
+    compute_exactly,
     precision_name,
 )
 from picowatch.engine.model.graphs import Graphed
@@ -68,7 +68,8 @@ class Renderer:
     def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
         torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.engines))
         self._target = choose_target(options.device, options.precision, options.ordinal)
-        self._all_bits = options.precision == "float32"
+        all_bits = options.precision == "float32"
+        self._algorithms = partial(compute_exactly, all_bits=all_bits)
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         opened = partial(verified, catalog)
@@ -210,11 +211,11 @@ class Renderer:
         batch: Sequence[ImageRequest],
         finishing: Finishing,
         timings: dict[str, float],
-        canvases: Mapping[str, Canvas] | None = None,
+        canvas_of: Callable[[ImageRequest, Size], Canvas | None] | None = None,
     ) -> list[Drawn]:
         """Return the pictures before they are finished; adds to `timings`.
 
-        `canvases` are those of start images that were made in this batch, by their hashes.
+        `canvas_of` returns the canvases of parts of pictures that were made in this batch.
         """
         first = batch[0]
         if first.step_cache:
@@ -228,7 +229,7 @@ class Renderer:
             timings,
             self._previewer,
             self._guess_depth,
-            self._masks.canvas_of if canvases is None else partial(_canvas_in, canvases),
+            canvas_of or self._masks.canvas_of,
             finishing.for_hires,
             alone=rung.tiled or first.exact or first.step_cache,
             instead=self._instead(loaded, first, rung),
@@ -269,13 +270,12 @@ class Renderer:
         """Return the pictures, with the things in them drawn again that the requests name."""
 
         def draw(parts: Sequence[Part]) -> list[Drawn]:
-            # Pasted later: one picture may have several parts.
-            canvases = {p.request.image_hash: p.canvas._replace(opacity=None) for p in parts}
+            canvas_of = canvases_of(parts)
             requests, found = [part.request for part in parts], list[Drawn]()
             most = self._at_once(rung, requests)
             for at in range(0, len(parts), most):
                 finishing.goes_on()
-                found += self._drawn(rung, requests[at : at + most], finishing, timings, canvases)
+                found += self._drawn(rung, requests[at : at + most], finishing, timings, canvas_of)
             return found
 
         details = Details(self._network_of, finishing.look, timings)
@@ -347,19 +347,3 @@ class Renderer:
                 return draw(kind(loaded, job), batch)
         finally:
             loaded.weights.send_back()
-
-    @contextmanager
-    def _algorithms(self, *, exact: bool) -> Iterator[None]:
-        """Use deterministic algorithms and full float32 while an exact image is rendered."""
-        compute_float32_in_full(full=exact or self._all_bits)
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(exact)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
-
-
-def _canvas_in(canvases: Mapping[str, Canvas], request: ImageRequest, size: Size) -> Canvas:
-    """Return the canvas of a part, which has the size in which it is drawn."""
-    return canvases[request.image_hash]

@@ -1,6 +1,8 @@
 """The device to compute on, and the precision."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -71,13 +73,21 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     return Target(chosen, dtype, large, flow, name)
 
 
-def compute_float32_in_full(*, full: bool) -> None:
-    """Compute float32 with all its bits, or allow TF32's ten for convolutions.
+@contextmanager
+def compute_exactly(*, exact: bool, all_bits: bool) -> Iterator[None]:
+    """Use deterministic algorithms and full float32 while an exact image is rendered.
 
+    Others may use TF32's ten bits for convolutions, unless `all_bits` are wanted.
     https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
     """
-    torch.backends.cudnn.allow_tf32 = not full
+    torch.backends.cudnn.allow_tf32 = not (exact or all_bits)
     torch.backends.cuda.matmul.allow_tf32 = False
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(exact)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def precision_name(dtype: torch.dtype) -> str:

@@ -3,6 +3,7 @@
 import re
 from typing import get_args
 
+from picowatch.recipe.control import Preprocessor
 from picowatch.recipe.fields import (
     FROM,
     MAX_SIDE,
@@ -16,7 +17,6 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.parts import Preprocessor
 from picowatch.recipe.written import Written, number
 
 TEXT = "text"

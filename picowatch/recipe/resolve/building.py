@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
+from picowatch.recipe.control import KIND_OF
 from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.extend import margins_of
 from picowatch.recipe.fields import (
@@ -33,14 +34,15 @@ from picowatch.recipe.installed import find, find_checkpoint, is_whole_name
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS, USUAL_MARGIN
+from picowatch.recipe.parts import PIXEL_UPSCALERS, USUAL_MARGIN
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
+from picowatch.recipe.resolve.finishing import mistakes_in_finishing
 from picowatch.recipe.resolve.layers import read_values, text_of, with_part
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
-from picowatch.recipe.resolve.rules import RULES_OF_FINISHING, Rules
+from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
@@ -173,7 +175,7 @@ class _Resolving:
             values, {}, self._context(NO_CHECKPOINT, given_size=size, draws=False)
         )
         if recipe:
-            for finding in (one for rule in RULES_OF_FINISHING for one in rule(recipe)):
+            for finding in mistakes_in_finishing(recipe):
                 self.judge.replaces(finding)
         return recipe
 

@@ -9,13 +9,10 @@ from functools import cache
 from typing import Any
 
 from picowatch.families import EULER, FAMILIES
-from picowatch.recipe.converters import SAME
 from picowatch.recipe.fields import (
     BAKED,
-    CONTROL,
     DETAIL,
     MAX_SIDE,
-    MAX_UPSCALED_PIXELS,
     MIN_SIDE,
     PICTURE_FIELDS,
     PROMPTS,
@@ -26,12 +23,14 @@ from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import EDITED, cannot_edit, not_multiple_of
-from picowatch.recipe.parts import KINDS, OPTIONS, PIXEL_UPSCALERS, UPSCALERS
+from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.drawing import installed_tags
 from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.prompts.grammar import embedding_words, split_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.control import mistakes_in_control
+from picowatch.recipe.resolve.finishing import mistakes_in_finishing
 from picowatch.recipe.resolve.prompts import mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
 from picowatch.recipe.samplers import (
@@ -311,33 +310,6 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("hires.upscaler", what, remedy, PIXEL_UPSCALERS[0])
 
 
-def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
-    """Check the size of the published picture, whether it is drawn or only finished."""
-    width, height = recipe.size_after_upscale
-    if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
-        before = recipe.size_before_upscale
-        what = (
-            f"upscale makes {width}x{height} from {before[0]}x{before[1]}; the limit is "
-            f"{MAX_UPSCALED_PIXELS // 1_000_000} million pixels."
-        )
-        scale = int((MAX_UPSCALED_PIXELS / (before[0] * before[1])) ** 0.5 * 4) / 4
-        instead = scale if scale >= 1 else NOTHING
-        yield Finding("upscale.scale", what, "Use a smaller scale.", instead, of_checkpoint=False)
-
-
-def _file_format(recipe: Recipe) -> Iterator[Finding]:
-    """Check how the picture is to be written."""
-    if recipe.format == SAME and not (recipe.image or recipe.references):
-        remedy = "Add image or references, or write png, jpeg, webp or avif."
-        what = "format: same is the format of the start image."
-        yield Finding("format", what, remedy, "", of_checkpoint=False)
-    if recipe.quality == "lossless" and recipe.format in ("jpeg", "avif"):
-        remedy = "Use webp or png, or a quality from 1 to 100."
-        yield Finding(
-            "quality", f"{recipe.format} has no lossless.", remedy, "", of_checkpoint=False
-        )
-
-
 def _edits(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.installed_checkpoint
     for field in PROMPTS if checkpoint.rules.flow else ():
@@ -347,66 +319,11 @@ def _edits(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(field, cannot_edit(checkpoint.family, words), EDITED, instead)
 
 
-def _control(recipe: Recipe) -> Iterator[Finding]:
-    """Check each ControlNet; a wrong one that somebody else chose is left out."""
-    for index, control in enumerate(recipe.control):
-        for name, message in _mistakes(recipe, index):
-            is_misfit = name == "model" and control.model != ""
-            field = f"{CONTROL}.{index}.{name}"
-            yield Finding(field, message, instead="", of_checkpoint=is_misfit)
-
-
-def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
-    """Yield the wrong parts of a ControlNet, and the messages about them."""
-    control, checkpoint = recipe.control[index], recipe.installed_checkpoint
-    installed = recipe.inventory.named("controlnet")
-    model = installed.get(control.model)
-    if not control.image and not recipe.image:
-        yield "image", "control has no picture to follow. Write 'image: …' there."
-    if not recipe.says(f"{CONTROL}.{index}.model"):
-        names = [name for name, one in installed.items() if one.fits(checkpoint)]
-        there = f"Installed: {listed(names)}." if names else "None is installed for it."
-        yield "model", f"control names no model from models/controlnet. {there}"
-    elif model and not checkpoint.rules.flow and not model.fits(checkpoint):
-        is_size = model.family == checkpoint.family
-        other = "is of another size" if is_size else f"belongs to {checkpoint.family}"
-        yield (
-            "model",
-            f"the ControlNet '{shown(model.name)}' is for {model.family}, but the checkpoint "
-            f"'{shown(checkpoint.name)}' {other}. Use a ControlNet of its family, or another "
-            "checkpoint.",
-        )
-    if control.preprocess == "inpaint" and not recipe.mask:
-        yield (
-            "preprocess",
-            "'preprocess: inpaint' shows a ControlNet the start image outside the mask. Add image "
-            "and mask.",
-        )
-    for name, needed in OPTIONS.items():
-        if recipe.says(f"{CONTROL}.{index}.{name}") and needed != control.preprocess:
-            yield name, f"control {name} has no effect without 'preprocess: {needed}'. Remove it."
-    if control.start > control.end:
-        yield "start", f"control begins at {control.start:g}, after its end at {control.end:g}."
-    kinds = KINDS[: model.kinds] if model else ()
-    if model and not kinds and control.kind:
-        what = f"the ControlNet '{shown(model.name)}' is not a union: it follows one kind of map."
-        yield "kind", f"{what} Remove kind."
-    elif kinds and control.kind not in kinds:
-        said = f"not '{control.kind}'" if control.kind else "which 'preprocess: none' does not tell"
-        yield (
-            "kind",
-            f"the union ControlNet '{shown(control.model)}' must be told what the map shows, "
-            f"{said}. Write 'kind: …' with {listed(kinds, 'or')}.",
-        )
-
-
-# Those of pictures that are not drawn, too.
-RULES_OF_FINISHING: tuple[Rule, ...] = (_upscaled_size, _file_format)
 _RULES: tuple[Rule, ...] = (
-    *RULES_OF_FINISHING,
+    mistakes_in_finishing,
     _clip_skip,
     _files,
-    _control,
+    mistakes_in_control,
     _lacks,
     _sampler,
     _schedule_type,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory
+from picowatch.recipe.control import Control
 from picowatch.recipe.inventory import ControlNet, rules_of
-from picowatch.recipe.parts import Control
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, check_refused, read_one, request_of
 
