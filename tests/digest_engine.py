@@ -124,8 +124,9 @@ def digest_pixels(request: ImageRequest) -> bytes:
 
 def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
     """Return the request's picture as an engine does. In those called bare no words find a mask."""
-    found = (Place("mask", 0.9, (1, 2, 3, 4)),) if "bare" not in request.masked[0] else ()
-    mask = request.found_mask
+    mask, looks = request.found_mask, bool(request.found_mask or request.detail)
+    field = "mask" if mask else "detail"
+    found = () if "bare" in request.masked[0] else (Place(field, 0.9, (1, 2, 3, 4)),)
     previews = [use.preview for use in request.control] + [mask.preview if mask else False]
     return RenderedImage(
         width=request.width,
@@ -145,6 +146,6 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
             for wanted in previews
             if wanted
         ),
-        places=found if mask else None,
-        warnings=() if found or not mask else ("Nothing was found.",),
+        places=found if looks else None,
+        warnings=() if found or not looks else ("Nothing was found.",),
     )

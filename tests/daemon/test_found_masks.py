@@ -28,7 +28,7 @@ def published(house: House) -> list[str]:
 
 
 def test_a_folder_says_what_was_found_in_each_picture(house: House) -> None:
-    """And once that there was nothing, which is no failure."""
+    """That there was nothing is no failure."""
     assert house.once(batch_size=4), house.error("sky/_pictures.yaml")
     found = {name: house.chunk(name).rendered for name in published(house)}
     place = {"field": "mask", "score": 0.9, "box": [1, 2, 3, 4]}
@@ -39,12 +39,20 @@ def test_a_folder_says_what_was_found_in_each_picture(house: House) -> None:
         "sky/bare-4.png": (0, []),
     }
     assert [line["found"] for line in house.listed()] == [1, 1, 0, 0]
-    assert house.log().count("Nothing was found.") == 1
     assert (house.outbox / "sky/1.control.png").exists()
     assert house.request("sky/1.png").mask_finder_hash
     house.save("shown.yaml", "from: outbox/sky/1.png\n")
     assert house.once(), house.error("shown.yaml")
     assert house.request(published(house)[-1]).mask == house.request("sky/1.png").mask
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, "detail: the sky\ncheckpoint: demo\n"])
+def test_that_nothing_was_found_is_told_once(house: House, template: str) -> None:
+    """However many pictures have nothing; each says so in its metadata."""
+    house.save("sky/_pictures.yaml", template)
+    assert house.once(batch_size=2), house.error("sky/_pictures.yaml")
+    assert [line["found"] for line in house.listed()] == [1, 1, 0, 0]
+    assert house.log().count("Nothing was found.") == 1
 
 
 def test_other_words_are_another_request(house: House) -> None:
