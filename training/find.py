@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--run-dir", type=Path, default=RUN_FOLDER)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--begin-with", type=Path, help="go on from this folder, not from nothing")
     parser.add_argument("--drawings", type=int, default=DRAWINGS)
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
@@ -82,6 +84,8 @@ def main() -> None:
     drawings = kept_drawings(arguments.run_dir, arguments.drawings)
     network = Probed(new_network(tokenizer))
     begin_with_patches(network.finder, drawings)
+    if arguments.begin_with:
+        network.finder.load_state_dict(load_file(arguments.begin_with / "model.safetensors"))
     progress = Progress(arguments.run_dir, "find")
     rate = RateOfStage(SCHEDULE.with_steps(arguments.steps), progress)
     by_adam = ("finder.clip.text_model.embeddings", "finder.clip.vision_model.embeddings", "probe")

@@ -1,8 +1,8 @@
 """Pictures that the demo model draws, and rules that say by colour alone where things are in them.
 
 The rules know what the prompt asked for: the background is what is joined to the border in the
-border's colour; a thing alone in its picture is all else; what an animal wears has the colour that
-no other part of the picture has.
+border's colour; a thing alone in its picture is all else; of two things each is the piece around
+its own colour; what an animal wears has the colour that no other part of the picture has.
 """
 
 from __future__ import annotations
@@ -24,6 +24,21 @@ PLAUSIBLE = {"hat": (0.01, 0.2), "bow tie": (0.008, 0.16), "sunglasses": (0.01, 
 ALONE = ("balloon", "moon", "house", "heart")
 WORN_COLOURS = (("blue", "green"), ("green", "purple"), ("yellow", "blue"), ("pink", "green"))
 PLAIN = ("blue", "green", "purple", "pink")
+# Two things, their colours, the background.
+PAIRS = (
+    ("balloon", "red", "house", "blue", "green"),
+    ("moon", "yellow", "cat", "", "purple"),
+    ("heart", "red", "star", "yellow", "blue"),
+    ("balloon", "orange", "moon", "yellow", "blue"),
+    ("house", "red", "tree", "green", "pink"),
+    ("corgi", "", "balloon", "blue", "green"),
+    ("circle", "blue", "square", "red", "yellow"),
+    ("heart", "pink", "balloon", "blue", "green"),
+    ("cat", "", "house", "blue", "green"),
+    ("star", "yellow", "circle", "red", "purple"),
+)
+RELATIONS = ("to the left of", "above")
+NAMED = (*ALONE, "star", "tree", "corgi", "cat", "hat", "sunglasses", "bow tie")
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,13 @@ class Asked:
     seed: int
     background: str
     phrases: dict[str, Callable[[np.ndarray], Mask]]
+
+    def absent(self) -> list[str]:
+        """Words for what the prompt does not name."""
+        of_dogs = ("dog", "corgi")
+        there = {*self.phrases, *self.prompt.replace(",", "").split()}
+        dog = there.intersection(of_dogs)
+        return [one for one in NAMED if one not in there and not (dog and one in of_dogs)]
 
 
 def asked(seeds: int) -> Iterator[Asked]:
@@ -51,6 +73,28 @@ def asked(seeds: int) -> Iterator[Asked]:
                 yield Asked(prompt, seed, background, {**whole, worn: coloured(colour, worn)})
             prompt = f"a {animal} wearing sunglasses on a {background} background"
             yield Asked(prompt, seed, background, {**whole, "sunglasses": glasses})
+
+
+def asked_of_two(seeds: int) -> Iterator[Asked]:
+    """Pictures of two things that lie apart."""
+    for seed, (first, its, second, others, background) in itertools.product(range(seeds), PAIRS):
+        one, other = f"{its} {first}".strip(), f"{others} {second}".strip()
+        relation = RELATIONS[seed % len(RELATIONS)]
+        prompt = f"a {one} {relation} a {other} on a {background} background"
+        phrases = {first: piece(its, others), second: piece(others, its)}
+        yield Asked(prompt, seed, background, phrases)
+
+
+def piece(colour: str, other: str) -> Callable[[np.ndarray], Mask]:
+    """What is joined to the colour's largest piece, or all but the other colour's."""
+
+    def rule(pixels: np.ndarray) -> Mask:
+        whole = figure(pixels)
+        away = np.linalg.norm(pixels.astype(int) - COLOURS[colour or other], axis=-1)
+        joined_to = joined(largest_piece((away < COLOUR_REACH) & whole), whole)
+        return joined_to if colour else whole & ~joined_to
+
+    return rule
 
 
 def ground(pixels: np.ndarray) -> Mask:

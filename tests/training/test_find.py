@@ -12,11 +12,15 @@ import torch
 from PIL import Image
 
 from picowatch.catalog.parts import ASSETS
-from tests.training.rendered import Asked, asked, is_plausible, overlap
+from picowatch.catalog.scan import embedded
+from picowatch.engine.model.devices import choose_target
+from picowatch.engine.networks.find import load_finder
+from tests.training.rendered import Asked, asked, asked_of_two, is_plausible, overlap
 from training.layers import LAYERS, drawn_crowd, mask_of, random_drawing
 
 SEED = 7
 LEAST_MEAN = 0.8
+CONFIDENCE = 0.3
 
 
 def drawn_by_the_demo_model(cases: list[Asked]) -> list[Image.Image]:
@@ -65,6 +69,41 @@ def test_what_words_name_is_found_in_what_the_demo_model_draws() -> None:
     assert len(means) >= 10
     assert mean(means.values()) >= LEAST_MEAN, means
     assert min(means.values()) >= 0.5, means
+
+
+@pytest.mark.heavy
+def test_little_is_found_of_what_is_absent() -> None:
+    """In pictures of one thing, of words that their prompts do not name."""
+    finder = load_finder(embedded("segmentation"), choose_target("cpu", "float32"))
+    cases = list(asked(1))[::2]
+    found = [
+        bool(finder.find(picture, word, CONFIDENCE))
+        for case, picture in zip(cases, drawn_by_the_demo_model(cases), strict=True)
+        for word in case.absent()
+    ]
+    assert len(found) > 100
+    assert mean(found) < 0.27
+
+
+@pytest.mark.heavy
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="demo-find takes both of two shapes or things"
+)
+def test_of_two_things_the_one_asked_for_is_found() -> None:
+    """Half of what is found and what is there is common, and a tenth of the other at most."""
+    finder = load_finder(embedded("segmentation"), choose_target("cpu", "float32"))
+    cases, right = list(asked_of_two(1)), []
+    for case, picture in zip(cases, drawn_by_the_demo_model(cases), strict=True):
+        true = [rule(np.asarray(picture)) for rule in case.phrases.values()]
+        if all(0.02 < one.mean() < 0.4 for one in true) and not (true[0] & true[1]).any():
+            for phrase, wanted, other in zip(case.phrases, true, true[::-1], strict=True):
+                mask = finder.search(picture, phrase, CONFIDENCE)[1] > 0.5
+                mask = mask & np.ones_like(wanted)
+                taken = (mask & other).sum() / other.sum()
+                right.append(bool(overlap(mask, wanted) >= 0.5 and taken < 0.1))
+    if len(right) < 10:
+        pytest.fail("too few pictures of two things were drawn")
+    assert mean(right) >= 0.9
 
 
 def test_labels_say_what_each_pixel_is() -> None:
