@@ -35,7 +35,7 @@ def write(models: Path, kind: str, name: str = "", mark: int = 2, **more: Any) -
 
 
 def test_the_best_comes_first(tmp_path: Path) -> None:
-    """Outlines before areas before boxes; of two that are alike the larger; SAM alone is none."""
+    """Outlines come before areas, areas before boxes, and the larger of one kind first."""
 
     def names() -> tuple[str, ...]:
         return Catalog(tmp_path).inventory().segmentations

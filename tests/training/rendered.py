@@ -19,7 +19,7 @@ from training.scenes import COLOURS
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 BACKGROUND_REACH, COLOUR_REACH, DARK = 48, 62, 96
-# A thing that covers less or more of the picture was not drawn as asked for.
+# A thing that covers less or more of the picture is not what its prompt says.
 PLAUSIBLE = {"hat": (0.01, 0.2), "bow tie": (0.008, 0.16), "sunglasses": (0.01, 0.16)}
 ALONE = ("balloon", "moon", "house", "heart")
 WORN_COLOURS = (("blue", "green"), ("green", "purple"), ("yellow", "blue"), ("pink", "green"))

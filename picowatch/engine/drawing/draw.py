@@ -21,7 +21,16 @@ from picowatch.engine.drawing.canvas import Canvas
 from picowatch.engine.drawing.latents import Enlarge
 from picowatch.engine.drawing.preview import Previewer
 from picowatch.engine.model.loaded import Loaded
-from picowatch.engine.protocol import CompileState, OnStep, Place, RgbPicture, unseen
+from picowatch.engine.protocol import (
+    CompileState,
+    MemoryUse,
+    OnStep,
+    Place,
+    RenderedImage,
+    RgbPicture,
+    unseen,
+    versions,
+)
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -41,10 +50,29 @@ class Drawn(NamedTuple):
     rung: str = ""
     warnings: tuple[str, ...] = ()
 
-    @property
-    def alpha(self) -> bytes:
-        """A byte for each pixel, or empty if nothing is transparent."""
-        return self.picture.getchannel("A").tobytes() if self.picture.mode == "RGBA" else b""
+    def as_rendered(
+        self, device: str, timings: dict[str, float], memory: MemoryUse | None
+    ) -> RenderedImage:
+        """Return the picture as the daemon gets it; alpha is empty if all of it is opaque."""
+        picture = self.picture
+        return RenderedImage(
+            width=picture.width,
+            height=picture.height,
+            pixels=picture.convert("RGB").tobytes(),
+            alpha=picture.getchannel("A").tobytes() if picture.mode == "RGBA" else b"",
+            device=device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            compiled=self.compiled,
+            memory_rung=self.rung,
+            chunks=self.chunks,
+            timings=timings,
+            versions=versions(),
+            warnings=self.warnings,
+            control_maps=self.control_maps,
+            places=self.places,
+            memory=memory,
+        )
 
 
 @dataclass(frozen=True, slots=True)

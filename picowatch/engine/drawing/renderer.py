@@ -54,7 +54,6 @@ from picowatch.engine.protocol import (
     OnStep,
     RenderedImage,
     unseen,
-    versions,
 )
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -178,32 +177,19 @@ class Renderer:
         with self._algorithms(exact=first.exact):
             drawn = finishing.finished(drawn, timings)
         timings = {phase: seconds / len(batch) for phase, seconds in timings.items()}
-        memory = held_memory()
-        return [
-            RenderedImage(
-                width=one.picture.width,
-                height=one.picture.height,
-                pixels=one.picture.convert("RGB").tobytes(),
-                alpha=one.alpha,
-                device=self._target.name,
-                precision=one.precision,
-                batch_size=one.batch_size,
-                compiled=one.compiled,
-                memory_rung=one.rung or rung.name,
-                chunks=one.chunks,
-                timings=timings,
-                versions=versions(),
+        device, memory = self._target.name, held_memory()
+        finished = [
+            one._replace(
+                rung=one.rung or rung.name,
                 warnings=(
                     *one.warnings,
                     *picture_warnings(self._start_images, request),
                     *shrink_warning(request, smaller),
                 ),
-                control_maps=one.control_maps,
-                places=one.places,
-                memory=memory,
             )
             for one, request, smaller in zip(drawn, requested, batch, strict=True)
         ]
+        return [one.as_rendered(device, timings, memory) for one in finished]
 
     def _drawn(
         self,

@@ -99,56 +99,64 @@ def _applied(rule: Rule, recipe: Recipe, judge: Judge) -> Recipe:
 
 
 def _files(recipe: Recipe) -> Iterator[Finding]:
-    """Find a VAE, LoRAs and embeddings for another family than the checkpoint's.
-
-    A LoRA's family in the recipe overrides the one in its file. Embeddings are for text encoders of
-    Stable Diffusion, whatever their files say.
-    """
-    checkpoint, inventory = recipe.installed_checkpoint, recipe.inventory
-
-    def misfit(
-        kind: str, field: str, name: str, families: Sequence[str], remedy: str, without: Any
-    ) -> Iterator[Finding]:
-        if checkpoint.family and any(families) and checkpoint.family not in families:
-            what = (
-                f"the {kind} '{shown(name)}' is for {listed(families)}, but the checkpoint "
-                f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}."
-            )
-            yield Finding(field, what, remedy, without)
-
-    able = [name for name, f in inventory.vae_families.items() if checkpoint.family in f]
+    """Find a VAE, LoRAs and embeddings for another family than the checkpoint's."""
+    inventory, family = recipe.inventory, recipe.installed_checkpoint.family
+    able = [name for name, families in inventory.vae_families.items() if family in families]
     remedy = f"Use {listed([*able, BAKED], 'or')}."
-    yield from misfit(
-        "VAE", "vae", recipe.vae, inventory.vae_families.get(recipe.vae, ()), remedy, BAKED
-    )
+    families = inventory.vae_families.get(recipe.vae, ())
+    yield from _misfit(recipe, "VAE", Finding("vae", recipe.vae, remedy, BAKED), families)
+    yield from _loras(recipe)
+    yield from _embeddings(recipe)
+
+
+def _misfit(
+    recipe: Recipe, kind: str, named: Finding, families: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield the finding, whose message is a file's name, if the file is for other families."""
+    checkpoint = recipe.installed_checkpoint
+    if checkpoint.family and any(families) and checkpoint.family not in families:
+        message = (
+            f"the {kind} '{shown(named.message)}' is for {listed(families)}, but the checkpoint "
+            f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}."
+        )
+        yield replace(named, message=message)
+
+
+def _loras(recipe: Recipe) -> Iterator[Finding]:
+    """A LoRA's family in the recipe overrides the one in its file."""
     loras: list[tuple[str, str, Any]] = [
         ("loras", name, tuple(pair for pair in recipe.loras if pair[0] != name))
         for name, _ in recipe.loras
     ]
     loras += [
         ("prompt", name, recipe.prompt.replace(tag.written, "", 1).strip())
-        for tag, name in installed_tags(recipe.prompt, inventory)
+        for tag, name in installed_tags(recipe.prompt, recipe.inventory)
     ]
     for index, detail in enumerate(recipe.detail):
-        tags = installed_tags(detail.prompt, inventory)
+        tags = installed_tags(detail.prompt, recipe.inventory)
         loras += [(f"{DETAIL}.{index}.prompt", name, "") for _, name in tags]
     said = {name: FAMILIES[key].name for name, key in recipe.context.lora_families.items()}
-    key = family_called(checkpoint.family)
+    key = family_called(recipe.installed_checkpoint.family)
     for field, name, without in loras:
         remedy = "Remove the LoRA, or use a checkpoint of its family."
         if key:
             remedy += f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."
-        family = said.get(name) or inventory.lora_families.get(name, "")
-        yield from misfit("LoRA", field, name, [family], remedy, without)
-    remedy = "Remove the embedding, or use a checkpoint of its family."
-    usual = "Stable Diffusion" if checkpoint.rules.flow else ""
+        family = said.get(name) or recipe.inventory.lora_families.get(name, "")
+        yield from _misfit(recipe, "LoRA", Finding(field, name, remedy, without), [family])
+
+
+def _embeddings(recipe: Recipe) -> Iterator[Finding]:
+    """Embeddings are for text encoders of Stable Diffusion, whatever their files say."""
+    inventory, remedy = recipe.inventory, "Remove the embedding, or use a checkpoint of its family."
+    usual = "Stable Diffusion" if recipe.installed_checkpoint.rules.flow else ""
     for field in PROMPTS:
         prompt = getattr(recipe, field)
         text, _ = split_loras(prompt)
         for start, end, name in embedding_words(text, inventory.embeddings):
-            family = inventory.embedding_families.get(name, usual)
             without = prompt.replace(text[start:end], "", 1)
-            yield from misfit("embedding", field, name, [family], remedy, without)
+            named = Finding(field, name, remedy, without)
+            families = [inventory.embedding_families.get(name, usual)]
+            yield from _misfit(recipe, "embedding", named, families)
 
 
 def _lacks(recipe: Recipe) -> Iterator[Finding]:
