@@ -24,7 +24,7 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.other_programs import SHAPE, words_for
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.messages.suggestions import did_you_mean, listed
+from picowatch.recipe.messages.suggestions import closest, did_you_mean, listed
 from picowatch.recipe.messages.wording import (
     DECIMAL_POINT,
     given_twice,
@@ -237,6 +237,7 @@ def _references(written: Written, judge: Judge) -> Written:
 
 def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
     parts: Layer = {}
+    meant: Layer = {}  # under names that are misspelt: they are not called missing, too
     known = list(PARTS[field])
     for name, part in mapping.pairs:
         plain = plain_name(name)
@@ -247,11 +248,13 @@ def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
             hint = f"{DECIMAL_POINT} " if name.isdigit() else did_you_mean(name, known)
             message = f"{field} has no '{shown(name)}'. {hint}{words}"
             judge.wrong(field, message, position=position)
+            if similar := closest(name, known):
+                meant[similar] = part
         elif first in parts:
             judge.wrong(field, given_twice(name, parts[first]), position=position)
         else:
             parts[first] = part
-    return mapping.with_pairs(tuple(parts.items()))
+    return mapping.with_pairs(tuple((meant | parts).items()))
 
 
 # The fields that can be written in several forms. These raise ValueInvalid for any other form.

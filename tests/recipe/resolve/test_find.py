@@ -90,6 +90,7 @@ WRONG = {
     "{find: hat, confidence: 30}": "mask confidence must be a number from 0 to 1, not 30.",
     "{find: hat, grow: 500}": "mask grow must be a whole number from -128 to 128, not 500.",
     "{find: hat, preview: maybe}": "mask preview must be true or false, not 'maybe'.",
+    "{fnd: hat}": "mask has no 'fnd'. Did you mean 'find'? …",
     "{find: hat, blur: 4}": "mask has no 'blur'. …",
     "{find: hat, model: sam9}": "no segmentation model 'sam9' in … Available: clipseg and …",
 }
