@@ -158,7 +158,7 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
     [
         ("hires: {scale: 5}", "hires scale must be a number from 1 to 4, not 5."),
         ("hires: {steps: 200}", "hires steps must be a whole number from 0 to 150, not 200."),
-        ("hires: {steps: 3, upscal: lanczos}", "hires has no 'upscal'. Did you mean 'upscaler'? Its …"),
+        ("hires: {upscal: lanczos}", "hires has no 'upscal'. Did you mean 'upscaler'? Its …"),
         ("hires: much", "hires must be true, false, a number like 2, or … not 'much'."),
         ("hires: 4\nsize: 2048x64", "hires makes 8192x256 from 2048x64; the limit is 4096 …"),
         ("hires: {upscaler: 4x-UltraShrap}", "no upscaler '4x-UltraShrap' in models/upscalers. Did "
