@@ -39,7 +39,7 @@ HASH = {kind: digit * 64 for kind, digit in HASHES.items()}  # as hash_of gives 
 # Beside any text: quotes, comments, colons, brackets, white space at the ends, emoji.
 HOSTILE = [
     *("'", '"', " # ", ": ", "- ", "{", "[", "&a", "*a", "!", "|", ">", "%", "@", "\\", "\\("),
-    *(" ", "  ", "\n", "\n\n", "\t", "\u00a0", "\u200b", "yes", "~", "1e3", "é", "🐶"),
+    *(" ", "  ", "\n", "\n\n", "\n \n", "\t", "\u00a0", "\u200b", "yes", "~", "1e3", "é", "🐶"),
     "👨\u200d👩\u200d👧",
 ]
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=30)

@@ -91,9 +91,12 @@ def test_values_that_would_be_torn_apart_are_json() -> None:
 
 
 def _keeps_its_form(text: str) -> bool:
-    """Return whether a prompt has nothing that looks like A1111's own lines."""
+    """Return whether a prompt has nothing that looks like A1111's own lines, nor spaces alone in a
+    line, which are deleted from files.
+    """
     lines = text.split("\n")
-    return "Negative prompt:" not in text and not any(line.startswith("Steps:") for line in lines)
+    own = "Negative prompt:" in text or any(line.startswith("Steps:") for line in lines)
+    return not own and not any(line and not line.strip(" \t") for line in lines[1:-1])
 
 
 PICTURES = ("image", "image_hash", "denoising_strength", "resize", "mask", "mask_hash",
