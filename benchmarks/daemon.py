@@ -22,6 +22,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.folders import processor_seconds
 from benchmarks.measuring import compared, machine, spread, wait_until
 from tests.catalog.files import sdxl_shapes, write_model
 
@@ -105,9 +106,7 @@ class Daemon:
         return time.monotonic() - began
 
     def cpu_seconds(self) -> float:
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()  # proc(5): from the third on
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self._process.pid)
 
     def mebibytes(self, what: str) -> float:
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()

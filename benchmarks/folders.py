@@ -129,7 +129,11 @@ class Daemon:
 
     def peak_bytes(self) -> int:
         """The most main memory that daemon and engine held, together (proc(5))."""
-        return sum(_peak_of(process) for process in (self._process.pid, *self._children()))
+        return sum(map(peak_of, self.processes()))
+
+    def processes(self) -> list[int]:
+        """The numbers of the daemon's process and of its engine's."""
+        return [self._process.pid, *self._children()]
 
     def _children(self) -> Iterator[int]:
         for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -141,9 +145,16 @@ class Daemon:
                 yield int(stat.parent.name)
 
 
-def _peak_of(process: int) -> int:
+def peak_of(process: int) -> int:
+    """The most main memory that a process held, in bytes."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def processor_seconds(process: int) -> float:
+    """The processor time that a process took (proc(5))."""
+    values = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
