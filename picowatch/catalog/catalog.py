@@ -176,7 +176,6 @@ class Catalog:
 
     @property
     def demo(self) -> Model:
-        """The embedded demo model."""
         return embedded("checkpoint")
 
     def is_hashed(self, model: Model) -> bool:

@@ -18,7 +18,6 @@ _SILENT = ("sd1", "sdxl")
 
 
 def names_of(models: Sequence[Model]) -> tuple[str, ...]:
-    """Return the names of models, in order."""
     return tuple(model.name for model in models)
 
 
@@ -68,7 +67,6 @@ def known_words(demo: Model) -> KnownWords:
 
 
 def controlnet_of(model: Model) -> ControlNet:
-    """Return a ControlNet with its family."""
     family = FAMILIES[model.family].name
     return ControlNet(model.name, family, model.text_width, UNIONS.get(model.variant, 0))
 

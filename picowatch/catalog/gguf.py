@@ -154,7 +154,6 @@ class _Reader:
         return count
 
     def _kind(self) -> int:
-        """Return the number of a type."""
         return int(self._number("I"))
 
     def _number(self, code: str) -> int | float:

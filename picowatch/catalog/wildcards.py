@@ -37,7 +37,6 @@ class WildcardFiles:
         self._read: dict[Path, tuple[tuple[int, int], tuple[str, ...]]] = {}
 
     def scan(self) -> FoundWildcards:
-        """Return all wildcards."""
         found = FoundWildcards()
         size = count = 0
         for path in self._files():

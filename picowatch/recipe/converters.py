@@ -47,7 +47,6 @@ class Wrong(ValueInvalid):
 
 
 def raw(written: Written) -> Any:
-    """Return text as it is."""
     return written.value
 
 
@@ -59,13 +58,11 @@ def text(written: Written) -> str:
 
 
 def number_in(written: Written) -> Any:
-    """Return a number: 42, 7.5."""
     value = number(written.text)
     return written.value if value is None else value
 
 
 def switch_in(written: Written) -> Any:
-    """Return true or false."""
     value = switch(written.text)
     return written.value if value is None else value
 

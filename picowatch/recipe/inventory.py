@@ -209,9 +209,7 @@ class Inventory:
         return {getattr(one, "name", one): one for one in models}
 
     def refused_as(self, kind: str) -> Mapping[str, str]:
-        """The refused files in the folders of a kind."""
         return self.refused.get(kind, {})
 
     def refused_anywhere(self) -> dict[str, str]:
-        """The refused files of all kinds."""
         return {name: why for files in self.refused.values() for name, why in files.items()}

@@ -153,7 +153,6 @@ class Recipe(RecipeFields):
 
     @property
     def image_count(self) -> int:
-        """The number of images that the entry requests."""
         each = len(self.seed) if isinstance(self.seed, tuple) else self.count
         return each * len(self.variants)
 
@@ -169,7 +168,6 @@ class Recipe(RecipeFields):
 
     @property
     def wants_sheet(self) -> bool:
-        """Return whether its images get a contact sheet."""
         return self.grid or self.grid_seconds or bool(self.sweep)
 
     @property

@@ -81,7 +81,6 @@ class KnownSampler:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """All names of the sampler."""
         return (*_spellings(self.name), self.scheduler, *self.aliases)
 
 

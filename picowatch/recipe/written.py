@@ -26,7 +26,6 @@ class Source:
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
     def whole_line(self, number: int) -> "Position":
-        """Return the position of a whole line."""
         return Position(self, number, 1, max(1, len(self.line(number).rstrip())))
 
 
@@ -45,7 +44,6 @@ class Position:
 
     @property
     def text(self) -> str:
-        """The text at this position."""
         return self.source.line(self.line)[self.column - 1 :][: self.width]
 
 

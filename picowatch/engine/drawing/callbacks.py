@@ -44,7 +44,6 @@ class Steps:
         return getattr(self._module, name)
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """Return what the denoiser predicts."""
         raise_if(self._job.interrupted)
         return self.computing(*given, **named)
 
@@ -77,7 +76,6 @@ class FlowSteps(Steps):
         return {"callback_on_step_end": self.after_step} if self._has_callback else {}
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """Return what the transformer predicts."""
         predicted = super().__call__(*given, **named)
         if not self._has_callback:
             self._on_step()

@@ -151,7 +151,6 @@ class EditPasses(FlowPasses):
         return Prompted(request.digest, edit, warnings=(*self._warnings(request), *small))
 
     def run(self, group: Group, one: Pass, before: list[Image.Image] | None) -> list[Image.Image]:
-        """Implement `Passes.run`."""
         self.loaded.bring_denoiser()
         (edit,) = group.conditions
         rules, (width, height) = self.loaded.variant.references, edit.frame.size

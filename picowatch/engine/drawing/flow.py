@@ -64,7 +64,6 @@ class FlowPasses(Passes):
         return tuple(found)
 
     def run(self, group: Group, one: Pass, before: list[Image.Image] | None) -> list[Image.Image]:
-        """Implement `Passes.run`."""
         self.loaded.bring_denoiser()
         if before:
             start = list(map(self.job.enlarge_for_hires(group.requests[0]), before))

@@ -63,7 +63,6 @@ class _Cached:
         self._first: torch.Tensor | None = None  # the timestep of the first step
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """Return what the denoiser predicts."""
         if self._calls >= 0:
             self._count(named["timestep"] if "timestep" in named else given[1])
         return self._denoiser(*given, **named)

@@ -38,8 +38,6 @@ class Denoised(NamedTuple):
 
 
 class UnetPasses(Passes):
-    """Passes with a UNet."""
-
     def encode(self, request: ImageRequest) -> Prompted:
         """Encode an image's prompts; only rows with equal numbers of chunks can be joined."""
         chunks, conditions = self.loaded.texts.prompts.guiding(request)
@@ -103,7 +101,6 @@ class UnetPasses(Passes):
         return Denoised(result, maps)
 
     def decode(self, result: Denoised) -> list[Drawn]:
-        """Decode the latents, image by image."""
         images = decode(self.loaded.vae, result.latents)
         return list(map(Drawn, images, result.control_maps))
 

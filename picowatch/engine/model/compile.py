@@ -158,7 +158,6 @@ class _Call(torch.nn.Module):
         self.tree = tree
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        """Return the output."""
         given = iter(tensors)
         leaves = [next(given) if isinstance(one, torch.Tensor) else one for one in self.leaves]
         arguments, named = tree_unflatten(leaves, self.tree)

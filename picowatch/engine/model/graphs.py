@@ -122,7 +122,6 @@ class _Graph(NamedTuple):
     output: Any
 
     def replay(self, leaves: Sequence[Any]) -> Any:
-        """Return the output for these inputs."""
         for own, one in zip(self.inputs, leaves, strict=True):
             if torch.is_tensor(own):
                 own.copy_(one, non_blocking=True)

@@ -106,7 +106,6 @@ _NAMES = {"unet": "UNet", "vae": "VAE", "transformer": "transformer"}
 
 
 def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
-    """Return the type for the weights of a part."""
     if not is_unet(model):
         return target.flow_dtype
     if part.name == "unet":

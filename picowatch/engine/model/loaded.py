@@ -53,7 +53,6 @@ class Loaded:
 
     @property
     def vae(self) -> Any:
-        """The VAE."""
         return self.weights.parts["vae"]
 
     @property

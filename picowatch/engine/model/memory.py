@@ -94,7 +94,6 @@ class Weights:
 
     @property
     def total(self) -> int:
-        """The bytes of all parts."""
         return sum(self.encoders) + self.denoiser + self.vae
 
     def on_device(self, rung: Rung, pixels: int = 0, images: int = 1) -> int:

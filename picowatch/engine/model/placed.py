@@ -51,7 +51,6 @@ class Placed:
 
     @property
     def encoder_names(self) -> list[str]:
-        """The names of the text encoders."""
         return [name for name in self.parts if name.startswith("text_encoder")]
 
     @property

@@ -47,7 +47,6 @@ class Encoded(NamedTuple):
     pooled: torch.Tensor | None = None
 
     def zeros(self) -> "Encoded":
-        """Return zeros of the same shapes."""
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
         return Encoded(torch.zeros_like(self.states), pooled)
 

@@ -150,7 +150,6 @@ _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_depth(model: Model, target: Target) -> Any:
-    """Load a depth model."""
     # Imported here: every engine's start would wait for what few recipes need.
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 

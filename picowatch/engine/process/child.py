@@ -57,7 +57,6 @@ class RemoteEngine(ABC):
         on_preview: OnPreview = unseen,
         look: Look = go_on,
     ) -> list[RenderedImage]:
-        """Implement `Engine.render`."""
         with closing(self.reports(tuple(batch))) as reports:
             for report in reports:
                 match report:
@@ -101,12 +100,10 @@ class ChildEngine(RemoteEngine):
         self._process: _Process | None = None
 
     def interrupt(self) -> None:
-        """Implement `RemoteEngine.interrupt`."""
         if (process := self._process) is not None:
             process.interrupted.value = True
 
     def close(self) -> None:
-        """Implement `Engine.close`."""
         process, self._process = self._process, None
         if process is not None:
             process.close()
@@ -253,7 +250,6 @@ class LocalEngines(Executor):
         )
 
     def engines(self) -> Sequence[Engine]:
-        """Implement `Executor.engines`."""
         return self._engines
 
     def close(self) -> None:

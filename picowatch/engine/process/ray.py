@@ -80,11 +80,9 @@ class RayEngines(Executor):
         self._thread.start()
 
     def engines(self) -> Sequence[Engine]:
-        """Implement `Executor.engines`."""
         return tuple(one for one in self._engines if one.is_placed and one.gone is None)
 
     def close(self) -> None:
-        """Implement `Executor.close`."""
         self._closing.set()
         self._end_engines(EngineStopped("The engine was closed."))
         self._thread.join(_CLOSE_SECONDS)

@@ -100,7 +100,6 @@ class RayEngine(RemoteEngine):
             self.end(self._explained(error))
 
     def interrupt(self) -> None:
-        """Implement `RemoteEngine.interrupt`."""
         self._actor.interrupt.remote()
 
     def close(self) -> None:

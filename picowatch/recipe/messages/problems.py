@@ -183,7 +183,6 @@ def _paragraph(problem: Problem, inbox: str) -> str:
 
 
 def _head(problem: Problem, inbox: str) -> str:
-    """Return the file and the position in it."""
     place = f", line {problem.line}, column {problem.column}" if problem.line else ""
     return harmless(f"{inbox}/{problem.file}{place}" if inbox else f"{problem.file}{place}")
 

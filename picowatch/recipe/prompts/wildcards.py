@@ -162,7 +162,6 @@ class Template:
 
     @property
     def is_drawn(self) -> bool:
-        """Return whether it has any wildcard."""
         return any(not isinstance(node, str) for node in self.nodes)
 
     def expand(self, seed: int, stream: str) -> str:

@@ -79,7 +79,6 @@ class EntryResolver:
         self._cost = 0  # of the prompts of all images
 
     def recipes(self, entries: Sequence[Entry]) -> list[Recipe]:
-        """Return the entries' recipes, in order."""
         found = [self._recipe(entry) for entry in entries]
         if self._beyond:
             self._problems.add(self._beyond, too_many(self._images, self._max_images))
