@@ -137,7 +137,8 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
             inner = inner or (linked and is_folder(path))
             if inner and child.lower() in SKIPPED_FOLDERS:
                 continue
-            if inner and not (is_file(path / INDEX) or _is_part(path, kind)):
+            is_part = kind in PART_FOLDERS and is_part_folder(path)
+            if inner and not (is_part or is_file(path / INDEX)):
                 (links if linked else folders).append(path)
             elif inner:
                 yield _candidate(root, kind, path, "folder")
@@ -160,10 +161,6 @@ def _below(root: Path, path: Path) -> str:
 def _may_be(path: str, name: str) -> bool:
     """Return whether a file or folder may have this name, or contain what has it."""
     return path == name or path.startswith(f"{name}.") or name.startswith(f"{path}/")
-
-
-def _is_part(path: Path, kind: Kind) -> bool:
-    return kind in PART_FOLDERS and is_part_folder(path)
 
 
 def _signature(path: Path, kind: Kind, layout: Layout) -> Signature:

@@ -159,10 +159,10 @@ def _extended(picture: Image.Image, request: ImageRequest, size: Size) -> Canvas
     redrawn = Image.new("L", size, 255)
     redrawn.paste(0, (left, top, left + width, top + height))
     soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
-    return Canvas(_padded(inner, size, left, top), redrawn, soft)
+    return Canvas(padded(inner, size, left, top), redrawn, soft)
 
 
-def _padded(picture: Image.Image, size: Size, left: int, top: int) -> Image.Image:
+def padded(picture: Image.Image, size: Size, left: int, top: int) -> Image.Image:
     """Return a picture of this size, with the outermost pixels of the one in it around that."""
     pixels = np.asarray(picture)
     margins = [
@@ -202,7 +202,7 @@ def fit(
     if resize == "crop":
         return ImageOps.fit(picture, size, resampling)
     left, top, right, bottom = _inner(picture.size, size)
-    return _padded(picture.resize((right - left, bottom - top), resampling), size, left, top)
+    return padded(picture.resize((right - left, bottom - top), resampling), size, left, top)
 
 
 def _inner(shown: Size, size: Size) -> Box:

@@ -68,7 +68,7 @@ class Details:
         self._look()
         with timed(self._timings, "find"):
             finder: Finder = self._network_of("segmentation", use.model, use.finder_hash)
-            return finder.things(on_white(picture), use.find, use.confidence)
+            return finder.find(on_white(picture), use.find, use.confidence)
 
 
 def _told(drawn: Drawn, use: DetailUse, things: Sequence[Found]) -> Drawn:

@@ -15,10 +15,9 @@ from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
-from picowatch.engine.drawing.canvas import decoded
+from picowatch.engine.drawing.canvas import Size, decoded, fit, padded
 from picowatch.engine.drawing.draw import Group, Prompted
 from picowatch.engine.drawing.flow import FlowPasses
 from picowatch.engine.model.families import pipeline_class, takes
@@ -27,9 +26,7 @@ from picowatch.files.pictures import decode_picture, decode_with_alpha, on_white
 from picowatch.recipe.passes import Pass
 from picowatch.recipe.request import ImageRequest
 
-Size = tuple[int, int]
 _LEAST = 64  # FLUX.2 refuses smaller pictures (diffusers, flux2/image_processor.py)
-_LANCZOS = Image.Resampling.LANCZOS
 
 
 class Frame(NamedTuple):
@@ -40,44 +37,27 @@ class Frame(NamedTuple):
 
     def hold(self, picture: Image.Image) -> Image.Image:
         """Return a picture scaled to the shown part, its edges repeated up to the full size."""
-        if picture.size != self.shown:
-            picture = picture.resize(self.shown, _LANCZOS)
-        (width, height), (inner_width, inner_height) = self.size, self.shown
-        if self.size == self.shown:
-            return picture
-        margins = [(0, height - inner_height), (0, width - inner_width), (0, 0)]
-        return Image.fromarray(np.pad(np.asarray(picture), margins, mode="edge"))
+        shown = fit(picture, self.shown, "stretch")
+        return shown if self.size == self.shown else padded(shown, self.size, 0, 0)
 
     def release(self, picture: Image.Image, size: Size) -> Image.Image:
         """Return the shown part of a rendered picture in the size of the recipe."""
-        shown = picture.crop((0, 0, *self.shown)) if self.size != self.shown else picture
-        return shown if shown.size == size else shown.resize(size, _LANCZOS)
+        return fit(picture.crop((0, 0, *self.shown)), size, "stretch")
 
 
 def frame_for(size: Size, references: References) -> Frame:
     """Return the frame in which a family renders a picture of this size."""
-    width, height = size
+    (width, height), multiple = size, references.multiple
     if references.stretched:
         # Must agree with calculate_dimensions of diffusers' pipeline_qwenimage_edit_plus.py.
         wide = sqrt(references.area * width / height)
-        shown = (
-            _nearest(wide, references.multiple),
-            _nearest(wide * height / width, references.multiple),
-        )
+        sides = [max(1, round(side / multiple)) for side in (wide, wide * height / width)]
+        shown = sides[0] * multiple, sides[1] * multiple
         return Frame(shown, shown)
     scale = max(min(1.0, sqrt(references.area / (width * height))), _LEAST / min(size))
     shown = int(width * scale), int(height * scale)
-    return Frame(
-        (_above(shown[0], references.multiple), _above(shown[1], references.multiple)), shown
-    )
-
-
-def _nearest(side: float, multiple: int) -> int:
-    return max(1, round(side / multiple)) * multiple
-
-
-def _above(side: int, multiple: int) -> int:
-    return -(-side // multiple) * multiple
+    sides = [-(-side // multiple) * multiple for side in shown]
+    return Frame((sides[0], sides[1]), shown)
 
 
 def read_references(
@@ -102,8 +82,8 @@ def read_references(
         pictures = [one.convert("RGBA") for one in pictures]
     in_place = is_in_proportion(pictures[0].size, size)
     if references.stretched:  # the pipeline scales each in its own proportions
-        if in_place and pictures[0].size != size:
-            pictures[0] = pictures[0].resize(size, _LANCZOS)
+        if in_place:
+            pictures[0] = fit(pictures[0], size, "stretch")
         return frame, pictures, []
     small = [
         f"The reference '{use.image}' has only {one.width}x{one.height} pixels, and is enlarged."

@@ -111,42 +111,31 @@ class Finder(ABC):
     def find(self, picture: Image.Image, phrase: str, confidence: float) -> list[Found]:
         """Return the things of which the network is at least so sure, the surest first.
 
-        A thing that is found twice counts once. RenderFailed if it cannot read the phrase.
+        A thing that is found twice counts once. A large picture is searched smaller, and so large
+        are the masks: each thing has its own. RenderFailed if it cannot read the phrase.
         """
-        picture, things = on_white(picture), things_in(phrase)
         if max(picture.size) > _NARROW * min(picture.size):
             size = f"{picture.width}x{picture.height}"
             raise RenderFailed(f"Nothing can be found in a picture of {size}: it is too narrow.")
-        places = (one for one in self._places(picture, things) if one.score >= confidence)
+        small = picture.copy()
+        small.thumbnail((_LONGEST, _LONGEST))
+        small, scale = on_white(small), picture.width / small.width
+        places = (one for one in self._places(small, things_in(phrase)) if one.score >= confidence)
         apart = _apart(sorted(places, key=lambda one: -one.score))
-        kept = apart[: max(1, _MOST_NUMBERS // (picture.width * picture.height))]
-        masks = self._masks(picture, kept)
+        kept = apart[: max(1, _MOST_NUMBERS // (small.width * small.height))]
         found = [
-            Found(one.score, _whole_pixels(one.box, picture.size), mask)
-            for one, mask in zip(kept, masks, strict=True)
+            Found(one.score, _whole_pixels(one.box * scale, picture.size), mask)
+            for one, mask in zip(kept, self._masks(small, kept), strict=True)
         ]
         return [one for one in found if one.mask.any()]
 
     def search(
         self, picture: Image.Image, phrase: str, confidence: float
     ) -> tuple[list[tuple[float, Box]], NDArray[np.float32]]:
-        """Return scores and boxes of what `things` finds, and one mask of all."""
-        found = self.things(picture, phrase, confidence)
+        """Return scores and boxes of what `find` finds, and one mask of all."""
+        found = self.find(picture, phrase, confidence)
         masks = [one.mask for one in found] or [np.zeros((1, 1), np.float32)]
         return [(one.score, one.box) for one in found], np.maximum.reduce(masks)
-
-    def things(self, picture: Image.Image, phrase: str, confidence: float) -> list[Found]:
-        """Return what `find` finds in a picture of any size.
-
-        A large picture is searched smaller, and so large are the masks: each thing has its own.
-        """
-        small, found = picture.copy(), []
-        small.thumbnail((_LONGEST, _LONGEST))
-        scale = picture.width / small.width
-        for one in self.find(small, phrase, confidence):
-            left, top, right, bottom = (round(side * scale) for side in one.box)
-            found.append(one._replace(box=(left, top, right, bottom)))
-        return found
 
     @abstractmethod
     def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
@@ -156,7 +145,9 @@ class Finder(ABC):
         """Yield the masks of places, in the picture's size."""
         for place in places:
             assert place.shares is not None
-            yield _mask(_in_size(place.shares, picture), place.cut)
+            size = (picture.height, picture.width)
+            shares = functional.interpolate(place.shares[None, None], size, mode="bilinear")
+            yield _mask(shares[0, 0], place.cut)
 
 
 class Sam3(Finder):
@@ -318,11 +309,6 @@ def _areas(inside: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _sides(picture: Image.Image, device: torch.device) -> torch.Tensor:
     return torch.tensor([picture.width, picture.height] * 2, device=device)
-
-
-def _in_size(shares: torch.Tensor, picture: Image.Image) -> torch.Tensor:
-    size = (picture.height, picture.width)
-    return functional.interpolate(shares[None, None], size, mode="bilinear")[0, 0]
 
 
 def _mask(shares: torch.Tensor, cut: float) -> NDArray[Any]:

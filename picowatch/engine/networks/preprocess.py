@@ -37,11 +37,6 @@ def preprocess(picture: Pixels, use: ControlUse) -> Pixels:
     return _BY_NAME[use.preprocess](picture, use)
 
 
-def _threshold(picture: Pixels, use: ControlUse) -> Pixels:
-    """Return white where every channel is above the threshold, and black elsewhere."""
-    return _grey(np.where(picture.min(axis=2) > use.threshold, 255, 0))
-
-
 def _luminance(picture: Pixels, _: ControlUse) -> Pixels:
     """Return CIELAB's lightness of sRGB (IEC 61966-2-1), scaled from 0..100 to 0..255."""
     values = picture.astype(np.float64) / 255
@@ -73,7 +68,7 @@ _BY_NAME: dict[str, Callable[[Pixels, ControlUse], Pixels]] = {
     "tile": lambda picture, _: picture,
     "canny": lambda picture, use: _grey(canny(picture, use.low, use.high)),
     "invert": lambda picture, _: 255 - picture,
-    "threshold": _threshold,
+    "threshold": lambda picture, use: _grey((picture.min(axis=2) > use.threshold) * 255),
     "blur": lambda picture, use: _blurred(picture, use.radius),
     "luminance": _luminance,
     "lineart": _lineart,
