@@ -74,6 +74,12 @@ CONTROL = "control"
 FINISHING = ("upscale", CUTOUT)
 # How the picture's file is written.
 WRITING = ("format", "quality", "keep_exif")
+# Fields of the whole picture: they change nothing where only details of a given one are drawn.
+WHOLE = (
+    *("width", "height", "denoising_strength", "resize", "variation_seed", "variation_strength"),
+    *("mask", "mask_blur", "mask_invert", "mask_padding", "extend", "hires", "tiling"),
+    *("references", CONTROL),
+)
 # The fields of a picture that is only finished.
 FINISHED = ("image", *FINISHING, *WRITING, "exact")
 

@@ -5,7 +5,17 @@ from collections.abc import Iterator, Sequence
 
 from picowatch.families import DEMO
 from picowatch.recipe.converters import seed_in
-from picowatch.recipe.fields import FINISHED, NEEDS, PICTURE, PROMPTS, ROWS, ZERO_SNR
+from picowatch.recipe.fields import (
+    DETAIL,
+    FINISHED,
+    NEEDS,
+    PARTS,
+    PICTURE,
+    PROMPTS,
+    ROWS,
+    WHOLE,
+    ZERO_SNR,
+)
 from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_FIND, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.prompts import probable_mistakes
@@ -19,6 +29,7 @@ from picowatch.recipe.prompts.grammar import (
 )
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.layers import only_details
 from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
 from picowatch.recipe.written import Layer, Origin, Written
@@ -153,10 +164,11 @@ def _is_about_drawing(field: str, written: Written) -> bool:
 
 def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
     """Find fields that change no image of an entry; a folder's defaults may be for others."""
+    is_repaired = only_details(layer)
     layer = {name: w for name, w in layer.items() if w.origin is not Origin.FOLDER}
-    if not images[0].draws:
+    if is_repaired or not images[0].draws:
         for field in layer:
-            if _is_about_drawing(field, layer[field]):
+            if _is_about_drawing(field, layer[field]) and (field in WHOLE or not is_repaired):
                 yield _without(field, ("prompt",), layer)
         return
     switched_off = {name for name in layer if layer[name].origin is Origin.OWN}
@@ -180,5 +192,6 @@ def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
 
 def _without(field: str, needs: Sequence[str], layer: Layer) -> Finding:
     what = f"{field} has no effect without {' or '.join(needs)}."
-    remedy = f"Add it, or remove {field}."
+    inside = "prompt" in needs and field in PARTS[DETAIL] and DETAIL in layer
+    remedy = f"Add it, or {f'write {field} inside detail' if inside else f'remove {field}'}."
     return Finding(field, what, remedy, "", position=layer[field].name_position)

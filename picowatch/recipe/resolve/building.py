@@ -21,10 +21,10 @@ from picowatch.recipe.fields import (
     CUTOUT,
     DEFAULTS,
     DETAIL,
-    FINISHING,
     MAX_SIDE,
     PARTS,
     PICTURE,
+    WHOLE,
     WRITING,
     ZERO_SNR,
     Loras,
@@ -40,7 +40,13 @@ from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
 from picowatch.recipe.resolve.finishing import mistakes_in_finishing
-from picowatch.recipe.resolve.layers import read_values, text_of, with_part
+from picowatch.recipe.resolve.layers import (
+    only_details,
+    only_finishes,
+    read_values,
+    text_of,
+    with_part,
+)
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import Judge
@@ -53,7 +59,7 @@ from picowatch.recipe.samplers import (
     find_sampler,
     sampler_named,
 )
-from picowatch.recipe.written import Entry, Layer, Origin, Position, Written, find_in, number
+from picowatch.recipe.written import Entry, Layer, Origin, Position, Written, find_in
 
 _HASH_DIGITS = 10
 _MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
@@ -76,6 +82,8 @@ def resolve(judge: Judge, known: Known, entry: Entry) -> Recipe | None:
     The layer is spelt out and merged. The judge is told of mistakes, and of replaced values that
     others chose. The `entry` says which files were used before, and what was dropped.
     """
+    if only_details(judge.layer):
+        judge.layer = {name: one for name, one in judge.layer.items() if name not in WHOLE}
     resolving = _Resolving(judge, known, entry)
     recipe = resolving.finished() if only_finishes(judge.layer) else resolving.drawn()
     if recipe is None:
@@ -468,24 +476,6 @@ def _decided(recipe: Recipe) -> str:
         return SIMPLE
     decided = decide_schedule_type(sampler_named(recipe.sampler), recipe.schedule_type)
     return decided or recipe.schedule_type
-
-
-def only_finishes(layer: Layer) -> bool:
-    """Return whether a layer has a start image, something to finish it with, and no prompt."""
-    image = layer.get("image")
-    if "prompt" in layer or image is None:
-        return False
-    finishes = any(not layer[name].is_off for name in FINISHING if name in layer)
-    return finishes and not image.is_none and not only_details(layer)
-
-
-def only_details(layer: Layer) -> bool:
-    """Return whether a layer has a start image, details to draw again, and no prompt."""
-    image, detail = layer.get("image"), layer.get(DETAIL)
-    if "prompt" in layer or image is None or image.is_none:
-        return False
-    strength = layer.get("denoising_strength")
-    return bool(detail and not detail.is_off) and (not strength or number(strength.text) == 0)
 
 
 def _keeps_size(values: Mapping[str, Any]) -> bool:

@@ -17,8 +17,8 @@ from picowatch.recipe.resolve.advice import (
     says_drawing,
     with_unknown_words,
 )
-from picowatch.recipe.resolve.building import Known, only_finishes, resolve
-from picowatch.recipe.resolve.layers import merged, read_values, spelt_out
+from picowatch.recipe.resolve.building import Known, resolve
+from picowatch.recipe.resolve.layers import merged, only_finishes, read_values, spelt_out
 from picowatch.recipe.resolve.prompts import MAX_COST, cost_of
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import Judge

@@ -16,6 +16,7 @@ from picowatch.recipe.fields import (
     CONTROL,
     CUTOUT,
     DETAIL,
+    FINISHING,
     PART_ALIASES,
     PARTS,
     PICTURE,
@@ -124,6 +125,23 @@ def read_values(layer: Layer, judge: Judge) -> dict[str, Any]:
         except ValueInvalid as error:
             judge.wrong(name, str(error), None)
     return found
+
+
+def only_finishes(layer: Layer) -> bool:
+    """Return whether a layer has a start image, something to finish it with, and no prompt."""
+    image = layer.get("image")
+    if "prompt" in layer or image is None:
+        return False
+    finishes = any(not layer[name].is_off for name in FINISHING if name in layer)
+    return finishes and not image.is_none and not only_details(layer)
+
+
+def only_details(layer: Layer) -> bool:
+    """Return whether a layer has a start image, details to draw again, and no prompt."""
+    image, detail = layer.get("image"), layer.get(DETAIL)
+    if "prompt" in layer or image is None or image.is_none:
+        return False
+    return bool(detail and not detail.is_off)
 
 
 def text_of(field: str, written: Written) -> str:

@@ -127,6 +127,17 @@ def test_an_existing_picture_keeps_its_size_and_all_but_details(more: str) -> No
     assert larger.published_size == (6002, 4500)
 
 
+def test_what_is_for_the_whole_picture_is_refused_where_it_stays() -> None:
+    """What a folder says of it is for other recipes."""
+    text = "image: a.jpg\ndetail: face\nsteps: 9\n"
+    for said in ("hires: true", "mask: {find: hat}", "denoising_strength: 0.5", "extend: 16:9"):
+        name = said.partition(":")[0]
+        remedy = f"write {name} inside detail" if "strength" in name else f"remove {name}"
+        what = f"{name} has no effect without prompt. Add it, or {remedy}."
+        check_refused(text + said, what, inventory=INSTALLED)
+    assert asked(text, defaults="hires: true\nsize: 64x64\ntiling: true") == asked(text)
+
+
 def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
     """Each detail is its own."""
     it = Checkpoint("it", 1024, family=FAMILIES["flux"].name, rules=rules_of("flux", "Fill"))
@@ -138,10 +149,6 @@ def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
 def test_a_start_image_with_a_prompt_is_drawn_before_its_details() -> None:
     request = asked("prompt: a man\nimage: a.jpg\ndetail: face")
     assert (request.only_details, request.published_size) == (False, (128, 128))
-    check_refused(
-        "image: a.jpg\ndetail: face\ndenoising_strength: 0.5", "a prompt is missing. …",
-        inventory=INSTALLED, pictures=PHOTO,
-    )  # fmt: skip
 
 
 def test_a_sweep_varies_a_part_of_the_only_detail() -> None:
