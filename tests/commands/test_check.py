@@ -128,6 +128,8 @@ TEMPLATE = "inbox/d/_pictures.yaml"
          ("line 2, column 26\n", "clip_skip 3 is too much for the checkpoint 'demo'")),
         ("inbox/a.yaml", {"inbox/a.yaml": TWO.splitlines()[0], "inbox/text.png": "no picture"},
          ("column 22\n", "There is no picture 'no.png'.", "column 36\n", "not a picture that")),
+        ("inbox/a.yaml", {"inbox/a.yaml": "prompt: a\nimage: no.png\nmask: hat\n"},
+         ("There is no picture 'hat'.", "For what words find, write mask: {find: hat}.")),
         ("new/a.yaml", {"inbox/b.txt": "", "new/a.yaml": "prompt: a\nimage: start.png\n",
                         "new/start.png": "no picture"}, ("not a picture that can be read",)),
         ("a.yaml", {"a.yaml": "prompt: a star A{ND|ND} a cat\nseed: 1\n"},

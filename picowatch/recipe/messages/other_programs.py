@@ -29,6 +29,8 @@ _WORDS = {
     "scale": "It is a part of hires or upscale: indent it below that line, or write "
     "hires: {scale: 2}.",
     f"resolution {SHAPE} aspect ar dimensions": "Write size: SIZES.",
+    "find mask.find mask:_find confidence grow": "It is a part of mask, detail or cutout: write "
+    "mask: {find: the sky}.",
     "prompts": "A recipe has one prompt. Write a recipe for each, or "
     "sweep: {prompt: [a corgi, a cat]}.",
     "dtype torch_dtype precision device": "It is a setting: write it into picowatch.yaml, like "

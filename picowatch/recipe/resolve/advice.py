@@ -96,7 +96,12 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
 def _unknown_to_demo(variants: Sequence[Recipe], inventory: Inventory) -> Iterator[str]:
     """Yield a warning about prompts; LoRAs teach words of their own."""
     demo = inventory.demo
-    drawn = {one.prompt: one for one in variants if one.draws and one.checkpoint == demo.name}
+    drawn = {
+        prompt: one
+        for one in variants
+        for prompt in (one.prompt, *(detail.prompt for detail in one.detail))
+        if one.draws and one.checkpoint == demo.name
+    }
     if demo.known_words is None or not drawn:
         return
     known = demo.known_words.and_names(inventory.embeddings)

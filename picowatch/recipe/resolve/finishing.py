@@ -12,6 +12,9 @@ def mistakes_in_finishing(recipe: Recipe) -> Iterator[Finding]:
     """Check how a picture is enlarged and written."""
     yield from _upscaled_size(recipe)
     yield from _file_format(recipe)
+    if recipe.says("cutout.confidence") and not (recipe.cutout and recipe.cutout.find):
+        what = "cutout confidence has no effect without find."
+        yield Finding("cutout.confidence", what, "Add find, or remove confidence.", 0.3)
 
 
 def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from picowatch.recipe.fields import (
     CUTOUT,
     DETAIL,
     FINISHING,
+    FIRST_NAME_OF,
     PART_ALIASES,
     PARTS,
     PICTURE,
@@ -226,8 +227,14 @@ def _mask(written: Written, judge: Judge) -> Written:
     """Write out what to find; a path stays as it is."""
     if isinstance(written.value, tuple):
         raise ValueInvalid(wrong_value("mask", written))
-    is_found = isinstance(written.value, dict)
-    return _with_first_names("mask", written, judge) if is_found else written
+    if isinstance(written.value, dict):
+        return _with_first_names("mask", written, judge)
+    return _picture(written)
+
+
+def _picture(written: Written) -> Written:
+    """Write out that there is none; a path stays as it is."""
+    return written.with_value("none") if switch(written.text) is False else written
 
 
 def _list(field: str, named: str, written: Written, judge: Judge) -> Written:
@@ -264,6 +271,8 @@ def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
         if first not in known:
             words = f"Its fields are {listed(known, most=len(known))}."
             hint = f"{DECIMAL_POINT} " if name.isdigit() else did_you_mean(name, known)
+            if FIRST_NAME_OF.get(first) == first:
+                words = f"Write {first} beside {field}, not in it."
             message = f"{field} has no '{shown(name)}'. {hint}{words}"
             judge.wrong(field, message, position=position)
             if similar := closest(name, known):
@@ -280,6 +289,7 @@ _FORMS: dict[str, Callable[[Written, Judge], Written]] = {
     "hires": partial(_mapping, "hires", ""),
     "upscale": partial(_mapping, "upscale", "model"),
     CUTOUT: partial(_mapping, CUTOUT, "model"),
+    "image": lambda written, _: _picture(written),
     "mask": _mask,
     "references": _references,
     CONTROL: partial(_list, CONTROL, ""),

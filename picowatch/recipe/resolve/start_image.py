@@ -62,7 +62,10 @@ def refuse_unusable(recipes: Sequence[Recipe], use: Callable[[str], object]) -> 
             try:
                 use(path)
             except PictureUnreadable as error:
-                problems.take(recipe.problem_at(field, named(path, str(error))).problems)
+                what = named(path, str(error))
+                if field == "mask" and "." not in path:
+                    what += f" For what words find, write mask: {{find: {shown(path)}}}."
+                problems.take(recipe.problem_at(field, what).problems)
     problems.raise_if_any()
 
 

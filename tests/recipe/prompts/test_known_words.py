@@ -56,6 +56,7 @@ def test_nothing_is_said_of_other_words_and_models(text: str, installed: Invento
 
 def test_each_word_of_a_sweep_counts(installed: Inventory) -> None:
     """One warning covers all its images."""
-    text = 'prompt: a red circle\nsweep: {"prompt: red": [teal, azure], steps: [1, 2]}\n'
+    text = "prompt: a red circle\ndetail: {find: face, prompt: an azure star}\n"
+    text += 'sweep: {"prompt: red": [teal, blue], steps: [1, 2]}\n'
     (warning,) = warnings(text, installed, "a.yaml")
     assert warning.startswith("the demo model does not know 'teal' and 'azure'; it knows")

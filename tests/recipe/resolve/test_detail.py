@@ -69,6 +69,7 @@ def test_what_is_drawn_again(written: str, meant: list[dict[str, Any]]) -> None:
         ("{find: face, size: large}", "detail size must be a size like 512x512, not 'large'."),
         ("{find: face, prompt: '<lora:gone:1>'}", "no LoRA 'gone' in …"),
         ("{find: face, paddding: 3}", "detail has no 'paddding'. …"),
+        ("{find: face, sampler: x}", "detail has no 'sampler'. Write sampler beside detail, …"),
         ("{find: face, model: gone}", "no segmentation model 'gone' in …"),
     ],
 )

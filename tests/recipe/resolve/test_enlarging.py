@@ -169,6 +169,8 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
          "upscale makes 16384x16384 from 2048x2048; the limit is 100 million pixels. Use a …"),
         ("upscale: R-ESRGAN 4x+", "no upscaler … Put RealESRGAN_x4plus.safetensors there; …"),
         ("cutout: [a]", "cutout must be true, false, a model's name, or a mapping like …"),
+        ("cutout: {confidence: 0.5, model: isnet}",
+         "cutout confidence has no effect without find. Add find, or remove …"),
         ("cutout: {model: isnet, blur: true}", "cutout has no 'blur'. Its fields are model, …"),
         ("cutout: {model: isnet, background: #f4f4f4\n  }", "cutout background has no value. "
          'Write transparent, white, black, or a colour in quotes like "#f4f4f4", or delete …'),

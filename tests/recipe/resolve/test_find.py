@@ -92,6 +92,8 @@ WRONG = {
     "{find: hat, preview: maybe}": "mask preview must be true or false, not 'maybe'.",
     "{fnd: hat}": "mask has no 'fnd'. Did you mean 'find'? …",
     "{find: hat, blur: 4}": "mask has no 'blur'. …",
+    "{find: hat, mask_blur: 4}": "mask has no 'mask_blur'. Write mask_blur beside mask, not in it.",
+    "b.png\nfind: hat": "unknown field 'find'. It is a part of mask, … {find: the sky}.",
     "{find: hat, model: sam9}": "no segmentation model 'sam9' in … Available: clipseg and …",
 }
 
@@ -135,4 +137,6 @@ def test_a_folder_may_say_what_is_found() -> None:
     assert request.mask == Find("hat", grow=9, model="clipseg")
     own = request_of("prompt: a\nimage: b.png\nmask: none", defaults=defaults, inventory=INSTALLED)
     assert own.mask == ""
+    off = request_of("prompt: a\nimage: b.png\nmask: no", defaults=defaults, inventory=INSTALLED)
+    assert off == own
     assert ROWS["mask"].needs == ("image", "references")
