@@ -70,12 +70,7 @@ CREATE TABLE start_images AS SELECT DISTINCT images.id AS image, value AS pictur
     AND (key IN ('image_hash', 'mask_hash') OR key = 'hash' AND path GLOB '$.references*')
     AND value NOT IN ('', save_digest);
 """
-# A picture that had no prompt is read again.
-_FROM_7 = """
-UPDATE saves SET outcome = 'refused' WHERE outcome = 'waiting';
-UPDATE recipes SET outcome = 'refused', size_and_time = '0 0 0' WHERE outcome = 'waiting';
-"""
-CHANGES = {1: _FROM_1, 6: _FROM_6, 7: _FROM_7}
+CHANGES = {1: _FROM_1, 6: _FROM_6}
 OLD = "old_"
 COPIED_BYTES = 1 << 20
 STEPS_ALIVE = 10_000_000  # of SQLite's machine, about a second, between two watchdog messages

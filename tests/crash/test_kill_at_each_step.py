@@ -174,7 +174,7 @@ def test_a_death_while_a_ledger_is_rebuilt(house: House) -> None:
 @pytest.mark.parametrize("statement", [5, 50])
 def test_an_upgrade_of_the_ledger_is_made_again(house: House, statement: int) -> None:
     """The pause of before is still there."""
-    put(ledger := house.outbox / ".picowatch/ledger.sqlite", 7)
+    put(ledger := house.outbox / ".picowatch/ledger.sqlite")
     die(house, f"{UPGRADED}:{statement}")
     run_daemon(house)
     with closing(sqlite3.connect(ledger)) as sql:

@@ -1,7 +1,7 @@
-"""Ledgers of earlier versions: an upgrade loses nothing, and renders nothing again.
+"""The ledger of an earlier version: an upgrade loses nothing, and renders nothing again.
 
-Each `version-N.sql` is the ledger of a daemon of that version that had rendered and refused
-recipes, was paused, and then accepted more and cancelled one.
+`version-1.sql` is that of a daemon of 0.2.0 that had rendered and refused recipes, was paused, and
+then accepted more and cancelled one.
 """
 
 import sqlite3
@@ -26,7 +26,6 @@ RECIPES = {
     "cancelled.yaml": "prompt: a tree\ncount: 2\n",
 }
 QUEUED = ["a fox", "a house", "a house", "a house", "a moon"]
-OLDER = (1, 7)  # on its way from 1, a ledger is one of version 6, too
 
 
 def ledger(house: House) -> Path:
@@ -34,35 +33,30 @@ def ledger(house: House) -> Path:
 
 
 @pytest.fixture
-def upgraded(house: House, version: int) -> House:
-    """Put a ledger of an older version into a house whose files are those of that ledger."""
+def upgraded(house: House) -> House:
+    """Put the older ledger into a house whose files are those of that ledger."""
     for name, text in RECIPES.items():
         house.save(name, text)
     for colour in ("red", "blue"):
         house.draw(f"photos/{colour}.bmp", colour)
-    put(ledger(house), version)
+    put(ledger(house))
     with closing(sqlite3.connect(ledger(house))) as sql, sql:
         for path in [*RECIPES, "photos/red.bmp", "photos/blue.bmp"]:
             found = (house.inbox / path).stat()
             seen = f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
-            column = "stamp" if version == 1 else "size_and_time"
-            sql.execute(f"UPDATE recipes SET {column} = ? WHERE path = ?", (seen, path))
-        inode = str(house.inbox.stat().st_ino)
-        if version == 1:
-            sql.execute("UPDATE facts SET value = ? WHERE name GLOB 'inbox*'", (f"[{inode}, []]",))
-        else:
-            sql.execute("UPDATE recipes SET folder = ?", (inode,))
+            sql.execute("UPDATE recipes SET stamp = ? WHERE path = ?", (seen, path))
+        inbox = f"[{house.inbox.stat().st_ino}, []]"
+        sql.execute("UPDATE facts SET value = ? WHERE name GLOB 'inbox*'", (inbox,))
     return house
 
 
-def put(path: Path, version: int) -> None:
-    """Write the ledger that `version-N.sql` describes."""
+def put(path: Path) -> None:
+    """Write the ledger that `version-1.sql` describes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as sql:
-        sql.executescript((Path(__file__).parent / f"version-{version}.sql").read_text())
+        sql.executescript(Path(__file__).with_name("version-1.sql").read_text())
 
 
-@pytest.mark.parametrize("version", OLDER)
 def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_cancelled(upgraded: House) -> None:
     """And the seeds that were drawn; no recipe is read again."""
     with closing(sqlite3.connect(ledger(upgraded))) as sql:
@@ -79,22 +73,8 @@ def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_cancelled(upgraded: H
     assert sorted(upgraded.seeds()) == drawn
 
 
-@pytest.mark.parametrize("version", [7])
-def test_an_upgrade_has_pictures_read_again_that_had_no_prompt(upgraded: House) -> None:
-    with closing(sqlite3.connect(ledger(upgraded))) as sql, sql:
-        for table, column in (("recipes", "path"), ("saves", "recipe")):
-            sql.execute(f"UPDATE {table} SET outcome = 'waiting' WHERE {column} GLOB '*.bmp'")
-    upgraded.once()
-    with closing(sqlite3.connect(ledger(upgraded))) as sql:
-        read = "SELECT outcome FROM recipes WHERE path GLOB '*.bmp'"
-        assert sql.execute(read).fetchall() == [("accepted",)] * 2
-
-
-@pytest.mark.parametrize("version", OLDER)
-def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(
-    tmp_path: Path, version: int
-) -> None:
-    put(tmp_path / "ledger.sqlite", version)
+def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(tmp_path: Path) -> None:
+    put(tmp_path / "ledger.sqlite")
     Ledger(tmp_path / "ledger.sqlite").close()
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql:
         sheets = sql.execute("SELECT recipe, file, done FROM sheets").fetchall()
@@ -109,7 +89,7 @@ def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(
 
 def test_an_upgrade_knows_which_copies_of_pictures_are_needed(tmp_path: Path) -> None:
     """Those of dropped pictures are made when their turn comes."""
-    put(tmp_path / "ledger.sqlite", 1)
+    put(tmp_path / "ledger.sqlite")
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql, sql:
         sql.execute("""UPDATE images SET request = json_set(request, '$.image_hash', '1',
             '$.references', json('[{"image": "2.png", "hash": "2"}]'),
@@ -121,18 +101,16 @@ def test_an_upgrade_knows_which_copies_of_pictures_are_needed(tmp_path: Path) ->
     assert sorted(copies) == [("1",), ("2",), ("4",)]
 
 
-@pytest.mark.parametrize("version", OLDER)
-def test_the_earlier_ledger_is_kept_beside_the_new_one(tmp_path: Path, version: int) -> None:
+def test_the_earlier_ledger_is_kept_beside_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    put(path, version)
+    put(path)
     before = path.read_bytes()
     Ledger(path).close()
-    assert (tmp_path / f"ledger.sqlite.version-{version}").read_bytes() == before
+    assert (tmp_path / "ledger.sqlite.version-1").read_bytes() == before
 
 
-@pytest.mark.parametrize("version", OLDER)
-def test_a_migrated_ledger_has_the_tables_of_a_new_one(tmp_path: Path, version: int) -> None:
-    put(tmp_path / "old.sqlite", version)
+def test_a_migrated_ledger_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
+    put(tmp_path / "old.sqlite")
     Ledger(tmp_path / "old.sqlite").close()
     Ledger(tmp_path / "new.sqlite").close()
     assert shape(tmp_path / "old.sqlite") == shape(tmp_path / "new.sqlite")
@@ -154,13 +132,12 @@ class Died(Exception):
     """The computer stopped."""
 
 
-@pytest.mark.parametrize("version", OLDER)
 def test_a_migration_that_dies_at_any_statement_begins_again(
-    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it had done is rolled back: the earlier ledger is there as a whole."""
     path = tmp_path / "ledger.sqlite"
-    put(path, version)
+    put(path)
     before = contents(path)
     original, left = migrations.run, 0
 
