@@ -132,8 +132,7 @@ def _read(
     elif not file.name.lower().endswith(ENDINGS):
         raise CommandFailed(f"names of recipes end in {', '.join(ENDINGS)}.")
     beside = file.parent if name == file.name else None
-    pixels = settings.most_picture_pixels
-    pictures = NamedPictures(settings.inbox, settings.outbox, name, pixels, beside)
+    pictures = NamedPictures(settings, name, beside)
     most = settings.max_images_per_save
     recipes = read_recipes(name, content, inventory, defaults, most, pictures)
     refuse_unusable(recipes, pictures.check)
@@ -177,7 +176,7 @@ def _dropped(settings: Settings, inbox: Path, path: str, inventory: Inventory) -
             "There is no _pictures.yaml in its folder or above it.",
             "docs/pictures.md explains how pictures are requests.",
         )
-    pictures = NamedPictures(inbox, settings.outbox, path, settings.most_picture_pixels)
+    pictures = NamedPictures(settings, path)
     pictures.check(path)
     defaults = defaults_for(inbox, path)
     most = settings.max_images_per_save
@@ -189,7 +188,7 @@ def _dropped(settings: Settings, inbox: Path, path: str, inventory: Inventory) -
 
 def _check_template(settings: Settings, inbox: Path, name: str, inventory: Inventory) -> None:
     template = DefaultsFile(name, (inbox / name).read_bytes())
-    pictures = NamedPictures(inbox, settings.outbox, name, settings.most_picture_pixels)
+    pictures = NamedPictures(settings, name)
     defaults, most = defaults_for(inbox, name), settings.max_images_per_save
     check_template(template, inventory, defaults, most, pictures)
 

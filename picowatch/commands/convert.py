@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from picowatch.catalog.folder_files import INDEX, is_file
@@ -15,18 +15,14 @@ from picowatch.streams import harmless
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    return convert_files(options.files, force=options.force)
-
-
-def convert_files(files: Sequence[Path], *, force: bool) -> int:
     """Convert each file; one that cannot be converted does not stop the others."""
     # Imports torch, which takes seconds: other commands do without.
     from picowatch.engine.networks.convert import convert
 
     code = SUCCEEDED
-    for path in files:
+    for path in options.files:
         try:
-            print(harmless(_described(convert(path, force=force))))
+            print(harmless(_described(convert(path, force=options.force))))
         except ModelRefused as refused:
             text = f"{path} {refused.message} {refused.remedy}".strip()
         except CommandFailed as failed:

@@ -27,19 +27,13 @@ priority: 10
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    return init(options.folder, options.ready)
-
-
-def init(folder: Path, ready: str | None = None) -> int:
-    """Make what is missing, examples only at first; nothing is overwritten but the schemas.
-
-    `ready`: also the folders of that name, each with a template for the pictures dropped there.
-    """
+    """Make what is missing, examples only at first; nothing is overwritten but the schemas."""
+    folder: Path = options.folder
     _refuse_an_inbox(Path(realpath(folder)))
     try:
         _make_all(folder)
-        if ready:
-            _make_templates(folder / "inbox", ready)
+        if options.ready:
+            _make_templates(folder / "inbox", options.ready)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise CommandFailed(
@@ -90,6 +84,7 @@ def _make_examples(inbox: Path) -> None:
 
 
 def _make_templates(inbox: Path, ready: str) -> None:
+    """Make the folders of that name, each with a template for the pictures dropped there."""
     for template in _assets(ready):
         text = f"{_NAMES_SCHEMA}../{SCHEMAS}/{KINDS['defaults']}\n{template.read_text('utf-8')}"
         _write(inbox / template.name.removesuffix(".yaml") / PICTURES_NAME, text)

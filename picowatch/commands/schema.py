@@ -19,14 +19,12 @@ FOLDER = ".schema"  # the inbox looks into no folder of such a name
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    return schema(load(), options.kind, installed=options.installed, output=options.output)
-
-
-def schema(settings: Settings, kind: str, *, installed: bool, output: Path | None) -> int:
-    """Print a schema, or write it to a file; `installed` adds the names of the models there are."""
+    """Print a schema, or write it to a file, perhaps with the names of the models there are."""
+    settings = load()
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
-    inventory = catalog.inventory(settings.checkpoint) if installed else None
-    text = schema_text(kind, inventory)
+    inventory = catalog.inventory(settings.checkpoint) if options.installed else None
+    text = schema_text(options.kind, inventory)
+    output: Path | None = options.output
     if output is None:
         print(text, end="")
         return 0

@@ -79,19 +79,15 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
     match settings.executor:
         case LocalSettings(engines=engines):
             return LocalEngines(options, engines, make_engine)
-        case RaySettings():
-            _check_ray(settings)
+        case RaySettings() as cluster:
+            if find_spec("ray") is None:
+                raise SettingsInvalid(
+                    "executor: ray needs Ray, which is not installed.",
+                    f"Install it: {install_command('ray')}",
+                )
             from picowatch.engine.process.ray import RayEngines
 
-            return RayEngines(options, settings.executor)
-
-
-def _check_ray(settings: Settings) -> None:
-    if isinstance(settings.executor, RaySettings) and find_spec("ray") is None:
-        raise SettingsInvalid(
-            "executor: ray needs Ray, which is not installed.",
-            f"Install it: {install_command('ray')}",
-        )
+            return RayEngines(options, cluster)
 
 
 def engine_options(settings: Settings) -> EngineOptions:

@@ -127,7 +127,7 @@ class Daemon:
         if self.inbox.is_there():
             self.inbox.look(now)
             self._shared.observers.ignored(self.inbox.skipped)
-        with self.pool.nothing_is_claimed():  # a command may cancel what is accepted here
+        with self.pool.claiming:  # a command may cancel what is accepted here
             if self.inbox.folder:
                 self._more = self.accepting.take(now)
             if self.control.run_all():

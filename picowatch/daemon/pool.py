@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
 from math import ceil
@@ -40,7 +39,7 @@ class WorkerPool:
             dropped=DroppedPictures(inbox, start_images, run.ledger),
             stopping=threading.Event(),
         )
-        self._claiming = threading.Lock()
+        self.claiming = threading.Lock()  # whoever holds it keeps all workers from claiming
         self._finishes = False  # True: batches in progress are finished, none is claimed
         self._numbers = count(1)
         self._threads: list[threading.Thread] = []  # of workers, also those whose engine is gone
@@ -96,7 +95,7 @@ class WorkerPool:
 
     def finish_batches(self, wanted: bool) -> bool:
         """Claim no batches while `wanted`; return whether it is and none is in progress."""
-        with self._claiming:
+        with self.claiming:
             is_over, self._finishes = self._finishes and not wanted, wanted
         if is_over:
             self.wake()
@@ -137,13 +136,9 @@ class WorkerPool:
 
     # -- claiming
 
-    def nothing_is_claimed(self) -> AbstractContextManager[object]:
-        """Keep all workers from claiming a batch within a `with` block."""
-        return self._claiming
-
     def _claim(self, worker: Worker) -> list[QueuedImage]:
         """Return the worker's next batch; workers that are idle share a short queue."""
-        with self._claiming:
+        with self.claiming:
             worker.idle = True
             if self._finishes or control.is_paused(self.ledger):
                 return []

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -67,14 +67,6 @@ FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its fo
 
 # Waits for a picture's thread: the pixels, their texts, and the bytes of the file.
 _Begun = Callable[[], tuple[Image.Image, dict[str, str], bytes]]
-
-
-@dataclass
-class _Published:
-    """What is published of a batch."""
-
-    written: list[QueuedImage] = field(default_factory=list)
-    listed: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +163,7 @@ class Publisher:
         """
         requested = self.attempts.until_done(partial(queue.hand_over, self.ledger, batch))
         left = [one for one in zip(batch, pictures, begun, strict=True) if one[0].id in requested]
-        done = _Published()
+        done: dict[int, bool] = {}  # by the ids of written images, whether they are listed
         try:
             while left:
                 left = [one for one in left if not self._is_over(*one, done)]
@@ -181,14 +173,16 @@ class Publisher:
             pass
         except OSError as error:
             self.result.cannot_go_on(f"cannot write: {error}")
-        self.attempts.until_done(partial(queue.finish, self.ledger, done.written, done.listed))
+        written = [image for image in batch if image.id in done]
+        listed = [image for image, is_listed in done.items() if is_listed]
+        self.attempts.until_done(partial(queue.finish, self.ledger, written, listed))
         for image, _, _ in left:
             # The next start completes an image whose picture is there.
             if not self.outbox.holds(image.file, image.digest):
                 self.attempts.until_done(partial(queue.put_back, self.ledger, image, drawn=True))
 
     def _is_over(
-        self, image: QueuedImage, picture: RenderedImage, begun: _Begun, done: "_Published"
+        self, image: QueuedImage, picture: RenderedImage, begun: _Begun, done: dict[int, bool]
     ) -> bool:
         """Write a picture and show it; return False if it waits for the disk, or picowatch ends."""
         write = partial(self._write, image, picture, begun)
@@ -200,9 +194,7 @@ class Publisher:
         except Exception as error:  # no single picture may take the publisher down
             self._fail(image, error)
             return True
-        done.written.append(image)
-        if self._show(image, picture):
-            done.listed.add(image.id)
+        done[image.id] = self._show(image, picture)
         return True
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
@@ -239,7 +231,11 @@ class Publisher:
     def _write(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> None:
         """Write a picture. One whose folder alone may not be written fails: memory is limited."""
         try:
-            self.outbox.publish_maps(image.file, _maps_of(picture))
+            maps = picture.control_maps
+            self.outbox.publish_maps(
+                image.file,
+                [Image.frombytes("RGB", (one.width, one.height), one.pixels) for one in maps],
+            )
             self.outbox.publish(image.file, *begun())
         except PermissionError as error:
             if os.access(self.outbox.root, os.W_OK | os.X_OK):
@@ -319,13 +315,6 @@ class Publisher:
                 if self._catalog.sha256(model) == lora.hash:
                     hashes[lora.name] = self._catalog.weights_hash(model)
         return hashes
-
-
-def _maps_of(picture: RenderedImage) -> list[Image.Image]:
-    """Return the control maps that the request wants to be published."""
-    return [
-        Image.frombytes("RGB", (one.width, one.height), one.pixels) for one in picture.control_maps
-    ]
 
 
 def _found(picture: RenderedImage) -> dict[str, Any]:

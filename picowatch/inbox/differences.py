@@ -96,9 +96,7 @@ def usable_templates(
 ) -> dict[str, str]:
     """Return the digests of templates by their folders; "" for one that cannot be used now."""
     there = {}
-    for path in filter(
-        is_template, [one for one in (*found, *known) if one.endswith(PICTURES_NAME)]
-    ):
+    for path in filter(is_template, (*found, *known)):
         row, size_and_time = known.get(path), found.get(path)
         is_usable = (
             row is not None

@@ -238,9 +238,7 @@ class Inbox:
 
     def pictures_of(self, recipe: str) -> NamedPictures:
         """Return the pictures that a recipe may name."""
-        settings = self._settings
-        most_pixels = settings.most_picture_pixels
-        return NamedPictures(settings.inbox, settings.outbox, recipe, most_pixels)
+        return NamedPictures(self._settings, recipe)
 
     # -- reporting
 

@@ -50,7 +50,6 @@ class Ledger:
         try:
             with self._corruption_named():
                 self._prepare()
-                self._id = _id(path)
         except BaseException:
             self.close()
             raise
@@ -140,7 +139,7 @@ class Ledger:
         That is assumed while a share that is away answers with an error.
         """
         try:
-            return _id(self._path) == self._id
+            return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
@@ -190,8 +189,3 @@ class Ledger:
         with self._lock:
             self._connection.close()
             self._file.close()
-
-
-def _id(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino

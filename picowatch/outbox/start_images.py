@@ -34,6 +34,7 @@ from picowatch.recipe.fields import ALPHA
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.a1111 import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
+from picowatch.settings import Settings
 
 FOLDER = "start-images"
 # Errors that mean that there is no such picture, or that it is not a regular file.
@@ -67,18 +68,13 @@ class NamedPictures(Pictures):
     used.
     """
 
-    def __init__(
-        self, inbox: Path, outbox: Path, recipe: str, most_pixels: int, beside: Path | None = None
-    ) -> None:
-        """Find a recipe's pictures; `most_pixels` is the limit of `size: picture`.
-
-        A recipe that is not in the inbox yet may name pictures in the folder `beside` it.
-        """
-        self._inbox = inbox  # it may be a link, so it is resolved at each use
-        self._outbox = outbox
+    def __init__(self, settings: Settings, recipe: str, beside: Path | None = None) -> None:
+        """Find a recipe's pictures; one outside the inbox may name those in the folder `beside`."""
+        self._inbox = settings.inbox  # it may be a link, so it is resolved at each use
+        self._outbox = settings.outbox
         self._recipe = recipe
         self._beside = beside
-        self.most_pixels = most_pixels
+        self.most_pixels = settings.most_picture_pixels
         stem = stem_of(recipe)
         self._own_stems = (stem, stem + MASK_MARK)  # of a dropped picture and its mask
         self._read: dict[tuple[object, str], Any] = {}

@@ -10,6 +10,7 @@ from docs.strips import IMAGES, STRIPS, Strip, strips
 from docs.tables import pages
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import read_recipes
+from picowatch.settings import Settings
 from tests.commands.picowatch import picowatch
 from tests.house import House
 from tests.test_docs import INVENTORY, PROJECT
@@ -23,7 +24,7 @@ MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_500_000
 def test_each_strip_is_made_from_its_recipe_as_it_stands(strip: Strip) -> None:
     """`make strips` makes it; its labels are as many as its pictures."""
     assert strip.current, "run `make strips`"
-    beside = NamedPictures(STRIPS, IMAGES, strip.recipe.name, most_pixels=2_000_000)
+    beside = NamedPictures(Settings(inbox=STRIPS, outbox=IMAGES), strip.recipe.name)
     content = strip.recipe.read_bytes()
     installed = replace(INVENTORY, embeddings=("mascot",))
     recipes = read_recipes(strip.recipe.name, content, installed, pictures=beside)
