@@ -7,8 +7,8 @@ from typing import NamedTuple
 from PIL import Image, ImageFilter
 
 from picowatch.engine.drawing.canvas import Canvas, Size, grown, part_of
-from picowatch.engine.drawing.draw import Drawn, timed
-from picowatch.engine.drawing.finishing import NetworkOf
+from picowatch.engine.drawing.draw import Drawn
+from picowatch.engine.drawing.finishing import Finishing, NetworkOf
 from picowatch.engine.drawing.masks import HALF, nothing_found
 from picowatch.engine.networks.find import Finder, Found
 from picowatch.engine.protocol import Place
@@ -34,41 +34,27 @@ def canvases_of(parts: Sequence[Part]) -> Callable[[ImageRequest, Size], Canvas]
     return lambda request, size: canvases[request.image_hash]
 
 
-class Details:
-    """Draws the details of a batch, with the networks that `network_of` returns.
-
-    `look` is called before each search, and `timings` are added to.
-    """
-
-    def __init__(
-        self, network_of: NetworkOf, look: Callable[[], None], timings: dict[str, float]
-    ) -> None:
-        self._network_of, self._look, self._timings = network_of, look, timings
-
-    def redrawn(
-        self,
-        batch: Sequence[ImageRequest],
-        pictures: Sequence[Drawn],
-        draw: Callable[[Sequence[Part]], list[Drawn]],
-    ) -> list[Drawn]:
-        """Return the pictures after all passes; `draw` draws the things of one pass together."""
-        found = list(pictures)
-        for number in range(len(batch[0].detail)):
-            parts: list[Part] = []
-            for at, request in enumerate(batch):
-                use = request.detail[number]
-                things = self._things(use, found[at].picture)
-                found[at] = _told(found[at], use, things)
-                parts += _parts(at, request, use, on_white(found[at].picture), things)
-            for part, drawn in zip(parts, draw(parts) if parts else (), strict=True):
-                found[part.at] = _pasted(found[part.at], part.canvas, drawn)
-        return found
-
-    def _things(self, use: DetailUse, picture: Image.Image) -> list[Found]:
-        self._look()
-        with timed(self._timings, "find"):
-            finder: Finder = self._network_of("segmentation", use.model, use.finder_hash)
-            return finder.find(on_white(picture), use.find, use.confidence)
+def redrawn(
+    batch: Sequence[ImageRequest],
+    pictures: Sequence[Drawn],
+    network_of: NetworkOf,
+    finishing: Finishing,
+    draw: Callable[[Sequence[Part]], list[Drawn]],
+) -> list[Drawn]:
+    """Return the pictures after all passes; `draw` draws the things of one pass together."""
+    found = list(pictures)
+    for number in range(len(batch[0].detail)):
+        parts: list[Part] = []
+        for at, request in enumerate(batch):
+            use, picture = request.detail[number], on_white(found[at].picture)
+            with finishing.timed("find"):
+                finder: Finder = network_of("segmentation", use.model, use.finder_hash)
+                things = finder.find(picture, use.find, use.confidence)
+            found[at] = _told(found[at], use, things)
+            parts += _parts(at, request, use, picture, things)
+        for part, drawn in zip(parts, draw(parts) if parts else (), strict=True):
+            found[part.at] = _pasted(found[part.at], part.canvas, drawn)
+    return found
 
 
 def _told(drawn: Drawn, use: DetailUse, things: Sequence[Found]) -> Drawn:

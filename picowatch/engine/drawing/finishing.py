@@ -1,6 +1,7 @@
 """Finishes the pictures of a batch, drawn or given: enlarges them and cuts them out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def bytes_of_finder(verified: Verified, target: Target, name: str, sha256: str) 
 class Finishing:
     """Finishes the pictures of a batch; each counts as a step after those of drawing.
 
-    Before each tile of a picture it checks whether the batch is to end.
+    Before each tile of a picture it checks whether the batch is to end. `timings` are the seconds
+    of all phases.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Finishing:
         self._batch = batch
         self._on_step = on_step
         self.interrupted = interrupted
+        self.timings: dict[str, float] = {}
         self._steps = sum(bool(one.upscale) + bool(one.cutout) for one in batch)
         self._before = self._done = 0
         self._total = self._steps
@@ -106,23 +109,19 @@ class Finishing:
         model = partial(self._network_of, "upscaler", name, request.hires_upscaler_hash)
         return lambda picture: enlarged(model(), picture, size, self.look)
 
-    def finished(self, pictures: Sequence[Drawn], timings: dict[str, float]) -> list[Drawn]:
-        """Return what was drawn or given, enlarged and cut out where the requests say so.
-
-        `timings` are added to.
-        """
+    def finished(self, pictures: Sequence[Drawn]) -> list[Drawn]:
+        """Return what was drawn or given, enlarged and cut out where the requests say so."""
         found = list(pictures)
         for at, request in enumerate(self._batch):
             if request.upscale:
-                with timed(timings, "upscale"):
+                with self.timed("upscale"):
                     found[at] = self._enlarged(request, found[at])
             if request.cutout:
-                with timed(timings, "cutout"):
+                with self.timed("cutout"):
                     found[at] = self._cut_out(request, found[at])
         return found
 
     def _cut_out(self, request: ImageRequest, drawn: Drawn) -> Drawn:
-        self.look()
         wanted = request.cutout
         assert wanted is not None
         network = self._network_of(*wanted.file, request.cutout_hash)
@@ -151,6 +150,13 @@ class Finishing:
             large.putalpha(picture.getchannel("A").resize(size, Image.Resampling.BICUBIC))
         self._done += 1
         return drawn._replace(picture=large)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Look, and add the seconds spent inside to a phase."""
+        self.look()
+        with timed(self.timings, phase):
+            yield
 
     def look(self) -> None:
         """Report that the engine is alive, and raise EngineStopped if the batch is to end."""

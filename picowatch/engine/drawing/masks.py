@@ -9,8 +9,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from picowatch.engine.drawing.canvas import Canvas, Size, decoded, read_canvas, redrawn_area
-from picowatch.engine.drawing.draw import Drawn, timed
-from picowatch.engine.drawing.finishing import NetworkOf
+from picowatch.engine.drawing.draw import Drawn
+from picowatch.engine.drawing.finishing import Finishing, NetworkOf
 from picowatch.engine.protocol import Place, RgbPicture
 from picowatch.files.pictures import decode_picture
 from picowatch.recipe.messages.problems import shown
@@ -45,14 +45,11 @@ class Masks:
         mask = self._of(request).picture if request.found_mask else None
         return read_canvas(self._start_images, request, size, mask)
 
-    def search(
-        self, batch: Sequence[ImageRequest], look: Callable[[], None], timings: dict[str, float]
-    ) -> None:
-        """Find the masks of a batch; `look` is called before each, and `timings` are added to."""
+    def search(self, batch: Sequence[ImageRequest], finishing: Finishing) -> None:
+        """Find the masks of a batch."""
         for request in batch:
             if request.found_mask:
-                look()
-                with timed(timings, "find"):
+                with finishing.timed("find"):
                     self._of(request)
 
     def around(

@@ -11,7 +11,7 @@ from picowatch.catalog import Catalog, Kind
 from picowatch.engine.drawing.callbacks import raise_if
 from picowatch.engine.drawing.canvas import Canvas, Size, picture_warnings
 from picowatch.engine.drawing.checkpoints import Checkpoints
-from picowatch.engine.drawing.detail import Details, Part, canvases_of
+from picowatch.engine.drawing.detail import Part, canvases_of, redrawn
 from picowatch.engine.drawing.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.drawing.edit import EditPasses
 from picowatch.engine.drawing.finishing import (
@@ -162,21 +162,21 @@ class Renderer:
         Given pictures that are only finished need no checkpoint.
         """
         batch = [shrunken(request, rung.shrunk) for request in requested]
-        first, timings = batch[0], dict[str, float]()
+        first = batch[0]
         self._make_way(rung, batch)
         finishing = Finishing(self._network_of, batch, on_step, interrupted)
         if first.draws:
-            drawing = partial(self._drawn, rung, finishing=finishing, timings=timings)
+            drawing = partial(self._drawn, rung, finishing=finishing)
             draw = self._given if first.only_details else drawing
             with self._algorithms(exact=first.exact):
-                self._masks.search(batch, finishing.look, timings)
+                self._masks.search(batch, finishing)
             drawn = self._masks.around(batch, draw)
-            drawn = self._with_details(rung, batch, drawn, finishing, timings)
+            drawn = self._with_details(rung, batch, drawn, finishing)
         else:
             drawn = self._given(batch)
         with self._algorithms(exact=first.exact):
-            drawn = finishing.finished(drawn, timings)
-        timings = {phase: seconds / len(batch) for phase, seconds in timings.items()}
+            drawn = finishing.finished(drawn)
+        timings = {phase: seconds / len(batch) for phase, seconds in finishing.timings.items()}
         device, memory = self._target.name, held_memory()
         finished = [
             one._replace(
@@ -196,23 +196,22 @@ class Renderer:
         rung: Rung,
         batch: Sequence[ImageRequest],
         finishing: Finishing,
-        timings: dict[str, float],
         canvas_of: Callable[[ImageRequest, Size], Canvas | None] | None = None,
     ) -> list[Drawn]:
-        """Return the pictures before they are finished; adds to `timings`.
+        """Return the pictures before they are finished.
 
         `canvas_of` returns the canvases of parts of pictures that were made in this batch.
         """
         first = batch[0]
         if first.step_cache:
             need_cache_dit()
-        loaded = self._loaded(first, rung, timings)
+        loaded = self._loaded(first, rung, finishing.timings)
         job = Job(
             self._target.device,
             self._start_images,
             finishing.drawn,
             finishing.interrupted,
-            timings,
+            finishing.timings,
             self._previewer,
             self._guess_depth,
             canvas_of or self._masks.canvas_of,
@@ -251,7 +250,6 @@ class Renderer:
         batch: Sequence[ImageRequest],
         drawn: list[Drawn],
         finishing: Finishing,
-        timings: dict[str, float],
     ) -> list[Drawn]:
         """Return the pictures, with the things in them drawn again that the requests name."""
 
@@ -261,12 +259,11 @@ class Renderer:
             most = self._at_once(rung, requests)
             for at in range(0, len(parts), most):
                 finishing.goes_on()
-                found += self._drawn(rung, requests[at : at + most], finishing, timings, canvas_of)
+                found += self._drawn(rung, requests[at : at + most], finishing, canvas_of)
             return found
 
-        details = Details(self._network_of, finishing.look, timings)
         with self._algorithms(exact=batch[0].exact):
-            return details.redrawn(batch, drawn, draw)
+            return redrawn(batch, drawn, self._network_of, finishing, draw)
 
     def _at_once(self, rung: Rung, requests: Sequence[ImageRequest]) -> int:
         """Return how many parts are drawn in one call: all that a card has room for."""
