@@ -51,6 +51,7 @@ from picowatch.recipe.parts import (
     Share,
     Upscale,
     final_side,
+    without_defaults,
 )
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
@@ -360,7 +361,7 @@ class ImageFields:
     mask: Annotated[
         Find | str,
         BeforeValidator(Find.of),
-        PlainSerializer(lambda mask: mask.stored() if isinstance(mask, Find) else mask),
+        PlainSerializer(lambda mask: without_defaults(mask) if isinstance(mask, Find) else mask),
         Row(
             "The part of the start image, or of the first reference, to redraw: white areas. A "
             "path like that of image; alpha: what is transparent in the picture itself; or what is "

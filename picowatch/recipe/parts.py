@@ -1,6 +1,6 @@
 """The row of a field, and the fields that are mappings: `hires`, `upscale`, `cutout`, `mask` …"""
 
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -209,8 +209,7 @@ class Cutout:
 
     def stored(self) -> Any:
         """Return the values that are not defaults, or the name if that is all."""
-        usual = asdict(Cutout())
-        values = {name: value for name, value in asdict(self).items() if value != usual[name]}
+        values = without_defaults(self)
         return self.model if [*values] == ["model"] else values
 
 
@@ -235,11 +234,6 @@ class Find:
     def of(value: Any) -> Any:
         """Return the value of a mapping; anything else stays as it is."""
         return Find(**value) if isinstance(value, dict) else value
-
-    def stored(self) -> dict[str, Any]:
-        """Return the values that are not defaults, so that later options change no digest."""
-        usual = asdict(Find(""))
-        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -313,6 +307,12 @@ class Detail:
         """Width and height of what is drawn."""
         width, _, height = self.size.partition("x")
         return int(width), int(height)
+
+
+def without_defaults(part: Any) -> dict[str, Any]:
+    """Return the values that are not defaults, so that options added later change no digest."""
+    plain = asdict(part)
+    return {f.name: plain[f.name] for f in fields(part) if getattr(part, f.name) != f.default}
 
 
 def usual_upscaler(written: str) -> str | None:

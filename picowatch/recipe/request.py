@@ -24,7 +24,7 @@ from picowatch.recipe.fields import (
     ImageFields,
     idle_fields,
 )
-from picowatch.recipe.parts import Cutout, Detail, Find
+from picowatch.recipe.parts import Cutout, Detail, Find, without_defaults
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
@@ -278,16 +278,12 @@ def digest_of(values: Mapping[str, object]) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_without_defaults(p) if isinstance(p, _LATER) else asdict(p) for p in value]
-    if isinstance(value, Cutout | Find):
+        return [without_defaults(one) for one in value]
+    if isinstance(value, Find):
+        return without_defaults(value)
+    if isinstance(value, Cutout):
         return value.stored()
     return asdict(value) if value and not isinstance(value, str) else value
-
-
-def _without_defaults(use: Any) -> dict[str, Any]:
-    """Return the values that are not defaults, so that options added later change no digest."""
-    plain = asdict(use)
-    return {f.name: plain[f.name] for f in fields(use) if getattr(use, f.name) != f.default}
 
 
 def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:
@@ -323,11 +319,11 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         }
         values["references"] = [use.image for use in request.references] or "none"
         values[DETAIL] = [
-            {name: v for name, v in _without_defaults(use).items() if name in PARTS[DETAIL]}
+            {name: v for name, v in without_defaults(use).items() if name in PARTS[DETAIL]}
             for use in request.detail
         ] or "none"
         values["control"] = [
-            {name: v for name, v in _without_defaults(use).items() if not name.endswith("_hash")}
+            {name: v for name, v in without_defaults(use).items() if not name.endswith("_hash")}
             for use in request.control
         ] or "none"
     return values
@@ -348,4 +344,3 @@ _SAME_IN_BATCH = [
     if row.changes_pixels and row.same_in_batch and name != "control"
 ]
 _STRUCTURED = {"loras", "embeddings", "references", "mask", *LISTS, *MAPPINGS}
-_LATER = (ControlUse, DetailUse, LoraUse)
