@@ -5,7 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Literal, Self
+from typing import Literal, Self, get_args
+
+from picowatch.recipe.inventory import MODEL_FOLDERS
 
 Kind = Literal[
     "checkpoint",
@@ -21,25 +23,7 @@ Kind = Literal[
 ]
 Layout = Literal["file", "folder"]
 
-# The folders of each kind: ours, and those of A1111, Forge, ComfyUI, SwarmUI and Stability Matrix.
-_FOLDERS: dict[Kind, tuple[str, ...]] = {
-    "checkpoint": (
-        *("checkpoints", "Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
-        *("diffusion_models", "DiffusionModels", "unet"),
-    ),
-    "vae": ("vae", "VAE"),
-    "text_encoder": ("text_encoders", "text_encoder", "clip", "TextEncoders"),
-    "lora": ("loras", "Lora", "LyCORIS"),
-    "embedding": ("embeddings", "Embeddings"),
-    "upscaler": ("upscalers", "ESRGAN", "RealESRGAN", "upscale_models"),
-    # ComfyUI's own, and those of nodes around rembg.
-    "cutout": ("cutout", "background_removal", "rembg", "u2net", "RMBG"),
-    "controlnet": ("controlnet", "ControlNet"),
-    "depth": ("depth",),
-    # ComfyUI's nodes, and those of A1111's ADetailer, whose models are refused.
-    "segmentation": ("segmentation", "grounding-dino", "sams", "clip_seg", "adetailer"),
-}
-FOLDERS: dict[Kind, str] = {kind: names[0] for kind, names in _FOLDERS.items()}
+FOLDERS: dict[Kind, str] = {kind: MODEL_FOLDERS[kind][0] for kind in get_args(Kind)}
 
 
 def folders_of(models: Path, kind: Kind) -> list[Path]:
@@ -48,7 +32,7 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
     Several names of one folder count once: links, and names in another case on a Mac.
     """
     found: dict[tuple[int, int], Path] = {}
-    for name in _FOLDERS[kind]:
+    for name in MODEL_FOLDERS[kind]:
         with suppress(OSError):
             status = (models / name).stat()
             if S_ISDIR(status.st_mode):

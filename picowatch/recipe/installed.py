@@ -9,7 +9,7 @@ from typing import NamedTuple
 from picowatch.errors import ValueInvalid
 from picowatch.recipe import a1111_keys as keys
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.inventory import Checkpoint, Inventory, is_called
+from picowatch.recipe.inventory import MODEL_FOLDERS, Checkpoint, Inventory, is_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.parts import UPSCALERS, usual_upscaler
@@ -24,14 +24,13 @@ _NO_DEPTH = (
 
 
 class _Kind(NamedTuple):
-    """A kind of models: its name in messages, its folder, and the field that names one.
+    """A kind of models: its name in messages, and the field that names one.
 
     `none` says what to do if a recipe needs one and none is installed; `also` are further values.
     `ranked`: of several, the first is used.
     """
 
     called: str
-    folder: str
     field: str = ""
     none: str = ""
     also: tuple[str, ...] = ()
@@ -39,27 +38,21 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    "checkpoint": _Kind("checkpoint", "checkpoints", "'checkpoint: {}'"),
-    "vae": _Kind("VAE", "vae", also=(BAKED,)),
-    "lora": _Kind("LoRA", "loras"),
-    "controlnet": _Kind("ControlNet", "controlnet"),
-    "depth": _Kind("depth model", "depth", "'depth: {}'", _NO_DEPTH),
-    "upscaler": _Kind("upscaler", "upscalers", "'upscale: {{model: {}}}'"),
-    "hires upscaler": _Kind("upscaler", "upscalers", also=UPSCALERS),
-    "cutout": _Kind("cutout model", "cutout", "'cutout: {}'"),
-    "segmentation": _Kind("segmentation model", "segmentation", "'model: {}'", ranked=True),
+    "checkpoint": _Kind("checkpoint", "'checkpoint: {}'"),
+    "vae": _Kind("VAE", also=(BAKED,)),
+    "lora": _Kind("LoRA"),
+    "controlnet": _Kind("ControlNet"),
+    "depth": _Kind("depth model", "'depth: {}'", _NO_DEPTH),
+    "upscaler": _Kind("upscaler", "'upscale: {{model: {}}}'"),
+    "hires upscaler": _Kind("upscaler", also=UPSCALERS),
+    "cutout": _Kind("cutout model", "'cutout: {}'"),
+    "segmentation": _Kind("segmentation model", "'model: {}'", ranked=True),
 }
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
-# The folders of models that a name may begin with: ours, and those of other programs.
-_FOLDERS = (
-    *("checkpoints", "Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
-    *("diffusion_models", "DiffusionModels", "unet", "vae", "VAE", "loras", "Lora", "LyCORIS"),
-    *("upscalers", "ESRGAN", "RealESRGAN", "upscale_models", "controlnet", "ControlNet", "depth"),
-    *("cutout", "background_removal", "rembg", "u2net", "RMBG"),
-    *("segmentation", "grounding-dino", "sams", "clip_seg", "adetailer"),
-)
+# The folders of models that a name may begin with.
+_FOLDERS = [name for kind in _KINDS for name in MODEL_FOLDERS.get(kind, ())]
 # A folder before a name, and the beginning of the hash, which A1111 writes after it.
 _AROUND = re.compile(rf"^(?:\./)?(?:models/)?(?:{'|'.join(_FOLDERS)})/|\s*\[[0-9a-fA-F]{{8,64}}\]$")
 # A web address, or a repository of Hugging Face.
@@ -174,7 +167,7 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     if found:
         reason = own.get(found[0]) or anywhere[found[0]]
         raise NotInstalled(f"the {row.called} '{found[0]}' cannot be used: {reason}")
-    missing = f"no {row.called} '{shown(written)}' in models/{row.folder}."
+    missing = f"no {row.called} '{shown(written)}' in models/{MODEL_FOLDERS[models][0]}."
     if scale := re.fullmatch(r"(?i)x? ?(\d(?:\.\d)?) ?x?", written.strip()):
         missing += f" For the scale, write {scale[1]}."
     elif theirs:

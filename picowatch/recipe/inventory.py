@@ -12,6 +12,24 @@ from picowatch.recipe.messages.suggestions import squeezed
 from picowatch.recipe.prompts.known_words import KnownWords
 
 MAX_SIDE = 4096  # pixels, after hires
+# The folders of each kind: ours, and those of A1111, Forge, ComfyUI, SwarmUI and Stability Matrix.
+MODEL_FOLDERS: dict[str, tuple[str, ...]] = {
+    "checkpoint": (
+        *("checkpoints", "Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
+        *("diffusion_models", "DiffusionModels", "unet"),
+    ),
+    "vae": ("vae", "VAE"),
+    "text_encoder": ("text_encoders", "text_encoder", "clip", "TextEncoders"),
+    "lora": ("loras", "Lora", "LyCORIS"),
+    "embedding": ("embeddings", "Embeddings"),
+    "upscaler": ("upscalers", "ESRGAN", "RealESRGAN", "upscale_models"),
+    # ComfyUI's own, and those of nodes around rembg.
+    "cutout": ("cutout", "background_removal", "rembg", "u2net", "RMBG"),
+    "controlnet": ("controlnet", "ControlNet"),
+    "depth": ("depth",),
+    # ComfyUI's nodes, and those of A1111's ADetailer, whose models are refused.
+    "segmentation": ("segmentation", "grounding-dino", "sams", "clip_seg", "adetailer"),
+}
 
 
 @dataclass(frozen=True, slots=True)
