@@ -14,14 +14,12 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from picowatch.commands.check import check
-from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import reading, watch
 from picowatch.inbox.scan import Scan, scan
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe.parts import Cutout
-from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
 from tests.outcome import error_files
 
@@ -537,25 +535,6 @@ def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House)
 # -- the template's own pictures
 
 WITH_STYLE = f"{CORGI}control: {{image: style.png, model: demo-sketch}}\n"
-
-
-@pytest.mark.parametrize("why", [EngineStopped, EngineDied, RenderFailed])
-def test_photos_are_rendered_with_the_second_picture_that_was_there_when_they_were_accepted(
-    house: House, why: type[Exception]
-) -> None:
-    """Whatever ended the first attempt, and although another style is saved meanwhile."""
-
-    def edit(batch: Batch) -> None:
-        if len(house.engine.batches) == 1:
-            house.draw("frames/style.png", "blue")
-            raise why("The first time it does not work.")
-
-    house.engine.before_batch = edit
-    put(house, {"frames/_pictures.yaml": WITH_STYLE, "frames/style.png": 9, "frames/1.png": 1})
-    style = hashlib.sha256((house.inbox / "frames/style.png").read_bytes()).hexdigest()
-    if not house.once():
-        assert house.answer("retry").done
-    assert house.request("frames/1.png").control[0].image_hash == style
 
 
 def test_photos_wait_for_a_missing_picture_of_their_template(house: House) -> None:

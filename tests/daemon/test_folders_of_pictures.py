@@ -225,26 +225,6 @@ def test_random_seeds_are_drawn_again_but_not_for_what_still_waits(house: House)
     assert len({*house.seeds()}) == len(house.seeds()) == 5
 
 
-def test_pictures_that_are_renamed_after_the_command_are_rendered_once(house: House) -> None:
-    """The command is stored in the ledger, and moves with them."""
-    photos(house, RANDOM, 2)
-    assert house.once()
-    path = house.inbox / "photos/_pictures.yaml"
-    held = path.rename(house.folder / "held.yaml")
-    held.write_text(STAR)
-    with house.running(settle_seconds=0.2):
-        with house.seen_at_once():
-            send(house.outbox, Command("retry all", "photos"))
-            for name in ("1.png", "2.png"):
-                path.with_name(name).rename(path.with_name(f"new-{name}"))
-            held.rename(path)
-        wait_for(lambda: len(house.pictures()) == 4, "the new pictures")
-    assert house.once()
-    names = [f"photos/{name}.png" for name in ("1", "2", "new-1", "new-2")]
-    assert house.pictures() == names
-    assert sorted(house.prompts()) == ["a corgi"] * 2 + ["a star"] * 2
-
-
 # -- failures
 
 

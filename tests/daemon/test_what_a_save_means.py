@@ -1,6 +1,5 @@
 """Each sentence under "What a save means": recipes in, pictures and log out."""
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -342,41 +341,6 @@ def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(
     assert "a.txt: deleted" not in house.log()
 
 
-def mounted(inbox: Path) -> None:
-    """Mount an empty disk in the place of the last one."""
-    if os.path.ismount(inbox):
-        subprocess.run(["umount", inbox], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "picowatch", inbox], check=True)
-
-
-@pytest.mark.parametrize("is_running", [False, True])
-def test_another_disk_at_the_inbox_cancels_nothing(house: House, is_running: bool) -> None:
-    """The roots of both disks have the same inode, and here the same device number."""
-    hold = HeldEngine(house)
-    try:
-        mounted(house.inbox)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root may mount disks")
-    try:
-        with house.running(batch_size=1):
-            house.save("a.txt", "first\nsecond\n")
-            hold.wait_until_held()
-            if is_running:
-                with house.seen_at_once():
-                    mounted(house.inbox)
-                wait_for(lambda: "is another folder now" in house.log(), "the other disk")
-                hold.release()
-                wait_for(lambda: len(house.listed()) == 2, "both pictures")
-        hold.release()
-        mounted(house.inbox)
-        house.save("b.txt", "third\n")
-        assert house.once()
-    finally:
-        subprocess.run(["umount", house.inbox], check=True)
-    assert house.prompts() == ["first", "second", "third"]
-    assert "deleted" not in house.log()
-
-
 def test_an_upgrade_takes_no_recipe_for_deleted(house: House) -> None:
     """Earlier versions noted only the inbox's inode, which is that of other disks, too."""
     recipes = [house.save(f"{name}.txt", "a corgi\n") for name in "ab"]
@@ -418,55 +382,6 @@ def test_renaming_a_recipe_or_its_folder_keeps_its_queue(house: House) -> None:
         wait_for(lambda: house.log().count(": renamed to new/") == 3, "all renamings")
     assert house.once()
     assert house.started() == ["first", "second", "another", "third"]
-
-
-@pytest.mark.parametrize("name", ["day{}.txt", "photos/day{}.png"])
-def test_the_same_bytes_in_a_later_file_are_a_new_request(house: House, name: str) -> None:
-    """Cron may write the same line into a file that is named after the day, and delete the last.
-
-    It is the same with dropped pictures, while picowatch runs and between two runs.
-    """
-    content, paths = b"a red star --seed 1\n", [house.inbox / name.format(day) for day in range(3)]
-    if name.endswith(".png"):
-        house.save("photos/_pictures.yaml", STAR)
-        content = house.draw("photos/a.png").rename(house.folder / "a.png").read_bytes()
-    for day, path in enumerate(paths[:2]):
-        paths[day - 1].unlink(missing_ok=True)
-        path.write_bytes(content)
-        assert house.once()
-        assert len(house.pictures()) == day + 1
-    with house.running():
-        with house.seen_at_once():
-            paths[1].unlink()
-            paths[2].write_bytes(content)
-        wait_for(lambda: len(house.pictures()) == 3, "the third day's picture")
-        gone = f"{name.format(1)}: deleted, 0 images cancelled"
-        wait_for(lambda: gone in house.log(), "the end of the second")
-    assert "renamed" not in house.log()
-
-
-def test_a_moved_recipe_has_the_priority_of_its_new_folder(house: House) -> None:
-    """A recipe that is moved into live/ overtakes others; nothing else of it changes.
-
-    It is the priority of entries that have none, wherever they stand. Other defaults hold from
-    the next save on.
-    """
-    house.save("live/_defaults.yaml", "priority: 10\nsteps: 5\n")
-    hold, low = HeldEngine(house), "- {prompt: low, priority: 1}\n"
-    saves = (
-        *(("first.yaml", "prompt: in progress\n"), ("a.yaml", "prompt: a\npriority: 5\n")),
-        *(("b.yaml", f"- prompt: gone\n{low}"), ("b.yaml", f"{low}- prompt: high\n")),
-    )
-    with house.running(batch_size=1):
-        for name, text in saves:
-            save(house, name, text)
-        hold.wait_until_held()
-        (house.inbox / "b.yaml").rename(house.inbox / "live/b.yaml")
-        wait_for(lambda: "b.yaml: renamed to live/b.yaml" in house.log(), "the renaming")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 4, "all")
-    assert house.started() == ["in progress", "high", "a", "low"]
-    assert {request.steps for request in house.requests()} == {24}
 
 
 # -- `when_done`
@@ -534,48 +449,6 @@ def test_a_recipe_that_an_editor_has_open_is_not_taken_away(house: House, when_d
             editor.communicate("a moon!\n")
         wait_for(lambda: "a moon!" in house.prompts("written"), "the save in its file")
         wait_for(lambda: not list(house.inbox.iterdir()), "the removal")
-
-
-@pytest.mark.parametrize("when_done", ["archive", "delete"])
-def test_a_recipe_that_is_saved_before_its_removal_is_rendered_again(
-    house: House, when_done: str
-) -> None:
-    """The same bytes request another seed; the recipe is removed after that."""
-    hold = HeldEngine(house)
-    touched, edited = (house.save(f"{name}.txt", "a corgi\n") for name in "ab")
-    with house.running(when_done=when_done):
-        hold.wait_until_held()
-        with house.seen_at_once():
-            touched.touch()
-            edited.write_text("a corgi\na star\n")
-            hold.release()
-            wait_for(lambda: len(house.listed()) == 2, "the first pictures")
-        wait_for(lambda: len(house.pictures()) == 4, "the others")
-        wait_for(lambda: not touched.exists() and not edited.exists(), "the removal")
-    assert len(set(house.seeds("a"))) == 2
-    kept = [path.read_text() for path in house.outbox.glob("b/*.txt")]
-    assert kept == ["a corgi\na star\n"] * (when_done == "archive")
-
-
-@pytest.mark.parametrize("when_done", ["archive", "delete"])
-def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_back(
-    house: House, when_done: str
-) -> None:
-    """A share may go away for a while; a file under its name afterwards is a new save."""
-    hold, away = HeldEngine(house), house.folder / "away"
-    with house.running(when_done=when_done, batch_size=1):
-        house.save("a.yaml", "prompt: a\nseed: 1\n")
-        hold.wait_until_held()
-        save(house, "b.yaml", "prompt: b\nseed: 2\n")
-        house.inbox.rename(away)
-        wait_for(lambda: "has vanished; nothing is cancelled" in house.log())
-        hold.release()
-        wait_for(lambda: house.status()["images"]["done"] == 2, "the pictures")
-        (away / "b.yaml").write_text("prompt: another\nseed: 2\n")
-        away.rename(house.inbox)
-        wait_for(lambda: not list(house.inbox.iterdir()), "the removal of both")
-    assert house.prompts() == ["a", "b", "another"]
-    assert "deleted, 0 images cancelled" not in house.log()
 
 
 # -- what else a save may meet

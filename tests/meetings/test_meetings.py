@@ -23,6 +23,9 @@ TWO = Text((Entry("a", seed=1, count=2),), 3)
 SWEEP = Text((Entry("a sweep", seed=1, count=2, steps=(1, 2)),), 4)
 BROKEN = Text((Entry("one", seed=1),), 5, broken=True)
 STARTS = Text((Entry("b", seed=1, image="one.png"),), 6)
+GROWN = Text((*RANDOM.entries, *ONE.entries), 7)
+LOW = Entry("low", priority=1)
+URGENT = Text((Entry("c", seed=1, priority=5),), 8)
 A_WHILE: Action = ("wait", 8.0)
 HOLD: Action = ("set", "held", True)
 FRAMES = tuple(f"frames/a/{number}.png" for number in range(4))
@@ -101,9 +104,15 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
     ),
     "archive x refused save x good save: it keeps nothing of the archived recipe": (
         ("stop",), ("set", "when_done", "archive"), ("start",), ("save", "a.yaml", RANDOM), A_WHILE,
-        ("save", "a.yaml", BROKEN), A_WHILE,
-        ("save", "a.yaml", Text((*RANDOM.entries, *ONE.entries), 7)),
+        ("save", "a.yaml", BROKEN), A_WHILE, ("save", "a.yaml", GROWN),
     ),
+    **{f"{how} x saved again before that x done while the inbox is away: each is rendered": (
+        ("stop",), ("set", "when_done", how), ("start",), HOLD, ("save", "a.yaml", RANDOM),
+        ("save", "b.yaml", RANDOM), ("save", "c.yaml", TWO), A_WHILE, ("again", "a.yaml", "touch"),
+        ("save", "b.yaml", GROWN), ("set", "held", False), ("wait", 1.0), HOLD,
+        ("save", "live/a.yaml", ONE), A_WHILE, ("inbox", False, False), *RENDERED,
+        ("save", "live/a.yaml", TWO), ("inbox", True, False), A_WHILE,
+    ) for how in ("archive", "delete")},
     "late start image x rename x crash: it is read again under its new name": (
         ("save", "a.yaml", STARTS), A_WHILE, ("die", COMMIT, 1), ("move", "a.yaml", "live/a.yaml"),
         A_WHILE, ("start",), A_WHILE, ("die", COMMIT, 1), ("picture", "one.png", 1), A_WHILE,
@@ -119,9 +128,19 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         HOLD, *(("save", f"{name}.yaml", TWO) for name in "abc"), A_WHILE,
         ("defaults", "live", 5), ("move", "c.yaml", "live/c.yaml"), A_WHILE, *RENDERED,
     ),
+    "likewise, of entries with and without priorities of their own, in another order": (
+        HOLD, ("defaults", "live", 10), ("save", "a.yaml", TWO), ("save", "c.yaml", URGENT),
+        ("save", "b.yaml", Text((Entry("gone"), LOW), 9)), A_WHILE,
+        ("save", "b.yaml", Text((LOW, Entry("high")), 10)), A_WHILE,
+        ("move", "b.yaml", "live/b.yaml"), A_WHILE, *RENDERED,
+    ),
     "the same line in another day's file x the earlier one removed: a new request": (
         ("save", "a.yaml", ONE), A_WHILE, ("daily", "a.yaml", "b.yaml"), A_WHILE,
         ("daily", "b.yaml", "a.yaml"), ("wait", 1.0), ("daily", "a.yaml", "c.yaml"), A_WHILE,
+    ),
+    "the same photo in another day's file x the earlier one removed: likewise": (
+        ("save", FRAME, ONE), drop(FRAMES[0], 1), A_WHILE, ("daily", FRAMES[0], FRAMES[1]), A_WHILE,
+        ("stop",), ("daily", FRAMES[1], FRAMES[2]), ("start",), A_WHILE,
     ),
     "settings x settings that cannot work x a wrong save: the last that work stay": (
         ("settings", {"format": "jpeg"}), ("save", "a.yaml", TWO), A_WHILE,
