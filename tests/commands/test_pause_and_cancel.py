@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from picowatch.commands.make import make
-from picowatch.errors import EngineDied, RenderFailed
+from picowatch.errors import RenderFailed
 from picowatch.inbox.scan import scan
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
@@ -206,32 +206,3 @@ def test_a_command_holds_for_the_rest_of_a_batch_that_failed(
         held.release()
         wait_for(lambda: images_now(house) == left, "the end of the first one")
     assert len([batch for batch in house.engine.batches if len(batch) == 1]) == 1
-
-
-def test_a_cancelled_image_is_not_tried_again_when_its_engine_dies(house: House) -> None:
-    """An engine that hangs is why users cancel, and it ends by `stall_seconds`.
-
-    The image counts as cancelled at once: a sweep shows its finished pictures.
-    """
-    house.engine.heeds = lambda: False
-    held = HeldEngine(house, after=1)
-    wait = house.engine.after_step
-
-    def die(done: int) -> None:
-        wait(done)
-        if len(house.engine.batches) == 2:
-            raise EngineDied("The engine was ended as hung.")
-
-    house.engine.after_step = die
-    with house.running(batch_size=1):
-        house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2, 3]\n")
-        held.wait_until_held()
-        wait_for(lambda: house.status()["images"]["done"] == 1, "the first picture")
-        control(house, "cancel", "a.yaml")
-        wait_for(lambda: "contact sheet" in house.log(), "the sheet")
-        held.release()
-        wait_for(lambda: "a.yaml: The engine was ended as hung" in house.log(), "the end")
-    assert len(house.started()) == 2
-    assert images_now(house) == {"done": 1, "cancelled": 2}
-    assert len(house.pictures()) == 2, "with the sheet"
-    assert house.error("a.yaml") is None

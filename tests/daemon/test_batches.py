@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
 from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
-from picowatch.daemon.durations import Durations, Rendering
+from picowatch.daemon.durations import Durations
 from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.fields import ROWS, WRITING
 from picowatch.recipe.parts import Cutout, Hires, Upscale
@@ -242,10 +241,3 @@ def test_an_image_takes_the_mean_of_its_kind_or_about_that_of_all() -> None:
     durations.learn("small", 4.0)
     assert durations.left({"small": 1}, 0) == (3, False)
     assert durations.left({}, 1) == (None, False)
-
-
-@pytest.mark.parametrize(("done", "left"), [(0, 4), (1, 3.6), (10, 0), (12, 0)])
-def test_a_batch_in_progress_is_counted_by_its_steps(done: int, left: float) -> None:
-    """Four images of ten steps; the engine may say later that there are more."""
-    now = Rendering([Mock()] * 4, "", 10, [float(step) for step in range(done)])
-    assert now.images_left == pytest.approx(left)

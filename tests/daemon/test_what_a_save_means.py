@@ -356,34 +356,6 @@ def test_an_upgrade_takes_no_recipe_for_deleted(house: House) -> None:
     assert len(house.pictures()) == 2
 
 
-def test_renaming_a_recipe_or_its_folder_keeps_its_queue(house: House) -> None:
-    """Queued images are rendered under the new name, nothing is rendered again.
-
-    Another recipe may have the old name at once. While picowatch is off, a renamed recipe is the
-    same bytes at a new path, with the old one gone.
-    """
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        path = house.save("old/a.txt", "first\nsecond\n")
-        hold.wait_until_held()
-        with house.seen_at_once():
-            path = path.rename(path.with_name("b.txt"))
-            house.save("old/a.txt", "another\n")
-        wait_for(lambda: "old/a.txt: renamed to old/b.txt" in house.log(), "the renaming")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 3, "all pictures")
-    assert house.prompts("old/a") == ["first", "another"]
-    assert house.prompts("old/b") == ["second"]
-    path.rename(path.with_name("c.txt"))
-    house.save("old/d.txt", "third\n")
-    assert house.once()
-    with house.running():
-        (house.inbox / "old").rename(house.inbox / "new")
-        wait_for(lambda: house.log().count(": renamed to new/") == 3, "all renamings")
-    assert house.once()
-    assert house.started() == ["first", "second", "another", "third"]
-
-
 # -- `when_done`
 
 

@@ -97,6 +97,16 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("set", "disk_seconds", 1.0), ("save", "a.yaml", TWO), ("wait", 2.5), ("delete", "a.yaml"),
         ("wait", 1.5), ("kill",), ("start",), A_WHILE,
     ),
+    "rename x another one under the old name x restart x folder renamed: the queues move": (
+        HOLD, ("save", "pets/a.yaml", TWO), A_WHILE, ("move", "pets/a.yaml", "pets/b.yaml"),
+        ("save", "pets/a.yaml", ONE), A_WHILE, *RENDERED, ("stop",),
+        ("move", "pets/b.yaml", "pets/c.yaml"), ("start",), A_WHILE, ("move", "pets", "cats"),
+        A_WHILE,
+    ),
+    "cancel x an engine that dies while it stops: the sweep's picture is on its sheet": (
+        ("set", "pace", 5.0), ("save", "a.yaml", SWEEP), ("wait", 7.0),
+        ("bad", ("a sweep",), True), ("command", "cancel", "a.yaml"), A_WHILE,
+    ),
     "rename to a path whose recipe had the same picture x pause: the queue moves, too": (
         ("save", "live/c.yaml", ONE), A_WHILE, ("delete", "live/c.yaml"), A_WHILE,
         ("command", "pause", None), A_WHILE, ("save", "live/a.yaml", ONE), A_WHILE,
