@@ -40,8 +40,9 @@ def reserve_sheet(ledger: Ledger, due: DueSheet, names: OutboxNames) -> str:
     """Return the path for a contact sheet; after a crash, the same one again."""
     if due.file is not None:
         return due.file
+    first = next(file for _, file in due.images if file)
     with ledger.transaction() as sql:
-        file = next_file(sql, names, due.recipe, partial(names.sheet, due.recipe))
+        file = next_file(sql, names, due.recipe, partial(names.sheet, due.recipe, first=first))
         sql.execute(
             "INSERT INTO sheets (recipe, shows, file, done) VALUES (?, ?, ?, 0)",
             (due.recipe, due.shows, file),

@@ -164,7 +164,7 @@ class OutboxNames:
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
         """Return a picture's path, or None if anything exists there already."""
-        return self._free(recipe, self._name(recipe, number, request), request)
+        return self._free(recipe, self._name(recipe, number, request), self._kind(request))
 
     def _name(self, recipe: str, number: int, request: ImageRequest) -> str:
         fields = {
@@ -193,15 +193,18 @@ class OutboxNames:
         name = path.name if keeps_ending else path.stem
         later = f"-{number}" if number > 1 else ""
         name = f"{self._fitting(_portable(name), len(later) + ROOM)}{later}"
-        return self._free(recipe, name, request)
+        return self._free(recipe, name, self._kind(request))
 
-    def sheet(self, recipe: str, number: int) -> str | None:
-        """Return a contact sheet's path, or None if anything exists there already."""
+    def sheet(self, recipe: str, number: int, first: str) -> str | None:
+        """Return a contact sheet's path, or None if anything exists there already.
+
+        It has the format of its first picture, and its name if the picture was dropped.
+        """
+        name = f"{number:04}-sheet"
         if is_picture_name(recipe):
-            stem = self._fitting(_portable(PurePosixPath(recipe).stem), ROOM)
             later = f"-{number}" if number > 1 else ""
-            return self._free(recipe, f"{stem}{later}-sheet")
-        return self._free(recipe, f"{number:04}-sheet")
+            name = f"{PurePosixPath(first).stem}{later}-sheet"
+        return self._free(recipe, name, format_of(first))
 
     def archived(self, file: str, number: int, recipe: str) -> str:
         """Return a path for a file in its recipe's folder; another one for each number, from 1 on.
@@ -229,16 +232,16 @@ class OutboxNames:
         most = self._max_name_bytes - room - 9
         return f"{os.fsencode(_portable(name))[:most].decode('utf-8', 'ignore')}-{digest}"
 
-    def _free(self, recipe: str, name: str, request: ImageRequest | None = None) -> str | None:
+    def _kind(self, request: ImageRequest) -> Format:
+        """Return a picture's format: PNG if it or its settings do not fit into the one wanted."""
+        kind = kind_wanted(request, self._settings)
+        return kind if _fits(request, kind) else PNG
+
+    def _free(self, recipe: str, name: str, kind: Format) -> str | None:
         """Return the file of this name, or None if anything exists there, with any suffix.
 
-        A picture of another format, or a text, of the same name would seem to belong to it. If a
-        picture is too large or transparent for the format, or its settings too long, it becomes a
-        PNG.
+        A picture of another format, or a text, of the same name would seem to belong to it.
         """
-        kind = kind_wanted(request, self._settings)
-        if request and not _fits(request, kind):
-            kind = PNG
         if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
             name += "_"
         if MAP.search(f"{name}.png"):  # else it would be replaced and deleted as a control map
@@ -249,10 +252,10 @@ class OutboxNames:
         return path + kind.ending
 
 
-def kind_wanted(request: ImageRequest | None, settings: Settings) -> Format:
-    """Return the format that a recipe or the settings ask for; a sheet has no request."""
-    wanted: str = (request.format if request else "") or settings.format
-    if request and wanted == SAME:
+def kind_wanted(request: ImageRequest, settings: Settings) -> Format:
+    """Return the format that a recipe or the settings ask for."""
+    wanted: str = request.format or settings.format
+    if wanted == SAME:
         path = PurePosixPath(request.image or request.references[0].image)
         wanted = _SAME_AS.get(path.suffix.lower(), "png")
     return FORMATS[wanted]

@@ -54,13 +54,13 @@ def each(number: int, *names: str) -> Files:
 
 DROPPED: dict[str, tuple[Files, Results]] = {
     "names and folders are those of the pictures": (
-        {"frames/_pictures.yaml": f"{CORGI}count: 2\n",
+        {"frames/_pictures.yaml": f"{CORGI}count: 2\ngrid: true\n",
          **each(1, "frames/0001.jpg", "frames/a/b/2.PNG", "frames/a/x.y.webp"),
          **each(2, "frames/twin.jpg", "frames/twin.png"),
          **each(3, "frames/ x.png", "frames/x.png")},
-        {f"frames/{name}{number}.png": {}
+        {f"frames/{name}{number}.png": {} if number != "-sheet" else None
          for name in ("0001", "a/b/2", "a/x.y", "twin.jpg", "twin.png", " x", "x")
-         for number in ("", "-2")},
+         for number in ("", "-2", "-sheet")},
     ),
     "the nearest template holds, and folders without one are as ever": (
         {"frames/_pictures.yaml": CORGI, "frames/stars/_pictures.yaml": STAR,

@@ -97,12 +97,13 @@ def test_what_is_a_jpeg_has_room_for_its_settings(house: House) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
-    """Sheets have their descriptions inside; a rebuilt gallery shows them again.
+    """Sheets have that of their pictures, and descriptions inside, from which a gallery is rebuilt.
 
     Every PNG says before its pixels that it is sRGB.
     """
-    house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nsweep: {steps: [2, 3]}\n")
-    assert house.once(format=name)
+    star = "prompt: a star\nseed: 7\nsize: 64x64\nsweep: {steps: [2, 3]}\n"
+    house.save("a.yaml", f"{star}format: {name}\n")
+    assert house.once()
     sheet = f"a/0003-sheet{ENDING[name]}"
     assert sheet in house.pictures()
     for file in house.pictures() if name == "png" else ():
