@@ -441,7 +441,7 @@ class ImageFields:
             "With image and no prompt, nothing else is drawn.",
             aliases=("adetailer", "face_detailer"),
             wanted="words like face, a mapping like {find: face, denoising_strength: 0.4}, or a "
-            "list of them",
+            "list of up to eight",
             default_text="off",
         ),
     ] = ()

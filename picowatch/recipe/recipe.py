@@ -133,9 +133,17 @@ class Recipe(RecipeFields):
         return self.context.draws
 
     @property
+    def texts(self) -> list[tuple[str, str]]:
+        """The prompts, and those of details, each with its field."""
+        found = [(field, getattr(self, field)) for field in PROMPTS]
+        for index, detail in enumerate(self.detail):
+            found += [(f"{DETAIL}.{index}.{field}", getattr(detail, field)) for field in PROMPTS]
+        return found
+
+    @property
     def draws_from_files(self) -> bool:
         """Return whether a prompt may name wildcard files, which the `digest` does not cover."""
-        return any("__" in one.prompt + one.negative_prompt for one in self.variants)
+        return any("__" in text for one in self.variants for _, text in one.texts)
 
     @property
     def size_before_upscale(self) -> tuple[int, int]:
@@ -279,10 +287,11 @@ class Recipe(RecipeFields):
 
     def refused_embeddings(self) -> list[str]:
         """Return sentences about unusable embeddings that the prompts seem to name."""
-        named = "embedding:" in self.prompt or "embedding:" in self.negative_prompt
+        named = any("embedding:" in text for _, text in self.texts)
         if not named and not self.context.inventory.refused_embeddings:
             return []
-        return self._prompts().refused_embeddings()
+        several = [self._prompts(), *map(self._prompts, self.detail)]
+        return [words for prompts in several for words in prompts.refused_embeddings()]
 
     def _prompts(self, detail: Detail | None = None) -> Prompts:
         """Return the prompts, or those of a detail, which may have its own."""

@@ -146,21 +146,28 @@ def test_a_save_asks_for_what_is_new_in_it(
     assert house.error(name) is None
 
 
-def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
+@pytest.mark.parametrize("field", ["prompt", "prompt: a\n  detail: {find: face, prompt"])
+def test_a_changed_wildcard_file_applies_at_the_next_save(house: House, field: str) -> None:
     """Even with fixed seeds: only images whose draws have changed are rendered."""
     file = house.models / "wildcards/animals.txt"
     file.parent.mkdir(parents=True)
     file.write_text("a corgi\na cat\n")
-    path = house.save("a.yaml", "- prompt: __animals__\n  seed: [1, 2, 3, 4]\n- prompt: a star\n")
+    ends = "}" if "{" in field else ""
+    text = f"- {field}: __animals__{ends}\n  seed: [1, 2, 3, 4]\n- prompt: a star\n"
+    path = house.save("a.yaml", text)
+
+    def prompts() -> list[str]:
+        return [one.detail[0].prompt if one.detail else one.prompt for one in house.requests()]
+
     house.once()
-    before = house.prompts()
+    before = prompts()
     assert {*before} == {"a corgi", "a cat", "a star"}
     file.write_text("a corgi\nan owl\n")
     house.once()
-    assert house.prompts() == before
+    assert prompts() == before
     path.touch()
     house.once()
-    new = house.prompts()[len(before) :]
+    new = prompts()[len(before) :]
     assert new == ["an owl"] * before.count("a cat")
     path.touch()
     house.once()

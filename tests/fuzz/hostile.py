@@ -342,6 +342,9 @@ HOSTILE: dict[str, Hostile] = {
     "a thousand wildcards in a thousand images": _recipe(
         "prompt: '" + "{a|b}" * 1000 + A_THOUSAND, "80 times"
     ),
+    "a thousand wildcards in the details of a thousand images": _recipe(
+        "prompt: a\ndetail:\n  find: face\n  prompt: '" + "{a|b}" * 1000 + A_THOUSAND, "80 times"
+    ),
     "a thousand pieces of a long prompt": _recipe(
         f"prompt: '{'{a|b}' * 300}x'\nsweep: {{'prompt: x': {[f'y{n}' for n in range(1000)]}}}",
         "80 times",

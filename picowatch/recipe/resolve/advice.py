@@ -99,8 +99,8 @@ def _unknown_to_demo(variants: Sequence[Recipe], inventory: Inventory) -> Iterat
     drawn = {
         prompt: one
         for one in variants
-        for prompt in (one.prompt, *(detail.prompt for detail in one.detail))
-        if one.draws and one.checkpoint == demo.name
+        for field, prompt in one.texts
+        if one.draws and one.checkpoint == demo.name and not field.endswith("negative_prompt")
     }
     if demo.known_words is None or not drawn:
         return
@@ -130,7 +130,7 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     """Yield warnings about what its checkpoint ignores in a recipe that it can render."""
     checkpoint = recipe.installed_checkpoint
     name = shown(checkpoint.name)
-    if checkpoint.rules.flow and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
+    if checkpoint.rules.flow and any(_weighs(text) for _, text in recipe.texts):
         yield (f"{checkpoint.family} reads prompts as plain text: weights and BREAK were ignored.")
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."

@@ -6,7 +6,7 @@ from math import prod
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.converters import number_in, several_seeds
-from picowatch.recipe.fields import FROM, PROMPTS, ROWS, Axis
+from picowatch.recipe.fields import DETAIL, FROM, PROMPTS, ROWS, Axis
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.pictures import Pictures
@@ -194,4 +194,6 @@ _TOO_LONG = (
 
 def _cost(layer: Layer, axes: Axes) -> int:
     is_swept = any(value.changes_prompt for values in axes.values() for value in values)
-    return sum(cost_of(layer[field].text, is_swept) for field in PROMPTS if field in layer)
+    details = [dict(part.pairs) for part in layer[DETAIL].parts] if DETAIL in layer else []
+    prompts = [one[field] for one in (layer, *details) for field in PROMPTS if field in one]
+    return sum(cost_of(prompt.text, is_swept) for prompt in prompts)

@@ -15,7 +15,6 @@ from picowatch.recipe.fields import (
     MAX_SIDE,
     MIN_SIDE,
     PICTURE_FIELDS,
-    PROMPTS,
     ZERO_SNR,
     Loras,
 )
@@ -58,18 +57,15 @@ class Rules:
     def applied(self, recipe: Recipe, judge: Judge) -> Recipe:
         """Return the recipe, with unusable values that somebody else chose replaced."""
         recipe = _applied(self._prompts, recipe, judge)
-        is_long = max(len(recipe.prompt), len(recipe.negative_prompt)) > MAX_LENGTH
+        is_long = max(len(text) for _, text in recipe.texts) > MAX_LENGTH
         for rule in _RULES if not is_long else ():  # too long to read once per image
             recipe = _applied(rule, recipe, judge)
         return recipe
 
     def _prompts(self, recipe: Recipe) -> Iterator[Finding]:
-        for field in PROMPTS:
-            yield from self._of_prompt(field, getattr(recipe, field), recipe.loras)
-        for index, detail in enumerate(recipe.detail):
-            for field in PROMPTS:
-                for one in self._of_prompt(field, getattr(detail, field), recipe.loras):
-                    yield replace(one, field=f"{DETAIL}.{index}.{field}")
+        for field, text in recipe.texts:
+            for one in self._of_prompt(field.rpartition(".")[2], text, recipe.loras):
+                yield replace(one, field=field)
 
     def _findings_of_prompt(self, field: str, text: str, loras: Loras) -> list[Finding]:
         """Find what no prompt may contain."""
@@ -149,8 +145,7 @@ def _embeddings(recipe: Recipe) -> Iterator[Finding]:
     """Embeddings are for text encoders of Stable Diffusion, whatever their files say."""
     inventory, remedy = recipe.inventory, "Remove the embedding, or use a checkpoint of its family."
     usual = "Stable Diffusion" if recipe.installed_checkpoint.rules.flow else ""
-    for field in PROMPTS:
-        prompt = getattr(recipe, field)
+    for field, prompt in recipe.texts:
         text, _ = split_loras(prompt)
         for start, end, name in embedding_words(text, inventory.embeddings):
             without = prompt.replace(text[start:end], "", 1)
@@ -320,8 +315,7 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
 
 def _edits(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.installed_checkpoint
-    for field in PROMPTS if checkpoint.rules.flow else ():
-        prompt = getattr(recipe, field)
+    for field, prompt in recipe.texts if checkpoint.rules.flow else ():
         for words, last in edits_in(prompt):
             instead = prompt.replace(words, last, 1) if words in prompt else NOTHING
             yield Finding(field, cannot_edit(checkpoint.family, words), EDITED, instead)

@@ -63,6 +63,7 @@ def test_what_is_drawn_again(written: str, meant: list[dict[str, Any]]) -> None:
         ("{denoising_strength: 0.4}", "detail does not say what to find. …"),
         ("true", "detail must be words like face, a mapping …"),
         ("{find: '!!'}", "detail find must be words … not '!!'."),
+        ("[a, a, a, a, a, a, a, a, a]", "detail must be … list of up to eight, not [a, …"),
         ("{find: face, count: 0}", "detail count must be …"),
         ("{find: face, size: 100x64}", "detail size is 100x64, but … multiples of 8. Leave it …"),
         ("{find: face, size: 4096x64}", "detail size is 4096x64, but … from 64 to 2048 pixels …"),
@@ -87,6 +88,13 @@ def test_a_family_that_starts_from_no_picture_draws_no_details() -> None:
     text = "a\nSteps: 3, Model: it, ADetailer model: face_yolov8n.pt"
     recipe = read_one(text, "a.txt", inventory=inventory)
     assert recipe.detail == () and any("has no detail" in one for one in recipe.warnings)
+
+
+def test_a_flow_model_cannot_edit_the_prompts_of_details() -> None:
+    it = Checkpoint("it", 512, family=FAMILIES["flux"].name, rules=rules_of("flux"))
+    text = "prompt: a\ncheckpoint: it\ndetail: {find: face, prompt: '[red:blue:0.5]'}"
+    inventory = replace(INSTALLED, checkpoints=(it,))
+    check_refused(text, "… [red:blue:0.5] is for …", inventory=inventory)
 
 
 def test_a_detail_has_prompts_of_its_own_or_the_pictures() -> None:
