@@ -57,7 +57,7 @@ def differing_fields(request: ImageRequest) -> list[str]:
     needed = ("prompt", "checkpoint", "checkpoint_hash", "width", "height", "seed")
     given = {name: getattr(request, name) for name in (*needed, *_WITH_FIELDS_OF_THEIR_OWN)}
     given |= {"sampler": USUAL_SAMPLER, "schedule_type": USUAL_SCHEDULE}
-    usual = _fields(ImageRequest(**given)) if request.draws else {}
+    usual = _fields(ImageRequest(**given))
     named = {"prompt", "checkpoint", SIZE, "seed"}
     named |= {name for name in _WITH_FIELDS_OF_THEIR_OWN if getattr(request, name)}
     usual_one = (request.sampler, request.schedule_type) == (USUAL_SAMPLER, USUAL_SCHEDULE)
