@@ -73,17 +73,14 @@ class BackgroundStream(io.TextIOBase):
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Write a text soon."""
         self._texts.append(text)
         self._more.set()
         return len(text)
 
     def isatty(self) -> bool:
-        """Implement `TextIO.isatty`."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """Implement `TextIO.fileno`."""
         return self._stream.fileno()
 
     def finish(self) -> None:

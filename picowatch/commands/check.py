@@ -89,7 +89,6 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
 
 
 def _problem(settings: Settings, file: Path, error: Exception) -> str:
-    """What is wrong with a file."""
     if isinstance(error, RecipeInvalid):
         return error_text(error, _folder(settings, file))
     if isinstance(error, FileChanged):
@@ -169,7 +168,6 @@ def _under(
 
 
 def _dropped(settings: Settings, inbox: Path, path: str, inventory: Inventory) -> Iterator[Recipe]:
-    """What a dropped picture requests."""
     dropped = read_dropped(inbox, path)
     if dropped is None:
         raise PictureUnreadable(

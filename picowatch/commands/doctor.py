@@ -116,7 +116,6 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
 
 
 def _cluster(executor: RaySettings) -> Check:
-    """The cluster that the settings name."""
     if find_spec("ray") is None:
         remedy = f"Install it: {install_command('ray')}"
         return Check("cluster", "executor: ray needs Ray, which is not installed", remedy)

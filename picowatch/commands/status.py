@@ -139,7 +139,6 @@ def _is_news(row: Row) -> bool:
 
 
 def _each_status(outbox: Path) -> Iterator[list[Row]]:
-    """The rows, read again and again."""
     while True:
         yield rows_of(*current_status(outbox))
         time.sleep(WATCH_SECONDS)

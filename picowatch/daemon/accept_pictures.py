@@ -62,7 +62,6 @@ def _check_template(run: Run, template: DefaultsFile, seen: Saved, pictures: Nam
 
 
 def saved_picture(run: Run, seen: Saved, dropped: Dropped) -> list[Event]:
-    """Accept or refuse a dropped picture."""
     pictures = run.inbox.pictures_of(seen.path)
     try:
         _refuse_unusable(run, seen, dropped, pictures)

@@ -56,7 +56,6 @@ def queue_images(
 def accept_entries(
     run: Run, save: Save, entries: Sequence[RequestedEntry], *, is_again: bool = False
 ) -> Acceptance:
-    """Enter a valid save into the ledger."""
     return accept.accept(
         run.ledger,
         save,

@@ -91,7 +91,6 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
 
 
 def engine_options(settings: Settings) -> EngineOptions:
-    """Return the settings that engines need."""
     return EngineOptions(
         models=settings.models,
         device=settings.device,

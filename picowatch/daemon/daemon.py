@@ -113,7 +113,6 @@ class Daemon:
         return self._more
 
     def _round(self) -> None:
-        """Do what is to be done now."""
         now = time.monotonic()
         self._check_outbox()
         if not self._is_ready:

@@ -118,7 +118,6 @@ class WorkerPool:
     # -- state
 
     def renderings(self) -> list[Rendering]:
-        """The batches in progress."""
         return [one for worker in self.workers if (one := worker.rendering)]
 
     def is_busy(self) -> bool:

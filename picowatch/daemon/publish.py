@@ -335,7 +335,6 @@ def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
 
 
 def _chunk_of(image: QueuedImage, picture: RenderedImage) -> Chunk:
-    """Return a picture's metadata, with how it was rendered."""
     return Chunk(
         request=image.request,
         recipe=image.recipe,

@@ -50,7 +50,6 @@ class SettingsWatch:
         return " ".join(self.problem.split())
 
     def look(self) -> None:
-        """Read the file if it was saved."""
         if self._file is None:
             return
         found, now = _size_and_time(self._file.path), time.monotonic()

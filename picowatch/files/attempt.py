@@ -193,7 +193,6 @@ class Attempts:
             notify(*ALIVE)  # a start may wait here
 
     def worked(self, step: str, file: str) -> None:
-        """Record that a step could be done."""
         with self._lock:
             one = self._refusals.pop((step, file), None)
             others = {other.about for other in self._refusals.values()}

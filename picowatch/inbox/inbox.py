@@ -93,7 +93,6 @@ class Inbox:
         return self._place.folder if self._place else ""
 
     def close(self) -> None:
-        """End the watch."""
         self._watch.stop()
 
     # -- the folder
@@ -237,7 +236,6 @@ class Inbox:
                 note(self._pending, path, None, now, self._settings.settle_seconds)
 
     def pictures_of(self, recipe: str) -> NamedPictures:
-        """Return the pictures that a recipe may name."""
         return NamedPictures(self._settings, recipe)
 
     # -- reporting
@@ -283,7 +281,6 @@ class Inbox:
                 yield deleted
 
     def taken(self, path: str) -> None:
-        """Forget a change that the ledger has."""
         self._pending.pop(path, None)
 
     def put_off(self, path: str, lacks: object) -> None:

@@ -233,7 +233,6 @@ def _picture(
     *,
     heeds_writers: bool,
 ) -> Saved:
-    """Read a dropped picture as it is now."""
     if (dropped := read_dropped(root, path)) is None:
         raise FileChanged  # its template, or the inbox, is away for a moment
     with complete_file(root, path, heeds_writers=heeds_writers) as (file, found):

@@ -79,7 +79,6 @@ class Watch(FileSystemEventHandler):
         self._observer = observer
 
     def stop(self) -> None:
-        """End the watch."""
         if self._observer is not None:
             self._observer.stop()  # type: ignore[attr-defined]  # watchdog's, not Thread's
             self._observer.join(timeout=2)

@@ -46,7 +46,6 @@ def recipes_with_failures(ledger: Ledger) -> list[str]:
 
 
 def refused_recipes(ledger: Ledger) -> set[str]:
-    """Return the recipes whose last save was refused."""
     rows = ledger.select("SELECT path FROM recipes WHERE outcome = 'refused'")
     return {row["path"] for row in rows}
 
@@ -91,12 +90,10 @@ def pause(ledger: Ledger, since: float) -> None:
 
 
 def resume(ledger: Ledger) -> None:
-    """Start rendering again."""
     ledger.change("DELETE FROM paused")
 
 
 def is_paused(ledger: Ledger) -> bool:
-    """Whether rendering is paused."""
     return bool(ledger.select("SELECT 1 FROM paused"))
 
 

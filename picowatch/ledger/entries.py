@@ -64,7 +64,6 @@ class SaveWriter:
     result: Acceptance = field(default_factory=Acceptance)
 
     def add(self, key: Key, entry_index: int, entry: RequestedEntry) -> None:
-        """Add a new entry with its images."""
         entry_id = self.sql.execute(
             """INSERT INTO entries (recipe, digest, occurrence, place, priority, sheet)
                VALUES (?, ?, ?, ?, ?, ?)""",

@@ -16,7 +16,6 @@ def unlisted_failures(ledger: Ledger) -> dict[int, str]:
 
 
 def mark_failures_listed(ledger: Ledger, failures: Iterable[int]) -> None:
-    """Record that the lines with these ids are in failures.jsonl."""
     ledger.change_each("DELETE FROM failures WHERE id = ?", ((one,) for one in failures))
 
 

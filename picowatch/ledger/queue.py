@@ -218,7 +218,6 @@ def _first(
 
 
 def _first_of(sql: sqlite3.Connection, only: Sequence[str]) -> sqlite3.Row | None:
-    """Return the oldest image of these recipes and folders."""
     row: sqlite3.Row | None = sql.execute(
         f"SELECT * FROM images WHERE state = 'queued' AND {OF_ONLY} ORDER BY {IN_ORDER} LIMIT 1",
         {"only": json.dumps(only)},

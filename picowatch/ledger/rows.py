@@ -43,7 +43,6 @@ class SizeAndTime(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str) -> "SizeAndTime":
-        """Return the value whose `as_text` this is."""
         return cls(*map(int, text.split()))
 
 
@@ -176,7 +175,6 @@ class QueuedImage:
 
     @classmethod
     def of(cls, row: Row) -> Self:
-        """Return the image of a row of `images`."""
         values = {one.name: row[one.name] for one in fields(cls)}
         values["request"] = request_of(row)
         values["file"] = row["file"] or ""

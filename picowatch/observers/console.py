@@ -140,7 +140,6 @@ class LiveView(logging.Handler):
             self._console.print(self.format(record), style=style, markup=False)
 
     def close(self) -> None:
-        """Remove the rows."""
         with self._drawing():
             self._live.stop()
 
@@ -179,11 +178,9 @@ class LiveConsole:
             self.handler.addFilter(lambda record: record.name != "picowatch.pictures")
 
     def show(self, status: Status) -> None:
-        """Draw the view anew."""
         self._view.draw(rows(status))
 
     def close(self) -> None:
-        """Remove the view."""
         self._view.close()
         self._terminal.finish()
 

@@ -66,17 +66,14 @@ class Metrics(Collector):
         self._seconds.observe(seconds)
 
     def status(self, status: Status) -> None:
-        """Take the current status, a few times a second."""
         self._status = status
 
     def close(self) -> None:
-        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics of the newest status."""
         yield Info("picowatch", "The running picowatch.", value={"version": __version__})
         if (status := self._status) is None:
             return

@@ -94,7 +94,6 @@ class Observers:
         self._ignored = files
 
     def engine_died(self) -> None:
-        """Report that an engine died or could not start."""
         if self._metrics:
             self._metrics.engine_restarts.inc()
 

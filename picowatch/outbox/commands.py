@@ -115,7 +115,6 @@ class Commands:
 
 
 def new_file(outbox: Path) -> Path:
-    """Return a path for a new command's file."""
     return outbox / COMMANDS / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
 
 
@@ -154,7 +153,6 @@ def _answer(values: dict[str, Any]) -> Answer:
 
 
 def withdraw(path: Path) -> None:
-    """Delete a command and its answer."""
     for file in (path, path.with_suffix(".answer")):
         with suppress(OSError):
             file.unlink()

@@ -76,7 +76,6 @@ class Listing:
             return list(self._lines(_tail(file)[1].splitlines(keepends=True)))
 
     def all(self) -> Iterator[dict[str, Any]]:
-        """Yield every line, oldest first."""
         with self._opened() as file:
             yield from self._lines(file)
 

@@ -57,7 +57,6 @@ class OutboxLock:
         return _id(_path(self.outbox)) is not None or _id(self.outbox) == self._outbox_id
 
     def release(self) -> None:
-        """Release the outbox."""
         self._file.close()
 
 

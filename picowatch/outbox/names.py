@@ -133,11 +133,9 @@ class OutboxNames:
         return name.endswith(FILE_ENDINGS) or os.path.isfile(path)  # noqa: PTH113  (never raises)
 
     def error_file(self, recipe: str) -> str:
-        """Return the path of a recipe's error file."""
         return self._beside(recipe, ERROR_ENDING)
 
     def warning_file(self, recipe: str) -> str:
-        """Return the path of a recipe's warning file."""
         return self._beside(recipe, WARNING_ENDING)
 
     def _beside(self, recipe: str, ending: str) -> str:

@@ -126,7 +126,6 @@ class Pages:
         self._announce(page)
 
     def remove(self, gone: Collection[str]) -> None:
-        """Remove the entries of these files."""
         changed = sorted({self._page_of[file] for file in gone if file in self._page_of})
         for page in changed:
             path = self._path(page)
@@ -171,7 +170,6 @@ class Pages:
         write_atomically(self._index, f"pages({index});\n".encode(), durable=False)
 
     def _version(self, page: int) -> str:
-        """Return the size and time of a page."""
         found = self._path(page).stat()
         return f"{found.st_size:x}.{found.st_mtime_ns:x}"
 

@@ -152,12 +152,10 @@ class Status:
 
 
 def images(count: int) -> str:
-    """Return a number of images in words."""
     return f"{count} image{'' if count == 1 else 's'}"
 
 
 def images_wait(count: int) -> str:
-    """Return the number of queued images in words."""
     return f"{images(count)} wait{'s' if count == 1 else ''}"
 
 
@@ -203,7 +201,6 @@ class StatusFiles:
         write_atomically(self._outbox / ".picowatch/gallery/now.js", script, durable=False)
 
     def _news(self, status: Status) -> dict[str, Any]:
-        """Return what the gallery shows at its top."""
         problems, more_problems = self._problems.shown()
         return {name: getattr(status, name) for name in IN_GALLERY} | {
             "runs": not status.ended,

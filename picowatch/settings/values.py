@@ -123,7 +123,6 @@ def file_name_value(template: str) -> str:
 
 
 def _check_placeholders(template: str) -> None:
-    """Check that each placeholder is known."""
     for _, name, _, _ in string.Formatter().parse(template):
         if name is not None and name not in _PLACEHOLDERS:
             known = ", ".join(_PLACEHOLDERS)
