@@ -51,9 +51,8 @@ def why_no_recipe(root: Path, path: str) -> str | None:
     template = template_above(root, path)
     if template is None:
         return None
-    folder = template.rpartition("/")[0]
-    where = f"{folder}/" if folder else "the inbox"
-    return f"Recipes in {where} are not read: {template} makes it a folder for dropped pictures."
+    folder = template.removesuffix(PICTURES_NAME)
+    return f"Recipes in {folder} are not read: {template} makes it a folder for dropped pictures."
 
 
 def is_meant_as_template(root: Path, path: str) -> bool:

@@ -119,7 +119,8 @@ def photo_metadata(file: IO[bytes], keep: str) -> PhotoMetadata:
         except Exception as error:  # Pillow's readers raise whatever they stumble over
             raise PictureUnreadable("it is not a picture that can be read.") from error
     tiff = BytesIO((info.get("exif") or b"").removeprefix(b"Exif\0\0")) if kind != "TIFF" else file
-    exif, said = _or_warning("EXIF", lambda: exif_directories(tiff) if _size(tiff) else {}, {})
+    is_empty = not tiff.seek(0, SEEK_END)
+    exif, said = _or_warning("EXIF", lambda: {} if is_empty else exif_directories(tiff), {})
     xmp, more = _or_warning("XMP", lambda: _kept_xmp(info.get("xmp") or b"", iptc, keep), "")
     if keep == NO_PLACE:
         exif = {directory: tags for directory, tags in exif.items() if directory != _GPS}
@@ -127,10 +128,6 @@ def photo_metadata(file: IO[bytes], keep: str) -> PhotoMetadata:
 
 
 _GPS = ExifTags.IFD.GPSInfo
-
-
-def _size(file: IO[bytes]) -> int:
-    return file.seek(0, SEEK_END)
 
 
 def _or_warning(what: str, read: Any, instead: Any) -> tuple[Any, list[str]]:
@@ -179,15 +176,12 @@ def _kept_xmp(packet: bytes | str, iptc: dict[Any, Any], keep: str) -> str:
     for name, values, array in properties:
         if name not in there:
             _set(document, name, *values, array=array)
-    removed = {name for _, name in _properties(document) if name in _UNTRUE}
+    removed = _UNTRUE
     if keep == NO_PLACE:
-        removed |= {n for _, n in _properties(document) if n in _PLACES or _is_gps(n)}
+        gps = {name for name in there if name[0] == _EXIF and str(name[1]).startswith("GPS")}
+        removed = _UNTRUE | _PLACES | gps
     _remove(document, removed)
     return _packet(document)
-
-
-def _is_gps(name: Name) -> bool:
-    return name[0] == _EXIF and str(name[1]).startswith("GPS")
 
 
 def _parsed(text: str) -> minidom.Document:
