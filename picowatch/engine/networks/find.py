@@ -116,7 +116,10 @@ class Finder(ABC):
         """
         if max(picture.size) > _NARROW * min(picture.size):
             size = f"{picture.width}x{picture.height}"
-            raise RenderFailed(f"Nothing can be found in a picture of {size}: it is too narrow.")
+            raise RenderFailed(
+                f"Nothing can be found in a picture of {size}: it is too narrow.",
+                f"One side may have {_NARROW} times the other's pixels: cut a part out of it.",
+            )
         small = picture.copy()
         small.thumbnail((_LONGEST, _LONGEST))
         small, scale = on_white(small), picture.width / small.width

@@ -70,6 +70,7 @@ def spelt_out(layer: Layer, judge: Judge) -> Layer:
         if field not in result:
             continue
         try:
+            _refuse_quoted(field, result[field])
             result[field] = form(result[field], judge)
         except ValueInvalid as error:
             judge.wrong(field, str(error), None)
@@ -200,6 +201,15 @@ def _schedule_type(layer: Layer, judge: Judge) -> str:
             judge.wrong("schedule_type", str(error), None)
             del layer["schedule_type"]
     return ""
+
+
+def _refuse_quoted(field: str, written: Written) -> None:
+    """Raise ValueInvalid for a mapping that is text, as flags and cells of tables are."""
+    if field in PARTS and re.fullmatch(r"\s*\{.*\}\s*", written.text):
+        raise ValueInvalid(
+            f"{field} is text here, not a mapping. Write it in YAML or JSON, without quotes "
+            "around it, or in a TXT between two lines --- above the prompts."
+        )
 
 
 def _says_off(written: Written) -> bool:

@@ -83,6 +83,7 @@ def test_columns_with_an_underscore_are_only_noted() -> None:
         (f"_id,prompt\n{'1' * 2001},a\n", (2, 1), "_id: the notes of a row have more than 2,000 …"),
         ("sep=;\nprompt;steps\na;300\n", (3, 3), "steps must be … not 300. (row 2)"),
         ("prompt;exact\na;WAHR\n", (2, 3), "exact must be true or false. Write true. (row 2)"),
+        ("prompt,detail\na,{find: hat}\n", (2, 3), "detail is text here, not a mapping. …"),
         ("prompt,seed\na,1.23457E+09\n", (2, 3), "a spreadsheet has shortened this number. …"),
         ("prompt;grid\na;faux\n", (2, 3), "grid must be true or false. Write false. (row 2)"),
         ('prompt\na\n"b\nc\n', (3, 1), "this is not CSV: unexpected end of data. … (row 3)"),
