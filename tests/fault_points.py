@@ -45,6 +45,7 @@ POINTS = {
     "before a recipe is finished": "picowatch.daemon.finish:finish",
     "before a recipe is marked finished": f"{_OUTSTANDING}:done_with",
     "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",
+    "before a refused step is noted": "picowatch.daemon.build:note_attempt",
     "before a contact sheet is remembered": "picowatch.ledger.contact_sheets:mark_sheet_done",
     "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",
     "before a recipe is taken out of the inbox": "picowatch.daemon.finish:_take_out",

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import held
 from picowatch.files.attempt import Attempts
 from picowatch.inbox.inbox import Inbox
+from picowatch.ledger.attempts import note_attempt, refused_attempts
 from picowatch.ledger.rebuild import open_ledger, set_aside
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import LogFile, logging_to, set_log_format
@@ -49,6 +51,7 @@ def build_daemon(
     stack.callback(_set_aside_if_damaged, lock, result, path)
     ledger = open_ledger(path, outbox)
     stack.callback(ledger.close)
+    attempts.remember(refused_attempts(ledger), partial(note_attempt, ledger))
     lasting.observers.use(settings, outbox)
     stack.callback(lasting.observers.remove_preview)
     run = Run(

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +80,11 @@ def unneeded(file: str, *, waits: bool = True) -> Iterator[None]:
         log.error("%s cannot be written: %s", file, error.strerror)
 
 
+# Notes step, file, number of tries, time of the next one in Unix seconds, and reason of a refusal
+# where it outlasts the daemon; without tries, that the step is not refused any more.
+Note = Callable[[str, str, int, float, str], object]
+
+
 @dataclass
 class _Refusal:
     """A step that a disk refused; times are on the monotonic clock."""
@@ -111,6 +116,14 @@ class Attempts:
         self.keeps_trying = limit is None
         self._lock = threading.Lock()
         self._refusals: dict[tuple[str, str], _Refusal] = {}  # by step and file
+        self._note: Note | None = None
+
+    def remember(self, known: Iterable[tuple[str, str, int, str]], note: Note) -> None:
+        """Know the refusals of earlier daemons. Each step is tried again at once."""
+        self._note, now = note, time.monotonic()
+        for step, file, tries, reason in known:
+            one = _Refusal(file, reason, True, OSError(reason), now, now, tries)
+            self._refusals[step, file] = one
 
     def attempt(
         self, step: str, file: str, action: Callable[[], object], *, is_alone: bool = True
@@ -191,20 +204,33 @@ class Attempts:
             log.error("cannot write%s; waiting", self._words(one))
         if not is_alone:
             notify(*ALIVE)  # a start may wait here
+        elif self._note:
+            next_at = time.time() + one.next_at - now
+            with suppress(*PASSING, LedgerCorrupt):  # it is remembered here
+                self._note(step, file, one.tries, next_at, one.reason)
 
     def worked(self, step: str, file: str) -> None:
-        with self._lock:
-            one = self._refusals.pop((step, file), None)
-            others = {other.about for other in self._refusals.values()}
-        if one and one.about not in others:
-            log.info("writing%s works again; continuing", one.file and f" {one.file}")
+        if one := self._drop(step, file):
+            with self._lock:
+                is_over = one.about not in {other.about for other in self._refusals.values()}
+            if is_over:
+                log.info("writing%s works again; continuing", one.file and f" {one.file}")
 
     def forget_old(self) -> None:
         """Forget what nobody has tried again, because nobody wants it any more."""
         before = time.monotonic() - FORGET_SECONDS
         with self._lock:
-            for key in [key for key, one in self._refusals.items() if one.next_at < before]:
-                del self._refusals[key]
+            old = [key for key, one in self._refusals.items() if one.next_at < before]
+        for key in old:
+            self._drop(*key)
+
+    def _drop(self, step: str, file: str) -> _Refusal | None:
+        with self._lock:
+            one = self._refusals.pop((step, file), None)
+        if one and one.is_alone and self._note:
+            with suppress(*PASSING, LedgerCorrupt):  # it is forgotten after the next start
+                self._note(step, file, 0, 0.0, "")
+        return one
 
     def _seconds(self, one: _Refusal) -> float:
         """Return how long to wait until the next try."""

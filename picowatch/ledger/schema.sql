@@ -153,6 +153,15 @@ CREATE TABLE commands (             -- commands that have no answer yet
     last_save INTEGER               -- the newest save before it had files read again
 ) STRICT;
 
+CREATE TABLE attempts (             -- what a disk refused: it is tried again by itself
+    step    TEXT NOT NULL,
+    file    TEXT NOT NULL,
+    tries   INTEGER NOT NULL,
+    next_at REAL NOT NULL,
+    reason  TEXT NOT NULL,
+    PRIMARY KEY (step, file)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE batch_sizes (          -- how many images a batch may have, as measured
     alike    TEXT PRIMARY KEY,      -- device, checkpoint and size of the images
     measured TEXT NOT NULL          -- JSON
