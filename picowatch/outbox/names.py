@@ -254,7 +254,8 @@ def kind_wanted(request: ImageRequest, settings: Settings) -> Format:
     """Return the format that a recipe or the settings ask for."""
     wanted: str = request.format or settings.format
     if wanted == SAME:
-        path = PurePosixPath(request.image or request.references[0].image)
+        uses = (*request.references, *request.control)
+        path = PurePosixPath(request.image or next(use.image for use in uses if use.image))
         wanted = _SAME_AS.get(path.suffix.lower(), "png")
     return FORMATS[wanted]
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.control import KIND_OF
-from picowatch.recipe.converters import RANDOM
+from picowatch.recipe.converters import RANDOM, SAME
 from picowatch.recipe.extend import margins_of
 from picowatch.recipe.fields import (
     ALPHA,
@@ -135,6 +135,7 @@ class _Resolving:
         values[CUTOUT] = self._cutout()
         values[DETAIL] = self._details(checkpoint)
         values["control"] = self._controls(values)
+        values["format"] = self._format(values)
         values |= self._picture_size(values, checkpoint)
         values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
         given = self._size_kept(values)
@@ -405,6 +406,13 @@ class _Resolving:
             if isinstance(parts, dict):
                 found.append({"size": native} | parts)
         return tuple(found)
+
+    def _format(self, values: Mapping[str, Any]) -> str:
+        """Return the file format; a folder's `same` is for its recipes with pictures."""
+        has_picture = values["image"] or values["references"] or values["control"]
+        is_for_others = self.judge.origin_of("format") is Origin.FOLDER and not has_picture
+        found: str = values.get("format", "")
+        return "" if is_for_others and found == SAME else found
 
     def _extended(self, extend: str, size: tuple[int, int]) -> tuple[int, int]:
         """Return a picture's size with what is drawn around it."""

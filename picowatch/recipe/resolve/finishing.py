@@ -31,7 +31,7 @@ def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _file_format(recipe: Recipe) -> Iterator[Finding]:
-    if recipe.format == SAME and not (recipe.image or recipe.references):
+    if recipe.format == SAME and not (recipe.image or recipe.references or recipe.control):
         remedy = "Add image or references, or write png, jpeg, webp or avif."
         what = "format: same is the format of the start image."
         yield Finding("format", what, remedy, "", of_checkpoint=False)
