@@ -254,9 +254,9 @@ def kind_wanted(request: ImageRequest, settings: Settings) -> Format:
     """Return the format that a recipe or the settings ask for."""
     wanted: str = request.format or settings.format
     if wanted == SAME:
-        uses = (*request.references, *request.control)
-        path = PurePosixPath(request.image or next(use.image for use in uses if use.image))
-        wanted = _SAME_AS.get(path.suffix.lower(), "png")
+        photos = [request.image, *(use.image for use in request.references)]
+        photo = next(filter(None, [*photos, *(use.image for use in request.control)]))
+        wanted = _SAME_AS.get(PurePosixPath(photo).suffix.lower(), "png")
     return FORMATS[wanted]
 
 
