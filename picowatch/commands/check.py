@@ -231,12 +231,13 @@ def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
         if len({repr(image[name]) for image in drawn if name in image}) > 1
     }
     for image in images:
-        before, size = f"{image['width']}x{image['height']}", image["published_size"]
+        sides = image.get("given_size") or (image["width"], image["height"])
+        before, size = "{}x{}".format(*sides), image["published_size"]
         named = {name for name in _BEYOND_TEXT if image.get(name)}
         words, prompt = [], ""
         if "checkpoint" in image:
             named |= differing
-            prompt = _short(" ".join(image["prompt"].split()))
+            prompt = _short(" ".join(image["prompt"].split())) if image["prompt"] else ""
             words = [
                 image["checkpoint"],
                 f"{image['sampler']} {image['schedule_type']}",

@@ -87,6 +87,7 @@ def test_check_shows_what_a_recipe_does_beyond_its_text(tmp_path: Path) -> None:
             "128x128",
             "mask find hat, grow 0, model demo-find",
         ),
+        "image: i.png\n  detail: hat": ("64x64", "image i.png  detail find hat, model demo-find"),
         "image: i.png\n  upscale: {scale: 2}": ("64x64 to 128x128", ""),
         "prompt: a": ("128x128", ""),
     }

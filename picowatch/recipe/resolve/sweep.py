@@ -211,7 +211,7 @@ def _check_mapping(field: str, part: str, layer: Layer) -> None:
         raise ValueInvalid(f"{name} has no effect without {field}. Add it, or remove {name}.")
     if len(mapping.parts) > 1:
         raise ValueInvalid(
-            f"'{field}: {part}' could vary any of the {len(mapping.parts)} ControlNets here. "
+            f"'{field}: {part}' could vary any of the {len(mapping.parts)} entries of {field}. "
             f"Sweep '{field}' itself, with whole lists as values."
         )
 

@@ -107,7 +107,7 @@ CANNY = "control: {image: a.png, model: canny"
          "… 'union' must be told what the map shows, … Write 'kind: …' with pose, … segments."),
         ("control: {image: ../a.png, model: canny}", "control image must stay within inbox/ …"),
         (f"control: [{CANNY[9:]}}}, {CANNY[9:]}}}]\nsweep: {{'control: weight': [0, 1]}}",
-         "'control: weight' could vary any of the 2 ControlNets here. Sweep 'control' itself, …"),
+         "'control: weight' could vary any of the 2 entries of control. Sweep 'control' itself, …"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_full(written: str, message: str) -> None:
