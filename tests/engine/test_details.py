@@ -139,7 +139,7 @@ def test_an_existing_picture_is_repaired(checkpoint: str) -> None:
     photo = Image.effect_noise((90, 75), 50).convert("RGB")
     photo.putalpha(Image.linear_gradient("L").resize(photo.size))
     photo.save(models_of(checkpoint) / "photo.png")
-    text = f"image: photo.png\ndetail: {{{DETAIL}}}"
+    text = f"image: photo.png\nsize: picture\nmask: none\ndetail: {{{DETAIL}}}"
     with finding([SMALL]):
         (found,) = repaired(checkpoint, text)
     changed = np.argwhere((pixels(found) != np.asarray(photo.convert("RGB"))).any(-1))
