@@ -148,7 +148,8 @@ class _AnyPicture(Pictures):
             self._named.check(path)
 
     def size(self, path: str) -> tuple[int, int]:
-        return (1024, 1024) if path in self._any else self._named.size(path)
+        # No shape that `extend` may ask for.
+        return (1024, 1000) if path in self._any else self._named.size(path)
 
     def texts(self, path: str) -> Mapping[str, str]:
         if path in self._any:

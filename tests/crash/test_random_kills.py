@@ -15,7 +15,7 @@ from tests.outcome import faults
 KILLS = int(os.environ.get("KILLS", "6"))  # `make storm` asks for 200
 
 
-@pytest.mark.timeout(600 + 5 * KILLS)
+@pytest.mark.timeout(600 + 20 * KILLS)
 def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> None:
     """Each image is there once, complete and once in every list, with its contact sheets."""
     daemon_of = partial(process, house, PICOWATCH_MAX_ATTEMPTS="100")

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.recipe.reading import PicturesWith, check_refused, read_one, request_of
+from picowatch.recipe import DefaultsFile
+from picowatch.recipe.reading import check_template
+from tests.recipe.reading import INVENTORY, PicturesWith, check_refused, read_one, request_of
 
 PHOTO = PicturesWith(lambda _: {}, size=(640, 480))
 USUAL = "prompt: a corgi\nimage: a.jpg\n"
@@ -36,6 +38,13 @@ def test_a_side_may_be_given_and_a_mask_may_not() -> None:
     check_refused(f"{USUAL}extend: 2:1\nmask: m.png\n", "… Remove one of them.", pictures=PHOTO)
     assert not read_one(f"{USUAL}extend: off\n", pictures=PHOTO).extend
     check_refused("prompt: a\nextend: 2:1\n", "extend has no effect without image. …")
+
+
+@pytest.mark.parametrize("shape", ["1:1", "4:3", "3:2", "16:9", "2:1"])
+def test_a_template_may_ask_for_any_shape(shape: str) -> None:
+    """It is checked before there is a photo."""
+    template = DefaultsFile("wide/_pictures.yaml", f"prompt: a hat\nextend: {shape}\n".encode())
+    check_template(template, INVENTORY, [], 1000)
 
 
 @pytest.mark.parametrize(
