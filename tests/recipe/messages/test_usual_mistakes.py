@@ -147,6 +147,7 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler() -> None:
         ("1. a corgi", "'1.' is drawn as part of the prompt. Remove the numbers and …"),
         ("a [cat:dog:0.5 hat", "the bracket of '[cat:dog:0.5 hat' is never closed, … less weight…"),
         ("a (red|blue) cat", "'(red|blue)' is drawn as plain text, … write {red|blue}."),
+        ("a {red|blue hat", "'{red|blue hat' is drawn as plain text: its …"),
     ],
 )  # fmt: skip
 def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
@@ -158,17 +159,11 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
     check_warned(read_one(f"prompt: a\nnegative_prompt: {prompt}"), warning)
 
 
-@pytest.mark.parametrize(
-    "prompt", ["a C++ book", "DPM++ 2M", "a dog and/or steps", "a [cat:dog:0.5]"]
-)
-def test_what_is_meant_so_is_no_warning(prompt: str) -> None:
-    check_warned(read_one(f"prompt: {prompt}"))
-
-
 def test_a_prompt_is_missing_beside_an_unknown_field_that_is_none() -> None:
     """One that may be meant as the prompt is one error."""
     assert len(messages("when_done: keep")) == 2
-    check_refused("promt: a corgi", "unknown field 'promt'. Did you mean 'prompt'?")
+    for name in ("promt", "text", "positive_prompt"):
+        check_refused(f"{name}: a corgi in the park\nsteps: 3", f"unknown field '{name}'. …")
 
 
 def test_settings_in_the_prompt_of_another_kind_of_file_are_a_warning() -> None:
@@ -207,7 +202,8 @@ def test_references_of_yaml_are_told_once() -> None:
     [
         *("a (corgi:1.2), (b)", "((a))", r"a \(b", "“a” and “b”", "”", "(a, b:1.2)"),
         *("at 1,2 (or 3)", "a)", "{a", r"\{a|b", "a|b}", "{a|{b|c}}", "a -blurry", "a -steps"),
-        *("[a::10]", "a [dog::0.5] b", "std::vector", "a C++ book", "$100"),
+        *("[a::10]", "a [dog::0.5] b", "std::vector", "a C++ book", "DPM++ 2M", "$100"),
+        *("a dog and/or steps", "a [cat:dog:0.5]", "a {red|blue} hat, {x"),
     ],
 )
 def test_what_was_meant_is_no_warning(prompt: str) -> None:
@@ -234,14 +230,6 @@ def test_a_number_beyond_its_limits_hides_no_other_mistake() -> None:
     assert messages("prompt: a\nhires: {scale: 9}\ndenoising_strength: 0.4") == [
         "hires scale must be a number from 1 to 4, not 9."
     ]
-
-
-def test_a_choice_that_is_never_closed_is_a_warning() -> None:
-    """It would be drawn as these words."""
-    check_warned(
-        read_one("a {red|blue hat", "a.txt"), "'{red|blue hat' is drawn as plain text: its …"
-    )
-    assert read_one("a {red|blue} hat, {x", "a.txt").warnings == ()
 
 
 def test_no_field_is_told_as_another_programs() -> None:

@@ -216,8 +216,6 @@ NEAREST = "the sampler {} is not supported; {} comes closest. {} is used instead
         ("a __dog__", MODEL, {"prompt": r"a \__dog\__"}, [WORDS]),
         ("a cat AND a dog", MODEL, {"prompt": "a cat, a dog"}, ["AND (composing prompts) …"]),
         ("a <hypernet:x:1> cat", MODEL, {"prompt": "a  cat"}, ["<hypernet:x:1> is not …"]),
-        ("a", f"{MODEL}, Sampler: Restart", {"sampler": "Heun"},
-         [NEAREST.format("Restart", "Heun", "Heun")]),
         ("a", f"{MODEL}, Sampler: DDIM CFG++", {"sampler": "DDIM"},
          [NEAREST.format("DDIM CFG++", "DDIM", "DDIM")]),
         ("a", f"{MODEL}, Sampler: res_multistep", {"sampler": "DPM++ 2M"},

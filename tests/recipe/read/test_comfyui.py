@@ -203,8 +203,6 @@ CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
                   node("UpscaleModelLoader", model_name="4x.safetensors"), model=LINK)
          | {"9": node("SaveImage", filename_prefix="ComfyUI", images=["72", 0])},
          {"steps": 30}, [UNREAD.format("FreeU_V2 and ImageUpscaleWithModel")]),
-        (one_pass(node("Mystery", magic=3)) | {"6": encode(LINK)}, {"prompt": ""},
-         ["The positive prompt was not found: the workflow's node Mystery was not read."]),
     ],
 )  # fmt: skip
 def test_a_workflow_is_read(nodes: Nodes, fields: dict[str, Any], warnings: list[str]) -> None:

@@ -103,13 +103,6 @@ def test_names_of_fields_have_any_case_and_spaces() -> None:
         assert (recipe.cfg_scale, recipe.hires) == (4, Hires(denoising_strength=0.5))
 
 
-@pytest.mark.parametrize("name", ["promt", "text", "positive_prompt"])
-def test_a_missing_prompt_is_not_reported_beside_its_typo(name: str) -> None:
-    """One mistake, one message."""
-    (message,) = messages(f"{name}: a corgi in the park\nsteps: 3")
-    assert message.startswith(f"unknown field '{name}'.")
-
-
 def test_a_block_keeps_its_lines_and_not_its_last_line_break() -> None:
     """`|` is for prompts with anything in them; comments may stand where nothing can be lost."""
     text = "prompt: |\n  a corgi # no comment\n  style: oil, [x]\nsteps: 3\n"

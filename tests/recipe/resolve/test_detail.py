@@ -134,6 +134,8 @@ def test_an_existing_picture_keeps_its_size_and_all_but_details(more: str) -> No
     assert (shown["denoising_strength"], shown["image"]) == (0, "a.jpg")
     larger = asked(f"image: a.jpg\ndetail: face\nupscale: {{scale: 1.5}}\ncutout: true\n{more}")
     assert larger.published_size == (6002, 4500)
+    drawn = asked("prompt: a man\nimage: a.jpg\ndetail: face")
+    assert (drawn.only_details, drawn.published_size) == (False, (128, 128))
 
 
 def test_what_is_for_the_whole_picture_is_refused_where_it_stays() -> None:
@@ -153,11 +155,6 @@ def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
     inventory = replace(INSTALLED, checkpoints=(it,))
     text = "image: a.jpg\ncheckpoint: it\ndetail: face"
     assert read_one(text, inventory=inventory, pictures=PHOTO).only_details
-
-
-def test_a_start_image_with_a_prompt_is_drawn_before_its_details() -> None:
-    request = asked("prompt: a man\nimage: a.jpg\ndetail: face")
-    assert (request.only_details, request.published_size) == (False, (128, 128))
 
 
 def test_a_sweep_varies_a_part_of_the_only_detail() -> None:

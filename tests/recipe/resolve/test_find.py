@@ -8,7 +8,7 @@ from picowatch.recipe.fields import ROWS
 from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find
 from picowatch.recipe.prompts.known_words import KnownWords
-from picowatch.recipe.request import ImageRequest, recipe_values
+from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import (
     INVENTORY,
     check_refused,
@@ -53,14 +53,13 @@ def test_words_and_settings_and_the_model_are_part_of_the_identity() -> None:
     assert len(digests) == len(masks)
 
 
-@pytest.mark.parametrize("mask", ["{find: sky, grow: 0, preview: true}", "b.png"])
-def test_a_request_is_stored_and_shown_with_its_mask(mask: str) -> None:
-    """As JSON, and as a recipe that makes the same again."""
+@pytest.mark.parametrize(("mask", "renamed"), [("{find: sky}", Find("sky", model="clipseg")),
+                                               ("b.png", "d.png")])  # fmt: skip
+def test_a_request_is_stored_and_its_painted_mask_renamed(mask: str, renamed: Find | str) -> None:
+    """As JSON; with the names that pictures have by then."""
     request = found(mask)
     assert ImageRequest.from_dict(request.as_dict()) == request
-    assert recipe_values(request)["mask"] == (request.as_dict()["mask"])
-    renamed = request.with_names({"a.png": "c.png", "b.png": "d.png"})
-    assert renamed.mask == ("d.png" if mask == "b.png" else request.mask)
+    assert request.with_names({"a.png": "c.png", "b.png": "d.png"}).mask == renamed
 
 
 def test_a_sweep_varies_what_is_found() -> None:
