@@ -108,7 +108,9 @@ def _sources(model: Model, installed: FoundModels) -> _Sources:
 
     def found(content: str) -> tuple[Path, str] | None:
         fitting = [one for one in installed.models if _is_for(one, content, model.family)]
-        return _inside(model, content) or _largest(fitting)
+        # The most precise weights: float16 rather than fp8.
+        largest = max(fitting, key=lambda model: model.bytes, default=None)
+        return _inside(model, content) or ((largest.path, "") if largest else None)
 
     contents = {**_encoders_of(model), "vae": VAE}
     return {part: found(content) for part, content in contents.items()}
@@ -127,12 +129,6 @@ def _is_for(one: Model, content: str, family: str) -> bool:
 def _inside(model: Model, content: str) -> tuple[Path, str] | None:
     prefix = dict(model.contents).get(content)
     return None if prefix is None else (model.path, prefix)
-
-
-def _largest(models: Sequence[Model]) -> tuple[Path, str] | None:
-    """Return the model with the most precise weights: float16 rather than fp8."""
-    found = max(models, key=lambda model: model.bytes, default=None)
-    return (found.path, "") if found else None
 
 
 def _encoders_of(model: Model) -> Mapping[str, str]:
