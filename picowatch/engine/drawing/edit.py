@@ -80,7 +80,8 @@ def read_references(
         pictures[0] = part if references.alpha else on_white(part)
     if references.alpha:
         pictures = [one.convert("RGBA") for one in pictures]
-    in_place = is_in_proportion(pictures[0].size, size)
+    (wide, high), (width, height) = pictures[0].size, size
+    in_place = abs(wide * height - high * width) <= max(wide, high, width, height)  # but rounding
     if references.stretched:  # the pipeline scales each in its own proportions
         if in_place:
             pictures[0] = fit(pictures[0], size, "stretch")
@@ -94,11 +95,6 @@ def read_references(
     frames += [frame_for(other.size, references) for other in pictures[1:]]
     held = [one.hold(picture) for one, picture in zip(frames, pictures, strict=True)]
     return frame, held, small
-
-
-def is_in_proportion(one: Size, other: Size) -> bool:
-    """Return whether two sizes have the same proportions, up to whole pixels."""
-    return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)
 
 
 class Edit(NamedTuple):

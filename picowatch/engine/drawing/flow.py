@@ -1,6 +1,6 @@
 """Draws with a transformer, by a pipeline of diffusers that makes the noise and decodes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -99,7 +99,10 @@ class FlowPasses(Passes):
         scheduler = scheduler_for(first.sampler, own)
         pipeline = self.loaded.weights.pipeline(kind, transformer=steps, scheduler=scheduler)
         if read:
-            pipeline.encode_prompt = _answering(read)
+            # Called for the prompt, then for the negative one: text encoders need not be in memory,
+            # and encode each text with its pictures once.
+            answers = iter(read)
+            pipeline.encode_prompt = lambda *_, **__: next(answers)
         with cached(steps, self.loaded.denoiser) if self.job.cached else nullcontext():
             found: torch.Tensor = pipeline(
                 **inputs,
@@ -138,16 +141,6 @@ class FlowPasses(Passes):
         if masks and able("mask"):
             return "mask", inputs | {"mask_image": masks}
         return "image", inputs
-
-
-def _answering(read: Sequence[Any]) -> Callable[..., Any]:
-    """Return a replacement for a pipeline's `encode_prompt` that gives what was encoded before.
-
-    Pipelines call it for the prompt, then for the negative one. So text encoders need not be in
-    memory, and encode each text with its pictures once.
-    """
-    answers = iter(read)
-    return lambda *_, **__: next(answers)
 
 
 def _listed(value: Any) -> object:

@@ -178,7 +178,9 @@ class _Process:
         try:
             while not self._is_ready:  # until then, sending much would wait for it
                 yield self._message()
-            self._forget_words()
+            # Libraries may write for months; the process has the same open file.
+            self._words.seek(0)
+            self._words.truncate()
             self.interrupted.value = False
             self._connection.send(batch)
             while True:
@@ -197,11 +199,6 @@ class _Process:
         # It has no process group yet, or (macOS) only a dead process is left in it.
         except (ProcessLookupError, PermissionError):
             self._process.kill()
-
-    def _forget_words(self) -> None:
-        """Empty the file of its standard error: libraries may write for months."""
-        self._words.seek(0)  # for the process, too: both have the same open file
-        self._words.truncate()
 
     def close(self) -> None:
         """End the process, and release its files."""
