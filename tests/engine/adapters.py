@@ -85,7 +85,6 @@ def acting(model: Any, seed: int) -> Any:
 
 
 def controlnet_of(unet: Any, seed: int = 1) -> Any:
-    """Return a ControlNet for this UNet."""
     torch.manual_seed(seed)
     return acting(ControlNet.from_unet(unet), seed)
 

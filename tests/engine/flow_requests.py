@@ -71,7 +71,6 @@ def scripted(kind: Any, name: str, **parts: Any) -> Any:
 
 
 def flow_renderer(models: Path, on_preview: OnPreview = unseen, **options: Any) -> Renderer:
-    """Return a renderer in this process."""
     return Renderer(replace(plain_options(models), **options), on_preview)
 
 

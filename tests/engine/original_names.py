@@ -55,7 +55,6 @@ _WAN: Rules = (
 
 
 def wan_names(state: Tensors) -> Tensors:
-    """The names of Wan's authors."""
     return renamed(state, _WAN)
 
 
@@ -68,7 +67,6 @@ _Z_IMAGE: Rules = (
 
 
 def z_image_names(state: Tensors) -> Tensors:
-    """The names of Z-Image's authors."""
     return renamed(state, _Z_IMAGE)
 
 

@@ -133,7 +133,6 @@ def test_the_cache_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 # From here on, what a card does: torch's compiler for the blocks of a small UNet.
 @pytest.fixture
 def unet() -> Any:
-    """Return a tiny UNet."""
     kind: Any = diffusers.UNet2DConditionModel
     unet = kind.from_pretrained(tiny_unet("sd2") / "unet", local_files_only=True)
     return unet.eval().to(memory_format=torch.channels_last)

@@ -137,7 +137,6 @@ def cell(parts: Weights, card: int, side: int) -> str:
 
 
 def lines() -> Iterator[str]:
-    """The lines of the table."""
     yield f"| | text encoders | denoiser | {' | '.join(f'{one} GB' for one in CARDS)} |"
     yield "|---" * (3 + len(CARDS)) + "|"
     for name, (row, form) in MODELS.items():

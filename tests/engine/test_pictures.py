@@ -47,7 +47,6 @@ def request(prompt: str = "a red circle on a blue background", **values: Any) ->
 
 
 def alone(renderer: Renderer, **values: Any) -> RenderedImage:
-    """One small picture."""
     return draw(renderer, request(**values))[0]
 
 

@@ -71,7 +71,6 @@ class Nodes:
         return [one for one in workers if "".join(one.cmdline()).startswith("ray::EngineActor")]
 
     def close(self) -> None:
-        """End all nodes."""
         self._cluster.shutdown()
 
 

@@ -34,7 +34,6 @@ pytestmark = pytest.mark.heavy
 
 @pytest.fixture
 def executor(make_executor: MakeExecutor, nodes: Nodes) -> MakeExecutor:
-    """Makes executors on the cluster."""
     return lambda **settings: make_executor(address=nodes.address, **settings)
 
 

@@ -41,7 +41,6 @@ def values(prompt: str = CORGI, **given: Any) -> Values:
 
 
 def sampled(sampler: str, schedule_type: str, **given: Any) -> Values:
-    """A picture by a sampler."""
     return values(sampler=sampler, schedule_type=schedule_type, **given)
 
 

@@ -25,7 +25,6 @@ SKY = "prompt: red\nimage: a.png\nmask: "
 
 
 def found(mask: str, others: str = "") -> ImageRequest:
-    """Return the request of a recipe with this mask."""
     return request_of(f"{SKY}{mask}\n{others}", inventory=INSTALLED)
 
 
