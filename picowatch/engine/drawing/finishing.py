@@ -114,7 +114,7 @@ class Finishing:
         found = list(pictures)
         for at, request in enumerate(self._batch):
             if request.upscale:
-                with self.timed("upscale"):
+                with timed(self.timings, "upscale"):  # it looks before each tile
                     found[at] = self._enlarged(request, found[at])
             if request.cutout:
                 with self.timed("cutout"):
