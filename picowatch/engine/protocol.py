@@ -88,8 +88,8 @@ class RenderedImage:
     byte for each, or empty where nothing is transparent.
     `batch_size` is 0 if it was not drawn, because nothing was found where it should change.
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
-    ("encode", "denoise", "decode", and where a batch has them "load", "find", "upscale" and
-    "cutout"), each phase's time divided by the batch size. `memory_rung` names the rung of the
+    ("encode", "denoise", "decode", and where a batch has them "load", "find", "detail", "upscale"
+    and "cutout"), each phase's time divided by the batch size. `memory_rung` names the rung of the
     memory ladder. `node` names the machine, if it is not the daemon's. `control_maps` are the
     pictures that its ControlNets followed, and its mask, where the request wants to see them.
     `places` are those that words found, None if nothing was looked for. `memory` is the engine's,

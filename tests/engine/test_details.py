@@ -88,6 +88,7 @@ def test_each_thing_is_drawn_again_in_its_own_part(
         detailed = [f"{plain.format(seed)}\ndetail: {{{DETAIL}}}" for seed in (7, 9)]
         first, second = drawn(checkpoint, *detailed, on_step=lambda *step: steps.append(step))
     assert phrases == ["hat", "hat"]
+    assert first.timings["detail"], "not part of what batch sizes are learnt from"
     expected = pixels(before[0]).copy()
     for number, (left, top, right, bottom) in enumerate((LARGE, SMALL)):
         part = by_hand(checkpoint, before[0], (left, top, right, bottom), f"seed: {7 + number}")

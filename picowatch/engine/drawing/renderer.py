@@ -262,7 +262,7 @@ class Renderer:
                 found += self._drawn(rung, requests[at : at + most], finishing, canvas_of)
             return found
 
-        with self._algorithms(exact=batch[0].exact):
+        with finishing.timed_as("detail"), self._algorithms(exact=batch[0].exact):
             return redrawn(batch, drawn, self._network_of, finishing, draw)
 
     def _at_once(self, rung: Rung, requests: Sequence[ImageRequest]) -> int:
