@@ -127,6 +127,7 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
     mask, looks = request.found_mask, bool(request.found_mask or request.detail)
     field = "mask" if mask else "detail"
     found = () if "bare" in request.masked[0] else (Place(field, 0.9, (1, 2, 3, 4)),)
+    is_drawn = found or not (mask or request.only_details)
     previews = [use.preview for use in request.control] + [mask.preview if mask else False]
     return RenderedImage(
         width=request.width,
@@ -134,7 +135,7 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         pixels=digest_pixels(request),
         device="digest",
         precision="exact",
-        batch_size=batch_size,
+        batch_size=batch_size if is_drawn else 0,
         compiled=False,
         memory_rung="full",
         chunks=1,

@@ -96,7 +96,7 @@ class Publisher:
 
         The start images are not needed any more once this returns.
         """
-        sources = [self._source(image.request) for image in batch]
+        sources = list(map(self._source, batch, pictures))
         pictures = list(map(self._told, batch, pictures, sources))
         begun = list(map(self._begun, batch, pictures, sources))
         return self._executor.submit(partial(self._try_to_publish, batch, pictures, begun))
@@ -275,19 +275,20 @@ class Publisher:
         if is_new:
             log.warning("%s: %s", image.file, warning)
 
-    def _source(self, request: ImageRequest) -> _Source:
+    def _source(self, image: QueuedImage, picture: RenderedImage) -> _Source:
         """Return what the picture has from its start image, or its first reference, and its mark.
 
         One that is only enlarged keeps the parameters, as in A1111's Extras.
         """
-        settings, digest = self.run.settings, request.image_hash
+        settings, request, digest = self.run.settings, image.request, image.request.image_hash
         parameters = "" if request.draws else kept_parameters(self.outbox.root, digest)
         digest = digest or next((use.hash for use in request.references), "")
         metadata = NONE
         if digest:
             keep = request.keep_exif or settings.keep_exif
             metadata = kept_metadata(self.outbox.root, digest, keep)
-        return _Source(parameters, marked(metadata, mark_of(request) if settings.ai_mark else ""))
+        mark = mark_of(request, is_drawn=bool(picture.batch_size)) if settings.ai_mark else ""
+        return _Source(parameters, marked(metadata, mark))
 
     def _told(self, image: QueuedImage, picture: RenderedImage, source: _Source) -> RenderedImage:
         """Return the picture, with warnings of what its file cannot hold."""

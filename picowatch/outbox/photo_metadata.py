@@ -150,9 +150,12 @@ def marked(photo: PhotoMetadata, mark: str) -> PhotoMetadata:
     return replace(photo, xmp=_packet(document))
 
 
-def mark_of(request: ImageRequest) -> str:
-    """Return the mark of a picture: drawn, changed or enlarged by a model; "" for neither."""
-    if request.draws:
+def mark_of(request: ImageRequest, *, is_drawn: bool) -> str:
+    """Return the mark of a picture: drawn, changed or enlarged by a model; "" for neither.
+
+    It is not drawn where words found nothing to change.
+    """
+    if request.draws and is_drawn:
         return CHANGED if request.image or request.references else DRAWN
     return ENLARGED if request.upscale else ""
 

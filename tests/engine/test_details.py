@@ -143,6 +143,7 @@ def test_an_existing_picture_is_repaired(checkpoint: str) -> None:
     text = f"image: photo.png\nsize: picture\nmask: none\ndetail: {{{DETAIL}}}"
     with finding([SMALL]):
         (found,) = repaired(checkpoint, text)
+    assert found.batch_size == 1
     changed = np.argwhere((pixels(found) != np.asarray(photo.convert("RGB"))).any(-1))
     assert len(changed) > 20
     assert (*changed.min(0)[::-1], *(changed.max(0)[::-1] + 1)) == SMALL
@@ -150,7 +151,7 @@ def test_an_existing_picture_is_repaired(checkpoint: str) -> None:
     with finding([]):
         (same,) = repaired(checkpoint, text)
     assert (pixels(same) == np.asarray(photo.convert("RGB"))).all()
-    assert same.timings.keys() == {"find"}
+    assert (same.timings.keys(), same.batch_size) == ({"find"}, 0)
 
 
 def repaired(checkpoint: str, text: str) -> list[RenderedImage]:

@@ -207,6 +207,9 @@ def mark_of(path: Path) -> str:
     [
         ("prompt: a star\n", "trainedAlgorithmicMedia"),
         ("prompt: a star\nimage: p.png\n", "compositeWithTrainedAlgorithmicMedia"),
+        ("image: p.png\ndetail: hat\n", "compositeWithTrainedAlgorithmicMedia"),
+        ("prompt: a star\nimage: bare.png\nmask: {find: hat}\n", ""),
+        ("image: bare.png\ndetail: hat\n", ""),
         ("image: p.png\nupscale: true\n", "algorithmicallyEnhanced"),
         ("image: p.png\ncutout: true\n", ""),
         ("image: drawn.png\nupscale: true\n", "trainedAlgorithmicMedia"),
@@ -218,6 +221,7 @@ def test_a_picture_says_how_it_was_made(
 ) -> None:
     """In XMP, by IPTC's words, unless the setting is off; `show` prints it."""
     house.draw("p.png")
+    house.draw("bare.png")
     house.save("first.yaml", "prompt: a moon\nseed: 1\nsize: 64x64\n")
     assert house.once()
     shutil.copy(house.outbox / house.pictures()[0], house.inbox / "drawn.png")

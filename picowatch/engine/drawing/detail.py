@@ -129,6 +129,6 @@ def _pasted(before: Drawn, canvas: Canvas, drawn: Drawn) -> Drawn:
         control_maps=before.control_maps,
         places=before.places,
         chunks=max(before.chunks, drawn.chunks),
-        batch_size=before.batch_size,
+        batch_size=before.batch_size or drawn.batch_size,
         warnings=tuple(dict.fromkeys((*before.warnings, *drawn.warnings))),
     )
