@@ -119,7 +119,11 @@ def digest_pixels(request: ImageRequest) -> bytes:
     """The digest as 8 x 8 squares of colour, stretched to the request's size."""
     colours = shake_256(request.digest.encode()).digest(_SIDE * _SIDE * 3)
     squares = Image.frombytes("RGB", (_SIDE, _SIDE), colours)
-    return squares.resize((request.width, request.height), Image.Resampling.NEAREST).tobytes()
+    return squares.resize(_sides(request), Image.Resampling.NEAREST).tobytes()
+
+
+def _sides(request: ImageRequest) -> tuple[int, int]:
+    return request.given_size or (request.width, request.height)
 
 
 def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
@@ -130,8 +134,8 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
     is_drawn = found or not (mask or request.only_details)
     previews = [use.preview for use in request.control] + [mask.preview if mask else False]
     return RenderedImage(
-        width=request.width,
-        height=request.height,
+        width=_sides(request)[0],
+        height=_sides(request)[1],
         pixels=digest_pixels(request),
         device="digest",
         precision="exact",
@@ -143,9 +147,7 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         versions={"picowatch": "test"},
         memory=MemoryUse(5_000_000, 7_000_000),
         control_maps=tuple(
-            RgbPicture(request.width, request.height, digest_pixels(request))
-            for wanted in previews
-            if wanted
+            RgbPicture(*_sides(request), digest_pixels(request)) for wanted in previews if wanted
         ),
         places=found if looks else None,
         warnings=() if found or not looks else ("Nothing was found.",),

@@ -53,6 +53,21 @@ def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
     assert re.search(r"digest\s*[0-9a-f]{64}", gallery.find("#hashes").text)
 
 
+def test_a_repaired_picture_has_its_own_shape(house: House, page: Page) -> None:
+    """Not that in which its details are drawn."""
+    house.draw("wide.png", size=(256, 128))
+    house.save("a.yaml", "image: wide.png\ndetail: hat\nseed: 1\n")
+    assert house.once(), house.error("a.yaml")
+    page.open(house.outbox / INDEX)
+    rect = page.tile("a/0001-1.png").rect
+    assert rect["width"] / rect["height"] == pytest.approx(2, rel=0.02)
+    page.tile("a/0001-1.png").click()
+    shown = page.settings()
+    assert (shown["size"], "enlarged to" in shown, "given_size" in shown) == (
+        "256x128", False, False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("clipboard", ["async text => { written = text; }", "undefined"])
 def test_recipes_paths_and_commands_are_copied(gallery: Page, outbox: Path, clipboard: str) -> None:
     """A button or a key copies; without a clipboard, the text is selected."""

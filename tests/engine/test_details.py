@@ -151,7 +151,7 @@ def test_an_existing_picture_is_repaired(checkpoint: str) -> None:
     with finding([]):
         (same,) = repaired(checkpoint, text)
     assert (pixels(same) == np.asarray(photo.convert("RGB"))).all()
-    assert (same.timings.keys(), same.batch_size) == ({"find"}, 0)
+    assert {*same.timings} == {"find"} and same.batch_size == 0
 
 
 def repaired(checkpoint: str, text: str) -> list[RenderedImage]:

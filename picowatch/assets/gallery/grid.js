@@ -120,7 +120,10 @@ const Grid = (() => {
 
   // -- tiles
 
-  const shapeOf = entry => Math.min(2.8, Math.max(0.45, (entry.width || 1) / (entry.height || 1)));
+  const shapeOf = entry => {
+    const [wide, high] = sidesOf(entry);
+    return Math.min(2.8, Math.max(0.45, (wide || 1) / (high || 1)));
+  };
   const placeOf = file => shown.findIndex(entry => entry.file === file);
 
   function tileAt(place) {

@@ -183,7 +183,7 @@ const Large = (() => {
   let zoom = null;
 
   const natural = () => full.naturalWidth
-    ? [full.naturalWidth, full.naturalHeight] : [self.entry?.width || 512, self.entry?.height || 512];
+    ? [full.naturalWidth, full.naturalHeight] : sidesOf(self.entry ?? {}).map(side => side || 512);
   const fitting = () => {
     const [wide, high] = natural(), edges = 2 * parseFloat(getComputedStyle(stage).paddingLeft);
     const fit = Math.min((stage.clientWidth - edges) / wide, (stage.clientHeight - edges) / high);

@@ -26,8 +26,9 @@ const Pair = (() => {
     image.src = address(entry.file);
     image.alt = titleOf(entry);
     image.draggable = false;
-    image.style.setProperty("--wide", entry.width || 512);
-    image.style.setProperty("--shape", (entry.width || 1) / (entry.height || 1));
+    const [wide, high] = sidesOf(entry);
+    image.style.setProperty("--wide", wide || 512);
+    image.style.setProperty("--shape", (wide || 1) / (high || 1));
     place.append(image);
     made.append(place, element("figcaption", entry.file));
     return made;

@@ -97,6 +97,10 @@ const titleOf = entry => [photoOf(entry), entry.prompt].filter(Boolean).join(": 
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const timeOf = entry => entry.made_at ? clock.format(entry.made_at * 1000) : "";
 
+// A picture's own sides; those that a recipe names may be a detail's.
+const sidesOf = ({ size, width, height }) =>
+  /^\d+x\d+$/.test(size) ? size.split("x").map(Number) : [width || 0, height || 0];
+
 // The picture that another was made from: its start image, or its first reference.
 const originalOf = ({ image, image_hash, references }) =>
   image ? [image, image_hash] : [references?.[0]?.image, references?.[0]?.hash];
@@ -126,12 +130,12 @@ const isHash = name => /^(.+_)?hash$/.test(name);
 const LOCATIONS = ["digest", "save_digest", "entry_index", "image_index"];
 const ELSEWHERE = new Set([
   "prompt", "negative_prompt", "file", "recipe", "thumb", "yaml", "made_at", "seconds", "device", "size", "sheet", "cells",
-  "width", "height", ...LOCATIONS,
+  "width", "height", "given_size", "is_transparent", ...LOCATIONS,
 ]);
 
 // Every setting as [name, text], in the order of recipes.
 function settingsOf(entry) {
-  const size = entry.width ? `${entry.width}x${entry.height}` : "";
+  const size = entry.given_size?.join("x") ?? (entry.width ? `${entry.width}x${entry.height}` : "");
   const found = [["prompt", entry.prompt], ["negative_prompt", entry.negative_prompt]];
   for (const [label, values] of entry.sheet ?? []) found.push([label, values.join(", ")]);
   if (!entry.sheet) found.push(["size", size], ["enlarged to", entry.size === size ? "" : entry.size]);
