@@ -183,13 +183,11 @@ class Catalog:
         return all(map(self._hashes.known, _files(model).values()))
 
     def _checkpoint(self, model: Model) -> Checkpoint:
-        return replace(checkpoint_of(model), hash=self._known_hash(model))
-
-    def _known_hash(self, model: Model) -> str:
-        """Return the model's hash, "" if files would have to be read for it."""
+        """Return a checkpoint with its hash, "" if files would have to be read for it."""
+        known = ""
         with suppress(ModelRefused):
-            return self.sha256(model) if self.is_hashed(model) else ""
-        return ""
+            known = self.sha256(model) if self.is_hashed(model) else ""
+        return replace(checkpoint_of(model), hash=known)
 
     def size(self, model: Model) -> int:
         """Return the size of all files that the model is read from, and that `sha256` reads.

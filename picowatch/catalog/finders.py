@@ -152,10 +152,9 @@ def outlined(entries: Sequence[Model | Refused]) -> list[Model | Refused]:
 
 def finders_in(models: Sequence[Model]) -> tuple[str, ...]:
     """Return the names of those that find by themselves, the best first, the larger of two."""
-    ranks = {name: rank for rank, name in enumerate(_NAMES)}
 
     def order(one: Model) -> tuple[int, int]:
-        return ranks[f"{one.variant} with SAM" if one.parts else one.variant], -one.bytes
+        return _NAMES.index(f"{one.variant} with SAM" if one.parts else one.variant), -one.bytes
 
     finders = [one for one in models if one.variant != SAM]
     return tuple(one.name for one in sorted(finders, key=order))
