@@ -18,7 +18,13 @@ from picowatch.recipe.resolve.advice import (
     with_unknown_words,
 )
 from picowatch.recipe.resolve.building import Known, resolve
-from picowatch.recipe.resolve.layers import merged, only_finishes, read_values, spelt_out
+from picowatch.recipe.resolve.layers import (
+    merged,
+    only_details,
+    only_finishes,
+    read_values,
+    spelt_out,
+)
 from picowatch.recipe.resolve.prompts import MAX_COST, cost_of
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import Judge
@@ -117,8 +123,10 @@ class EntryResolver:
         theirs = self._layer(picture.layer, Origin.OTHERS, warnings)
         layer = merged([self._defaults, theirs, self._settings, own])
         layer.pop(FROM, None)
-        if only_finishes(own) and not theirs and not says_drawing(own):
-            layer.pop("prompt", None)  # a folder's is for recipes that draw
+        # A folder's prompt and details are for recipes that draw.
+        if not theirs and (only_details(own) or (only_finishes(own) and not says_drawing(own))):
+            for field in {"prompt", DETAIL} - own.keys():
+                layer.pop(field, None)
         sweep = layer.pop("sweep", None)
         axes = self._axes(sweep, layer, given) if sweep else {}
         if picture.checkpoint_hash or picture.embeddings:

@@ -146,7 +146,7 @@ def test_what_is_for_the_whole_picture_is_refused_where_it_stays() -> None:
         remedy = f"write {name} inside detail" if "strength" in name else f"remove {name}"
         what = f"{name} has no effect without prompt. Add it, or {remedy}."
         check_refused(text + said, what, inventory=INSTALLED)
-    assert asked(text, defaults="hires: true\nsize: 64x64\ntiling: true") == asked(text)
+    assert asked(text, defaults="prompt: a\nhires: true\nsize: 64x64") == asked(text)
 
 
 def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:

@@ -189,6 +189,7 @@ def test_what_they_cannot_do_is_refused(written: str, message: str) -> None:
 def test_a_picture_without_a_prompt_is_only_finished() -> None:
     """Of any size; what a folder's defaults say of drawing does not matter, nor does the seed."""
     defaults = "steps: 9\nhires: true\nsize: 512x768\nseed: 7\ncount: 3\nprompt: a corgi"
+    defaults += "\ndetail: face"
     text = "image: a.png\nupscale: 4x-UltraSharp"
     found = only(text, defaults=defaults)
     assert (found.draws, found.checkpoint, found.checkpoint_hash) == (False, "", "")
