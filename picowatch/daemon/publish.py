@@ -43,7 +43,7 @@ from picowatch.metadata import (
 from picowatch.outbox.encoding import encoded
 from picowatch.outbox.listing import line_of
 from picowatch.outbox.names import format_of, kind_wanted
-from picowatch.outbox.photo_metadata import NONE, PhotoMetadata, mark_of, marked
+from picowatch.outbox.photo_metadata import NONE, NOTHING_KEPT, PhotoMetadata, mark_of, marked
 from picowatch.outbox.start_images import kept_metadata, kept_parameters
 from picowatch.recipe.request import ImageRequest
 
@@ -283,9 +283,8 @@ class Publisher:
         settings, request, digest = self.run.settings, image.request, image.request.image_hash
         parameters = "" if request.draws else kept_parameters(self.outbox.root, digest)
         digest = digest or next((use.hash for use in request.references), "")
-        metadata = NONE
-        if digest:
-            keep = request.keep_exif or settings.keep_exif
+        keep, metadata = request.keep_exif or settings.keep_exif, NONE
+        if digest and (settings.ai_mark or keep != NOTHING_KEPT):
             metadata = kept_metadata(self.outbox.root, digest, keep)
         mark = mark_of(request, is_drawn=bool(picture.batch_size)) if settings.ai_mark else ""
         return _Source(parameters, marked(metadata, mark))

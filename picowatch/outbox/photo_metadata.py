@@ -102,12 +102,10 @@ NONE = PhotoMetadata()
 
 
 def photo_metadata(file: IO[bytes], keep: str) -> PhotoMetadata:
-    """Return what is kept of a photo: all, everything but places (no_place), or none.
+    """Return what is kept of a photo: all, everything but places (no_place), or none but its mark.
 
     Damaged EXIF or XMP is lost with a warning. Raises PictureUnreadable if it is no picture.
     """
-    if keep == NOTHING_KEPT:
-        return NONE
     formats = formats_of(file)
     file.seek(0)
     with warnings.catch_warnings():
@@ -118,6 +116,8 @@ def photo_metadata(file: IO[bytes], keep: str) -> PhotoMetadata:
                 iptc = IptcImagePlugin.getiptcinfo(image) or {}
         except Exception as error:  # Pillow's readers raise whatever they stumble over
             raise PictureUnreadable("it is not a picture that can be read.") from error
+    if keep == NOTHING_KEPT:
+        return marked(NONE, mark_in(str(info.get("xmp"))))
     tiff = BytesIO((info.get("exif") or b"").removeprefix(b"Exif\0\0")) if kind != "TIFF" else file
     is_empty = not tiff.seek(0, SEEK_END)
     exif, said = _or_warning("EXIF", lambda: {} if is_empty else exif_directories(tiff), {})

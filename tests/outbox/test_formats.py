@@ -233,7 +233,8 @@ def test_a_recipe_a_template_and_a_photo_have_formats_of_their_own(house: House)
     house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nformat: webp\nquality: lossless\n")
     house.save("b.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nformat: jpg\nquality: 20\n")
     house.save("c.yaml", "prompt: a star\nseed: 7\nsize: 64x64\n")
-    house.save("_defaults.yaml", "format: same\n")  # means nothing to c.yaml
+    house.save("_defaults.yaml", "format: same\nquality: lossless\n")  # c.yaml has no picture
+    house.save("d.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nformat: jpg\n")
     house.save(
         "drawn/_pictures.yaml", "prompt: a star\ncontrol: {image: picture, model: demo-sketch}\n"
     )
@@ -246,14 +247,8 @@ def test_a_recipe_a_template_and_a_photo_have_formats_of_their_own(house: House)
     house.draw("cut/shoe.jpg"), house.draw("cut/boot.jpg"), house.draw("shop/hat.jpg")
     assert house.once(format="avif")
     assert house.pictures() == [
-        *(
-            "a/0001-7.webp",
-            "b/0001-7.jpg",
-            "c/0001-7.avif",
-            "cut/boot.png",
-            "cut/shoe.png",
-            "drawn/sketch.jpg",
-        ),
+        *("a/0001-7.webp", "b/0001-7.jpg", "c/0001-7.avif", "cut/boot.png", "cut/shoe.png"),
+        *("d/0001-7.jpg", "drawn/sketch.jpg"),
         *("photos/Möbel.webp", "photos/a.avif", "photos/beach.jpg", "photos/old.png"),
         *("photos/phone.jpg", "photos/sub/x.jpg", "shop/hat.jpg"),
     ]

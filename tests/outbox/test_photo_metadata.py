@@ -214,6 +214,8 @@ def mark_of(path: Path) -> str:
         ("image: p.png\ncutout: true\n", ""),
         ("image: drawn.png\nupscale: true\n", "trainedAlgorithmicMedia"),
         ("prompt: a star\nimage: drawn.png\n", "trainedAlgorithmicMedia"),
+        ("image: drawn.png\ncutout: true\nkeep_exif: none\n", "trainedAlgorithmicMedia"),
+        ("image: p.png\ncutout: true\nkeep_exif: none\n", ""),
     ],
 )
 def test_a_picture_says_how_it_was_made(
@@ -234,7 +236,8 @@ def test_a_picture_says_how_it_was_made(
     house.save("b.yaml", recipe)
     assert house.once(ai_mark=False)
     (unmarked,) = (house.outbox / file for file in house.pictures("b"))
-    assert mark_of(unmarked) == ("trainedAlgorithmicMedia" if "drawn" in recipe else "")
+    is_kept = "drawn" in recipe and "none" not in recipe
+    assert mark_of(unmarked) == ("trainedAlgorithmicMedia" if is_kept else "")
 
 
 def test_sheets_and_previews_are_marked_too(house: House) -> None:

@@ -37,6 +37,4 @@ def _file_format(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("format", what, remedy, "", of_checkpoint=False)
     if recipe.quality == "lossless" and recipe.format in ("jpeg", "avif"):
         remedy = "Use webp or png, or a quality from 1 to 100."
-        yield Finding(
-            "quality", f"{recipe.format} has no lossless.", remedy, "", of_checkpoint=False
-        )
+        yield Finding("quality", f"{recipe.format} has no lossless.", remedy, "")
