@@ -7,7 +7,7 @@ another file.
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import PurePosixPath
@@ -36,7 +36,6 @@ _QUEUED = """state = CASE WHEN EXISTS (SELECT 1 FROM entry_images
 # "0" follows "/" in ASCII.
 OF_ONLY = """EXISTS (SELECT 1 FROM json_each(:only) WHERE recipe = value
              OR (recipe > value || '/' AND recipe < value || '0'))"""
-_TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
 def claim(
@@ -57,7 +56,10 @@ def claim(
     it. With `only`, images of these recipes and folders are claimed, the oldest first.
     """
     with ledger.transaction() as sql:
-        first = _first_of(sql, only) if only else _first(sql, held, others, patience)
+        if only:
+            first = _oldest(sql, f"AND {OF_ONLY}", {"only": json.dumps(only)})
+        else:
+            first = _first(sql, held, others, patience)
         if first is None:
             return []
         batch = [QueuedImage.of(first)]
@@ -189,38 +191,28 @@ def _first(
     sql: sqlite3.Connection, held: str, others: Collection[str], patience: int
 ) -> sqlite3.Row | None:
     """Return the image that the next batch has in any case; see `claim`."""
-    oldest: sqlite3.Row | None = sql.execute(
-        f"SELECT * FROM images WHERE state = 'queued' ORDER BY {IN_ORDER} LIMIT 1"
-    ).fetchone()
+    oldest = _oldest(sql)
     if oldest is None or not (held or others) or oldest["passed"] >= patience:
         return oldest
-    # The oldest image of each checkpoint, by the index: reading the whole queue takes longer.
-    row: sqlite3.Row = sql.execute(
-        f"""WITH RECURSIVE needed(checkpoint) AS (
-                SELECT min(checkpoint) FROM images
-                WHERE state = 'queued' AND priority = ({_TOP_PRIORITY})
-                UNION ALL
-                SELECT (SELECT min(checkpoint) FROM images WHERE state = 'queued'
-                        AND priority = ({_TOP_PRIORITY}) AND checkpoint > needed.checkpoint)
-                FROM needed WHERE needed.checkpoint IS NOT NULL)
-            SELECT images.* FROM needed JOIN images ON images.id = (
-                SELECT id FROM images AS one WHERE one.state = 'queued'
-                AND one.priority = ({_TOP_PRIORITY}) AND one.checkpoint = needed.checkpoint
-                ORDER BY save, entry_index, image_index LIMIT 1)
-            ORDER BY needed.checkpoint = :held DESC,
-                     needed.checkpoint IN (SELECT value FROM json_each(:others)),
-                     save, entry_index, image_index LIMIT 1""",
-        {"held": held, "others": json.dumps([*others])},
-    ).fetchone()
+    these = {"priority": oldest["priority"], "held": held, "others": json.dumps([*others])}
+    free = "checkpoint NOT IN (SELECT value FROM json_each(:others))"
+    row = (
+        _oldest(sql, "AND priority = :priority AND checkpoint = :held", these)
+        or _oldest(sql, f"AND priority = :priority AND {free}", these)
+        or oldest
+    )
     if row["id"] != oldest["id"]:
         sql.execute("UPDATE images SET passed = passed + 1 WHERE id = ?", (oldest["id"],))
     return row
 
 
-def _first_of(sql: sqlite3.Connection, only: Sequence[str]) -> sqlite3.Row | None:
+def _oldest(
+    sql: sqlite3.Connection, which: str = "", values: Mapping[str, object] | None = None
+) -> sqlite3.Row | None:
+    """Return the first queued image, or the first of these."""
     row: sqlite3.Row | None = sql.execute(
-        f"SELECT * FROM images WHERE state = 'queued' AND {OF_ONLY} ORDER BY {IN_ORDER} LIMIT 1",
-        {"only": json.dumps(only)},
+        f"SELECT * FROM images WHERE state = 'queued' {which} ORDER BY {IN_ORDER} LIMIT 1",
+        values or {},
     ).fetchone()
     return row
 
