@@ -18,7 +18,7 @@ from picowatch.inbox.reading import size_and_time_at, template_above, why_no_rec
 from picowatch.inbox.scan import requests_in, scan
 from picowatch.ledger import contact_sheets, control, outstanding, questions
 from picowatch.ledger.rows import Outcome, SizeAndTime, WaitingCommand
-from picowatch.outbox.commands import Answer, Command, Commands
+from picowatch.outbox.commands import Answer, Command, answer_all, make_ready
 from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.reading import NothingSaid
 from picowatch.streams import harmless
@@ -35,13 +35,13 @@ class Control:
 
     def __init__(self, run: Run, pool: WorkerPool) -> None:
         self.run, self.ledger, self.inbox, self.pool = run, run.ledger, run.inbox, pool
-        self.commands = Commands(run.settings.outbox)
         self.folders: list[str] = []  # that a `make` is waiting for
+        make_ready(run.settings.outbox)
 
     def run_all(self) -> bool:
         """Run the commands that are there; return whether one was answered."""
         self.folders = []
-        return self.commands.answer_all(self.do)
+        return answer_all(self.run.settings.outbox, self.do)
 
     def do(self, command: Command) -> Answer | None:
         """Run a command and return the answer, or None while there is no answer yet."""

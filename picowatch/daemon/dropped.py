@@ -17,7 +17,6 @@ from picowatch.errors import ControlFlow
 from picowatch.files.atomic import copy_atomically
 from picowatch.files.inside import OtherBytes, checked_blocks
 from picowatch.files.names import is_picture_name, with_mask
-from picowatch.files.pictures import MAX_BYTES
 from picowatch.ledger import queue
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
@@ -81,7 +80,7 @@ class DroppedPictures:
         now = queue.recipe_of(self.ledger, image)
         for candidate in (*with_mask(now), path):
             with suppress(OtherBytes):
-                copy_atomically(target, checked_blocks(self.inbox, candidate, digest, MAX_BYTES))
+                copy_atomically(target, checked_blocks(self.inbox, candidate, digest))
                 return True
         if self._is_inbox_away():
             raise InboxAway

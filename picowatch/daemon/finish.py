@@ -12,7 +12,6 @@ from picowatch.daemon.sheets import make_due_sheets
 from picowatch.files.attempt import unexpected
 from picowatch.files.inside import OtherBytes, checked_blocks, sha256_of, unlink_below
 from picowatch.files.names import is_picture_name
-from picowatch.files.pictures import MAX_BYTES
 from picowatch.inbox.differences import prompt_of
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
 from picowatch.inbox.names import is_template
@@ -138,7 +137,7 @@ def _with_sidecars(inbox: Path, path: str, digest: str) -> dict[str, str]:
     try:
         for sidecar in sidecars_of(inbox, path) if is_picture_name(path) else ():
             with complete_file(inbox, sidecar) as (file, _):
-                digests[sidecar] = sha256_of(file, MAX_BYTES)
+                digests[sidecar] = sha256_of(file)
     except (FileUnreadable, FileChanged, FileNotFoundError):
         return {}
     return digests
@@ -148,7 +147,7 @@ def _keep(run: Run, file: str, digest: str, recipe: str) -> str:
     """Archive a file if set; return what happens to it, "" if it has other bytes now."""
     if run.settings.when_done == "delete":
         return "deleted"
-    blocks = checked_blocks(run.settings.inbox, file, digest, MAX_BYTES)
+    blocks = checked_blocks(run.settings.inbox, file, digest)
     try:
         return f"moved to {run.outbox.archive(file, digest, blocks, recipe)}"
     except OtherBytes:
@@ -161,7 +160,7 @@ def _take_out(inbox: Path, file: str, digest: str) -> bool:
     Returns whether that worked.
     """
     try:
-        return unlink_below(inbox, file, lambda found: sha256_of(found, MAX_BYTES) == digest)
+        return unlink_below(inbox, file, lambda found: sha256_of(found) == digest)
     except FileNotFoundError:
         return False  # taken out already, perhaps before a crash
     except OSError as error:

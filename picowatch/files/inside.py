@@ -167,13 +167,14 @@ def _check_regular(status: os.stat_result, path: Path | None = None) -> None:
 
 
 _BLOCK = 1 << 16
+MAX_BYTES = 64 * 1024 * 1024  # of a picture; no larger file is read whole
 
 
 class OtherBytes(ControlFlow):
     """A file has other bytes than expected, or cannot be read."""
 
 
-def blocks_of(file: IO[bytes], most: int) -> Iterator[bytes]:
+def blocks_of(file: IO[bytes], most: int = MAX_BYTES) -> Iterator[bytes]:
     """Yield the file's bytes from its beginning, at most `most` + 1 of them."""
     file.seek(0)
     left = most + 1
@@ -182,15 +183,15 @@ def blocks_of(file: IO[bytes], most: int) -> Iterator[bytes]:
         yield block
 
 
-def sha256_of(file: IO[bytes], most: int) -> str:
+def sha256_of(file: IO[bytes]) -> str:
     """Return the sha256 of the bytes that `blocks_of` yields."""
     digest = hashlib.sha256()
-    for block in blocks_of(file, most):
+    for block in blocks_of(file):
         digest.update(block)
     return digest.hexdigest()
 
 
-def checked_blocks(root: Path, path: str, digest: str, most: int) -> Iterator[bytes]:
+def checked_blocks(root: Path, path: str, digest: str) -> Iterator[bytes]:
     """Yield the blocks of a file below `root`.
 
     Raises OtherBytes if it cannot be read, or at the end if `digest` is not its sha256.
@@ -198,7 +199,7 @@ def checked_blocks(root: Path, path: str, digest: str, most: int) -> Iterator[by
     found = hashlib.sha256()
     try:
         with os.fdopen(open_below(root, path), "rb") as file:
-            for block in blocks_of(file, most):
+            for block in blocks_of(file):
                 found.update(block)
                 yield block
     except OSError as error:

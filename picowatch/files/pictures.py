@@ -14,9 +14,9 @@ from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError
 
 from picowatch.errors import PictureUnreadable, install_command
 from picowatch.files import wide_gamut
+from picowatch.files.inside import MAX_BYTES as MAX_BYTES
 from picowatch.files.names import RAW_ENDINGS, is_other_picture_name
 
-MAX_BYTES = 64 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 HEIF, HEIF_BEGINS = "HEIF", 32  # what phones write as .heic; bytes that tell it
 _READABLE = f"Readable formats: {', '.join(FORMATS)}, HEIC. Convert it to one of them"

@@ -237,7 +237,7 @@ def _picture(
     with complete_file(root, path, heeds_writers=heeds_writers) as (file, found):
         size_and_time = with_sidecars(found, root, path)
         _check_quiet(noted, size_and_time)  # before reading, which takes long for a large one
-        digest = sha256_of(file, pictures.MAX_BYTES)
+        digest = sha256_of(file)
         damage = _damage_of(file, path)
     same = known if known and known.digest == digest and known.again != "saved" else None
     return Saved(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
 from picowatch.outbox.log import PlainHandler
-from picowatch.outbox.status import EngineStatus, Status, duration, images, time_left
+from picowatch.outbox.status import EngineStatus, Status, duration, images
 from picowatch.streams import LINES_KEPT, BackgroundStream, discard, finish, harmless, may_block
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def rows(status: Status) -> list[Row]:
 def progress_text(status: Status) -> str:
     """Return "corgi.yaml: 1–8 of 20, 40 s left, step 12/24, 3.1 it/s; 112 queued"."""
     waiting = status.images["queued"]
-    return harmless(_work(status, status.name) + (f"; {waiting} queued" if waiting else ""))
+    return harmless(_work(status) + (f"; {waiting} queued" if waiting else ""))
 
 
 def _now(status: Status) -> Row:
@@ -241,9 +241,8 @@ def _now(status: Status) -> Row:
     return Row("now", "nothing is running", "quiet")
 
 
-def _work(status: Status, recipe: str) -> str:
-    left = time_left(status.seconds_left, status.is_rough)
-    parts = [f"{recipe}: {status.images_in_progress}{left}"]
+def _work(status: Status, name: str = "") -> str:
+    parts = [status.progress(name)]
     if status.step:
         parts.append(f"step {status.step}/{status.steps}")
     if status.steps_per_second:

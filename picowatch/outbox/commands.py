@@ -66,52 +66,52 @@ class Answer:
     parts: dict[str, "Answer"] = field(default_factory=dict)
 
 
-class Commands:
-    """Commands as the daemon reads and answers them."""
+def make_ready(outbox: Path) -> None:
+    """Make the folder of commands, and delete what nobody has taken for long."""
+    folder = outbox / COMMANDS
+    make_folder(folder, durable=False)
+    for left in chain(folder.glob("*.answer"), leftovers(folder)):
+        with suppress(OSError):
+            if abs(time.time() - left.stat().st_mtime) > READING_SECONDS:
+                left.unlink()
 
-    def __init__(self, outbox: Path) -> None:
-        self._folder = outbox / COMMANDS
-        make_folder(self._folder, durable=False)
-        for left in chain(self._folder.glob("*.answer"), leftovers(self._folder)):
-            with suppress(OSError):
-                if abs(time.time() - left.stat().st_mtime) > READING_SECONDS:
-                    left.unlink()
 
-    def answer_all(self, do: Callable[[Command], Answer | None]) -> bool:
-        """Run the commands, oldest first; return whether any was answered.
+def answer_all(outbox: Path, do: Callable[[Command], Answer | None]) -> bool:
+    """Run the commands, oldest first; return whether any was answered.
 
-        A command stays while `do` returns None, because it has no answer yet, or raises an error
-        that may pass. Any other error becomes its answer.
-        """
-        is_answered = False
-        for path in sorted(self._folder.glob("*.json")):
-            if path.name.startswith(TEMPORARY_PREFIX):
-                continue
-            answer = self._answer(path, do)
-            if answer is not None:
-                text = json.dumps(asdict(answer))
-                write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
-                path.unlink(missing_ok=True)
-                is_answered = True
-        return is_answered
+    A command stays while `do` returns None, because it has no answer yet, or raises an error that
+    may pass. Any other error becomes its answer.
+    """
+    is_answered = False
+    for path in sorted((outbox / COMMANDS).glob("*.json")):
+        if path.name.startswith(TEMPORARY_PREFIX):
+            continue
+        answer = _answered(path, do)
+        if answer is not None:
+            text = json.dumps(asdict(answer))
+            write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
+            path.unlink(missing_ok=True)
+            is_answered = True
+    return is_answered
 
-    def _answer(self, path: Path, do: Callable[[Command], Answer | None]) -> Answer | None:
-        try:
-            command = _read(path)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            log.warning("%s is not a command: %s", path.name, error)
-            return Answer(False, "This is not a command.")
-        except OSError:  # withdrawn, or a pipe, a folder, a file that may not be read
-            return None
-        try:
-            return do(command)
-        except Exception as error:  # no command may end the daemon
-            if passes(error) or isinstance(error, LedgerCorrupt):
-                raise
-            log.debug("unexpected", exc_info=True)
-            words = f"It could not be done: {type(error).__name__}: {error}."
-            log.error("command '%s': %s", command.name, words)
-            return Answer(False, words)
+
+def _answered(path: Path, do: Callable[[Command], Answer | None]) -> Answer | None:
+    try:
+        command = _read(path)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("%s is not a command: %s", path.name, error)
+        return Answer(False, "This is not a command.")
+    except OSError:  # withdrawn, or a pipe, a folder, a file that may not be read
+        return None
+    try:
+        return do(command)
+    except Exception as error:  # no command may end the daemon
+        if passes(error) or isinstance(error, LedgerCorrupt):
+            raise
+        log.debug("unexpected", exc_info=True)
+        words = f"It could not be done: {type(error).__name__}: {error}."
+        log.error("command '%s': %s", command.name, words)
+        return Answer(False, words)
 
 
 def new_file(outbox: Path) -> Path:

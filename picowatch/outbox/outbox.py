@@ -23,7 +23,6 @@ from picowatch.files.atomic import (
 )
 from picowatch.files.attempt import unneeded
 from picowatch.files.inside import leads_out, open_regular, sha256_of
-from picowatch.files.pictures import MAX_BYTES
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.commands import COMMANDS
 from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
@@ -231,4 +230,4 @@ def _holds(path: Path, digest: str) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return sha256_of(file, MAX_BYTES) == digest
+        return sha256_of(file) == digest

@@ -19,7 +19,6 @@ from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
 from picowatch.files.inside import blocks_of, open_below, sha256_of
 from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import (
-    MAX_BYTES,
     check_picture,
     decode_alpha,
     decode_mask,
@@ -96,7 +95,7 @@ class NamedPictures(Pictures):
                 with suppress(FileNotFoundError):
                     if _version((folder / known[0]).stat()) == known[1]:  # else it may be damaged
                         return known[0]
-            content = b"".join(blocks_of(file, MAX_BYTES))
+            content = b"".join(blocks_of(file))
         digest = hashlib.sha256(content).hexdigest()
         target = folder / digest
         if not target.is_file() or target.read_bytes() != content:  # it may be damaged
@@ -114,7 +113,7 @@ class NamedPictures(Pictures):
     def digest(self, path: str) -> str:
         """Return the sha256 of a picture without copying it."""
         with self._opened(path) as file:
-            return sha256_of(file, MAX_BYTES)
+            return sha256_of(file)
 
     def check(self, path: str) -> None:
         """Check that a picture can be decoded, without copying it."""
@@ -154,7 +153,7 @@ class NamedPictures(Pictures):
             with suppress(PictureUnreadable, OSError):
                 if why_no_path(name) is None:
                     with self._open(name) as file:
-                        if sha256_of(file, MAX_BYTES) == digest:
+                        if sha256_of(file) == digest:
                             return name
         return path
 

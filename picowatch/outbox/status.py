@@ -131,10 +131,10 @@ class Status:
             return waiting if self.paused else f"nothing is running; {waiting}"
         return harmless(f"{self.progress()}; {waiting}")
 
-    def progress(self) -> str:
+    def progress(self, name: str = "") -> str:
         """Return "corgi.yaml: 1–8 of 20, 40 s left", while a recipe is being rendered."""
         left = time_left(self.seconds_left, self.is_rough)
-        return f"{self.name}: {self.images_in_progress}{left}"
+        return f"{name or self.name}: {self.images_in_progress}{left}"
 
     @property
     def name(self) -> str:
