@@ -1,6 +1,5 @@
 """The SQLite file below the ledger: opening, versions, transactions."""
 
-import errno
 import os
 import sqlite3
 import threading
@@ -38,8 +37,6 @@ class Ledger:
         self._depth = 0
         self._is_unsure = False  # whether the last commit, which failed, counts
         self._path = path
-        if (journal := Path(f"{path}-journal")).is_dir():  # SQLite would not name it
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(journal))
         path.open("ab").close()  # SQLite creates files as 0644 at any umask
         # Open as long as the connection: if a file is closed, all locks of its process go.
         self._file = path.open("rb", buffering=0)

@@ -47,11 +47,9 @@ class Console(Protocol):
         """Write the rest."""
 
 
-def open_console(
-    verbosity: Verbosity = "normal", log_format: str = "text", stream: TextIO | None = None
-) -> Console:
+def open_console(verbosity: Verbosity = "normal", log_format: str = "text") -> Console:
     """Return a live view for a terminal; plain lines elsewhere, for JSON, and for "quiet"."""
-    stream = stream or sys.stdout
+    stream = sys.stdout
     if hasattr(stream, "reconfigure"):  # a name that the terminal cannot encode must not raise
         stream.reconfigure(errors="backslashreplace")
     if can_draw(stream) and log_format == "text" and verbosity != "quiet":

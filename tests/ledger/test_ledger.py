@@ -108,25 +108,6 @@ def test_each_change_of_state_is_guarded_by_the_old_one(desk: Desk) -> None:
     assert outstanding.unlisted(desk.ledger) == []
 
 
-def test_a_result_counts_only_for_the_claim_that_it_is_of(desk: Desk) -> None:
-    """Another engine may have an image already that was cancelled and requested again."""
-    desk.save("a.txt", entry("one", 1))
-    (first,) = desk.claim()
-    desk.save("a.txt")
-    desk.save("a.txt", entry("one", 1))
-    (second,) = desk.claim()
-    assert (first.id, queue.are_running(desk.ledger, [first])) == (second.id, False)
-    assert not queue.put_back(desk.ledger, first)
-    assert not queue.fail(desk.ledger, first, "The engine died.")
-    assert queue.hand_over(desk.ledger, [first]) == set()
-    assert queue.are_running(desk.ledger, [second])
-    assert queue.hand_over(desk.ledger, [second]) == {second.id}
-    queue.finish(desk.ledger, [first], ())
-    assert questions.counts(desk.ledger) == Counter(running=1)
-    queue.finish(desk.ledger, [second], ())
-    assert [image.file for image in outstanding.unlisted(desk.ledger)] == [second.file]
-
-
 def test_saves_are_kept_for_a_month(desk: Desk) -> None:
     """The last one of each recipe is kept longer; an archived recipe's entries go with it."""
     for name in ("a.txt", "a.txt", "b.txt"):
