@@ -32,7 +32,7 @@ from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import only_details
 from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
-from picowatch.recipe.written import Layer, Origin, Written
+from picowatch.recipe.written import Layer, Origin, Written, number
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
 _MOST_CHARACTERS = 100_000  # of prompts searched for unknown words
@@ -163,7 +163,8 @@ def says_drawing(layer: Layer) -> bool:
 
 
 def _is_about_drawing(field: str, written: Written) -> bool:
-    says_nothing = written.value == PICTURE or written.is_none
+    stays = field == "denoising_strength" and number(written.text) == 0
+    says_nothing = written.value == PICTURE or written.is_none or stays
     return field in ROWS and field not in _WITHOUT_DRAWING and not says_nothing
 
 

@@ -123,7 +123,9 @@ def test_a_request_is_stored_and_shown_with_its_details() -> None:
     assert recipe_values(asked("prompt: a"))["detail"] == "none"
 
 
-@pytest.mark.parametrize("more", ["", "denoising_strength: 0\nprompt: a man"])
+@pytest.mark.parametrize(
+    "more", ["", "denoising_strength: 0", "denoising_strength: 0\nprompt: a man"]
+)
 def test_an_existing_picture_keeps_its_size_and_all_but_details(more: str) -> None:
     """With image and no prompt, or without any denoising."""
     request = asked(f"image: a.jpg\ndetail: face\n{more}")
