@@ -2,11 +2,14 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.commands.picowatch import clean_environment
 from tests.daemon.processes import process
 from tests.house import House, wait_for
 
@@ -85,6 +88,29 @@ def a_month_of_mornings(house: House, calendar: Calendar) -> Iterator[int]:
 
 def pictures(house: House) -> dict[str, int]:
     return {job: len(house.pictures(job)) for job in JOBS}
+
+
+@contextmanager
+def cron(house: House, calendar: Calendar) -> Iterator["subprocess.Popen[str]"]:
+    with subprocess.Popen(
+        [*calendar.prefix, sys.executable, "-m", "tests.daemon.cron_host", str(house.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=clean_environment(),
+        text=True,
+    ) as host:
+        yield host
+
+
+def test_each_morning_s_run_makes_each_job_s_picture(house: House, calendar: Calendar) -> None:
+    """`run --once` from cron."""
+    with cron(house, calendar) as host:
+        assert host.stdin and host.stdout
+        for _ in a_month_of_mornings(house, calendar):
+            host.stdin.write("run\n")
+            host.stdin.flush()
+            assert host.stdout.readline() == "0\n"
+    assert house.error("dated") is None
 
 
 def test_a_daemon_makes_each_morning_s_pictures(house: House, calendar: Calendar) -> None:
