@@ -14,6 +14,7 @@ import pytest
 
 from picowatch.daemon import finish
 from picowatch.files.attempt import Attempts
+from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
@@ -155,6 +156,29 @@ def test_trouble_of_two_engines_is_said_once(
     attempts.worked("thread", "one")
     assert caplog.text.count("; continuing") == 1
     assert not attempts.trouble
+
+
+def test_an_error_file_goes_with_a_recipe_that_the_ledger_never_had(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk filled up between the two, and the recipe was renamed meanwhile."""
+    is_full, keep = threading.Event(), Ledger._keep
+
+    def keep_or_fail(database: Ledger, depth: int) -> None:
+        if not depth and is_full.is_set() and house.error("a.yaml"):
+            database._undo(depth)
+            raise sqlite3.OperationalError("database or disk is full")
+        keep(database, depth)
+
+    monkeypatch.setattr(Ledger, "_keep", keep_or_fail)
+    with house.running():
+        is_full.set()
+        path = house.save("a.yaml", "promt: a typo\n")
+        wait_for(lambda: "disk is full; waiting" in house.log(), "the trouble")
+        path.rename(house.inbox / "b.yaml")
+        is_full.clear()
+        wait_for(lambda: house.error("b.yaml"), "the error file")
+        wait_for(lambda: not house.error("a.yaml"), "the end of the other")
 
 
 @pytest.mark.parametrize("how", ["full", "locked"])

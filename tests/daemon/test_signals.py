@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import (
     DIGESTS,
     PROJECT,
+    clean_environment,
+    command,
     picowatch,
     started,
 )
@@ -28,6 +31,7 @@ from tests.daemon.processes import SETTINGS, ends, engines_of, stopped
 from tests.digest_engine import Batch, DigestEngine
 from tests.fault_points import wrap
 from tests.house import PATIENCE, House, wait_for
+from tests.machine import within
 
 
 def holds_open(process: int, file: Path) -> bool:
@@ -271,3 +275,30 @@ def test_a_signal_while_picowatch_starts_over_ends_it_well(
     assert run(house.settings(), False, lambda options: engine, "quiet") == 0
     assert "picowatch starts over" in house.log()
     assert not is_held(house.outbox)
+
+
+@pytest.mark.parametrize("after", range(0, 2400, 300))
+def test_a_signal_at_any_time_after_a_save_of_settings(house: House, after: int) -> None:
+    """It ends within two seconds, whatever it has begun by then; also on a stopped terminal."""
+    master, terminal = os.openpty()
+    file = house.folder / "picowatch.yaml"
+    log = house.outbox / "picowatch.log"
+    with subprocess.Popen(
+        command("run", program=DIGESTS),
+        cwd=house.folder,
+        env=clean_environment(PICOWATCH_SETTLE_SECONDS="0.05", TERM="dumb"),
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        try:
+            wait_for(lambda: log.exists() and "is watching" in house.log(), "the start")
+            termios.tcflow(terminal, termios.TCOOFF)
+            file.write_text("format: webp\n")
+            wait_for(lambda: "takes effect" in house.log(), "the save")
+            threading.Event().wait(after / 1000)
+            process.terminate()
+            assert process.wait(within(2)) == 0
+        finally:
+            process.kill()
+            os.close(terminal)
+            os.close(master)

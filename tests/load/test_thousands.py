@@ -5,11 +5,14 @@ What a save, a rename or a deletion means is for tests/meetings; here there are 
 """
 
 import random
+import shutil
 import subprocess
 from itertools import islice
 
 import pytest
 
+from picowatch.outbox.commands import Command, send
+from tests.daemon.processes import stopped
 from tests.house import House
 from tests.load.live_daemon import EDITED, live_daemon, name_of, text_of, write_recipes
 from tests.outcome import faults
@@ -17,6 +20,7 @@ from tests.outcome import faults
 pytestmark = pytest.mark.timeout(900)
 
 MEBIBYTES = 90  # that the daemon may hold
+FOLDER = 250
 
 
 def assert_well(house: House) -> None:
@@ -92,3 +96,45 @@ def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
         assert seeds[recipe] in ([seed], [seed % EDITED, seed]), recipe
     assert all(len(seeds.get(recipe, ())) <= 1 for recipe in crowd.gone)
     assert_well(house)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_folder_of_recipes_is_renamed_or_cancelled_whole(house: House, deleted: bool) -> None:
+    """Moved one by one, none of many is rendered again; deleted, none continues.
+
+    Other recipes are not affected.
+    """
+    write_recipes(house.inbox / "a", FOLDER)
+    told = ": deleted, " if deleted else ", its queue is kept"
+    with live_daemon(house, held=True, batch_size=1) as daemon:
+        daemon.wait_until_asked(FOLDER)
+        daemon.wait_for(lambda: daemon.images()["running"] == 1, "the one in progress")
+        house.save("stays.yaml", text_of(FOLDER))
+        if deleted:
+            shutil.rmtree(house.inbox / "a")
+        else:
+            (house.inbox / "b").mkdir()
+            for path in sorted((house.inbox / "a").iterdir()):
+                path.rename(house.inbox / "b" / path.name)
+        daemon.wait_for(lambda: house.log().count(told) == FOLDER, "the change")
+        daemon.release()
+        daemon.wait_until_idle()
+        cancelled = FOLDER if deleted else 0
+        assert daemon.images()["done"] == FOLDER + 1 - cancelled
+        assert daemon.images()["cancelled"] == cancelled
+    assert house.log().count(": saved, ") == FOLDER + 1
+    assert len(house.pictures("a")) <= 1, "what was in progress keeps the name that it had"
+    assert_well(house)
+
+
+def test_what_is_cancelled_while_picowatch_is_stopped_is_never_rendered(house: House) -> None:
+    """It finds saves and command at the same time, and accepts them in several rounds."""
+    with live_daemon(house) as daemon:
+        with stopped(daemon.process):
+            for number in range(300):
+                house.save(f"night/{number}.yaml", text_of(number))
+            command = send(house.outbox, Command("cancel", "night"))
+        daemon.wait_for(lambda: not command.exists(), "the answer")
+        daemon.wait_until_idle()
+    assert house.pictures() == []
+    assert house.status()["images"]["cancelled"] == 300
