@@ -294,6 +294,31 @@ def test_no_make_takes_the_outbox_while_it_starts_over(house: House) -> None:
     assert formats == {".png": 1, ".webp": 7}
 
 
+def test_make_of_a_folder_counts_what_was_rendered_before_it_starts_over(house: House) -> None:
+    """A picture that was archived before is part of its answer."""
+    file, hold = house.folder / "picowatch.yaml", house.folder / "hold"
+    own = "batch_size: 1\nsettle_seconds: 0.05\nwhen_done: archive\n"
+    file.write_text(own)
+    house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 1\n")
+    for number in range(8):
+        house.draw(f"photos/{number}.png", "red")
+    hold.touch()
+    with started(house.folder, "run", program=DIGESTS) as process:
+        wait_for(lambda: (house.status()["images"] or {}).get("running"), "the first picture")
+        with ThreadPoolExecutor() as makes:
+            made = makes.submit(picowatch, house.folder, "make", "inbox/photos", program=DIGESTS)
+            commands = house.outbox / ".picowatch/commands"
+            wait_for(lambda: [*commands.glob("*.json")], "the command")
+            file.write_text(f"{own}format: webp\n")
+            wait_for(lambda: "takes effect after the batch" in house.log(), "the save")
+            hold.unlink()
+            answer = made.result()
+        ends(process)
+    assert answer.returncode == 0
+    assert "starts over" in house.log()
+    assert len(answer.stdout.splitlines()) == 8
+
+
 def test_settings_apply_while_a_disk_is_waited_for(house: House, whole_file: SettingsFile) -> None:
     """The setting may be the remedy: a batch that cannot be published is not waited for."""
     hold = HeldEngine(house)

@@ -1,5 +1,6 @@
 """Each sentence under "What a save means": recipes in, pictures and log out."""
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -346,6 +347,41 @@ def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(
     assert house.once()
     assert len(house.pictures()) == 2
     assert "a.txt: deleted" not in house.log()
+
+
+def mounted(inbox: Path) -> None:
+    """Mount an empty disk in the place of the last one."""
+    if os.path.ismount(inbox):
+        subprocess.run(["umount", inbox], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "picowatch", inbox], check=True)
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_another_disk_at_the_inbox_cancels_nothing(house: House, is_running: bool) -> None:
+    """The roots of both disks have the same inode, and here the same device number."""
+    hold = HeldEngine(house)
+    try:
+        mounted(house.inbox)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root may mount disks")
+    try:
+        with house.running(batch_size=1):
+            house.save("a.txt", "first\nsecond\n")
+            hold.wait_until_held()
+            if is_running:
+                with house.seen_at_once():
+                    mounted(house.inbox)
+                wait_for(lambda: "is another folder now" in house.log(), "the other disk")
+                hold.release()
+                wait_for(lambda: len(house.listed()) == 2, "both pictures")
+        hold.release()
+        mounted(house.inbox)
+        house.save("b.txt", "third\n")
+        assert house.once()
+    finally:
+        subprocess.run(["umount", house.inbox], check=True)
+    assert house.prompts() == ["first", "second", "third"]
+    assert "deleted" not in house.log()
 
 
 def test_an_upgrade_takes_no_recipe_for_deleted(house: House) -> None:
