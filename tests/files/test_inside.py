@@ -1,9 +1,22 @@
 """Files below a folder: only the intended bytes are copied and deleted."""
 
+import hashlib
 from pathlib import Path
 from typing import IO
 
-from picowatch.files.inside import unlink_below
+import pytest
+
+from picowatch.files.atomic import copy_atomically
+from picowatch.files.inside import OtherBytes, checked_blocks, unlink_below
+
+
+def test_other_bytes_than_those_expected_are_not_copied(tmp_path: Path) -> None:
+    """The difference is known only at the end."""
+    (tmp_path / "a.png").write_bytes(b"another picture")
+    digest = hashlib.sha256(b"a picture").hexdigest()
+    with pytest.raises(OtherBytes):
+        copy_atomically(tmp_path / "copy", checked_blocks(tmp_path, "a.png", digest))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_only_the_file_that_is_meant_is_deleted(tmp_path: Path) -> None:

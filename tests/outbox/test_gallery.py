@@ -215,6 +215,25 @@ def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
         assert small.convert("RGBA").getpixel((0, 0)) == (0, 0, 0, 0 if kind == "RGBA" else 255)
 
 
+def test_a_full_disk_delays_the_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New and deleted pictures that could not be written are written later."""
+    gallery = gallery_of(tmp_path, "1", "2")
+    (tmp_path / "a/1.png").unlink()
+
+    def full(target: Path, *_: object, durable: bool = True) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pages, "append", full)
+        patch.setattr(pages, "write_atomically", full)
+        with pytest.raises(OSError, match="no space"):
+            gallery_of(tmp_path)
+        with pytest.raises(OSError, match="no space"):
+            gallery.add(picture(tmp_path, "3"))
+    gallery_of(tmp_path, "3")
+    assert names(tmp_path) == "23"
+
+
 def test_a_start_repairs_the_gallery(house: House) -> None:
     """Empty thumbnails, deleted pictures, and files that `find outbox -mtime +7 -delete` took."""
     house.save("a.yaml", "prompt: a corgi\nseed: 1..5\n")

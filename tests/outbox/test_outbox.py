@@ -11,11 +11,31 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import OutboxInUse
+from picowatch.files.atomic import append, write_atomically
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import LOG_FILES, LogFile, logging_to, set_log_format
+from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import duration
 from tests.house import PATIENCE, House, wait_for
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers see old or new bytes; a failed write leaves the old ones and no temporary file."""
+    target = tmp_path / "deep/a.txt"
+    write_atomically(target, b"old")
+
+    def fail(handle: int) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for write in (write_atomically, append):
+        with pytest.raises(OSError, match="no space"):
+            write(target, b"new")
+        assert target.read_bytes() == b"old"
+    assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
 
 
 def test_a_start_leaves_the_file_that_another_picowatch_is_writing(house: House) -> None:
@@ -30,6 +50,16 @@ def test_a_start_leaves_the_file_that_another_picowatch_is_writing(house: House)
     os.utime(old, (0, 0))
     assert house.once()
     assert [path for path in (written, old, left) if path.exists()] == [written]
+
+
+def test_only_its_own_picture_proves_that_a_request_was_rendered(house: House) -> None:
+    """After a crash, something else may be at the reserved path."""
+    house.save("a.yaml", "prompt: a\nseed: 1\n")
+    assert house.once()
+    outbox, (line,) = Outbox(house.settings()), house.listed()
+    assert outbox.holds(line["file"], line["digest"])
+    assert not outbox.holds(line["file"], "0" * 64)
+    assert not outbox.holds("a/0002-1.png", line["digest"])
 
 
 def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
