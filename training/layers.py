@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -37,6 +38,7 @@ from training.scenes import (
     Subject,
     random_animal,
     random_colour,
+    random_pair,
     random_scene,
 )
 
@@ -56,7 +58,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "background": ("background", "sky"),
 }
 FORMS = ("{}", "{}", "the {}", "the {}", "a {}", "its {}")
-COLOUR_SHARE, MADE_UP_SHARE, ANIMAL_SHARE = 0.25, 0.1, 0.35
+COLOUR_SHARE, MADE_UP_SHARE = 0.25, 0.1
+ANIMAL_SHARE, PAIR_SHARE = 0.15, 0.5
 MOST_IN_A_CROWD = 5
 
 
@@ -194,11 +197,12 @@ def phrases_for(
 ) -> Iterable[tuple[str, np.ndarray]]:
     """Some phrases with their masks: the last one names nothing that is there.
 
-    What is worn is the smallest, and is asked for most.
+    What is worn is the smallest, and is asked for most. All name different things, if there are.
     """
     there = concepts_in(drawing.labels)
     often = there + 2 * [concept for concept in WORN if concept in there]
-    for concept in [rng.choice(often) for _ in range(count - 1)]:
+    rng.shuffle(often)
+    for concept in islice(cycle(dict.fromkeys(often)), count - 1):
         yield phrase_for(concept, drawing.colours, rng), mask_of(concept, drawing.labels)
     missing = [concept for concept in WORDS if concept not in there]
     missing += 4 * [concept for concept in WORN if concept not in there]
@@ -210,6 +214,10 @@ def phrases_for(
 
 def random_drawing(rng: random.Random, size: tuple[int, int]) -> tuple[Drawing, Scene]:
     """A sharp scene that the demo model can draw, too."""
-    scene = random_animal(rng) if rng.random() < ANIMAL_SHARE else random_scene(rng)
+    kind, scene = rng.random(), random_scene(rng)
+    if kind < ANIMAL_SHARE:
+        scene = random_animal(rng)
+    elif kind < ANIMAL_SHARE + PAIR_SHARE:
+        scene = random_pair(rng)
     scene = replace(scene, blurry=False)
     return drawn_scene(scene, rng, size), scene
