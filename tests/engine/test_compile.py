@@ -74,6 +74,7 @@ def changed(content: bytes) -> bytes:
     return content[:middle] + bytes(64) + content[middle + 64 :]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "damaged"), [("model.xml", cut), ("model.bin", changed)])
 def test_what_is_damaged_in_the_cache_is_converted_again(
     tmp_path: Path, name: str, damaged: Callable[[bytes], bytes]
@@ -169,7 +170,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.heavy)])
 def test_a_cards_blocks_are_compiled_and_can_be_left(
     unet: Any, backend: list[Any], monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:

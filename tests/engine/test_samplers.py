@@ -98,7 +98,11 @@ def test_what_stands_in_for_a_sampler_takes_the_same_steps(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "schedule_type"),
-    [(one.name, schedule_type) for one in SAMPLERS for schedule_type in one.schedule_types],
+    [
+        pytest.param(one.name, schedule_type, marks=[pytest.mark.heavy] if index else [])
+        for one in SAMPLERS
+        for index, schedule_type in enumerate(one.schedule_types)
+    ],
 )
 def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> None:
     """For all values of recipes there are as many evaluations as recipes count, and no NaN."""

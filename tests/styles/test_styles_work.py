@@ -23,6 +23,7 @@ PROMPTS = {
     "corgi": f"a corgi {ON_BLUE}",
     "mascot-in-cells": f"a mascot {ON_BLUE} <lora:pixel-art:1>",
 }
+pytestmark = pytest.mark.heavy
 CELL = 8  # pixels of the LoRA's cells
 CLEAR_STEP = 90  # between neighbouring pixels, of 765
 Pictures = dict[str, list[Image.Image]]
