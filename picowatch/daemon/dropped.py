@@ -77,11 +77,13 @@ class DroppedPictures:
         target = self.copies / digest
         if target.is_file():
             return True
-        now = queue.recipe_of(self.ledger, image)
-        for candidate in (*with_mask(now), path):
-            with suppress(OtherBytes):
-                copy_atomically(target, checked_blocks(self.inbox, candidate, digest))
-                return True
+        tried: set[str] = set()
+        while (now := queue.recipe_of(self.ledger, image)) not in tried:  # renamed meanwhile
+            tried.add(now)
+            for candidate in (*with_mask(now), path):
+                with suppress(OtherBytes):
+                    copy_atomically(target, checked_blocks(self.inbox, candidate, digest))
+                    return True
         if self._is_inbox_away():
             raise InboxAway
         return False

@@ -92,7 +92,9 @@ class World(Machine):
         text = self.texts[save.digest]
         if isinstance(text, Picture):
             template = self.texts[save.template]
-            style, mask = self.pictures.get(STYLED, ""), self.mask_beside(save.path)
+            style = self.pictures.get(STYLED, "")
+            # A mask that came after the save was read belongs to the next one.
+            mask = self.mask_beside(save.path) if save.size_and_time.sidecars else ""
             found = [
                 replace(one, start=save.digest, style=style if one.has_style else "", mask=mask)
                 for one in template.entries
