@@ -148,7 +148,7 @@ class _AnyPicture(Pictures):
             self._named.check(path)
 
     def size(self, path: str) -> tuple[int, int]:
-        # No shape that `extend` may ask for.
+        # Nearly square: a photo that has the shape of `extend` already is refused.
         return (1024, 1000) if path in self._any else self._named.size(path)
 
     def texts(self, path: str) -> Mapping[str, str]:

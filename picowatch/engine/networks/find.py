@@ -104,6 +104,8 @@ class _Folder:
 
 
 class Finder(ABC):
+    """Finds things in pictures by words."""
+
     def __init__(self, network: _Folder, sam: _Folder | None = None) -> None:
         self._network, self._sam = network, sam
 

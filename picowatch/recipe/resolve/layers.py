@@ -243,7 +243,7 @@ def _mask(written: Written, judge: Judge) -> Written:
 
 
 def _picture(written: Written) -> Written:
-    """Write out that there is none; a path stays as it is."""
+    """Return `none` for false, and a path as it is written."""
     return written.with_value("none") if switch(written.text) is False else written
 
 

@@ -119,7 +119,7 @@ def _misfit(
 
 
 def _loras(recipe: Recipe) -> Iterator[Finding]:
-    """A LoRA's family in the recipe overrides the one in its file."""
+    """Find LoRAs for other families; a family that the recipe gives overrides the file's."""
     loras: list[tuple[str, str, Any]] = [
         ("loras", name, tuple(pair for pair in recipe.loras if pair[0] != name))
         for name, _ in recipe.loras
