@@ -372,8 +372,8 @@ class Machine:
             pictures = original(engine, batch, *given)
             copies = (self.outbox_away or self.outbox) / ".picowatch/start-images"
             for request in batch:
-                names = filter(None, drawn(request)[2:])
-                if not all((copies / name).is_file() for name in names):
+                digests = (words.rpartition(" ")[2] for words in drawn(request)[2:] if words)
+                if not all((copies / digest).is_file() for digest in digests):
                     self.findings.append(f"{request.prompt!r} is drawn without its pictures")
             return pictures
 

@@ -21,7 +21,8 @@ class Entry:
 
     `start` is the sha256 of the start image, once that is looked up: of the picture that `image`
     names, or of the dropped one that a template's entry is applied to; `mask` is that of the mask
-    beside it, and `style` that of STYLE, which a template's entry that `has_style` names besides.
+    beside it, and `style` that of STYLE, which a template's entry that `has_style` names besides,
+    with its name as seen from the dropped picture's folder.
     """
 
     prompt: str
@@ -76,7 +77,7 @@ class Entry:
 
 def drawn(request: ImageRequest) -> tuple[str, int, str, str, str]:
     """Return what a request draws: its prompt, steps, start image, style and mask."""
-    style = "".join(control.image_hash for control in request.control)
+    style = "".join(f"{control.image} {control.image_hash}" for control in request.control)
     return request.prompt, request.steps, request.image_hash, style, request.mask_hash
 
 

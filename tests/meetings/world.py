@@ -92,7 +92,8 @@ class World(Machine):
         text = self.texts[save.digest]
         if isinstance(text, Picture):
             template = self.texts[save.template]
-            style = self.pictures.get(STYLED, "")
+            name = STYLE if save.path.count("/") == 1 else STYLED  # from a subfolder
+            style = f"{name} {self.pictures.get(STYLED, '')}"
             # A mask that came after the save was read belongs to the next one.
             mask = self.mask_beside(save.path) if save.size_and_time.sidecars else ""
             found = [
