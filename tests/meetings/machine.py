@@ -433,6 +433,8 @@ class Machine:
     def do_freeze(self, seconds: float) -> None:
         """Stop the daemon and its engines for a while, as `docker pause` does."""
         self.sim.now += seconds
+        self.started_at += seconds  # a start goes on where it was
+        self.trouble_ended_at += seconds
 
     def do_bad(self, prompts: tuple[str, ...], deadly: bool) -> None:
         """Let these prompts fail from now on."""
