@@ -28,6 +28,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks import jobs
 from benchmarks.folders import Folders, run_once, with_project
@@ -277,7 +278,6 @@ def edit(part: Part) -> None:
     """A photo edited by FLUX.2 klein 4B in four steps, beside plain diffusers."""
     import torch
     from diffusers import Flux2KleinPipeline
-    from PIL import Image
 
     prompt, steps = "make it red", (1, 4)
     folder, models, side = _klein(part)
@@ -305,15 +305,20 @@ def _klein(part: Part) -> tuple[Path, Path, int]:
 
 
 def _by_klein(part: Part, recipe: str, **options: Any) -> Way:
+    _, models, side = _klein(part)
+    recipe = f"{recipe}\nsize: {side}x{side}"
+    return _by_recipe(part, models, KLEIN, recipe, precision="bfloat16", **options)
+
+
+def _by_recipe(part: Part, models: Path, checkpoint: str, recipe: str, **options: Any) -> Way:
     from tests.engine.flow_requests import requests_of
 
-    _, models, side = _klein(part)
     folders: Any = {"models": models, "start_images": models, "hash_cache": models / jobs.HASHES}
-    engine = part.engine(precision="bfloat16", **folders, **options)
+    engine = part.engine(**folders, **options)
 
     def draw(steps: int) -> Any:
-        text = f"{recipe}\nsize: {side}x{side}\nexact: false\nsteps: {steps}"
-        return engine.render(requests_of(models, KLEIN, text), ignore_steps)
+        text = f"{recipe}\nexact: false\nsteps: {steps}"
+        return engine.render(requests_of(models, checkpoint, text), ignore_steps)
 
     return draw
 
@@ -355,6 +360,73 @@ def _switched(part: Part, ways: Mapping[str, Way], steps: tuple[int, int]) -> Fo
     return told | _compared(part, ways, steps)
 
 
+def cached(part: Part) -> None:
+    """`step_cache: true` beside false: FLUX.2 klein 4B, reused as often as may be.
+
+    Random weights change from step to step as no model's do: its own measure says nothing.
+    """
+    from picowatch.engine.drawing import step_cache
+
+    steps = (8, 20) if part.on_cuda else (6, 8)
+    ways = {"step_cache": _by_klein(part, "prompt: a boat\nstep_cache: true", graphs=True)}
+    ways["without"] = _by_klein(part, "prompt: a boat", graphs=True)
+
+    def reusing(most: float) -> Found:
+        step_cache._NUMBERS["residual_diff_threshold"] = most
+        return _switched(part, ways, steps)
+
+    part.measure({f"{most} apart": partial(reusing, most) for most in (10.0, 0.0)})
+
+
+def finders(part: Part) -> None:
+    """A large photo searched by each finder, beside a CPU; and details that are drawn again."""
+    from picowatch.catalog import Catalog
+    from picowatch.engine.model.devices import choose_target
+    from picowatch.engine.networks import find
+
+    find._MOST_NUMBERS = 3 * 2048 * 1536  # random weights find something everywhere
+    models = part.work / "models"
+    jobs.write_finders(models / "segmentation", tiny=not part.on_cuda)
+    photo = Image.effect_noise((4000, 3000) if part.on_cuda else (96, 64), 90).convert("RGB")
+    catalog = Catalog(models, models / jobs.HASHES)
+
+    def by(name: str) -> Found:
+        told: Found = {}
+        for device in dict.fromkeys((part.device, "cpu")):
+            target = choose_target(device, "auto")
+            finder = find.load_finder(catalog.find("segmentation", name), target)
+            places, mask = finder.search(photo, "a hat", 0)
+            seconds = [_timed(finder.search, photo, "a hat", 0)[0] for _ in range(3)]
+            told |= {f"{device}: seconds": spread(seconds), f"{device}: places": places}
+            told[f"{device}: mask"] = float(mask.mean())
+        return told
+
+    def details(family: str, words: str, images: int) -> Found:
+        steps, side = 20 if part.on_cuda else 4, part.job(family, 1, 1).size
+        part.batch(family, 1, 1)  # makes the checkpoint known
+        recipe = f"prompt: a red circle\nsize: {side}x{side}\nseed: {[*range(images)]}"
+        name, told = part.job(family, 1, 1).checkpoint.name, Found()
+        for how, more in {"plain": "", "detail": f"\ndetail: {{{words}, count: 2}}"}.items():
+            draw = _by_recipe(part, models, name, recipe + more, graphs=True)
+            draw(steps)
+            seconds = [_timed(draw, steps) for _ in range(3)]
+            told[f"{how}: a picture"] = spread([one / images for one, _ in seconds])
+            told[f"{how}: timings"] = seconds[-1][1][0].timings
+            told[f"{how}: drawn again"] = [
+                [place.box for place in one.places or ()] for one in seconds[-1][1]
+            ]
+        return told
+
+    ways = {name: partial(by, name) for name in ("clipseg", "grounding-dino", "sam3")}
+    demo, large = (
+        "find: red circle, model: demo-find",
+        "find: hat, model: clipseg, confidence: 0.01",
+    )
+    ways |= {f"demo, details of {n}": partial(details, "demo", demo, n) for n in (1, 4)}
+    ways |= {f"sd15, details of {n}": partial(details, "sd15", large, n) for n in (1, 4)}
+    part.measure(ways)
+
+
 def _timed(call: Callable[..., Any], *given: Any) -> tuple[float, Any]:
     """The seconds of a call that gives pictures, and so waits for the card."""
     began, result = time.perf_counter(), call(*given)
@@ -373,6 +445,8 @@ PARTS: dict[str, tuple[int, Callable[[Part], None]]] = {  # in this order, with 
     "folder": (15, folder),
     "edit": (16, edit),
     "compile": (20, compiled),
+    "step_cache": (15, cached),
+    "finders": (20, finders),
 }
 # What a new card or a change of the engine decides, in eight minutes.
 FIRST = ("versions", "graphs", "sd15", "sdxl", "edit", "folder", "compile", "memory")

@@ -194,6 +194,47 @@ def _write_klein(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index | _KLEIN_PARTS))
 
 
+def write_finders(folder: Path, *, tiny: bool) -> None:
+    """Write folders of CLIPSeg, Grounding DINO with SAM, and SAM 3, with random weights.
+
+    Their sizes are those of clipseg-rd64-refined, grounding-dino-tiny, sam-vit-base and sam3.
+    """
+    import transformers
+    from torch import manual_seed
+
+    from tests.engine import tiny_find
+
+    if tiny:
+        for name in tiny_find.MAKERS:
+            tiny_find.make(folder / name, name)
+        return
+    library: Any = transformers
+    manual_seed(1)
+
+    def square(side: int) -> Any:
+        return library.ViTImageProcessorPil(size={"height": side, "width": side})
+
+    vision = {"image_size": 352, "patch_size": 16}
+    quick = {"initializer_range": 0.02}  # CPUs are slow with numbers as small as its default gives
+    clipseg = library.CLIPSegConfig(vision_config=vision, use_complex_transposed_convolution=True)
+    for name, kind, config, pixels in (
+        ("clipseg", "CLIPSegForImageSegmentation", clipseg, square(352)),
+        (
+            "grounding-dino",
+            "GroundingDinoForObjectDetection",
+            library.GroundingDinoConfig(),
+            library.GroundingDinoImageProcessorPil(
+                size={"shortest_edge": 800, "longest_edge": 1333}
+            ),
+        ),
+        ("sam", "SamModel", library.SamConfig(vision_config=quick), library.SamImageProcessorPil()),
+        ("sam3", "Sam3Model", library.Sam3Config(), square(1008)),
+    ):
+        getattr(library, kind)(config).save_pretrained(folder / name)
+        pixels.save_pretrained(folder / name)
+        tiny_find.write_words(folder / name, name)
+
+
 def tiny_xl(folder: Path) -> Checkpoint:
     """A tiny model with the parts of Stable Diffusion XL, written to the folder once."""
     if not folder.exists():

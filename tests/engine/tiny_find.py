@@ -26,6 +26,14 @@ _TEXT = {
 _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
+def write_words(folder: Path, name: str) -> None:
+    """Write the tokenizer of a kind; SAM has none."""
+    if name in ("clipseg", "sam3"):
+        clip_tokenizer("<|endoftext|>").save_pretrained(folder)
+    elif name == "grounding-dino":
+        _bert_words(folder)
+
+
 def _bert_words(folder: Path) -> None:
     letters = [chr(one) for one in range(97, 123)]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
@@ -46,7 +54,6 @@ def clipseg(folder: Path) -> None:
     model = _T.CLIPSegForImageSegmentation(config)
     model.decoder.transposed_convolution.weight.data.mul_(0.02)  # else each score is 1
     _save(model, folder)
-    clip_tokenizer("<|endoftext|>").save_pretrained(folder)
     size = {"height": 64, "width": 64}
     _T.ViTImageProcessorPil(size=size, **_IMAGENET).save_pretrained(folder)
 
@@ -78,7 +85,6 @@ def grounding_dino(folder: Path, name: str = "GroundingDino") -> None:
     model = getattr(_T, f"{name}ForObjectDetection")(config)
     model.model.decoder.layer_norm.weight.data.fill_(0.01)  # else each score is 1
     _save(model, folder)
-    _bert_words(folder)
     size = {"shortest_edge": 128, "longest_edge": 192}
     _T.GroundingDinoImageProcessorPil(size=size).save_pretrained(folder)
 
@@ -140,7 +146,6 @@ def sam3(folder: Path) -> None:
         mask_decoder_config={"hidden_size": 32, "num_attention_heads": 4},
     )
     _save(_T.Sam3Model(config), folder)
-    clip_tokenizer("<|endoftext|>").save_pretrained(folder)
     values = {
         "size": {"height": 112, "width": 112},
         "image_mean": [0.5] * 3,
@@ -169,4 +174,5 @@ def make(folder: Path, name: str) -> Path:
     """Make the folder of a kind, the same each time."""
     torch.manual_seed(1)
     MAKERS[name](folder)
+    write_words(folder, name)
     return folder
