@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -106,9 +106,9 @@ class Reporting:
         errors, error_count, refused = questions.problems(self.ledger, ERRORS_KEPT)
         others = [*self.run.attempts.waiting, *filter(None, [self.run.watch.line])]
         errors, error_count = [*errors, *others][-ERRORS_KEPT:], error_count + len(others)
-        waiting: _Waiting = {}
+        waiting: _Waiting = defaultdict(Counter)
         for recipe, kind, count in questions.queued_recipes(self.ledger):
-            waiting.setdefault(self._name_of(recipe), Counter())[kind] += count
+            waiting[self._name_of(recipe)][kind] += count
         left = self._left(waiting)
         status = Status(
             updated=time.time(),

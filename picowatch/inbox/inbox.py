@@ -215,16 +215,22 @@ class Inbox:
     def _note_differing(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
     ) -> None:
-        differing: list[tuple[int, NaturalKey, str, str | None]] = []
+        differing: dict[str, str | None] = {}  # what they wait for
         for path, size_and_time in found.items():
             differs, waits_for = self._differences.differs(path, size_and_time, known.get(path))
             if differs:
-                differing.append((size_and_time.mtime_ns, natural_key(path), path, waits_for))
+                differing[path] = waits_for
             else:
                 self._pending.pop(path, None)
+
+        def time_and_name(path: str) -> tuple[int, NaturalKey]:
+            return found[path].mtime_ns, natural_key(path)
+
         # In the order of their times, also for those that were there before the first scan.
-        for *_, path, waits_for in sorted(differing):
-            note(self._pending, path, found[path], now, self._settings.settle_seconds, waits_for)
+        new = sorted(differing.keys() - self._pending, key=time_and_name)
+        for path in (*(differing.keys() & self._pending.keys()), *new):
+            patience = self._settings.settle_seconds
+            note(self._pending, path, found[path], now, patience, differing[path])
 
     def _note_missing(
         self, paths: Collection[str], known: Mapping[str, KnownRecipe], now: float

@@ -45,10 +45,10 @@ class Ledger:
         )
         self._connection.row_factory = sqlite3.Row
         try:
-            with self._corruption_named():
-                self._prepare()
-        except BaseException:
+            self._prepare()
+        except BaseException as error:
             self.close()
+            self._refuse_damage(error)
             raise
 
     def _prepare(self) -> None:
@@ -74,15 +74,12 @@ class Ledger:
         # This includes one that a crash left empty: a save or a rebuild enters the first number.
         self.is_new = not sql.execute("SELECT count(*) FROM sqlite_sequence").fetchone()[0]
 
-    @contextmanager
-    def _corruption_named(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in CORRUPT_CODES or str(error).startswith(_DAMAGE):
-                raise LedgerCorrupt(f"The ledger {self._path} is damaged: {error}.") from error
-            raise
+    def _refuse_damage(self, error: BaseException) -> None:
+        """Raise LedgerCorrupt if an error of SQLite says that the file is damaged."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        is_damage = code in CORRUPT_CODES or str(error).startswith(_DAMAGE)
+        if isinstance(error, sqlite3.DatabaseError) and is_damage:
+            raise LedgerCorrupt(f"The ledger {self._path} is damaged: {error}.") from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -91,22 +88,31 @@ class Ledger:
         An error inside a nested block undoes that block. Raises LedgerCorrupt if the file turns out
         to be damaged.
         """
-        with self._lock, self._corruption_named():
+        with self._lock:
             depth = self._depth
-            if not depth:
-                if self._is_unsure and self._has_counted():
-                    raise LedgerUnsure(f"A change of {self._path} that failed counts all the same.")
-                self._before = self._count_of_commits()
-            self._connection.execute(f"SAVEPOINT nested{depth}" if depth else "BEGIN IMMEDIATE")
-            self._depth += 1
             try:
-                yield self._connection
-            except BaseException:
-                self._undo(depth)
+                self._begin(depth)
+                self._depth += 1
+                try:
+                    yield self._connection
+                except BaseException:
+                    self._undo(depth)
+                    raise
+                finally:
+                    self._depth -= 1
+                self._keep(depth)
+            except sqlite3.DatabaseError as error:
+                self._refuse_damage(error)
                 raise
-            finally:
-                self._depth -= 1
-            self._keep(depth)
+
+    def _begin(self, depth: int) -> None:
+        if depth:
+            self._connection.execute(f"SAVEPOINT nested{depth}")
+            return
+        if self._is_unsure and self._has_counted():
+            raise LedgerUnsure(f"A change of {self._path} that failed counts all the same.")
+        self._before = self._count_of_commits()
+        self._connection.execute("BEGIN IMMEDIATE")
 
     def change(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> int:
         """Run one statement; return how many rows it changed."""
@@ -122,8 +128,12 @@ class Ledger:
         self, query: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[sqlite3.Row]:
         """Return all rows of a query. Raises LedgerCorrupt if the file turns out to be damaged."""
-        with self._lock, self._corruption_named():
-            return self._connection.execute(query, values).fetchall()
+        with self._lock:
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                self._refuse_damage(error)
+                raise
 
     @property
     def changes(self) -> int:

@@ -93,7 +93,8 @@ class Recipe(RecipeFields):
 
     def warned(self, warnings: Sequence[str]) -> Self:
         """Set the warnings, without repeating any, and return the recipe."""
-        return self.known(warnings=tuple(dict.fromkeys(warnings)))
+        told = tuple(dict.fromkeys(warnings))
+        return self if told == self.warnings else self.known(warnings=told)
 
     def __copy__(self) -> Self:
         return super().__copy__().read_in(self.context)
@@ -215,12 +216,13 @@ class Recipe(RecipeFields):
         count.
         """
         first, *others = [variant._values() for variant in self.variants]
-        values = first | {f"{name}_hash": _hash(self._files[name], hash_of) for name in _MODELS}
+        files = self._files
+        values = first | {f"{name}_hash": _hash(files[name], hash_of) for name in _MODELS}
         if self.sweep:
             values["sweep"] = [_changes(first, other) for other in others]
         named = sorted({pair for variant in self.variants for pair in variant._named()})
-        models = {one._files[name] for one in self.variants for name in _MODELS}
-        named += sorted(one for one in models - {self._files[name] for name in _MODELS} if one[1])
+        models = {one._files[name] for one in self.context.variants for name in _MODELS}
+        named += sorted(one for one in models - {files[name] for name in _MODELS} if one[1])
         if named:
             dropped = self.context.dropped
             values["hashes"] = {

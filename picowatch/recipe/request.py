@@ -145,7 +145,7 @@ class ImageRequest(ImageFields):
         Versions of libraries are not part of it, nor are notes, prompts before wildcards and what
         follows from a picture.
         """
-        values = {name: value for name, value in self.as_dict().items() if name not in _TOLD_ONLY}
+        values = {name: value for name, value in self._stored.items() if name not in _TOLD_ONLY}
         return digest_of(values)
 
     @property
@@ -250,6 +250,13 @@ class ImageRequest(ImageFields):
 
     def as_dict(self, *, with_off: bool = False) -> dict[str, Any]:
         """Return the fields as plain values, ready for JSON, without those that are idle or off."""
+        return self._plain(with_off=True) if with_off else dict(self._stored)
+
+    @cached_property
+    def _stored(self) -> dict[str, Any]:
+        return self._plain(with_off=False)
+
+    def _plain(self, *, with_off: bool) -> dict[str, Any]:
         idle = self.idle
         values = {
             name: value

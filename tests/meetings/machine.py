@@ -144,14 +144,8 @@ class Machine:
         for target in HALTING_POINTS if self.habits.halting else ():
             wrap(f"picowatch.{target}", partial(_after, self.sim.switch), patch.setattr)
         wrap("tests.digest_engine:DigestEngine.render", self._rendering, patch.setattr)
-        named = Ledger._corruption_named
-
-        def unless_locked(database: Ledger) -> Any:
-            if self.trouble and self.trouble.errno == LOCKED and not database._depth:
-                raise sqlite3.OperationalError("database is locked")
-            return named(database)
-
-        patch.setattr(Ledger, "_corruption_named", unless_locked)
+        for name in ("_prepare", "_begin", "select"):
+            wrap(f"picowatch.ledger.ledger:Ledger.{name}", self._unless_locked, patch.setattr)
         wrap("picowatch.ledger.ledger:Ledger._count_of_commits", self._reading, patch.setattr)
         for part in ("accept", "finish") if self.habits.slices else ():
             patch.setattr(f"picowatch.daemon.{part}.SLICE_SECONDS", 0.0)
@@ -166,6 +160,14 @@ class Machine:
             if point in ATOMIC:
                 self._use_disk(point, *arguments)
             return original(*arguments, **named)
+
+        return call
+
+    def _unless_locked(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(database: Ledger, *given: Any) -> Any:
+            if self.trouble and self.trouble.errno == LOCKED and not database._depth:
+                raise sqlite3.OperationalError("database is locked")
+            return original(database, *given)
 
         return call
 

@@ -169,6 +169,8 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
 
     `<lora:name>` weighs 1. An invalid tag (see `unsupported`) stays text.
     """
+    if "<" not in text:
+        return text, []
     without = _LORA_TAG.sub(lambda tag: "" if _lora(tag) else tag[0], text)
     return without, [(tag.name, tag.weight) for tag in lora_tags(text)]
 

@@ -1,7 +1,7 @@
 """The words of a prompt that a checkpoint was never taught, where that is known."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from picowatch.recipe.messages.problems import shown
@@ -27,9 +27,9 @@ class KnownWords:
     subjects: tuple[str, ...]
     words: frozenset[str]
 
-    def and_names(self, names: Iterable[str]) -> "KnownWords":
+    def and_names(self, names: Sequence[str]) -> "KnownWords":
         """Return the words together with those in these names of embeddings."""
-        return replace(self, words=self.words.union(*map(_words, names)))
+        return replace(self, words=self.words.union(*map(_words, names))) if names else self
 
     def unknown_in(self, prompt: str) -> Iterator[str]:
         """Yield the prompt's unknown words, in lower case."""

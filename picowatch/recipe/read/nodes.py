@@ -36,6 +36,7 @@ _NULLS = ("", "~", "null", "Null", "NULL")
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|[^\s\[\]{},:"]+|\n')
 _STARTS = {"{": yaml.MappingStartEvent, "[": yaml.SequenceStartEvent}
 _ENDS = {"}": yaml.MappingEndEvent, "]": yaml.SequenceEndEvent}
+_SINGLE = (yaml.ScalarEvent, yaml.AliasEvent)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # A name and a colon without a space after it, another sign, or no sign before a number.
 _NEARLY_FIELD = re.compile(
@@ -146,7 +147,7 @@ class _Composer:
             sign = shown(position.text.split(maxsplit=1)[0])
             message = f"{sign} has a meaning of its own in YAML. For text, put it in quotes."
             self.problems.add(position, message)
-        if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
+        if isinstance(event, _SINGLE):
             is_text = isinstance(event, yaml.ScalarEvent)
             raw = self.raw(event)
             return Written(_scalar(event) if is_text else raw, position, raw, key)

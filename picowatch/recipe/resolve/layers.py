@@ -57,6 +57,8 @@ def spelt_out(layer: Layer, judge: Judge) -> Layer:
     `judge` and left out.
     """
     result = dict(layer)
+    if not result:
+        return result
     for side in ("width", "height"):
         # A recipe without a side has None there, too.
         if side in result and result[side].value is None:

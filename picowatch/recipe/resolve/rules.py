@@ -64,8 +64,9 @@ class Rules:
 
     def _prompts(self, recipe: Recipe) -> Iterator[Finding]:
         for field, text in recipe.texts:
-            for one in self._of_prompt(field.rpartition(".")[2], text, recipe.loras):
-                yield replace(one, field=field)
+            if text:
+                for one in self._of_prompt(field.rpartition(".")[2], text, recipe.loras):
+                    yield replace(one, field=field)
 
     def _findings_of_prompt(self, field: str, text: str, loras: Loras) -> list[Finding]:
         """Find what no prompt may contain."""
@@ -131,6 +132,8 @@ def _loras(recipe: Recipe) -> Iterator[Finding]:
     for index, detail in enumerate(recipe.detail):
         tags = installed_tags(detail.prompt, recipe.inventory)
         loras += [(f"{DETAIL}.{index}.prompt", name, "") for _, name in tags]
+    if not loras:
+        return
     said = {name: FAMILIES[key].name for name, key in recipe.context.lora_families.items()}
     key = family_called(recipe.installed_checkpoint.family)
     for field, name, without in loras:
