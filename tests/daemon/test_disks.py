@@ -29,6 +29,7 @@ from tests.daemon.processes import (
 from tests.house import House, wait_for
 from tests.outcome import faults
 
+FULL = "(0 MB are free on the outbox's disk)"
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"
 OTHER = SMALL.replace("seed: 1", "seed: 11").replace("count: 5", "count: 30")
 SEEDS = [*range(1, 6), *range(11, 41)]
@@ -95,9 +96,11 @@ def answering_with_errors(house: House, what: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        (partial(full, room=0), "(0 MB are free on the outbox's disk)"),
-        (partial(full, room=20_000), "(0 MB are free on the outbox's disk)"),
-        (partial(full, room=40_000), "(0 MB are free on the outbox's disk)"),
+        (partial(full, room=0), FULL),
+        *(
+            pytest.param(partial(full, room=room), FULL, marks=pytest.mark.heavy)
+            for room in (20_000, 40_000)
+        ),
         (locked, "database is locked"),
         (moved, "is not there, or another folder is in its place"),
         (partial(answering_with_errors, what=""), ""),

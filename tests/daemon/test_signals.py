@@ -31,6 +31,7 @@ from tests.daemon.processes import SETTINGS, ends, engines_of, stopped
 from tests.digest_engine import Batch, DigestEngine
 from tests.fault_points import wrap
 from tests.house import PATIENCE, House, wait_for
+from tests.kinds import one_of_each_kind
 from tests.machine import within
 
 
@@ -277,7 +278,7 @@ def test_a_signal_while_picowatch_starts_over_ends_it_well(
     assert not is_held(house.outbox)
 
 
-@pytest.mark.parametrize("after", range(0, 2400, 300))
+@pytest.mark.parametrize("after", one_of_each_kind(range(0, 2400, 300), (0, 900, 1800)))
 def test_a_signal_at_any_time_after_a_save_of_settings(house: House, after: int) -> None:
     """It ends within two seconds, whatever it has begun by then; also on a stopped terminal."""
     master, terminal = os.openpty()

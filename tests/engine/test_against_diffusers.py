@@ -245,7 +245,11 @@ def has_option(sampler: KnownSampler, schedule_type: str) -> bool:
 
 
 COMBINATIONS = [
-    pytest.param(sampler, schedule_type, id=f"{sampler.name}-{schedule_type}")
+    pytest.param(
+        *(sampler, schedule_type),
+        id=f"{sampler.name}-{schedule_type}",
+        marks=() if schedule_type in ("karras", "uniform") else pytest.mark.heavy,
+    )
     for sampler in SAMPLERS
     for schedule_type in sampler.schedule_types
     if schedule_type == "uniform" or has_option(sampler, schedule_type)

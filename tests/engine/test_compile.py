@@ -38,7 +38,11 @@ def draw(renderer: Renderer, **values: Any) -> RenderedImage:
 
 
 @pytest.mark.parametrize(
-    ("precision", "most", "widths"), [("float32", 4, [64, 72]), ("bfloat16", 30, [64])]
+    ("precision", "most", "widths"),
+    [
+        pytest.param("float32", 4, [64, 72], marks=pytest.mark.heavy),
+        ("bfloat16", 30, [64]),
+    ],
 )
 def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, most: int, widths: list[int]

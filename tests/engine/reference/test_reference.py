@@ -6,8 +6,25 @@ import pytest
 from picowatch.engine.drawing.renderer import Renderer
 from tests.engine.reference.models import Models
 from tests.engine.reference.requests import CASES, PICTURES, drawn, stored
+from tests.kinds import one_of_each_kind
 
 MOST = 2  # of 255
+IN_EACH_RUN = (
+    *(
+        "euler",
+        "dpmpp-2m",
+        "unipc",
+        "weights",
+        "long-prompt",
+        "mixed-lengths",
+        "clip-skip",
+        "seeds",
+    ),
+    *("seeds", "editing-step", "variations", "start-image-weak", "mask-blurred", "masks-resized"),
+    *("upscale", "hires-latent", "hires-model", "hires-mask", "tiling", "control", "control-two"),
+    *("control-batch", "lora-tags", "lora-batch", "embedding-weight", "vae", "inpainting"),
+    *("sdxl", "sdxl-lora", "sdxl-control", "sdxl-hires", "sd2-zero-snr"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +33,7 @@ def renderer(models: Models) -> Renderer:
     return Renderer(models.options)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", one_of_each_kind(CASES, IN_EACH_RUN))
 def test_the_pictures_are_the_stored_ones(name: str, models: Models, renderer: Renderer) -> None:
     """Rounding may differ, as it does on other kinds of processors."""
     found, wanted = drawn(renderer, models, name), stored(name)
