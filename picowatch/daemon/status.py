@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -106,17 +106,20 @@ class Reporting:
         errors, error_count, refused = questions.problems(self.ledger, ERRORS_KEPT)
         others = [*self.run.attempts.waiting, *filter(None, [self.run.watch.line])]
         errors, error_count = [*errors, *others][-ERRORS_KEPT:], error_count + len(others)
-        waiting: _Waiting = defaultdict(Counter)
+        waiting: _Waiting = Counter()
+        names: Counter[str] = Counter()
         for recipe, kind, count in questions.queued_recipes(self.ledger):
-            waiting[self._name_of(recipe)][kind] += count
+            name = self._name_of(recipe)
+            waiting[name, kind] += count
+            names[name] += count
         left = self._left(waiting)
         status = Status(
             updated=time.time(),
             started=self._known.started,
             images=dict(counts),
             paused=control.is_paused(self.ledger),
-            waiting=tuple((name, waiting[name].total()) for name in islice(waiting, NAMED)),
-            waiting_recipes=len(waiting),
+            waiting=tuple(islice(names.items(), NAMED)),
+            waiting_recipes=len(names),
             all_seconds_left=left.seconds,
             all_is_rough=left.is_rough,
             errors=tuple(errors),
@@ -140,10 +143,9 @@ class Reporting:
         """Return how long everything queued and in progress takes, or this recipe or folder."""
         renderings = self._renderings()
         images: dict[str, float] = {}
-        for one, kinds in waiting.items():
+        for (one, kind), count in waiting.items():
             if not name or _is_in(name, one):
-                for kind, count in kinds.items():
-                    images[kind] = images.get(kind, 0) + count
+                images[kind] = images.get(kind, 0) + count
         for now in renderings:
             if not name or any(_is_in(name, self._name_of(image.recipe)) for image in now.batch):
                 images[now.kind] = images.get(now.kind, 0) + now.images_left
@@ -156,7 +158,7 @@ class Reporting:
         """
         renderings = self._renderings()
         running = [queue.recipe_of(self.ledger, one.batch[0]) for one in renderings]
-        names = dict.fromkeys([*map(self._name_of, running), *waiting])
+        names = dict.fromkeys([*map(self._name_of, running), *(name for name, _ in waiting)])
         folders = [name for name in names if not name.lower().endswith(ENDINGS)][:NAMED]
         shown = (self._folder_status(folder, waiting) for folder in folders)
         status = replace(status, folders=tuple(one for one in shown if one.of))
@@ -197,8 +199,8 @@ class Reporting:
         )
 
 
-# How many images of each kind are queued, by the recipe or folder, in the queue's order.
-_Waiting = dict[str, Counter[str]]
+# How many images are queued, by recipe or folder and by kind, in the queue's order.
+_Waiting = Counter[tuple[str, str]]
 
 
 def _is_in(folder: str, name: str) -> bool:

@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
-from picowatch.files.names import NaturalKey, is_picture_name, natural_key
+from picowatch.files.names import is_picture_name, natural_key
 from picowatch.inbox.differences import Differences, usable_templates
 from picowatch.inbox.files import (
     FileChanged,
@@ -223,11 +224,12 @@ class Inbox:
             else:
                 self._pending.pop(path, None)
 
-        def time_and_name(path: str) -> tuple[int, NaturalKey]:
-            return found[path].mtime_ns, natural_key(path)
+        def time_of(path: str) -> int:
+            return found[path].mtime_ns
 
         # In the order of their times, also for those that were there before the first scan.
-        new = sorted(differing.keys() - self._pending, key=time_and_name)
+        by_time = groupby(sorted(differing.keys() - self._pending, key=time_of), time_of)
+        new = (path for _, paths in by_time for path in sorted(paths, key=natural_key))
         for path in (*(differing.keys() & self._pending.keys()), *new):
             patience = self._settings.settle_seconds
             note(self._pending, path, found[path], now, patience, differing[path])
