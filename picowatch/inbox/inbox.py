@@ -230,9 +230,9 @@ class Inbox:
         # In the order of their times, also for those that were there before the first scan.
         by_time = groupby(sorted(differing.keys() - self._pending, key=time_of), time_of)
         new = (path for _, paths in by_time for path in sorted(paths, key=natural_key))
+        settle_seconds = self._settings.settle_seconds
         for path in (*(differing.keys() & self._pending.keys()), *new):
-            patience = self._settings.settle_seconds
-            note(self._pending, path, found[path], now, patience, differing[path])
+            note(self._pending, path, found[path], now, settle_seconds, differing[path])
 
     def _note_missing(
         self, paths: Collection[str], known: Mapping[str, KnownRecipe], now: float

@@ -93,7 +93,7 @@ def resolve(judge: Judge, known: Known, entry: Entry) -> Recipe | None:
         with suppress(PictureUnreadable):  # reported where pictures are kept
             is_transparent = known.pictures.is_transparent(recipe.image)
     if is_transparent or resolving.size_warning:
-        recipe.known(is_transparent=is_transparent, size_warning=resolving.size_warning)
+        recipe = recipe.known(is_transparent=is_transparent, size_warning=resolving.size_warning)
     return recipe.warned(judge.warnings)
 
 
