@@ -86,7 +86,7 @@ class Ledger:
         """Make all changes in a `with` block, or none of them.
 
         An error inside a nested block undoes that block. Raises LedgerCorrupt if the file turns out
-        to be damaged.
+        to be damaged, and LedgerUnsure for each change after one that failed and counts.
         """
         with self._lock:
             depth = self._depth
@@ -110,6 +110,7 @@ class Ledger:
             self._connection.execute(f"SAVEPOINT nested{depth}")
             return
         if self._is_unsure and self._has_counted():
+            self._is_unsure = True  # whoever is told first may ignore it
             raise LedgerUnsure(f"A change of {self._path} that failed counts all the same.")
         self._before = self._count_of_commits()
         self._connection.execute("BEGIN IMMEDIATE")

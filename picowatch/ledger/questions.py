@@ -99,18 +99,16 @@ def queued_recipes(ledger: Ledger) -> list[tuple[str, str, int]]:
     the order, not the order within a file. The index has everything but the recipe, which is
     read from one image per save and kind; finished images are not read.
     """
-    kinds: dict[str, str] = {}  # they are long, and thousands of recipes have the same one
-    with ledger.transaction() as sql:
-        rows = sql.execute(
-            """WITH queued AS (
-               SELECT batch_key, priority, save, count(*) AS images, min(id) AS first
-               FROM images INDEXED BY images_alike WHERE state = 'queued'
-               GROUP BY batch_key, priority, save
-            )
-            SELECT recipe, queued.batch_key, queued.images FROM queued
-            JOIN images ON images.id = first ORDER BY queued.priority DESC, queued.save"""
+    rows = ledger.select(
+        """WITH queued AS (
+           SELECT batch_key, priority, save, count(*) AS images, min(id) AS first
+           FROM images INDEXED BY images_alike WHERE state = 'queued'
+           GROUP BY batch_key, priority, save
         )
-        return [(recipe, kinds.setdefault(kind, kind), count) for recipe, kind, count in rows]
+        SELECT recipe, queued.batch_key, queued.images FROM queued
+        JOIN images ON images.id = first ORDER BY queued.priority DESC, queued.save"""
+    )
+    return [(recipe, kind, count) for recipe, kind, count in rows]
 
 
 def outcome(ledger: Ledger, recipe: str, digest: str) -> Outcome | None:

@@ -209,8 +209,9 @@ def test_a_signal_while_the_interpreter_ends_changes_nothing(
 
 
 @pytest.fixture
-def handlers() -> Iterator[None]:
-    """Restore this process's handlers of signals."""
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore this process's handlers of signals, which would end it after two seconds."""
+    monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)
     before = {number: signal.getsignal(number) for number in ENDING}
     yield
     for number, handler in before.items():
@@ -253,7 +254,6 @@ def test_a_signal_while_picowatch_starts_over_ends_it_well(
     house: House, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """`rm -r outbox/.picowatch; systemctl stop picowatch` may send one at any moment."""
-    monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)  # it would end this process
     calls = count(1)
 
     def signalling(original: Callable[..., Any]) -> Callable[..., Any]:
