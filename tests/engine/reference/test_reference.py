@@ -10,16 +10,7 @@ from tests.kinds import one_of_each_kind
 
 MOST = 2  # of 255
 IN_EACH_RUN = (
-    *(
-        "euler",
-        "dpmpp-2m",
-        "unipc",
-        "weights",
-        "long-prompt",
-        "mixed-lengths",
-        "clip-skip",
-        "seeds",
-    ),
+    *("euler", "dpmpp-2m", "unipc", "weights", "long-prompt", "mixed-lengths", "clip-skip"),
     *("seeds", "editing-step", "variations", "start-image-weak", "mask-blurred", "masks-resized"),
     *("upscale", "hires-latent", "hires-model", "hires-mask", "tiling", "control", "control-two"),
     *("control-batch", "lora-tags", "lora-batch", "embedding-weight", "vae", "inpainting"),
